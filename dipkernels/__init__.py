@@ -1,0 +1,54 @@
+"""dipkernels: measure the prior over images that a neural network carries.
+
+Fit any network to one corrupted image, measure its empirical neural tangent kernel matrix-free,
+and predict from the kernel how the fit goes. Names are imported when first used, so that
+``import dipkernels`` is quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "ImagePrior": "dipkernels.networks",
+    "NTK": "dipkernels.kernels",
+    "Task": "dipkernels.tasks",
+    "fit": "dipkernels.fitting",
+    "learning_curve": "dipkernels.theory",
+}
+_MODULES = (
+    "errors",
+    "fitting",
+    "images",
+    "kernels",
+    "linalg",
+    "networks",
+    "plotting",
+    "report",
+    "results",
+    "spectra",
+    "tasks",
+    "theory",
+)
+
+__all__ = ["__version__", *_NAMES, *_MODULES]  # noqa: PLE0604, both are literal above
+
+if TYPE_CHECKING:
+    from dipkernels.fitting import fit as fit
+    from dipkernels.kernels import NTK as NTK
+    from dipkernels.networks import ImagePrior as ImagePrior
+    from dipkernels.tasks import Task as Task
+    from dipkernels.theory import learning_curve as learning_curve
+
+
+def __getattr__(name: str) -> object:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"dipkernels.{name}")
+    raise AttributeError(f"module 'dipkernels' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

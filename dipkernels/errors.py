@@ -1,0 +1,38 @@
+"""The package's own errors.
+
+Every one derives from `DipkernelsError`, so that a caller can catch them all, and from the
+built-in error that it resembles, so that ordinary ``except ValueError`` code keeps working.
+Their messages are written for people: what was given, what was expected, what to do.
+"""
+
+
+class DipkernelsError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class InvalidInputError(DipkernelsError, ValueError):
+    """A value that can't be used: wrong shape, range, name or combination."""
+
+
+class ImageError(InvalidInputError):
+    """An image or a mask that can't be read or used."""
+
+
+class UnknownNameError(DipkernelsError, KeyError):
+    """A name that is not registered."""
+
+    def __str__(self) -> str:
+        # KeyError prints the repr of its argument, which is no sentence.
+        return str(self.args[0])
+
+
+class DeviceError(DipkernelsError, RuntimeError):
+    """A device that isn't there."""
+
+
+class OutputError(DipkernelsError, OSError):
+    """A folder or file that can't be written, or that holds somebody else's results."""
+
+
+class DivergenceError(DipkernelsError, ArithmeticError):
+    """A computation whose numbers stopped being finite."""

@@ -1,0 +1,134 @@
+"""What a fit records at every iteration, kept on the device and fetched in blocks."""
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from dipkernels.images.metrics import mse_to_psnr
+from dipkernels.tasks import Task
+
+IMAGE_DIMS = ("channel", "y", "x")
+
+
+class Record:
+    """Scores of the outputs of a fit and of their running average.
+
+    Scores stay on the device until `flush`, so that the host waits once a block and not at every
+    iteration.
+
+    Parameters
+    ----------
+    task : Task
+        On the device of the fit.
+    averaging : float
+        Decay of the running average.
+    """
+
+    BLOCK = 50
+
+    def __init__(self, task: Task, averaging: float) -> None:
+        self._task = task
+        self._averaging = averaging
+        self._regions = task.regions
+        self._region_names = list(self._regions)
+        self._region_masks = torch.stack(list(self._regions.values())).to(task.clean.dtype)
+        self._region_sizes = self._region_masks.sum(dim=(1, 2)) * task.clean.shape[0]
+        self._pending: list[Tensor] = []
+        self._rows: list[np.ndarray] = []
+        self._initial: Tensor | None = None
+        self._average = torch.zeros_like(task.clean)
+        self._final = self._best = task.clean
+        self._lowest = torch.full((), torch.inf, dtype=task.clean.dtype, device=task.clean.device)
+
+    @property
+    def iterations(self) -> int:
+        """Number of images recorded."""
+        return len(self._pending) + sum(len(rows) for rows in self._rows)
+
+    def add(self, loss: Tensor, image: Tensor) -> None:
+        """Record one image.
+
+        Parameters
+        ----------
+        loss : Tensor, scalar
+            Its misfit.
+        image : Tensor, shape (channels, height, width)
+            Detached.
+        """
+        if self._initial is None:
+            self._initial = self._average = image
+        else:
+            self._average = self._averaging * self._average + (1 - self._averaging) * image
+        clean, average_clean = self._region_mse(image), self._region_mse(self._average)
+        known = self._task.mask.to(image.dtype).mean()
+        noisy, average_noisy = loss / known, self._task.misfit(self._average) / known
+        score = clean[self._region_names.index(self._task.score_region)]
+        better = score < self._lowest
+        self._lowest = torch.where(better, score, self._lowest)
+        self._best = torch.where(better, image, self._best)
+        self._final = image
+        scalars = torch.stack([loss, noisy, average_noisy])
+        self._pending.append(torch.cat([scalars, clean, average_clean]))
+
+    def flush(self) -> bool:
+        """Fetch the scores recorded since the last time.
+
+        Returns
+        -------
+        bool
+            False if a loss isn't finite; that iteration and those after it are dropped.
+        """
+        if not self._pending:
+            return True
+        rows = torch.stack(self._pending).cpu().double().numpy()
+        self._pending.clear()
+        bad = np.flatnonzero(~np.isfinite(rows[:, 0]))
+        self._rows.append(rows[: bad[0]] if len(bad) else rows)
+        return len(bad) == 0
+
+    @property
+    def peak_psnr(self) -> float:
+        """Highest PSNR to the clean image so far, in the score region, in dB."""
+        return float(mse_to_psnr(self._lowest))
+
+    def dataset(self) -> xr.Dataset:
+        """Put everything into a dataset; see `dipkernels.fit` for its variables.
+
+        Returns
+        -------
+        xarray.Dataset
+            Without settings.
+        """
+        self.flush()
+        table = np.concatenate(self._rows)
+        k = len(self._region_names)
+        with np.errstate(divide="ignore"):
+            psnr = -10 * np.log10(table[:, 1:])
+        over = ("iteration", "region")
+        scores = {
+            "loss": ("iteration", table[:, 0], {"long_name": "mean squared misfit"}),
+            "psnr_noisy": ("iteration", psnr[:, 0], {"units": "dB"}),
+            "psnr_average_noisy": ("iteration", psnr[:, 1], {"units": "dB"}),
+            "psnr_clean": (over, psnr[:, 2 : 2 + k], {"units": "dB"}),
+            "psnr_average_clean": (over, psnr[:, 2 + k :], {"units": "dB"}),
+        }
+        images = {
+            "clean": self._task.clean,
+            "measurement": self._task.measurement,
+            "initial": self._initial,
+            "final": self._final,
+            "average": self._average,
+            "best": self._best,
+        }
+        pixels = {k: (IMAGE_DIMS, v.cpu().numpy()) for k, v in images.items() if v is not None}
+        mask = {"mask": (IMAGE_DIMS[1:], self._task.mask.cpu().numpy())}
+        coordinates = {"iteration": np.arange(len(table)), "region": self._region_names}
+        score = psnr[:, 2 + self._region_names.index(self._task.score_region)]
+        peak = int(np.nanargmax(score)) if np.isfinite(score).any() else 0
+        attributes = {"peak_psnr": float(score[peak]), "peak_iteration": peak}
+        return xr.Dataset({**scores, **pixels, **mask}, coordinates, attributes)
+
+    def _region_mse(self, image: Tensor) -> Tensor:
+        squared = (image - self._task.clean).square().sum(dim=0)
+        return (self._region_masks * squared).sum(dim=(1, 2)) / self._region_sizes

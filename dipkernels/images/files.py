@@ -1,0 +1,222 @@
+"""Reading and writing images and masks; fitting them to a size without stretching."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import skimage.io
+import torch
+from jaxtyping import Bool, Float
+from skimage.transform import resize as resize_array
+from torch import Tensor
+
+from dipkernels.errors import ImageError, InvalidInputError, OutputError
+from dipkernels.images.named import read_named
+
+Size = tuple[int, int]
+
+
+def load(
+    source: str | Path, *, size: int | Size | None = None
+) -> Float[Tensor, "channels height width"]:
+    """Load an image by name or from a file.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file (PNG, JPEG, TIFF, anything that imageio reads, or ``.npy``), or one of
+        `dipkernels.images.names`. 8- and 16-bit integers are scaled by their type's maximum;
+        floating-point files must already lie in [0, 1]. An alpha channel is dropped.
+    size : int, (height, width) or None
+        What to bring it to: scaled until it covers that size, then cropped about its centre, so
+        that nothing is stretched. An int means a square. None keeps the file's own size.
+
+    Returns
+    -------
+    Tensor, float32, shape (channels, height, width)
+        One channel for a grey image. Values in [0, 1].
+
+    Raises
+    ------
+    ImageError
+        If there is no such image, if it can't be read, or if it holds NaN, infinity or values
+        outside [0, 1].
+
+    Examples
+    --------
+    >>> load("astronaut", size=(48, 64)).shape
+    torch.Size([3, 48, 64])
+    """
+    path = Path(source)
+    pixels = read_named(str(source)) if not path.exists() else path
+    if isinstance(pixels, Path):
+        pixels = _read_file(pixels)
+    image = torch.from_numpy(_to_unit_range(pixels, str(source)))
+    return image if size is None else resize(image, size)
+
+
+def load_mask(
+    source: str | Path, *, size: int | Size | None = None
+) -> Bool[Tensor, "height width"]:
+    """Load a mask: white (above one half) is known, black is missing.
+
+    Parameters
+    ----------
+    source : str or Path
+        A file; of several channels the mean counts.
+    size : int, (height, width) or None
+        As in `load`; the mask is resized like an image, then cut at one half.
+
+    Returns
+    -------
+    Tensor, bool, shape (height, width)
+        True where the pixel is known.
+
+    Raises
+    ------
+    ImageError
+        If it can't be read.
+    """
+    return load(source, size=size).mean(dim=0) > 0.5
+
+
+def save(image: Float[Tensor, "channels height width"], path: str | Path) -> None:
+    """Write an image as 8-bit PNG (or whatever the suffix says); values outside [0, 1] are cut.
+
+    Parameters
+    ----------
+    image : Tensor, shape (channels, height, width)
+        One or three channels.
+    path : str or Path
+        Where to; an existing file is replaced.
+
+    Raises
+    ------
+    OutputError
+        If it can't be written.
+    """
+    array = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
+    array = array[..., 0] if array.shape[-1] == 1 else array
+    try:
+        skimage.io.imsave(str(path), array, check_contrast=False)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"can't write image {path}: {error}") from error
+
+
+def resize(
+    image: Float[Tensor, "channels height width"], size: int | Size
+) -> Float[Tensor, "channels new_height new_width"]:
+    """Scale an image until it covers ``size``, then crop it about its centre.
+
+    Parameters
+    ----------
+    image : Tensor, shape (channels, height, width)
+        Any range.
+    size : int or (height, width)
+        An int means a square.
+
+    Returns
+    -------
+    Tensor, shape (channels, *size)
+        Scaled with anti-aliasing (scikit-image's Gaussian, linear interpolation).
+
+    Raises
+    ------
+    InvalidInputError
+        If the size isn't positive.
+
+    Examples
+    --------
+    >>> resize(torch.rand(3, 100, 50), (20, 20)).shape
+    torch.Size([3, 20, 20])
+    """
+    new_height, new_width = (size, size) if isinstance(size, int) else size
+    if new_height < 1 or new_width < 1:
+        raise InvalidInputError(f"size must be at least 1x1 pixel, got {new_height}x{new_width}")
+    height, width = image.shape[-2:]
+    if (height, width) == (new_height, new_width):
+        return image
+    scale = max(new_height / height, new_width / width)
+    covered = (
+        max(new_height, math.floor(height * scale + 0.5)),
+        max(new_width, math.floor(width * scale + 0.5)),
+    )
+    array = image.detach().cpu().permute(1, 2, 0).double().numpy()
+    array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
+    top, left = (covered[0] - new_height) // 2, (covered[1] - new_width) // 2
+    crop = array[top : top + new_height, left : left + new_width]
+    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).to(image.dtype)
+
+
+def parse_size(text: str) -> int | Size | None:
+    """Read a size as people write it: ``64``, ``48x64`` (height x width), or ``native``.
+
+    Parameters
+    ----------
+    text : str
+        What was typed.
+
+    Returns
+    -------
+    int, (height, width) or None
+        As `load` takes it.
+
+    Raises
+    ------
+    InvalidInputError
+        If it's none of these, or not positive.
+
+    Examples
+    --------
+    >>> parse_size("48x64")
+    (48, 64)
+    """
+    if text == "native":
+        return None
+    try:
+        numbers = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2) or min(numbers) < 1:
+        raise InvalidInputError(
+            f"--size must be a positive number of pixels, HEIGHTxWIDTH or 'native', got '{text}'"
+        )
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def _read_file(path: Path) -> np.ndarray:
+    if path.is_dir():
+        raise ImageError(f"{path} is a folder, not an image file")
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.asarray(np.load(path, allow_pickle=False))
+        return np.asarray(skimage.io.imread(str(path)))
+    except Exception as error:  # imageio's plugins raise whatever their libraries do
+        reason = str(error).strip().split("\n")[0]
+        raise ImageError(f"{path} can't be read as an image ({reason})") from error
+
+
+def _to_unit_range(pixels: np.ndarray, source: str) -> np.ndarray:
+    """Bring raw pixels to float32 ``(channels, height, width)`` in [0, 1]."""
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or 0 in pixels.shape:
+        raise ImageError(
+            f"{source} has shape {pixels.shape}; an image has (height, width) or "
+            "(height, width, channels)"
+        )
+    if pixels.shape[-1] in (2, 4):  # grey or colour, with alpha
+        pixels = pixels[..., :-1]
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.float64)
+    elif np.issubdtype(pixels.dtype, np.integer):
+        pixels = pixels / np.iinfo(pixels.dtype).max
+    elif not np.issubdtype(pixels.dtype, np.floating):
+        raise ImageError(f"{source} holds {pixels.dtype} values; numbers are needed")
+    if not np.isfinite(pixels).all():
+        bad = int(np.count_nonzero(~np.isfinite(pixels)))
+        raise ImageError(f"{source} holds {bad} NaN or infinite values; fill or remove them")
+    low, high = float(pixels.min()), float(pixels.max())
+    if low < 0 or high > 1:
+        raise ImageError(f"{source} has values from {low:g} to {high:g}; scale them to [0, 1]")
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)

@@ -1,0 +1,21 @@
+"""Matrix-free linear algebra: symmetric operators, Lanczos, quadrature, estimates with errors."""
+
+from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
+from dipkernels.linalg.estimates import Estimate
+from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
+from dipkernels.linalg.operator import DenseOperator, SymmetricOperator
+from dipkernels.linalg.quadrature import Quadrature, gauss, gauss_radau
+
+__all__ = [
+    "DenseOperator",
+    "Eigenpairs",
+    "Estimate",
+    "KrylovSpace",
+    "Lanczos",
+    "Quadrature",
+    "SymmetricOperator",
+    "gauss",
+    "gauss_radau",
+    "ritz_pairs",
+    "top_eigenpairs",
+]

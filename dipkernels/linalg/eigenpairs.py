@@ -1,0 +1,134 @@
+"""Leading eigenpairs by Rayleigh-Ritz over Krylov spaces, with residuals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
+from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.progress import Progress
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Leading eigenpairs of a symmetric operator.
+
+    Attributes
+    ----------
+    values : Tensor, float64, shape (k,)
+        Descending.
+    vectors : Tensor, float64, shape (n, k)
+        Orthonormal columns.
+    residuals : Tensor, float64, shape (k,)
+        ``|A v - value v|``: some eigenvalue lies within this distance of each value.
+    products : int
+        Spent.
+    """
+
+    values: Float[Tensor, "k"]
+    vectors: Float[Tensor, "n k"]
+    residuals: Float[Tensor, "k"]
+    products: int
+
+
+def ritz_pairs(spaces: Sequence[KrylovSpace], k: int) -> Eigenpairs:
+    """Best approximations of the leading eigenpairs from the union of Krylov spaces.
+
+    Costs no product: every space already holds those of its basis. Several spaces from
+    independent starts also find eigenvalues of that multiplicity, which one can't.
+
+    Parameters
+    ----------
+    spaces : sequence of KrylovSpace
+        Of one operator, without a mask.
+    k : int
+        How many pairs; fewer are returned if the union is smaller.
+
+    Returns
+    -------
+    Eigenpairs
+        With residuals, from which judge how many have converged.
+    """
+    basis = torch.cat([space.basis for space in spaces]).T
+    images = torch.cat([space.products for space in spaces]).T
+    # An orthonormal basis of the union; nearly dependent directions carry no information.
+    left, sizes, right = torch.linalg.svd(basis, full_matrices=False)
+    keep = sizes > 1e-6 * sizes[0]
+    mixing = right[keep].T / sizes[keep]
+    orthonormal, mapped = left[:, keep], images @ mixing
+    small = orthonormal.T @ mapped
+    values, coefficients = torch.linalg.eigh((small + small.T) / 2)
+    top = torch.arange(len(values) - 1, max(len(values) - 1 - k, -1), -1, device=values.device)
+    values, coefficients = values[top], coefficients[:, top]
+    vectors = orthonormal @ coefficients
+    residuals = (mapped @ coefficients - vectors * values).norm(dim=0)
+    return Eigenpairs(values, vectors, residuals, sum(len(s.alpha) for s in spaces))
+
+
+def top_eigenpairs(
+    operator: SymmetricOperator,
+    k: int,
+    *,
+    tolerance: float = 1e-4,
+    max_products: int = 400,
+    starts: int = 2,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Eigenpairs:
+    """Compute the leading eigenpairs by Lanczos from random starts.
+
+    Parameters
+    ----------
+    operator : SymmetricOperator
+        Positive semi-definite, of size n.
+    k : int
+        How many.
+    tolerance : float
+        Stop when every residual is below this times the largest eigenvalue.
+    max_products : int
+        Stop at the latest after this many.
+    starts : int
+        Independent start vectors: eigenvalues of higher multiplicity are found that often.
+    seed : int
+        Of the starts.
+    progress : Progress, optional
+        Advanced by one a step of all starts.
+
+    Returns
+    -------
+    Eigenpairs
+        Check ``residuals``: they are larger than asked if ``max_products`` was too few.
+
+    Raises
+    ------
+    InvalidInputError
+        If k isn't between 1 and n.
+
+    Notes
+    -----
+    Memory: twice the number of products times n numbers of 8 bytes.
+
+    Examples
+    --------
+    >>> from dipkernels.linalg import DenseOperator
+    >>> matrix = torch.diag(torch.arange(1.0, 31.0, dtype=torch.float64))
+    >>> top_eigenpairs(DenseOperator(matrix), 2).values.round().tolist()
+    [30.0, 29.0]
+    """
+    n = operator.shape[0]
+    if not 1 <= k <= n:
+        raise InvalidInputError(f"the number of eigenpairs must be between 1 and {n}, got {k}")
+    starts = min(starts, n)
+    run = Lanczos(operator, operator.rademacher(starts, seed))
+    while True:
+        before = run.product_count
+        run.extend(max(2, k // starts), progress=progress)
+        pairs = ritz_pairs(run.spaces(), k)
+        exhausted = run.product_count == before or run.product_count >= max_products
+        enough = len(pairs.values) == k
+        if exhausted or (enough and pairs.residuals.max() <= tolerance * pairs.values[0]):
+            return pairs

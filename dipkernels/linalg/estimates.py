@@ -1,0 +1,52 @@
+"""A number that was estimated, with what it cost and how far off it may be."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+Value = TypeVar("Value", float, Tensor)
+
+
+@dataclass(frozen=True)
+class Estimate(Generic[Value]):
+    """A value with its standard error and its cost.
+
+    Attributes
+    ----------
+    value : float or Tensor
+        The estimate.
+    standard_error : float or Tensor
+        Of the mean over the probes; 0 if the value is exact, NaN if there was one probe only.
+    products : int
+        Half products (with J or its transpose count one half) are rounded up.
+    """
+
+    value: Value
+    standard_error: Value
+    products: int
+
+    def __repr__(self) -> str:
+        if isinstance(self.value, Tensor):
+            shape = tuple(self.value.shape)
+            return f"Estimate(value of shape {shape}, {self.products} products)"
+        return f"Estimate({self.value:.6g} +- {self.standard_error:.2g}, {self.products} products)"
+
+
+def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the first axis, and its standard error.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, ...)
+        Independent draws.
+
+    Returns
+    -------
+    mean, standard_error : Tensor, shape (...)
+        The error is NaN for a single draw.
+    """
+    n = samples.shape[0]
+    spread = samples.std(dim=0) if n > 1 else torch.full_like(samples[0], float("nan"))
+    return samples.mean(dim=0), spread / n**0.5

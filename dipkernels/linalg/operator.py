@@ -1,0 +1,225 @@
+"""Symmetric linear operators that are known by their products alone."""
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import scipy.sparse.linalg
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.linalg.estimates import Estimate, mean_and_error
+from dipkernels.seeds import generator
+
+DEFAULT_PROBES = 32
+
+
+class SymmetricOperator(ABC):
+    """A symmetric matrix ``A`` of size ``n``, of which only products are ever formed.
+
+    A subclass sets ``shape``, ``dtype`` and ``device`` and writes `_matmat`; arguments are
+    validated here, once.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        ``(n, n)``.
+    dtype : torch.dtype
+        Of the products.
+    device : torch.device
+        Of the products.
+    """
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    @abstractmethod
+    def _matmat(self, block: Tensor) -> Tensor:
+        """Multiply a validated block ``(n, k)``; k is at least 1."""
+
+    def __matmul__(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Product with a vector ``(n,)`` or a block ``(n, k)``, of the same shape.
+
+        Parameters
+        ----------
+        x : Tensor, shape (n,) or (n, k)
+            On the operator's device and in its dtype.
+
+        Returns
+        -------
+        Tensor, of the shape of x
+            ``A @ x``.
+
+        Raises
+        ------
+        InvalidInputError
+            If shape, dtype or device don't fit.
+        """
+        if not isinstance(x, Tensor):
+            raise InvalidInputError(f"expected a torch.Tensor, got {type(x).__name__}")
+        if x.dim() not in (1, 2) or x.shape[0] != self.shape[1]:
+            raise InvalidInputError(
+                f"expected shape ({self.shape[1]},) or ({self.shape[1]}, k), got {tuple(x.shape)}"
+            )
+        if x.dtype != self.dtype or x.device != self.device:
+            raise InvalidInputError(
+                f"expected {self.dtype} on {self.device}, got {x.dtype} on {x.device}: convert "
+                "with x.to(operator.device, operator.dtype)"
+            )
+        if x.dim() == 2 and x.shape[1] == 0:
+            return x.clone()
+        return self._matmat(x[:, None])[:, 0] if x.dim() == 1 else self._matmat(x)
+
+    @property
+    def T(self) -> "SymmetricOperator":  # noqa: N802, the name of the transpose everywhere
+        """The transpose: the operator itself."""
+        return self
+
+    def to_dense(self) -> Float[Tensor, "n n"]:
+        """Form the matrix.
+
+        Returns
+        -------
+        Tensor, shape (n, n)
+            Costs n products and ``n**2`` numbers of memory; symmetric up to rounding.
+        """
+        return self @ torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
+
+    def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
+        """Wrap as a SciPy operator, for `scipy.sparse.linalg.eigsh` and the like.
+
+        Returns
+        -------
+        scipy.sparse.linalg.LinearOperator
+            Takes and returns NumPy arrays; converts dtypes; copies to and from the device.
+        """
+
+        def product(x: np.ndarray) -> np.ndarray:
+            block = torch.from_numpy(np.array(x)).to(self.device, self.dtype)
+            return (self @ block).cpu().numpy()
+
+        return scipy.sparse.linalg.LinearOperator(
+            self.shape,
+            matvec=product,
+            rmatvec=product,
+            matmat=product,
+            rmatmat=product,
+            dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
+        )
+
+    def diagonal(
+        self, probes: int | None = DEFAULT_PROBES, *, seed: int = 0
+    ) -> Estimate[Tensor]:
+        """Estimate the diagonal by random probes (Bekas et al. 2007), or compute it exactly.
+
+        Parameters
+        ----------
+        probes : int or None
+            Rademacher probes; None forms it exactly from n products.
+        seed : int
+            Of the probes.
+
+        Returns
+        -------
+        Estimate
+            Value and standard error of shape (n,). With m probes the error of entry i has a
+            standard deviation of ``sqrt(sum_j!=i A_ij^2 / m)``.
+        """
+        if probes is None:
+            exact = self._exact_diagonal()
+            return Estimate(exact, torch.zeros_like(exact), self.shape[0])
+        v = self.rademacher(probes, seed)
+        mean, error = mean_and_error((v * (self @ v)).T)
+        return Estimate(mean, error, probes)
+
+    def trace(self, probes: int | None = DEFAULT_PROBES, *, seed: int = 0) -> Estimate[float]:
+        """Estimate the trace by random probes (Hutchinson 1990), or compute it exactly.
+
+        Parameters
+        ----------
+        probes : int or None
+            Rademacher probes; None computes it exactly from n products.
+        seed : int
+            Of the probes.
+
+        Returns
+        -------
+        Estimate
+            Unbiased. With m probes the standard deviation is at most
+            ``sqrt(2 / m) * frobenius_norm(A)``.
+        """
+        if probes is None:
+            return Estimate(float(self._exact_diagonal().double().sum()), 0.0, self.shape[0])
+        samples = self.quadratic_form(self.rademacher(probes, seed)).double()
+        mean, error = mean_and_error(samples)
+        return Estimate(float(mean), float(error), probes)
+
+    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "k"]:
+        """Compute ``v^T A v`` for every column ``v`` of a block.
+
+        Parameters
+        ----------
+        block : Tensor, shape (n, k)
+            Columns.
+
+        Returns
+        -------
+        Tensor, shape (k,)
+            One number a column.
+        """
+        return (block * (self @ block)).sum(dim=0)
+
+    def rademacher(self, k: int, seed: int) -> Float[Tensor, "n k"]:
+        """Draw a block of random signs.
+
+        Parameters
+        ----------
+        k : int
+            Columns, at least 1.
+        seed : int
+            Of the draw.
+
+        Returns
+        -------
+        Tensor, shape (n, k)
+            Entries are -1 or 1.
+
+        Raises
+        ------
+        InvalidInputError
+            If k is less than 1.
+        """
+        if k < 1:
+            raise InvalidInputError(f"at least 1 probe is needed, got {k}")
+        signs = torch.randint(0, 2, (k, self.shape[0]), generator=generator("probes", seed))
+        return (2 * signs.T - 1).to(self.device, self.dtype)
+
+    def _exact_diagonal(self, block: int = 64) -> Tensor:
+        n = self.shape[0]
+        parts = []
+        for start in range(0, n, block):
+            stop = min(start + block, n)
+            unit = torch.zeros(n, stop - start, dtype=self.dtype, device=self.device)
+            unit[torch.arange(start, stop), torch.arange(stop - start)] = 1
+            parts.append(self.quadratic_form(unit))
+        return torch.cat(parts)
+
+
+class DenseOperator(SymmetricOperator):
+    """A symmetric matrix that is held in memory.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (n, n)
+        Symmetric; only products with it are used.
+    """
+
+    def __init__(self, matrix: Float[Tensor, "n n"]) -> None:
+        self.matrix = matrix
+        self.shape = (matrix.shape[0], matrix.shape[1])
+        self.dtype, self.device = matrix.dtype, matrix.device
+
+    def _matmat(self, block: Tensor) -> Tensor:
+        return self.matrix @ block

@@ -1,0 +1,95 @@
+"""Gauss and Gauss-Radau quadrature from a Lanczos tridiagonal (Golub & Meurant 2010)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """A rule ``v^T f(A) v = sum_j weights_j f(nodes_j)``.
+
+    Attributes
+    ----------
+    nodes : ndarray, shape (m,)
+        Where f is evaluated.
+    weights : ndarray, shape (m,)
+        Non-negative; they sum to ``|v|^2``.
+    """
+
+    nodes: Array
+    weights: Array
+
+    def __call__(self, function: Callable[[Array], Array]) -> Array:
+        """Evaluate the rule.
+
+        Parameters
+        ----------
+        function : callable
+            Takes nodes ``(m,)``, returns ``(..., m)``.
+
+        Returns
+        -------
+        ndarray, shape (...)
+            The quadratic form of every function.
+        """
+        return np.asarray(function(self.nodes)) @ self.weights
+
+
+def gauss(alpha: Array, beta: Array, norm: float) -> Quadrature:
+    """Gauss rule of a Lanczos run.
+
+    A lower bound for functions whose even derivatives are positive on the spectrum, such as
+    ``exp(-t x)``; exact for polynomials of degree below 2m.
+
+    Parameters
+    ----------
+    alpha : ndarray, shape (m,)
+        Diagonal of the tridiagonal.
+    beta : ndarray, shape (m,)
+        ``beta[:-1]`` is its off-diagonal; the last is the coupling to the next vector.
+    norm : float
+        Of the start vector.
+
+    Returns
+    -------
+    Quadrature
+        With m nodes. Those that rounding made negative are set to 0: the operators of this
+        package are positive semi-definite.
+    """
+    nodes, vectors = scipy.linalg.eigh_tridiagonal(alpha, beta[:-1])
+    return Quadrature(np.maximum(nodes, 0.0), norm**2 * vectors[0] ** 2)
+
+
+def gauss_radau(alpha: Array, beta: Array, norm: float) -> Quadrature:
+    """Gauss-Radau rule with one node fixed at 0, at or below the spectrum.
+
+    An upper bound where `gauss` is a lower one.
+
+    Parameters
+    ----------
+    alpha, beta, norm
+        As in `gauss`.
+
+    Returns
+    -------
+    Quadrature
+        With m + 1 nodes.
+    """
+    m = len(alpha)
+    smallest = scipy.linalg.eigh_tridiagonal(alpha, beta[:-1], eigvals_only=True)[0]
+    # Rounding can push the smallest Ritz value to or below 0; the fixed node must stay below it.
+    scale = np.abs(alpha).max() + np.abs(beta).max()
+    fixed = min(0.0, smallest - 1e-14 * scale)
+    bands = np.zeros((3, m))
+    bands[1] = alpha - fixed
+    bands[0, 1:] = bands[2, :-1] = beta[:-1]
+    right = np.zeros(m)
+    right[-1] = beta[-1] ** 2
+    last = fixed + scipy.linalg.solve_banded((1, 1), bands, right)[-1]
+    nodes, vectors = scipy.linalg.eigh_tridiagonal(np.append(alpha, last), beta)
+    return Quadrature(np.maximum(nodes, 0.0), norm**2 * vectors[0] ** 2)

@@ -1,0 +1,6 @@
+"""Networks as image priors: the built-in ones by name, and any torch module by `ImagePrior`."""
+
+from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.networks.registry import Entry, create, entry, names
+
+__all__ = ["Entry", "ImagePrior", "Parameters", "create", "entry", "names"]

@@ -1,0 +1,273 @@
+"""`ImagePrior`: a network with its code and its initialiser, as a pure function of parameters."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, replace_all_batch_norm_modules_
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.seeds import derive
+
+Parameters = dict[str, Tensor]
+
+
+class ImagePrior:
+    """The random image ``f(theta; z)``: any torch module, its fixed code, its own initialiser.
+
+    The module is used unchanged, as a pure function of a dict of parameters, so that
+    `torch.func` can differentiate, batch and linearise it. It runs in evaluation mode (dropout
+    and stochastic depth off), but BatchNorm always normalises with the statistics of the one
+    image and keeps no running ones, which is what a deep image prior in train mode does.
+
+    Parameters
+    ----------
+    factory : callable
+        Builds the module with its own random initialisation: ``MyNet`` or ``lambda: MyNet(3)``.
+        It is called once now and once per `init`.
+    code : Tensor
+        What the module is called with, including its batch axis of length 1.
+    output : callable, optional
+        Picks the image out of what the module returns, where that isn't a tensor; for instance
+        ``lambda out: out.reconstruction`` for a Hugging Face model.
+    name : str, optional
+        For tables and figures; by default the name of the module's class.
+    learning_rate : float, optional
+        Adam's, where somebody has published or found one; `dipkernels.fit` uses it.
+
+    Raises
+    ------
+    InvalidInputError
+        If the module fails on the code, doesn't return one image ``(1, channels, *spatial)``, or
+        has no trainable parameters.
+
+    Notes
+    -----
+    Trainable parameters are what `init` returns; frozen parameters and buffers are constants,
+    taken from the module that the constructor builds. Parameters that the module ties stay tied.
+    Memory: one set of constants; the parameters live only in the dicts that you hold.
+
+    Examples
+    --------
+    >>> net = lambda: torch.nn.Conv2d(2, 3, 3, padding=1)
+    >>> prior = ImagePrior(net, torch.rand(1, 2, 8, 12))
+    >>> prior.image(prior.init(seed=0)).shape
+    torch.Size([3, 8, 12])
+    """
+
+    def __init__(
+        self,
+        factory: Callable[[], nn.Module],
+        code: Tensor,
+        *,
+        output: Callable[[Any], Tensor] | None = None,
+        name: str | None = None,
+        learning_rate: float | None = None,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self._factory = factory
+        self._output = output
+        self.code = code.detach()
+        module = _build(factory, seed=0)
+        self.name = name or type(module).__name__
+        parameters = _trainable(module)
+        if not parameters:
+            raise InvalidInputError(f"{self.name} has no trainable parameters: nothing to fit")
+        self.parameter_shapes = {key: tuple(value.shape) for key, value in parameters.items()}
+        self.dtype = self.code.dtype if self.code.is_floating_point() else torch.float32
+        self._constants = {k: self._cast(v) for k, v in _constants(module).items()}
+        self._hollow = _hollowed(module)
+        self.shape = self._checked_output_shape(parameters)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the code is, and where images are made."""
+        return self.code.device
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trainable parameters."""
+        return sum(torch.Size(shape).numel() for shape in self.parameter_shapes.values())
+
+    def init(self, seed: int = 0) -> Parameters:
+        """Draw parameters by the module's own initialisation.
+
+        Parameters
+        ----------
+        seed : int
+            Of the draw; the global random state is left as it was.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By name, on the prior's device, in its dtype. The same seed gives the same weights in
+            every dtype and on every device.
+        """
+        parameters = _trainable(_build(self._factory, seed))
+        return {k: v.to(self.device, self.dtype) for k, v in parameters.items()}
+
+    def init_many(self, seeds: Sequence[int]) -> Parameters:
+        """Draw several independent sets of parameters, stacked along a new leading axis.
+
+        Parameters
+        ----------
+        seeds : sequence of int
+            One per draw.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Each of shape ``(len(seeds), ...)``.
+        """
+        draws = [self.init(seed) for seed in seeds]
+        return {key: torch.stack([draw[key] for draw in draws]) for key in self.parameter_shapes}
+
+    def image(self, parameters: Parameters) -> Float[Tensor, "channels *spatial"]:
+        """Evaluate the network: a pure, differentiable function of its parameters.
+
+        Parameters
+        ----------
+        parameters : dict of str to Tensor
+            As `init` returns.
+
+        Returns
+        -------
+        Tensor, shape (channels, *spatial)
+            The image.
+        """
+        with _differentiable_attention():
+            out = functional_call(self._hollow, {**self._constants, **parameters}, (self.code,))
+        out = out if self._output is None else self._output(out)
+        return out[0]
+
+    def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
+        """Draw images from the prior: ``n`` independent initialisations.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        seed : int
+            Draw ``i`` uses a seed derived from ``(seed, i)``.
+
+        Returns
+        -------
+        Tensor, shape (n, channels, *spatial)
+            Without gradients.
+        """
+        with torch.no_grad():
+            return torch.stack([self.image(self.init(derive(f"sample-{i}", seed))) for i in range(n)])
+
+    def to(
+        self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "ImagePrior":
+        """Move the prior to a device or a floating-point type.
+
+        Parameters
+        ----------
+        device : str or torch.device, optional
+            Where to.
+        dtype : torch.dtype, optional
+            float32 or float64.
+
+        Returns
+        -------
+        ImagePrior
+            A new one; this one is unchanged.
+        """
+        moved = copy.copy(self)
+        moved.dtype = self.dtype if dtype is None else dtype
+        if self.code.is_floating_point():
+            moved.code = self.code.to(device or self.device, moved.dtype)
+        else:
+            moved.code = self.code.to(device or self.device)
+        moved._constants = {key: moved._cast(value) for key, value in self._constants.items()}
+        return moved
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.shape))
+        return f"ImagePrior({self.name}, {shape}, {self.parameter_count:,} parameters)"
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
+        return tensor.to(self.device, dtype)
+
+    def _checked_output_shape(self, parameters: Parameters) -> tuple[int, ...]:
+        parameters = {k: v.to(self.device, self.dtype) for k, v in parameters.items()}
+        with torch.no_grad():
+            try:
+                with _differentiable_attention():
+                    out = functional_call(
+                        self._hollow, {**self._constants, **parameters}, (self.code,)
+                    )
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                raise InvalidInputError(
+                    f"{self.name} failed on a code of shape {tuple(self.code.shape)}: {error}"
+                ) from error
+            out = out if self._output is None else self._output(out)
+        if not isinstance(out, Tensor):
+            raise InvalidInputError(
+                f"{self.name} returned {type(out).__name__}, not a tensor: pass "
+                "output=, a function that picks the image out of it"
+            )
+        if out.dim() < 3 or out.shape[0] != 1:
+            raise InvalidInputError(
+                f"{self.name} returned shape {tuple(out.shape)}; expected one image "
+                "(1, channels, *spatial): check the code's batch axis, or pass output="
+            )
+        return tuple(out.shape[1:])
+
+
+def _build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """Call the factory under its own random state, and make the module stateless."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(derive("init", seed))
+        module = factory()
+    if not isinstance(module, nn.Module):
+        raise InvalidInputError(
+            f"factory returned {type(module).__name__}, not a torch.nn.Module: pass the class or "
+            "a function that builds the network, such as lambda: MyNet(3)"
+        )
+    replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
+    return module.eval()
+
+
+def _trainable(module: nn.Module) -> Parameters:
+    return {k: v.detach() for k, v in module.named_parameters() if v.requires_grad}
+
+
+def _constants(module: nn.Module) -> Parameters:
+    frozen = {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
+    return {**frozen, **dict(module.named_buffers())}
+
+
+def _hollowed(module: nn.Module) -> nn.Module:
+    """Give up the memory of the parameters but keep their identity, so that ties survive.
+
+    NaN in their place makes any use of a parameter that was not passed in visible at once.
+    """
+    for parameter in module.parameters():
+        parameter.data = torch.full((), float("nan"), dtype=parameter.dtype).expand(parameter.shape)
+    return module
+
+
+@contextmanager
+def _differentiable_attention() -> Iterator[None]:
+    """Make torch's own attention layers differentiable in forward mode.
+
+    Its fused kernels have no forward-mode derivative (pytorch#98164), nor has the encoder
+    layers' inference path.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,93 @@
+"""The one rule by which published settings, made for 512 pixels a side, fit another size.
+
+1. A length in pixels (a patch's side) shrinks or grows in proportion to the image's shorter side,
+   to the nearest power of two, but not below 4, the smallest patch that the literature uses:
+   ``patch 32 at 512 -> 4 at 64``. So the number of patches stays as published, as far as it can.
+2. A number of halvings (scales of a U-net, upsamplings of a decoder) stays as published, unless
+   the coarsest grid would have fewer than 2 pixels a side; then it is lowered until it has 2.
+3. Nothing else changes: widths, depths, heads, kernels, codes.
+"""
+
+import math
+
+from dipkernels.errors import InvalidInputError
+
+PUBLISHED_SIDE = 512
+LEAST_LENGTH = 4
+
+Size = tuple[int, int]
+
+
+def scaled_length(published: int, size: Size) -> int:
+    """Scale a length in pixels (rule 1).
+
+    Parameters
+    ----------
+    published : int
+        Pixels, at 512 pixels a side.
+    size : (height, width)
+        Of the image.
+
+    Returns
+    -------
+    int
+        A power of two, at least 4.
+
+    Examples
+    --------
+    >>> scaled_length(32, (64, 64)), scaled_length(4, (64, 96)), scaled_length(32, (300, 512))
+    (4, 4, 16)
+    """
+    exponent = math.log2(published * min(size) / PUBLISHED_SIDE)
+    return max(LEAST_LENGTH, int(2 ** math.floor(exponent + 0.5)))
+
+
+def scaled_halvings(published: int, size: Size) -> int:
+    """Limit a number of halvings (rule 2).
+
+    Parameters
+    ----------
+    published : int
+        Halvings, at 512 pixels a side.
+    size : (height, width)
+        Of the image.
+
+    Returns
+    -------
+    int
+        Between 0 and ``published``.
+
+    Examples
+    --------
+    >>> scaled_halvings(5, (64, 64)), scaled_halvings(5, (33, 40)), scaled_halvings(5, (16, 90))
+    (5, 5, 3)
+    """
+    halvings, side = 0, min(size)
+    while halvings < published and (side + 1) // 2 >= 2:
+        side = (side + 1) // 2
+        halvings += 1
+    return halvings
+
+
+def require_side(name: str, size: Size, least: int) -> None:
+    """Check that an image is large enough for a network.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
+    size : (height, width)
+        Of the image.
+    least : int
+        The smallest side that works.
+
+    Raises
+    ------
+    InvalidInputError
+        If a side is shorter.
+    """
+    if min(size) < least:
+        raise InvalidInputError(
+            f"an image of {size[0]}x{size[1]} pixels is too small for '{name}', "
+            f"which needs at least {least} a side: use a larger --size or another prior"
+        )

@@ -1,0 +1,242 @@
+"""The Vision Transformer as an image generator: a fixed code in, an image out.
+
+Code ``(1, code_channels, height, width)`` -> tokens ``(1, 1 + patches, token width)`` -> image
+``(1, channels, height, width)``. The encoder is that of Dosovitskiy et al. (2021) with the
+initialisation of torchvision 0.12; one linear map decodes each token to its patch. The default
+sizes are those of Balasubramanian's transformer report.
+
+Attention is written out as ``softmax(q k^T / sqrt(d)) v``, because the fused kernels of
+`torch.nn.functional.scaled_dot_product_attention` have no forward-mode derivative.
+`dipkernels.networks.swin` is made of the same parts.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dipkernels.errors import InvalidInputError
+
+__all__ = ["VisionTransformer"]
+
+
+def check_sizes(
+    image_size: Sequence[int],
+    patch_size: int,
+    widths: Sequence[int],
+    heads: Sequence[int],
+    others: dict[str, int],
+) -> None:
+    """Check a transformer's sizes; `widths` and `heads` are its stages', `others` are by name.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is not positive, the image is smaller than one patch, or heads do not divide
+        their width.
+    """
+    for name, size in {"patch_size": patch_size, **others}.items():
+        if size < 1:
+            raise InvalidInputError(f"{name} is {size}; expected at least 1: raise it")
+    if len(image_size) != 2 or min(image_size) < patch_size:
+        raise InvalidInputError(
+            f"image_size is {image_size}; expected (height, width), each at least patch_size = "
+            f"{patch_size}: take a larger image or smaller patches"
+        )
+    for width, count in zip(widths, heads, strict=True):
+        if width < 1 or count < 1 or width % count:
+            raise InvalidInputError(
+                f"tokens of width {width} have {count} heads; expected positive numbers, the width "
+                "a multiple of the heads: change one of them"
+            )
+
+
+def pad_code(code: Tensor, expected_shape: tuple[int, int, int, int], multiple: int) -> Tensor:
+    """Repeat a code's last row and column until height and width are multiples of `multiple`.
+
+    Returns
+    -------
+    Tensor, shape (1, code_channels, padded_height, padded_width)
+        The code itself where nothing is missing.
+
+    Raises
+    ------
+    InvalidInputError
+        If the code has another shape.
+    """
+    if tuple(code.shape) != expected_shape:
+        raise InvalidInputError(
+            f"the code has shape {tuple(code.shape)}; this network expects {expected_shape}: pass "
+            "such a code, or build the network with the code's image_size and code_channels"
+        )
+    bottom, right = (-side % multiple for side in expected_shape[2:])
+    if bottom == right == 0:
+        return code
+    return nn.functional.pad(code, (0, right, 0, bottom), mode="replicate")
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of sets of tokens to themselves: ``(sets, tokens, width)`` to the same.
+
+    Forms ``sets * heads * tokens**2`` weights. `qkv` orders its output channels (query, key,
+    value), then by head, as `torch.nn.MultiheadAttention` does. `bias` is added to the logits,
+    ``(sets, heads, tokens, tokens)``, and may broadcast to them.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind()  # each (sets, heads, tokens, channels of a head)
+        logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        if bias is not None:
+            logits = logits + bias
+        mixed: Tensor = logits.softmax(dim=-1) @ value
+        output: Tensor = self.projection(mixed.transpose(1, 2).flatten(2))
+        return output
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: attention, then a two-layer perceptron for each token."""
+
+    def __init__(self, attention: nn.Module, width: int, mlp_width: int, epsilon: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=epsilon)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(width, eps=epsilon)
+        self.expand = nn.Linear(width, mlp_width)
+        self.contract = nn.Linear(mlp_width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attention(self.norm1(tokens))
+        hidden = nn.functional.gelu(self.expand(self.norm2(tokens)))
+        output: Tensor = tokens + self.contract(hidden)
+        return output
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, SelfAttention):
+        nn.init.xavier_uniform_(module.qkv.weight)
+        nn.init.zeros_(module.qkv.bias)
+        nn.init.zeros_(module.projection.bias)  # its weight keeps nn.Linear's default
+    elif isinstance(module, Block):
+        for linear in (module.expand, module.contract):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.normal_(linear.bias, std=1e-6)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class VisionTransformer(nn.Module):
+    """Vision Transformer that decodes its tokens to the patches of an image.
+
+    A pure function of its parameters: no dropout, no buffers. It has no class head, and no output
+    non-linearity: append the sigmoid. Time and memory grow with the square of the number of
+    patches, ``(height / patch_size) * (width / patch_size)``.
+
+    Any height and width of at least one patch will do: the code is continued to whole patches by
+    repeating its last row and column, and the image is cropped. Nothing is stretched (the report's
+    code resized its input to a square, and its output back).
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        Height and width of code and image, in pixels; sets the number of positional embeddings.
+    channels : int
+        Channels of the image.
+    code_channels : int
+        Channels of the code.
+    patch_size : int
+        Side of a patch, in pixels.
+    width : int
+        Channels of a token.
+    depth : int
+        Number of transformer blocks.
+    heads : int
+        Number of attention heads; divides `width`.
+    mlp_width : int
+        Hidden channels of a block's two-layer perceptron.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is not positive, `heads` does not divide `width`, or the image is smaller than
+        one patch; when called, if the code's shape is not ``(1, code_channels, *image_size)``.
+
+    Notes
+    -----
+    Initialisation: patch convolution truncated normal with variance 1 / fan-in, bias zero; class
+    token zero; positional embedding, class token included, N(0, 0.02^2); query, key and value
+    projection Xavier-uniform as one matrix; attention biases zero; perceptron Xavier-uniform, its
+    biases N(0, 1e-12); attention output and decoder as `torch.nn.Linear`. LayerNorm: 1e-6.
+
+    Source: Dosovitskiy et al., "An Image is Worth 16x16 Words" (ICLR 2021); settings:
+    Balasubramanian's transformer report, whose 2,541,352 parameters at 512 x 512 count a
+    1000-class head that nothing reads: without it they are 2,348,352.
+
+    Examples
+    --------
+    >>> net = VisionTransformer((40, 72), width=16, depth=1, heads=2, mlp_width=16)
+    >>> net(torch.rand(1, 3, 40, 72)).shape
+    torch.Size([1, 3, 40, 72])
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        channels: int = 3,
+        code_channels: int = 3,
+        patch_size: int = 32,
+        width: int = 192,
+        depth: int = 5,
+        heads: int = 8,
+        mlp_width: int = 192,
+    ) -> None:
+        super().__init__()
+        others = {"channels": channels, "code_channels": code_channels}
+        others |= {"depth": depth, "mlp_width": mlp_width}
+        check_sizes(image_size, patch_size, [width], [heads], others)
+        self.code_shape = (1, code_channels, *image_size)
+        self.patch_size = patch_size
+        self.grid = tuple(math.ceil(side / patch_size) for side in image_size)
+
+        self.embed = nn.Conv2d(code_channels, width, patch_size, stride=patch_size)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(0.02 * torch.randn(1, 1 + math.prod(self.grid), width))
+        attentions = (SelfAttention(width, heads) for _ in range(depth))
+        self.blocks = nn.Sequential(*(Block(each, width, mlp_width, 1e-6) for each in attentions))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.decoder = nn.Linear(width, channels * patch_size**2)
+        self.apply(_initialise)
+
+    def forward(
+        self, code: Float[Tensor, "1 code_channels height width"]
+    ) -> Float[Tensor, "1 channels height width"]:
+        """Make the image.
+
+        Parameters
+        ----------
+        code : Tensor, shape (1, code_channels, height, width)
+            Any real values.
+
+        Returns
+        -------
+        Tensor, shape (1, channels, height, width)
+            Any real values.
+        """
+        patches = self.embed(pad_code(code, self.code_shape, self.patch_size))
+        tokens = torch.cat([self.class_token, patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens = self.norm(self.blocks(tokens + self.position))
+        patches = self.decoder(tokens[:, 1:])  # without the class token
+        # A patch's channels are ordered (channel, row, column), as in torch.nn.Fold.
+        patches = patches.transpose(1, 2).unflatten(2, self.grid)
+        image = nn.functional.pixel_shuffle(patches, self.patch_size)
+        return image[..., : code.shape[2], : code.shape[3]]

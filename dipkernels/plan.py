@@ -1,0 +1,104 @@
+"""What a computation will need, before it runs: memory of a network's pass, chunk sizes."""
+
+import os
+
+import torch
+from torch import Tensor
+
+from dipkernels.networks.prior import ImagePrior, Parameters
+
+MIB = 2**20
+DEFAULT_BUDGET = 512 * MIB
+
+
+def parameter_bytes(parameters: Parameters) -> int:
+    """Memory of one set of parameters.
+
+    Parameters
+    ----------
+    parameters : dict of str to Tensor
+        As `ImagePrior.init` returns.
+
+    Returns
+    -------
+    int
+        Bytes.
+    """
+    return sum(p.numel() * p.element_size() for p in parameters.values())
+
+
+def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
+    """Memory that one forward pass keeps for its backward pass, measured by running one.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    parameters : dict of str to Tensor
+        Where.
+
+    Returns
+    -------
+    int
+        Bytes of the distinct tensors saved, parameters not counted.
+    """
+    own = {p.untyped_storage().data_ptr() for p in parameters.values()}
+    saved: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    leaves = {k: p.detach().requires_grad_() for k, p in parameters.items()}
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        prior.image(leaves)
+    return sum(saved.values())
+
+
+def block_columns(prior: ImagePrior, parameters: Parameters, budget: int = DEFAULT_BUDGET) -> int:
+    """How many products fit a memory budget together.
+
+    A column needs its own gradient and about three times the activations of one pass (gradients,
+    tangents and what is live between).
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    parameters : dict of str to Tensor
+        Where.
+    budget : int
+        Bytes.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    column = parameter_bytes(parameters) + 3 * activation_bytes(prior, parameters)
+    return max(1, budget // max(1, column))
+
+
+def available_memory(device: torch.device) -> int:
+    """Memory that is free now.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where.
+
+    Returns
+    -------
+    int
+        Bytes; on the CPU what Linux calls available, or all of the machine's elsewhere.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as lines:  # noqa: PTH123, not a file of anybody's
+            fields = dict(line.split(":") for line in lines)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

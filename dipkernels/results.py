@@ -1,0 +1,81 @@
+"""Saving and loading results: netCDF, written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import xarray as xr
+
+from dipkernels.errors import InvalidInputError, OutputError
+
+
+def save(dataset: xr.Dataset, path: str | Path) -> None:
+    """Write a dataset as netCDF, atomically: a reader sees the old file or the new one.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        Any result of this package.
+    path : str or Path
+        Where to; an existing file is replaced only once the new one is complete.
+
+    Raises
+    ------
+    OutputError
+        If it can't be written; what was there before stays whole.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        dataset.to_netcdf(partial, engine="h5netcdf")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"can't write {path}: {error}") from error
+
+
+def load(path: str | Path) -> xr.Dataset:
+    """Read a dataset into memory.
+
+    Parameters
+    ----------
+    path : str or Path
+        A netCDF file.
+
+    Returns
+    -------
+    xarray.Dataset
+        Loaded; the file is closed.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such file or it isn't netCDF.
+    """
+    try:
+        return xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"can't read {path} as netCDF: {error}") from error
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file atomically, as `save` does.
+
+    Parameters
+    ----------
+    text : str
+        Its content.
+    path : Path
+        Where to.
+
+    Raises
+    ------
+    OutputError
+        If it can't be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"can't write {path}: {error}") from error

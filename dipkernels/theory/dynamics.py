@@ -1,0 +1,177 @@
+"""How an error along an eigenvector of the kernel shrinks with time, by optimiser."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from dipkernels.errors import InvalidInputError
+
+
+class Dynamics(ABC):
+    """A linear optimiser, as scalar functions of an eigenvalue.
+
+    Attributes
+    ----------
+    dimension : str
+        Name of the time axis in datasets.
+    times : ndarray, shape (t,)
+        Where the functions are evaluated.
+    """
+
+    dimension: str
+    times: np.ndarray
+
+    @abstractmethod
+    def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """Factor by which the error has shrunk.
+
+        Parameters
+        ----------
+        eigenvalues : ndarray, shape (m,)
+            Not negative.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            1 at time 0.
+        """
+
+    @abstractmethod
+    def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """``(1 - decay) / eigenvalue``, with its limit at 0.
+
+        Parameters
+        ----------
+        eigenvalues : ndarray, shape (m,)
+            Not negative.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            In units of the flow's time.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class GradientFlow(Dynamics):
+    """Gradient flow on ``|f - y|^2 / 2``: the error decays as ``exp(-t x)``.
+
+    Parameters
+    ----------
+    times : ndarray, shape (t,)
+        Not negative, in units of one over an eigenvalue. For the mean loss of a fit over n
+        outputs, iteration i of a small step is time ``2 i learning_rate / n``.
+    """
+
+    times: np.ndarray
+    dimension = "time"
+
+    def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """Factor by which the error has shrunk, ``exp(-t x)``.
+
+        Parameters
+        ----------
+        eigenvalues : ndarray, shape (m,)
+            Not negative.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            1 at time 0.
+        """
+        return np.exp(-np.outer(self.times, eigenvalues))
+
+    def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """``(1 - exp(-t x)) / x``, and t where x is 0.
+
+        Parameters
+        ----------
+        eigenvalues : ndarray, shape (m,)
+            Not negative.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            In units of time.
+        """
+        product = np.outer(self.times, eigenvalues)
+        safe = np.where(product > 0, product, 1.0)
+        return self.times[:, None] * np.where(product > 0, -np.expm1(-safe) / safe, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class GradientDescent(Dynamics):
+    """Plain gradient descent with a constant step: the error decays as ``(1 - step x)^i``.
+
+    Parameters
+    ----------
+    step : float
+        On ``|f - y|^2 / 2``. For the mean loss of a fit over n outputs it is
+        ``2 learning_rate / n``; see `of_fit`.
+    times : ndarray of int, shape (t,)
+        Iterations.
+    """
+
+    step: float
+    times: np.ndarray
+    dimension = "iteration"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.step < np.inf:
+            raise InvalidInputError(f"the step must be positive and finite, got {self.step}")
+
+    @classmethod
+    def of_fit(cls, learning_rate: float, iterations: int, outputs: int) -> "GradientDescent":
+        """Describe a call of `dipkernels.fit` with ``optimiser="gradient-descent"``.
+
+        Parameters
+        ----------
+        learning_rate : float
+            Of the fit, on the mean squared error.
+        iterations : int
+            Steps.
+        outputs : int
+            Channels times pixels, all of them even with a mask.
+
+        Returns
+        -------
+        GradientDescent
+            At iterations 0 to ``iterations``.
+        """
+        return cls(2 * learning_rate / outputs, np.arange(iterations + 1))
+
+    def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """Factor by which the error has shrunk, ``(1 - step x)^i``.
+
+        Parameters
+        ----------
+        eigenvalues : ndarray, shape (m,)
+            Not negative.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            1 at iteration 0; beyond the limit of stability it grows.
+        """
+        base = 1.0 - self.step * eigenvalues
+        return np.asarray(base ** self.times[:, None].astype(float))
+
+    def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """``(1 - (1 - step x)^i) / x``, and ``i step`` where x is 0.
+
+        Parameters
+        ----------
+        eigenvalues : ndarray, shape (m,)
+            Not negative.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            In units of the flow's time.
+        """
+        # below this the quotient is rounding, and its limit is right to 1e-9
+        tiny = self.step * eigenvalues * max(1, self.times.max()) < 1e-9
+        safe = np.where(tiny, 1.0, eigenvalues)
+        quotient = (1.0 - self.decay(eigenvalues)) / safe
+        return np.where(tiny, self.step * self.times[:, None], quotient)
