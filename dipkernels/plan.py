@@ -1,6 +1,8 @@
 """What a computation will need, before it runs: memory of a network's pass, chunk sizes."""
 
 import os
+import resource
+import sys
 
 import torch
 from torch import Tensor
@@ -102,3 +104,15 @@ def available_memory(device: torch.device) -> int:
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def resident_bytes() -> int:
+    """Memory that this process has at its peak so far.
+
+    Returns
+    -------
+    int
+        Bytes of resident memory.
+    """
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -62,7 +62,9 @@ def default_learning_rate(optimiser: str, prior: ImagePrior, parameters: Paramet
     return stable_learning_rate(NTK(prior, parameters))
 
 
-def stable_learning_rate(ntk: SymmetricOperator, *, largest_eigenvalue: float | None = None) -> float:
+def stable_learning_rate(
+    ntk: SymmetricOperator, *, largest_eigenvalue: float | None = None
+) -> float:
     """Step of gradient descent at half of its limit of stability, from the NTK.
 
     On the loss ``mean((f - y)^2)`` over n outputs, an error along an eigenvector of the NTK

@@ -9,7 +9,7 @@ from torch import Tensor
 Value = TypeVar("Value", float, Tensor)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Estimate(Generic[Value]):
     """A value with its standard error and its cost.
 
@@ -20,7 +20,7 @@ class Estimate(Generic[Value]):
     standard_error : float or Tensor
         Of the mean over the probes; 0 if the value is exact, NaN if there was one probe only.
     products : int
-        Half products (with J or its transpose count one half) are rounded up.
+        Spent. A quadratic form counts as one, though an NTK computes it at half the price.
     """
 
     value: Value

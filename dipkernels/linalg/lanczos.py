@@ -12,10 +12,10 @@ from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.quadrature import Quadrature, gauss, gauss_radau
 from dipkernels.progress import Progress
 
-_BREAKDOWN = 1e-13  # relative size of a residual that is rounding in float64
+_BREAKDOWN = 1e-13  # size of a residual, relative to the operator's, that is rounding in float64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class KrylovSpace:
     """What Lanczos knows about ``A`` from one start vector ``v``.
 
@@ -96,12 +96,12 @@ class Lanczos:
     Raises
     ------
     InvalidInputError
-        If the starts don't fit the operator or one is 0.
+        If the starts or the mask don't fit the operator, or a start is 0 or not finite.
 
     Notes
     -----
-    Memory: ``2 k m n`` numbers of 8 bytes after m steps. Cost of step j: k products and
-    ``8 k j n`` operations.
+    Memory: ``2 k m n`` numbers of 8 bytes for m steps, taken when `extend` is called. Cost of
+    step j: k products and ``8 k j n`` operations.
     """
 
     def __init__(
@@ -115,13 +115,24 @@ class Lanczos:
             raise InvalidInputError(
                 f"starts must have shape ({operator.shape[0]}, k), got {tuple(starts.shape)}"
             )
+        n = operator.shape[0]
+        if mask is not None and (mask.shape != (n,) or mask.dtype != torch.bool):
+            raise InvalidInputError(
+                f"the mask must be of bool and of shape ({n},), got {mask.dtype} of shape "
+                f"{tuple(mask.shape)}"
+            )
         self._operator = operator
         self._mask = None if mask is None else mask.to(operator.device)
         columns = self._project(starts.to(operator.device, torch.float64)).T
         norms = columns.norm(dim=1)
-        if not (norms > 0).all():
-            raise InvalidInputError("a start vector of Lanczos is zero: nothing to expand")
-        self._runs = [_Run(v / norm, float(norm)) for v, norm in zip(columns, norms, strict=True)]
+        if not (norms.isfinite().all() and (norms > 0).all()):
+            raise InvalidInputError(
+                "a start vector of Lanczos is zero or not finite: nothing to expand"
+            )
+        size = n if mask is None else int(mask.sum())
+        self._runs = [
+            _Run(v / norm, float(norm), size) for v, norm in zip(columns, norms, strict=True)
+        ]
 
     def extend(self, steps: int, *, progress: Progress | None = None) -> "Lanczos":
         """Run more steps.
@@ -143,15 +154,17 @@ class Lanczos:
         DivergenceError
             If a product isn't finite.
         """
+        for run in self._runs:
+            run.reserve(steps)
         for _ in range(steps):
-            active = [run for run in self._runs if run.next is not None]
+            active = [(run, run.next) for run in self._runs if run.next is not None]
             if active:
-                block = torch.stack([run.next for run in active], dim=1)
+                block = torch.stack([vector for _, vector in active], dim=1)
                 images = (self._operator @ block.to(self._operator.dtype)).double().T
                 if not images.isfinite().all():
                     raise DivergenceError("a product with the operator is NaN or infinite")
-                for run, image in zip(active, images, strict=True):
-                    run.advance(image, self._project(image))
+                for (run, vector), image in zip(active, images, strict=True):
+                    run.advance(vector, image, self._project(image))
             if progress is not None:
                 progress.advance()
         return self
@@ -178,32 +191,44 @@ class Lanczos:
 
 
 class _Run:
-    """The state of one recurrence."""
+    """The state of one recurrence, in a space of ``size`` dimensions."""
 
-    def __init__(self, start: Tensor, norm: float) -> None:
+    def __init__(self, start: Tensor, norm: float, size: int) -> None:
         self.next: Tensor | None = start
         self.norm = norm
         self.alpha: list[float] = []
         self.beta: list[float] = []
+        self._size = size
+        self._scale = 0.0  # largest |A q| so far, which comes near |A| within a few steps
         self._basis = start.new_empty(0, start.shape[0])
         self._products = torch.empty_like(self._basis)
 
-    def advance(self, image: Tensor, projected: Tensor) -> None:
-        if self.next is None:
-            return
+    def reserve(self, steps: int) -> None:
+        m, capacity = len(self.alpha), self._basis.shape[0]
+        wanted = m if self.next is None else min(m + steps, self._size)
+        if wanted > capacity:
+            # by a half at least, so that many small extensions copy little
+            rows = max(wanted, min(capacity * 3 // 2, self._size))
+            for name in ("_basis", "_products"):
+                old: Tensor = getattr(self, name)
+                grown = old.new_empty(rows, old.shape[1])
+                grown[:m] = old[:m]
+                setattr(self, name, grown)
+
+    def advance(self, vector: Tensor, image: Tensor, projected: Tensor) -> None:
         m = len(self.alpha)
-        self._grow(m + 1)
-        self._basis[m] = self.next
+        self._basis[m] = vector
         self._products[m] = image
         basis = self._basis[: m + 1]
-        self.alpha.append(float(self.next @ projected))
+        self.alpha.append(float(vector @ projected))
+        self._scale = max(self._scale, float(projected.norm()))
         residual = projected
         for _ in range(2):
             residual = residual - basis.T @ (basis @ residual)
-        size = float(residual.norm())
-        invariant = size <= _BREAKDOWN * float(projected.norm()) or m + 1 == basis.shape[1]
-        self.beta.append(0.0 if invariant else size)
-        self.next = None if invariant else residual / size
+        length = float(residual.norm())
+        invariant = length <= _BREAKDOWN * self._scale or m + 1 == self._size
+        self.beta.append(0.0 if invariant else length)
+        self.next = None if invariant else residual / length
 
     def space(self) -> KrylovSpace:
         m = len(self.alpha)
@@ -214,12 +239,3 @@ class _Run:
             self._basis[:m],
             self._products[:m],
         )
-
-    def _grow(self, rows: int) -> None:
-        if rows > self._basis.shape[0]:
-            new = max(rows, 2 * self._basis.shape[0], 16)
-            for name in ("_basis", "_products"):
-                old: Tensor = getattr(self, name)
-                grown = old.new_empty(new, old.shape[1])
-                grown[: old.shape[0]] = old
-                setattr(self, name, grown)

@@ -109,9 +109,7 @@ class SymmetricOperator(ABC):
             dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
         )
 
-    def diagonal(
-        self, probes: int | None = DEFAULT_PROBES, *, seed: int = 0
-    ) -> Estimate[Tensor]:
+    def diagonal(self, probes: int | None = DEFAULT_PROBES, *, seed: int = 0) -> Estimate[Tensor]:
         """Estimate the diagonal by random probes (Bekas et al. 2007), or compute it exactly.
 
         Parameters
@@ -156,7 +154,7 @@ class SymmetricOperator(ABC):
         mean, error = mean_and_error(samples)
         return Estimate(float(mean), float(error), probes)
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "k"]:
+    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         """Compute ``v^T A v`` for every column ``v`` of a block.
 
         Parameters
@@ -213,10 +211,17 @@ class DenseOperator(SymmetricOperator):
     Parameters
     ----------
     matrix : Tensor, shape (n, n)
-        Symmetric; only products with it are used.
+        Symmetric, which is not checked; only products with it are used.
+
+    Raises
+    ------
+    InvalidInputError
+        If it isn't square.
     """
 
-    def __init__(self, matrix: Float[Tensor, "n n"]) -> None:
+    def __init__(self, matrix: Float[Tensor, "rows columns"]) -> None:
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InvalidInputError(f"expected a square matrix, got shape {tuple(matrix.shape)}")
         self.matrix = matrix
         self.shape = (matrix.shape[0], matrix.shape[1])
         self.dtype, self.device = matrix.dtype, matrix.device

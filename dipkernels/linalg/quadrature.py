@@ -37,7 +37,7 @@ class Quadrature:
         ndarray, shape (...)
             The quadratic form of every function.
         """
-        return np.asarray(function(self.nodes)) @ self.weights
+        return np.asarray(function(self.nodes) @ self.weights)
 
 
 def gauss(alpha: Array, beta: Array, norm: float) -> Quadrature:
@@ -68,7 +68,8 @@ def gauss(alpha: Array, beta: Array, norm: float) -> Quadrature:
 def gauss_radau(alpha: Array, beta: Array, norm: float) -> Quadrature:
     """Gauss-Radau rule with one node fixed at 0, at or below the spectrum.
 
-    An upper bound where `gauss` is a lower one.
+    An upper bound for functions whose odd derivatives are negative on the spectrum, such as
+    ``exp(-t x)``; exact for polynomials of degree up to 2m.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def gauss_radau(alpha: Array, beta: Array, norm: float) -> Quadrature:
     Returns
     -------
     Quadrature
-        With m + 1 nodes.
+        With m + 1 nodes, 0 being one of them.
     """
     m = len(alpha)
     smallest = scipy.linalg.eigh_tridiagonal(alpha, beta[:-1], eigvals_only=True)[0]

@@ -94,6 +94,11 @@ class ImagePrior:
         """Number of trainable parameters."""
         return sum(torch.Size(shape).numel() for shape in self.parameter_shapes.values())
 
+    @property
+    def module_count(self) -> int:
+        """Number of modules in the network: a measure of how long it takes to trace."""
+        return sum(1 for _ in self._hollow.modules())
+
     def init(self, seed: int = 0) -> Parameters:
         """Draw parameters by the module's own initialisation.
 
@@ -161,7 +166,9 @@ class ImagePrior:
             Without gradients.
         """
         with torch.no_grad():
-            return torch.stack([self.image(self.init(derive(f"sample-{i}", seed))) for i in range(n)])
+            return torch.stack(
+                [self.image(self.init(derive(f"sample-{i}", seed))) for i in range(n)]
+            )
 
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None

@@ -277,9 +277,7 @@ def _decoder(
 
 
 @register("deep-decoder", learning_rate=0.01, iterations=1900, source="Heckel & Hand 2019")
-def _deep_decoder(
-    size: Size, channels: int, *, width: int = 128, upsamplings: int = 5
-) -> Recipe:
+def _deep_decoder(size: Size, channels: int, *, width: int = 128, upsamplings: int = 5) -> Recipe:
     """Deep decoder: 1x1 convolutions and bilinear upsampling, no other spatial coupling."""
     return _decoder(
         "deep-decoder",

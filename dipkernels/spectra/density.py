@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 
 
@@ -36,12 +37,21 @@ def spectral_density(
         Over ``eigenvalue`` (geometric grid): ``density``, the number of eigenvalues per decade,
         and its ``standard_error`` over the probes (NaN for one probe). Over ``(probe, node)``:
         the quadrature ``nodes`` and ``weights`` themselves (weight 0 fills ragged rows).
-        Attributes: ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``.
+        Attributes: ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``,
+        ``products``.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are no probes, or the operator is zero.
 
     Notes
     -----
-    Costs nothing beyond the runs. Source: Lin, Saad & Yang 2016; Papyan 2020 for networks.
+    Costs nothing beyond the runs. A float32 operator's eigenvalues below 1e-7 of the largest are
+    rounding. Source: Lin, Saad & Yang 2016; Papyan 2020 for networks.
     """
+    if not probes:
+        raise InvalidInputError("a spectral density needs at least 1 probe, got none")
     rules = [space.gauss() for space in probes]
     longest = max(len(rule.nodes) for rule in rules)
     nodes, weights = np.zeros((2, len(rules), longest))
@@ -49,6 +59,8 @@ def spectral_density(
         nodes[row, : len(rule.nodes)] = rule.nodes
         weights[row, : len(rule.nodes)] = rule.weights
     largest = float(nodes.max())
+    if not largest > 0:
+        raise InvalidInputError("the operator is zero: it has no eigenvalue to show on a log axis")
     top = np.log10(largest)
     grid = np.linspace(top - decades, top + 3 * bandwidth, points)
     logs = np.log10(np.maximum(nodes, largest * 10 ** (-2 * decades)))

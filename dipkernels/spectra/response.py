@@ -53,7 +53,8 @@ def frequency_response(
     xarray.Dataset
         Over ``frequency`` (mean radius of each ring's modes, cycles per pixel): ``response`` with
         its ``standard_error`` (0 where exact; it's the probes' error, not a spread over the
-        ring), and the number of ``modes``. Attributes: ``half_power_frequency``, ``products``.
+        ring), and the number of ``modes``. Attributes: ``half_power_frequency``, ``products`` (a
+        quadratic form counted as one half, which it costs with an NTK).
 
     Raises
     ------
@@ -62,8 +63,10 @@ def frequency_response(
 
     Notes
     -----
-    Costs ``probes`` quadratic forms a ring, each half a product with an NTK. The relative
-    standard error of a ring is at most ``sqrt(2 / (probes * rank P))`` for a flat response.
+    Costs ``probes`` quadratic forms a ring, each half a product with an NTK. The standard error
+    of a ring, relative to its value, is at most ``sqrt(2 / probes) |P Theta P|_F / tr(P Theta P)``:
+    ``sqrt(2 / (probes * rank P))`` if the ring's eigenvalues are alike, and 0 for a stationary
+    kernel on a torus.
     """
     if math.prod(shape) != kernel.shape[0]:
         raise InvalidInputError(f"shape {shape} doesn't fit a kernel of size {kernel.shape[0]}")
@@ -77,7 +80,9 @@ def frequency_response(
             block, exact = _ring_probes(ring, shape[0], probes, seed, index)
             forms = kernel.quadratic_form(block.to(kernel.device, kernel.dtype)).cpu().double()
             mean, error = mean_and_error(forms)
-            rows.append((radius[ring].mean(), mean, 0.0 if exact else error, ring.sum()))
+            rows.append(
+                (radius[ring].mean(), float(mean), 0.0 if exact else float(error), ring.sum())
+            )
             spent += block.shape[1]
             bar.advance()
     columns = np.array(rows, dtype=float).T
@@ -131,7 +136,7 @@ def radial_frequency(size: tuple[int, int]) -> np.ndarray:
         Cycles per pixel, in FFT order; the corner has up to ``sqrt(1/2)``.
     """
     fy, fx = (np.fft.fftfreq(n) for n in size)
-    return np.hypot(fy[:, None], fx[None, :])
+    return np.asarray(np.hypot(fy[:, None], fx[None, :]))
 
 
 def ring_edges(size: tuple[int, int], count: int = 14) -> np.ndarray:
@@ -149,11 +154,10 @@ def ring_edges(size: tuple[int, int], count: int = 14) -> np.ndarray:
     ndarray
         Ascending radii in cycles per pixel; the last lies beyond the corner.
     """
-    first = 0.5 / max(size)
-    # radii grow like a power that starts with one-cycle rings and ends at the corner
-    steps = np.arange(count + 1)
-    growth = np.log(0.75 / first) / np.log(2 * count + 1)
-    edges = first * (2 * steps + 1) ** max(1.0, growth)
+    # In cycles per image: one-cycle rings about 1, 2, ..., and a cubic term that grows to the corner
+    longest, steps = max(size), np.arange(count)
+    growth = max(0.0, 0.75 * longest - 0.5 - count) / count**3
+    edges = (0.5 + steps + growth * steps**3) / longest
     return np.append(edges[edges < 0.72], 0.75)
 
 
@@ -167,11 +171,9 @@ def _rings(radius: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
 def _ring_probes(
     ring: np.ndarray, channels: int, probes: int, seed: int, index: int
 ) -> tuple[Float[Tensor, "n k"], bool]:
-    """Columns whose mean quadratic form is the ring's mean response; whether that is exact.
-
-    Works in the Hartley basis (cos + sin), which is real and orthonormal and spans the same
-    space as the Fourier modes of a ring, since a ring holds -k with every k.
-    """
+    # Columns whose mean quadratic form is the ring's mean response; whether that is exact.
+    # Works in the Hartley basis (cos + sin), which is real and orthonormal and spans the same
+    # space as the Fourier modes of a ring, since a ring holds -k with every k.
     where = torch.from_numpy(ring)
     rank = channels * int(ring.sum())
     if rank <= probes:

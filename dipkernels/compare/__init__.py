@@ -1,0 +1,28 @@
+"""The main job: fit several priors to one image, measure their kernels, and compare theory.
+
+For each prior: a fit with Adam; the kernel at initialisation (spectral density, leading
+eigenpairs, frequency response); the fit that this kernel predicts; and a fit by plain gradient
+descent, of which the theory speaks.
+"""
+
+from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
+from dipkernels.compare.plan import Plan, plan_comparison
+from dipkernels.compare.run import STAGES, compare, make_priors, run_prior, summary_row
+from dipkernels.compare.settings import DEFAULT_PRIORS, EFFORTS, Effort, Settings
+
+__all__ = [
+    "DEFAULT_PRIORS",
+    "EFFORTS",
+    "STAGES",
+    "Effort",
+    "Plan",
+    "Settings",
+    "compare",
+    "make_priors",
+    "measure_kernel",
+    "plan_comparison",
+    "predict",
+    "probe_spaces",
+    "run_prior",
+    "summary_row",
+]

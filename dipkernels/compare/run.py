@@ -1,0 +1,222 @@
+"""Run the stages of every prior, each stored as soon as it is done."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+
+from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
+from dipkernels.compare.settings import Effort, Settings
+from dipkernels.fitting import fit
+from dipkernels.kernels import NTK
+from dipkernels.networks import ImagePrior, create
+from dipkernels.progress import Progress
+from dipkernels.runs import RunFolder
+from dipkernels.tasks import Task
+
+STAGES = ("fit_adam", "kernel", "prediction", "fit_gradient_descent")
+
+
+def make_priors(
+    names: Iterable[str], task: Task, *, seed: int = 0, device: str | torch.device = "cpu"
+) -> dict[str, ImagePrior]:
+    """Make registered priors that fit a task.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Registered; said twice counts once.
+    task : Task
+        Gives size and channels.
+    seed : int
+        Of the code.
+    device : str
+        Where to.
+
+    Returns
+    -------
+    dict of str to ImagePrior
+        By name, on the device.
+    """
+    channels, height, width = task.shape
+    return {
+        name: create(name, image_size=(height, width), channels=channels, code_seed=seed).to(
+            device=device
+        )
+        for name in names
+    }
+
+
+def compare(
+    priors: Mapping[str, ImagePrior],
+    task: Task,
+    folder: RunFolder,
+    settings: Settings,
+    *,
+    progress: bool = False,
+    report: Callable[[dict[str, object]], None] | None = None,
+) -> list[dict[str, object]]:
+    """Run the comparison; stages that the folder already holds are not run again.
+
+    Parameters
+    ----------
+    priors : mapping of str to ImagePrior
+        What is compared, by the names of the table; see `make_priors`.
+    task : Task
+        What is fitted.
+    folder : RunFolder
+        Where results go, ``NAME/STAGE.nc``.
+    settings : Settings
+        How much to run.
+    progress : bool
+        Show bars.
+    report : callable, optional
+        Called with each prior's row of the table, when it is done.
+
+    Returns
+    -------
+    list of dict
+        The table; see `summary_row`.
+
+    Notes
+    -----
+    Ctrl-C during a fit raises `FitInterrupted` once that fit has been stored; during other stages
+    it is a plain KeyboardInterrupt. What was done is on disk in both cases.
+    """
+    rows = []
+    for name, prior in priors.items():
+        run_prior(name, prior, task, folder, settings, progress=progress)
+        row = summary_row(folder, name)
+        rows.append(row)
+        if report is not None:
+            report(row)
+    return rows
+
+
+def run_prior(
+    name: str,
+    prior: ImagePrior,
+    task: Task,
+    folder: RunFolder,
+    settings: Settings,
+    *,
+    progress: bool = False,
+) -> None:
+    """Run the four stages of one prior.
+
+    Parameters
+    ----------
+    name : str
+        Under which results are stored.
+    prior : ImagePrior
+        On the device that computes.
+    task : Task
+        What is fitted.
+    folder : RunFolder
+        Where results go.
+    settings : Settings
+        How much to run.
+    progress : bool
+        Show bars.
+    """
+    effort = settings.effort(name)
+    task = task.to(device=prior.device, dtype=prior.dtype)
+    folder.stage(
+        f"{name}/fit_adam",
+        lambda: fit(
+            prior,
+            task,
+            iterations=effort.adam,
+            learning_rate=effort.learning_rate,
+            seed=settings.seed,
+            progress=progress,
+        ),
+    )
+    if any(folder.stored(f"{name}/{stage}") is None for stage in ("kernel", "prediction")):
+        _theory_stages(name, prior, task, folder, effort, settings.seed, progress=progress)
+    kernel = folder.stored(f"{name}/kernel")
+    folder.stage(
+        f"{name}/fit_gradient_descent",
+        lambda: fit(
+            prior,
+            task,
+            optimiser="gradient-descent",
+            iterations=effort.descent,
+            learning_rate=None if kernel is None else float(kernel.learning_rate),
+            seed=settings.seed,
+            progress=progress,
+        ),
+    )
+
+
+def _theory_stages(
+    name: str,
+    prior: ImagePrior,
+    task: Task,
+    folder: RunFolder,
+    effort: Effort,
+    seed: int,
+    *,
+    progress: bool,
+) -> None:
+    """Measure the kernel and predict from it; one linearisation serves both."""
+    start = time.perf_counter()
+    with Progress(1, f"{prior.name}: linearising", enabled=progress) as bar:
+        ntk = NTK(prior, prior.init(seed))
+        bar.advance()
+    spaces = probe_spaces(ntk, effort.probes, effort.probe_steps, seed=seed, progress=progress)
+    kernel = measure_kernel(ntk, spaces, seed=seed, progress=progress)
+    kernel.attrs["seconds"] = time.perf_counter() - start
+    folder.stage(f"{name}/kernel", lambda: kernel)
+    start = time.perf_counter()
+    prediction = predict(
+        ntk, task, spaces, effort, float(kernel.learning_rate), seed=seed, progress=progress
+    )
+    prediction.attrs["seconds"] = time.perf_counter() - start
+    folder.stage(f"{name}/prediction", lambda: prediction)
+
+
+def summary_row(folder: RunFolder, name: str) -> dict[str, object]:
+    """Condense the stages of one prior, as far as they are done, to a row of the table.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of a comparison.
+    name : str
+        Of the prior.
+
+    Returns
+    -------
+    dict
+        Numbers by column; missing where a stage is.
+    """
+    adam, kernel, prediction, descent = (folder.stored(f"{name}/{stage}") for stage in STAGES)
+    row: dict[str, object] = {"prior": name}
+    seconds = 0.0
+    if adam is not None:
+        region = adam.score_region
+        gap = adam.psnr_clean.sel(region=region)[-1] - adam.psnr_noisy[-1]
+        row |= {
+            "parameters": int(adam.parameters),
+            "peak_psnr": float(adam.peak_psnr),
+            "peak_iteration": int(adam.peak_iteration),
+            "iterations": adam.sizes["iteration"] - 1,
+            "final_gap": float(gap),
+            "status": adam.status,
+        }
+    if prediction is not None:
+        keys = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper")
+        row |= {f"predicted_{key}": float(prediction.attrs[key]) for key in keys}
+    if kernel is not None:
+        row["half_power_frequency"] = float(kernel.half_power_frequency)
+    if descent is not None:
+        row["descent_peak_psnr"] = float(descent.peak_psnr)
+        row["descent_iterations"] = descent.sizes["iteration"] - 1
+        if prediction is not None:
+            curve = prediction.descent_psnr.sel(region=descent.score_region)
+            row["predicted_descent_peak_psnr"] = float(curve.max())
+    for stage in (adam, kernel, prediction, descent):
+        seconds += 0.0 if stage is None else float(stage.attrs["seconds"])
+    row["seconds"] = seconds
+    return row

@@ -1,0 +1,23 @@
+"""Figures of results. Every function returns a matplotlib Figure and needs no display."""
+
+from dipkernels.plotting.curves import (
+    plot_descent,
+    plot_fits,
+    plot_predicted_against_measured,
+    plot_predictions,
+)
+from dipkernels.plotting.images import plot_eigenvectors, plot_images
+from dipkernels.plotting.kernels import plot_densities, plot_responses
+from dipkernels.plotting.style import save_figure
+
+__all__ = [
+    "plot_densities",
+    "plot_descent",
+    "plot_eigenvectors",
+    "plot_fits",
+    "plot_images",
+    "plot_predicted_against_measured",
+    "plot_predictions",
+    "plot_responses",
+    "save_figure",
+]

@@ -1,0 +1,170 @@
+"""Run folders: results on disk as soon as they exist, resumable, never overwritten by others."""
+
+import datetime
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from dipkernels.errors import DipkernelsError, OutputError
+from dipkernels.fitting.fit import FitInterrupted
+from dipkernels.provenance import provenance
+from dipkernels.results import load, save, write_text
+
+SETTINGS_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder of results of one command with one set of settings.
+
+    Attributes
+    ----------
+    path : Path
+        Of the folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def open(cls, path: Path, settings: dict[str, Any]) -> "RunFolder":
+        """Create a run folder, or open the one that holds a run with the same settings.
+
+        Parameters
+        ----------
+        path : Path
+            Of the folder; parents are created.
+        settings : dict
+            All that the results depend on, fit for JSON.
+
+        Returns
+        -------
+        RunFolder
+            With its settings written.
+
+        Raises
+        ------
+        OutputError
+            If it can't be written, or holds something else.
+        """
+        file = path / SETTINGS_FILE
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if file.exists():
+                before = json.loads(file.read_text(encoding="utf-8"))["settings"]
+                _require_equal(before, json.loads(json.dumps(settings)), path)
+                return cls(path)
+            if any(path.iterdir()):
+                raise OutputError(
+                    f"{path} is not empty and holds no run of dipkernels: choose another --output"
+                )
+            record = {"settings": settings, **provenance("cpu")}
+            write_text(json.dumps(record, indent=2) + "\n", file)
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, OutputError):
+                raise
+            raise OutputError(f"can't use {path} as output folder: {error}") from error
+        return cls(path)
+
+    def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+        """Return a stored result, or compute and store it.
+
+        Parameters
+        ----------
+        name : str
+            Of the result, for instance ``"skip/fit_adam"``.
+        compute : callable
+            Makes the dataset.
+
+        Returns
+        -------
+        xarray.Dataset
+            Stored under the name. One that was interrupted is computed anew.
+
+        Raises
+        ------
+        FitInterrupted
+            On Ctrl-C during a fit, after what there was has been stored.
+        """
+        file = self.file(name)
+        stored = self.stored(name)
+        if stored is not None and stored.attrs.get("status") != "interrupted":
+            return stored
+        file.parent.mkdir(exist_ok=True)
+        try:
+            result = compute()
+        except FitInterrupted as interrupt:
+            save(interrupt.result, file)
+            raise
+        save(result, file)
+        return result
+
+    def stored(self, name: str) -> xr.Dataset | None:
+        """Load a stored result.
+
+        Parameters
+        ----------
+        name : str
+            Of the result.
+
+        Returns
+        -------
+        xarray.Dataset or None
+            None if there is none, or it can't be read (it is computed anew then).
+        """
+        if not self.file(name).exists():
+            return None
+        try:
+            return load(self.file(name))
+        except DipkernelsError:
+            return None
+
+    def file(self, name: str) -> Path:
+        """Path of a result.
+
+        Parameters
+        ----------
+        name : str
+            Of the result.
+
+        Returns
+        -------
+        Path
+            Below the folder; it need not exist.
+        """
+        return self.path / f"{name}.nc"
+
+
+def default_folder(label: str) -> Path:
+    """Choose a new folder for a run.
+
+    Parameters
+    ----------
+    label : str
+        What is run.
+
+    Returns
+    -------
+    Path
+        Below ``runs/``, with the time in its name; it doesn't exist yet.
+    """
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = Path("runs") / f"{label}-{stamp}"
+    number = 2
+    while path.exists():
+        path = Path("runs") / f"{label}-{stamp}-{number}"
+        number += 1
+    return path
+
+
+def _require_equal(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if different:
+        key = different[0]
+        raise OutputError(
+            f"{path} holds a run with other settings ({key}: {before.get(key)} there, "
+            f"{now.get(key)} now): choose another --output"
+        )
