@@ -32,7 +32,7 @@ _MODULES = (
     "theory",
 )
 
-__all__ = ["__version__", *_NAMES, *_MODULES]  # noqa: PLE0604, both are literal above
+__all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
     from dipkernels.fitting import fit as fit

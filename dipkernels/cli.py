@@ -298,8 +298,8 @@ def _announce(plan: "Plan", task: "Task", settings: "Settings", folder: "RunFold
         f"seed {settings.seed}, on {settings.device}"
     )
     typer.echo(
-        f"This takes about {_duration(plan.seconds)} and {plan.bytes / 2**30:.1f} GB here, as a few "
-        "steps of each network tell:"
+        f"This takes about {_duration(plan.seconds)} and {plan.bytes / 2**30:.1f} GB here, as a "
+        "few steps of each network tell:"
     )
     head = ("prior", "parameters", "Adam", "GD", "products", "about")
     typer.echo("  {:14}{:>12}{:>7}{:>6}{:>10}{:>9}".format(*head))

@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
 
 
 def block_columns(prior: ImagePrior, parameters: Parameters, budget: int = DEFAULT_BUDGET) -> int:
-    """How many products fit a memory budget together.
+    """Count the products that fit a memory budget together.
 
     A column needs its own gradient and about three times the activations of one pass (gradients,
     tangents and what is live between).
@@ -99,20 +100,20 @@ def available_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
-        with open("/proc/meminfo") as lines:  # noqa: PTH123, not a file of anybody's
-            fields = dict(line.split(":") for line in lines)
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        fields = dict(line.split(":") for line in lines)
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def resident_bytes() -> int:
-    """Memory that this process has at its peak so far.
+    """Most memory that this process has had so far.
 
     Returns
     -------
     int
-        Bytes of resident memory.
+        Bytes, resident.
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -3,9 +3,10 @@
 import datetime
 import importlib.metadata
 import platform
-from typing import Any
 
 import torch
+
+from dipkernels.networks.prior import ImagePrior
 
 PACKAGES = ("dipkernels", "torch", "numpy", "scipy", "scikit-image", "xarray")
 
@@ -34,7 +35,7 @@ def provenance(device: str | torch.device) -> dict[str, str]:
     }
 
 
-def describe_prior(prior: Any) -> dict[str, str | int]:
+def describe_prior(prior: ImagePrior) -> dict[str, str | int]:
     """Name the prior in the attributes of a dataset.
 
     Parameters

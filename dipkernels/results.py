@@ -1,6 +1,8 @@
 """Saving and loading results: netCDF, written whole or not at all."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import xarray as xr
@@ -23,13 +25,10 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
     OutputError
         If it can't be written; what was there before stays whole.
     """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        dataset.to_netcdf(partial, engine="h5netcdf")
-        partial.replace(path)
+        with _replacing(Path(path)) as partial:
+            dataset.to_netcdf(partial, engine="h5netcdf")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise OutputError(f"can't write {path}: {error}") from error
 
 
@@ -72,10 +71,20 @@ def write_text(text: str, path: Path) -> None:
     OutputError
         If it can't be written.
     """
+    try:
+        with _replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"can't write {path}: {error}") from error
+
+
+# A file to write to, that takes the place of another once the block has ended well.
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
+        yield partial
         partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"can't write {path}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):  # gone already, unless something failed
+            partial.unlink()

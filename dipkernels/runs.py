@@ -63,9 +63,9 @@ class RunFolder:
                 )
             record = {"settings": settings, **provenance("cpu")}
             write_text(json.dumps(record, indent=2) + "\n", file)
+        except OutputError:
+            raise
         except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, OutputError):
-                raise
             raise OutputError(f"can't use {path} as output folder: {error}") from error
         return cls(path)
 

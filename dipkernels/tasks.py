@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.seeds import generator
 
-NOISE_SIGMA = 25 / 255  # the literature's default level (facts: Ulyanov et al. 2017)
+NOISE_SIGMA = 25 / 255  # the literature's level, since Ulyanov et al. 2017
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +110,18 @@ class Task:
         -------
         Tensor, scalar
             In dB.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such region.
         """
-        where = self.regions[region or self.score_region]
+        name = self.score_region if region is None else region
+        if name not in self.regions:
+            raise UnknownNameError(
+                f"no region '{name}' in this task; it has: {', '.join(self.regions)}"
+            )
+        where = self.regions[name]
         return mse_to_psnr((image - self.clean)[:, where].square().mean())
 
     def to(self, *, device: str | torch.device, dtype: torch.dtype) -> "Task":
@@ -148,7 +158,7 @@ def denoise(
 
     Parameters
     ----------
-    clean : Tensor, shape (channels, height, width)
+    clean : Tensor, floating point, shape (channels, height, width)
         In [0, 1].
     noise_sigma : float
         Standard deviation; the literature's is 25/255.
@@ -167,8 +177,6 @@ def denoise(
     ------
     InvalidInputError
         If ``noise_sigma`` is negative or not finite.
-    ImageError
-        If ``clean`` holds NaN or infinity.
 
     Examples
     --------
@@ -176,8 +184,13 @@ def denoise(
     >>> round(task.psnr(task.measurement).item())
     20
     """
+    if not 0 <= noise_sigma < float("inf"):
+        raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
+    _require_image(clean)
     mask = torch.ones(clean.shape[-2:], dtype=torch.bool, device=clean.device)
-    return _make("denoise", clean, mask, noise_sigma, clip=clip, seed=seed)
+    noisy = clean + noise_sigma * _noise(clean, seed)
+    noisy = noisy.clamp(0, 1) if clip else noisy
+    return Task("denoise", clean, noisy, mask, float(noise_sigma))
 
 
 def inpaint(
@@ -191,7 +204,7 @@ def inpaint(
 
     Parameters
     ----------
-    clean : Tensor, shape (channels, height, width)
+    clean : Tensor, floating point, shape (channels, height, width)
         In [0, 1].
     mask : Tensor of bool, shape (height, width)
         True where the pixel is known.
@@ -208,20 +221,27 @@ def inpaint(
     Raises
     ------
     ImageError
-        If the mask has another size than the image, or hides all of it or nothing.
+        If the mask isn't boolean, has another size than the image, or hides all of it or nothing.
     InvalidInputError
         If ``noise_sigma`` is negative or not finite.
     """
+    if not 0 <= noise_sigma < float("inf"):
+        raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
+    _require_image(clean)
+    if mask.dtype != torch.bool:
+        raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
     if mask.shape != clean.shape[-2:]:
         raise ImageError(
-            f"the mask has {mask.shape[0]}x{mask.shape[1]} pixels, the image "
-            f"{clean.shape[-2]}x{clean.shape[-1]}: they must be of one size"
+            f"the mask has shape {tuple(mask.shape)}, the image {tuple(clean.shape)}: they must "
+            "have one height and width"
         )
     if not mask.any():
         raise ImageError("the mask is all black: no pixel is known (white means known)")
     if mask.all():
         raise ImageError("the mask is all white: nothing is missing (black means missing)")
-    return _make("inpaint", clean, mask, noise_sigma, clip=False, seed=seed)
+    mask = mask.to(clean.device)
+    measurement = (clean + noise_sigma * _noise(clean, seed)) * mask
+    return Task("inpaint", clean, measurement, mask, float(noise_sigma))
 
 
 def bernoulli_mask(
@@ -253,14 +273,16 @@ def bernoulli_mask(
     return torch.rand(size, generator=generator("mask", seed)) < known
 
 
-def _make(
-    name: str, clean: Tensor, mask: Tensor, noise_sigma: float, *, clip: bool, seed: int
-) -> Task:
-    if not 0 <= noise_sigma < float("inf"):
-        raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
+def _require_image(clean: Tensor) -> None:
+    if clean.dim() != 3 or not clean.is_floating_point():
+        raise ImageError(
+            "the clean image must be a floating-point tensor (channels, height, width), got "
+            f"{clean.dtype} of shape {tuple(clean.shape)}: see dipkernels.images.load"
+        )
     if not clean.isfinite().all():
         raise ImageError("the clean image holds NaN or infinite values; fill or remove them")
-    noise = torch.randn(clean.shape, generator=generator("noise", seed)).to(clean)
-    noisy = clean + noise_sigma * noise
-    noisy = noisy.clamp(0, 1) if clip else noisy
-    return Task(name, clean, noisy * mask, mask, float(noise_sigma))
+
+
+# The same numbers in every dtype and on every device.
+def _noise(clean: Tensor, seed: int) -> Tensor:
+    return torch.randn(clean.shape, generator=generator("noise", seed)).to(clean)

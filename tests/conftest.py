@@ -1,4 +1,4 @@
-"""Settings of all tests: shapes in signatures are checked, two threads, no display."""
+"""Settings of all tests: shapes in signatures are checked, one thread, no display."""
 
 import os
 import warnings
@@ -13,7 +13,7 @@ _hook = install_import_hook("dipkernels", "beartype.beartype")
 import pytest
 import torch
 
-torch.set_num_threads(min(2, os.cpu_count() or 1))
+torch.set_num_threads(1)  # tiny tensors gain nothing from more, and lose much to other processes
 
 
 @pytest.fixture(autouse=True)

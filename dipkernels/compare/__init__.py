@@ -7,7 +7,7 @@ descent, of which the theory speaks.
 
 from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
 from dipkernels.compare.plan import Plan, plan_comparison
-from dipkernels.compare.run import STAGES, compare, make_priors, run_prior, summary_row
+from dipkernels.compare.run import STAGES, compare, load_stages, make_priors, run_prior, summary_row
 from dipkernels.compare.settings import DEFAULT_PRIORS, EFFORTS, Effort, Settings
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Plan",
     "Settings",
     "compare",
+    "load_stages",
     "make_priors",
     "measure_kernel",
     "plan_comparison",

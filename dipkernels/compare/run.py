@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
+import xarray as xr
 
 from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
 from dipkernels.compare.settings import Effort, Settings
@@ -14,6 +15,7 @@ from dipkernels.progress import Progress
 from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
 
+Stages = dict[str, xr.Dataset]
 STAGES = ("fit_adam", "kernel", "prediction", "fit_gradient_descent")
 
 
@@ -85,8 +87,8 @@ def compare(
     """
     rows = []
     for name, prior in priors.items():
-        run_prior(name, prior, task, folder, settings, progress=progress)
-        row = summary_row(folder, name)
+        stages = run_prior(name, prior, task, folder, settings, progress=progress)
+        row = summary_row(name, stages)
         rows.append(row)
         if report is not None:
             report(row)
@@ -101,7 +103,7 @@ def run_prior(
     settings: Settings,
     *,
     progress: bool = False,
-) -> None:
+) -> Stages:
     """Run the four stages of one prior.
 
     Parameters
@@ -118,10 +120,15 @@ def run_prior(
         How much to run.
     progress : bool
         Show bars.
+
+    Returns
+    -------
+    dict of str to Dataset
+        By the names of `STAGES`.
     """
     effort = settings.effort(name)
     task = task.to(device=prior.device, dtype=prior.dtype)
-    folder.stage(
+    adam = folder.stage(
         f"{name}/fit_adam",
         lambda: fit(
             prior,
@@ -132,21 +139,41 @@ def run_prior(
             progress=progress,
         ),
     )
-    if any(folder.stored(f"{name}/{stage}") is None for stage in ("kernel", "prediction")):
-        _theory_stages(name, prior, task, folder, effort, settings.seed, progress=progress)
-    kernel = folder.stored(f"{name}/kernel")
-    folder.stage(
+    kernel, prediction = _theory_stages(
+        name, prior, task, folder, effort, settings.seed, progress=progress
+    )
+    descent = folder.stage(
         f"{name}/fit_gradient_descent",
         lambda: fit(
             prior,
             task,
             optimiser="gradient-descent",
             iterations=effort.descent,
-            learning_rate=None if kernel is None else float(kernel.learning_rate),
+            learning_rate=float(kernel.learning_rate),
             seed=settings.seed,
             progress=progress,
         ),
     )
+    return dict(zip(STAGES, (adam, kernel, prediction, descent), strict=True))
+
+
+def load_stages(folder: RunFolder, name: str) -> Stages:
+    """Load what a run folder holds of one prior.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of a comparison.
+    name : str
+        Of the prior.
+
+    Returns
+    -------
+    dict of str to Dataset
+        By the names of `STAGES`, as far as they are done.
+    """
+    found = {stage: folder.stored(f"{name}/{stage}") for stage in STAGES}
+    return {stage: dataset for stage, dataset in found.items() if dataset is not None}
 
 
 def _theory_stages(
@@ -158,42 +185,56 @@ def _theory_stages(
     seed: int,
     *,
     progress: bool,
-) -> None:
+) -> tuple[xr.Dataset, xr.Dataset]:
     """Measure the kernel and predict from it; one linearisation serves both."""
+    stored = folder.stored(f"{name}/kernel"), folder.stored(f"{name}/prediction")
+    if stored[0] is not None and stored[1] is not None:
+        return stored[0], stored[1]
     start = time.perf_counter()
-    with Progress(1, f"{prior.name}: linearising", enabled=progress) as bar:
+    with Progress(1, f"{name}: linearising", enabled=progress) as bar:
         ntk = NTK(prior, prior.init(seed))
         bar.advance()
     spaces = probe_spaces(ntk, effort.probes, effort.probe_steps, seed=seed, progress=progress)
-    kernel = measure_kernel(ntk, spaces, seed=seed, progress=progress)
-    kernel.attrs["seconds"] = time.perf_counter() - start
-    folder.stage(f"{name}/kernel", lambda: kernel)
-    start = time.perf_counter()
-    prediction = predict(
-        ntk, task, spaces, effort, float(kernel.learning_rate), seed=seed, progress=progress
+
+    def timed(compute: Callable[[], xr.Dataset]) -> Callable[[], xr.Dataset]:
+        def run() -> xr.Dataset:
+            nonlocal start
+            result = compute()
+            result.attrs["seconds"] = time.perf_counter() - start
+            start = time.perf_counter()
+            return result
+
+        return run
+
+    kernel = folder.stage(
+        f"{name}/kernel",
+        timed(lambda: measure_kernel(ntk, spaces, seed=seed, progress=progress)),
     )
-    prediction.attrs["seconds"] = time.perf_counter() - start
-    folder.stage(f"{name}/prediction", lambda: prediction)
+    rate = float(kernel.learning_rate)
+    prediction = folder.stage(
+        f"{name}/prediction",
+        timed(lambda: predict(ntk, task, spaces, effort, rate, seed=seed, progress=progress)),
+    )
+    return kernel, prediction
 
 
-def summary_row(folder: RunFolder, name: str) -> dict[str, object]:
+def summary_row(name: str, stages: Stages) -> dict[str, object]:
     """Condense the stages of one prior, as far as they are done, to a row of the table.
 
     Parameters
     ----------
-    folder : RunFolder
-        Of a comparison.
     name : str
         Of the prior.
+    stages : dict of str to Dataset
+        From `run_prior` or `load_stages`.
 
     Returns
     -------
     dict
         Numbers by column; missing where a stage is.
     """
-    adam, kernel, prediction, descent = (folder.stored(f"{name}/{stage}") for stage in STAGES)
+    adam, kernel, prediction, descent = (stages.get(stage) for stage in STAGES)
     row: dict[str, object] = {"prior": name}
-    seconds = 0.0
     if adam is not None:
         region = adam.score_region
         gap = adam.psnr_clean.sel(region=region)[-1] - adam.psnr_noisy[-1]
@@ -216,7 +257,5 @@ def summary_row(folder: RunFolder, name: str) -> dict[str, object]:
         if prediction is not None:
             curve = prediction.descent_psnr.sel(region=descent.score_region)
             row["predicted_descent_peak_psnr"] = float(curve.max())
-    for stage in (adam, kernel, prediction, descent):
-        seconds += 0.0 if stage is None else float(stage.attrs["seconds"])
-    row["seconds"] = seconds
+    row["seconds"] = sum(float(dataset.attrs["seconds"]) for dataset in stages.values())
     return row

@@ -7,7 +7,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.optimisers import OPTIMISERS, default_learning_rate, make_optimiser
 from dipkernels.fitting.record import Record
 from dipkernels.networks.prior import ImagePrior, Parameters
@@ -67,8 +67,8 @@ def fit(
     progress : bool
         Show a bar, if on a terminal.
     callback : callable, optional
-        Called at every iteration with ``(iteration, image, parameters)``, all detached; it must
-        not change them.
+        Called at every iteration with ``(iteration, image, parameters)``, all detached. It must
+        not change them; the parameters change under it in the next step, so clone what you keep.
 
     Returns
     -------
@@ -88,21 +88,32 @@ def fit(
         If prior and task differ in shape, or a setting is out of range.
     FitInterrupted
         On Ctrl-C, holding the result so far.
+    KeyboardInterrupt
+        On Ctrl-C before the first image.
+    DivergenceError
+        If even the first loss isn't finite.
 
     Notes
     -----
-    A loss that stops being finite ends the fit with what it had, status "diverged". Cost per
-    iteration: a forward and a backward pass. Source: Ulyanov et al. 2017.
+    A loss that stops being finite ends the fit with status "diverged"; the result, its images
+    included, ends before that iteration (the fit itself notices up to 50 iterations later). Cost
+    per iteration: a forward and a backward pass. Source: Ulyanov et al. 2017.
 
     Examples
     --------
+    >>> import torch
     >>> from dipkernels import networks, tasks
     >>> prior = networks.create("deep-decoder", image_size=(16, 24), width=8)
     >>> result = fit(prior, tasks.denoise(torch.full((3, 16, 24), 0.5)), iterations=3)
     >>> result.sizes["iteration"], result.status
     (4, 'finished')
     """
-    _check(prior, task, optimiser, learning_rate, iterations, averaging)
+    if prior.shape != task.shape:
+        raise InvalidInputError(
+            f"{prior} makes images of shape {prior.shape}, the task has {task.shape}: create the "
+            "prior with the task's image_size and channels"
+        )
+    _check_settings(optimiser, learning_rate, iterations, averaging)
     task = task.to(device=prior.device, dtype=prior.dtype)
     parameters = prior.init(seed)
     if learning_rate is None:
@@ -117,19 +128,25 @@ def fit(
         "noise_sigma": task.noise_sigma,
         "score_region": task.score_region,
     }
+    # Not cloned: they are this fit's own.
+    leaves = {key: value.requires_grad_() for key, value in parameters.items()}
+    stepper = make_optimiser(optimiser, leaves.values(), learning_rate)
     record = Record(task, averaging)
     start = time.perf_counter()
-    status = "finished"
     with Progress(iterations, f"{prior.name}: {optimiser}", enabled=progress) as bar:
         try:
-            finite = _descend(
-                prior, task, parameters, record, bar, optimiser, learning_rate, iterations, callback
-            )
+            finite = _descend(prior, task, leaves, stepper, record, bar, iterations, callback)
             status = "finished" if finite else "diverged"
         except KeyboardInterrupt:
-            status = "interrupted"
             if not record.iterations:
                 raise
+            status = "interrupted"
+    record.flush()
+    if not record.iterations:
+        raise DivergenceError(
+            f"{prior} can't be fitted: the loss at its initial parameters is not finite; check the "
+            "network, its code and the measurement"
+        )
     attributes = {
         **describe_prior(prior),
         **settings,
@@ -143,20 +160,17 @@ def fit(
     return result
 
 
+# Runs the iterations; False if the loss stopped being finite.
 def _descend(
     prior: ImagePrior,
     task: Task,
-    parameters: Parameters,
+    leaves: Parameters,
+    stepper: torch.optim.Optimizer,
     record: Record,
     bar: Progress,
-    optimiser: str,
-    learning_rate: float,
     iterations: int,
     callback: Callback | None,
 ) -> bool:
-    """Run the iterations; False if the loss stopped being finite."""
-    leaves = {key: value.clone().requires_grad_() for key, value in parameters.items()}
-    stepper = make_optimiser(optimiser, leaves.values(), learning_rate)
     for iteration in range(iterations + 1):
         image = prior.image(leaves)
         loss = task.misfit(image)
@@ -175,19 +189,9 @@ def _descend(
     return True
 
 
-def _check(
-    prior: ImagePrior,
-    task: Task,
-    optimiser: str,
-    learning_rate: float | None,
-    iterations: int,
-    averaging: float,
+def _check_settings(
+    optimiser: str, learning_rate: float | None, iterations: int, averaging: float
 ) -> None:
-    if prior.shape != task.shape:
-        raise InvalidInputError(
-            f"{prior} makes images of shape {prior.shape}, the task has {task.shape}: create the "
-            "prior with the task's image_size and channels"
-        )
     if optimiser not in OPTIMISERS:
         raise InvalidInputError(f"optimiser must be one of {OPTIMISERS}, got '{optimiser}'")
     if iterations < 1:

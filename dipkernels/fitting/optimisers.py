@@ -69,7 +69,8 @@ def stable_learning_rate(
 
     On the loss ``mean((f - y)^2)`` over n outputs, an error along an eigenvector of the NTK
     shrinks by ``1 - (2 / n) learning_rate eigenvalue`` a step: stable if that is above -1 for
-    the largest. The step that makes it 0 for the largest is returned.
+    the largest. The step that makes it 0 for the largest is returned. Where pixels are missing,
+    the eigenvalues that count are smaller, and the step is stable all the more.
 
     Parameters
     ----------

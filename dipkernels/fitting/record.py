@@ -39,6 +39,8 @@ class Record:
         self._initial: Tensor | None = None
         self._average = torch.zeros_like(task.clean)
         self._final = self._best = task.clean
+        self._known = task.mask.to(task.clean.dtype).mean()
+        self._finite = torch.ones((), dtype=torch.bool, device=task.clean.device)
         self._lowest = torch.full((), torch.inf, dtype=task.clean.dtype, device=task.clean.device)
 
     @property
@@ -47,7 +49,7 @@ class Record:
         return len(self._pending) + sum(len(rows) for rows in self._rows)
 
     def add(self, loss: Tensor, image: Tensor) -> None:
-        """Record one image.
+        """Record one image, unless its loss or one before it wasn't finite.
 
         Parameters
         ----------
@@ -57,19 +59,20 @@ class Record:
             Detached.
         """
         if self._initial is None:
-            self._initial = self._average = image
+            self._initial = average = image
         else:
-            self._average = self._averaging * self._average + (1 - self._averaging) * image
-        clean, average_clean = self._region_mse(image), self._region_mse(self._average)
-        known = self._task.mask.to(image.dtype).mean()
-        noisy, average_noisy = loss / known, self._task.misfit(self._average) / known
-        score = clean[self._region_names.index(self._task.score_region)]
-        better = score < self._lowest
-        self._lowest = torch.where(better, score, self._lowest)
-        self._best = torch.where(better, image, self._best)
-        self._final = image
+            average = self._averaging * self._average + (1 - self._averaging) * image
+        clean, average_clean = self._region_mse(image), self._region_mse(average)
+        noisy, average_noisy = loss / self._known, self._task.misfit(average) / self._known
         scalars = torch.stack([loss, noisy, average_noisy])
         self._pending.append(torch.cat([scalars, clean, average_clean]))
+        self._finite = self._finite & loss.isfinite()
+        score = clean[self._region_names.index(self._task.score_region)]
+        better = self._finite & (score < self._lowest)
+        self._lowest = torch.where(better, score, self._lowest)
+        self._best = torch.where(better, image, self._best)
+        self._final = torch.where(self._finite, image, self._final)
+        self._average = torch.where(self._finite, average, self._average)
 
     def flush(self) -> bool:
         """Fetch the scores recorded since the last time.
@@ -95,6 +98,8 @@ class Record:
     def dataset(self) -> xr.Dataset:
         """Put everything into a dataset; see `dipkernels.fit` for its variables.
 
+        At least one loss must have been finite.
+
         Returns
         -------
         xarray.Dataset
@@ -102,7 +107,7 @@ class Record:
         """
         self.flush()
         table = np.concatenate(self._rows)
-        k = len(self._region_names)
+        regions = len(self._region_names)
         with np.errstate(divide="ignore"):
             psnr = -10 * np.log10(table[:, 1:])
         over = ("iteration", "region")
@@ -110,8 +115,8 @@ class Record:
             "loss": ("iteration", table[:, 0], {"long_name": "mean squared misfit"}),
             "psnr_noisy": ("iteration", psnr[:, 0], {"units": "dB"}),
             "psnr_average_noisy": ("iteration", psnr[:, 1], {"units": "dB"}),
-            "psnr_clean": (over, psnr[:, 2 : 2 + k], {"units": "dB"}),
-            "psnr_average_clean": (over, psnr[:, 2 + k :], {"units": "dB"}),
+            "psnr_clean": (over, psnr[:, 2 : 2 + regions], {"units": "dB"}),
+            "psnr_average_clean": (over, psnr[:, 2 + regions :], {"units": "dB"}),
         }
         images = {
             "clean": self._task.clean,
@@ -121,11 +126,15 @@ class Record:
             "average": self._average,
             "best": self._best,
         }
-        pixels = {k: (IMAGE_DIMS, v.cpu().numpy()) for k, v in images.items() if v is not None}
+        pixels = {
+            name: (IMAGE_DIMS, image.cpu().numpy())
+            for name, image in images.items()
+            if image is not None
+        }
         mask = {"mask": (IMAGE_DIMS[1:], self._task.mask.cpu().numpy())}
         coordinates = {"iteration": np.arange(len(table)), "region": self._region_names}
         score = psnr[:, 2 + self._region_names.index(self._task.score_region)]
-        peak = int(np.nanargmax(score)) if np.isfinite(score).any() else 0
+        peak = int(score.argmax())
         attributes = {"peak_psnr": float(score[peak]), "peak_iteration": peak}
         return xr.Dataset({**scores, **pixels, **mask}, coordinates, attributes)
 

@@ -26,7 +26,8 @@ def load(
     source : str or Path
         A file (PNG, JPEG, TIFF, anything that imageio reads, or ``.npy``), or one of
         `dipkernels.images.names`. 8- and 16-bit integers are scaled by their type's maximum;
-        floating-point files must already lie in [0, 1]. An alpha channel is dropped.
+        floating-point files must already lie in [0, 1]. An alpha channel is dropped. A file wins
+        over a named image.
     size : int, (height, width) or None
         What to bring it to: scaled until it covers that size, then cropped about its centre, so
         that nothing is stretched. An int means a square. None keeps the file's own size.
@@ -39,18 +40,20 @@ def load(
     Raises
     ------
     ImageError
-        If there is no such image, if it can't be read, or if it holds NaN, infinity or values
-        outside [0, 1].
+        If there is no such image, if it can't be read, or if it holds NaN, infinity, values
+        outside [0, 1] or integers of another type.
 
     Examples
     --------
     >>> load("astronaut", size=(48, 64)).shape
     torch.Size([3, 48, 64])
     """
-    path = Path(source)
-    pixels = read_named(str(source)) if not path.exists() else path
-    if isinstance(pixels, Path):
-        pixels = _read_file(pixels)
+    found = Path(source) if Path(source).is_file() else read_named(str(source))
+    try:
+        pixels = _read_file(found) if isinstance(found, Path) else found
+    except Exception as error:  # imageio's plugins raise whatever their libraries do
+        reason = str(error).strip().split("\n")[0]
+        raise ImageError(f"{found} can't be read as an image ({reason})") from error
     image = torch.from_numpy(_to_unit_range(pixels, str(source)))
     return image if size is None else resize(image, size)
 
@@ -60,10 +63,12 @@ def load_mask(
 ) -> Bool[Tensor, "height width"]:
     """Load a mask: white (above one half) is known, black is missing.
 
+    Errors are those of `load`.
+
     Parameters
     ----------
     source : str or Path
-        A file; of several channels the mean counts.
+        As in `load`; of several channels the mean counts.
     size : int, (height, width) or None
         As in `load`; the mask is resized like an image, then cut at one half.
 
@@ -71,11 +76,6 @@ def load_mask(
     -------
     Tensor, bool, shape (height, width)
         True where the pixel is known.
-
-    Raises
-    ------
-    ImageError
-        If it can't be read.
     """
     return load(source, size=size).mean(dim=0) > 0.5
 
@@ -92,14 +92,20 @@ def save(image: Float[Tensor, "channels height width"], path: str | Path) -> Non
 
     Raises
     ------
+    InvalidInputError
+        If it has neither one nor three channels.
     OutputError
         If it can't be written.
     """
+    if image.shape[0] not in (1, 3):
+        raise InvalidInputError(
+            f"an image to save must have 1 or 3 channels, got shape {tuple(image.shape)}"
+        )
     array = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
     array = array[..., 0] if array.shape[-1] == 1 else array
     try:
         skimage.io.imsave(str(path), array, check_contrast=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"can't write image {path}: {error}") from error
 
 
@@ -145,7 +151,7 @@ def resize(
     array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
     top, left = (covered[0] - new_height) // 2, (covered[1] - new_width) // 2
     crop = array[top : top + new_height, left : left + new_width]
-    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).to(image.dtype)
+    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).to(image)
 
 
 def parse_size(text: str) -> int | Size | None:
@@ -185,34 +191,36 @@ def parse_size(text: str) -> int | Size | None:
 
 
 def _read_file(path: Path) -> np.ndarray:
-    if path.is_dir():
-        raise ImageError(f"{path} is a folder, not an image file")
-    try:
-        if path.suffix.lower() == ".npy":
-            return np.asarray(np.load(path, allow_pickle=False))
-        return np.asarray(skimage.io.imread(str(path)))
-    except Exception as error:  # imageio's plugins raise whatever their libraries do
-        reason = str(error).strip().split("\n")[0]
-        raise ImageError(f"{path} can't be read as an image ({reason})") from error
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return np.asarray(np.load(path, allow_pickle=False))
+    pixels = np.asarray(skimage.io.imread(str(path)))
+    if suffix in (".jpg", ".jpeg") and pixels.shape[2:] == (4,):  # JPEG knows no alpha
+        raise ValueError("its colours are CMYK; convert it to RGB")
+    return pixels
 
 
+# Raw pixels as float32 (channels, height, width) in [0, 1].
 def _to_unit_range(pixels: np.ndarray, source: str) -> np.ndarray:
-    """Bring raw pixels to float32 ``(channels, height, width)`` in [0, 1]."""
+    shape = pixels.shape
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.ndim != 3 or 0 in pixels.shape:
+    if pixels.ndim != 3 or pixels.size == 0 or pixels.shape[-1] > 4:
         raise ImageError(
-            f"{source} has shape {pixels.shape}; an image has (height, width) or "
-            "(height, width, channels)"
+            f"{source} has shape {shape}; an image has (height, width) or (height, width, "
+            "channels) with at most 4 channels"
         )
     if pixels.shape[-1] in (2, 4):  # grey or colour, with alpha
         pixels = pixels[..., :-1]
     if pixels.dtype == bool:
         pixels = pixels.astype(np.float64)
-    elif np.issubdtype(pixels.dtype, np.integer):
+    elif np.issubdtype(pixels.dtype, np.integer) and pixels.itemsize <= 2:
         pixels = pixels / np.iinfo(pixels.dtype).max
     elif not np.issubdtype(pixels.dtype, np.floating):
-        raise ImageError(f"{source} holds {pixels.dtype} values; numbers are needed")
+        raise ImageError(
+            f"{source} holds {pixels.dtype} values, whose white is unknown; convert them to 8- or "
+            "16-bit integers, or to floating point in [0, 1]"
+        )
     if not np.isfinite(pixels).all():
         bad = int(np.count_nonzero(~np.isfinite(pixels)))
         raise ImageError(f"{source} holds {bad} NaN or infinite values; fill or remove them")

@@ -30,7 +30,17 @@ def mse(
     -------
     Tensor, shape (...)
         In squared units of the images.
+
+    Raises
+    ------
+    InvalidInputError
+        If the images differ in shape.
     """
+    if image.shape[-3:] != reference.shape:
+        raise InvalidInputError(
+            f"images of shape {tuple(image.shape)} can't be compared with one of shape "
+            f"{tuple(reference.shape)}"
+        )
     return (image - reference).square().mean(dim=(-3, -2, -1))
 
 
@@ -96,8 +106,13 @@ def ssim(
     Raises
     ------
     InvalidInputError
-        If the images are smaller than the window.
+        If the images differ in shape or are smaller than the window.
     """
+    if image.shape != reference.shape:
+        raise InvalidInputError(
+            f"an image of shape {tuple(image.shape)} can't be compared with one of shape "
+            f"{tuple(reference.shape)}"
+        )
     if min(reference.shape[-2:]) < 7:
         raise InvalidInputError(
             f"SSIM needs images of at least 7x7 pixels, got {tuple(reference.shape[-2:])}"

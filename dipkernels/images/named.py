@@ -2,8 +2,8 @@
 
 The standard images of the literature (``f16``, ``peppers``, ...) are not ours to redistribute.
 Put them in a folder and name it in the environment variable ``DIPKERNELS_DATA``; then every file
-below it can be asked for by its path without suffix (``denoising/f16``), or by its stem alone
-where that is unique (``f16``).
+below it can be asked for by its path there, with or without suffix (``denoising/f16``), or by its
+stem alone (``f16``), where these are unique.
 """
 
 import difflib
@@ -31,6 +31,7 @@ BUNDLED = (
     "rocket",
     "shepp_logan_phantom",
 )
+VARIABLE = "DIPKERNELS_DATA"
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"}
 
 
@@ -47,7 +48,7 @@ def names() -> list[str]:
     >>> "astronaut" in names()
     True
     """
-    return [*BUNDLED, *sorted(_local_files())]
+    return [*BUNDLED, *sorted({_without_suffix(file) for file in _local_files()})]
 
 
 def read_named(name: str) -> np.ndarray | Path:
@@ -56,7 +57,7 @@ def read_named(name: str) -> np.ndarray | Path:
     Parameters
     ----------
     name : str
-        One of `names`, or the unique stem of a local one.
+        One of `names`, or of a local image the path with suffix or the stem.
 
     Returns
     -------
@@ -66,27 +67,44 @@ def read_named(name: str) -> np.ndarray | Path:
     Raises
     ------
     ImageError
-        If there is no such name, or a stem names two files.
+        If there is no such name, or it means two files.
     """
     if name in BUNDLED:
         return np.asarray(getattr(skimage.data, name)())
-    local = _local_files()
-    if name in local:
-        return local[name]
-    matches = [key for key in local if Path(key).name == name]
-    if len(matches) == 1:
-        return local[matches[0]]
-    if matches:
-        raise ImageError(f"image '{name}' is ambiguous: say which of {', '.join(matches)}")
+    files = _local_files()
+    for key in (Path.as_posix, _without_suffix, lambda file: file.stem):
+        matches = [file for file in files if key(file) == name]
+        if len(matches) == 1:
+            return files[matches[0]]
+        if matches:
+            options = ", ".join(file.as_posix() for file in matches)
+            raise ImageError(f"image '{name}' is ambiguous: say which of {options}")
+    if Path(name).is_dir():
+        raise ImageError(f"{name} is a folder, not an image file")
     close = difflib.get_close_matches(name, names(), n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"bundled names: {', '.join(BUNDLED)}."
-    raise ImageError(f"no such image: '{name}' is neither a file nor a known name; {hint}")
+    hint = f"did you mean '{close[0]}'?" if close else f"bundled names: {', '.join(BUNDLED)};"
+    raise ImageError(
+        f"no such image: '{name}' is neither a file nor a known name; {hint} {_where_local()}"
+    )
 
 
-def _local_files() -> dict[str, Path]:
-    folder = os.environ.get("DIPKERNELS_DATA")
+# Paths of the local images, by what they are relative to their folder.
+def _local_files() -> dict[Path, Path]:
+    folder = os.environ.get(VARIABLE)
     if not folder or not Path(folder).is_dir():
         return {}
     root = Path(folder)
-    files = (p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES)
-    return {p.relative_to(root).with_suffix("").as_posix(): p for p in files}
+    files = (p for p in sorted(root.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file())
+    return {p.relative_to(root): p for p in files}
+
+
+def _without_suffix(file: Path) -> str:
+    return file.with_suffix("").as_posix()
+
+
+def _where_local() -> str:
+    folder = os.environ.get(VARIABLE)
+    if not folder:
+        return f"{VARIABLE}, a folder of more images, is not set"
+    state = "" if Path(folder).is_dir() else ", which is no folder"
+    return f"{VARIABLE} is {folder}{state}"

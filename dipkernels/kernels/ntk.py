@@ -27,7 +27,8 @@ class NTK(SymmetricOperator):
     prior : ImagePrior
         Any network.
     parameters : dict of str to Tensor
-        Where to linearise, as `ImagePrior.init` returns; its dtype and device are the kernel's.
+        Where to linearise, as `ImagePrior.init` returns: in the prior's dtype and on its device,
+        which are the kernel's.
     memory_budget : int
         Bytes that one block of products may take beyond what the linearisation holds; larger
         blocks are multiplied in chunks.
@@ -37,7 +38,7 @@ class NTK(SymmetricOperator):
     InvalidInputError
         If the parameters aren't those of the prior.
     DivergenceError
-        If the image at these parameters isn't finite.
+        If the parameters or the image aren't finite.
 
     Notes
     -----
@@ -45,7 +46,9 @@ class NTK(SymmetricOperator):
     (`torch.func.linearize`); every product then reuses the primal pass. Time of a product: about
     1.2 to 1.5 training steps (``benchmarks/ntk.py``); the floor is one step, a backward pass and
     a tangent pass against a forward and a backward. Memory: twice the activations of a forward
-    pass. Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
+    pass. Where torch has no forward-mode derivative for a part of the network, the derivative of
+    the backward pass takes its place, and a product costs up to twice as much. Source: Jacot et
+    al. 2018; Novak et al. 2022 for the contraction by products.
 
     Examples
     --------
@@ -66,10 +69,18 @@ class NTK(SymmetricOperator):
             raise InvalidInputError(
                 f"these are not parameters of {prior}: they differ at {wrong}; use prior.init()"
             )
+        for key, value in parameters.items():
+            if value.dtype != prior.dtype or value.device != prior.device:
+                raise InvalidInputError(
+                    f"parameter {key} is {value.dtype} on {value.device}, the prior {prior.dtype} "
+                    f"on {prior.device}: convert one of them, with prior.to(device=, dtype=)"
+                )
+            if not value.isfinite().all():
+                raise DivergenceError(f"parameter {key} of {prior} holds NaN or infinity")
         parameters = {key: value.detach() for key, value in parameters.items()}
         self.prior = prior
         self.image_shape = prior.shape
-        image, self._vjp = vjp(prior.image, parameters)
+        image, self._vjp = vjp(prior.image, parameters)  # type: ignore[misc]  # two, without aux
         self.image = image.detach()
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
@@ -90,7 +101,16 @@ class NTK(SymmetricOperator):
         -------
         dict of str to Tensor
             ``J^T v``, each of shape ``(k, ...)``. Not chunked: memory k times the parameters.
+
+        Raises
+        ------
+        InvalidInputError
+            If the images aren't n rows of at least one column.
         """
+        if images.dim() != 2 or images.shape[0] != self.shape[0] or images.shape[1] < 1:
+            raise InvalidInputError(
+                f"expected flattened images, shape ({self.shape[0]}, k), got {tuple(images.shape)}"
+            )
         blocks = images.T.reshape(-1, *self.image_shape)
         return {key: value.detach() for key, value in vmap(self._vjp)(blocks)[0].items()}
 
@@ -110,7 +130,7 @@ class NTK(SymmetricOperator):
         images: Tensor = vmap(self._jvp)(tangents)
         return images.detach().reshape(-1, self.shape[0]).T
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "k"]:
+    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product.
 
         Parameters
@@ -139,8 +159,28 @@ class NTK(SymmetricOperator):
 
 def _linearize(prior: ImagePrior, parameters: Parameters) -> Callable[[Parameters], Tensor]:
     with warnings.catch_warnings():
-        # torch's constant folding announces nodes that it inserts on purpose
+        # torch's tracing announces nodes that it inserts on purpose, and its own use of torch.jit
         warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
-        _, tangent_map = linearize(prior.image, parameters)
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+        try:
+            _, tangent_map = linearize(prior.image, parameters)
+        except NotImplementedError:  # an operation without a forward-mode derivative
+            return _transposed_twice(prior, parameters)
     tangent: Callable[[Parameters], Tensor] = tangent_map
+    return tangent
+
+
+# J u as the derivative of v -> J^T v, which is linear in v: only backward passes are needed.
+def _transposed_twice(prior: ImagePrior, parameters: Parameters) -> Callable[[Parameters], Tensor]:
+    def backward(image: Tensor) -> Parameters:
+        gradients: Parameters = vjp(prior.image, parameters)[1](image)[0]
+        return gradients
+
+    origin = torch.zeros(prior.shape, dtype=prior.dtype, device=prior.device)
+    _, transposed = vjp(backward, origin)  # type: ignore[misc]  # two, without aux
+
+    def tangent(tangents: Parameters) -> Tensor:
+        image: Tensor = transposed(tangents)[0]
+        return image
+
     return tangent

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.layers import CentreCrop, conv
+from dipkernels.networks.layers import CentreCrop, conv, require_sizes
 
 
 class Decoder(nn.Sequential):
@@ -31,7 +31,8 @@ class Decoder(nn.Sequential):
     Notes
     -----
     Takes a code ``(1, width, *coarse_size(size, upsamplings))`` and returns an image of ``size``,
-    without an output non-linearity. No biases. Parameters: ``(u+1)(k^2 w^2 + 2w) + w c``; the
+    without an output non-linearity. No biases. Parameters: ``(u+1)(k^2 w^2 + 2w) + w c`` for
+    width w, u upsamplings, kernels of size k, c channels and BatchNorm; the
     published deep decoder (w = 128, u = 5) has 100,224.
     """
 
@@ -45,6 +46,8 @@ class Decoder(nn.Sequential):
         kernel_size: int = 1,
         normalise: bool = True,
     ) -> None:
+        require_sizes(1, channels=channels, width=width, kernel_size=kernel_size)
+        require_sizes(0, upsamplings=upsamplings)
         layers: list[nn.Module] = []
         for block in range(upsamplings + 1):
             layers.append(conv(width, width, kernel_size, bias=False))
@@ -57,7 +60,7 @@ class Decoder(nn.Sequential):
         super().__init__(*layers)
 
     def forward(
-        self, input: Float[Tensor, "1 width coarse_height coarse_width"]
+        self, input: Float[Tensor, "1 code_channels coarse_height coarse_width"]
     ) -> Float[Tensor, "1 channels height width"]:
         """Make the image.
 

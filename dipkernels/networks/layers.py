@@ -1,8 +1,12 @@
 """Small modules that the network families share. All are free of state."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from dipkernels.errors import InvalidInputError
 
 
 class ConvBlock(nn.Sequential):
@@ -104,7 +108,7 @@ def conv(
     """
     padding = (kernel_size - 1) // 2
     # Padding by nothing is spelt "zeros": the reflecting path would copy the image for it.
-    mode = "reflect" if padding else "zeros"
+    mode: Literal["reflect", "zeros"] = "reflect" if padding else "zeros"
     return nn.Conv2d(
         in_channels, out_channels, kernel_size, stride, padding, bias=bias, padding_mode=mode
     )
@@ -146,4 +150,27 @@ class TiedConvs(nn.Module):
         """
         for _ in range(self.repeats - 1):
             x = torch.relu(self.conv(x))
-        return self.conv(x)
+        image: Tensor = self.conv(x)
+        return image
+
+
+def require_sizes(least: int, **sizes: int) -> None:
+    """Check sizes of a network.
+
+    Parameters
+    ----------
+    least : int
+        The smallest that each may be.
+    **sizes : int
+        By their names.
+
+    Raises
+    ------
+    InvalidInputError
+        If one is smaller, or no whole number.
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < least:
+            raise InvalidInputError(
+                f"{name} must be a whole number, at least {least}, got {size!r}"
+            )

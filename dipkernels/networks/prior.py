@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import UninitializedParameter
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.seeds import derive
@@ -28,8 +29,8 @@ class ImagePrior:
     Parameters
     ----------
     factory : callable
-        Builds the module with its own random initialisation: ``MyNet`` or ``lambda: MyNet(3)``.
-        It is called once now and once per `init`.
+        Builds a new module with its own random initialisation, drawn from torch's generators:
+        ``MyNet`` or ``lambda: MyNet(3)``. It is called once now and once per `init`.
     code : Tensor
         What the module is called with, including its batch axis of length 1.
     output : callable, optional
@@ -43,8 +44,8 @@ class ImagePrior:
     Raises
     ------
     InvalidInputError
-        If the module fails on the code, doesn't return one image ``(1, channels, *spatial)``, or
-        has no trainable parameters.
+        If the module has no trainable parameters, fails on the code, or doesn't return one image
+        ``(1, channels, *spatial)``.
 
     Notes
     -----
@@ -80,7 +81,8 @@ class ImagePrior:
             raise InvalidInputError(f"{self.name} has no trainable parameters: nothing to fit")
         self.parameter_shapes = {key: tuple(value.shape) for key, value in parameters.items()}
         self.dtype = self.code.dtype if self.code.is_floating_point() else torch.float32
-        self._constants = {k: self._cast(v) for k, v in _constants(module).items()}
+        self._frozen = {k: self._cast(v) for k, v in _frozen(module).items()}
+        self._buffers = {k: self._cast(v) for k, v in module.named_buffers()}
         self._hollow = _hollowed(module)
         self.shape = self._checked_output_shape(parameters)
 
@@ -132,7 +134,7 @@ class ImagePrior:
         draws = [self.init(seed) for seed in seeds]
         return {key: torch.stack([draw[key] for draw in draws]) for key in self.parameter_shapes}
 
-    def image(self, parameters: Parameters) -> Float[Tensor, "channels *spatial"]:
+    def image(self, parameters: Parameters) -> Float[Tensor, " channels *spatial"]:
         """Evaluate the network: a pure, differentiable function of its parameters.
 
         Parameters
@@ -144,11 +146,20 @@ class ImagePrior:
         -------
         Tensor, shape (channels, *spatial)
             The image.
+
+        Raises
+        ------
+        InvalidInputError
+            If a parameter is missing or there is one too many.
         """
-        with _differentiable_attention():
-            out = functional_call(self._hollow, {**self._constants, **parameters}, (self.code,))
-        out = out if self._output is None else self._output(out)
-        return out[0]
+        if parameters.keys() != self.parameter_shapes.keys():
+            wrong = sorted(parameters.keys() ^ self.parameter_shapes.keys())
+            raise InvalidInputError(
+                f"these are not the parameters of {self}: {', '.join(wrong[:3])} missing or too "
+                "many; use prior.init()"
+            )
+        out = self._evaluate(parameters)
+        return (out if self._output is None else self._output(out))[0]
 
     def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the prior: ``n`` independent initialisations.
@@ -164,7 +175,14 @@ class ImagePrior:
         -------
         Tensor, shape (n, channels, *spatial)
             Without gradients.
+
+        Raises
+        ------
+        InvalidInputError
+            If n is less than 1.
         """
+        if n < 1:
+            raise InvalidInputError(f"at least 1 sample must be drawn, got {n}")
         with torch.no_grad():
             return torch.stack(
                 [self.image(self.init(derive(f"sample-{i}", seed))) for i in range(n)]
@@ -193,7 +211,8 @@ class ImagePrior:
             moved.code = self.code.to(device or self.device, moved.dtype)
         else:
             moved.code = self.code.to(device or self.device)
-        moved._constants = {key: moved._cast(value) for key, value in self._constants.items()}
+        moved._frozen = {key: moved._cast(value) for key, value in self._frozen.items()}
+        moved._buffers = {key: moved._cast(value) for key, value in self._buffers.items()}
         return moved
 
     def __repr__(self) -> str:
@@ -204,19 +223,28 @@ class ImagePrior:
         dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
         return tensor.to(self.device, dtype)
 
+    def _evaluate(self, parameters: Parameters) -> Any:
+        # Copies, because a module may count its calls in a buffer: every call starts afresh.
+        buffers = {key: value.clone() for key, value in self._buffers.items()}
+        everything = {**self._frozen, **buffers, **parameters}
+        with _differentiable_attention():
+            return functional_call(self._hollow, everything, (self.code,))
+
     def _checked_output_shape(self, parameters: Parameters) -> tuple[int, ...]:
-        parameters = {k: v.to(self.device, self.dtype) for k, v in parameters.items()}
+        parameters = {k: self._cast(v) for k, v in parameters.items()}
         with torch.no_grad():
             try:
-                with _differentiable_attention():
-                    out = functional_call(
-                        self._hollow, {**self._constants, **parameters}, (self.code,)
-                    )
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                out = self._evaluate(parameters)
+            except Exception as error:  # whatever the module raises
                 raise InvalidInputError(
                     f"{self.name} failed on a code of shape {tuple(self.code.shape)}: {error}"
                 ) from error
-            out = out if self._output is None else self._output(out)
+            try:
+                out = out if self._output is None else self._output(out)
+            except Exception as error:  # whatever the function raises
+                raise InvalidInputError(
+                    f"output= failed on the {type(out).__name__} that {self.name} returned: {error}"
+                ) from error
         if not isinstance(out, Tensor):
             raise InvalidInputError(
                 f"{self.name} returned {type(out).__name__}, not a tensor: pass "
@@ -230,16 +258,32 @@ class ImagePrior:
         return tuple(out.shape[1:])
 
 
+# A new module, drawn under a random state of its own and made stateless.
 def _build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
-    """Call the factory under its own random state, and make the module stateless."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derive("init", seed))
+    cuda = torch.cuda.is_initialized()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
+        # Not torch.manual_seed, which would also seed a CUDA that is started only later.
+        random_state = torch.default_generator.manual_seed(derive("init", seed))
+        if cuda:
+            torch.cuda.manual_seed_all(derive("init", seed))
+        before = random_state.get_state()
         module = factory()
+        # One that draws nothing may hand out a module that others use: not ours to empty.
+        reused = torch.equal(random_state.get_state(), before) and factory() is module
     if not isinstance(module, nn.Module):
         raise InvalidInputError(
             f"factory returned {type(module).__name__}, not a torch.nn.Module: pass the class or "
             "a function that builds the network, such as lambda: MyNet(3)"
+        )
+    if reused:
+        raise InvalidInputError(
+            f"factory returned the same {type(module).__name__} twice: let it build a new one at "
+            "every call, lambda: MyNet(3) instead of lambda: net"
+        )
+    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
+        raise InvalidInputError(
+            f"{type(module).__name__} has lazy layers, whose shapes are not known yet: let the "
+            "factory call the module once before it returns it"
         )
     replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
     return module.eval()
@@ -249,18 +293,14 @@ def _trainable(module: nn.Module) -> Parameters:
     return {k: v.detach() for k, v in module.named_parameters() if v.requires_grad}
 
 
-def _constants(module: nn.Module) -> Parameters:
-    frozen = {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
-    return {**frozen, **dict(module.named_buffers())}
+def _frozen(module: nn.Module) -> Parameters:
+    return {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
 
 
+# Gives up the memory of the parameters but keeps their identity, so that ties survive.
 def _hollowed(module: nn.Module) -> nn.Module:
-    """Give up the memory of the parameters but keep their identity, so that ties survive.
-
-    NaN in their place makes any use of a parameter that was not passed in visible at once.
-    """
     for parameter in module.parameters():
-        parameter.data = torch.full((), float("nan"), dtype=parameter.dtype).expand(parameter.shape)
+        parameter.data = parameter.new_zeros(()).expand(parameter.shape)
     return module
 
 

@@ -216,9 +216,9 @@ def create(
         if sigmoid:
             factory = lambda: nn.Sequential(recipe.factory(), nn.Sigmoid())  # noqa: E731
         return ImagePrior(factory, code, name=name, learning_rate=found.learning_rate)
-    except (ValueError, TypeError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
+    except InvalidInputError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
         raise InvalidInputError(f"'{name}' can't be made with these options: {error}") from error
 
 

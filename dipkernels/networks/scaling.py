@@ -57,11 +57,20 @@ def scaled_halvings(published: int, size: Size) -> int:
     int
         Between 0 and ``published``.
 
+    Raises
+    ------
+    InvalidInputError
+        If ``published`` is no whole number, or negative.
+
     Examples
     --------
     >>> scaled_halvings(5, (64, 64)), scaled_halvings(5, (33, 40)), scaled_halvings(5, (16, 90))
     (5, 5, 3)
     """
+    if not isinstance(published, int) or published < 0:
+        raise InvalidInputError(
+            f"the number of halvings must be a whole number, at least 0, got {published}"
+        )
     halvings, side = 0, min(size)
     while halvings < published and (side + 1) // 2 >= 2:
         side = (side + 1) // 2

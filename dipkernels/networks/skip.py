@@ -4,7 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.layers import ConvBlock, centre_crop, conv
+from dipkernels.errors import InvalidInputError
+from dipkernels.networks.layers import ConvBlock, centre_crop, conv, require_sizes
 
 
 class SkipNet(nn.Module):
@@ -29,13 +30,18 @@ class SkipNet(nn.Module):
     upsampling : {"bilinear", "nearest"}
         Of the deep branch.
 
+    Raises
+    ------
+    InvalidInputError
+        If a size is no whole number or too small, or the upsampling is neither.
+
     Notes
     -----
     Takes a code ``(1, code_channels, height, width)`` of any size whose coarsest grid has at
     least 2 pixels a side, and returns an image of the same size, without an output
-    non-linearity. Where a size is odd, the larger of the two branches is cropped, as in the
-    reference code. Source: Ulyanov et al. 2017; the settings of its denoising experiment (F16)
-    are the defaults: 2,217,831 parameters.
+    non-linearity. Where a size is odd, the deep branch comes back one pixel larger and is
+    cropped, as in the reference code. Source: Ulyanov et al. 2017; the settings of its denoising
+    experiment (F16) are the defaults: 2,217,831 parameters.
     """
 
     def __init__(
@@ -49,6 +55,12 @@ class SkipNet(nn.Module):
         upsampling: str = "bilinear",
     ) -> None:
         super().__init__()
+        require_sizes(1, channels=channels, code_channels=code_channels, width=width)
+        require_sizes(0, scales=scales, skip_channels=skip_channels)
+        if upsampling not in ("bilinear", "nearest"):
+            raise InvalidInputError(
+                f"upsampling must be 'bilinear' or 'nearest', got {upsampling!r}"
+            )
         self.body: nn.Module = nn.Identity()
         for scale in reversed(range(scales)):
             self.body = _Scale(

@@ -7,13 +7,13 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dipkernels.plotting.style import colours, panels
+from dipkernels.plotting.style import colours, panels, shared_legend
 
 Datasets = Mapping[str, xr.Dataset]
 
 
 def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
-    """PSNR to the clean and to the noisy image against iterations, one panel a fit.
+    """Draw PSNR to the clean and to the noisy image against iterations, one panel a fit.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
         panel.set_title(f"{name}: peak {fit.peak_psnr:.2f} dB at {fit.peak_iteration}")
         panel.set_xlabel("iteration")
     axes[0].set_ylabel("PSNR (dB)")
-    axes[0].legend(fontsize=7, loc="lower right")
+    shared_legend(figure, axes[0])
     return figure
 
 
@@ -56,7 +56,7 @@ def _peak_band(panel: Axes, prediction: xr.Dataset) -> None:
 
 
 def plot_descent(fits: Datasets, predictions: Datasets) -> Figure:
-    """Gradient descent, measured and predicted at the same iterations, one panel a prior.
+    """Draw gradient descent, measured and predicted at the same iterations, one panel a prior.
 
     Parameters
     ----------
@@ -93,12 +93,12 @@ def plot_descent(fits: Datasets, predictions: Datasets) -> Figure:
         panel.set_title(name)
         panel.set_xlabel("iteration + 1")
     axes[0].set_ylabel("PSNR to clean (dB)")
-    axes[0].legend(fontsize=7)
+    shared_legend(figure, axes[0])
     return figure
 
 
 def plot_predictions(predictions: Datasets) -> Figure:
-    """Predicted PSNR of gradient flow against time, all priors together.
+    """Draw the predicted PSNR of gradient flow against time, all priors together.
 
     Parameters
     ----------
@@ -130,12 +130,12 @@ def plot_predictions(predictions: Datasets) -> Figure:
     panel.set_xscale("log")
     panel.set_xlabel("time x largest eigenvalue (iterations of gradient descent)")
     panel.set_ylabel("expected PSNR to clean (dB)")
-    panel.legend(fontsize=7, ncols=2, loc="upper left")
+    panel.legend(fontsize=7, ncols=2, loc="upper left", frameon=False)
     return figure
 
 
 def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Figure:
-    """Measured peak under Adam against the peak that the kernel predicts.
+    """Draw the measured peak under Adam against the peak that the kernel predicts.
 
     Parameters
     ----------

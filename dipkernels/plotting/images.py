@@ -12,7 +12,7 @@ Datasets = Mapping[str, xr.Dataset]
 
 
 def plot_images(fits: Datasets) -> Figure:
-    """The clean and measured images, then every prior's image at initialisation, peak and end.
+    """Draw the clean and measured images, then every prior's image at initialisation, peak and end.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def plot_images(fits: Datasets) -> Figure:
 
 
 def plot_eigenvectors(kernels: Datasets, *, count: int = 6) -> Figure:
-    """Leading eigenvectors of each kernel: the images that the network learns first.
+    """Draw the leading eigenvectors of each kernel: the images that the network learns first.
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ Datasets = Mapping[str, xr.Dataset]
 
 
 def plot_densities(kernels: Datasets) -> Figure:
-    """Number of eigenvalues per decade against the eigenvalue, relative to the largest.
+    """Draw the number of eigenvalues per decade against the eigenvalue, relative to the largest.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def plot_densities(kernels: Datasets) -> Figure:
     panel.set_ylim(bottom=0.3)
     panel.set_xlabel("eigenvalue / largest")
     panel.set_ylabel("eigenvalues per decade")
-    panel.legend(fontsize=7, ncols=2)
+    panel.legend(fontsize=7, ncols=2, frameon=False)
     return figure
 
 
 def plot_responses(kernels: Datasets) -> Figure:
-    """How strongly each spatial frequency is fitted, relative to the lowest ring.
+    """Draw how strongly each spatial frequency is fitted, relative to the lowest ring.
 
     Parameters
     ----------
@@ -65,10 +65,13 @@ def plot_responses(kernels: Datasets) -> Figure:
     for name, kernel in kernels.items():
         varying = kernel.isel(frequency=kernel.frequency.values > 0)
         reference = float(varying.response[0])
+        response = varying.response / reference
+        error = 2 * varying.response_standard_error / reference
         panel.errorbar(
             varying.frequency,
-            varying.response / reference,
-            yerr=2 * varying.response_standard_error / reference,
+            response,
+            # on a logarithmic axis a bar can't reach 0
+            yerr=[np.minimum(error, 0.9 * response), error],
             color=colour[name],
             label=name,
             marker=".",
@@ -81,5 +84,5 @@ def plot_responses(kernels: Datasets) -> Figure:
     panel.set_yscale("log")
     panel.set_xlabel("spatial frequency (cycles/pixel)")
     panel.set_ylabel("response / lowest ring")
-    panel.legend(fontsize=7, ncols=2)
+    panel.legend(fontsize=7, ncols=2, frameon=False)
     return figure

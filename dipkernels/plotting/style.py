@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +14,7 @@ from dipkernels.errors import OutputError
 # Okabe & Ito's palette, which colour-blind readers can tell apart; grey last.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#5D5D5D", "#B8A900")
 
-_RC = {
+_RC: Any = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -69,6 +70,22 @@ def panels(
         figure = Figure(figsize=(width * columns, height * rows + 0.3), layout="constrained")
         axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
     return figure, axes
+
+
+def shared_legend(figure: Figure, axes: Axes) -> None:
+    """Put the legend of one panel below all panels, which share it.
+
+    Parameters
+    ----------
+    figure : Figure
+        With a constrained layout.
+    axes : Axes
+        Whose labelled lines are listed.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False
+    )
 
 
 def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from dipkernels import plotting
-from dipkernels.compare import STAGES, summary_row
+from dipkernels.compare import STAGES, load_stages, summary_row
 from dipkernels.report.table import COLUMNS, csv_table, table_cells
 from dipkernels.results import write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder
@@ -37,14 +37,12 @@ def write_report(folder: RunFolder, priors: list[str] | tuple[str, ...]) -> Path
     Path
         Of ``report.html``; beside it are ``summary.csv`` and ``figures/*.png``.
     """
-    stages: Stages = {stage: {} for stage in STAGES}
-    for stage, found in stages.items():
-        for name in priors:
-            dataset = folder.stored(f"{name}/{stage}")
-            if dataset is not None:
-                found[name] = dataset
-    started = [n for n in priors if any(n in found for found in stages.values())]
-    rows = [summary_row(folder, name) for name in started]
+    done = {name: load_stages(folder, name) for name in priors}
+    stages = {
+        stage: {name: found[stage] for name, found in done.items() if stage in found}
+        for stage in STAGES
+    }
+    rows = [summary_row(name, found) for name, found in done.items() if found]
     write_text(csv_table(rows), folder.path / "summary.csv")
     settings = json.loads((folder.path / SETTINGS_FILE).read_text(encoding="utf-8"))
     template = resources.files("dipkernels.report").joinpath("page.html.jinja").read_text("utf-8")
@@ -55,8 +53,8 @@ def write_report(folder: RunFolder, priors: list[str] | tuple[str, ...]) -> Path
         columns=COLUMNS,
         cells=table_cells(rows),
         figures=_draw_all(stages, folder.path / "figures"),
-        complete=all(len(found) == len(priors) for found in stages.values())
-        and not any(d.attrs.get("status") == "interrupted" for d in stages[STAGES[0]].values()),
+        complete=all(len(found) == len(STAGES) for found in done.values())
+        and not any(row.get("status") == "interrupted" for row in rows),
     )
     path = folder.path / "report.html"
     write_text(html, path)

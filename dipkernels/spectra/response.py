@@ -53,27 +53,30 @@ def frequency_response(
     xarray.Dataset
         Over ``frequency`` (mean radius of each ring's modes, cycles per pixel): ``response`` with
         its ``standard_error`` (0 where exact; it's the probes' error, not a spread over the
-        ring), and the number of ``modes``. Attributes: ``half_power_frequency``, ``products`` (a
-        quadratic form counted as one half, which it costs with an NTK).
+        ring), and the number of ``modes`` of a channel. Attributes: ``half_power_frequency``,
+        ``products`` (a quadratic form counted as one half, which it costs with an NTK).
 
     Raises
     ------
     InvalidInputError
-        If the shape isn't the kernel's or there are fewer than 2 probes.
+        If the shape isn't the kernel's, the edges don't ascend, or there are fewer than 2 probes.
 
     Notes
     -----
-    Costs ``probes`` quadratic forms a ring, each half a product with an NTK. The standard error
-    of a ring, relative to its value, is at most ``sqrt(2 / probes) |P Theta P|_F / tr(P Theta P)``:
-    ``sqrt(2 / (probes * rank P))`` if the ring's eigenvalues are alike, and 0 for a stationary
-    kernel on a torus.
+    Costs ``probes`` quadratic forms a ring, each half a product with an NTK. With ``B`` the kernel
+    within the ring, ``P Theta P``, a ring's standard error relative to its value is at most
+    ``sqrt(2 / probes) |B|_F / tr B``, which is ``sqrt(2 / (probes * rank P))`` where its
+    eigenvalues are alike. It is 0 for a stationary kernel of one channel on a torus.
     """
     if math.prod(shape) != kernel.shape[0]:
         raise InvalidInputError(f"shape {shape} doesn't fit a kernel of size {kernel.shape[0]}")
     if probes < 2:
         raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
+    radii = ring_edges(shape[1:]) if edges is None else np.asarray(edges, dtype=float)
+    if not (np.diff(radii) > 0).all():
+        raise InvalidInputError(f"the edges of rings must ascend, got {radii.tolist()}")
     radius = radial_frequency(shape[1:])
-    rings = _rings(radius, ring_edges(shape[1:]) if edges is None else np.asarray(edges))
+    rings = _rings(radius, radii)
     rows, spent = [], 0
     with Progress(len(rings), "frequency response", enabled=progress) as bar:
         for index, ring in enumerate(rings):
@@ -154,7 +157,7 @@ def ring_edges(size: tuple[int, int], count: int = 14) -> np.ndarray:
     ndarray
         Ascending radii in cycles per pixel; the last lies beyond the corner.
     """
-    # In cycles per image: one-cycle rings about 1, 2, ..., and a cubic term that grows to the corner
+    # In cycles per image: one-cycle rings, and a cubic term that brings the last to the corner.
     longest, steps = max(size), np.arange(count)
     growth = max(0.0, 0.75 * longest - 0.5 - count) / count**3
     edges = (0.5 + steps + growth * steps**3) / longest

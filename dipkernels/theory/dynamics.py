@@ -53,6 +53,13 @@ class Dynamics(ABC):
         """
 
 
+def _check_times(times: np.ndarray) -> None:
+    if times.ndim != 1 or not len(times) or not (np.isfinite(times) & (times >= 0)).all():
+        raise InvalidInputError(
+            f"times must be a non-empty array of finite numbers that aren't negative, got {times}"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class GradientFlow(Dynamics):
     """Gradient flow on ``|f - y|^2 / 2``: the error decays as ``exp(-t x)``.
@@ -62,10 +69,18 @@ class GradientFlow(Dynamics):
     times : ndarray, shape (t,)
         Not negative, in units of one over an eigenvalue. For the mean loss of a fit over n
         outputs, iteration i of a small step is time ``2 i learning_rate / n``.
+
+    Raises
+    ------
+    InvalidInputError
+        If a time is negative or not finite, or there are none.
     """
 
     times: np.ndarray
     dimension = "time"
+
+    def __post_init__(self) -> None:
+        _check_times(self.times)
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Factor by which the error has shrunk, ``exp(-t x)``.
@@ -80,7 +95,7 @@ class GradientFlow(Dynamics):
         ndarray, shape (t, m)
             1 at time 0.
         """
-        return np.exp(-np.outer(self.times, eigenvalues))
+        return np.asarray(np.exp(-np.outer(self.times, eigenvalues)))
 
     def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
         """``(1 - exp(-t x)) / x``, and t where x is 0.
@@ -97,7 +112,8 @@ class GradientFlow(Dynamics):
         """
         product = np.outer(self.times, eigenvalues)
         safe = np.where(product > 0, product, 1.0)
-        return self.times[:, None] * np.where(product > 0, -np.expm1(-safe) / safe, 1.0)
+        mean_decay = np.where(product > 0, -np.expm1(-safe) / safe, 1.0)
+        return np.asarray(self.times[:, None] * mean_decay)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +126,13 @@ class GradientDescent(Dynamics):
         On ``|f - y|^2 / 2``. For the mean loss of a fit over n outputs it is
         ``2 learning_rate / n``; see `of_fit`.
     times : ndarray of int, shape (t,)
-        Iterations.
+        Iterations, not negative.
+
+    Raises
+    ------
+    InvalidInputError
+        If the step isn't positive and finite, an iteration is negative or not an integer, or
+        there are none.
     """
 
     step: float
@@ -120,6 +142,9 @@ class GradientDescent(Dynamics):
     def __post_init__(self) -> None:
         if not 0 < self.step < np.inf:
             raise InvalidInputError(f"the step must be positive and finite, got {self.step}")
+        _check_times(self.times)
+        if not np.issubdtype(self.times.dtype, np.integer):
+            raise InvalidInputError(f"iterations must be integers, got {self.times.dtype}")
 
     @classmethod
     def of_fit(cls, learning_rate: float, iterations: int, outputs: int) -> "GradientDescent":
@@ -155,7 +180,8 @@ class GradientDescent(Dynamics):
             1 at iteration 0; beyond the limit of stability it grows.
         """
         base = 1.0 - self.step * eigenvalues
-        return np.asarray(base ** self.times[:, None].astype(float))
+        with np.errstate(over="ignore"):  # far beyond the limit of stability it is infinite
+            return np.asarray(base ** self.times[:, None].astype(float))
 
     def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
         """``(1 - (1 - step x)^i) / x``, and ``i step`` where x is 0.
@@ -170,8 +196,12 @@ class GradientDescent(Dynamics):
         ndarray, shape (t, m)
             In units of the flow's time.
         """
-        # below this the quotient is rounding, and its limit is right to 1e-9
-        tiny = self.step * eigenvalues * max(1, self.times.max()) < 1e-9
-        safe = np.where(tiny, 1.0, eigenvalues)
-        quotient = (1.0 - self.decay(eigenvalues)) / safe
-        return np.where(tiny, self.step * self.times[:, None], quotient)
+        product = self.step * eigenvalues
+        # 1 - (1 - product)^i cancels where the product is small; expm1 and log1p don't
+        small = product < 0.5
+        logarithm = np.log1p(-np.where(small, product, 0.0))
+        learned = np.where(
+            small, -np.expm1(self.times[:, None] * logarithm), 1.0 - self.decay(eigenvalues)
+        )
+        quotient = learned / np.where(product > 0, product, 1.0)
+        return np.asarray(self.step * np.where(product > 0, quotient, self.times[:, None]))

@@ -40,9 +40,9 @@ class Expansion:
         Spent on all of it.
     """
 
-    residual: Float[Tensor, "n"]
-    measured: Bool[Tensor, "n"]
-    regions: dict[str, Bool[Tensor, "n"]]
+    residual: Float[Tensor, " n"]
+    measured: Bool[Tensor, " n"]
+    regions: dict[str, Bool[Tensor, " n"]]
     score_region: str
     noise_sigma: float
     bias: KrylovSpace
@@ -71,17 +71,18 @@ def expand(
     task : Task
         Of the prior's shape, with its clean image.
     steps : int
-        Lanczos steps from the residual. About ``1.7 sqrt(t largest)`` give 1 % at time t
+        Lanczos steps from the residual, at least 2. About ``1.7 sqrt(t largest)`` give 1 % at time t
         (formulas: section 7).
     probe_steps : int, optional
-        Lanczos steps of the probes; by default half as many.
+        Lanczos steps of the probes, at least 2; by default half as many.
     probes : int
         Random signs for the variance, at least 2.
     seed : int
         Of the probes.
     spaces : list of KrylovSpace, optional
-        The probes' spaces, if they were computed before (for a task that measures every pixel);
-        they cost nothing then.
+        The probes' spaces, at least 2, if they were computed before: from random signs on the
+        outputs that this task measures. They cost nothing then, and the three settings above
+        have no use.
     progress : bool
         Show a bar.
 
@@ -93,15 +94,22 @@ def expand(
     Raises
     ------
     InvalidInputError
-        If task and kernel differ in shape, or fewer than 2 probes are asked for.
+        If task and kernel differ in shape, fewer than 2 steps or probes are asked for, or the
+        spaces given are of other outputs than the task measures.
     """
     if task.shape != ntk.image_shape:
         raise InvalidInputError(
             f"the task has shape {task.shape}, the kernel is over images {ntk.image_shape}"
         )
-    if probes < 2:
-        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
-    residual = (task.clean.to(ntk.device) - ntk.image).double().flatten()
+    probe_steps = max(2, steps // 2) if probe_steps is None else probe_steps
+    if min(steps, probe_steps) < 2:
+        raise InvalidInputError(
+            f"at least 2 Lanczos steps are needed, got steps={steps}, probe_steps={probe_steps}"
+        )
+    available = probes if spaces is None else len(spaces)
+    if available < 2:
+        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {available}")
+    residual = (task.clean.to(ntk.device).double() - ntk.image.double()).flatten()
     channels = task.shape[0]
 
     def flat(mask: Tensor) -> Tensor:
@@ -109,7 +117,12 @@ def expand(
 
     measured = flat(task.mask)
     partial = None if bool(measured.all()) else measured
-    probe_steps = probe_steps or max(2, steps // 2)
+    for space in spaces or []:
+        if not torch.equal(space.basis[0] != 0, measured):
+            raise InvalidInputError(
+                "the spaces given weren't started from random signs on the outputs that the task "
+                "measures: run Lanczos with mask= for a task with missing pixels, without otherwise"
+            )
     run_probes = task.noise_sigma > 0 and spaces is None
     with Progress(
         steps + probe_steps * run_probes, f"{ntk.prior.name}: prediction", enabled=progress
@@ -134,7 +147,7 @@ def expand(
 
 
 def default_times(expansion: Expansion, points: int = 161) -> np.ndarray:
-    """Times from before anything is learned to long after, ten decades.
+    """Choose times from before anything is learned to long after, over eight decades.
 
     Parameters
     ----------

@@ -1,0 +1,180 @@
+"""The main job end to end at a tiny size, resumed, interrupted, and misused."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dipkernels import compare as job
+from dipkernels import networks, results, tasks
+from dipkernels.errors import OutputError
+from dipkernels.fitting import FitInterrupted
+from dipkernels.kernels import NTK
+from dipkernels.report import format_table, write_report
+from dipkernels.report.table import COLUMNS
+from dipkernels.runs import RunFolder
+
+SIZE = (12, 16)
+SMALL = job.Effort(adam=6, descent=5, steps=12, probe_steps=6)
+
+
+def small_task(name: str = "denoise") -> tasks.Task:
+    clean = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(3))
+    if name == "denoise":
+        return tasks.denoise(clean, seed=1)
+    return tasks.inpaint(clean, tasks.bernoulli_mask(SIZE, seed=1), seed=1)
+
+
+def small_priors() -> dict[str, networks.ImagePrior]:
+    makers = {
+        "deep-decoder": {"width": 8, "upsamplings": 2},
+        "vit": {"width": 8, "depth": 1, "heads": 2, "mlp_width": 8},
+    }
+    return {
+        name: networks.create(name, image_size=SIZE, **options)  # type: ignore[arg-type]
+        for name, options in makers.items()
+    }
+
+
+def settings() -> job.Settings:
+    return job.Settings(image="random", efforts=dict.fromkeys(small_priors(), SMALL))
+
+
+def run(path: Path, task: tasks.Task) -> tuple[RunFolder, list[dict[str, object]]]:
+    priors, chosen = small_priors(), settings()
+    folder = RunFolder.open(path, chosen.record(task, priors))
+    return folder, job.compare(priors, task, folder, chosen)
+
+
+@pytest.mark.parametrize("name", ["denoise", "inpaint"])
+def test_run_folder_holds_all_that_the_table_says(tmp_path: Path, name: str) -> None:
+    task = small_task(name)
+    folder, rows = run(tmp_path / "run", task)
+    page = write_report(folder, list(small_priors()))
+    for row in rows:
+        adam = results.load(folder.file(f"{row['prior']}/fit_adam"))
+        curve = adam.psnr_clean.sel(region=task.score_region)
+        assert row["peak_psnr"] == pytest.approx(float(curve.max()))
+        assert row["final_gap"] == pytest.approx(float(curve[-1] - adam.psnr_noisy[-1]))
+        assert adam.sizes["iteration"] == SMALL.adam + 1
+        prediction = results.load(folder.file(f"{row['prior']}/prediction"))
+        assert prediction.descent_psnr.shape[0] == SMALL.descent + 1
+        assert row["predicted_peak_psnr"] == pytest.approx(prediction.peak_psnr)
+    figures = sorted(p.name for p in (folder.path / "figures").glob("*.png"))
+    assert len(figures) == 8
+    html = page.read_text(encoding="utf-8")
+    assert html.count("data:image/png;base64,") == len(figures)
+    # self-contained: nothing is loaded from elsewhere
+    assert not re.search(r'(src|href)="(?!data:)', html)
+    assert "not complete" not in html
+    with (folder.path / "summary.csv").open(encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [line["prior"] for line in table] == [row["prior"] for row in rows]
+    assert float(table[0]["peak_psnr"]) == rows[0]["peak_psnr"]
+
+
+def test_descent_is_predicted_by_its_kernel_at_the_first_step(tmp_path: Path) -> None:
+    # One small step is where the linearisation is exact to first order; the noise that the
+    # prediction averages over enters at second order only.
+    task = small_task()
+    folder, _ = run(tmp_path / "run", task)
+    for name in small_priors():
+        fit = results.load(folder.file(f"{name}/fit_gradient_descent"))
+        prediction = results.load(folder.file(f"{name}/prediction"))
+        assert float(fit.psnr_clean[0, 0]) == pytest.approx(
+            float(prediction.descent_psnr[0, 0]),
+            abs=1e-4,  # float32 images
+        )
+        assert fit.learning_rate == prediction.learning_rate
+
+
+def test_same_command_continues_and_others_are_refused(tmp_path: Path) -> None:
+    task, priors, chosen = small_task(), small_priors(), settings()
+    folder, first = run(tmp_path / "run", task)
+    stamps = {p: p.stat().st_mtime_ns for p in folder.path.rglob("*.nc")}
+    folder.file("vit/fit_adam").unlink()
+    _, second = run(tmp_path / "run", task)
+    kept = [p for p, stamp in stamps.items() if p.stat().st_mtime_ns == stamp]
+    assert len(kept) == len(stamps) - 1
+    for a, b in zip(first, second, strict=True):
+        assert a["peak_psnr"] == b["peak_psnr"]  # the same seed on the same machine
+    other = chosen.record(task, priors) | {"seed": 7}
+    with pytest.raises(OutputError, match=r"other settings \(seed: 0 there, 7 now\)"):
+        RunFolder.open(folder.path, other)
+
+
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(OutputError, match="not empty"):
+        RunFolder.open(tmp_path, {"command": "compare"})
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_interrupted_fit_is_kept_reported_and_redone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, priors, chosen = small_task(), small_priors(), settings()
+    folder = RunFolder.open(tmp_path / "run", chosen.record(task, priors))
+    image, calls = networks.ImagePrior.image, []
+
+    def interrupting(self: networks.ImagePrior, parameters: networks.Parameters) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return image(self, parameters)
+
+    monkeypatch.setattr(networks.ImagePrior, "image", interrupting)
+    with pytest.raises(FitInterrupted):
+        job.compare(priors, task, folder, chosen)
+    monkeypatch.undo()
+    stored = results.load(folder.file("deep-decoder/fit_adam"))
+    assert (stored.status, stored.sizes["iteration"]) == ("interrupted", 3)
+    html = write_report(folder, list(priors)).read_text(encoding="utf-8")
+    assert "not complete" in html
+    job.compare(priors, task, folder, chosen)
+    assert results.load(folder.file("deep-decoder/fit_adam")).status == "finished"
+
+
+def test_measured_kernel_against_the_dense_one() -> None:
+    prior = small_priors()["deep-decoder"].to(dtype=torch.float64)
+    ntk = NTK(prior, prior.init(0))
+    dense = torch.linalg.eigvalsh(ntk.to_dense()).flip(0)
+    spaces = job.probe_spaces(ntk, probes=8, steps=60, seed=0)
+    kernel = job.measure_kernel(ntk, spaces, seed=0)
+    # Lanczos has long converged on the leading pairs; float64 rounding remains
+    np.testing.assert_allclose(kernel.top_eigenvalue[:4], dense[:4], rtol=1e-9)
+    assert abs(kernel.trace - float(dense.sum())) < 4 * kernel.trace_standard_error  # t, 7 d.o.f.
+    n = ntk.shape[0]
+    assert kernel.learning_rate == pytest.approx(n / (2 * float(dense[0])), rel=1e-9)
+    assert kernel.half_power_frequency < 0.5
+
+
+def test_table_is_as_wide_as_its_head_and_shows_missing_stages() -> None:
+    rows: list[dict[str, object]] = [{"prior": "skip", "seconds": 0.0}]
+    lines = format_table(rows).split("\n")
+    assert len(lines) == 3
+    assert lines[2].split() == ["skip", *["-"] * (len(COLUMNS) - 2), "0"]
+
+
+def test_plan_counts_what_will_run() -> None:
+    task, priors = small_task(), small_priors()
+    plan = job.plan_comparison(priors, task, settings())
+    assert plan.seconds > 0
+    assert plan.bytes > 50e6  # no Python with torch is smaller
+    vit = plan.priors["vit"]
+    assert (vit.parameters, vit.effort) == (priors["vit"].parameter_count, SMALL)
+    kernel_products = SMALL.steps + SMALL.probes * SMALL.probe_steps
+    assert vit.products > kernel_products
+
+
+def test_settings_tell_other_pixels_apart() -> None:
+    chosen, names = settings(), ["vit"]
+    one, other = small_task(), small_task()
+    assert chosen.record(one, names) == chosen.record(other, names)
+    other.measurement[0, 0, 0] += 1e-3
+    assert chosen.record(one, names) != chosen.record(other, names)
+    json.dumps(chosen.record(one, names))
