@@ -123,7 +123,7 @@ def resize(
 
     Returns
     -------
-    Tensor, shape (channels, *size)
+    Tensor, shape ``(channels, *size)``
         Scaled with anti-aliasing (scikit-image's Gaussian, linear interpolation).
 
     Raises

@@ -144,7 +144,7 @@ class NTK(SymmetricOperator):
             Never negative.
         """
         norms = []
-        for chunk in block.split(self._chunk, dim=1):
+        for chunk in block.split(self._chunk, dim=-1):
             gradients = self.vjp(chunk).values()
             norms.append(sum(g.flatten(1).square().sum(dim=1) for g in gradients))
         return torch.cat(norms)  # type: ignore[arg-type]  # sum() of tensors is a tensor

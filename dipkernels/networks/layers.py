@@ -59,7 +59,7 @@ class CentreCrop(nn.Module):
 
         Returns
         -------
-        Tensor, shape (batch, channels, *size)
+        Tensor, shape ``(batch, channels, *size)``
             Its middle.
         """
         return centre_crop(x, self.size)
@@ -77,7 +77,7 @@ def centre_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
 
     Returns
     -------
-    Tensor, shape (..., *size)
+    Tensor, shape ``(..., *size)``
         A view.
     """
     height, width = size

@@ -144,7 +144,7 @@ class ImagePrior:
 
         Returns
         -------
-        Tensor, shape (channels, *spatial)
+        Tensor, shape ``(channels, *spatial)``
             The image.
 
         Raises
@@ -173,7 +173,7 @@ class ImagePrior:
 
         Returns
         -------
-        Tensor, shape (n, channels, *spatial)
+        Tensor, shape ``(n, channels, *spatial)``
             Without gradients.
 
         Raises

@@ -367,14 +367,14 @@ def _swin(
 @register("conv3-vit", learning_rate=1e-4, iterations=5000, source="the transformer report")
 def _conv3_vit(size: Size, channels: int) -> Recipe:
     """Vision transformer after three tied 3x3 convolutions of its code."""
+    require_side("conv3-vit", size, scaled_length(32, size))
     vit = _vit(size, channels)
-    require_side("conv3-vit", size, 2)
     return Recipe(lambda: nn.Sequential(TiedConvs(3, 3), vit.factory()), vit.code_shape)
 
 
 @register("vit-conv3", learning_rate=1e-4, iterations=5000, source="the transformer report")
 def _vit_conv3(size: Size, channels: int) -> Recipe:
     """Vision transformer followed by three tied 3x3 convolutions of its image."""
+    require_side("vit-conv3", size, scaled_length(32, size))
     vit = _vit(size, channels)
-    require_side("vit-conv3", size, 2)
     return Recipe(lambda: nn.Sequential(vit.factory(), TiedConvs(channels, 3)), vit.code_shape)

@@ -71,8 +71,8 @@ def expand(
     task : Task
         Of the prior's shape, with its clean image.
     steps : int
-        Lanczos steps from the residual, at least 2. About ``1.7 sqrt(t largest)`` give 1 % at time t
-        (formulas: section 7).
+        Lanczos steps from the residual, at least 2. About ``1.7 sqrt(t largest)`` give 1 % at
+        time t (formulas: section 7).
     probe_steps : int, optional
         Lanczos steps of the probes, at least 2; by default half as many.
     probes : int

@@ -1,0 +1,99 @@
+"""Configuration of the documentation's build; it reads the package and changes nothing."""
+
+import importlib
+import inspect
+from types import GenericAlias
+
+import dipkernels
+
+project = "dipkernels"
+author = "The dipkernels authors"
+copyright = author
+version = release = dipkernels.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinxcontrib.bibtex",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+default_role = "py:obj"
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+bibtex_bibfiles = ["references.bib"]
+bibtex_default_style = "plain"
+bibtex_reference_style = "author_year"
+
+# The docstrings give shapes and types; signatures stay short.
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+numpydoc_show_class_members = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = "dipkernels"
+html_show_sourcelink = False
+html_theme_options = {
+    "logo": {"text": "dipkernels"},
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {
+    page: [] for page in ("index", "quickstart", "reading-the-report", "theory", "priors")
+} | {page: [] for page in ("notation", "design", "references", "contributing", "changelog")}
+
+PUBLIC_MODULES = (
+    "networks",
+    "networks.decoders",
+    "networks.scaling",
+    "networks.skip",
+    "networks.swin",
+    "networks.vit",
+    "tasks",
+    "images",
+    "fitting",
+    "kernels",
+    "spectra",
+    "theory",
+    "linalg",
+    "compare",
+    "plotting",
+    "report",
+    "results",
+    "runs",
+    "plan",
+    "devices",
+    "errors",
+)
+
+
+def public_names(module_name: str) -> dict[str, list[str]]:
+    """Names that a module offers, by kind: its ``__all__``, or what it defines itself."""
+    module = importlib.import_module(module_name)
+    own = [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module_name
+    ]
+    found: dict[str, list[str]] = {"classes": [], "functions": [], "data": []}
+    for name in getattr(module, "__all__", own):
+        value = getattr(module, name)
+        if isinstance(value, GenericAlias):
+            continue  # the name of a type, of which a page would show dict's own docstring
+        is_data = not (inspect.isclass(value) or inspect.isfunction(value))
+        kind = "data" if is_data else "classes" if inspect.isclass(value) else "functions"
+        found[kind].append(name)
+    return found
+
+
+autosummary_context = {
+    "public": {f"dipkernels.{name}": public_names(f"dipkernels.{name}") for name in PUBLIC_MODULES}
+}
