@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import pprint
 from types import GenericAlias
 
 import dipkernels
@@ -34,6 +35,7 @@ bibtex_reference_style = "author_year"
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
+toc_object_entries_show_parents = "hide"
 
 html_theme = "pydata_sphinx_theme"
 html_title = "dipkernels"
@@ -76,7 +78,7 @@ PUBLIC_MODULES = (
 
 
 def public_names(module_name: str) -> dict[str, list[str]]:
-    """Names that a module offers, by kind: its ``__all__``, or what it defines itself."""
+    """What a module offers, by kind: its ``__all__``, or what it defines; data with values."""
     module = importlib.import_module(module_name)
     own = [
         name
@@ -90,7 +92,9 @@ def public_names(module_name: str) -> dict[str, list[str]]:
             continue  # the name of a type, of which a page would show dict's own docstring
         is_data = not (inspect.isclass(value) or inspect.isfunction(value))
         kind = "data" if is_data else "classes" if inspect.isclass(value) else "functions"
-        found[kind].append(name)
+        found[kind].append(
+            f"{name} = {pprint.pformat(value, width=130, sort_dicts=False)}" if is_data else name
+        )
     return found
 
 

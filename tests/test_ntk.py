@@ -21,7 +21,7 @@ SMALL: dict[str, dict[str, object]] = {
     "deep-decoder": {"width": 6, "upsamplings": 2},
     "conv-decoder": {"width": 4, "upsamplings": 2},
     "vit": {"width": 12, "depth": 1, "heads": 3, "mlp_width": 10},
-    "swin": {"width": 8, "depths": (2, 1), "heads": (2, 2), "window": 2},
+    "swin": {"width": 8, "depths": (1, 1), "heads": (2, 2), "window": 2},
 }
 
 

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import imageio.v3
 import numpy as np
 import skimage.io
 import torch
@@ -24,7 +25,7 @@ def load(
     Parameters
     ----------
     source : str or Path
-        A file (PNG, JPEG, TIFF, anything that imageio reads, or ``.npy``), or one of
+        A file (PNG, JPEG, TIFF, anything that Pillow reads, or ``.npy``), or one of
         `dipkernels.images.names`. 8- and 16-bit integers are scaled by their type's maximum;
         floating-point files must already lie in [0, 1]. An alpha channel is dropped. A file wins
         over a named image.
@@ -51,7 +52,7 @@ def load(
     found = Path(source) if Path(source).is_file() else read_named(str(source))
     try:
         pixels = _read_file(found) if isinstance(found, Path) else found
-    except Exception as error:  # imageio's plugins raise whatever their libraries do
+    except Exception as error:  # the readers raise whatever their libraries do
         reason = str(error).strip().split("\n")[0]
         raise ImageError(f"{found} can't be read as an image ({reason})") from error
     image = torch.from_numpy(_to_unit_range(pixels, str(source)))
@@ -194,7 +195,10 @@ def _read_file(path: Path) -> np.ndarray:
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return np.asarray(np.load(path, allow_pickle=False))
-    pixels = np.asarray(skimage.io.imread(str(path)))
+    if suffix in (".tif", ".tiff"):
+        return np.asarray(skimage.io.imread(str(path)))
+    # Named, because imageio would try all of its plugins on a broken file, and leave it open.
+    pixels = np.asarray(imageio.v3.imread(path, plugin="pillow"))
     if suffix in (".jpg", ".jpeg") and pixels.shape[2:] == (4,):  # JPEG knows no alpha
         raise ValueError("its colours are CMYK; convert it to RGB")
     return pixels

@@ -1,0 +1,214 @@
+"""Result files, written whole or not at all; where results come from and what they need."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import nn
+
+from dipkernels import plan, provenance, results
+from dipkernels.errors import (
+    DeviceError,
+    DipkernelsError,
+    DivergenceError,
+    ImageError,
+    InvalidInputError,
+    OutputError,
+    UnknownNameError,
+)
+from dipkernels.networks import ImagePrior
+
+
+def make_dataset(seed: int = 0) -> xr.Dataset:
+    rng = np.random.default_rng(seed)
+    return xr.Dataset(
+        {
+            "loss": ("iteration", rng.random(7), {"units": "1"}),
+            "image": (("channel", "y", "x"), rng.random((2, 3, 5), dtype=np.float32)),
+            "mask": (("y", "x"), rng.random((3, 5)) > 0.5),
+        },
+        {"iteration": np.arange(7), "region": ["whole", "hole"]},
+        {"prior": "skip", "parameters": 12, "learning_rate": 0.01, "peak": np.inf},
+    )
+
+
+def test_datasets_survive_a_file(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    results.save(dataset, tmp_path / "result.nc")
+    loaded = results.load(str(tmp_path / "result.nc"))
+    xr.testing.assert_identical(loaded, dataset)
+    assert {name: v.dtype for name, v in loaded.items()} == {
+        name: v.dtype for name, v in dataset.items()
+    }
+    (tmp_path / "result.nc").unlink()  # the file is closed and all of it in memory
+    assert float(loaded.loss.sum()) == float(dataset.loss.sum())
+
+
+def test_a_new_file_replaces_the_old(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        results.save(make_dataset(seed), tmp_path / "result.nc")
+    xr.testing.assert_identical(results.load(tmp_path / "result.nc"), make_dataset(1))
+    assert [file.name for file in tmp_path.iterdir()] == ["result.nc"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [
+        (OSError(28, "No space left on device"), OutputError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (TypeError("no netCDF type"), TypeError),
+    ],
+)
+def test_a_failing_write_leaves_the_old_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+    expected: type[BaseException],
+) -> None:
+    file = tmp_path / "result.nc"
+    results.save(make_dataset(), file)
+    before = file.read_bytes()
+
+    def fail(dataset: xr.Dataset, path: Path, **options: object) -> None:
+        Path(path).write_bytes(b"half a file")
+        raise failure
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
+    with pytest.raises(expected):
+        results.save(make_dataset(1), file)
+    assert file.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["result.nc"]
+
+
+def test_attributes_that_no_file_can_hold_leave_the_old_file(tmp_path: Path) -> None:
+    file = tmp_path / "result.nc"
+    results.save(make_dataset(), file)
+    before = file.read_bytes()
+    with pytest.raises(TypeError, match="Invalid value for attr"):
+        results.save(make_dataset(1).assign_attrs(settings={"a": 1}), file)
+    assert file.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == ["result.nc"]
+
+
+def test_texts_are_written_whole_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "table.md"
+    results.write_text("first, größer\n", file)
+    results.write_text("second, ∞\n", file)
+    assert file.read_bytes().decode("utf-8") == "second, ∞\n"
+
+    def fail(path: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OutputError, match=r"can't write .*table\.md: .*Permission denied"):
+        results.write_text("third\n", file)
+    assert file.read_text(encoding="utf-8") == "second, ∞\n"
+    assert [found.name for found in tmp_path.iterdir()] == ["table.md"]
+
+
+def save_dataset(path: Path) -> None:
+    results.save(make_dataset(), path)
+
+
+def save_text(path: Path) -> None:
+    results.write_text("text", path)
+
+
+@pytest.mark.parametrize("write", [save_dataset, save_text])
+def test_places_that_can_not_be_written(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for place in ("missing/result.nc", "file/result.nc", "folder"):
+        with pytest.raises(OutputError, match="can't write"):
+            write(tmp_path / place)
+    assert sorted(found.name for found in tmp_path.rglob("*")) == ["file", "folder"]
+
+
+def test_files_that_can_not_be_read(tmp_path: Path) -> None:
+    (tmp_path / "text.nc").write_text("no netCDF")
+    (tmp_path / "empty.nc").write_text("")
+    results.save(make_dataset(), tmp_path / "whole.nc")
+    (tmp_path / "half.nc").write_bytes((tmp_path / "whole.nc").read_bytes()[:2000])
+    for name in ("text.nc", "empty.nc", "half.nc", "missing.nc", "."):
+        with pytest.raises(InvalidInputError, match="as netCDF"):
+            results.load(tmp_path / name)
+
+
+# --- Provenance and needs -------------------------------------------------------------------
+
+
+def test_provenance_names_versions_device_and_time() -> None:
+    before = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    found = provenance.provenance("cpu")
+    for package in ("dipkernels", "torch", "numpy", "scipy", "scikit-image", "xarray"):
+        assert found[f"version_{package}"] == importlib.metadata.version(package)
+    assert found["device"] == f"cpu ({platform.machine()})"
+    assert found["threads"] == str(torch.get_num_threads())
+    created = datetime.datetime.fromisoformat(found["created"])
+    assert before <= created <= datetime.datetime.now(datetime.UTC)
+
+
+def test_provenance_does_without_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PACKAGES", ("no-such-package-of-ours",))
+    assert provenance.provenance("cpu")["version_no-such-package-of-ours"] == "unknown"
+
+
+def test_provenance_of_each_device(device: str) -> None:
+    found = provenance.provenance(device)
+    assert found["device"].startswith(f"{device} (")
+
+
+def test_description_of_a_prior() -> None:
+    prior = ImagePrior(lambda: nn.Conv2d(2, 1, 3), torch.rand(1, 2, 5, 8), name="mine")
+    assert provenance.describe_prior(prior) == {
+        "prior": "mine",
+        "parameters": 2 * 9 + 1,
+        "dtype": "float32",
+    }
+
+
+def test_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < plan.available_memory(torch.device("cpu")) <= whole
+    # This process has at least torch in memory, and no more than there is.
+    assert 2**26 < plan.resident_bytes() <= whole
+
+    def fail(path: Path, **options: object) -> str:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "read_text", fail)
+    assert plan.available_memory(torch.device("cpu")) == whole
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_memory_of_a_cuda_device() -> None:
+    free, total = torch.cuda.mem_get_info()
+    assert 0 < plan.available_memory(torch.device("cuda")) <= total
+    assert free > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "builtin"),
+    [
+        (InvalidInputError, ValueError),
+        (ImageError, ValueError),
+        (UnknownNameError, KeyError),
+        (DeviceError, RuntimeError),
+        (OutputError, OSError),
+        (DivergenceError, ArithmeticError),
+    ],
+)
+def test_errors_are_the_packages_and_pythons(
+    error: type[Exception], builtin: type[Exception]
+) -> None:
+    assert issubclass(error, DipkernelsError)
+    assert issubclass(error, builtin)
+    assert str(error("a sentence for people")) == "a sentence for people"
