@@ -18,15 +18,18 @@ _NAMES = {
     "learning_curve": "dipkernels.theory",
 }
 _MODULES = (
+    "compare",
     "errors",
     "fitting",
     "images",
     "kernels",
     "linalg",
     "networks",
+    "plan",
     "plotting",
     "report",
     "results",
+    "runs",
     "spectra",
     "tasks",
     "theory",

@@ -136,7 +136,7 @@ def fit(
 
     found, settings = _prepare(image, size, task, mask, iterations, seed, device)
     made = make_priors([prior], found, seed=seed, device=settings.device)[prior]
-    record = settings.record(found, [prior]) | {
+    record = settings.record(found, {prior: made}) | {
         "command": "fit",
         "optimiser": optimiser,
         "learning_rate": learning_rate,
@@ -240,9 +240,8 @@ def list_names() -> None:
         found = networks.entry(name)
         options = ", ".join(f"{key}={value}" for key, value in found.options.items())
         typer.echo(f"  {name:14} {found.summary}")
-        typer.echo(
-            f"  {'':14} {found.source}; Adam {found.learning_rate:g}; options: {options or 'none'}"
-        )
+        fitted = f"Adam {found.learning_rate:g}, {found.iterations} iterations"
+        typer.echo(f"  {'':14} {found.source}; {fitted}; options: {options or 'none'}")
     typer.echo("images (more from the folder in DIPKERNELS_DATA):")
     typer.echo("  " + ", ".join(images.names()))
 
@@ -302,12 +301,12 @@ def _announce(plan: "Plan", task: "Task", settings: "Settings", folder: "RunFold
         "few steps of each network tell:"
     )
     head = ("prior", "parameters", "Adam", "GD", "products", "about")
-    typer.echo("  {:14}{:>12}{:>7}{:>6}{:>10}{:>9}".format(*head))
+    typer.echo("  {:14}{:>12}{:>7}{:>6}{:>10}  {:>13}".format(*head))
     for name, prior in plan.priors.items():
         effort = prior.effort
         typer.echo(
             f"  {name:14}{prior.parameters:>12,}{effort.adam:>7}{effort.descent:>6}"
-            f"{prior.products:>10}{_duration(prior.seconds):>9}"
+            f"{prior.products:>10}  {_duration(prior.seconds):>13}"
         )
     typer.echo(f"Results as they come: {folder.path}\n")
 

@@ -172,9 +172,11 @@ def test_plan_counts_what_will_run() -> None:
 
 
 def test_settings_tell_other_pixels_apart() -> None:
-    chosen, names = settings(), ["vit"]
+    chosen, priors = settings(), small_priors()
     one, other = small_task(), small_task()
-    assert chosen.record(one, names) == chosen.record(other, names)
+    assert chosen.record(one, priors) == chosen.record(other, priors)
     other.measurement[0, 0, 0] += 1e-3
-    assert chosen.record(one, names) != chosen.record(other, names)
-    json.dumps(chosen.record(one, names))
+    assert chosen.record(one, priors) != chosen.record(other, priors)
+    json.dumps(chosen.record(one, priors))
+    wider = {"vit": networks.create("vit", image_size=SIZE, width=16, heads=2)}
+    assert chosen.record(one, wider)["priors"] != chosen.record(one, priors)["priors"]

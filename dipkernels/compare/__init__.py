@@ -1,4 +1,4 @@
-"""The main job: fit several priors to one image, measure their kernels, and compare theory.
+"""The main job: fit several priors to one image, measure their kernels, and predict the fits.
 
 For each prior: a fit with Adam; the kernel at initialisation (spectral density, leading
 eigenpairs, frequency response); the fit that this kernel predicts; and a fit by plain gradient

@@ -11,6 +11,7 @@ from dipkernels.kernels import NTK
 from dipkernels.linalg import KrylovSpace, Lanczos, ritz_pairs
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
+from dipkernels.seeds import derive
 from dipkernels.spectra import frequency_response, spectral_density
 from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, expand, learning_curve
@@ -118,13 +119,13 @@ def predict(
     task : Task
         On the kernel's device.
     spaces : list of KrylovSpace
-        From `probe_spaces`; used where every pixel was measured.
+        From `probe_spaces`; their eigenvectors serve where every pixel was measured.
     effort : Effort
         Steps, probes and iterations.
     learning_rate : float
         Of gradient descent.
     seed : int
-        Of the probes, where ``spaces`` doesn't serve.
+        Of the probes; they are other ones than those of the spectrum.
     progress : bool
         Show a bar.
 
@@ -140,7 +141,7 @@ def predict(
         steps=effort.steps,
         probe_steps=effort.probe_steps,
         probes=effort.probes,
-        seed=seed,
+        seed=derive("prediction", seed),
         spaces=spaces if bool(task.mask.all()) else None,
         progress=progress,
     )

@@ -96,7 +96,7 @@ def _plan_prior(prior: ImagePrior, task: Task, effort: Effort) -> PriorPlan:
     step = _step_seconds(prior, task)
     parameters = prior.init(0)
     own, pass_bytes = parameter_bytes(parameters), activation_bytes(prior, parameters)
-    products = effort.steps + effort.probes * effort.probe_steps + RESPONSE_PRODUCTS
+    products = effort.steps + 2 * effort.probes * effort.probe_steps + RESPONSE_PRODUCTS
     seconds = step * (effort.adam + effort.descent + PRODUCT_STEPS * products)
     seconds += SECONDS_PER_MODULE * prior.module_count
     # A fit holds five copies of the parameters; the kernel its own, and blocks within a budget.

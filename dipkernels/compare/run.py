@@ -247,7 +247,7 @@ def summary_row(name: str, stages: Stages) -> dict[str, object]:
             "status": adam.status,
         }
     if prediction is not None:
-        keys = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper")
+        keys = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved")
         row |= {f"predicted_{key}": float(prediction.attrs[key]) for key in keys}
     if kernel is not None:
         row["half_power_frequency"] = float(kernel.half_power_frequency)

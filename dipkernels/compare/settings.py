@@ -1,11 +1,12 @@
 """What a comparison runs, and how much it spends on each prior."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-import torch
+from torch import Tensor
 
+from dipkernels.networks import ImagePrior
 from dipkernels.provenance import provenance
 from dipkernels.tasks import Task
 
@@ -25,11 +26,11 @@ class Effort:
     steps : int
         Lanczos steps from the residual.
     probe_steps : int
-        Lanczos steps of each probe.
+        Lanczos steps of each probe, of the spectrum and again of the prediction.
     learning_rate : float or None
         Of Adam; None is the published one.
     probes : int
-        Random probes of the spectrum.
+        Random probes, of each.
     """
 
     adam: int = 300
@@ -41,15 +42,15 @@ class Effort:
 
 
 # What brings each prior past its peak at 64x64 in about a minute on two cores. The transformer
-# report fits ViTs with a rate of 1e-4 for 5000 to 10000 iterations; here ten times the rate for a
-# tenth of the iterations. All other rates are the published ones.
+# report fits ViTs with a rate of 1e-4 for 5000 to 10000 iterations; here it is ten times the rate
+# for less than a tenth of the iterations. All other rates are the published ones.
 EFFORTS = {
-    "skip": Effort(adam=250, descent=60),
-    "deep-decoder": Effort(adam=800, descent=200, steps=200, probe_steps=80),
+    "skip": Effort(adam=250, descent=60, steps=120, probe_steps=40),
+    "deep-decoder": Effort(adam=800, descent=200, steps=250, probe_steps=100),
     "vit": Effort(adam=400, steps=120, learning_rate=1e-3),
     "conv3-vit": Effort(adam=400, steps=120, learning_rate=1e-3),
     "vit-conv3": Effort(adam=700, steps=120, learning_rate=1e-3),
-    "swin": Effort(adam=100, descent=25, steps=50, probe_steps=20),
+    "swin": Effort(adam=100, descent=25, steps=50, probe_steps=15),
 }
 
 
@@ -95,31 +96,42 @@ class Settings:
             return effort
         return Effort(**{**asdict(effort), "adam": self.iterations, "descent": self.iterations})
 
-    def record(self, task: Task, names: Iterable[str]) -> dict[str, object]:
+    def record(self, task: Task, priors: Mapping[str, ImagePrior]) -> dict[str, object]:
         """Describe the run, to tell whether a folder holds the same one.
 
         Parameters
         ----------
         task : Task
             What is fitted.
-        names : iterable of str
-            Of the priors.
+        priors : mapping of str to ImagePrior
+            What is compared.
 
         Returns
         -------
         dict
-            Fit for JSON; the images are in it by their hash.
+            Fit for JSON; images, codes and the shapes of parameters are in it by their hash.
         """
-        pixels = torch.cat([task.clean.flatten(), task.measurement.flatten()]).cpu().numpy()
         return {
             "command": "compare",
             "image": self.image,
             "shape": list(task.shape),
             "task": task.name,
             "noise_sigma": task.noise_sigma,
-            "pixels_sha256": hashlib.sha256(pixels.tobytes()).hexdigest(),
-            "priors": {name: asdict(self.effort(name)) for name in names},
+            "pixels_sha256": _hash(task.clean, task.measurement),
+            "priors": {
+                name: asdict(self.effort(name))
+                | {"network_sha256": _hash(prior.code, str(prior.parameter_shapes))}
+                for name, prior in priors.items()
+            },
             "seed": self.seed,
             "device": self.device,
             "version": provenance("cpu")["version_dipkernels"],
         }
+
+
+def _hash(*items: Tensor | str) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        data = item.encode() if isinstance(item, str) else item.detach().cpu().numpy().tobytes()
+        digest.update(data)
+    return digest.hexdigest()

@@ -2,11 +2,12 @@
 
 from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
 from dipkernels.linalg.estimates import Estimate
-from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
+from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.operator import DenseOperator, SymmetricOperator
 from dipkernels.linalg.quadrature import Quadrature, gauss, gauss_radau
 
 __all__ = [
+    "Deflation",
     "DenseOperator",
     "Eigenpairs",
     "Estimate",

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
+from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.progress import Progress
 from dipkernels.seeds import generator
@@ -36,6 +36,22 @@ class Eigenpairs:
     vectors: Float[Tensor, "n k"]
     residuals: Float[Tensor, " k"]
     products: int
+
+    def converged(self, tolerance: float = 0.01) -> Deflation:
+        """Pick out the pairs that are known well enough to be deflated.
+
+        Parameters
+        ----------
+        tolerance : float
+            Largest residual, relative to the pair's own value.
+
+        Returns
+        -------
+        Deflation
+            Possibly empty.
+        """
+        known = (self.residuals <= tolerance * self.values) & (self.values > 0)
+        return Deflation(self.values[known], self.vectors[:, known])
 
 
 def ritz_pairs(spaces: Sequence[KrylovSpace], k: int) -> Eigenpairs:

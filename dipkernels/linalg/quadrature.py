@@ -24,6 +24,12 @@ class Quadrature:
     nodes: Array
     weights: Array
 
+    def __add__(self, other: "Quadrature") -> "Quadrature":
+        """Join two rules into one for the sum of both forms."""
+        return Quadrature(
+            np.append(self.nodes, other.nodes), np.append(self.weights, other.weights)
+        )
+
     def __call__(self, function: Callable[[Array], Array]) -> Array:
         """Evaluate the rule.
 
@@ -38,6 +44,9 @@ class Quadrature:
             The quadratic form of every function.
         """
         return np.asarray(function(self.nodes) @ self.weights)
+
+
+EMPTY = Quadrature(np.empty(0), np.empty(0))
 
 
 def gauss(alpha: Array, beta: Array, norm: float) -> Quadrature:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.plotting.style import colours, panels, shared_legend
+from dipkernels.theory import resolved_stretch
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -50,9 +51,15 @@ def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
 
 
 def _peak_band(panel: Axes, prediction: xr.Dataset) -> None:
-    band = (prediction.peak_psnr_lower, min(prediction.peak_psnr_upper, 60.0))
-    panel.axhspan(*band, color="#009E73", alpha=0.12, lw=0)
     panel.axhline(prediction.peak_psnr, color="#009E73", lw=1, ls="--", label="predicted peak")
+    if prediction.peak_resolved:
+        band = prediction.peak_psnr_lower, prediction.peak_psnr_upper
+        panel.axhspan(*band, color="#009E73", alpha=0.15, lw=0)
+    else:
+        panel.annotate(
+            "at least", (0.99, prediction.peak_psnr), xycoords=("axes fraction", "data"),
+            color="#009E73", fontsize=7, ha="right", va="bottom",
+        )  # fmt: skip
 
 
 def plot_descent(fits: Datasets, predictions: Datasets) -> Figure:
@@ -108,7 +115,8 @@ def plot_predictions(predictions: Datasets) -> Figure:
     Returns
     -------
     Figure
-        Time in units of one over the largest eigenvalue, with bands.
+        Time in units of one over the largest eigenvalue. Lines end where the numerics no longer
+        tell the curve to 1 dB; the bands go on.
     """
     figure, (panel,) = panels(1, width=6.5, height=3.6)
     colour = colours(list(predictions))
@@ -116,7 +124,8 @@ def plot_predictions(predictions: Datasets) -> Figure:
     for name, prediction in predictions.items():
         score = prediction.sel(region=prediction.score_region)
         time = prediction.time.values * prediction.largest_eigenvalue
-        panel.plot(time, score.psnr, color=colour[name], label=name)
+        told = resolved_stretch(prediction, prediction.score_region)
+        panel.plot(time[:told], score.psnr[:told], color=colour[name], label=name)
         panel.fill_between(
             time,
             score.psnr_lower,
@@ -147,7 +156,8 @@ def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Fi
     Returns
     -------
     Figure
-        A point on the diagonal is a right prediction; bars are the numerical band.
+        A point on the diagonal is a right prediction; bars are the numerical band. An arrow
+        starts at what an unresolved peak certainly reaches.
     """
     shown = [name for name in adam if name in predictions]
     figure, (panel,) = panels(1, width=4.6, height=4.0)
@@ -155,16 +165,23 @@ def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Fi
     values = []
     for name in shown:
         p, measured = predictions[name], float(adam[name].peak_psnr)
-        low = max(0.0, p.peak_psnr - p.peak_psnr_lower)
-        high = max(0.0, min(p.peak_psnr_upper, p.peak_psnr + 30) - p.peak_psnr)
-        panel.errorbar(
-            p.peak_psnr, measured, xerr=[[low], [high]], fmt="o", color=colour[name], capsize=2
-        )
+        if p.peak_resolved:
+            error = [[p.peak_psnr - p.peak_psnr_lower], [p.peak_psnr_upper - p.peak_psnr]]
+            panel.errorbar(
+                p.peak_psnr, measured, xerr=error, fmt="o", color=colour[name], capsize=2
+            )
+        else:  # the peak lies somewhere to the right
+            panel.annotate(
+                "", (p.peak_psnr + 1.2, measured), (p.peak_psnr, measured),
+                arrowprops={"arrowstyle": "->", "color": colour[name], "lw": 1.5},
+            )  # fmt: skip
+            panel.plot(p.peak_psnr, measured, "|", color=colour[name], ms=9, mew=2)
         panel.annotate(
-            name, (p.peak_psnr, measured), xytext=(5, 5), textcoords="offset points", fontsize=8
-        )
+            name, (p.peak_psnr, measured), xytext=(-6, 0), textcoords="offset points",
+            fontsize=8, ha="right", va="center",
+        )  # fmt: skip
         values += [p.peak_psnr, measured]
-    limits = (min(values, default=0) - 1, max(values, default=1) + 1.5)
+    limits = (min(values, default=0) - 3, max(values, default=1) + 1.5)
     panel.plot(limits, limits, color="0.6", lw=1, zorder=0)
     panel.set_xlim(*limits)
     panel.set_ylim(*limits)

@@ -40,7 +40,7 @@ def plot_densities(kernels: Datasets) -> Figure:
         )
     panel.set_xscale("log")
     panel.set_yscale("log")
-    panel.set_ylim(bottom=0.3)
+    panel.set_ylim(0.3, 3 * max(float(kernel.density.max()) for kernel in kernels.values()))
     panel.set_xlabel("eigenvalue / largest")
     panel.set_ylabel("eigenvalues per decade")
     panel.legend(fontsize=7, ncols=2, frameon=False)

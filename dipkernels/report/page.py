@@ -54,7 +54,11 @@ def write_report(folder: RunFolder, priors: list[str] | tuple[str, ...]) -> Path
         cells=table_cells(rows),
         figures=_draw_all(stages, folder.path / "figures"),
         complete=all(len(found) == len(STAGES) for found in done.values())
-        and not any(row.get("status") == "interrupted" for row in rows),
+        and not any(
+            dataset.attrs.get("status") == "interrupted"
+            for found in done.values()
+            for dataset in found.values()
+        ),
     )
     path = folder.path / "report.html"
     write_text(html, path)
@@ -117,7 +121,8 @@ DRAWINGS: tuple[Drawing, ...] = (
         "What each network learns, and when",
         "Fits with Adam. A network with an image prior nears the clean image (blue) long before "
         "it reproduces the measured one (orange). Green: the peak that its kernel at "
-        "initialisation predicts, with the band of the numerics.",
+        "initialisation predicts, with the band of the numerics, or what that peak at least "
+        "reaches where the products spent don't resolve it.",
         _fits,
     ),
     (
@@ -132,7 +137,8 @@ DRAWINGS: tuple[Drawing, ...] = (
         "Did the kernel predict the fit?",
         "On the diagonal, the peak of the fit with Adam is the one predicted from the kernel at "
         "initialisation. Above it, the fit did better: the kernel changed on the way, or Adam is "
-        "not gradient descent. Bars: the band of the numerics.",
+        "not gradient descent. Bars: the band of the numerics; an arrow starts at what a peak "
+        "that isn't resolved at least reaches.",
         _against,
     ),
     (
@@ -145,8 +151,10 @@ DRAWINGS: tuple[Drawing, ...] = (
     (
         "predictions",
         "Predicted learning curves",
-        "Expected PSNR of gradient flow. The time axis counts iterations of gradient descent at "
-        "half of its limit of stability: it shows how long plain gradient descent would take.",
+        "Expected PSNR of gradient flow; lines end where the products spent no longer tell it to "
+        "1 dB, and the bands of the numerics go on. The time axis counts iterations of gradient "
+        "descent at half of its limit of stability: it shows how long plain gradient descent would "
+        "take.",
         _predictions,
     ),
     (

@@ -47,14 +47,10 @@ def _peak(row: Row) -> str:
 def _predicted(row: Row) -> str:
     if "predicted_peak_psnr" not in row:
         return "-"
-    low, high = (_bound(row[f"predicted_peak_psnr_{side}"]) for side in ("lower", "upper"))
-    return f"{row['predicted_peak_psnr']:.2f} [{low}, {high}]"
-
-
-def _bound(value: object) -> str:
-    # Beyond any image's PSNR a bound says nothing.
-    number = float(str(value))
-    return "none" if not math.isfinite(number) or number > 60 else f"{number:.1f}"
+    value, low, high = (
+        f"{row[f'predicted_peak_psnr{end}']:.1f}" for end in ("", "_lower", "_upper")
+    )
+    return f"{value} [{low}, {high}]" if row["predicted_peak_resolved"] else f"> {value}"
 
 
 def _descent(row: Row) -> str:
@@ -89,7 +85,8 @@ COLUMNS: Sequence[Column] = (
     Column(
         "predicted peak dB",
         _predicted,
-        "Of gradient flow, from the kernel at initialisation alone, with the band of its numerics.",
+        "Of gradient flow, from the kernel at initialisation alone, with the band of its numerics; "
+        "> where the products spent don't resolve the peak but only what it certainly reaches.",
     ),
     Column(
         "GD: measured / predicted dB",

@@ -20,7 +20,7 @@ def frequency_response(
     kernel: SymmetricOperator,
     shape: tuple[int, int, int],
     *,
-    edges: Sequence[float] | None = None,
+    edges: Sequence[float] | np.ndarray | None = None,
     probes: int = 3,
     seed: int = 0,
     progress: bool = False,
@@ -39,8 +39,8 @@ def frequency_response(
     shape : (channels, height, width)
         Of the images.
     edges : sequence of float, optional
-        Radii that separate the rings, in cycles per pixel; by default `ring_edges`. The constant
-        image has a ring of its own, below the first edge.
+        Ascending radii that separate the rings, in cycles per pixel; by default `ring_edges`. A
+        radius that is an edge belongs to the ring above. The constant image has a ring of its own.
     probes : int
         Random probes per ring, at least 2 for an error bar.
     seed : int

@@ -2,7 +2,7 @@
 
 from dipkernels.theory.dynamics import Dynamics, GradientDescent, GradientFlow
 from dipkernels.theory.expansion import Expansion, expand
-from dipkernels.theory.learning_curve import learning_curve
+from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
 
 __all__ = [
     "Dynamics",
@@ -11,4 +11,5 @@ __all__ = [
     "GradientFlow",
     "expand",
     "learning_curve",
+    "resolved_stretch",
 ]

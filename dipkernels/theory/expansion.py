@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
-from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
+from dipkernels.linalg.eigenpairs import ritz_pairs
+from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.progress import Progress
 from dipkernels.tasks import Task
 
@@ -80,9 +81,9 @@ def expand(
     seed : int
         Of the probes.
     spaces : list of KrylovSpace, optional
-        The probes' spaces, at least 2, if they were computed before: from random signs on the
-        outputs that this task measures. They cost nothing then, and the three settings above
-        have no use.
+        Krylov spaces of the whole kernel that are known already, for instance those of its
+        spectral density: no step is spent again on the eigenvectors that they have found. Not for
+        a task with missing pixels.
     progress : bool
         Show a bar.
 
@@ -94,8 +95,13 @@ def expand(
     Raises
     ------
     InvalidInputError
-        If task and kernel differ in shape, fewer than 2 steps or probes are asked for, or the
-        spaces given are of other outputs than the task measures.
+        If task and kernel differ in shape, fewer than 2 steps or probes are asked for, or spaces
+        are given for a task with missing pixels.
+
+    Notes
+    -----
+    Costs ``steps`` products and, with noise, ``probes * probe_steps`` more. On a fully measured
+    image the probes are deflated by the eigenvectors that all runs before them have found.
     """
     if task.shape != ntk.image_shape:
         raise InvalidInputError(
@@ -106,9 +112,8 @@ def expand(
         raise InvalidInputError(
             f"at least 2 Lanczos steps are needed, got steps={steps}, probe_steps={probe_steps}"
         )
-    available = probes if spaces is None else len(spaces)
-    if available < 2:
-        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {available}")
+    if probes < 2:
+        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
     residual = (task.clean.to(ntk.device).double() - ntk.image.double()).flatten()
     channels = task.shape[0]
 
@@ -117,22 +122,23 @@ def expand(
 
     measured = flat(task.mask)
     partial = None if bool(measured.all()) else measured
-    for space in spaces or []:
-        if not torch.equal(space.basis[0] != 0, measured):
-            raise InvalidInputError(
-                "the spaces given weren't started from random signs on the outputs that the task "
-                "measures: run Lanczos with mask= for a task with missing pixels, without otherwise"
-            )
-    run_probes = task.noise_sigma > 0 and spaces is None
+    if partial is not None and spaces is not None:
+        raise InvalidInputError("spaces of the whole kernel have no use with missing pixels")
+
+    known, probe_spaces = list(spaces or []), []
+    noisy = task.noise_sigma > 0
     with Progress(
-        steps + probe_steps * run_probes, f"{ntk.prior.name}: prediction", enabled=progress
+        steps + probe_steps * noisy, f"{ntk.prior.name}: prediction", enabled=progress
     ) as bar:
-        bias = Lanczos(ntk, residual[:, None], mask=partial).extend(steps, progress=bar)
-        if run_probes:
+        run = Lanczos(ntk, residual[:, None], mask=partial, deflation=_deflation(known, partial))
+        (bias_space,) = run.extend(steps, progress=bar).spaces()
+        products = run.product_count
+        if noisy:
+            known.append(bias_space)
             signs = ntk.rademacher(probes, seed)
-            spaces = Lanczos(ntk, signs, mask=partial).extend(probe_steps, progress=bar).spaces()
-    used = (spaces or []) if task.noise_sigma > 0 else []
-    (bias_space,) = bias.spaces()
+            run = Lanczos(ntk, signs, mask=partial, deflation=_deflation(known, partial))
+            probe_spaces = run.extend(probe_steps, progress=bar).spaces()
+            products += run.product_count
     return Expansion(
         residual,
         measured,
@@ -140,14 +146,22 @@ def expand(
         task.score_region,
         task.noise_sigma,
         bias_space,
-        used,
-        max(float(space.ritz()[0][-1]) for space in [bias_space, *used]),
-        bias.product_count + (sum(len(s.alpha) for s in used) if run_probes else 0),
+        probe_spaces,
+        max(float(s.gauss().nodes.max()) for s in [bias_space, *probe_spaces]),
+        products,
     )
 
 
-def default_times(expansion: Expansion, points: int = 161) -> np.ndarray:
-    """Choose times from before anything is learned to long after, over eight decades.
+def _deflation(spaces: list[KrylovSpace], partial: Tensor | None) -> Deflation | None:
+    """Gather the eigenvectors that these spaces have found between them."""
+    if partial is not None or not spaces:
+        return None
+    found = ritz_pairs(spaces, sum(len(space.alpha) for space in spaces)).converged()
+    return found if len(found.values) else None
+
+
+def default_times(expansion: Expansion, points: int = 181) -> np.ndarray:
+    """Choose times from before anything is learned to long after, over nine decades.
 
     Parameters
     ----------
@@ -159,9 +173,9 @@ def default_times(expansion: Expansion, points: int = 161) -> np.ndarray:
     Returns
     -------
     ndarray
-        From 0.1 to 10^7 over the largest eigenvalue.
+        From 0.1 to 10^8 over the largest eigenvalue.
     """
-    return np.geomspace(0.1, 1e7, points) / expansion.largest
+    return np.geomspace(0.1, 1e8, points) / expansion.largest
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:

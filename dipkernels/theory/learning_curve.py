@@ -13,6 +13,8 @@ from dipkernels.theory.expansion import Expansion, as_array, default_times
 
 # Band: bounds of the quadrature, widened by this many standard errors of the probes.
 BAND_ERRORS = 2.0
+# A curve is told by the numerics where its band is at most this wide.
+RESOLVED_DB = 1.0
 TIMES_AT_ONCE = 16
 
 
@@ -183,18 +185,47 @@ def _columns(*arrays: np.ndarray) -> Bounds:
     return low, middle, high
 
 
+def resolved_stretch(curve: xr.Dataset, score_region: str) -> int:
+    """Count the leading times at which the band is at most `RESOLVED_DB` wide.
+
+    Parameters
+    ----------
+    curve : xarray.Dataset
+        As `learning_curve` returns.
+    score_region : str
+        Whose band counts.
+
+    Returns
+    -------
+    int
+        After that many times the numerics no longer tell the prediction.
+    """
+    score = curve.sel(region=score_region)
+    wide = np.flatnonzero(~(score.psnr_upper - score.psnr_lower <= RESOLVED_DB).values)
+    return int(wide[0]) if len(wide) else len(score.psnr)
+
+
 def _peak(
     dataset: xr.Dataset, dynamics: Dynamics, expansion: Expansion
 ) -> dict[str, float | int | str]:
     score = dataset.sel(region=expansion.score_region)
-    best = int(np.argmax(score.psnr.values))
+    lower, upper = score.psnr_lower.values, score.psnr_upper.values
+    stretch = resolved_stretch(dataset, expansion.score_region)
+    best = int(np.argmax(score.psnr.values[: max(1, stretch)]))
+    # a true peak: the curve has certainly come down again before it gets lost, or never gets lost
+    resolved = stretch == len(lower) or (stretch > 0 and lower[best] >= upper[stretch - 1])
+    if resolved:
+        band = lower[:stretch].max(), upper[:stretch].max()
+    else:
+        best = int(np.argmax(lower))
+        band = lower.max(), upper.max()
     return {
         "score_region": expansion.score_region,
-        "peak_psnr": float(score.psnr[best]),
-        "peak_psnr_lower": float(score.psnr_lower.max()),
-        "peak_psnr_upper": float(score.psnr_upper.max()),
+        "peak_psnr": float(score.psnr[best] if resolved else lower[best]),
+        "peak_psnr_lower": float(band[0]),
+        "peak_psnr_upper": float(band[1]),
         "peak_time": float(dynamics.times[best]),
-        "at_end": int(best == len(dynamics.times) - 1),
+        "peak_resolved": int(resolved),
         "largest_eigenvalue": expansion.largest,
         "products": expansion.products,
     }
