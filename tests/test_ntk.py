@@ -278,8 +278,8 @@ def test_single_precision_agrees_to_its_accuracy(case: Case) -> None:
     product = ntk @ block.float()
     assert product.dtype == torch.float32
     expected = case.dense @ block
-    # Some hundred roundings of relative size 6e-8, in a forward, a backward and a tangent pass.
-    assert (product.double() - expected).norm() < 2e-5 * expected.norm()
+    # Some ten roundings of relative size 6e-8 in a row: 6e-7 was measured.
+    assert (product.double() - expected).norm() < 5e-6 * expected.norm()
 
 
 def test_attributes(case: Case) -> None:

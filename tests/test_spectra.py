@@ -89,7 +89,7 @@ def test_edges_can_be_chosen(shape: tuple[int, int, int]) -> None:
 
 
 def test_estimated_rings_err_as_they_say() -> None:
-    shape, probes, seeds = (2, 7, 5), 20, 150
+    shape, probes, seeds = (2, 9, 8), 20, 150
     kernel = random_kernel(math.prod(shape), 3)
     operator, edges = DenseOperator(kernel), np.array([0.16, 0.3, 0.42, 0.6])
     runs = [
@@ -133,7 +133,7 @@ def test_a_filter_has_its_transfer_function(size: tuple[int, int]) -> None:
         DenseOperator(torch.from_numpy(circulant(transfer))), (1, *size), probes=2
     )
     # the modes are its eigenvectors: two probes are as good as all
-    np.testing.assert_allclose(one.response, expected, rtol=1e-12)
+    np.testing.assert_allclose(one.response, expected, atol=1e-14)
     np.testing.assert_allclose(one.standard_error, 0, atol=1e-14)
     two = frequency_response(
         DenseOperator(torch.from_numpy(np.kron(mixing, circulant(transfer)))),
@@ -256,7 +256,7 @@ EIGENVALUES = np.concatenate([3 * 10 ** -np.linspace(0, 1, 17), 10 ** -np.linspa
 
 def test_density_is_the_smoothed_spectrum_within_its_errors() -> None:
     operator = with_spectrum(EIGENVALUES, 0)
-    n, probes, seeds, bandwidth = len(EIGENVALUES), 24, 80, 0.2
+    n, probes, seeds, bandwidth = len(EIGENVALUES), 16, 30, 0.2
     runs = [
         spectral_density(
             probes_of(operator, probes, n, seed), bandwidth=bandwidth, decades=5.0, points=120
@@ -266,12 +266,12 @@ def test_density_is_the_smoothed_spectrum_within_its_errors() -> None:
     truth = smoothed(EIGENVALUES, runs[0].eigenvalue.values, bandwidth)
     peaks = truth > 0.5 * truth.max()
     scores = np.array([((run.density - truth) / run.standard_error)[peaks] for run in runs])
-    # Student's t with 23 degrees of freedom spreads by 1.05; neighbours on the grid hang together
+    # Student's t with 15 degrees of freedom spreads by 1.07; neighbours on the grid hang together
     assert abs(scores.mean()) < 4 / np.sqrt(seeds)
-    assert 0.85 < scores.std() < 1.25
+    assert 0.8 < scores.std() < 1.35
     mean = np.mean([run.density for run in runs], axis=0)
-    # 80 times 24 probes: to some percent of the highest density everywhere
-    np.testing.assert_allclose(mean, truth, atol=0.03 * truth.max())
+    # 30 times 16 probes: to some percent of the highest density everywhere
+    np.testing.assert_allclose(mean, truth, atol=0.05 * truth.max())
     for run in runs[:3]:
         area = np.trapezoid(run.density, np.log10(run.eigenvalue))
         # all of the 29 eigenvalues, but for the tails of the Gaussians beyond three bandwidths
@@ -293,13 +293,13 @@ def test_density_counts_exactly_with_orthogonal_probes() -> None:
 
 
 def test_trace_of_the_density_errs_as_it_says() -> None:
-    operator, seeds = with_spectrum(EIGENVALUES, 3), 300
-    runs = [spectral_density(probes_of(operator, 20, 2, seed)) for seed in range(seeds)]
-    # 2 steps do: a Gauss rule of 1 node integrates x exactly
+    operator, seeds = with_spectrum(EIGENVALUES, 3), 120
+    runs = [spectral_density(probes_of(operator, 16, 1, seed)) for seed in range(seeds)]
+    # one step does: a Gauss rule of one node integrates x exactly
     scores = [(run.trace - EIGENVALUES.sum()) / run.trace_standard_error for run in runs]
     assert abs(np.mean(scores)) < 4 / np.sqrt(seeds)
-    assert 0.85 < np.std(scores) < 1.25
-    estimate = operator.trace(20, seed=5)
+    assert 0.8 < np.std(scores) < 1.35
+    estimate = operator.trace(16, seed=5)
     assert runs[5].trace == pytest.approx(estimate.value, rel=1e-12)
     assert runs[5].trace_standard_error == pytest.approx(estimate.standard_error, rel=1e-10)
 
@@ -317,7 +317,7 @@ def test_eigenvalues_below_the_grid_are_counted() -> None:
 def test_rules_of_different_length_fill_up_with_weight_zero() -> None:
     operator = with_spectrum(EIGENVALUES, 5)
     _, vectors = torch.linalg.eigh(operator.matrix)
-    starts = torch.stack([vectors[:, 3] + vectors[:, 9], operator.rademacher(1, 0)[:, 0]], dim=1)
+    starts = torch.stack([vectors[:, -2] + vectors[:, -9], operator.rademacher(1, 0)[:, 0]], dim=1)
     spaces = Lanczos(operator, starts).extend(6).spaces()
     density = spectral_density(spaces)
     assert density.nodes.shape == density.weights.shape == (2, 6)

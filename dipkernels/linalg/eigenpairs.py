@@ -37,7 +37,7 @@ class Eigenpairs:
     residuals: Float[Tensor, " k"]
     products: int
 
-    def converged(self, tolerance: float = 0.01) -> Deflation:
+    def converged(self, tolerance: float = 1e-3) -> Deflation:
         """Pick out the pairs that are known well enough to be deflated.
 
         Parameters

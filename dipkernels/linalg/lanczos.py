@@ -114,8 +114,9 @@ class Lanczos:
         projected; `KrylovSpace.products` still holds ``A Q``.
     deflation : Deflation, optional
         Run in the orthogonal complement of these eigenvectors, so that no step is spent on them.
-        Their share of a start is added to the rules exactly; an error of relative size e in the
-        eigenvectors changes a rule by about its square. Not together with a mask.
+        Their share of a start is added to the rules; relative residuals e of the pairs change a
+        rule by up to about e, relatively, and by about its square where the start lies in the
+        spaces that they come from. Not together with a mask.
 
     Raises
     ------
