@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg import (
+    Deflation,
     DenseOperator,
     Estimate,
     KrylovSpace,
@@ -280,6 +281,8 @@ def test_extending_twice_is_extending_once() -> None:
         ([0.9, 0.5, 0.2, 0.1, *[0.0] * 28], 5),
         ([1.0] * 11 + [0.4] * 9 + [0.05] * 13, 3),
         ([1.0] * 7 + [0.4] * 12 + [0.0] * 15, 3),
+        # the last vector is small
+        ([1.0, 1e-8, *[0.0] * 21], 3),
         ([0.7] * 31, 1),
         ([0.0] * 26, 1),
     ],
@@ -366,6 +369,102 @@ def test_an_infinite_product_is_an_error() -> None:
 def test_lanczos_validates_its_arguments(starts: Tensor, mask: Tensor | None, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         Lanczos(DenseOperator(random_psd(9, 0)), starts, mask=mask)
+
+
+# Deflation
+
+
+def test_deflation_runs_in_the_complement_of_what_is_known() -> None:
+    matrix, start = (
+        with_spectrum(0.8 ** torch.arange(35, dtype=torch.float64), 33),
+        draw(35, seed=34),
+    )
+    values, vectors = torch.linalg.eigh(matrix)
+    known = Deflation(values[-6:], vectors[:, -6:])
+    run = Lanczos(DenseOperator(matrix), start[:, None], deflation=known).extend(9)
+    (space,) = run.spaces()
+    complement = torch.eye(35, dtype=torch.float64) - known.vectors @ known.vectors.T
+    left = complement @ start
+    assert space.norm == pytest.approx(float(left.norm()), rel=1e-13)
+    close(space.basis @ known.vectors, np.zeros((9, 6)), 1e-13)
+    close(space.basis @ space.basis.T, np.eye(9), 1e-12)
+    close(space.basis @ matrix @ space.basis.T, tridiagonal(space), 1e-12)
+    close(space.products, space.basis @ matrix, 1e-12)
+    close(space.deflated.weights, (known.vectors.T @ start) ** 2, 1e-13)
+    # the rules bracket the whole form, closer than as many steps without deflation
+    (plain,) = Lanczos(DenseOperator(matrix), start[:, None]).extend(9).spaces()
+    times = np.array([1.0, 30.0, 200.0])
+    truth = np.array([float(start @ torch.linalg.matrix_exp(-t * matrix) @ start) for t in times])
+
+    def decay(x: np.ndarray) -> np.ndarray:
+        return np.exp(-np.outer(times, x))
+
+    gaps = []
+    for each in (space, plain):
+        low, high = each.gauss()(decay), each.gauss_radau()(decay)
+        assert (low <= truth * (1 + 1e-12)).all()
+        assert (high >= truth * (1 - 1e-12)).all()
+        gaps.append(high - low)
+    assert (gaps[0][1:] < 0.3 * gaps[1][1:]).all()
+
+
+@pytest.mark.parametrize("known", [7, 12])
+def test_a_deflated_run_ends_with_the_complement(known: int) -> None:
+    matrix, start = random_psd(12, 35), draw(12, 2, seed=36)
+    values, vectors = torch.linalg.eigh(matrix)
+    deflation = Deflation(values[12 - known :], vectors[:, 12 - known :])
+    run = Lanczos(DenseOperator(matrix), start, deflation=deflation).extend(20)
+    assert run.product_count == 2 * (12 - known)
+    for space, column in zip(run.spaces(), start.T, strict=True):
+        truth = float(column @ torch.linalg.matrix_exp(-5 * matrix) @ column)
+        for rule in (space.gauss(), space.gauss_radau()):
+            assert float(rule(lambda x: np.exp(-5 * x))) == pytest.approx(truth, rel=1e-12)
+
+
+def test_a_start_that_is_known_needs_no_step() -> None:
+    matrix = random_psd(20, 37)
+    values, vectors = torch.linalg.eigh(matrix)
+    start = vectors[:, -3:] @ torch.tensor([2.0, 1.0, -2.0], dtype=torch.float64)
+    deflation = Deflation(values[-5:], vectors[:, -5:])
+    run = Lanczos(DenseOperator(matrix), start[:, None], deflation=deflation).extend(4)
+    assert run.product_count == 0
+    (space,) = run.spaces()
+    truth = float(start @ matrix @ start)
+    assert float(space.gauss_radau()(lambda x: x)) == pytest.approx(truth, rel=1e-13)
+
+
+def test_only_converged_pairs_are_deflated() -> None:
+    matrix = with_spectrum(1.2 ** -torch.arange(60, dtype=torch.float64), 38)
+    spaces = Lanczos(DenseOperator(matrix), draw(60, 2, seed=39)).extend(15).spaces()
+    pairs = ritz_pairs(spaces, 30)
+    residuals = (matrix @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
+    for tolerance in (1e-1, 1e-3, 1e-6):
+        found = pairs.converged(tolerance)
+        expected = residuals <= tolerance * pairs.values
+        assert 0 < int(expected.sum()) < 30
+        assert torch.equal(found.values, pairs.values[expected])
+        assert torch.equal(found.vectors, pairs.vectors[:, expected])
+    assert len(pairs.converged().values) == len(pairs.converged(1e-3).values)
+    # of a relative residual of 1e-3 comes an error of the rules of about that
+    start = draw(60, seed=40)
+    truth = np.array(
+        [float(start @ torch.linalg.matrix_exp(-t * matrix) @ start) for t in (1, 9, 99)]
+    )
+    run = Lanczos(DenseOperator(matrix), start[:, None], deflation=pairs.converged()).extend(30)
+    np.testing.assert_allclose(
+        run.spaces()[0].gauss()(lambda x: np.exp(-np.outer([1, 9, 99], x))), truth, rtol=1e-3
+    )
+
+
+def test_a_mask_and_a_deflation_exclude_each_other() -> None:
+    known = Deflation(torch.ones(1).double(), torch.eye(9, 1).double())
+    with pytest.raises(InvalidInputError, match="can't deflate a masked one"):
+        Lanczos(
+            DenseOperator(random_psd(9, 0)),
+            draw(9, 1, seed=0),
+            mask=torch.arange(9) > 3,
+            deflation=known,
+        )
 
 
 # Quadrature

@@ -107,8 +107,6 @@ def test_estimated_rings_err_as_they_say() -> None:
     # 450 scores of Student's t with 19 degrees of freedom, which spreads by 1.06
     assert (abs(scores.mean(axis=0)) < 4 / np.sqrt(seeds)).all()
     assert 0.9 < scores.std() < 1.22
-    # different rings draw different probes
-    assert abs(np.corrcoef(scores.T)[np.triu_indices(3, 1)]).max() < 4 / np.sqrt(seeds)
 
 
 def circulant(transfer: np.ndarray) -> np.ndarray:

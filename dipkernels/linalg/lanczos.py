@@ -48,7 +48,8 @@ class KrylovSpace:
         ``A Q``, row by row, before any projection.
     deflated : Quadrature
         The part of the start that lies along eigenvectors known before; usually empty. The rules
-        include it; the basis, the tridiagonal and the norm are of what is left of the start.
+        include it; the basis, the tridiagonal and the norm are of what is left of the start, and
+        empty if that is nothing.
     """
 
     alpha: np.ndarray
@@ -66,6 +67,8 @@ class KrylovSpace:
         Quadrature
             A lower bound for ``exp(-t x)``.
         """
+        if not len(self.alpha):
+            return self.deflated
         return gauss(self.alpha, self.beta, self.norm) + self.deflated
 
     def gauss_radau(self) -> Quadrature:
@@ -76,7 +79,7 @@ class KrylovSpace:
         Quadrature
             An upper bound for ``exp(-t x)``.
         """
-        if self.beta[-1] == 0.0:
+        if not len(self.alpha) or self.beta[-1] == 0.0:
             return self.gauss()
         return gauss_radau(self.alpha, self.beta, self.norm) + self.deflated
 
@@ -154,18 +157,15 @@ class Lanczos:
         self._mask = None if mask is None else mask.to(operator.device)
         self._known = None if deflation is None else deflation.vectors
         rows = starts.to(operator.device, torch.float64).T
-        columns = self._project(rows)
-        norms = columns.norm(dim=1)
+        rows = rows if self._mask is None else rows * self._mask
+        norms = rows.norm(dim=1)
         if not (norms.isfinite().all() and (norms > 0).all()):
             raise InvalidInputError(
                 "a start vector of Lanczos is zero or not finite: nothing to expand"
             )
         size = n if mask is None else int(mask.sum())
         size -= 0 if deflation is None else len(deflation.values)
-        self._runs = [
-            _Run(left / norm, float(norm), size, _share(whole, deflation))
-            for left, norm, whole in zip(columns, norms, rows, strict=True)
-        ]
+        self._runs = [_Run(row, self._project(row), size, _share(row, deflation)) for row in rows]
 
     def extend(self, steps: int, *, progress: Progress | None = None) -> "Lanczos":
         """Run more steps.
@@ -236,10 +236,12 @@ def _share(start: Tensor, deflation: Deflation | None) -> Quadrature:
 class _Run:
     """The state of one recurrence, in a space of ``size`` dimensions."""
 
-    def __init__(self, start: Tensor, norm: float, size: int, deflated: Quadrature) -> None:
+    def __init__(self, start: Tensor, left: Tensor, size: int, deflated: Quadrature) -> None:
+        norm = float(left.norm())
+        nothing = size < 1 or norm <= _BREAKDOWN * float(start.norm())
         self._deflated = deflated
-        self.next: Tensor | None = start
-        self.norm = norm
+        self.next: Tensor | None = None if nothing else left / norm
+        self.norm = 0.0 if nothing else norm
         self.alpha: list[float] = []
         self.beta: list[float] = []
         self._size = size

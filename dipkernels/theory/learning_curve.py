@@ -1,5 +1,6 @@
 """Predicted learning curves: expected error against time, from the kernel alone."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +9,7 @@ import xarray as xr
 
 from dipkernels.errors import DivergenceError
 from dipkernels.linalg.lanczos import KrylovSpace
+from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.theory.dynamics import Dynamics, GradientFlow
 from dipkernels.theory.expansion import Expansion, as_array, default_times
 
@@ -31,7 +33,7 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     expansion : Expansion
         From `expand`.
     dynamics : Dynamics, optional
-        `GradientFlow` (the default, over eight decades of time) or `GradientDescent`.
+        `GradientFlow` (the default, over nine decades of time) or `GradientDescent`.
 
     Returns
     -------
@@ -39,8 +41,10 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         Over the dynamics' time and ``region``: ``mse``, its parts ``bias`` and ``variance``, the
         band ``mse_lower`` to ``mse_upper``, and ``psnr`` with ``psnr_lower`` and ``psnr_upper``
         (dB). Attributes: ``peak_psnr``, ``peak_psnr_lower``, ``peak_psnr_upper`` and
-        ``peak_time`` in the ``score_region``; ``at_end``, 1 if the peak is the last time, else 0;
-        ``largest_eigenvalue`` and ``products``, of the expansion.
+        ``peak_time`` in the ``score_region``; ``peak_resolved``, 1 if the band stays narrow until
+        the curve has come down from its peak, or to the end (else 0, and the peak is only known to
+        be at least ``peak_psnr``, the highest lower bound); ``largest_eigenvalue`` and
+        ``products``, of the expansion.
 
     Raises
     ------
@@ -57,13 +61,13 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     from its linearisation. Source: formulas, section 7; Golub & Meurant 2010.
     """
     dynamics = dynamics or GradientFlow(default_times(expansion))
-    if bool(expansion.measured.all()):
-        bias, variance = _full_bias(expansion, dynamics), _full_variance(expansion, dynamics)
-    else:
-        bias, variance = _masked_bias(expansion, dynamics), _masked_variance(expansion, dynamics)
+    full = bool(expansion.measured.all())
     noise = expansion.noise_sigma**2
-    low, middle, high = (b + noise * v for b, v in zip(bias, variance, strict=True))
-    if not np.isfinite(high).all():
+    with np.errstate(over="ignore", invalid="ignore"):  # divergence is found below
+        bias = (_full_bias if full else _masked_bias)(expansion, dynamics)
+        variance = (_full_variance if full else _masked_variance)(expansion, dynamics)
+        low, middle, high = (b + noise * v for b, v in zip(bias, variance, strict=True))
+    if not np.isfinite(low + high).all():
         raise DivergenceError(
             "the prediction overflows: gradient descent is stable up to a step of 2 over the "
             f"largest eigenvalue, {2 / expansion.largest:.3g}; use a smaller one"
@@ -99,20 +103,24 @@ def _full_bias(expansion: Expansion, dynamics: Dynamics) -> Bounds:
 
 
 def _full_variance(expansion: Expansion, dynamics: Dynamics) -> Bounds:
-    # bounds of tr (1 - E)^2 / n = 1 - 2 tr E / n + tr E^2 / n, termwise
+    # bounds of tr (1 - E)^2 / n = 1 - 2 tr E / n + tr E^2 / n, termwise. Known eigenvalues count
+    # once each, exactly; the probes estimate the rest (as Hutch++ does, Meyer et al. 2021).
     zero = np.zeros((len(dynamics.times), 1))
     if not expansion.probes:
         return zero, zero, zero
     n = len(expansion.residual)
     lows, highs = [], []
-    for space in expansion.probes:
+    overshoots = dynamics.decay(np.array([expansion.largest]))[:, 0] < 0
+    for probe in expansion.probes:
+        known = probe.deflated.nodes
+        space = dataclasses.replace(probe, deflated=Quadrature(known, np.ones(len(known))))
+        total = len(known) + probe.norm**2  # n in the mean over probes
         once = _bracket(space, dynamics.decay)
         twice = _bracket(space, lambda x: dynamics.decay(x) ** 2)
-        lows.append(np.maximum(1 - (2 * once[1] - twice[0]) / n, 0))
-        highs.append(1 - (2 * once[0] - twice[1]) / n)
+        low, high = total - 2 * once[1] + twice[0], total - 2 * once[0] + twice[1]
+        lows.append(np.maximum(low, 0) / n)
+        highs.append(np.where(overshoots, high, np.minimum(high, total)) / n)
     low, high = np.array(lows), np.array(highs)
-    overshoots = dynamics.decay(np.array([expansion.largest]))[:, 0] < 0
-    high = np.where(overshoots, high, np.minimum(high, 1))
     return _columns(*_over_probes(low, (low + high) / 2, high))
 
 
