@@ -103,24 +103,9 @@ def test_compare_from_end_to_end_and_again(files: Path, capsys: pytest.CaptureFi
 
 def test_fit_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = files / "fit"
-    assert (
-        call(
-            "fit",
-            "deep-decoder",
-            "--image",
-            str(files / "good.png"),
-            "--size",
-            "12x16",
-            "--task",
-            "inpaint",
-            "--iterations",
-            "3",
-            "--output",
-            str(output),
-            "--quiet",
-        )  # fmt: skip
-        == 0
-    )
+    arguments = ("--image", str(files / "good.png"), "--size", "12x16", "--task", "inpaint")
+    code = call("fit", "deep-decoder", *arguments, "--iterations", "3", "--output", str(output))
+    assert code == 0
     result = results.load(output / "fit.nc")
     assert dict(result.sizes)["iteration"] == 4
     assert list(result.region.values) == ["whole", "hole", "known"]

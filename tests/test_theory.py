@@ -390,15 +390,41 @@ def test_known_spaces_save_steps() -> None:
 def test_spaces_that_know_all_leave_nothing_to_do() -> None:
     kernel, ntk = kernel_and_ntk(6)
     spaces = Lanczos(ntk, ntk.rademacher(2, 9)).extend(N).spaces()
-    expansion = expand(ntk, make_task("denoise", 0.0), steps=10, spaces=spaces)
+    task, dynamics = make_task("denoise"), DYNAMICS["descent"]
+    expansion = expand(ntk, task, steps=10, spaces=spaces)
     assert expansion.products == 0
-    dynamics = DYNAMICS["descent"]
-    truth = sum(
-        dense_curve(kernel, make_task("denoise", 0.0), expansion.residual.numpy(), dynamics)
-    )
+    bias, variance = dense_curve(kernel, task, expansion.residual.numpy(), dynamics)
     curve = learning_curve(expansion, dynamics)
-    np.testing.assert_allclose(curve.mse, truth, atol=1e-9)
+    # nothing is left to the probes either: no error bar
+    np.testing.assert_allclose(curve.bias, bias, atol=1e-9)
+    np.testing.assert_allclose(curve.variance, variance, atol=1e-9)
     np.testing.assert_allclose(curve.mse_upper, curve.mse_lower, atol=1e-12)
+
+
+def test_known_eigenvalues_count_exactly_and_the_rest_without_bias() -> None:
+    kernel, ntk = kernel_and_ntk(4)
+    task, dynamics = make_task("denoise"), GradientFlow(np.array([3.0, 20.0, 90.0]))
+    errors, bars = [], []
+    for seed in range(60):
+        # from probes of the same seed, which must not be the same probes
+        spaces = Lanczos(ntk, ntk.rademacher(8, seed)).extend(3).spaces()
+        expansion = expand(ntk, task, steps=8, probe_steps=22, probes=8, seed=seed, spaces=spaces)
+        assert 2 < len(expansion.probes[0].deflated.nodes) < 20
+        quiet = dataclasses.replace(expansion, noise_sigma=0.0)
+        curve, bias = (learning_curve(e, dynamics).mse_upper for e in (expansion, quiet))
+        middle = learning_curve(expansion, dynamics).variance
+        _, truth = dense_curve(kernel, task, expansion.residual.numpy(), dynamics)
+        errors.append((middle - truth).values[:, 0])
+        bars.append((curve - bias - middle).values[:, 0] / 2)
+    mean, spread = np.mean(errors, axis=0), np.std(errors, axis=0)
+    assert (abs(mean) < 4 * spread / np.sqrt(60)).all()
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(bars), axis=0)), spread, rtol=0.4)
+    # a deviation that is half of what the same probes would have without what is known
+    values, vectors = np.linalg.eigh(kernel)
+    for i, time in enumerate(dynamics.times):
+        learned = (vectors * np.square(np.expm1(-time * values))) @ vectors.T
+        off = learned - np.diag(np.diag(learned))
+        assert spread[i] < 0.5 * SIGMA**2 * np.sqrt(2 / 8) * np.linalg.norm(off) / N
 
 
 @pytest.mark.parametrize(

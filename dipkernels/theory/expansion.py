@@ -12,6 +12,7 @@ from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.eigenpairs import ritz_pairs
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.progress import Progress
+from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 
@@ -101,7 +102,8 @@ def expand(
     Notes
     -----
     Costs ``steps`` products and, with noise, ``probes * probe_steps`` more. On a fully measured
-    image the probes are deflated by the eigenvectors that all runs before them have found.
+    image the probes are deflated by the eigenvectors that all runs before them have found, whose
+    share of the variance is then exact.
     """
     if task.shape != ntk.image_shape:
         raise InvalidInputError(
@@ -135,6 +137,7 @@ def expand(
         products = run.product_count
         if noisy:
             known.append(bias_space)
+            # of another key than any probes that the spaces may come from: independent of them
             signs = ntk.rademacher(probes, seed)
             run = Lanczos(ntk, signs, mask=partial, deflation=_deflation(known, partial))
             probe_spaces = run.extend(probe_steps, progress=bar).spaces()
