@@ -143,20 +143,33 @@ def test_module_answers_for_help_without_loading_torch() -> None:
         assert command in shown.stdout
 
 
+# Where the tests run in the background, a shell has Ctrl-C ignored; here it must not be.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[0] = "dipkernels"
+from dipkernels.cli import main
+main()
+"""
+
+
 def test_ctrl_c_leaves_a_readable_run_folder(tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "dipkernels", "compare", "--size", "16", "--priors",
+        [sys.executable, "-c", LISTENING, "compare", "--size", "16", "--priors",
          "deep-decoder vit", "--iterations", "100000", "--output", str(output)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert process.stdout is not None
-    while "Results as they come" not in process.stdout.readline():
-        assert process.poll() is None
-    time.sleep(3)  # into the first fit, which would take minutes
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    try:
+        assert process.stdout is not None
+        while "Results as they come" not in process.stdout.readline():
+            assert process.poll() is None
+        time.sleep(3)  # into the first fit, which would take minutes
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Interrupted. What was done is in" in err
     assert "Traceback" not in err

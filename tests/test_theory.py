@@ -333,12 +333,15 @@ def test_random_probes_err_as_the_band_says(kind: str) -> None:
     # a rough field: many eigenvalues count, so that means over probes are nearly normal
     kernel, ntk = kernel_and_ntk(4, length=0.5)
     task, dynamics = make_task(kind), GradientFlow(np.array([1.0, 4.0]))
-    expansion = expand(ntk, task, steps=N, probe_steps=12, probes=640)
+    expansion = expand(ntk, make_task(kind, 0.0), steps=N)
+    mask = None if bool(expansion.measured.all()) else expansion.measured
+    spaces = Lanczos(ntk, ntk.rademacher(640, 1), mask=mask).extend(12).spaces()
     truth = sum(dense_curve(kernel, task, expansion.residual.numpy(), dynamics))
     scores = []
     for group in range(40):
-        probes = expansion.probes[16 * group : 16 * (group + 1)]
-        curve = learning_curve(dataclasses.replace(expansion, probes=probes), dynamics)
+        probes = spaces[16 * group : 16 * (group + 1)]
+        noisy = dataclasses.replace(expansion, probes=probes, noise_sigma=SIGMA)
+        curve = learning_curve(noisy, dynamics)
         scores.append((4 * (curve.mse - truth) / (curve.mse_upper - curve.mse_lower)).values)
     scores = np.array(scores)
     # Student's t with 15 degrees of freedom spreads by 1.07; times and regions hang together
@@ -402,29 +405,38 @@ def test_spaces_that_know_all_leave_nothing_to_do() -> None:
 
 
 def test_known_eigenvalues_count_exactly_and_the_rest_without_bias() -> None:
-    kernel, ntk = kernel_and_ntk(4)
-    task, dynamics = make_task("denoise"), GradientFlow(np.array([3.0, 20.0, 90.0]))
+    kernel, ntk = kernel_and_ntk(4, length=0.5)
+    task, dynamics, seeds = make_task("denoise"), GradientFlow(np.array([1.0, 4.0])), 30
+    spaces = Lanczos(ntk, ntk.rademacher(2, 99)).extend(8).spaces()
     errors, bars = [], []
-    for seed in range(60):
-        # from probes of the same seed, which must not be the same probes
-        spaces = Lanczos(ntk, ntk.rademacher(8, seed)).extend(3).spaces()
-        expansion = expand(ntk, task, steps=8, probe_steps=22, probes=8, seed=seed, spaces=spaces)
-        assert 2 < len(expansion.probes[0].deflated.nodes) < 20
-        quiet = dataclasses.replace(expansion, noise_sigma=0.0)
-        curve, bias = (learning_curve(e, dynamics).mse_upper for e in (expansion, quiet))
-        middle = learning_curve(expansion, dynamics).variance
+    for seed in range(seeds):
+        expansion = expand(ntk, task, steps=2, probe_steps=10, probes=8, seed=seed, spaces=spaces)
+        assert 3 <= len(expansion.probes[0].deflated.nodes) <= 12
+        bias = learning_curve(dataclasses.replace(expansion, noise_sigma=0.0), dynamics)
+        curve = learning_curve(expansion, dynamics)
         _, truth = dense_curve(kernel, task, expansion.residual.numpy(), dynamics)
-        errors.append((middle - truth).values[:, 0])
-        bars.append((curve - bias - middle).values[:, 0] / 2)
+        errors.append((curve.variance - truth).values[:, 0])
+        bars.append((curve.mse_upper - bias.mse_upper - curve.variance).values[:, 0] / 2)
     mean, spread = np.mean(errors, axis=0), np.std(errors, axis=0)
-    assert (abs(mean) < 4 * spread / np.sqrt(60)).all()
-    np.testing.assert_allclose(np.sqrt(np.mean(np.square(bars), axis=0)), spread, rtol=0.4)
-    # a deviation that is half of what the same probes would have without what is known
+    assert (abs(mean) < 4 * spread / np.sqrt(seeds)).all()
+    # 30 draws know a deviation to 13 %
+    np.testing.assert_allclose(np.sqrt(np.mean(np.square(bars), axis=0)), spread, rtol=0.45)
+    # and a smaller one than of as many probes without what is known
     values, vectors = np.linalg.eigh(kernel)
     for i, time in enumerate(dynamics.times):
         learned = (vectors * np.square(np.expm1(-time * values))) @ vectors.T
         off = learned - np.diag(np.diag(learned))
-        assert spread[i] < 0.5 * SIGMA**2 * np.sqrt(2 / 8) * np.linalg.norm(off) / N
+        assert spread[i] < 0.7 * SIGMA**2 * np.sqrt(2 / 8) * np.linalg.norm(off) / N
+
+
+def test_probes_are_independent_of_known_spaces_of_the_same_seed() -> None:
+    _, ntk = kernel_and_ntk(4)
+    spaces = Lanczos(ntk, ntk.rademacher(2, 5)).extend(4).spaces()
+    expansion = expand(ntk, make_task("denoise"), steps=4, probes=2, seed=5, spaces=spaces)
+    union, _ = torch.linalg.qr(torch.cat([space.basis for space in spaces]).T)
+    for probe in expansion.probes:
+        start = probe.basis[0]
+        assert float((start - union @ (union.T @ start)).norm()) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -555,17 +567,17 @@ def stacked_crops(size: tuple[int, int], count: int) -> Tensor:
     return torch.cat(crops)
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_wide_decoder_peaks_where_its_kernel_says(seed: int) -> None:
+def test_a_wide_decoder_peaks_where_its_kernel_says() -> None:
     # The prediction averages over the noise, which moves the peak of one fit of an RGB crop of
-    # this size by 0.3 dB. So there are 8 crops, and the errors of 2 fits are averaged: 0.1 dB.
-    size, width, iterations = (16, 20), 256, 220
+    # this size by 0.3 dB. So there are 8 crops, and the errors of 4 fits are averaged: 0.06 dB.
+    # With the realised noise a dense linearisation errs by 0.01 dB at this width.
+    size, width, iterations, seed = (16, 20), 256, 220, 0
     clean = stacked_crops(size, 8)
     code = torch.randn(1, 16, 4, 5, generator=torch.Generator().manual_seed(0))
     prior = ImagePrior(lambda: WideDecoder(16, width, len(clean)), code)
     ntk = NTK(prior, prior.init(seed))
     rate = stable_learning_rate(ntk)
-    noisy = [tasks.denoise(clean, noise_sigma=0.5, seed=draw) for draw in range(2)]
+    noisy = [tasks.denoise(clean, noise_sigma=0.5, seed=draw) for draw in range(4)]
     fits = [
         fit(
             prior,
@@ -579,7 +591,7 @@ def test_a_wide_decoder_peaks_where_its_kernel_says(seed: int) -> None:
     ]
     measured = -10 * np.log10(np.mean([10 ** (-0.1 * psnr.values) for psnr in fits], axis=0))
     dynamics = GradientDescent.of_fit(rate, iterations, clean.numel())
-    curve = learning_curve(expand(ntk, noisy[0], steps=60, probes=4, seed=seed), dynamics)
+    curve = learning_curve(expand(ntk, noisy[0], steps=60, probes=8, seed=seed), dynamics)
     predicted = curve.psnr.sel(region="whole").values
     # a true peak of both: risen to it by decibels, and fallen again by the end
     for psnr in (predicted, measured):
@@ -590,5 +602,5 @@ def test_a_wide_decoder_peaks_where_its_kernel_says(seed: int) -> None:
     assert curve.peak_psnr == pytest.approx(predicted.max())
     # and the whole way there
     peak = max(predicted.argmax(), measured.argmax())
-    np.testing.assert_allclose(predicted[: peak + 1], measured[: peak + 1], atol=0.25)
-    assert predicted.argmax() == pytest.approx(measured.argmax(), rel=0.25)
+    np.testing.assert_allclose(predicted[: peak + 1], measured[: peak + 1], atol=0.2)
+    assert predicted.argmax() == pytest.approx(measured.argmax(), rel=0.15)

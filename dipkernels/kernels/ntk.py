@@ -43,10 +43,10 @@ class NTK(SymmetricOperator):
     Notes
     -----
     The network is linearised once, here, which traces it and takes seconds for a deep one
-    (`torch.func.linearize`); every product then reuses the primal pass. Time of a product: about
-    1.2 to 1.5 training steps (``benchmarks/ntk.py``); the floor is one step, a backward pass and
-    a tangent pass against a forward and a backward. Memory: twice the activations of a forward
-    pass. Where torch has no forward-mode derivative for a part of the network, the derivative of
+    (`torch.func.linearize`); every product then reuses the primal pass. Time of a product, in
+    training steps: by operations 4/3 at least, a backward and a tangent pass being two forward
+    passes each and a step three; ``benchmarks/`` has what it is. Memory: twice the activations of
+    a forward pass. Where torch has no forward-mode derivative for a part of the network, the derivative of
     the backward pass takes its place, and a product costs up to twice as much. Source: Jacot et
     al. 2018; Novak et al. 2022 for the contraction by products.
 

@@ -73,8 +73,8 @@ def expand(
     task : Task
         Of the prior's shape, with its clean image.
     steps : int
-        Lanczos steps from the residual, at least 2. About ``1.7 sqrt(t largest)`` give 1 % at
-        time t (formulas: section 7).
+        Lanczos steps from the residual, at least 2. About ``2 sqrt(t largest)`` give 1 % at
+        time t, fewer where known eigenvectors are deflated.
     probe_steps : int, optional
         Lanczos steps of the probes, at least 2; by default half as many.
     probes : int
@@ -138,7 +138,7 @@ def expand(
         if noisy:
             known.append(bias_space)
             # of another key than any probes that the spaces may come from: independent of them
-            signs = ntk.rademacher(probes, seed)
+            signs = ntk.rademacher(probes, derive("variance", seed))
             run = Lanczos(ntk, signs, mask=partial, deflation=_deflation(known, partial))
             probe_spaces = run.extend(probe_steps, progress=bar).spaces()
             products += run.product_count

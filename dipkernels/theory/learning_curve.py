@@ -58,7 +58,8 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     ``step * largest <= 1``), widened by two standard errors of the probes. With missing pixels:
     an estimate and no bound, by how much the filtered image changes with the last fifth of the
     Lanczos steps, likewise widened. The band covers the numerics, not the network's departure
-    from its linearisation. Source: formulas, section 7; Golub & Meurant 2010.
+    from its linearisation. Source: Golub & Meurant 2010 for the bounds; the
+    documentation's page on theory derives the rest.
     """
     dynamics = dynamics or GradientFlow(default_times(expansion))
     full = bool(expansion.measured.all())
