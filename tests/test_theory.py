@@ -406,7 +406,7 @@ def test_spaces_that_know_all_leave_nothing_to_do() -> None:
 
 def test_known_eigenvalues_count_exactly_and_the_rest_without_bias() -> None:
     kernel, ntk = kernel_and_ntk(4, length=0.5)
-    task, dynamics, seeds = make_task("denoise"), GradientFlow(np.array([1.0, 4.0])), 30
+    task, dynamics, seeds = make_task("denoise"), GradientFlow(np.array([1.0, 4.0])), 24
     spaces = Lanczos(ntk, ntk.rademacher(2, 99)).extend(8).spaces()
     errors, bars = [], []
     for seed in range(seeds):
@@ -419,14 +419,15 @@ def test_known_eigenvalues_count_exactly_and_the_rest_without_bias() -> None:
         bars.append((curve.mse_upper - bias.mse_upper - curve.variance).values[:, 0] / 2)
     mean, spread = np.mean(errors, axis=0), np.std(errors, axis=0)
     assert (abs(mean) < 4 * spread / np.sqrt(seeds)).all()
-    # 30 draws know a deviation to 13 %
-    np.testing.assert_allclose(np.sqrt(np.mean(np.square(bars), axis=0)), spread, rtol=0.45)
+    # 24 draws know a deviation to 15 %
+    told = np.sqrt(np.mean(np.square(bars), axis=0))
+    np.testing.assert_allclose(told, spread, rtol=0.45)
     # and a smaller one than of as many probes without what is known
     values, vectors = np.linalg.eigh(kernel)
     for i, time in enumerate(dynamics.times):
         learned = (vectors * np.square(np.expm1(-time * values))) @ vectors.T
         off = learned - np.diag(np.diag(learned))
-        assert spread[i] < 0.7 * SIGMA**2 * np.sqrt(2 / 8) * np.linalg.norm(off) / N
+        assert told[i] < 0.8 * SIGMA**2 * np.sqrt(2 / 8) * np.linalg.norm(off) / N
 
 
 def test_probes_are_independent_of_known_spaces_of_the_same_seed() -> None:
@@ -479,7 +480,7 @@ def test_default_times_span_the_kernel() -> None:
 
 def test_the_peak_is_that_of_the_curve() -> None:
     kernel, ntk = kernel_and_ntk(7)
-    task, dynamics = make_task("denoise", 0.03), GradientFlow(np.geomspace(0.01, 1e6, 300))
+    task, dynamics = make_task("denoise", 0.03), GradientFlow(np.geomspace(0.01, 1e6, 90))
     expansion = with_exact_trace(expand(ntk, task, steps=N), ntk, N)
     curve = learning_curve(expansion, dynamics)
     truth = -10 * np.log10(sum(dense_curve(kernel, task, expansion.residual.numpy(), dynamics)))
@@ -496,7 +497,7 @@ def test_the_peak_is_that_of_the_curve() -> None:
 
 def test_a_peak_that_the_steps_cannot_resolve_is_a_lower_bound() -> None:
     kernel, ntk = kernel_and_ntk(7)
-    task, dynamics = make_task("denoise", 0.02), GradientFlow(np.geomspace(0.01, 1e6, 300))
+    task, dynamics = make_task("denoise", 0.02), GradientFlow(np.geomspace(0.01, 1e6, 90))
     expansion = with_exact_trace(expand(ntk, task, steps=4), ntk, 4)
     curve = learning_curve(expansion, dynamics)
     truth = -10 * np.log10(sum(dense_curve(kernel, task, expansion.residual.numpy(), dynamics)))
@@ -570,7 +571,8 @@ def stacked_crops(size: tuple[int, int], count: int) -> Tensor:
 def test_a_wide_decoder_peaks_where_its_kernel_says() -> None:
     # The prediction averages over the noise, which moves the peak of one fit of an RGB crop of
     # this size by 0.3 dB. So there are 8 crops, and the errors of 4 fits are averaged: 0.06 dB.
-    # With the realised noise a dense linearisation errs by 0.01 dB at this width.
+    # What the linearisation misses is less, with the noise of one fit: 0.02 dB at its peak (0.1 dB
+    # at width 64, 0.005 dB at 512).
     size, width, iterations, seed = (16, 20), 256, 220, 0
     clean = stacked_crops(size, 8)
     code = torch.randn(1, 16, 4, 5, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,6 @@ from dipkernels.kernels import NTK
 from dipkernels.linalg import KrylovSpace, Lanczos, ritz_pairs
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
-from dipkernels.seeds import derive
 from dipkernels.spectra import frequency_response, spectral_density
 from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, expand, learning_curve
@@ -141,7 +140,7 @@ def predict(
         steps=effort.steps,
         probe_steps=effort.probe_steps,
         probes=effort.probes,
-        seed=derive("prediction", seed),
+        seed=seed,
         spaces=spaces if bool(task.mask.all()) else None,
         progress=progress,
     )
