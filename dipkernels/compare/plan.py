@@ -19,7 +19,7 @@ PRODUCT_STEPS = 1.3
 RESPONSE_PRODUCTS = 23
 # Tracing a network to linearise it takes a time of its own, per module.
 SECONDS_PER_MODULE = 0.03
-TIMED_STEPS = 4
+TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,12 @@ class Effort:
 # report fits ViTs with a rate of 1e-4 for 5000 to 10000 iterations; here it is ten times the rate
 # for less than a tenth of the iterations. All other rates are the published ones.
 EFFORTS = {
-    "skip": Effort(adam=250, descent=50, steps=80, probe_steps=20),
-    "deep-decoder": Effort(adam=800, descent=150, steps=160, probe_steps=50),
-    "vit": Effort(adam=350, descent=50, steps=100, probe_steps=30, learning_rate=1e-3),
-    "conv3-vit": Effort(adam=380, descent=50, steps=100, probe_steps=30, learning_rate=1e-3),
-    "vit-conv3": Effort(adam=650, descent=50, steps=100, probe_steps=30, learning_rate=1e-3),
-    "swin": Effort(adam=90, descent=25, steps=30, probe_steps=10),
+    "skip": Effort(adam=250, descent=25, steps=80, probe_steps=20),
+    "deep-decoder": Effort(adam=500, descent=75, steps=160, probe_steps=50),
+    "vit": Effort(adam=280, descent=25, steps=100, probe_steps=30, learning_rate=1e-3),
+    "conv3-vit": Effort(adam=380, descent=25, steps=100, probe_steps=30, learning_rate=1e-3),
+    "vit-conv3": Effort(adam=650, descent=25, steps=100, probe_steps=30, learning_rate=1e-3),
+    "swin": Effort(adam=85, descent=12, steps=30, probe_steps=10),
 }
 
 
