@@ -14,7 +14,7 @@ from dipkernels.networks import ImagePrior
 from dipkernels.plan import DEFAULT_BUDGET, activation_bytes, parameter_bytes, resident_bytes
 from dipkernels.tasks import Task
 
-# In training steps, as measured by benchmarks/ntk.py; a product is a backward and a tangent pass.
+# In training steps, by operations 4/3: a backward and a tangent pass against forward and backward.
 PRODUCT_STEPS = 1.3
 RESPONSE_PRODUCTS = 23
 # Tracing a network to linearise it takes a time of its own, per module.

@@ -41,9 +41,9 @@ class Effort:
     probes: int = 2
 
 
-# What brings each prior past its peak at 64x64 in about a minute on two cores. The transformer
-# report fits ViTs with a rate of 1e-4 for 5000 to 10000 iterations; here it is ten times the rate
-# for less than a tenth of the iterations. All other rates are the published ones.
+# About a minute each at 64x64 on two cores; all but the deep decoder pass their peak in that. The
+# transformer report fits ViTs with a rate of 1e-4 for 5000 to 10000 iterations; here it is ten
+# times the rate for a tenth of the iterations or less. All other rates are the published ones.
 EFFORTS = {
     "skip": Effort(adam=250, descent=25, steps=80, probe_steps=20),
     "deep-decoder": Effort(adam=500, descent=75, steps=160, probe_steps=50),
