@@ -1,7 +1,8 @@
 """The built-in priors by name: what `create` makes, and the settings that the literature fits with.
 
-To add one: write its module (without an output non-linearity), then a builder here that returns a
-`Recipe`, decorated with `register`. Every test of `tests/test_priors.py` then runs on it.
+To add one: write its module (without an output non-linearity), then a builder in
+`dipkernels.networks.builders` that returns a `Recipe`, decorated with `register`. Every test of
+`tests/test_priors.py` then runs on it.
 """
 
 import difflib
@@ -13,13 +14,7 @@ import torch
 from torch import nn
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.networks.decoders import Decoder, coarse_size
-from dipkernels.networks.layers import TiedConvs
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.networks.scaling import require_side, scaled_halvings, scaled_length
-from dipkernels.networks.skip import SkipNet
-from dipkernels.networks.swin import SwinTransformer
-from dipkernels.networks.vit import VisionTransformer
 from dipkernels.seeds import generator
 
 Size = tuple[int, int]
@@ -220,161 +215,3 @@ def create(
         raise
     except (RuntimeError, TypeError, ValueError) as error:
         raise InvalidInputError(f"'{name}' can't be made with these options: {error}") from error
-
-
-@register("skip", learning_rate=0.01, iterations=3000, source="Ulyanov et al. 2017, F16")
-def _skip(
-    size: Size,
-    channels: int,
-    *,
-    width: int = 128,
-    scales: int = 5,
-    skip_channels: int = 4,
-    upsampling: str = "bilinear",
-    code_channels: int = 32,
-) -> Recipe:
-    """U-net with narrow skip connections: the original deep image prior."""
-    require_side("skip", size, 3)
-    scales = scaled_halvings(scales, size)
-
-    def factory() -> nn.Module:
-        return SkipNet(
-            channels,
-            code_channels,
-            width=width,
-            scales=scales,
-            skip_channels=skip_channels,
-            upsampling=upsampling,
-        )
-
-    return Recipe(factory, (code_channels, *size))
-
-
-def _decoder(
-    name: str,
-    size: Size,
-    channels: int,
-    *,
-    width: int,
-    upsamplings: int,
-    kernel_size: int,
-    normalise: bool,
-) -> Recipe:
-    require_side(name, size, 3)
-    upsamplings = scaled_halvings(upsamplings, size)
-
-    def factory() -> nn.Module:
-        return Decoder(
-            size,
-            channels,
-            width=width,
-            upsamplings=upsamplings,
-            kernel_size=kernel_size,
-            normalise=normalise,
-        )
-
-    return Recipe(factory, (width, *coarse_size(size, upsamplings)))
-
-
-@register("deep-decoder", learning_rate=0.01, iterations=1900, source="Heckel & Hand 2019")
-def _deep_decoder(size: Size, channels: int, *, width: int = 128, upsamplings: int = 5) -> Recipe:
-    """Deep decoder: 1x1 convolutions and bilinear upsampling, no other spatial coupling."""
-    return _decoder(
-        "deep-decoder",
-        size,
-        channels,
-        width=width,
-        upsamplings=upsamplings,
-        kernel_size=1,
-        normalise=True,
-    )
-
-
-@register("conv-decoder", learning_rate=0.01, iterations=1900, source="ours, after Heckel & Hand")
-def _conv_decoder(
-    size: Size, channels: int, *, width: int = 128, upsamplings: int = 5, normalise: bool = True
-) -> Recipe:
-    """Convolutional decoder: the deep decoder with 3x3 convolutions."""
-    return _decoder(
-        "conv-decoder",
-        size,
-        channels,
-        width=width,
-        upsamplings=upsamplings,
-        kernel_size=3,
-        normalise=normalise,
-    )
-
-
-@register("vit", learning_rate=1e-4, iterations=5000, source="the transformer report")
-def _vit(
-    size: Size,
-    channels: int,
-    *,
-    patch_size: int | None = None,
-    width: int = 192,
-    depth: int = 5,
-    heads: int = 8,
-    mlp_width: int = 192,
-) -> Recipe:
-    """Vision transformer with a linear patch head."""
-    patch = scaled_length(32, size) if patch_size is None else patch_size
-    require_side("vit", size, patch)
-
-    def factory() -> nn.Module:
-        return VisionTransformer(
-            size,
-            channels,
-            patch_size=patch,
-            width=width,
-            depth=depth,
-            heads=heads,
-            mlp_width=mlp_width,
-        )
-
-    return Recipe(factory, (3, *size))
-
-
-@register("swin", learning_rate=1e-4, iterations=5000, source="the transformer report")
-def _swin(
-    size: Size,
-    channels: int,
-    *,
-    patch_size: int | None = None,
-    width: int = 192,
-    depths: tuple[int, ...] = (2, 2, 6, 2),
-    heads: tuple[int, ...] = (4, 4, 4, 4),
-    window: int = 7,
-) -> Recipe:
-    """Swin transformer (shifted windows, merged patches) with a 1x1 head and pixel shuffle."""
-    patch = scaled_length(4, size) if patch_size is None else patch_size
-    require_side("swin", size, patch)
-
-    def factory() -> nn.Module:
-        return SwinTransformer(
-            size,
-            channels,
-            patch_size=patch,
-            width=width,
-            depths=depths,
-            heads=heads,
-            window=window,
-        )
-
-    return Recipe(factory, (3, *size))
-
-
-@register("conv3-vit", learning_rate=1e-4, iterations=5000, source="the transformer report")
-def _conv3_vit(size: Size, channels: int) -> Recipe:
-    """Vision transformer after three tied 3x3 convolutions of its code."""
-    require_side("conv3-vit", size, scaled_length(32, size))
-    vit = _vit(size, channels)
-    return Recipe(lambda: nn.Sequential(TiedConvs(3, 3), vit.factory()), vit.code_shape)
-
-
-@register("vit-conv3", learning_rate=1e-4, iterations=5000, source="the transformer report")
-def _vit_conv3(size: Size, channels: int) -> Recipe:
-    """Vision transformer followed by three tied 3x3 convolutions of its image."""
-    require_side("vit-conv3", size, scaled_length(32, size))
-    vit = _vit(size, channels)
-    return Recipe(lambda: nn.Sequential(vit.factory(), TiedConvs(channels, 3)), vit.code_shape)

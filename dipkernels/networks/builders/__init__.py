@@ -1,0 +1,5 @@
+"""Builders of the registered priors, by family; importing this package registers them."""
+
+from dipkernels.networks.builders import convolutional, transformers
+
+__all__ = ["convolutional", "transformers"]
