@@ -117,7 +117,9 @@ class Settings:
             "shape": list(task.shape),
             "task": task.name,
             "noise_sigma": task.noise_sigma,
-            "pixels_sha256": _hash(task.clean, task.measurement),
+            "pixels_sha256": _hash(
+                *(x for x in (task.clean, task.measurement, task.guide) if x is not None)
+            ),
             "priors": {
                 name: asdict(self.effort(name))
                 | {"network_sha256": _hash(prior.code, str(prior.parameter_shapes))}

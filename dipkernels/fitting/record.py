@@ -5,6 +5,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.tasks import Task
 
@@ -28,20 +29,23 @@ class Record:
     BLOCK = 50
 
     def __init__(self, task: Task, averaging: float) -> None:
-        self._task = task
+        if task.clean is None:
+            raise InvalidInputError("a fit is scored against a clean image; this task has none")
+        self._task, clean = task, task.clean
         self._averaging = averaging
         self._regions = task.regions
+        self._clean = clean
         self._region_names = list(self._regions)
-        self._region_masks = torch.stack(list(self._regions.values())).to(task.clean.dtype)
-        self._region_sizes = self._region_masks.sum(dim=(1, 2)) * task.clean.shape[0]
+        self._region_masks = torch.stack(list(self._regions.values())).to(clean.dtype)
+        self._region_sizes = self._region_masks.sum(dim=(1, 2, 3))
         self._pending: list[Tensor] = []
         self._rows: list[np.ndarray] = []
         self._initial: Tensor | None = None
-        self._average = torch.zeros_like(task.clean)
-        self._final = self._best = task.clean
-        self._known = task.mask.to(task.clean.dtype).mean()
-        self._finite = torch.ones((), dtype=torch.bool, device=task.clean.device)
-        self._lowest = torch.full((), torch.inf, dtype=task.clean.dtype, device=task.clean.device)
+        self._average = torch.zeros_like(clean)
+        self._final = self._best = clean
+        self._known = task.mask.to(clean.dtype).mean()
+        self._finite = torch.ones((), dtype=torch.bool, device=clean.device)
+        self._lowest = torch.full((), torch.inf, dtype=clean.dtype, device=clean.device)
 
     @property
     def iterations(self) -> int:
@@ -119,7 +123,7 @@ class Record:
             "psnr_average_clean": (over, psnr[:, 2 + regions :], {"units": "dB"}),
         }
         images = {
-            "clean": self._task.clean,
+            "clean": self._clean,
             "measurement": self._task.measurement,
             "initial": self._initial,
             "final": self._final,
@@ -139,5 +143,5 @@ class Record:
         return xr.Dataset({**scores, **pixels, **mask}, coordinates, attributes)
 
     def _region_mse(self, image: Tensor) -> Tensor:
-        squared = (image - self._task.clean).square().sum(dim=0)
-        return (self._region_masks * squared).sum(dim=(1, 2)) / self._region_sizes
+        squared = (image - self._clean).square()
+        return (self._region_masks * squared).sum(dim=(1, 2, 3)) / self._region_sizes
