@@ -9,6 +9,8 @@ import xarray as xr
 
 from dipkernels.errors import InvalidInputError, OutputError
 
+PARTIAL = ".partial"
+
 
 def save(dataset: xr.Dataset, path: str | Path) -> None:
     """Write a dataset as netCDF, atomically: a reader sees the old file or the new one.
@@ -92,10 +94,35 @@ def replacing(path: Path) -> Iterator[Path]:
     Path
         Beside it; removed if the block fails.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
         partial.replace(path)
     finally:
         with contextlib.suppress(OSError):  # gone already, unless something failed
             partial.unlink()
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what a process that was killed while it wrote a file has left beside it.
+
+    Parameters
+    ----------
+    path : Path
+        The file that it was to replace. Files of processes that still run are left alone.
+    """
+    for partial in path.parent.glob(f".{path.name}.*{PARTIAL}"):
+        owner = partial.name.removesuffix(PARTIAL).rpartition(".")[2]
+        if owner.isdigit() and not _runs(int(owner)):
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.networks.prior import Parameters
-from dipkernels.results import replacing
+from dipkernels.results import remove_partial, replacing
 
 FORMAT = "dipkernels-checkpoint-1"
 PARAMETERS = "parameters"
@@ -76,6 +76,7 @@ def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | No
     InvalidInputError
         If it isn't a checkpoint.
     """
+    remove_partial(path)
     if not path.exists():
         return None
     metadata, tensors = _read(path)

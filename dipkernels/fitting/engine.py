@@ -44,6 +44,8 @@ class Engine:
         What to do.
     record : Record
         What is kept.
+    rates : list of float, optional
+        Learning rates by seed, where they are known already.
     """
 
     def __init__(
@@ -53,12 +55,13 @@ class Engine:
         seeds: Sequence[int],
         settings: FitSettings,
         record: Record,
+        rates: list[float] | None = None,
     ) -> None:
         self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
         self.record = record
         self.iteration = 0
         self.seconds = 0.0
-        self.rates = self._learning_rates()
+        self.rates = rates or self._learning_rates()
         self.leaves = self._initial_leaves()
         self._stepper = make_optimiser(settings, self.leaves.values(), max(self.rates))
         # One optimiser steps all runs: a smaller rate of one is a smaller gradient of it.
@@ -131,6 +134,7 @@ class Engine:
             PARAMETERS: {key: leaf.detach() for key, leaf in self.leaves.items()},
             "optimiser": self._stepper.state_dict()["state"],
             "record": self.record.state(),
+            "rates": self.rates,
             "iteration": self.iteration,
             "seconds": self.seconds,
             "generators": [g.get_state() for g in self._generators],
@@ -319,23 +323,15 @@ class Saver:
         self.path, self.identity = path, identity
         self._last = time.monotonic()
 
-    def resume(self, engine: Engine) -> bool:
-        """Load the checkpoint into an engine, if there is one.
-
-        Parameters
-        ----------
-        engine : Engine
-            New.
+    def load(self) -> dict[str, Any] | None:
+        """Load the checkpoint, if there is one.
 
         Returns
         -------
-        bool
-            Whether there was one.
+        dict or None
+            For `Engine.load`.
         """
-        state = load_checkpoint(self.path, self.identity)
-        if state is not None:
-            engine.load(state)
-        return state is not None
+        return load_checkpoint(self.path, self.identity)
 
     def save(self, engine: Engine) -> None:
         """Save now.

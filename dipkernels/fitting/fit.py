@@ -198,11 +198,18 @@ def fit(
     _check_runs(prior, tasks, seeds, settings)
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
     record = Record(tasks, len(seeds), averaging, monitors)
-    engine = Engine(prior, tasks, seeds, settings, record)
-    saver = None
+    saver = state = None
     if checkpoint is not None:
         saver = Saver(Path(checkpoint), _identity(prior, tasks, seeds, settings, record))
-        saver.resume(engine)
+        state = saver.load()
+    engine = Engine(prior, tasks, seeds, settings, record, state["rates"] if state else None)
+    if state is not None:
+        if state["iteration"] > iterations:
+            raise InvalidInputError(
+                f"the fit in {checkpoint} has {state['iteration']} iterations already, "
+                f"{iterations} were asked for: ask for more, or choose another checkpoint"
+            )
+        engine.load(state)
     status = _run(engine, saver, progress=progress, callback=callback)
     if not record.pictures or not (record.table()[..., 0] > 0).any():
         raise DivergenceError(

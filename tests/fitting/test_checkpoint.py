@@ -1,0 +1,257 @@
+"""Checkpoints: a fit that was killed continues with the bits of one that wasn't."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dipkernels import networks, results, tasks
+from dipkernels.errors import InvalidInputError, OutputError
+from dipkernels.fitting import FitInterrupted, fit, load_parameters
+from dipkernels.fitting.checkpoint import load_checkpoint, save_checkpoint
+from dipkernels.networks import ImagePrior
+
+SIZE = (9, 14)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def make_task(seed: int = 0) -> tasks.Task:
+    return tasks.denoise(draw(2, *SIZE, seed=seed), noise_sigma=0.1)
+
+
+def make_prior() -> ImagePrior:
+    options = {"width": 6, "scales": 2, "skip_channels": 2, "code_channels": 3}
+    return networks.create("skip", image_size=SIZE, channels=2, **options)
+
+
+@pytest.fixture(autouse=True)
+def save_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dipkernels.fitting.engine.CHECKPOINT_SECONDS", 0.0)
+
+
+class Killed(BaseException):
+    """What nobody catches."""
+
+
+def die_at(*iterations: int) -> Any:
+    def callback(iteration: int, image: Tensor, parameters: dict[str, Tensor]) -> None:
+        if iteration in iterations:
+            raise Killed
+
+    return callback
+
+
+def assert_identical(one: xr.Dataset, other: xr.Dataset) -> None:
+    for name in other.data_vars:
+        floats = np.issubdtype(other[name].dtype, np.floating)
+        assert np.array_equal(one[name], other[name], equal_nan=floats), name
+    assert set(one.data_vars) == set(other.data_vars)
+    for name in ("status", "peak_psnr", "peak_iteration"):
+        assert one.attrs.get(name) == other.attrs.get(name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"channels_last": True},
+        {"input_noise": 0.05, "schedule": "cosine", "weight_decay": 1e-3},
+        {"learning_rate": 0.1, "backtracking": 0.5, "gradient_clip": 0.1},
+        {"optimiser": "sgd", "momentum": 0.9, "learning_rate": 0.1},
+        {"optimiser": "gradient-descent"},
+        {"optimiser": "l-bfgs"},
+        {"seed": [2, 5], "input_noise": 0.05},
+    ],
+    ids=lambda settings: "-".join(map(str, settings)) or "adam",
+)
+def test_a_killed_fit_continues_bit_by_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    whole = fit(prior, task, iterations=70, **settings)
+    for moment in (random.Random(str(settings)).randrange(2, 50), 55, 70):
+        with pytest.raises(Killed):
+            fit(
+                prior,
+                task,
+                iterations=70,
+                checkpoint=file,
+                callback=die_at(moment),
+                **settings,
+            )
+    assert_identical(fit(prior, task, iterations=70, checkpoint=file, **settings), whole)
+    # Once more, from the end: nothing is left to do, and nothing changes.
+    seen: list[int] = []
+    again = fit(
+        prior,
+        task,
+        iterations=70,
+        checkpoint=file,
+        callback=lambda iteration, *_: seen.append(iteration),
+        **settings,
+    )
+    assert_identical(again, whole)
+    assert not seen
+
+
+SCRIPT = """
+import sys
+import dipkernels.fitting.engine as engine
+engine.CHECKPOINT_SECONDS = 0.0
+sys.path.insert(0, {folder!r})
+from test_checkpoint import fit, make_prior, make_task, results
+print("ready", flush=True)
+result = fit(make_prior(), make_task(), iterations=400, input_noise=0.01, checkpoint={file!r})
+results.save(result, {output!r})
+"""
+
+
+def test_kill_9_at_any_instant(tmp_path: Path) -> None:
+    file, output = str(tmp_path / "state.safetensors"), str(tmp_path / "fit.nc")
+    script = SCRIPT.format(folder=str(Path(__file__).parent), file=file, output=output)
+    # Bits depend on the number of threads: the children have ours.
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    rng = random.Random(7)
+    for kill in (True, True, False):
+        child = subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment
+        )
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        if kill:
+            time.sleep(rng.uniform(0.2, 0.8))
+            child.send_signal(signal.SIGKILL)
+            assert child.wait() == -signal.SIGKILL
+            assert not Path(output).exists()
+        else:
+            assert child.wait() == 0
+        child.stdout.close()
+    whole = fit(make_prior(), make_task(), iterations=400, input_noise=0.01)
+    assert_identical(results.load(output), whole)
+    assert [path.name for path in tmp_path.glob(".*")] == []  # no partial files are left
+
+
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays_whole(tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    fit(prior, task, iterations=5, checkpoint=file)
+    kept = file.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, hard))
+    try:
+        with pytest.raises(OutputError, match=r"can't write the checkpoint .* the last one stays"):
+            fit(prior, task, iterations=9, checkpoint=file)
+        with pytest.raises(OutputError, match="there is none yet"):
+            fit(prior, task, iterations=9, checkpoint=tmp_path / "other.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert file.read_bytes() == kept
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    whole = fit(prior, task, iterations=9)
+    assert_identical(fit(prior, task, iterations=9, checkpoint=file), whole)
+
+
+def test_a_fit_can_go_on_to_more_iterations(tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    fit(prior, task, iterations=20, checkpoint=file)
+    assert_identical(
+        fit(prior, task, iterations=63, checkpoint=file), fit(prior, task, iterations=63)
+    )
+    with pytest.raises(InvalidInputError, match="has 63 iterations already, 40 were asked for"):
+        fit(prior, task, iterations=40, checkpoint=file)
+
+
+def test_interrupts_keep_the_checkpoint(tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+
+    def interrupt(iteration: int, *_: object) -> None:
+        if iteration == 23:
+            raise KeyboardInterrupt
+
+    with pytest.raises(FitInterrupted) as caught:
+        fit(prior, task, iterations=40, checkpoint=file, callback=interrupt)
+    assert caught.value.result.sizes["iteration"] == 24
+    whole = fit(prior, task, iterations=40)
+    assert_identical(fit(prior, task, iterations=40, checkpoint=file), whole)
+
+
+def test_parameters_are_those_of_the_last_image(tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    result = fit(prior, task, iterations=7, checkpoint=file)
+    image = prior.image(load_parameters(file))
+    assert torch.equal(image, torch.from_numpy(result.final.values))
+    several = tmp_path / "several.safetensors"
+    result = fit(prior, task, iterations=7, checkpoint=several, seed=[1, 2])
+    stacked = load_parameters(several)
+    images = torch.func.vmap(prior.image)(stacked)
+    torch.testing.assert_close(images, torch.from_numpy(result.final.values), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"learning_rate": 0.02}, "learning_rate"),
+        ({"seed": 1}, "seeds"),
+        ({"task": make_task(seed=1)}, "tasks"),
+        ({"task": make_task().hold_out(0.1)}, "recorded|tasks"),
+        ({"averaging": 0.5}, "averaging"),
+        ({"schedule": "cosine"}, "iterations|schedule"),
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused(
+    change: dict[str, Any], word: str, tmp_path: Path
+) -> None:
+    prior, file = make_prior(), tmp_path / "state.safetensors"
+    settings: dict[str, Any] = {"task": make_task(), "learning_rate": 0.01, "iterations": 3}
+    fit(prior, checkpoint=file, **settings)
+    kept = file.read_bytes()
+    with pytest.raises(OutputError, match=f"the checkpoint of another fit .({word}):"):
+        fit(prior, checkpoint=file, **(settings | change))
+    assert file.read_bytes() == kept
+
+
+def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    file.write_bytes(b"not a checkpoint")
+    with pytest.raises(InvalidInputError, match="can't be read as a checkpoint"):
+        fit(prior, task, iterations=2, checkpoint=file)
+    save_file({"a": torch.ones(2)}, file)
+    with pytest.raises(InvalidInputError, match="holds tensors but is no checkpoint"):
+        load_parameters(file)
+    with pytest.raises(InvalidInputError, match="can't be read as a checkpoint"):
+        load_parameters(tmp_path / "nothing")
+
+
+def test_state_survives_with_its_types(tmp_path: Path) -> None:
+    state = {
+        "tensor": draw(3, 4)[:, ::2],
+        "array": np.arange(6.0).reshape(2, 3),
+        "nested": [{"a": (1, 2.5, None, "text", True)}, [], {}],
+        0: {"moments": torch.arange(3)},
+        "infinite": float("inf"),
+    }
+    identity = {"a": 1, "b": [1.5, "x"]}
+    save_checkpoint(tmp_path / "deep" / "file", identity, state)
+    loaded = load_checkpoint(tmp_path / "deep" / "file", identity)
+    assert loaded is not None
+    assert list(loaded) == list(state)
+    assert torch.equal(loaded["tensor"], state["tensor"])
+    assert np.array_equal(loaded["array"], state["array"])
+    assert loaded["nested"] == state["nested"]
+    assert torch.equal(loaded[0]["moments"], torch.arange(3))
+    assert loaded["infinite"] == float("inf")
+    assert load_checkpoint(tmp_path / "none", identity) is None
+    with pytest.raises(TypeError, match=r"can't hold a set \(at /a\)"):
+        save_checkpoint(tmp_path / "file", identity, {"a": {1}})
