@@ -65,3 +65,13 @@ __all__ = [
     "sharpness",
     "stopping_panel",
 ]
+
+register_rule("es-wmv", WindowedVarianceRule)
+register_rule("es-emv", MovingVarianceRule)
+register_rule("blur-sharpness", BlurSharpnessRule)
+register_rule("discrepancy", Discrepancy)
+register_rule("held-out", HeldOut)
+register_rule("delta-mse", DeltaMSE)
+register_rule("calibrated", Calibration)
+register_rule("last", Last)
+register_rule("oracle", Oracle)

@@ -12,7 +12,6 @@ from dipkernels.fitting.stopping.rules import (
     NotApplicableError,
     Rule,
     clean_psnr,
-    register_rule,
 )
 
 Traces = xr.Dataset | Sequence[xr.Dataset]
@@ -179,6 +178,3 @@ def _finite(curve: np.ndarray) -> np.ndarray:
     if len(curve) == 0:
         raise InvalidInputError("a trace has no finite PSNR at all: leave it out")
     return curve
-
-
-register_rule("calibrated", Calibration)

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.stopping.published import Last, Oracle
+from dipkernels.fitting.stopping.published import Oracle
 from dipkernels.fitting.stopping.rules import (
     NotApplicableError,
     Rule,
@@ -30,10 +30,10 @@ def stopping_panel(
         As `dipkernels.fit` returns, with all its iterations; it may have dimensions ``image`` and
         ``seed``, whose runs are judged one by one.
     rules : sequence of Rule, str or callable, optional
-        Rules, their names, or functions (see `FunctionRule`). By default all that are registered,
-        the last iteration and the oracle.
+        Rules, their names, or functions (see `FunctionRule`). By default all that are registered.
     average : bool
-        Return the running average of the outputs at the chosen iteration instead of the output.
+        Return the running average of the outputs at the chosen iteration instead of the output;
+        ``"oracle"`` then is that of the averages.
 
     Returns
     -------
@@ -155,8 +155,8 @@ def format_panel(panel: xr.Dataset) -> str:
 
 
 def _make_rules(rules: Sequence[RuleLike] | None, average: bool) -> list[Rule]:
-    default: list[RuleLike] = [*rule_names(), Last(), Oracle(average)]
-    judges = [make_rule(rule) for rule in (default if rules is None else rules)]
+    chosen = rule_names() if rules is None else rules
+    judges = [Oracle(average) if rule == "oracle" else make_rule(rule) for rule in chosen]
     names = [rule.name for rule in judges]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -15,7 +15,6 @@ from dipkernels.fitting.stopping.rules import (
     first_at,
     noise_level,
     patient_minimum,
-    register_rule,
     values,
 )
 
@@ -86,6 +85,8 @@ class MovingVarianceRule(Rule):
 
     def __init__(self, patience: int = 1000, start: int = 100) -> None:
         self.patience = _positive("patience", patience)
+        if start < 0:
+            raise InvalidInputError(f"start must be at least 0, got {start}")
         self.start = start
 
     def decide(self, trace: xr.Dataset) -> Decision:
@@ -142,6 +143,8 @@ class BlurSharpnessRule(Rule):
     def __init__(self, n: int = 100, threshold: float = 0.01) -> None:
         if n < 2:
             raise InvalidInputError(f"n must be at least 2 iterations, got {n}")
+        if not threshold > 0:
+            raise InvalidInputError(f"threshold must be positive, got {threshold}")
         self.n = n
         self.threshold = threshold
 
@@ -406,11 +409,3 @@ def _positive(name: str, value: int) -> int:
     if value < 1:
         raise InvalidInputError(f"{name} must be at least 1 iteration, got {value}")
     return value
-
-
-register_rule("es-wmv", WindowedVarianceRule)
-register_rule("es-emv", MovingVarianceRule)
-register_rule("blur-sharpness", BlurSharpnessRule)
-register_rule("discrepancy", Discrepancy)
-register_rule("held-out", HeldOut)
-register_rule("delta-mse", DeltaMSE)
