@@ -2,12 +2,13 @@
 
 import numpy as np
 import xarray as xr
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.stopping import stopping_panel
-from dipkernels.plotting.style import colours, panels, shared_legend
+from dipkernels.plotting.style import colours, panels
 
 _MARKERS = "osD^vP*X<>hd"
 
@@ -27,7 +28,7 @@ def plot_stopping(result: xr.Dataset, panel: xr.Dataset | None = None) -> Figure
     -------
     Figure
         One panel an image, with a curve and marks for each seed; rules that aren't applicable are
-        left out. Hollow marks know the clean image.
+        left out. Black hollow marks know the clean image.
 
     Raises
     ------
@@ -57,24 +58,40 @@ def plot_stopping(result: xr.Dataset, panel: xr.Dataset | None = None) -> Figure
         if several:
             axis.set_title(f"image {image}")
     axes[0].set_ylabel("PSNR to clean (dB)" + (", average" if judged.attrs["average"] else ""))
-    shared_legend(figure, axes[0])
+    handles, labels = _all_labels(axes)
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
     return figure
+
+
+# A rule may be applicable to one image only.
+def _all_labels(axes: list[Axes]) -> tuple[list[Artist], list[str]]:
+    found: dict[str, Artist] = {}
+    for axis in axes:
+        handles, labels = axis.get_legend_handles_labels()
+        found = dict(zip(labels, handles, strict=True)) | found
+    return list(found.values()), list(found)
 
 
 def _draw(axis: Axes, scores: xr.DataArray, judged: xr.Dataset) -> None:
     curves = np.atleast_2d(scores.transpose(..., "iteration").values)
     axis.plot(curves.T, color="0.6", lw=0.9)
     names = [str(name) for name in judged["rule"].values]
-    for place, (name, colour) in enumerate(colours(names).items()):
+    usable = judged["rule"].values[~judged["needs_truth"].values]
+    colour = colours([str(name) for name in usable])
+    for place, name in enumerate(names):
         rule = judged.isel(rule=place)
         if not rule["applicable"].any():
             continue
+        filled = name in colour
         axis.plot(
             np.atleast_1d(rule["chosen"].values),
             np.atleast_1d(rule["psnr"].values),
             _MARKERS[place % len(_MARKERS)],
-            color=colour,
-            mfc="none" if rule["needs_truth"] else colour,
-            ms=6,
+            color=colour[name] if filled else "black",
+            mfc=colour[name] if filled else "none",
+            ms=6 if filled else 9,
+            mec="white" if filled else "black",
+            zorder=3 if filled else 4,
+            clip_on=False,
             label=name,
         )

@@ -34,7 +34,7 @@ class Monitor(Protocol):
 
         Parameters
         ----------
-        images : Tensor, shape (runs, channels, *spatial)
+        images : Tensor, shape (runs, channels, spatial...)
             Detached; not changed, and not kept without a copy.
 
         Returns
@@ -159,7 +159,7 @@ class WindowedVariance(_Keeping):
 
         Parameters
         ----------
-        images : Tensor, shape (runs, channels, *spatial)
+        images : Tensor, shape (runs, channels, spatial...)
             Detached.
 
         Returns
@@ -274,7 +274,7 @@ class MovingVariance(_Keeping):
 
         Parameters
         ----------
-        images : Tensor, shape (runs, channels, *spatial)
+        images : Tensor, shape (runs, channels, spatial...)
             Detached.
 
         Returns
@@ -319,7 +319,7 @@ class BlurSharpness:
 
         Parameters
         ----------
-        images : Tensor, shape (runs, channels, *spatial)
+        images : Tensor, shape (runs, channels, spatial...)
             Detached; one or two spatial axes.
 
         Returns

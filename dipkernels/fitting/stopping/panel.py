@@ -242,5 +242,9 @@ def _cell(numbers: np.ndarray, key: str) -> str:
         return text
     spread = format(known.std(ddof=1), pattern) if len(known) > 1 else "?"
     # How many seeds stopped at all is news; the other numbers are there wherever it is applicable.
-    counted = f" ({len(known)})" if key == "stopped" and len(known) < len(numbers) else ""
+    counted = (
+        f" ({len(known)} of {len(numbers)})"
+        if key == "stopped" and len(known) < len(numbers)
+        else ""
+    )
     return f"{text} ± {spread}{counted}"

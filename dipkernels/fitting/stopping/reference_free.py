@@ -22,12 +22,12 @@ def grey(images: Float[Tensor, "runs channels *spatial"]) -> Float[Tensor, "runs
 
     Parameters
     ----------
-    images : Tensor, shape (runs, channels, *spatial)
+    images : Tensor, shape (runs, channels, spatial...)
         Any range.
 
     Returns
     -------
-    Tensor, shape (runs, *spatial)
+    Tensor, shape (runs, spatial...)
         0.2989 R + 0.587 G + 0.114 B of three channels, the mean of any other number.
     """
     if images.shape[1] != len(_LUMA):
@@ -45,7 +45,7 @@ def blur(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
 
     Parameters
     ----------
-    images : Tensor, shape (runs, *spatial)
+    images : Tensor, shape (runs, spatial...)
         Grey; one or two spatial axes.
 
     Returns
@@ -91,7 +91,7 @@ def sharpness(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
 
     Parameters
     ----------
-    images : Tensor, shape (runs, *spatial)
+    images : Tensor, shape (runs, spatial...)
         Grey; one or two spatial axes.
 
     Returns
