@@ -240,6 +240,13 @@ def test_an_update_waits_for_nothing_and_keeps_no_reference(make: Callable[[], M
     assert torch.equal(got, expected[-1])
 
 
+@pytest.mark.parametrize("make", MONITORS.values(), ids=MONITORS)
+def test_half_precision_is_measured_in_single(make: Callable[[], Monitor]) -> None:
+    outputs = outputs_of_a_fit(16, SHAPES[0], dtype=torch.bfloat16)
+    got, expected = run(make(), outputs), run(make(), outputs.float())
+    torch.testing.assert_close(got, expected, rtol=0, atol=0, equal_nan=True)
+
+
 def test_monitors_by_name() -> None:
     assert make_monitor("windowed-variance").names == ("windowed_variance",)
     assert make_monitor("moving-variance").names == ("moving_variance",)

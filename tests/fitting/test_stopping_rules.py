@@ -273,6 +273,10 @@ def test_own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(panel.rule.values) == ["tenth", "always-five", "discrepancy"]
     assert panel.chosen.values[:2].tolist() == [9, 5]
     assert panel.stopped.values[:2].tolist() == [10, 5]
+    with pytest.raises(InvalidInputError, match=r"got the class: pass Tenth\(\.\.\.\)"):
+        stopping_panel(trace_of(1), [Tenth])
+    with pytest.raises(InvalidInputError, match=r"'tenth' chose iteration 9 of a trace over 0"):
+        stopping_panel(trace_of(1).isel(iteration=slice(9)), [Tenth()])
     register_rule("tenth", Tenth)
     assert "tenth" in stopping_panel(trace_of(1)).rule
     with pytest.raises(InvalidInputError, match="a stopping rule 'tenth' already"):

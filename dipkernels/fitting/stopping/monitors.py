@@ -40,7 +40,7 @@ class Monitor(Protocol):
         Returns
         -------
         Tensor, shape (runs, len(names))
-            On the device and in the dtype of the outputs; NaN while undefined.
+            On the device of the outputs, in their dtype but at least float32; NaN while undefined.
         """
         ...
 
@@ -191,9 +191,9 @@ class WindowedVariance(_Keeping):
                 kept[f"window_{name}"] = kept[f"fresh_{name}"]
                 kept[f"fresh_{name}"] = torch.zeros_like(kept[f"fresh_{name}"])
         elif not full:
-            return images.new_full((len(images), 1), torch.nan)
+            return images.new_full((len(images), 1), torch.nan, dtype=_at_least_float32(images))
         numbers = self.window * images[0].numel()
-        return (kept["window_squares"] / numbers).to(images.dtype)[:, None]
+        return (kept["window_squares"] / numbers).to(_at_least_float32(images))[:, None]
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a state; this waits for the device.
@@ -254,7 +254,8 @@ class MovingVariance(_Keeping):
     -----
     The published code sums ``d^2`` where this takes the mean, which scales the score by a constant
     and changes no decision; it also clips the average to [0, 1], which does nothing to outputs in
-    that range and isn't done here. Memory: one image for every run. Cost: some passes over it.
+    that range and isn't done here. Memory: one output in float64 for every run. Cost: some passes
+    over it.
 
     References
     ----------
@@ -289,7 +290,7 @@ class MovingVariance(_Keeping):
         """
         if not self._kept:
             zeros = images.new_zeros(len(images), dtype=torch.float64)
-            self._kept = {"average": images.clone(), "variance": zeros}
+            self._kept = {"average": images.double(), "variance": zeros}
         self._meet(images, "average")
         self._count += 1
         difference = images - self._kept["average"]
@@ -297,7 +298,7 @@ class MovingVariance(_Keeping):
         variance = (1 - self.decay) * (self._kept["variance"] + self.decay * squares)
         self._kept["average"] = self._kept["average"] + self.decay * difference
         self._kept["variance"] = variance
-        return variance.to(images.dtype)[:, None]
+        return variance.to(_at_least_float32(images))[:, None]
 
 
 class BlurSharpness:
@@ -327,7 +328,7 @@ class BlurSharpness:
         Tensor, shape (runs, 2)
             NaN where the outputs are too small.
         """
-        single = grey(images)
+        single = grey(images.to(_at_least_float32(images)))
         return torch.stack([blur(single), sharpness(single)], dim=1)
 
     def state(self) -> dict[str, Tensor]:
@@ -383,3 +384,8 @@ def make_monitor(name: str) -> Monitor:
 # Sum over each run's image; float64, because float32 would lose digits over a million pixels.
 def _total(images: Tensor) -> Tensor:
     return images.flatten(1).sum(dim=1, dtype=torch.float64)
+
+
+# Networks may put out half precision; their scores are no use in it.
+def _at_least_float32(images: Tensor) -> torch.dtype:
+    return torch.promote_types(images.dtype, torch.float32)

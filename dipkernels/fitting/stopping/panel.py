@@ -49,7 +49,8 @@ def stopping_panel(
     Raises
     ------
     InvalidInputError
-        If the result isn't over every iteration from 0, or two rules have one name.
+        If the result isn't over every iteration from 0, two rules have one name, or a rule chooses
+        an iteration that there isn't.
 
     Notes
     -----
@@ -192,6 +193,11 @@ def _judge(rule: Rule, trace: xr.Dataset, curve: np.ndarray | None) -> dict[str,
     if trace.sizes["iteration"] == 0:
         raise NotApplicableError("the run has no finite loss")
     decision = rule.decide(trace)
+    last = trace.sizes["iteration"] - 1
+    if not 0 <= decision.chosen <= last:
+        raise InvalidInputError(
+            f"rule '{rule.name}' chose iteration {decision.chosen} of a trace over 0 ... {last}"
+        )
     row = {"chosen": float(decision.chosen), "value": decision.value}
     if decision.stopped is not None:
         row["stopped"] = float(decision.stopped)

@@ -211,9 +211,15 @@ def make_rule(rule: RuleLike) -> Rule:
     ------
     UnknownNameError
         If no rule has that name.
+    InvalidInputError
+        If it is a class of rules.
     """
     if isinstance(rule, Rule):
         return rule
+    if isinstance(rule, type):
+        raise InvalidInputError(
+            f"a rule must be made before it is used, got the class: pass {rule.__name__}(...)"
+        )
     if not isinstance(rule, str):
         return FunctionRule(rule)
     if rule not in _FACTORIES:
