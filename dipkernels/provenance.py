@@ -1,10 +1,12 @@
 """Where a result comes from: versions, device, settings, time."""
 
 import datetime
+import hashlib
 import importlib.metadata
 import platform
 
 import torch
+from torch import Tensor
 
 from dipkernels.networks.prior import ImagePrior
 
@@ -53,6 +55,26 @@ def describe_prior(prior: ImagePrior) -> dict[str, str | int]:
         "parameters": prior.parameter_count,
         "dtype": str(prior.dtype).removeprefix("torch."),
     }
+
+
+def fingerprint(*items: Tensor | str) -> str:
+    """Hash tensors and texts, to tell whether two computations are of the same things.
+
+    Parameters
+    ----------
+    *items : Tensor or str
+        In order.
+
+    Returns
+    -------
+    str
+        Their SHA-256.
+    """
+    digest = hashlib.sha256()
+    for item in items:
+        data = item.encode() if isinstance(item, str) else item.detach().cpu().numpy().tobytes()
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _version(package: str) -> str:

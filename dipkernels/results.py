@@ -26,7 +26,7 @@ def save(dataset: xr.Dataset, path: str | Path) -> None:
         If it can't be written; what was there before stays whole.
     """
     try:
-        with _replacing(Path(path)) as partial:
+        with replacing(Path(path)) as partial:
             dataset.to_netcdf(partial, engine="h5netcdf")
     except OSError as error:
         raise OutputError(f"can't write {path}: {error}") from error
@@ -72,15 +72,26 @@ def write_text(text: str, path: Path) -> None:
         If it can't be written.
     """
     try:
-        with _replacing(path) as partial:
+        with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"can't write {path}: {error}") from error
 
 
-# A file to write to, that takes the place of another once the block has ended well.
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
+    """Hand out a file to write to that takes the place of another once the block has ended well.
+
+    Parameters
+    ----------
+    path : Path
+        What is to be replaced, or created.
+
+    Yields
+    ------
+    Path
+        Beside it; removed if the block fails.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial

@@ -100,7 +100,7 @@ def test_regions_partition_the_image(inpainting: tasks.Task) -> None:
     assert inpainting.score_region == "hole"
     assert (regions["hole"] ^ regions["known"]).all()
     assert regions["whole"].all()
-    assert torch.equal(regions["known"], inpainting.mask)
+    assert torch.equal(regions["known"], inpainting.mask.expand(2, 9, 14))
 
 
 def test_misfit_is_the_mean_over_all_pixels(inpainting: tasks.Task) -> None:
@@ -232,7 +232,7 @@ def test_images_must_be_finite(value: float) -> None:
 
 def test_images_must_be_floating_point_with_channels() -> None:
     unchecked = tasks.denoise.__wrapped__  # past the checks of shapes and types
-    for wrong in (torch.ones(4, 5), torch.ones(3, 4, 5, dtype=torch.uint8)):
+    for wrong in (torch.ones(5), torch.ones(2, 3, 4, 5), torch.ones(3, 4, 5).byte()):
         with pytest.raises(ImageError, match=r"floating-point tensor \(channels, height, width\)"):
             unchecked(wrong)
 

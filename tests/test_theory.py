@@ -162,7 +162,7 @@ def make_task(kind: str, sigma: float = SIGMA) -> Task:
 
 
 def flat_regions(task: Task) -> dict[str, np.ndarray]:
-    return {k: np.tile(mask.numpy().ravel(), CHANNELS) for k, mask in task.regions.items()}
+    return {k: mask.numpy().ravel() for k, mask in task.regions.items()}
 
 
 DYNAMICS = {

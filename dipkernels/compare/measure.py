@@ -141,7 +141,7 @@ def predict(
         probe_steps=effort.probe_steps,
         probes=effort.probes,
         seed=seed,
-        spaces=spaces if bool(task.mask.all()) else None,
+        spaces=spaces if bool(task.measured.all()) else None,
         progress=progress,
     )
     flow = learning_curve(expansion)

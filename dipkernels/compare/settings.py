@@ -1,13 +1,10 @@
 """What a comparison runs, and how much it spends on each prior."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from torch import Tensor
-
 from dipkernels.networks import ImagePrior
-from dipkernels.provenance import provenance
+from dipkernels.provenance import fingerprint, provenance
 from dipkernels.tasks import Task
 
 DEFAULT_PRIORS = ("skip", "deep-decoder", "vit", "swin", "conv3-vit", "vit-conv3")
@@ -117,21 +114,15 @@ class Settings:
             "shape": list(task.shape),
             "task": task.name,
             "noise_sigma": task.noise_sigma,
-            "pixels_sha256": _hash(task.clean, task.measurement),
+            "pixels_sha256": fingerprint(
+                *(x for x in (task.clean, task.measurement, task.guide) if x is not None)
+            ),
             "priors": {
                 name: asdict(self.effort(name))
-                | {"network_sha256": _hash(prior.code, str(prior.parameter_shapes))}
+                | {"network_sha256": fingerprint(prior.code, str(prior.parameter_shapes))}
                 for name, prior in priors.items()
             },
             "seed": self.seed,
             "device": self.device,
             "version": provenance("cpu")["version_dipkernels"],
         }
-
-
-def _hash(*items: Tensor | str) -> str:
-    digest = hashlib.sha256()
-    for item in items:
-        data = item.encode() if isinstance(item, str) else item.detach().cpu().numpy().tobytes()
-        digest.update(data)
-    return digest.hexdigest()

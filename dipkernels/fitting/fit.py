@@ -1,21 +1,22 @@
 """Fit a prior to a measurement and watch what it learns, when."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-import torch
+import numpy as np
 import xarray as xr
-from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.fitting.optimisers import OPTIMISERS, default_learning_rate, make_optimiser
+from dipkernels.fitting.dataset import build_dataset
+from dipkernels.fitting.engine import Callback, Engine, Saver
 from dipkernels.fitting.record import Record
-from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.fitting.settings import FitSettings
+from dipkernels.fitting.stopping import Monitor
+from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.provenance import describe_prior, fingerprint, provenance
 from dipkernels.tasks import Task
-
-Callback = Callable[[int, Tensor, Parameters], None]
 
 
 class FitInterrupted(KeyboardInterrupt):
@@ -34,70 +35,136 @@ class FitInterrupted(KeyboardInterrupt):
 
 def fit(
     prior: ImagePrior,
-    task: Task,
+    task: Task | Sequence[Task],
     *,
     optimiser: str = "adam",
     learning_rate: float | None = None,
+    momentum: float | None = None,
+    schedule: str = "constant",
     iterations: int = 1000,
     averaging: float = 0.99,
-    seed: int = 0,
+    input_noise: float = 0.0,
+    weight_decay: float = 0.0,
+    total_variation_weight: float = 0.0,
+    total_variation: str | None = None,
+    gradient_clip: float | None = None,
+    backtracking: float | None = None,
+    precision: str = "float",
+    channels_last: bool = False,
+    compile: str | None = None,
+    seed: int | Sequence[int] = 0,
+    monitors: Sequence[Monitor] = (),
+    checkpoint: str | Path | None = None,
     progress: bool = False,
     callback: Callback | None = None,
 ) -> xr.Dataset:
-    """Fit a network to one measurement by descending the mean squared error.
+    """Fit a network to one measurement, or to several from several initialisations at once.
+
+    What is descended is the mean squared misfit of the measurement, plus what regularises it.
 
     Parameters
     ----------
     prior : ImagePrior
         The network; its device and dtype are used, the task is moved there.
-    task : Task
-        What was measured.
-    optimiser : {"adam", "gradient-descent"}
-        Gradient descent is plain: no momentum, a constant step.
+    task : Task or sequence of Task
+        What was measured. Several tasks, of one shape, are fitted at once, each by weights of
+        its own.
+    optimiser : {"adam", "sgd", "gradient-descent", "l-bfgs"}
+        Gradient descent is plain: no momentum, a constant step. ``sgd`` is what the literature
+        calls so: the same with `momentum`; every step sees the whole image. L-BFGS has 10 pairs
+        and a line search with several evaluations an iteration; it waits for the device at each,
+        and fits one run at a time.
     learning_rate : float, optional
-        By default, for Adam the published one of a built-in prior (else 1e-3), for gradient
-        descent `stable_learning_rate`.
+        By default, for Adam the published one of a built-in prior (else 1e-3), for L-BFGS 1, for
+        the others `stable_learning_rate` of each initialisation.
+    momentum : float, optional
+        Of ``sgd``, in (0, 1).
+    schedule : {"constant", "cosine", "exponential", "step", "warmup"}
+        Of the learning rate; see `dipkernels.fitting.schedules`.
     iterations : int
         Number of steps, at least 1. Iteration ``i`` of the result is the image after i steps, so
         that it has one entry more.
     averaging : float
-        Decay of the running average of the outputs, in [0, 1).
-    seed : int
-        Of the initialisation.
+        Decay of the running average of the outputs, in [0, 1). It doesn't change the fit.
+    input_noise : float
+        Standard deviation of the Gaussian noise that is added to the code anew at every
+        iteration; what is recorded is the output for the perturbed code, as in the literature.
+        Drawn on the device, so that a seed means the same on every device of one kind only.
+    weight_decay : float
+        Factor of half the squared norm of all parameters in the objective: what torch's
+        optimisers call weight decay (not AdamW's).
+    total_variation_weight : float
+        Factor of the image's `total_variation`, a sum over pixels and channels.
+    total_variation : {"anisotropic", "isotropic"}, optional
+        By default anisotropic.
+    gradient_clip : float, optional
+        Largest Euclidean norm of the gradient, over all parameters of a run.
+    backtracking : float, optional
+        In dB: where the PSNR to the measurement falls by more than that from one iterate to the
+        next, the step is taken from the parameters before the fall, with the gradient after it
+        (Ulyanov et al.'s code, with 5 dB, which skips the test at every hundredth iteration).
+    precision : {"float", "tf32", "bf16"}
+        ``bf16`` runs the network's convolutions and matrix products in bfloat16, three digits;
+        parameters, losses and optimiser stay as they are. ``tf32`` does so in TensorFloat-32 on a
+        GPU that has it. The documentation says what they change and gain.
+    channels_last : bool
+        Lay out images and kernels with channels innermost: changes results by rounding only; for
+        2D convolutional networks, one run.
+    compile : {"default", "reduce-overhead", "max-autotune"}, optional
+        Mode of `torch.compile` for the network; the last two use CUDA graphs on a GPU. Changes
+        results by rounding only; needs a C++ compiler, and a minute at the start.
+    seed : int or sequence of int
+        Of the initialisation, and of the input noise. With several, each is a run of its own.
+    monitors : sequence of Monitor
+        Further scalars to record of every output, for `stopping_panel`.
+    checkpoint : str or Path, optional
+        File in which the state is kept, saved every half minute and at the end. The same call
+        with the same file continues what was begun, with the bits of an uninterrupted fit (on a
+        CPU with as many threads); a call with more iterations goes on from there.
     progress : bool
         Show a bar, if on a terminal.
     callback : callable, optional
-        Called at every iteration with ``(iteration, image, parameters)``, all detached. It must
-        not change them; the parameters change under it in the next step, so clone what you keep.
+        Called at every iteration with ``(iteration, image, parameters)``, all detached; with
+        several runs, these have a leading axis over runs (task by task, seed by seed in each). It
+        must not change them; the parameters change under it in the next step, so clone what you
+        keep.
 
     Returns
     -------
     xarray.Dataset
         Over ``iteration``: ``loss``; ``psnr_noisy`` and ``psnr_average_noisy`` of the output and
-        its running average to the measurement, on the measured pixels; over ``(iteration,
-        region)``: ``psnr_clean`` and ``psnr_average_clean`` to the clean image (regions: whole,
-        and with a mask hole and known). Images over ``(channel, y, x)``: ``clean``,
+        its running average to the measurement, on the measured entries; ``psnr_held_out``, where
+        the task holds some out; what monitors record. Over ``(iteration, region)``, where the
+        truth is known: ``psnr_clean`` and ``psnr_average_clean`` (regions: whole, and with a mask
+        hole and known). Images over ``(channel, y, x)``, or ``(channel, x)``: ``clean``,
         ``measurement``, ``initial``, ``final``, ``average`` and ``best`` (of the highest
-        ``psnr_clean`` in the task's score region: an oracle's choice). Attributes:
-        ``peak_psnr``, ``peak_iteration``, ``status`` ("finished", "interrupted", "diverged"),
-        settings and provenance.
+        ``psnr_clean`` in the task's score region: an oracle's choice), and ``mse``, ``psnr`` and
+        ``ssim`` of the last three over ``(picture, region)``. ``rollbacks``: how often
+        backtracking acted. Attributes: ``peak_psnr``, ``peak_iteration``, ``status``
+        ("finished", "interrupted", "diverged"), settings and provenance. With a sequence of
+        seeds there is a dimension ``seed``, with one of tasks ``image``; peaks and status are
+        then variables over them, and a run that has diverged is NaN from there on.
 
     Raises
     ------
     InvalidInputError
-        If prior and task differ in shape, or a setting is out of range.
+        If prior and task differ in shape, a setting is out of range, or would have no effect.
     FitInterrupted
         On Ctrl-C, holding the result so far.
     KeyboardInterrupt
         On Ctrl-C before the first image.
     DivergenceError
-        If even the first loss isn't finite.
+        If even the first loss of every run isn't finite.
+    OutputError
+        If the checkpoint can't be written, or is another fit's.
 
     Notes
     -----
-    A loss that stops being finite ends the fit with status "diverged"; the result, its images
-    included, ends before that iteration (the fit itself notices up to 50 iterations later). Cost
-    per iteration: a forward and a backward pass. Source: Ulyanov et al. 2017.
+    A loss that stops being finite, or reaches a million times the first one, ends its run with
+    status "diverged"; the result, its images included, ends before that iteration (the fit itself
+    notices up to 50 iterations later). Cost per iteration: a forward and a backward pass of each
+    run. Memory: five copies of the parameters and the activations of one pass, times the runs.
+    Source: Ulyanov et al. 2017.
 
     Examples
     --------
@@ -108,95 +175,171 @@ def fit(
     >>> result.sizes["iteration"], result.status
     (4, 'finished')
     """
-    if prior.shape != task.shape:
-        raise InvalidInputError(
-            f"{prior} makes images of shape {prior.shape}, the task has {task.shape}: create the "
-            "prior with the task's image_size and channels"
-        )
-    _check_settings(optimiser, learning_rate, iterations, averaging)
-    task = task.to(device=prior.device, dtype=prior.dtype)
-    parameters = prior.init(seed)
-    if learning_rate is None:
-        learning_rate = default_learning_rate(optimiser, prior, parameters)
-    settings = {
-        "optimiser": optimiser,
-        "learning_rate": learning_rate,
-        "requested_iterations": iterations,
-        "averaging": averaging,
-        "seed": seed,
-        "task": task.name,
-        "noise_sigma": task.noise_sigma,
-        "score_region": task.score_region,
-    }
-    # Not cloned: they are this fit's own.
-    leaves = {key: value.requires_grad_() for key, value in parameters.items()}
-    stepper = make_optimiser(optimiser, leaves.values(), learning_rate)
-    record = Record(task, averaging)
-    start = time.perf_counter()
-    with Progress(iterations, f"{prior.name}: {optimiser}", enabled=progress) as bar:
-        try:
-            finite = _descend(prior, task, leaves, stepper, record, bar, iterations, callback)
-            status = "finished" if finite else "diverged"
-        except KeyboardInterrupt:
-            if not record.iterations:
-                raise
-            status = "interrupted"
-    record.flush()
-    if not record.iterations:
+    settings = FitSettings(
+        optimiser=optimiser,
+        learning_rate=learning_rate,
+        momentum=momentum,
+        schedule=schedule,
+        iterations=iterations,
+        averaging=averaging,
+        input_noise=input_noise,
+        weight_decay=weight_decay,
+        total_variation_weight=total_variation_weight,
+        total_variation=total_variation,
+        gradient_clip=gradient_clip,
+        backtracking=backtracking,
+        precision=precision,
+        channels_last=channels_last,
+        compile=compile,
+    )
+    tasks = [task] if isinstance(task, Task) else list(task)
+    seeds = [seed] if isinstance(seed, int) else list(seed)
+    many = (not isinstance(task, Task), not isinstance(seed, int))
+    _check_runs(prior, tasks, seeds, settings)
+    tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
+    record = Record(tasks, len(seeds), averaging, monitors)
+    engine = Engine(prior, tasks, seeds, settings, record)
+    saver = None
+    if checkpoint is not None:
+        saver = Saver(Path(checkpoint), _identity(prior, tasks, seeds, settings, record))
+        saver.resume(engine)
+    status = _run(engine, saver, progress=progress, callback=callback)
+    if not record.pictures or not (record.table()[..., 0] > 0).any():
         raise DivergenceError(
             f"{prior} can't be fitted: the loss at its initial parameters is not finite; check the "
             "network, its code and the measurement"
         )
-    attributes = {
-        **describe_prior(prior),
-        **settings,
-        "status": status,
-        "seconds": time.perf_counter() - start,
-        **provenance(prior.device),
-    }
-    result = record.dataset().assign_attrs(attributes)
+    result = build_dataset(record, tasks, seeds, many=many)
+    result = _described(result, engine, status, many=many)
     if status == "interrupted":
         raise FitInterrupted(result) from None
     return result
 
 
-# Runs the iterations; False if the loss stopped being finite.
-def _descend(
-    prior: ImagePrior,
-    task: Task,
-    leaves: Parameters,
-    stepper: torch.optim.Optimizer,
-    record: Record,
-    bar: Progress,
-    iterations: int,
-    callback: Callback | None,
-) -> bool:
-    for iteration in range(iterations + 1):
-        image = prior.image(leaves)
-        loss = task.misfit(image)
-        record.add(loss.detach(), image.detach())
-        if callback is not None:
-            callback(iteration, image.detach(), {k: v.detach() for k, v in leaves.items()})
-        if iteration % Record.BLOCK == 0 or iteration == iterations:
-            if not record.flush():
-                return False
-            bar.note(f"peak {record.peak_psnr:.2f} dB")
-        if iteration < iterations:
-            stepper.zero_grad()
-            loss.backward()
-            stepper.step()
-            bar.advance()
-    return True
+def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callback | None) -> str:
+    prior, settings = engine.prior, engine.settings
+    label = f"{prior.name}: {settings.optimiser}" + f" x {engine.runs}" * (engine.runs > 1)
+    with Progress(settings.iterations, label, enabled=progress) as bar:
+        bar.advance(engine.iteration)
+        try:
+            status = engine.descend(bar, callback, saver)
+        except KeyboardInterrupt:
+            # Not saved: it may have come in the middle of a step.
+            if not engine.record.iterations:
+                raise
+            return "interrupted"
+    if saver is not None:
+        saver.save(engine)
+    return status
 
 
-def _check_settings(
-    optimiser: str, learning_rate: float | None, iterations: int, averaging: float
+def _described(
+    result: xr.Dataset, engine: Engine, status: str, *, many: tuple[bool, bool]
+) -> xr.Dataset:
+    """Add settings, status and provenance."""
+    first = engine.tasks[0]
+    ended = ~engine.record.table()[-1, :, 0].astype(bool)
+    lead = tuple(name for name, wanted in zip(("image", "seed"), many, strict=True) if wanted)
+    shape = (len(engine.tasks), len(engine.seeds))
+    sizes = tuple(n for n, wanted in zip(shape, many, strict=True) if wanted)
+    if engine.settings.backtracking is not None:
+        counts = engine.rollbacks.cpu().numpy().reshape(sizes)
+        result = result.assign(rollbacks=(lead, counts))
+    if lead:
+        words = ["diverged" if bad else status for bad in ended]
+        result = result.assign(status=(lead, _strings(words, sizes)))
+    settings = engine.settings.record() | {"requested_iterations": engine.settings.iterations}
+    del settings["iterations"]
+    attributes: dict[str, Any] = {
+        **describe_prior(engine.prior),
+        **settings,
+        "learning_rate": engine.rates if many[1] else engine.rates[0],
+        "seed": engine.seeds if many[1] else engine.seeds[0],
+        "task": first.name,
+        "noise_sigma": [t.noise_sigma for t in engine.tasks] if many[0] else first.noise_sigma,
+        "score_region": first.score_region,
+        "status": status,
+        "seconds": engine.seconds,
+        **provenance(engine.prior.device),
+    }
+    if lead:
+        del attributes["status"]
+    return result.assign_attrs(attributes)
+
+
+def _strings(words: list[str], sizes: tuple[int, ...]) -> Any:
+    return np.asarray(words, dtype=object).reshape(sizes)
+
+
+def _check_runs(
+    prior: ImagePrior, tasks: list[Task], seeds: list[int], settings: FitSettings
 ) -> None:
-    if optimiser not in OPTIMISERS:
-        raise InvalidInputError(f"optimiser must be one of {OPTIMISERS}, got '{optimiser}'")
-    if iterations < 1:
-        raise InvalidInputError(f"iterations must be at least 1, got {iterations}")
-    if not 0 <= averaging < 1:
-        raise InvalidInputError(f"averaging must be in [0, 1), got {averaging}")
-    if learning_rate is not None and not 0 < learning_rate < float("inf"):
-        raise InvalidInputError(f"learning_rate must be positive and finite, got {learning_rate}")
+    if not tasks or not seeds:
+        raise InvalidInputError(f"a fit needs a task and a seed, got {len(tasks)}, {len(seeds)}")
+    if len(set(seeds)) < len(seeds):
+        raise InvalidInputError(f"seeds must differ, got {seeds}: equal seeds give equal fits")
+    for each in tasks:
+        if prior.shape != each.shape:
+            raise InvalidInputError(
+                f"{prior} makes images of shape {prior.shape}, the task has {each.shape}: create "
+                "the prior with the task's image_size and channels"
+            )
+        ours = (list(each.regions), each.has_held_out, each.clean is None, each.score_region)
+        first = tasks[0]
+        if ours != (
+            list(first.regions),
+            first.has_held_out,
+            first.clean is None,
+            first.score_region,
+        ):
+            raise InvalidInputError(
+                "tasks that are fitted together must be alike: with one set of regions, all with "
+                f"or all without clean image and held-out pixels; got {first!r} and {each!r}"
+            )
+    runs = len(tasks) * len(seeds)
+    if runs > 1 and settings.optimiser == "l-bfgs":
+        raise InvalidInputError(
+            f"l-bfgs fits one run at a time, got {runs}: call fit for each task and seed"
+        )
+    if settings.channels_last and runs > 1:
+        raise InvalidInputError(
+            f"channels_last is for one run, got {runs}: leave it out or fit them one by one"
+        )
+    if settings.channels_last and prior.code.dim() != 4:
+        raise InvalidInputError(
+            f"channels_last is for 2D convolutional networks; the code of {prior} has shape "
+            f"{tuple(prior.code.shape)}: leave it out"
+        )
+    if settings.precision == "tf32" and prior.device.type != "cuda":
+        raise InvalidInputError(
+            f"precision 'tf32' has no effect on {prior.device}: use 'bf16' or 'float'"
+        )
+
+
+# What a checkpoint belongs to; a fit may be continued to more iterations, unless its schedule
+# depends on their number.
+def _identity(
+    prior: ImagePrior,
+    tasks: list[Task],
+    seeds: list[int],
+    settings: FitSettings,
+    record: Record,
+) -> dict[str, Any]:
+    values = settings.record()
+    if settings.schedule == "constant":
+        del values["iterations"]
+    probe = prior.code.new_tensor([0.3]).expand(prior.shape)
+    return {
+        **values,
+        "prior": repr(prior),
+        "network": fingerprint(prior.code, str(prior.parameter_shapes)),
+        "dtype": str(prior.dtype),
+        "device": str(prior.device),
+        "seeds": seeds,
+        "tasks": [
+            # The misfit tells operators and held-out pixels apart, up to the order of its sum.
+            [each.name, fingerprint(each.measurement), f"{float(each.misfit(probe)):.5g}"]
+            for each in tasks
+        ],
+        "recorded": record.columns,
+    }

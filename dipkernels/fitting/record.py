@@ -1,78 +1,110 @@
-"""What a fit records at every iteration, kept on the device and fetched in blocks."""
+"""What a fit records at every iteration of every run, kept on the device and fetched in blocks."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
+from dipkernels.fitting.stopping import Monitor
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.tasks import Task
 
-IMAGE_DIMS = ("channel", "y", "x")
+RUNAWAY = 1e6  # a loss so many times the first one has run away: 60 dB worse than no fit at all
+PICTURES = ("initial", "final", "average", "best")
 
 
 class Record:
-    """Scores of the outputs of a fit and of their running average.
+    """Scores of the outputs of several runs and of their running averages.
 
     Scores stay on the device until `flush`, so that the host waits once a block and not at every
-    iteration.
+    iteration. A run whose loss stops being finite, or runs away, has ended: nothing of it is
+    recorded from that iteration on.
 
     Parameters
     ----------
-    task : Task
-        On the device of the fit.
+    tasks : sequence of Task
+        On the device of the fit; all of one shape, with one set of regions.
+    seeds : int
+        Runs of each task. Runs are ordered by task, then by seed.
     averaging : float
         Decay of the running average.
+    monitors : sequence of Monitor
+        What else is computed of every output.
+
+    Attributes
+    ----------
+    columns : list of str
+        Names of the scalars of a row.
+    pictures : dict of str to Tensor, each of shape (runs, channels, *spatial)
+        ``initial``, ``final``, ``average`` and, where the truth is known, ``best``.
     """
 
     BLOCK = 50
 
-    def __init__(self, task: Task, averaging: float) -> None:
-        self._task = task
+    def __init__(
+        self, tasks: Sequence[Task], seeds: int, averaging: float, monitors: Sequence[Monitor] = ()
+    ) -> None:
+        self.tasks, self.seeds, self.runs = list(tasks), seeds, len(tasks) * seeds
+        self.monitors = list(monitors)
+        first = self.tasks[0]
+        self.regions, self.score_region = list(first.regions), first.score_region
+        self.knows_truth = first.clean is not None
         self._averaging = averaging
-        self._regions = task.regions
-        self._region_names = list(self._regions)
-        self._region_masks = torch.stack(list(self._regions.values())).to(task.clean.dtype)
-        self._region_sizes = self._region_masks.sum(dim=(1, 2)) * task.clean.shape[0]
+        self._scored = {name: self._region(name) for name in self.regions if self.knows_truth}
+        self.columns = ["running", "loss", "mse_noisy", "mse_average_noisy"]
+        self.columns += ["mse_held_out"] * first.has_held_out
+        for kind in ("mse_clean", "mse_average_clean"):
+            self.columns += [f"{kind}:{name}" for name in self._scored]
+        self.columns += [name for monitor in self.monitors for name in monitor.names]
         self._pending: list[Tensor] = []
-        self._rows: list[np.ndarray] = []
-        self._initial: Tensor | None = None
-        self._average = torch.zeros_like(task.clean)
-        self._final = self._best = task.clean
-        self._known = task.mask.to(task.clean.dtype).mean()
-        self._finite = torch.ones((), dtype=torch.bool, device=task.clean.device)
-        self._lowest = torch.full((), torch.inf, dtype=task.clean.dtype, device=task.clean.device)
+        self._blocks: list[np.ndarray] = []
+        fractions = [task.measured_fraction for task in tasks for _ in range(seeds)]
+        infinite = first.measurement.new_full((self.runs,), torch.inf)
+        self._fractions = infinite.new_tensor(fractions)
+        self._limit, self._lowest = infinite, infinite
+        self._running = infinite > 0
+        self.pictures: dict[str, Tensor] = {}
 
     @property
     def iterations(self) -> int:
-        """Number of images recorded."""
-        return len(self._pending) + sum(len(rows) for rows in self._rows)
+        """Number of images recorded of each run."""
+        return len(self._pending) + sum(len(rows) for rows in self._blocks)
 
-    def add(self, loss: Tensor, image: Tensor) -> None:
-        """Record one image, unless its loss or one before it wasn't finite.
+    def add(self, losses: Tensor, images: Tensor) -> None:
+        """Record one image of every run that still runs.
 
         Parameters
         ----------
-        loss : Tensor, scalar
-            Its misfit.
-        image : Tensor, shape (channels, height, width)
+        losses : Tensor, shape (runs,)
+            Their misfits.
+        images : Tensor, shape (runs, channels, *spatial)
             Detached.
         """
-        if self._initial is None:
-            self._initial = average = image
+        if not self.pictures:
+            names = PICTURES if self.knows_truth else PICTURES[:3]
+            # A copy: with CUDA graphs the next iteration may reuse the memory.
+            self.pictures = dict.fromkeys(names, images.clone())
+            self._limit = RUNAWAY * losses
+            average = images
         else:
-            average = self._averaging * self._average + (1 - self._averaging) * image
-        clean, average_clean = self._region_mse(image), self._region_mse(average)
-        noisy, average_noisy = loss / self._known, self._task.misfit(average) / self._known
-        scalars = torch.stack([loss, noisy, average_noisy])
-        self._pending.append(torch.cat([scalars, clean, average_clean]))
-        self._finite = self._finite & loss.isfinite()
-        score = clean[self._region_names.index(self._task.score_region)]
-        better = self._finite & (score < self._lowest)
-        self._lowest = torch.where(better, score, self._lowest)
-        self._best = torch.where(better, image, self._best)
-        self._final = torch.where(self._finite, image, self._final)
-        self._average = torch.where(self._finite, average, self._average)
+            average = torch.lerp(images, self.pictures["average"], self._averaging)
+        self._running = self._running & losses.isfinite() & (losses <= self._limit)
+        noisy = losses / self._fractions
+        columns = [self._running.to(losses.dtype), losses, noisy]
+        columns.append(self._by_task("misfit", average) / self._fractions)
+        if self.tasks[0].has_held_out:
+            columns.append(self._by_task("held_out_mse", images))
+        if self.knows_truth:
+            clean = self._region_mse(images)
+            columns += [*clean.values(), *self._region_mse(average).values()]
+            self._keep_best(clean[self.score_region], images)
+        for monitor in self.monitors:
+            columns += monitor.update(images).unbind(dim=1)
+        self._pending.append(torch.stack(columns, dim=1))
+        self.pictures["final"] = self._where_running(images, self.pictures["final"])
+        self.pictures["average"] = self._where_running(average, self.pictures["average"])
 
     def flush(self) -> bool:
         """Fetch the scores recorded since the last time.
@@ -80,64 +112,108 @@ class Record:
         Returns
         -------
         bool
-            False if a loss isn't finite; that iteration and those after it are dropped.
+            Whether a run is still running.
         """
-        if not self._pending:
-            return True
-        rows = torch.stack(self._pending).cpu().double().numpy()
-        self._pending.clear()
-        bad = np.flatnonzero(~np.isfinite(rows[:, 0]))
-        self._rows.append(rows[: bad[0]] if len(bad) else rows)
-        return len(bad) == 0
+        if self._pending:
+            self._blocks.append(torch.stack(self._pending).cpu().double().numpy())
+            self._pending.clear()
+        return bool((self._blocks[-1][-1, :, 0] > 0).any()) if self._blocks else True
 
-    @property
-    def peak_psnr(self) -> float:
-        """Highest PSNR to the clean image so far, in the score region, in dB."""
-        return float(mse_to_psnr(self._lowest))
-
-    def dataset(self) -> xr.Dataset:
-        """Put everything into a dataset; see `dipkernels.fit` for its variables.
-
-        At least one loss must have been finite.
+    def table(self) -> np.ndarray:
+        """Put all rows together.
 
         Returns
         -------
-        xarray.Dataset
-            Without settings.
+        numpy.ndarray, shape (iterations, runs, columns)
+            NaN where a run had ended.
         """
         self.flush()
-        table = np.concatenate(self._rows)
-        regions = len(self._region_names)
-        with np.errstate(divide="ignore"):
-            psnr = -10 * np.log10(table[:, 1:])
-        over = ("iteration", "region")
-        scores = {
-            "loss": ("iteration", table[:, 0], {"long_name": "mean squared misfit"}),
-            "psnr_noisy": ("iteration", psnr[:, 0], {"units": "dB"}),
-            "psnr_average_noisy": ("iteration", psnr[:, 1], {"units": "dB"}),
-            "psnr_clean": (over, psnr[:, 2 : 2 + regions], {"units": "dB"}),
-            "psnr_average_clean": (over, psnr[:, 2 + regions :], {"units": "dB"}),
-        }
-        images = {
-            "clean": self._task.clean,
-            "measurement": self._task.measurement,
-            "initial": self._initial,
-            "final": self._final,
-            "average": self._average,
-            "best": self._best,
-        }
-        pixels = {
-            name: (IMAGE_DIMS, image.cpu().numpy())
-            for name, image in images.items()
-            if image is not None
-        }
-        mask = {"mask": (IMAGE_DIMS[1:], self._task.mask.cpu().numpy())}
-        coordinates = {"iteration": np.arange(len(table)), "region": self._region_names}
-        score = psnr[:, 2 + self._region_names.index(self._task.score_region)]
-        peak = int(score.argmax())
-        attributes = {"peak_psnr": float(score[peak]), "peak_iteration": peak}
-        return xr.Dataset({**scores, **pixels, **mask}, coordinates, attributes)
+        table = np.concatenate(self._blocks)
+        table[table[..., 0] == 0, 1:] = np.nan
+        return table
 
-    def _region_mse(self, image: Tensor) -> Tensor:
-        squared = (image - self._task.clean).square().sum(dim=0)
-        return (self._region_masks * squared).sum(dim=(1, 2)) / self._region_sizes
+    def note(self) -> str:
+        """Say how far the fit has come, for a progress bar.
+
+        Returns
+        -------
+        str
+            The highest PSNR to the clean image so far, over runs the mean; without a truth, empty.
+        """
+        if not self.knows_truth or not self.pictures:
+            return ""
+        return f"peak {float(mse_to_psnr(self._lowest).mean()):.2f} dB"
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to continue bit by bit.
+
+        Returns
+        -------
+        dict
+            Of tensors and arrays, fit for a checkpoint.
+        """
+        self.flush()
+        return {
+            "rows": np.concatenate(self._blocks),
+            "pictures": dict(self.pictures),
+            "lowest": self._lowest,
+            "limit": self._limit,
+            "running": self._running,
+            "monitors": [monitor.state() for monitor in self.monitors],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of the record that gave this state.
+
+        Parameters
+        ----------
+        state : dict
+            From `state`.
+        """
+        device = self._lowest.device
+        self._blocks, self._pending = [state["rows"]], []
+        self.pictures = {key: value.to(device) for key, value in state["pictures"].items()}
+        self._lowest, self._limit, self._running = (
+            state[key].to(device) for key in ("lowest", "limit", "running")
+        )
+        for monitor, content in zip(self.monitors, state["monitors"], strict=True):
+            monitor.load(content)
+
+    def _keep_best(self, score: Tensor, images: Tensor) -> None:
+        better = self._running & (score < self._lowest)
+        self._lowest = torch.where(better, score, self._lowest)
+        self.pictures["best"] = torch.where(_like(better, images), images, self.pictures["best"])
+
+    def _where_running(self, new: Tensor, old: Tensor) -> Tensor:
+        return torch.where(_like(self._running, new), new, old)
+
+    # A function of each task, of its own runs' images.
+    def _by_task(self, method: str, images: Tensor) -> Tensor:
+        parts = images.split(self.seeds)
+        scores = [getattr(task, method)(p) for task, p in zip(self.tasks, parts, strict=True)]
+        return scores[0] if len(scores) == 1 else torch.cat(scores)
+
+    # Masks of a region by task, and their sizes; None for the whole image.
+    def _region(self, name: str) -> tuple[Tensor, Tensor] | None:
+        masks = torch.stack([task.regions[name] for task in self.tasks])
+        if bool(masks.all()):
+            return None
+        masks = masks.to(self.tasks[0].measurement.dtype).repeat_interleave(self.seeds, dim=0)
+        return masks, masks.flatten(1).sum(dim=1)
+
+    def _region_mse(self, images: Tensor) -> dict[str, Tensor]:
+        parts = images.split(self.seeds)
+        errors = [p - task.clean for task, p in zip(self.tasks, parts, strict=True)]
+        squared = (errors[0] if len(errors) == 1 else torch.cat(errors)).square()
+        scores = {}
+        for name, region in self._scored.items():
+            if region is None:
+                scores[name] = squared.flatten(1).mean(dim=1)
+            else:
+                scores[name] = (squared * region[0]).flatten(1).sum(dim=1) / region[1]
+        return scores
+
+
+# A vector over runs in the dimensions of their images.
+def _like(vector: Tensor, images: Tensor) -> Tensor:
+    return vector.reshape(-1, *[1] * (images.dim() - 1))

@@ -1,65 +1,102 @@
-"""Scores that compare two images: MSE, PSNR and SSIM.
+"""Scores that compare images with a reference: MSE, PSNR and SSIM, also over a region.
 
-They work on any float tensors of one shape; the peak value is 1, the range of our images.
+They work in 1D and 2D, ``spatial`` being ``(length,)`` or ``(height, width)``. The peak value is
+1, the range of our images.
 """
 
 import math
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import ImageError, InvalidInputError
+
+WINDOW = 7  # of SSIM, scikit-image's default
 
 
 def mse(
-    image: Float[Tensor, "*batch channels height width"],
-    reference: Float[Tensor, "channels height width"],
-) -> Float[Tensor, "*batch"]:
+    image: Float[Tensor, "..."],
+    reference: Float[Tensor, "channels *spatial"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "..."]:
     """Mean squared error over channels and pixels.
 
     Parameters
     ----------
-    image : Tensor, shape (..., channels, height, width)
+    image : Tensor, shape (*batch, channels, *spatial)
         One image or a batch of them.
-    reference : Tensor, shape (channels, height, width)
+    reference : Tensor, shape (channels, *spatial)
         What each is compared with.
+    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial), optional
+        The region to average over; by default all.
 
     Returns
     -------
-    Tensor, shape (...)
+    Tensor, shape (*batch)
         In squared units of the images.
 
     Raises
     ------
     InvalidInputError
         If the images differ in shape.
+    ImageError
+        If the mask fits neither shape, isn't boolean or is empty.
     """
-    if image.shape[-3:] != reference.shape:
-        raise InvalidInputError(
-            f"images of shape {tuple(image.shape)} can't be compared with one of shape "
-            f"{tuple(reference.shape)}"
-        )
-    return (image - reference).square().mean(dim=(-3, -2, -1))
+    _require_same_shape(image, reference)
+    if mask is None:
+        return (image - reference).square().mean(dim=_axes(reference))
+    return region_mse(image, reference, _checked_mask(mask, reference))
+
+
+def region_mse(
+    image: Float[Tensor, "..."],
+    reference: Float[Tensor, "channels *spatial"],
+    mask: Bool[Tensor, "channels *spatial"],
+) -> Float[Tensor, "..."]:
+    """`mse` over a region that is known to be good: nothing waits for the device.
+
+    Parameters
+    ----------
+    image : Tensor, shape (*batch, channels, *spatial)
+        One image or a batch of them.
+    reference : Tensor, shape (channels, *spatial)
+        What each is compared with.
+    mask : Tensor of bool, shape (channels, *spatial)
+        Not empty.
+
+    Returns
+    -------
+    Tensor, shape (*batch)
+        In squared units of the images.
+    """
+    _require_same_shape(image, reference)
+    axes = _axes(reference)
+    squared = (image - reference).square()
+    return squared.where(mask, squared.new_zeros(())).sum(dim=axes) / mask.sum()
 
 
 def psnr(
-    image: Float[Tensor, "*batch channels height width"],
-    reference: Float[Tensor, "channels height width"],
-) -> Float[Tensor, "*batch"]:
+    image: Float[Tensor, "..."],
+    reference: Float[Tensor, "channels *spatial"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "..."]:
     """Peak signal-to-noise ratio for images in [0, 1]: ``-10 log10(MSE)``.
 
     Parameters
     ----------
-    image : Tensor, shape (..., channels, height, width)
+    image : Tensor, shape (*batch, channels, *spatial)
         One image or a batch of them.
-    reference : Tensor, shape (channels, height, width)
+    reference : Tensor, shape (channels, *spatial)
         What each is compared with.
+    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial), optional
+        The region to average over; by default all.
 
     Returns
     -------
-    Tensor, shape (...)
+    Tensor, shape (*batch)
         In dB; infinite where the images are equal.
 
     Examples
@@ -68,7 +105,7 @@ def psnr(
     >>> psnr(torch.full((1, 2, 3), 0.6), torch.full((1, 2, 3), 0.5)).round().item()
     20.0
     """
-    return mse_to_psnr(mse(image, reference))
+    return mse_to_psnr(mse(image, reference, mask))
 
 
 def mse_to_psnr(value: Tensor) -> Tensor:
@@ -88,34 +125,91 @@ def mse_to_psnr(value: Tensor) -> Tensor:
 
 
 def ssim(
-    image: Float[Tensor, "channels height width"],
-    reference: Float[Tensor, "channels height width"],
-) -> float:
-    """Structural similarity (Wang et al. 2004), by scikit-image with its 7x7 window.
+    image: Float[Tensor, "..."],
+    reference: Float[Tensor, "channels *spatial"],
+    mask: Bool[Tensor, "..."] | None = None,
+) -> Float[Tensor, "..."]:
+    """Structural similarity (Wang et al. 2004), by scikit-image with its 7-pixel window.
 
     Parameters
     ----------
-    image, reference : Tensor, shape (channels, height, width)
-        Two images in [0, 1].
+    image : Tensor, shape (*batch, channels, *spatial)
+        One image in [0, 1] or a batch of them.
+    reference : Tensor, shape (channels, *spatial)
+        What each is compared with.
+    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial), optional
+        The region to average over; by default all.
 
     Returns
     -------
-    float
+    Tensor, shape (*batch)
         At most 1, which equal images reach.
 
     Raises
     ------
     InvalidInputError
         If the images differ in shape or are smaller than the window.
+    ImageError
+        If the mask fits neither shape, isn't boolean, or holds no pixel that is at least three
+        pixels away from the border.
+
+    Notes
+    -----
+    SSIM compares windows, one around each pixel. As in scikit-image, only windows that lie inside
+    the image count. Over a region, the mean is over the windows **centred** in it, although those
+    near its edge also see pixels outside. Computed on the host, image by image.
     """
-    if image.shape != reference.shape:
+    _require_same_shape(image, reference)
+    if min(reference.shape[1:]) < WINDOW:
         raise InvalidInputError(
-            f"an image of shape {tuple(image.shape)} can't be compared with one of shape "
+            f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got "
+            f"{tuple(reference.shape[1:])}"
+        )
+    inside = np.zeros(tuple(reference.shape), dtype=bool)
+    inner = slice(WINDOW // 2, -(WINDOW // 2))
+    inside[(slice(None), *[inner] * (reference.dim() - 1))] = True
+    if mask is not None:
+        inside &= _checked_mask(mask, reference).cpu().numpy()
+        if not inside.any():
+            raise ImageError(
+                f"the mask has no pixel at least {WINDOW // 2} pixels away from the border, where "
+                "a window of SSIM fits: use MSE or PSNR there"
+            )
+    b = reference.detach().cpu().double().numpy()
+    flat = image.detach().cpu().double().reshape(-1, *reference.shape)
+    values = [_ssim_map(a, b)[inside].mean() for a in flat.numpy()]
+    batch = image.shape[: image.dim() - reference.dim()]
+    return torch.tensor(values, dtype=torch.float64).reshape(batch).to(image)
+
+
+def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    _, full = structural_similarity(
+        a, b, data_range=1.0, channel_axis=0, win_size=WINDOW, full=True
+    )
+    return np.asarray(full)
+
+
+def _axes(reference: Tensor) -> tuple[int, ...]:
+    return tuple(range(-reference.dim(), 0))
+
+
+def _require_same_shape(image: Tensor, reference: Tensor) -> None:
+    batch = image.dim() - reference.dim()
+    if batch < 0 or image.shape[batch:] != reference.shape:
+        raise InvalidInputError(
+            f"images of shape {tuple(image.shape)} can't be compared with one of shape "
             f"{tuple(reference.shape)}"
         )
-    if min(reference.shape[-2:]) < 7:
-        raise InvalidInputError(
-            f"SSIM needs images of at least 7x7 pixels, got {tuple(reference.shape[-2:])}"
+
+
+def _checked_mask(mask: Tensor, reference: Tensor) -> Tensor:
+    if mask.dtype is not torch.bool:
+        raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
+    if mask.shape not in (reference.shape, reference.shape[1:]):
+        raise ImageError(
+            f"the mask has shape {tuple(mask.shape)}, the image {tuple(reference.shape)}: they "
+            "must have one height and width"
         )
-    a, b = (x.detach().cpu().double().numpy() for x in (image, reference))
-    return float(structural_similarity(a, b, data_range=1.0, channel_axis=0))
+    if not mask.any():
+        raise ImageError("the mask is empty: there is nothing to average over")
+    return mask.to(reference.device).expand(reference.shape)

@@ -134,13 +134,17 @@ class ImagePrior:
         draws = [self.init(seed) for seed in seeds]
         return {key: torch.stack([draw[key] for draw in draws]) for key in self.parameter_shapes}
 
-    def image(self, parameters: Parameters) -> Float[Tensor, " channels *spatial"]:
+    def image(
+        self, parameters: Parameters, code: Tensor | None = None
+    ) -> Float[Tensor, " channels *spatial"]:
         """Evaluate the network: a pure, differentiable function of its parameters.
 
         Parameters
         ----------
         parameters : dict of str to Tensor
             As `init` returns.
+        code : Tensor, optional
+            In place of the prior's own, of its shape: a perturbed one, for instance.
 
         Returns
         -------
@@ -158,7 +162,7 @@ class ImagePrior:
                 f"these are not the parameters of {self}: {', '.join(wrong[:3])} missing or too "
                 "many; use prior.init()"
             )
-        out = self._evaluate(parameters)
+        out = self._evaluate(parameters, self.code if code is None else code)
         return (out if self._output is None else self._output(out))[0]
 
     def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
@@ -223,18 +227,18 @@ class ImagePrior:
         dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
         return tensor.to(self.device, dtype)
 
-    def _evaluate(self, parameters: Parameters) -> Any:
+    def _evaluate(self, parameters: Parameters, code: Tensor) -> Any:
         # Copies, because a module may count its calls in a buffer: every call starts afresh.
         buffers = {key: value.clone() for key, value in self._buffers.items()}
         everything = {**self._frozen, **buffers, **parameters}
         with _differentiable_attention():
-            return functional_call(self._hollow, everything, (self.code,))
+            return functional_call(self._hollow, everything, (code,))
 
     def _checked_output_shape(self, parameters: Parameters) -> tuple[int, ...]:
         parameters = {k: self._cast(v) for k, v in parameters.items()}
         with torch.no_grad():
             try:
-                out = self._evaluate(parameters)
+                out = self._evaluate(parameters, self.code)
             except Exception as error:  # whatever the module raises
                 raise InvalidInputError(
                     f"{self.name} failed on a code of shape {tuple(self.code.shape)}: {error}"

@@ -96,8 +96,9 @@ def expand(
     Raises
     ------
     InvalidInputError
-        If task and kernel differ in shape, fewer than 2 steps or probes are asked for, or spaces
-        are given for a task with missing pixels.
+        If task and kernel differ in shape, the task has no clean image or measures something else
+        than pixels, fewer than 2 steps or probes are asked for, or spaces are given for a task
+        with missing pixels.
 
     Notes
     -----
@@ -116,13 +117,10 @@ def expand(
         )
     if probes < 2:
         raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
+    if task.clean is None:
+        raise InvalidInputError("a prediction is of the error to a clean image; this task has none")
+    measured = task.measured.to(ntk.device).flatten()
     residual = (task.clean.to(ntk.device).double() - ntk.image.double()).flatten()
-    channels = task.shape[0]
-
-    def flat(mask: Tensor) -> Tensor:
-        return mask.to(ntk.device).expand(channels, *mask.shape).flatten()
-
-    measured = flat(task.mask)
     partial = None if bool(measured.all()) else measured
     if partial is not None and spaces is not None:
         raise InvalidInputError("spaces of the whole kernel have no use with missing pixels")
@@ -145,7 +143,7 @@ def expand(
     return Expansion(
         residual,
         measured,
-        {name: flat(mask) for name, mask in task.regions.items()},
+        {name: mask.to(ntk.device).flatten() for name, mask in task.regions.items()},
         task.score_region,
         task.noise_sigma,
         bias_space,

@@ -4,19 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from dipkernels import networks, results, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.fitting.stopping import (
+    BlurSharpnessRule,
     Calibration,
     Discrepancy,
+    MovingVarianceRule,
     Oracle,
+    WindowedVariance,
     WindowedVarianceRule,
     calibrate,
     format_panel,
     leave_one_out,
+    make_monitor,
     stopping_panel,
 )
 from dipkernels.images import load
@@ -43,10 +48,9 @@ def result_of_a_fit() -> xr.Dataset:
             "psnr_clean": ((*over, "region"), clean),
             "psnr_average_clean": ((*over, "region"), np.roll(clean, 5, axis=2)),
             "windowed_variance": (over, (i - peak - 3) ** 2),
-            "noise_sigma": ("image", [0.1, 0.0]),
         },
-        {"image": ["f16", "snail"], "seed": [4, 5, 6], "iteration": i, "region": ["whole", "hole"]},
-        {"score_region": "hole"},
+        {"image": [0, 1], "seed": [4, 5, 6], "iteration": i, "region": ["whole", "hole"]},
+        {"score_region": "hole", "noise_sigma": [0.1, 0.0]},
     )
 
 
@@ -54,7 +58,7 @@ def test_every_run_is_judged_like_itself_alone() -> None:
     result = result_of_a_fit()
     panel = stopping_panel(result)
     assert panel.chosen.dims == ("image", "seed", "rule")
-    assert list(panel.image.values) == ["f16", "snail"]
+    assert list(panel.image.values) == [0, 1]
     assert list(panel.seed.values) == [4, 5, 6]
     for image in range(IMAGES):
         for seed in range(SEEDS):
@@ -131,9 +135,9 @@ def test_the_table_shows_means_and_spreads_over_seeds() -> None:
     result = result_of_a_fit()
     panel = stopping_panel(result, [WindowedVarianceRule(patience=25), "discrepancy", "oracle"])
     text = format_panel(panel)
-    assert text.splitlines()[0] == "image f16"
-    assert "image snail" in text
-    regret = panel.regret.sel(image="f16", rule="es-wmv").values
+    assert text.splitlines()[0] == "image 0"
+    assert "image 1" in text
+    regret = panel.regret.sel(image=0, rule="es-wmv").values
     assert f"{regret.mean():.2f} ± {regret.std(ddof=1):.2f}" in text
     assert "discrepancy" in text
     assert "not applicable: noise_sigma is 0" in text
@@ -193,7 +197,7 @@ def test_leaving_one_out_calibrates_on_the_others() -> None:
         assert out.regret[k] == pytest.approx(curve.max() - curve[chosen], abs=1e-12)
     assert len(set(out.chosen.values)) > 1
     whole = leave_one_out(result_of_a_fit())
-    assert list(whole.image.values) == ["f16", "snail"]
+    assert list(whole.image.values) == [0, 1]
     assert (whole.regret > 0).all()
 
 
@@ -207,6 +211,52 @@ def test_what_calibration_refuses() -> None:
         calibrate(result.drop_vars("psnr_clean"))
     with pytest.raises(InvalidInputError, match="no finite PSNR"):
         calibrate(result.isel(image=0).assign(psnr_clean=("iteration", np.full(LENGTH, np.nan))))
+
+
+def test_the_noise_level_of_each_image_is_found() -> None:
+    result = result_of_a_fit()
+    applicable = [
+        stopping_panel(each, ["discrepancy"]).applicable.all().item()
+        for each in (result.isel(image=0), result.isel(image=[1]), result.isel(image=1, seed=0))
+    ]
+    assert applicable == [True, False, False]
+    unlabelled = stopping_panel(result.drop_vars("image"), ["discrepancy"])
+    assert "keep it as fit made it" in unlabelled.reason.values[0, 0, 0]
+    equal = result.drop_vars("image").assign_attrs(noise_sigma=[0.1, 0.1])
+    assert stopping_panel(equal, ["discrepancy"]).applicable.all()
+
+
+def test_a_fit_of_several_images_and_seeds_with_all_monitors() -> None:
+    image = load("astronaut", size=16)
+    todo = [tasks.denoise(image, noise_sigma=s, seed=1).hold_out(0.1) for s in (0.1, 0.2)]
+    prior = networks.create("deep-decoder", image_size=16, width=8)
+    names = ("windowed-variance", "moving-variance", "blur-sharpness")
+    monitors = [WindowedVariance(window=5), *map(make_monitor, names[1:])]
+    seen: list[np.ndarray] = []
+
+    def keep(iteration: int, images: torch.Tensor, parameters: object) -> None:
+        seen.append(images.double().numpy().copy())
+
+    result = fit(prior, todo, seed=[3, 4], iterations=14, monitors=monitors, callback=keep)
+    outputs = np.stack(seen).reshape(15, 2, 2, 3, 16, 16)
+    for i in range(15):
+        if i < 4:
+            assert np.isnan(result.windowed_variance[..., i]).all()
+            continue
+        direct = outputs[i - 4 : i + 1].var(axis=0).mean(axis=(2, 3, 4))
+        np.testing.assert_allclose(result.windowed_variance[..., i], direct, rtol=1e-6)
+    rules = [
+        WindowedVarianceRule(patience=3),
+        MovingVarianceRule(patience=3, start=2),
+        BlurSharpnessRule(n=3, threshold=1e9),
+        *("discrepancy", "held-out", "delta-mse", "last", "oracle"),
+    ]
+    panel = stopping_panel(result, rules)
+    assert panel.applicable.all()
+    assert (panel.regret >= 0).all()
+    assert panel.sizes == {"image": 2, "seed": 2, "rule": 8}
+    assert (panel.stopped.sel(rule="blur-sharpness") == 7).all()
+    assert (panel.psnr.sel(rule="oracle") == result.peak_psnr).all()
 
 
 def test_a_real_fit_and_its_figure(tmp_path: Path) -> None:

@@ -299,7 +299,8 @@ def noise_level(trace: xr.Dataset) -> float:
     Parameters
     ----------
     trace : xarray.Dataset
-        With ``noise_sigma`` as an attribute or, of one of several images, a scalar variable.
+        With ``noise_sigma`` as an attribute: a number, or one for each of several images, among
+        which the scalar coordinate ``image`` says which is this one's.
 
     Returns
     -------
@@ -311,12 +312,22 @@ def noise_level(trace: xr.Dataset) -> float:
     NotApplicableError
         If it isn't known or 0.
     """
-    sigma = trace["noise_sigma"] if "noise_sigma" in trace else trace.attrs.get("noise_sigma")
-    if sigma is None:
+    levels = np.atleast_1d(trace.attrs.get("noise_sigma", []))
+    if len(levels) == 0:
         raise NotApplicableError("the trace has no 'noise_sigma': the noise level isn't known")
-    if not float(sigma) > 0:
+    if (levels == levels[0]).all():
+        level = float(levels[0])
+    else:
+        image = trace.coords.get("image", xr.DataArray("?")).values
+        if image.shape != () or image.dtype.kind not in "iu" or not 0 <= image < len(levels):
+            raise NotApplicableError(
+                "noise_sigma differs between the images, and the coordinate 'image' doesn't say "
+                "which of them this is: keep it as fit made it"
+            )
+        level = float(levels[int(image)])
+    if not level > 0:
         raise NotApplicableError("noise_sigma is 0: there is no noise level to stop at")
-    return float(sigma)
+    return level
 
 
 def patient_minimum(scores: np.ndarray, patience: int, start: int = 0) -> Decision:

@@ -1,0 +1,180 @@
+"""The result of a fit as a dataset."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.record import Record
+from dipkernels.tasks import Task
+
+SPATIAL_DIMS = {1: ("x",), 2: ("y", "x")}
+SCORED_PICTURES = ("final", "average", "best")
+
+
+def build_dataset(
+    record: Record, tasks: Sequence[Task], seeds: Sequence[int], *, many: tuple[bool, bool]
+) -> xr.Dataset:
+    """Put everything that was recorded into a dataset; see `dipkernels.fit` for its variables.
+
+    Parameters
+    ----------
+    record : Record
+        With at least one finite loss.
+    tasks : sequence of Task
+        What was fitted.
+    seeds : sequence of int
+        Of the initialisations.
+    many : (bool, bool)
+        Whether the result has a dimension ``image``, and one ``seed``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without settings.
+    """
+    layout = _Layout(record, tasks, seeds, many)
+    table = layout.table
+    columns = dict(zip(record.columns, np.moveaxis(table, -1, 0), strict=True))
+    variables: dict[str, object] = {}
+    variables["loss"] = layout.trace(columns["loss"], long_name="mean squared misfit")
+    decibels = {k: _decibels(v) for k, v in columns.items() if k.startswith("mse_")}
+    for name in ("noisy", "average_noisy", "held_out"):
+        if f"mse_{name}" in decibels:
+            variables[f"psnr_{name}"] = layout.trace(decibels[f"mse_{name}"], units="dB")
+    if record.knows_truth:
+        for name in ("clean", "average_clean"):
+            regions = [decibels[f"mse_{name}:{region}"] for region in record.regions]
+            variables[f"psnr_{name}"] = layout.trace_by_region(np.stack(regions, axis=-1))
+    for monitor in record.monitors:
+        variables |= {name: layout.trace(columns[name]) for name in monitor.names}
+    variables |= layout.images()
+    result = xr.Dataset(variables, layout.coordinates())
+    if record.knows_truth:
+        score = decibels[f"mse_clean:{record.score_region}"]
+        result = _with_peaks(result, layout, score)
+        result = result.assign(layout.scores())
+    return result
+
+
+class _Layout:
+    """How runs become dimensions: nothing, ``seed``, ``image``, or both."""
+
+    def __init__(
+        self,
+        record: Record,
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        many: tuple[bool, bool],
+    ) -> None:
+        self.record, self.tasks, self.seeds = record, tasks, seeds
+        names, lengths = ("image", "seed"), (len(tasks), len(seeds))
+        self.lead = tuple(name for name, wanted in zip(names, many, strict=True) if wanted)
+        self.sizes = tuple(n for n, wanted in zip(lengths, many, strict=True) if wanted)
+        self.many_images = many[0]
+        table = record.table()
+        ended = np.isnan(table[..., 1]).all(axis=1)
+        self.table = table[: int(ended.argmax()) if ended.any() else len(table)]
+        spatial = SPATIAL_DIMS[len(tasks[0].shape) - 1]
+        self.pixels = ("channel", *spatial)
+
+    # An array over (runs, ...), its first axis unfolded.
+    def unfold(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(*self.sizes, *array.shape[1:])
+
+    def trace(self, values: np.ndarray, **attributes: str) -> tuple[object, ...]:
+        return (*self.lead, "iteration"), self.unfold(values.T), attributes
+
+    def trace_by_region(self, values: np.ndarray) -> tuple[object, ...]:
+        dims = (*self.lead, "iteration", "region")
+        return dims, self.unfold(np.moveaxis(values, 0, 1)), {"units": "dB"}
+
+    def coordinates(self) -> dict[str, object]:
+        known: dict[str, object] = {
+            "iteration": np.arange(len(self.table)),
+            "region": self.record.regions,
+        }
+        if "seed" in self.lead:
+            known["seed"] = list(self.seeds)
+        if self.many_images:
+            known["image"] = np.arange(len(self.tasks))
+        return known
+
+    def images(self) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for name, pictures in self.record.pictures.items():
+            found[name] = (*self.lead, *self.pixels), self.unfold(pictures.cpu().numpy())
+        if self.record.knows_truth:
+            found["clean"] = self._by_image([_array(task.clean) for task in self.tasks])
+        measured = self.tasks[0].measurement.shape
+        dims = self.pixels
+        if measured != self.tasks[0].shape:
+            dims = tuple(f"measured_{dim}" for dim in ("channel", "y", "x")[-len(measured) :])
+        found["measurement"] = self._by_image([_array(t.measurement) for t in self.tasks], dims)
+        masks = [_mask(task) for task in self.tasks]
+        if all(mask is not None for mask in masks):
+            found["mask"] = self._by_image([_array(m) for m in masks], self.pixels[1:])
+        return found
+
+    def scores(self) -> dict[str, object]:
+        tasks = [task.to(device="cpu", dtype=torch.float64) for task in self.tasks]
+        regions = self.record.regions
+        shape = (self.record.runs, len(SCORED_PICTURES), len(regions))
+        tables = {metric: np.full(shape, np.nan) for metric in ("mse", "psnr", "ssim")}
+        for i, name in enumerate(SCORED_PICTURES):
+            for run, picture in enumerate(self.record.pictures[name].cpu().double()):
+                task = tasks[run // len(self.seeds)]
+                for j, region in enumerate(regions):
+                    for metric, table in tables.items():
+                        table[run, i, j] = _score(task, metric, picture, region)
+        dims = (*self.lead, "picture", "region")
+        found: dict[str, object] = {k: (dims, self.unfold(t)) for k, t in tables.items()}
+        return {**found, "picture": list(SCORED_PICTURES)}
+
+    def _by_image(
+        self, arrays: list[np.ndarray], dims: tuple[str, ...] | None = None
+    ) -> tuple[object, ...]:
+        dims = self.pixels if dims is None else dims
+        if self.many_images:
+            return ("image", *dims), np.stack(arrays)
+        return dims, arrays[0]
+
+
+def _with_peaks(result: xr.Dataset, layout: _Layout, score: np.ndarray) -> xr.Dataset:
+    """Add the peaks: attributes of a single run, variables of several."""
+    filled = np.where(np.isnan(score), -np.inf, score)
+    iteration, peak = filled.argmax(axis=0), filled.max(axis=0)
+    if not layout.lead:
+        peaks = {"peak_psnr": float(peak[0]), "peak_iteration": int(iteration[0])}
+        return result.assign_attrs(peaks)
+    return result.assign(
+        peak_psnr=(layout.lead, layout.unfold(peak), {"units": "dB"}),
+        peak_iteration=(layout.lead, layout.unfold(iteration)),
+    )
+
+
+def _score(task: Task, metric: str, picture: Tensor, region: str) -> float:
+    try:
+        return float(getattr(task, metric)(picture, region))
+    except InvalidInputError:  # SSIM of an image smaller than its window
+        return float("nan")
+
+
+def _mask(task: Task) -> Tensor | None:
+    try:
+        return task.mask
+    except InvalidInputError:  # its operator is no mask
+        return None
+
+
+def _array(tensor: Tensor | None) -> np.ndarray:
+    return np.asarray(None if tensor is None else tensor.cpu().numpy())
+
+
+def _decibels(mse: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decibels: np.ndarray = -10 * np.log10(mse)
+    return decibels

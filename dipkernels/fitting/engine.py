@@ -1,0 +1,391 @@
+"""The loop of a fit: all runs in step, one evaluation of the network each iteration."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from dipkernels.fitting.checkpoint import PARAMETERS, load_checkpoint, save_checkpoint
+from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
+from dipkernels.fitting.record import Record
+from dipkernels.fitting.regularisers import half_squared_norms, total_variation
+from dipkernels.fitting.schedules import learning_rate_factor
+from dipkernels.fitting.settings import FitSettings
+from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.progress import Progress
+from dipkernels.seeds import derive
+from dipkernels.tasks import Task
+
+Callback = Callable[[int, Tensor, Parameters], None]
+CHECKPOINT_SECONDS = 30.0
+
+
+class Engine:
+    """Runs of one network on several tasks from several initialisations, fitted together.
+
+    Every tensor of a run is a slice of one with a leading axis over runs (task by task, and seed
+    by seed within a task): parameters, images, losses. The runs share nothing, so that together
+    they give what they give apart, up to rounding.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    tasks : sequence of Task
+        Of the prior's shape, on its device.
+    seeds : sequence of int
+        Of the initialisations.
+    settings : FitSettings
+        What to do.
+    record : Record
+        What is kept.
+    """
+
+    def __init__(
+        self,
+        prior: ImagePrior,
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        settings: FitSettings,
+        record: Record,
+    ) -> None:
+        self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
+        self.record = record
+        self.iteration = 0
+        self.seconds = 0.0
+        self.rates = self._learning_rates()
+        self.leaves = self._initial_leaves()
+        self._stepper = make_optimiser(settings, self.leaves.values(), max(self.rates))
+        # One optimiser steps all runs: a smaller rate of one is a smaller gradient of it.
+        relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
+        self._relative = relative.repeat(len(tasks)) / max(self.rates)
+        self._generators = self._noise_generators()
+        self._accepted: dict[str, Tensor] = {}
+        self._accepted_mse: Tensor | None = None
+        self.rollbacks = torch.zeros(self.runs, dtype=torch.int64, device=prior.device)
+        self._code = _in_layout(prior.code) if settings.channels_last else prior.code
+        self._network = self._make_network()
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.tasks) * len(self.seeds)
+
+    def descend(
+        self, bar: Progress, callback: Callback | None = None, checkpoint: "Saver | None" = None
+    ) -> str:
+        """Run the iterations that are left.
+
+        Parameters
+        ----------
+        bar : Progress
+            Advanced with every step.
+        callback : callable, optional
+            See `dipkernels.fit`.
+        checkpoint : Saver, optional
+            Asked after each block whether it's time to save.
+
+        Returns
+        -------
+        str
+            "finished", or "diverged" if no run is left.
+        """
+        start, before = time.perf_counter(), self.seconds
+        last = self.settings.iterations
+        with _precision(self.settings.precision, self.prior.device):
+            while True:
+                complete = self.record.iterations > last
+                if complete or self.record.iterations % Record.BLOCK == 0:
+                    if not self.record.flush():
+                        return "diverged"
+                    bar.note(self.record.note())
+                if complete:
+                    return "finished"
+                losses, images = self._evaluate()
+                if self.record.iterations == self.iteration:  # not so where a fit is extended
+                    self.record.add(losses.detach(), images.detach())
+                    if callback is not None:
+                        callback(self.iteration, *self._seen_from_outside(images))
+                if self.iteration < last:
+                    self._step(losses, images)
+                    self.iteration += 1
+                    bar.advance()
+                self.seconds = before + time.perf_counter() - start
+                if checkpoint is not None:
+                    checkpoint.save_if_due(self)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to continue bit by bit.
+
+        Returns
+        -------
+        dict
+            Fit for a checkpoint.
+        """
+        return {
+            PARAMETERS: {key: leaf.detach() for key, leaf in self.leaves.items()},
+            "optimiser": self._stepper.state_dict()["state"],
+            "record": self.record.state(),
+            "iteration": self.iteration,
+            "seconds": self.seconds,
+            "generators": [g.get_state() for g in self._generators],
+            "accepted": self._accepted,
+            "accepted_mse": self._accepted_mse,
+            "rollbacks": self.rollbacks,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of the engine that gave this state.
+
+        Parameters
+        ----------
+        state : dict
+            From `state`.
+        """
+        leaves = list(self.leaves.values())
+        for leaf, value in zip(leaves, state[PARAMETERS].values(), strict=True):
+            leaf.data.copy_(value)
+        groups = self._stepper.state_dict()["param_groups"]
+        # Tensors in the layout that a step would have given them.
+        moments = {
+            index: {key: _like_leaf(value, leaves[index]) for key, value in content.items()}
+            for index, content in state["optimiser"].items()
+        }
+        self._stepper.load_state_dict({"state": moments, "param_groups": groups})
+        self.record.load(state["record"])
+        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        for generator, content in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(content)
+        device = self.prior.device
+        self._accepted = {
+            key: _like_leaf(value.to(device), self.leaves[key])
+            for key, value in state["accepted"].items()
+        }
+        mse = state["accepted_mse"]
+        self._accepted_mse = None if mse is None else mse.to(device)
+        self.rollbacks = state["rollbacks"].to(device)
+
+    def _learning_rates(self) -> list[float]:
+        given, name = self.settings.learning_rate, self.settings.optimiser
+        if given is not None:
+            return [given] * len(self.seeds)
+        if name in ("adam", "l-bfgs"):
+            return [default_learning_rate(name, self.prior, {})] * len(self.seeds)
+        inits = (self.prior.init(seed) for seed in self.seeds)
+        return [default_learning_rate(name, self.prior, parameters) for parameters in inits]
+
+    def _initial_leaves(self) -> Parameters:
+        stacked = self.prior.init_many(self.seeds)
+        leaves = {}
+        for key, value in stacked.items():
+            leaf = value.repeat(len(self.tasks), *[1] * (value.dim() - 1))
+            if self.settings.channels_last and leaf.dim() == 5:
+                leaf = leaf[0].contiguous(memory_format=torch.channels_last)[None]
+            leaves[key] = leaf.requires_grad_()
+        return leaves
+
+    def _noise_generators(self) -> list[torch.Generator]:
+        if not self.settings.input_noise:
+            return []
+        # On the device: at full image size a transfer would take longer than the step.
+        device = self.prior.device
+        streams = [derive("input-noise", seed) for seed in self.seeds]
+        return [torch.Generator(device=device).manual_seed(stream) for stream in streams]
+
+    def _make_network(self) -> Callable[[Parameters, Tensor], Tensor]:
+        one, prior = self.runs == 1, self.prior
+        batched = vmap(prior.image, in_dims=(0, 0 if self._generators else None))
+
+        def network(leaves: Parameters, code: Tensor) -> Tensor:
+            if one:  # batching one network costs up to a quarter on a CPU
+                single = {key: leaf.squeeze(0) for key, leaf in leaves.items()}
+                return prior.image(single, code)[None]
+            return batched(leaves, code)
+
+        if self.settings.compile is None:
+            return network
+        compiled: Callable[[Parameters, Tensor], Tensor] = torch.compile(
+            network, mode=self.settings.compile
+        )
+        return compiled
+
+    def _perturbed_code(self) -> Tensor:
+        if not self._generators:
+            return self._code
+        draws = [torch.empty_like(self._code).normal_(generator=g) for g in self._generators]
+        codes = [self._code + self.settings.input_noise * draw for draw in draws]
+        return codes[0] if self.runs == 1 else torch.stack(codes * len(self.tasks))
+
+    # Misfits and images of all runs.
+    def _evaluate(self) -> tuple[Tensor, Tensor]:
+        with _autocast(self.settings.precision, self.prior.device):
+            images = self._network(self.leaves, self._perturbed_code())
+        images = images.to(self.prior.dtype)
+        parts = images.split(len(self.seeds))
+        misfits = [task.misfit(part) for task, part in zip(self.tasks, parts, strict=True)]
+        return misfits[0] if len(misfits) == 1 else torch.cat(misfits), images
+
+    # What is descended: the sum over runs, which share no parameter.
+    def _objective(self, losses: Tensor, images: Tensor) -> Tensor:
+        settings = self.settings
+        if settings.total_variation_weight:
+            dims = images.dim() - 2
+            variation = total_variation(images, settings.total_variation_kind, spatial_dims=dims)
+            losses = losses + settings.total_variation_weight * variation
+        if settings.weight_decay:
+            losses = losses + settings.weight_decay * half_squared_norms(self.leaves)
+        return (losses * self._relative).sum()
+
+    def _step(self, losses: Tensor, images: Tensor) -> None:
+        settings = self.settings
+        self._stepper.zero_grad()
+        objective = self._objective(losses, images)
+        objective.backward()
+        if settings.optimiser == "l-bfgs":
+            self._search(objective.detach())
+            return
+        if settings.backtracking is not None:
+            self._roll_back(losses.detach(), settings.backtracking)
+        if settings.gradient_clip is not None:
+            self._clip(settings.gradient_clip)
+        if settings.schedule != "constant":
+            factor = learning_rate_factor(settings.schedule, self.iteration, settings.iterations)
+            for group in self._stepper.param_groups:
+                group["lr"] = max(self.rates) * factor
+        self._stepper.step()
+
+    # L-BFGS asks for the objective again and again; the first answer is there already.
+    def _search(self, objective: Tensor) -> None:
+        answers = [objective]
+
+        def closure() -> Tensor:
+            if answers:
+                return answers.pop()
+            self._stepper.zero_grad()
+            again = self._objective(*self._evaluate())
+            again.backward()
+            return again.detach()
+
+        self._stepper.step(closure)  # type: ignore[arg-type]  # torch says float, means Tensor
+
+    # Ulyanov et al.: where the fit has suddenly become worse, the step is taken from the last
+    # parameters that were accepted, with the gradient of the bad ones.
+    def _roll_back(self, mse: Tensor, decibels: float) -> None:
+        if self._accepted_mse is None:
+            self._accepted_mse = mse.clone()
+            self._accepted = {key: leaf.detach().clone() for key, leaf in self.leaves.items()}
+            return
+        fallen = mse > self._accepted_mse * 10 ** (decibels / 10)
+        self._accepted_mse = torch.where(fallen, self._accepted_mse, mse)
+        self.rollbacks += fallen
+        for key, leaf in self.leaves.items():
+            choose = fallen.reshape(-1, *[1] * (leaf.dim() - 1))
+            self._accepted[key].copy_(torch.where(choose, self._accepted[key], leaf.detach()))
+            leaf.data.copy_(self._accepted[key])
+
+    # To a Euclidean norm, over all parameters of a run.
+    def _clip(self, largest: float) -> None:
+        gradients = [leaf.grad for leaf in self.leaves.values() if leaf.grad is not None]
+        squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]
+        norms = torch.stack(squares).sum(dim=0).sqrt() / self._relative
+        factors = (largest / norms).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factors.reshape(-1, *[1] * (gradient.dim() - 1)))
+
+    def _seen_from_outside(self, images: Tensor) -> tuple[Tensor, Parameters]:
+        leaves = {key: leaf.detach() for key, leaf in self.leaves.items()}
+        if self.runs > 1:
+            return images.detach(), leaves
+        return images.detach()[0], {key: leaf[0] for key, leaf in leaves.items()}
+
+
+class Saver:
+    """Saves an engine to a file every so often.
+
+    Parameters
+    ----------
+    path : Path
+        Of the checkpoint.
+    identity : dict
+        What is fitted and how; see `load_checkpoint`.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
+        self.path, self.identity = path, identity
+        self._last = time.monotonic()
+
+    def resume(self, engine: Engine) -> bool:
+        """Load the checkpoint into an engine, if there is one.
+
+        Parameters
+        ----------
+        engine : Engine
+            New.
+
+        Returns
+        -------
+        bool
+            Whether there was one.
+        """
+        state = load_checkpoint(self.path, self.identity)
+        if state is not None:
+            engine.load(state)
+        return state is not None
+
+    def save(self, engine: Engine) -> None:
+        """Save now.
+
+        Parameters
+        ----------
+        engine : Engine
+            Between two iterations.
+        """
+        save_checkpoint(self.path, self.identity, engine.state())
+        self._last = time.monotonic()
+
+    def save_if_due(self, engine: Engine) -> None:
+        """Save, if the last time was long ago.
+
+        Parameters
+        ----------
+        engine : Engine
+            Between two iterations.
+        """
+        if time.monotonic() - self._last >= CHECKPOINT_SECONDS:
+            self.save(engine)
+
+
+def _in_layout(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+# A value of the optimiser's state; those of the leaf's shape take its memory layout.
+def _like_leaf(value: Any, leaf: Tensor) -> Any:
+    if isinstance(value, Tensor) and value.shape == leaf.shape:
+        return torch.empty_like(leaf, requires_grad=False).copy_(value)
+    return value
+
+
+def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextlib.contextmanager
+def _precision(precision: str, device: torch.device) -> Iterator[None]:
+    if precision != "tf32":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+        torch.backends.cudnn.allow_tf32 = cudnn

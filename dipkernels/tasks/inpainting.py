@@ -1,0 +1,85 @@
+"""Inpainting: only some pixels were measured."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dipkernels.errors import ImageError
+from dipkernels.tasks.inputs import (
+    draw_noise,
+    require_clean,
+    require_noise,
+    require_pair,
+    require_unused,
+)
+from dipkernels.tasks.operators import Masking
+from dipkernels.tasks.task import Task
+
+
+def inpaint(
+    clean: Float[Tensor, "channels *spatial"] | None,
+    mask: Bool[Tensor, "..."],
+    *,
+    measurement: Float[Tensor, "channels *spatial"] | None = None,
+    noise_sigma: float = 0.0,
+    seed: int = 0,
+) -> Task:
+    """Make an inpainting task: only the pixels of a mask were measured.
+
+    Parameters
+    ----------
+    clean : Tensor, floating point, shape (channels, *spatial), or None
+        In [0, 1]. It must not contain what the mask is to remove, or the scores of the hole and
+        of the whole reward bringing that back.
+    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial)
+        True where the pixel is known, in all channels or in each.
+    measurement : Tensor, shape (channels, *spatial), optional
+        The damaged image: nothing is simulated, and ``clean``, which may be None, is only scored
+        against. What it holds where the mask is False is ignored.
+    noise_sigma : float
+        Standard deviation of noise on the known pixels: added to ``clean``, or the level that
+        ``measurement`` is known to have.
+    seed : int
+        Of the noise.
+
+    Returns
+    -------
+    Task
+        Scored over the hole, the known pixels and the whole image.
+
+    Raises
+    ------
+    ImageError
+        If the mask isn't boolean, has another size than the image, or hides all of it or nothing;
+        or if an image is not a finite floating-point one.
+    InvalidInputError
+        If ``noise_sigma`` is negative or not finite, neither image is given, or an option would
+        have no effect.
+    """
+    sigma = require_noise(noise_sigma)
+    if measurement is None:
+        clean = require_clean(clean)
+        _require_mask(mask, clean)
+        mask = mask.to(clean.device)
+        measurement = (clean + sigma * draw_noise(clean, seed)) * mask
+    else:
+        require_unused(seed=seed != 0)
+        _require_mask(mask, measurement)
+        mask = mask.to(measurement.device)
+        measurement = measurement.where(mask, measurement.new_zeros(()))  # NaN in a hole is fine
+        require_pair(clean, measurement)
+    return Task("inpaint", measurement, Masking(measurement.shape, mask), sigma, clean)
+
+
+def _require_mask(mask: Tensor, image: Tensor) -> None:
+    if mask.dtype is not torch.bool:
+        raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
+    if mask.shape not in (image.shape, image.shape[1:]):
+        raise ImageError(
+            f"the mask has shape {tuple(mask.shape)}, the image {tuple(image.shape)}: they must "
+            "have one height and width"
+        )
+    if not mask.any():
+        raise ImageError("the mask is all black: no pixel is known (white means known)")
+    if mask.all():
+        raise ImageError("the mask is all white: nothing is missing (black means missing)")

@@ -1,0 +1,169 @@
+"""What all tasks ask of the images and numbers that they are made from."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.seeds import generator
+
+
+def require_image(image: Tensor, what: str = "clean image") -> None:
+    """Check that an image is floating point, has channels and is finite.
+
+    Parameters
+    ----------
+    image : Tensor
+        Anything.
+    what : str
+        Its name, for the message.
+
+    Raises
+    ------
+    ImageError
+        If it isn't ``(channels, height, width)`` or ``(channels, length)``, not empty and finite.
+    """
+    if image.dim() not in (2, 3) or not image.is_floating_point() or image.numel() == 0:
+        raise ImageError(
+            f"the {what} must be a floating-point tensor (channels, height, width) or, in 1D, "
+            f"(channels, length), got {image.dtype} of shape {tuple(image.shape)}: see "
+            "dipkernels.images.load"
+        )
+    require_finite(image, what)
+
+
+def require_finite(x: Tensor, what: str) -> None:
+    """Check that there is no NaN or infinity.
+
+    Parameters
+    ----------
+    x : Tensor
+        Floating point.
+    what : str
+        Its name, for the message.
+
+    Raises
+    ------
+    ImageError
+        If there is one.
+    """
+    if not x.isfinite().all():
+        raise ImageError(f"the {what} holds NaN or infinite values; fill or remove them")
+
+
+def require_noise(noise_sigma: float) -> float:
+    """Check a noise level.
+
+    Parameters
+    ----------
+    noise_sigma : float
+        Standard deviation.
+
+    Returns
+    -------
+    float
+        The same.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is negative or not finite.
+    """
+    if not (0 <= noise_sigma < math.inf):
+        raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
+    return float(noise_sigma)
+
+
+def require_clean(clean: Tensor | None) -> Tensor:
+    """Check the image that a measurement is to be simulated of.
+
+    Parameters
+    ----------
+    clean : Tensor or None
+        Ground truth.
+
+    Returns
+    -------
+    Tensor
+        The same.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is None, or as `require_image`.
+    """
+    if clean is None:
+        raise InvalidInputError(
+            "a task needs a clean image to simulate a measurement of, or a measurement="
+        )
+    require_image(clean)
+    return clean
+
+
+def require_unused(**options: bool) -> None:
+    """Check that no option of the simulation is set beside a measurement that is given.
+
+    Parameters
+    ----------
+    **options : bool
+        By name: whether it was set.
+
+    Raises
+    ------
+    InvalidInputError
+        If one is: it would have no effect.
+    """
+    wrong = [name for name, is_set in options.items() if is_set]
+    if wrong:
+        raise InvalidInputError(
+            f"{', '.join(wrong)} would have no effect on a measurement that is given: leave out "
+            f"{'it' if len(wrong) == 1 else 'them'}, or measurement="
+        )
+
+
+def require_pair(clean: Tensor | None, measurement: Tensor) -> None:
+    """Check a measurement that looks like the image, and its ground truth if there is one.
+
+    Parameters
+    ----------
+    clean : Tensor or None
+        Ground truth.
+    measurement : Tensor
+        Of the same shape.
+
+    Raises
+    ------
+    ImageError
+        If one is no image, or they differ in shape.
+    """
+    require_image(measurement, "measurement")
+    if clean is None:
+        return
+    require_image(clean)
+    if clean.shape != measurement.shape:
+        raise ImageError(
+            f"the measurement has shape {tuple(measurement.shape)}, the clean image "
+            f"{tuple(clean.shape)}: they must be the same"
+        )
+
+
+def draw_noise(like: Tensor, seed: int, *, shared: bool = False) -> Tensor:
+    """White Gaussian noise of unit variance: the same numbers in every dtype, on every device.
+
+    Parameters
+    ----------
+    like : Tensor, shape (channels, *spatial)
+        Whose shape, dtype and device the noise takes.
+    seed : int
+        Of the draw.
+    shared : bool
+        One noise image for all channels.
+
+    Returns
+    -------
+    Tensor
+        Of that shape.
+    """
+    shape = (1, *like.shape[1:]) if shared else like.shape
+    return torch.randn(shape, generator=generator("noise", seed)).to(like).expand(like.shape)

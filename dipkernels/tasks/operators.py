@@ -1,0 +1,271 @@
+"""Forward operators: what a measurement keeps of an image.
+
+Each maps ``(*batch, *image_shape)`` to ``(*batch, *measurement_shape)``; leading axes are free, so
+that all of them can be differentiated and mapped over (`torch.func.vmap`).
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+
+Shape = tuple[int, ...]
+
+
+class Operator(ABC):
+    """A linear map from images to measurements.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        ``(channels, *spatial)``.
+    measurement_shape : tuple of int
+        Of what is measured.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    mask : Tensor of bool or None
+        Which entries of the image are measured, of shape ``spatial`` or ``(channels, *spatial)``,
+        where the operator does nothing else; None for any other operator.
+    """
+
+    name = "linear operator"
+    mask: Bool[Tensor, "..."] | None = None
+
+    def __init__(self, image_shape: Shape, measurement_shape: Shape) -> None:
+        self.image_shape = tuple(image_shape)
+        self.measurement_shape = tuple(measurement_shape)
+
+    def forward(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Apply the operator.
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of `image_shape`.
+
+        Returns
+        -------
+        Tensor, shape (*batch, *measurement_shape)
+            What would be measured of them without noise.
+        """
+        _require_shape(image, self.image_shape, "an image")
+        return self._forward(image)
+
+    def adjoint(self, measurement: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Apply the adjoint: ``<forward(x), y> = <x, adjoint(y)>``.
+
+        Parameters
+        ----------
+        measurement : Tensor, shape (*batch, *measurement_shape)
+            Any measurements.
+
+        Returns
+        -------
+        Tensor, shape (*batch, channels, *spatial)
+            Of the images' shape.
+        """
+        _require_shape(measurement, self.measurement_shape, "a measurement")
+        return self._adjoint(measurement)
+
+    def to(
+        self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "Operator":
+        """Move the operator.
+
+        Parameters
+        ----------
+        device : str or torch.device, optional
+            Where to.
+        dtype : torch.dtype, optional
+            Floating-point type of its numbers; masks stay boolean.
+
+        Returns
+        -------
+        Operator
+            A new one; this one is unchanged.
+        """
+        moved = copy.copy(self)
+        moved._move(device, dtype)
+        return moved
+
+    @abstractmethod
+    def _forward(self, image: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _adjoint(self, measurement: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None: ...
+
+
+class Identity(Operator):
+    """Measures every entry of the image as it is.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        ``(channels, *spatial)``.
+    device : str or torch.device
+        Of the mask.
+    """
+
+    name = "identity"
+
+    def __init__(self, image_shape: Shape, device: str | torch.device = "cpu") -> None:
+        super().__init__(image_shape, image_shape)
+        self.mask = torch.ones(self.image_shape[1:], dtype=torch.bool, device=device)
+
+    def _forward(self, image: Tensor) -> Tensor:
+        return image
+
+    def _adjoint(self, measurement: Tensor) -> Tensor:
+        return measurement
+
+    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+        self.mask = None if self.mask is None else self.mask.to(device=device)
+
+
+class JpegIdentity(Identity):
+    """The identity, for an image that JPEG has compressed: it has no mask that theory could use.
+
+    JPEG rounds the coefficients of 8x8 blocks, which has no useful derivative. The literature fits
+    the decoded file as if it were the image.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        ``(channels, height, width)``.
+    """
+
+    name = "JPEG compression (fitted as the identity)"
+
+    def __init__(self, image_shape: Shape) -> None:
+        super().__init__(image_shape)
+        self.mask = None
+
+
+class Masking(Operator):
+    """Measures some pixels; the others are 0 in the measurement.
+
+    Parameters
+    ----------
+    image_shape : tuple of int
+        ``(channels, *spatial)``.
+    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial)
+        True where a pixel, or an entry, is measured.
+    """
+
+    name = "mask"
+
+    def __init__(self, image_shape: Shape, mask: Bool[Tensor, "..."]) -> None:
+        super().__init__(image_shape, image_shape)
+        self.mask: Tensor = mask
+
+    def _forward(self, image: Tensor) -> Tensor:
+        return image * self.mask
+
+    def _adjoint(self, measurement: Tensor) -> Tensor:
+        return measurement * self.mask
+
+    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+        self.mask = self.mask.to(device=device)
+
+
+class BlockDiagonal(Operator):
+    """Several images one after the other along the channels, each with its own operator.
+
+    Parameters
+    ----------
+    blocks : list of Operator
+        Of one measurement size; their channels are concatenated.
+    """
+
+    name = "block-diagonal operator"
+
+    def __init__(self, blocks: list[Operator]) -> None:
+        super().__init__(
+            _stacked([block.image_shape for block in blocks]),
+            _stacked([block.measurement_shape for block in blocks]),
+        )
+        self.blocks = blocks
+        self._set_mask()
+
+    def _forward(self, image: Tensor) -> Tensor:
+        axis = -len(self.image_shape)
+        parts = image.split([block.image_shape[0] for block in self.blocks], dim=axis)
+        measured = [b.forward(part) for b, part in zip(self.blocks, parts, strict=True)]
+        return torch.cat(measured, dim=-len(self.measurement_shape))
+
+    def _adjoint(self, measurement: Tensor) -> Tensor:
+        axis = -len(self.measurement_shape)
+        parts = measurement.split([block.measurement_shape[0] for block in self.blocks], dim=axis)
+        images = [b.adjoint(part) for b, part in zip(self.blocks, parts, strict=True)]
+        return torch.cat(images, dim=-len(self.image_shape))
+
+    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+        self.blocks = [block.to(device=device, dtype=dtype) for block in self.blocks]
+        self._set_mask()
+
+    def _set_mask(self) -> None:
+        masks = [
+            None if block.mask is None else block.mask.expand(block.image_shape)
+            for block in self.blocks
+        ]
+        known = [mask for mask in masks if mask is not None]
+        self.mask = torch.cat(known) if len(known) == len(masks) else None
+
+
+class Physics(Operator):
+    """An object with deepinv's methods ``A(x)`` and ``A_adjoint(y)`` on ``(batch, *shape)``.
+
+    Parameters
+    ----------
+    physics : object
+        Called as it is; several leading axes of an image are flattened into one.
+    image_shape, measurement_shape : tuple of int
+        Without the batch axis.
+    """
+
+    def __init__(self, physics: Any, image_shape: Shape, measurement_shape: Shape) -> None:
+        super().__init__(image_shape, measurement_shape)
+        self.physics = physics
+        self.name = f"{type(physics).__name__} (an external physics)"
+
+    def _forward(self, image: Tensor) -> Tensor:
+        return self._batched(self.physics.A, image, self.image_shape, self.measurement_shape)
+
+    def _adjoint(self, measurement: Tensor) -> Tensor:
+        call = self.physics.A_adjoint
+        return self._batched(call, measurement, self.measurement_shape, self.image_shape)
+
+    @staticmethod
+    def _batched(call: Any, x: Tensor, before: Shape, after: Shape) -> Tensor:
+        batch = x.shape[: x.dim() - len(before)]
+        out: Tensor = call(x.reshape(-1, *before))
+        return out.reshape(*batch, *after)
+
+    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+        if hasattr(self.physics, "to"):
+            self.physics = copy.deepcopy(self.physics)  # modules move in place
+            moved = self.physics.to(device=device, dtype=dtype)
+            self.physics = self.physics if moved is None else moved
+
+
+def _stacked(shapes: list[Shape]) -> Shape:
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def _require_shape(x: Tensor, shape: Shape, what: str) -> None:
+    if tuple(x.shape[x.dim() - len(shape) :]) != shape or x.dim() < len(shape):
+        raise InvalidInputError(
+            f"{what} of shape {tuple(x.shape)} doesn't fit the task; expected "
+            f"{shape}, after any batch axes"
+        )

@@ -1,0 +1,403 @@
+"""`Task`: what was measured, how, and what to score where."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
+from dipkernels.seeds import generator
+from dipkernels.tasks.operators import Operator
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Task:
+    """One measurement ``measurement = operator(clean) + noise`` and how to score a fit of it.
+
+    Made by the functions of this package, such as `denoise`. In 2D ``spatial`` is
+    ``(height, width)``, in 1D ``(length,)``. All methods take images with any leading batch axes,
+    are differentiable and can be mapped over by `torch.func.vmap`.
+
+    Attributes
+    ----------
+    name : str
+        What is to be done: ``"denoise"``, ``"inpaint"``, ...
+    measurement : Tensor
+        What is fitted; its shape may differ from the image's. 0 where nothing was measured.
+    operator : Operator
+        From image to measurement.
+    noise_sigma : float
+        Standard deviation of the noise of the measurement, in units of the image's range.
+    clean : Tensor, shape (channels, *spatial), or None
+        The image that is sought, in [0, 1]; None where nobody knows it.
+    guide : Tensor, shape (channels, *spatial), or None
+        An image that the network is to take as its code (the flash photograph).
+    regions : dict of str to Tensor of bool, shape (channels, *spatial)
+        Where a fit is scored: ``"whole"`` always; with missing pixels also ``"hole"`` and
+        ``"known"``.
+    score_region : str
+        The region by which a fit is judged.
+    images : int
+        How many images are stacked along the channels (see `several`).
+    held_out : Tensor of bool, shape of the measurement, or None
+        Entries that were measured but don't count in `misfit` (see `hold_out`).
+    """
+
+    name: str
+    measurement: Float[Tensor, "..."]
+    operator: Operator
+    noise_sigma: float
+    clean: Float[Tensor, "..."] | None = None
+    guide: Float[Tensor, "..."] | None = None
+    regions: dict[str, Bool[Tensor, "..."]] = field(default_factory=dict)
+    score_region: str = "whole"
+    images: int = 1
+    held_out: Bool[Tensor, "..."] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.regions:
+            masks = mask_regions(self.operator, self.measurement.device)
+            object.__setattr__(self, "regions", masks)
+            object.__setattr__(self, "score_region", "hole" if "hole" in masks else "whole")
+
+    def __repr__(self) -> str:
+        shape, measured = ("x".join(map(str, x)) for x in (self.shape, self.measurement.shape))
+        seen = "" if shape == measured else f" from {measured}"
+        return (
+            f"Task({self.name}, {shape}{seen}, {self.operator.name}, "
+            f"noise sigma {self.noise_sigma:.3g}, scored over {self.score_region})"
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the image that is sought, ``(channels, *spatial)``."""
+        return self.operator.image_shape
+
+    @property
+    def mask(self) -> Bool[Tensor, "..."]:
+        """Shape ``spatial``: True where a pixel was measured, in all channels.
+
+        Raises
+        ------
+        InvalidInputError
+            If the task measures something else than pixels, or channels differ.
+        """
+        mask = self._operator_mask()
+        if mask.dim() == len(self.shape) - 1:
+            return mask
+        if bool((mask != mask[:1]).any()):
+            raise InvalidInputError(
+                f"the channels of this '{self.name}' task have different masks, so that it has "
+                "no mask of pixels: use task.measured, of shape (channels, *spatial)"
+            )
+        return mask[0]
+
+    @property
+    def measured(self) -> Bool[Tensor, "..."]:
+        """Shape (channels, *spatial): True where `misfit` sees the image's value, for theory.
+
+        Raises
+        ------
+        InvalidInputError
+            If the task measures something else than the image's own values.
+        """
+        measured = self._operator_mask().expand(self.shape)
+        return measured if self.held_out is None else measured & ~self.held_out
+
+    @cached_property
+    def counted(self) -> Bool[Tensor, "..."]:
+        """Shape of the measurement: True where an entry was measured and isn't held out."""
+        if self.operator.mask is None:
+            counted = torch.ones_like(self.measurement, dtype=torch.bool)
+        else:
+            counted = self.operator.mask.expand(self.shape)
+        return counted if self.held_out is None else counted & ~self.held_out
+
+    @cached_property
+    def measured_fraction(self) -> float:
+        """Share of the measurement's entries that count: ``misfit`` over it is a true mean."""
+        return self.counted.double().mean().item()
+
+    @property
+    def has_held_out(self) -> bool:
+        """True if some measured entries are held out."""
+        return self.held_out is not None
+
+    def forward(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Apply the forward operator: what would have been measured of ``image``, without noise.
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape (*batch, *measurement.shape)
+            For instance ``image`` where it was measured, and 0 elsewhere.
+        """
+        return self.operator.forward(image)
+
+    def adjoint(self, measurement: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Apply the adjoint of the forward operator.
+
+        Parameters
+        ----------
+        measurement : Tensor, shape (*batch, *measurement.shape)
+            Anything of the measurement's shape.
+
+        Returns
+        -------
+        Tensor, shape (*batch, channels, *spatial)
+            With ``<forward(x), y> = <x, adjoint(y)>``.
+        """
+        return self.operator.adjoint(measurement)
+
+    def misfit(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean over **all** entries of the squared error on those that count (Ulyanov et al.).
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape (*batch)
+            The loss that a fit descends. Entries that are missing or held out add nothing to the
+            sum and still count in the number that it is divided by.
+        """
+        error = self.forward(image) - self.measurement
+        if self.held_out is not None:
+            error = error * ~self.held_out
+        return error.square().mean(dim=self._measurement_axes)
+
+    def hold_out(self, fraction: float, seed: int = 0) -> "Task":
+        """Set some of the measured pixels aside, to watch a fit by what it hasn't seen.
+
+        Parameters
+        ----------
+        fraction : float
+            Of the pixels of the measurement that count, strictly between 0 and 1. A pixel is held
+            out in all channels.
+        seed : int
+            Of the draw.
+
+        Returns
+        -------
+        Task
+            A copy whose `misfit` leaves them out; see `held_out_mse`.
+
+        Raises
+        ------
+        InvalidInputError
+            If the fraction isn't in (0, 1), rounds to no pixel or to all, or if this task already
+            holds some out.
+        """
+        if self.held_out is not None:
+            raise InvalidInputError("this task already holds out pixels; hold out all at once")
+        if not 0 < fraction < 1:
+            raise InvalidInputError(f"the fraction to hold out must be in (0, 1), got {fraction}")
+        counted = self.counted.cpu()
+        pixels = counted.any(dim=0) if counted.dim() > 1 else counted
+        positions = pixels.flatten().nonzero()[:, 0]
+        number = round(fraction * len(positions))
+        if not 0 < number < len(positions):
+            raise InvalidInputError(
+                f"a fraction of {fraction} of {len(positions)} measured pixels holds out {number}: "
+                "choose one that leaves some on both sides"
+            )
+        order = torch.randperm(len(positions), generator=generator("held-out", seed))
+        drawn = torch.zeros(pixels.numel(), dtype=torch.bool)
+        drawn[positions[order[:number]]] = True
+        held_out = counted & drawn.reshape(pixels.shape)
+        return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
+
+    def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean squared error on the measured entries that are held out.
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape (*batch)
+            Against the noisy measurement: its expectation is the error plus the noise's variance.
+
+        Raises
+        ------
+        InvalidInputError
+            If nothing is held out.
+        """
+        if self.held_out is None:
+            raise InvalidInputError("this task holds out nothing: use task.hold_out(fraction)")
+        error = (self.forward(image) - self.measurement) * self.held_out
+        return error.square().sum(dim=self._measurement_axes) / self._held_out_count
+
+    def mse(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
+        """Mean squared error to the clean image over a region.
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of the task's shape.
+        region : str, optional
+            One of `regions`; by default `score_region`.
+
+        Returns
+        -------
+        Tensor, shape (*batch)
+            In squared units of the image.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such region.
+        InvalidInputError
+            If the task has no clean image.
+        """
+        clean, where = self._reference(region)
+        return region_mse(image, clean, where)
+
+    def psnr(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
+        """PSNR to the clean image over a region; errors and shapes are those of `mse`.
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of the task's shape.
+        region : str, optional
+            One of `regions`; by default `score_region`.
+
+        Returns
+        -------
+        Tensor, shape (*batch)
+            In dB.
+        """
+        return mse_to_psnr(self.mse(image, region))
+
+    def ssim(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
+        """SSIM to the clean image over a region; errors and shapes are those of `mse`.
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of the task's shape.
+        region : str, optional
+            One of `regions`; by default `score_region`.
+
+        Returns
+        -------
+        Tensor, shape (*batch)
+            See `dipkernels.images.ssim` for how a region is averaged. Computed on the host.
+        """
+        clean, where = self._reference(region)
+        return ssim(image, clean, where)
+
+    def scores(self, image: Float[Tensor, "..."]) -> dict[tuple[str, str], Tensor]:
+        """Give every score over every region.
+
+        Parameters
+        ----------
+        image : Tensor, shape (*batch, channels, *spatial)
+            Any images of the task's shape.
+
+        Returns
+        -------
+        dict of (metric, region) to Tensor, shape (*batch)
+            Metrics are ``"mse"``, ``"psnr"`` (dB) and ``"ssim"``.
+        """
+        metrics = {"mse": self.mse, "psnr": self.psnr, "ssim": self.ssim}
+        return {
+            (metric, region): score(image, region)
+            for metric, score in metrics.items()
+            for region in self.regions
+        }
+
+    def to(
+        self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> "Task":
+        """Move the task.
+
+        Parameters
+        ----------
+        device : str or torch.device, optional
+            Where to.
+        dtype : torch.dtype, optional
+            Floating-point type of the images.
+
+        Returns
+        -------
+        Task
+            A new one; masks stay boolean.
+        """
+
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device=device, dtype=dtype)
+
+        return dataclasses.replace(
+            self,
+            measurement=self.measurement.to(device=device, dtype=dtype),
+            operator=self.operator.to(device=device, dtype=dtype),
+            clean=moved(self.clean),
+            guide=moved(self.guide),
+            regions={name: mask.to(device=device) for name, mask in self.regions.items()},
+            held_out=None if self.held_out is None else self.held_out.to(device=device),
+        )
+
+    @property
+    def _measurement_axes(self) -> tuple[int, ...]:
+        return tuple(range(-self.measurement.dim(), 0))
+
+    @cached_property
+    def _held_out_count(self) -> float:
+        return 0.0 if self.held_out is None else float(self.held_out.sum().item())
+
+    def _operator_mask(self) -> Tensor:
+        if self.operator.mask is None:
+            raise InvalidInputError(
+                f"this '{self.name}' task has no mask: its operator is {self.operator.name}. "
+                "Kernel theory needs a task that measures pixels, such as denoise or inpaint"
+            )
+        return self.operator.mask
+
+    def _reference(self, region: str | None) -> tuple[Tensor, Tensor]:
+        name = self.score_region if region is None else region
+        if name not in self.regions:
+            raise UnknownNameError(
+                f"no region '{name}' in this task; it has: {', '.join(self.regions)}"
+            )
+        if self.clean is None:
+            raise InvalidInputError(
+                f"this '{self.name}' task has no clean image, so that nothing can be scored "
+                "against it: give one as clean=, or watch misfit or held_out_mse instead"
+            )
+        return self.clean, self.regions[name]
+
+
+def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
+    """Regions that follow from an operator: whole and, with missing pixels, hole and known.
+
+    Parameters
+    ----------
+    operator : Operator
+        Of a task.
+    device : torch.device
+        Of the masks.
+
+    Returns
+    -------
+    dict of str to Tensor of bool, shape (channels, *spatial)
+        By name.
+    """
+    whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
+    if operator.mask is None or bool(operator.mask.all()):
+        return {"whole": whole}
+    known = operator.mask.to(device).expand(operator.image_shape)
+    return {"whole": whole, "hole": ~known, "known": known}
