@@ -49,7 +49,8 @@ html_theme_options = {
     "footer_end": [],
 }
 html_sidebars = {
-    page: [] for page in ("index", "quickstart", "reading-the-report", "theory", "priors")
+    page: []
+    for page in ("index", "quickstart", "reading-the-report", "theory", "priors", "stopping")
 } | {page: [] for page in ("notation", "design", "references", "contributing", "changelog")}
 
 PUBLIC_MODULES = (
@@ -62,6 +63,7 @@ PUBLIC_MODULES = (
     "tasks",
     "images",
     "fitting",
+    "fitting.stopping",
     "kernels",
     "spectra",
     "theory",

@@ -8,6 +8,7 @@ from dipkernels.plotting.curves import (
 )
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
+from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "plot_predicted_against_measured",
     "plot_predictions",
     "plot_responses",
+    "plot_stopping",
     "save_figure",
 ]

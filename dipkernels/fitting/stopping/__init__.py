@@ -1,21 +1,77 @@
-"""Stopping rules."""
+"""When to stop a fit: monitors of its outputs, rules on its trace, and a panel of all rules.
 
-from typing import Protocol, runtime_checkable
+`stopping_panel` judges a finished fit by every rule, each with its regret in dB against the oracle.
+A rule of your own is a class derived from `Rule`, or a function; pass it, or `register_rule` it.
+"""
 
-from torch import Tensor
+from dipkernels.fitting.stopping.calibration import Calibration, calibrate, leave_one_out
+from dipkernels.fitting.stopping.monitors import (
+    BlurSharpness,
+    Monitor,
+    MovingVariance,
+    WindowedVariance,
+    make_monitor,
+)
+from dipkernels.fitting.stopping.panel import format_panel, stopping_panel
+from dipkernels.fitting.stopping.published import (
+    BlurSharpnessRule,
+    DeltaMSE,
+    Discrepancy,
+    HeldOut,
+    Last,
+    MovingVarianceRule,
+    Oracle,
+    WindowedVarianceRule,
+)
+from dipkernels.fitting.stopping.reference_free import blur, sharpness
+from dipkernels.fitting.stopping.rules import (
+    Decision,
+    FunctionRule,
+    NotApplicableError,
+    Rule,
+    TooShortError,
+    make_rule,
+    register_rule,
+    rule_names,
+)
 
+__all__ = [
+    "BlurSharpness",
+    "BlurSharpnessRule",
+    "Calibration",
+    "Decision",
+    "DeltaMSE",
+    "Discrepancy",
+    "FunctionRule",
+    "HeldOut",
+    "Last",
+    "Monitor",
+    "MovingVariance",
+    "MovingVarianceRule",
+    "NotApplicableError",
+    "Oracle",
+    "Rule",
+    "TooShortError",
+    "WindowedVariance",
+    "WindowedVarianceRule",
+    "blur",
+    "calibrate",
+    "format_panel",
+    "leave_one_out",
+    "make_monitor",
+    "make_rule",
+    "register_rule",
+    "rule_names",
+    "sharpness",
+    "stopping_panel",
+]
 
-@runtime_checkable
-class Monitor(Protocol):
-    """Scalars of the outputs."""
-
-    names: tuple[str, ...]
-
-    def update(self, images: Tensor) -> Tensor:
-        """Scalars."""
-
-    def state(self) -> dict[str, Tensor]:
-        """State."""
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Load."""
+register_rule("es-wmv", WindowedVarianceRule)
+register_rule("es-emv", MovingVarianceRule)
+register_rule("blur-sharpness", BlurSharpnessRule)
+register_rule("discrepancy", Discrepancy)
+register_rule("held-out", HeldOut)
+register_rule("delta-mse", DeltaMSE)
+register_rule("calibrated", Calibration)
+register_rule("last", Last)
+register_rule("oracle", Oracle)
