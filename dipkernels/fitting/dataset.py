@@ -15,17 +15,35 @@ SPATIAL_DIMS = {1: ("x",), 2: ("y", "x")}
 SCORED_PICTURES = ("final", "average", "best")
 
 
-def build_dataset(
-    record: Record, tasks: Sequence[Task], seeds: Sequence[int], *, many: tuple[bool, bool]
+def build_trace(
+    record: Record, seeds: Sequence[int] = (), *, many: tuple[bool, bool]
 ) -> xr.Dataset:
+    """Put the scalars of a fit into a dataset; see `dipkernels.fit` for its variables.
+
+    Parameters
+    ----------
+    record : Record
+        With at least one finite loss.
+    seeds : sequence of int
+        Of the initialisations; by default they are counted.
+    many : (bool, bool)
+        Whether the result has a dimension ``image``, and one ``seed``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without images and settings.
+    """
+    return _trace(_Layout(record, seeds or range(record.seeds), many))
+
+
+def build_dataset(record: Record, seeds: Sequence[int], *, many: tuple[bool, bool]) -> xr.Dataset:
     """Put everything that was recorded into a dataset; see `dipkernels.fit` for its variables.
 
     Parameters
     ----------
     record : Record
         With at least one finite loss.
-    tasks : sequence of Task
-        What was fitted.
     seeds : sequence of int
         Of the initialisations.
     many : (bool, bool)
@@ -36,48 +54,45 @@ def build_dataset(
     xarray.Dataset
         Without settings.
     """
-    layout = _Layout(record, tasks, seeds, many)
-    table = layout.table
-    columns = dict(zip(record.columns, np.moveaxis(table, -1, 0), strict=True))
+    layout = _Layout(record, seeds, many)
+    result = _trace(layout).assign(layout.images())
+    if record.knows_truth:
+        result = _with_peaks(result, layout).assign(layout.scores())
+    return result
+
+
+def _trace(layout: "_Layout") -> xr.Dataset:
+    record, columns = layout.record, layout.columns
     variables: dict[str, object] = {}
     variables["loss"] = layout.trace(columns["loss"], long_name="mean squared misfit")
-    decibels = {k: _decibels(v) for k, v in columns.items() if k.startswith("mse_")}
     for name in ("noisy", "average_noisy", "held_out"):
-        if f"mse_{name}" in decibels:
-            variables[f"psnr_{name}"] = layout.trace(decibels[f"mse_{name}"], units="dB")
+        if f"mse_{name}" in columns:
+            decibels = _decibels(columns[f"mse_{name}"])
+            variables[f"psnr_{name}"] = layout.trace(decibels, units="dB")
     if record.knows_truth:
         for name in ("clean", "average_clean"):
-            regions = [decibels[f"mse_{name}:{region}"] for region in record.regions]
+            regions = [_decibels(columns[f"mse_{name}:{region}"]) for region in record.regions]
             variables[f"psnr_{name}"] = layout.trace_by_region(np.stack(regions, axis=-1))
     for monitor in record.monitors:
         variables |= {name: layout.trace(columns[name]) for name in monitor.names}
-    variables |= layout.images()
-    result = xr.Dataset(variables, layout.coordinates())
-    if record.knows_truth:
-        score = decibels[f"mse_clean:{record.score_region}"]
-        result = _with_peaks(result, layout, score)
-        result = result.assign(layout.scores())
-    return result
+    return xr.Dataset(variables, layout.coordinates())
 
 
 class _Layout:
     """How runs become dimensions: nothing, ``seed``, ``image``, or both."""
 
-    def __init__(
-        self,
-        record: Record,
-        tasks: Sequence[Task],
-        seeds: Sequence[int],
-        many: tuple[bool, bool],
-    ) -> None:
-        self.record, self.tasks, self.seeds = record, tasks, seeds
+    def __init__(self, record: Record, seeds: Sequence[int], many: tuple[bool, bool]) -> None:
+        self.record, self.tasks, self.seeds = record, record.tasks, seeds
+        tasks = record.tasks
         names, lengths = ("image", "seed"), (len(tasks), len(seeds))
         self.lead = tuple(name for name, wanted in zip(names, many, strict=True) if wanted)
         self.sizes = tuple(n for n, wanted in zip(lengths, many, strict=True) if wanted)
         self.many_images = many[0]
         table = record.table()
         ended = np.isnan(table[..., 1]).all(axis=1)
-        self.table = table[: int(ended.argmax()) if ended.any() else len(table)]
+        self.length = int(ended.argmax()) if ended.any() else len(table)
+        rows = np.moveaxis(table[: self.length], -1, 0)
+        self.columns = dict(zip(record.columns, rows, strict=True))
         spatial = SPATIAL_DIMS[len(tasks[0].shape) - 1]
         self.pixels = ("channel", *spatial)
 
@@ -94,7 +109,7 @@ class _Layout:
 
     def coordinates(self) -> dict[str, object]:
         known: dict[str, object] = {
-            "iteration": np.arange(len(self.table)),
+            "iteration": np.arange(self.length),
             "region": self.record.regions,
         }
         if "seed" in self.lead:
@@ -143,8 +158,9 @@ class _Layout:
         return dims, arrays[0]
 
 
-def _with_peaks(result: xr.Dataset, layout: _Layout, score: np.ndarray) -> xr.Dataset:
+def _with_peaks(result: xr.Dataset, layout: _Layout) -> xr.Dataset:
     """Add the peaks: attributes of a single run, variables of several."""
+    score = _decibels(layout.columns[f"mse_clean:{layout.record.score_region}"])
     filled = np.where(np.isnan(score), -np.inf, score)
     iteration, peak = filled.argmax(axis=0), filled.max(axis=0)
     if not layout.lead:

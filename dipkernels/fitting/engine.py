@@ -16,6 +16,7 @@ from dipkernels.fitting.record import Record
 from dipkernels.fitting.regularisers import half_squared_norms, total_variation
 from dipkernels.fitting.schedules import learning_rate_factor
 from dipkernels.fitting.settings import FitSettings
+from dipkernels.fitting.stopper import Stopper
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.progress import Progress
 from dipkernels.seeds import derive
@@ -46,6 +47,8 @@ class Engine:
         What is kept.
     rates : list of float, optional
         Learning rates by seed, where they are known already.
+    stopper : Stopper, optional
+        That may end the fit early.
     """
 
     def __init__(
@@ -56,9 +59,10 @@ class Engine:
         settings: FitSettings,
         record: Record,
         rates: list[float] | None = None,
+        stopper: Stopper | None = None,
     ) -> None:
         self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
-        self.record = record
+        self.record, self.stopper = record, stopper
         self.iteration = 0
         self.seconds = 0.0
         self.rates = rates or self._learning_rates()
@@ -96,7 +100,7 @@ class Engine:
         Returns
         -------
         str
-            "finished", or "diverged" if no run is left.
+            "finished", "stopped" by the rule, or "diverged" if no run is left.
         """
         start, before = time.perf_counter(), self.seconds
         last = self.settings.iterations
@@ -107,11 +111,15 @@ class Engine:
                     if not self.record.flush():
                         return "diverged"
                     bar.note(self.record.note())
+                    if self.stopper is not None and self.stopper.check():
+                        return "stopped"
                 if complete:
                     return "finished"
                 losses, images = self._evaluate()
                 if self.record.iterations == self.iteration:  # not so where a fit is extended
                     self.record.add(losses.detach(), images.detach())
+                    if self.stopper is not None:
+                        self.stopper.add(images.detach())
                     if callback is not None:
                         callback(self.iteration, *self._seen_from_outside(images))
                 if self.iteration < last:
@@ -141,6 +149,7 @@ class Engine:
             "accepted": self._accepted,
             "accepted_mse": self._accepted_mse,
             "rollbacks": self.rollbacks,
+            "stopper": None if self.stopper is None else self.stopper.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -173,6 +182,8 @@ class Engine:
         mse = state["accepted_mse"]
         self._accepted_mse = None if mse is None else mse.to(device)
         self.rollbacks = state["rollbacks"].to(device)
+        if self.stopper is not None:
+            self.stopper.load(state["stopper"])
 
     def _learning_rates(self) -> list[float]:
         given, name = self.settings.learning_rate, self.settings.optimiser

@@ -10,12 +10,14 @@ import xarray as xr
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
 from dipkernels.fitting.engine import Callback, Engine, Saver
+from dipkernels.fitting.preparation import check_runs, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import Monitor
+from dipkernels.fitting.stopper import Stopper
+from dipkernels.fitting.stopping import Monitor, Rule, make_rule
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, fingerprint, provenance
+from dipkernels.provenance import describe_prior, provenance
 from dipkernels.tasks import Task
 
 
@@ -53,7 +55,8 @@ def fit(
     channels_last: bool = False,
     compile: str | None = None,
     seed: int | Sequence[int] = 0,
-    monitors: Sequence[Monitor] = (),
+    monitors: Sequence[Monitor | str] = (),
+    stop: Rule | str | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
     callback: Callback | None = None,
@@ -115,8 +118,12 @@ def fit(
         results by rounding only; needs a C++ compiler, and a minute at the start.
     seed : int or sequence of int
         Of the initialisation, and of the input noise. With several, each is a run of its own.
-    monitors : sequence of Monitor
-        Further scalars to record of every output, for `stopping_panel`.
+    monitors : sequence of Monitor or str
+        Further scalars to record of every output, for `stopping_panel`; by name
+        ("windowed-variance", "moving-variance", "blur-sharpness") or as objects, which are used up.
+    stop : Rule or str, optional
+        A stopping rule, or its name (see `dipkernels.fitting.stopping`), that ends the fit; its
+        monitor is added. With several runs, the fit ends when the rule has stopped all.
     checkpoint : str or Path, optional
         File in which the state is kept, saved every half minute and at the end. The same call
         with the same file continues what was begun, with the bits of an uninterrupted fit (on a
@@ -140,8 +147,10 @@ def fit(
         ``measurement``, ``initial``, ``final``, ``average`` and ``best`` (of the highest
         ``psnr_clean`` in the task's score region: an oracle's choice), and ``mse``, ``psnr`` and
         ``ssim`` of the last three over ``(picture, region)``. ``rollbacks``: how often
-        backtracking acted. Attributes: ``peak_psnr``, ``peak_iteration``, ``status``
-        ("finished", "interrupted", "diverged"), settings and provenance. With a sequence of
+        backtracking acted. With `stop`: ``chosen`` and ``stopped``, the iteration that the rule
+        chose and that at which it fired (-1 if it didn't), and the image ``chosen_image``.
+        Attributes: ``peak_psnr``, ``peak_iteration``, ``status`` ("finished", "stopped",
+        "interrupted", "diverged"), settings and provenance. With a sequence of
         seeds there is a dimension ``seed``, with one of tasks ``image``; peaks and status are
         then variables over them, and a run that has diverged is NaN from there on.
 
@@ -149,6 +158,8 @@ def fit(
     ------
     InvalidInputError
         If prior and task differ in shape, a setting is out of range, or would have no effect.
+    NotApplicableError
+        If the stopping rule needs what this fit doesn't record.
     FitInterrupted
         On Ctrl-C, holding the result so far.
     KeyboardInterrupt
@@ -195,14 +206,20 @@ def fit(
     tasks = [task] if isinstance(task, Task) else list(task)
     seeds = [seed] if isinstance(seed, int) else list(seed)
     many = (not isinstance(task, Task), not isinstance(seed, int))
-    _check_runs(prior, tasks, seeds, settings)
+    check_runs(prior, tasks, seeds, settings)
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
-    record = Record(tasks, len(seeds), averaging, monitors)
+    rule = None if stop is None else make_rule(stop)
+    record = Record(tasks, len(seeds), averaging, make_monitors(monitors, rule))
+    stopper = None if rule is None else Stopper(rule, record)
     saver = state = None
     if checkpoint is not None:
-        saver = Saver(Path(checkpoint), _identity(prior, tasks, seeds, settings, record))
+        identity = identity_of(prior, tasks, seeds, settings, record.columns)
+        if rule is not None:
+            identity["stop"] = rule.name
+        saver = Saver(Path(checkpoint), identity)
         state = saver.load()
-    engine = Engine(prior, tasks, seeds, settings, record, state["rates"] if state else None)
+    rates = state["rates"] if state else None
+    engine = Engine(prior, tasks, seeds, settings, record, rates, stopper)
     if state is not None:
         if state["iteration"] > iterations:
             raise InvalidInputError(
@@ -216,7 +233,7 @@ def fit(
             f"{prior} can't be fitted: the loss at its initial parameters is not finite; check the "
             "network, its code and the measurement"
         )
-    result = build_dataset(record, tasks, seeds, many=many)
+    result = build_dataset(record, seeds, many=many)
     result = _described(result, engine, status, many=many)
     if status == "interrupted":
         raise FitInterrupted(result) from None
@@ -252,6 +269,16 @@ def _described(
     if engine.settings.backtracking is not None:
         counts = engine.rollbacks.cpu().numpy().reshape(sizes)
         result = result.assign(rollbacks=(lead, counts))
+    if engine.stopper is not None and engine.stopper.images is not None:
+        result = result.assign(
+            chosen=(lead, engine.stopper.chosen.reshape(sizes)),
+            stopped=(lead, engine.stopper.fired.reshape(sizes)),
+            chosen_image=(
+                result.final.dims,
+                engine.stopper.images.cpu().numpy().reshape(result.final.shape),
+            ),
+        )
+        result.attrs["stop"] = engine.stopper.rule.name
     if lead:
         words = ["diverged" if bad else status for bad in ended]
         result = result.assign(status=(lead, _strings(words, sizes)))
@@ -276,77 +303,3 @@ def _described(
 
 def _strings(words: list[str], sizes: tuple[int, ...]) -> Any:
     return np.asarray(words, dtype=object).reshape(sizes)
-
-
-def _check_runs(
-    prior: ImagePrior, tasks: list[Task], seeds: list[int], settings: FitSettings
-) -> None:
-    if not tasks or not seeds:
-        raise InvalidInputError(f"a fit needs a task and a seed, got {len(tasks)}, {len(seeds)}")
-    if len(set(seeds)) < len(seeds):
-        raise InvalidInputError(f"seeds must differ, got {seeds}: equal seeds give equal fits")
-    for each in tasks:
-        if prior.shape != each.shape:
-            raise InvalidInputError(
-                f"{prior} makes images of shape {prior.shape}, the task has {each.shape}: create "
-                "the prior with the task's image_size and channels"
-            )
-        ours = (list(each.regions), each.has_held_out, each.clean is None, each.score_region)
-        first = tasks[0]
-        if ours != (
-            list(first.regions),
-            first.has_held_out,
-            first.clean is None,
-            first.score_region,
-        ):
-            raise InvalidInputError(
-                "tasks that are fitted together must be alike: with one set of regions, all with "
-                f"or all without clean image and held-out pixels; got {first!r} and {each!r}"
-            )
-    runs = len(tasks) * len(seeds)
-    if runs > 1 and settings.optimiser == "l-bfgs":
-        raise InvalidInputError(
-            f"l-bfgs fits one run at a time, got {runs}: call fit for each task and seed"
-        )
-    if settings.channels_last and runs > 1:
-        raise InvalidInputError(
-            f"channels_last is for one run, got {runs}: leave it out or fit them one by one"
-        )
-    if settings.channels_last and prior.code.dim() != 4:
-        raise InvalidInputError(
-            f"channels_last is for 2D convolutional networks; the code of {prior} has shape "
-            f"{tuple(prior.code.shape)}: leave it out"
-        )
-    if settings.precision == "tf32" and prior.device.type != "cuda":
-        raise InvalidInputError(
-            f"precision 'tf32' has no effect on {prior.device}: use 'bf16' or 'float'"
-        )
-
-
-# What a checkpoint belongs to; a fit may be continued to more iterations, unless its schedule
-# depends on their number.
-def _identity(
-    prior: ImagePrior,
-    tasks: list[Task],
-    seeds: list[int],
-    settings: FitSettings,
-    record: Record,
-) -> dict[str, Any]:
-    values = settings.record()
-    if settings.schedule == "constant":
-        del values["iterations"]
-    probe = prior.code.new_tensor([0.3]).expand(prior.shape)
-    return {
-        **values,
-        "prior": repr(prior),
-        "network": fingerprint(prior.code, str(prior.parameter_shapes)),
-        "dtype": str(prior.dtype),
-        "device": str(prior.device),
-        "seeds": seeds,
-        "tasks": [
-            # The misfit tells operators and held-out pixels apart, up to the order of its sum.
-            [each.name, fingerprint(each.measurement), f"{float(each.misfit(probe)):.5g}"]
-            for each in tasks
-        ],
-        "recorded": record.columns,
-    }

@@ -1,0 +1,125 @@
+"""Ends a fit by a stopping rule, and keeps the image that the rule chooses."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipkernels.fitting.dataset import build_trace
+from dipkernels.fitting.record import Record
+from dipkernels.fitting.stopping import NotApplicableError, Rule, TooShortError
+from dipkernels.fitting.stopping.panel import single_runs
+
+
+class Stopper:
+    """Asks a rule about every run at the end of each block of the record.
+
+    A rule sees whole blocks, so that a fit may go on for up to 50 iterations after the rule has
+    fired; what it has chosen is exact.
+
+    Parameters
+    ----------
+    rule : Rule
+        That decides.
+    record : Record
+        Of the fit.
+
+    Attributes
+    ----------
+    chosen : numpy.ndarray of int, shape (runs,)
+        Iteration whose image is kept; -1 before the rule has said anything.
+    fired : numpy.ndarray of int, shape (runs,)
+        Iteration at which the rule stopped the run; -1 if it hasn't.
+    images : Tensor, shape (runs, channels, *spatial), or None
+        At the iterations chosen.
+    """
+
+    def __init__(self, rule: Rule, record: Record) -> None:
+        self.rule, self._record = rule, record
+        self.chosen = np.full(record.runs, -1)
+        self.fired = np.full(record.runs, -1)
+        self.images: Tensor | None = None
+        self._block: list[Tensor] = []
+
+    def add(self, images: Tensor) -> None:
+        """Hold an image of every run until the rule is asked.
+
+        Parameters
+        ----------
+        images : Tensor, shape (runs, channels, *spatial)
+            Detached.
+        """
+        self._block.append(images.clone())
+        if self.images is None:
+            self.images = torch.full_like(images, torch.nan)
+
+    def check(self) -> bool:
+        """Ask the rule about every run that it hasn't stopped yet.
+
+        Returns
+        -------
+        bool
+            Whether all runs have been stopped, or have ended by themselves.
+
+        Raises
+        ------
+        NotApplicableError
+            If the rule needs what this fit doesn't record.
+        """
+        if not self._block:
+            return bool((self.fired >= 0).all())
+        first = self._record.iterations - len(self._block)
+        trace = build_trace(self._record, many=(True, True)).assign_attrs(
+            score_region=self._record.score_region,
+            noise_sigma=[task.noise_sigma for task in self._record.tasks],
+        )
+        for run, (_, one) in enumerate(single_runs(trace)):
+            if self.fired[run] >= 0:
+                continue
+            try:
+                decision = self.rule.decide(one)
+            except TooShortError:
+                continue
+            except NotApplicableError as error:
+                raise NotApplicableError(
+                    f"the rule '{self.rule.name}' can't stop this fit: {error}"
+                )
+            if decision.chosen != self.chosen[run]:
+                self._keep(run, decision.chosen, first)
+            self.fired[run] = -1 if decision.stopped is None else decision.stopped
+        self._block.clear()
+        ended = self._record.table()[-1, :, 0] == 0
+        return bool(((self.fired >= 0) | ended).all())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs.
+
+        Returns
+        -------
+        dict
+            Of tensors and arrays, fit for a checkpoint.
+        """
+        block = torch.stack(self._block) if self._block else None
+        return {"chosen": self.chosen, "fired": self.fired, "images": self.images, "block": block}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of the stopper that gave this state.
+
+        Parameters
+        ----------
+        state : dict
+            From `state`.
+        """
+        device = self._record.tasks[0].measurement.device
+        self.chosen, self.fired = state["chosen"], state["fired"]
+        self.images = None if state["images"] is None else state["images"].to(device)
+        block = state["block"]
+        self._block = [] if block is None else list(block.to(device).unbind())
+
+    # A rule may only choose what it chose before, or an image of the last block: others are gone.
+    def _keep(self, run: int, chosen: int, first: int) -> None:
+        self.chosen[run] = chosen
+        if self.images is not None:
+            here = 0 <= chosen - first < len(self._block)
+            self.images[run] = self._block[chosen - first][run] if here else torch.nan

@@ -1,0 +1,153 @@
+"""Fits that a stopping rule ends."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from torch import Tensor
+
+from dipkernels import networks, tasks
+from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.fitting import fit
+from dipkernels.fitting.stopping import (
+    Decision,
+    Discrepancy,
+    HeldOut,
+    NotApplicableError,
+    Rule,
+    WindowedVariance,
+    WindowedVarianceRule,
+    stopping_panel,
+)
+from dipkernels.networks import ImagePrior
+
+SIZE = (12, 17)
+
+
+def make_task(seed: int = 0) -> tasks.Task:
+    steps = torch.linspace(0, 1, SIZE[1]).expand(2, *SIZE).clone()
+    return tasks.denoise(steps, noise_sigma=0.15, seed=seed)
+
+
+def make_prior() -> ImagePrior:
+    return networks.create("conv-decoder", image_size=SIZE, channels=2, width=10)
+
+
+class Keep:
+    """A callback that keeps the images."""
+
+    def __init__(self) -> None:
+        self.images: list[Tensor] = []
+
+    def __call__(self, iteration: int, image: Tensor, parameters: dict[str, Tensor]) -> None:
+        self.images.append(image.clone())
+
+
+RULES = [
+    Discrepancy(),
+    WindowedVarianceRule(patience=60),
+    HeldOut(patience=40),
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_rule_ends_the_fit_with_the_image_that_it_chose(rule: Rule, tmp_path: Path) -> None:
+    prior, task = make_prior(), make_task().hold_out(0.1)
+    settings: dict[str, Any] = {"learning_rate": 0.03, "iterations": 700}
+    long = fit(prior, task, monitors=["windowed-variance"], **settings)
+    panel = stopping_panel(long, [rule]).isel(rule=0)
+    assert 0 < panel.stopped < 600
+    keep = Keep()
+    file = tmp_path / "state.safetensors"
+    result = fit(prior, task, stop=rule, callback=keep, checkpoint=file, **settings)
+    assert result.status == "stopped"
+    assert int(result.chosen) == int(panel.chosen)
+    assert int(result.stopped) == int(panel.stopped)
+    assert int(panel.stopped) < result.sizes["iteration"] <= int(panel.stopped) + 51
+    assert np.array_equal(result.chosen_image, keep.images[int(panel.chosen)])
+    assert np.array_equal(result.loss, long.loss[: result.sizes["iteration"]])
+    # Asked again, there is nothing left to do.
+    again = fit(prior, task, stop=rule, checkpoint=file, **settings)
+    assert again.loss.equals(result.loss)
+    assert again.chosen_image.equals(result.chosen_image)
+
+
+def test_every_run_is_stopped_by_itself() -> None:
+    prior, all_tasks, seeds = make_prior(), [make_task(0), make_task(1)], [0, 4]
+    settings: dict[str, Any] = {"learning_rate": 0.03, "iterations": 400, "stop": "discrepancy"}
+    together = fit(prior, all_tasks, seed=seeds, **settings)
+    assert together.chosen.dims == ("image", "seed")
+    stopped = set()
+    for i, task in enumerate(all_tasks):
+        for seed in seeds:
+            apart = fit(prior, task, seed=seed, **settings)
+            ours = together.sel(image=i, seed=seed)
+            # Rounding in single precision may move a crossing by an iteration.
+            assert abs(int(ours.chosen) - int(apart.chosen)) <= 2
+            np.testing.assert_allclose(ours.chosen_image, apart.chosen_image, atol=0.05)
+            stopped.add(int(ours.stopped))
+    assert len(stopped) > 1
+    assert together.sizes["iteration"] >= max(stopped)
+
+
+def test_a_stopped_fit_continues_bit_by_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipkernels.fitting.engine.CHECKPOINT_SECONDS", 0.0)
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    rule = WindowedVarianceRule(patience=60)
+    settings: dict[str, Any] = {"learning_rate": 0.03, "iterations": 700, "stop": rule}
+    whole = fit(prior, task, **settings)
+
+    def die(iteration: int, *_: object) -> None:
+        if iteration in (70, 123, 160):
+            raise LookupError
+
+    for _ in range(3):
+        with pytest.raises(LookupError):
+            fit(prior, task, checkpoint=file, callback=die, **settings)
+        die.__defaults__ = None
+        break
+    result = fit(prior, task, checkpoint=file, **settings)
+    for name in ("loss", "windowed_variance", "chosen", "stopped", "chosen_image", "final"):
+        assert np.array_equal(result[name], whole[name], equal_nan=True), name
+
+
+def test_a_rule_that_never_fires_leaves_the_fit_whole() -> None:
+    result = fit(make_prior(), make_task(), iterations=60, stop=Discrepancy(tau=0.01))
+    assert result.status == "finished"
+    assert int(result.stopped) == -1
+    assert result.attrs["stop"] == "discrepancy"
+
+
+class Backwards(Rule):
+    """Chooses an image that is long gone."""
+
+    name = "backwards"
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        n = trace.sizes["iteration"]
+        return Decision(chosen=0 if n <= 60 else 1, stopped=None)
+
+
+def test_an_image_that_is_gone_is_not_made_up() -> None:
+    result = fit(make_prior(), make_task(), iterations=110, stop=Backwards())
+    assert int(result.chosen) == 1
+    assert np.isnan(result.chosen_image).all()
+
+
+def test_rules_and_monitors_that_cannot_be() -> None:
+    prior, task = make_prior(), make_task()
+    with pytest.raises(NotApplicableError, match="the rule 'held-out' can't stop this fit"):
+        fit(prior, task, iterations=60, stop="held-out")
+    with pytest.raises(UnknownNameError, match="es-wmw"):
+        fit(prior, task, iterations=2, stop="es-wmw")
+    with pytest.raises(UnknownNameError, match="no monitor 'variance'"):
+        fit(prior, task, iterations=2, monitors=["variance"])
+    with pytest.raises(InvalidInputError, match="monitors must differ"):
+        fit(prior, task, iterations=2, monitors=["windowed-variance", WindowedVariance(7)])
+    result = fit(prior, task, iterations=8, monitors=[WindowedVariance(5)], stop="es-wmv")
+    assert np.isfinite(result.windowed_variance[4:]).all()
