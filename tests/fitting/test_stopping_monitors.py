@@ -16,6 +16,7 @@ from dipkernels.fitting.stopping import (
     WindowedVariance,
     blur,
     make_monitor,
+    monitor_names,
     sharpness,
 )
 from dipkernels.seeds import generator
@@ -248,6 +249,7 @@ def test_half_precision_is_measured_in_single(make: Callable[[], Monitor]) -> No
 
 
 def test_monitors_by_name() -> None:
+    assert monitor_names() == ["windowed-variance", "moving-variance", "blur-sharpness"]
     assert make_monitor("windowed-variance").names == ("windowed_variance",)
     assert make_monitor("moving-variance").names == ("moving_variance",)
     assert make_monitor("blur-sharpness").names == ("blur", "sharpness")

@@ -15,10 +15,12 @@ from dipkernels.fitting.stopping import (
     Calibration,
     Discrepancy,
     MovingVarianceRule,
+    NotApplicableError,
     Oracle,
     WindowedVariance,
     WindowedVarianceRule,
     calibrate,
+    detections,
     format_panel,
     leave_one_out,
     make_monitor,
@@ -97,6 +99,24 @@ def test_known_answers() -> None:
         )
         # PSNR of the noise is 20 dB, which 10 + i / 2 reaches at 20.
         assert panel.isel(seed=seed).sel(rule="discrepancy").stopped == i[10 + 0.5 * i >= 20][0]
+
+
+def test_a_fit_that_asks_every_ten_iterations_stops_where_the_panel_says() -> None:
+    result = result_of_a_fit().isel(image=0)
+    rule = WindowedVarianceRule(patience=5)
+    expected = stopping_panel(result, [rule]).stopped.values[:, 0]
+    assert np.isfinite(expected).all()
+    first = np.full(SEEDS, np.nan)
+    for asked in range(1, LENGTH + 1, 10):
+        now = detections(result.isel(iteration=slice(asked)), rule)
+        assert np.array_equal(np.isfinite(now), expected < asked)
+        first = np.where(np.isnan(first), now, first)
+    assert first.tolist() == expected.tolist()
+    alone = detections(result.isel(seed=1), rule)
+    assert alone.shape == ()
+    assert alone == expected[1]
+    with pytest.raises(NotApplicableError, match="no 'blur'"):
+        detections(result, "blur-sharpness")
 
 
 def test_the_average_is_scored_against_the_best_average() -> None:

@@ -11,8 +11,9 @@ from dipkernels.fitting.stopping.monitors import (
     MovingVariance,
     WindowedVariance,
     make_monitor,
+    monitor_names,
 )
-from dipkernels.fitting.stopping.panel import format_panel, stopping_panel
+from dipkernels.fitting.stopping.panel import detections, format_panel, stopping_panel
 from dipkernels.fitting.stopping.published import (
     BlurSharpnessRule,
     DeltaMSE,
@@ -56,10 +57,12 @@ __all__ = [
     "WindowedVarianceRule",
     "blur",
     "calibrate",
+    "detections",
     "format_panel",
     "leave_one_out",
     "make_monitor",
     "make_rule",
+    "monitor_names",
     "register_rule",
     "rule_names",
     "sharpness",

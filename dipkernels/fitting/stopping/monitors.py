@@ -351,11 +351,22 @@ class BlurSharpness:
         """
 
 
-MONITORS: dict[str, Callable[[], Monitor]] = {
+_MONITORS: dict[str, Callable[[], Monitor]] = {
     "windowed-variance": WindowedVariance,
     "moving-variance": MovingVariance,
     "blur-sharpness": BlurSharpness,
 }
+
+
+def monitor_names() -> list[str]:
+    """List the monitors that `make_monitor` makes.
+
+    Returns
+    -------
+    list of str
+        As the rules of the literature need them.
+    """
+    return list(_MONITORS)
 
 
 def make_monitor(name: str) -> Monitor:
@@ -376,9 +387,9 @@ def make_monitor(name: str) -> Monitor:
     UnknownNameError
         If there is none of that name.
     """
-    if name not in MONITORS:
-        raise UnknownNameError(f"no monitor '{name}'; there are: {', '.join(MONITORS)}")
-    return MONITORS[name]()
+    if name not in _MONITORS:
+        raise UnknownNameError(f"no monitor '{name}'; there are: {', '.join(_MONITORS)}")
+    return _MONITORS[name]()
 
 
 # Sum over each run's image; float64, because float32 would lose digits over a million pixels.

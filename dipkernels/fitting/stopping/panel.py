@@ -133,6 +133,38 @@ def single_runs(result: xr.Dataset) -> Iterator[tuple[tuple[int, ...], xr.Datase
         yield index, trace
 
 
+def detections(result: xr.Dataset, rule: RuleLike) -> np.ndarray:
+    """Say which runs should have stopped by now: what a running fit asks now and then.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        The scalars recorded so far, as `dipkernels.fit` returns them.
+    rule : Rule, str or callable
+        A rule, its name, or a function.
+
+    Returns
+    -------
+    ndarray, shape (images, seeds), each axis only if the result has it
+        Iteration at which the rule fired, NaN where it hasn't yet. More iterations don't change
+        what isn't NaN.
+
+    Raises
+    ------
+    NotApplicableError
+        If the traces lack what the rule needs, however long they get.
+    InvalidInputError
+        If the result isn't over every iteration from 0.
+    """
+    judge = make_rule(rule)
+    _check_iterations(result)
+    fired = np.full([result.sizes[dim] for dim in _LEADING if dim in result.dims], np.nan)
+    for index, trace in single_runs(result):
+        stopped = judge.detect(trace) if trace.sizes["iteration"] else None
+        fired[index] = np.nan if stopped is None else stopped
+    return fired
+
+
 def format_panel(panel: xr.Dataset) -> str:
     """Lay out a panel as text.
 
