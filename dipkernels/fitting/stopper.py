@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.dataset import build_trace
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.stopping import NotApplicableError, Rule, TooShortError
@@ -25,6 +26,11 @@ class Stopper:
     record : Record
         Of the fit.
 
+    Raises
+    ------
+    InvalidInputError
+        If the rule needs the truth.
+
     Attributes
     ----------
     chosen : numpy.ndarray of int, shape (runs,)
@@ -36,6 +42,11 @@ class Stopper:
     """
 
     def __init__(self, rule: Rule, record: Record) -> None:
+        if rule.needs_truth:
+            raise InvalidInputError(
+                f"the rule '{rule.name}' looks at the clean image and can't end a fit: use it in "
+                "stopping_panel, and another one here"
+            )
         self.rule, self._record = rule, record
         self.chosen = np.full(record.runs, -1)
         self.fired = np.full(record.runs, -1)
@@ -82,9 +93,8 @@ class Stopper:
             except TooShortError:
                 continue
             except NotApplicableError as error:
-                raise NotApplicableError(
-                    f"the rule '{self.rule.name}' can't stop this fit: {error}"
-                )
+                text = f"the rule '{self.rule.name}' can't stop this fit: {error}"
+                raise NotApplicableError(text) from error
             if decision.chosen != self.chosen[run]:
                 self._keep(run, decision.chosen, first)
             self.fired[run] = -1 if decision.stopped is None else decision.stopped

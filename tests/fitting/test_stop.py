@@ -102,15 +102,14 @@ def test_a_stopped_fit_continues_bit_by_bit(
     settings: dict[str, Any] = {"learning_rate": 0.03, "iterations": 700, "stop": rule}
     whole = fit(prior, task, **settings)
 
-    def die(iteration: int, *_: object) -> None:
-        if iteration in (70, 123, 160):
-            raise LookupError
+    for moment in (70, 123, 160):
 
-    for _ in range(3):
+        def die(iteration: int, *_: object, moment: int = moment) -> None:
+            if iteration == moment:
+                raise LookupError
+
         with pytest.raises(LookupError):
             fit(prior, task, checkpoint=file, callback=die, **settings)
-        die.__defaults__ = None
-        break
     result = fit(prior, task, checkpoint=file, **settings)
     for name in ("loss", "windowed_variance", "chosen", "stopped", "chosen_image", "final"):
         assert np.array_equal(result[name], whole[name], equal_nan=True), name
@@ -143,6 +142,8 @@ def test_rules_and_monitors_that_cannot_be() -> None:
     prior, task = make_prior(), make_task()
     with pytest.raises(NotApplicableError, match="the rule 'held-out' can't stop this fit"):
         fit(prior, task, iterations=60, stop="held-out")
+    with pytest.raises(InvalidInputError, match="'oracle' looks at the clean image"):
+        fit(prior, task, iterations=2, stop="oracle")
     with pytest.raises(UnknownNameError, match="es-wmw"):
         fit(prior, task, iterations=2, stop="es-wmw")
     with pytest.raises(UnknownNameError, match="no monitor 'variance'"):
