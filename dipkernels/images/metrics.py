@@ -108,6 +108,34 @@ def psnr(
     return mse_to_psnr(mse(image, reference, mask))
 
 
+def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Luma of a colour image, the Y of YCbCr in video range, which super-resolution is scored on.
+
+    Parameters
+    ----------
+    image : Tensor, shape (*batch, 3, height, width)
+        Red, green and blue in [0, 1].
+
+    Returns
+    -------
+    Tensor, shape (*batch, 1, height, width)
+        ``(16 + 219 (0.299 r + 0.587 g + 0.114 b)) / 255``, in [16/255, 235/255] (ITU-R BT.601).
+
+    Raises
+    ------
+    InvalidInputError
+        If the image doesn't have three channels.
+    """
+    if image.dim() < 3 or image.shape[-3] != 3:
+        raise InvalidInputError(
+            f"luma is of red, green and blue: expected (..., 3, height, width), got shape "
+            f"{tuple(image.shape)}"
+        )
+    red, green, blue = image.split(1, dim=-3)
+    grey: Tensor = 0.299 * red + 0.587 * green + 0.114 * blue
+    return (16 + 219 * grey) / 255
+
+
 def mse_to_psnr(value: Tensor) -> Tensor:
     """PSNR in dB of a mean squared error, for images whose peak value is 1.
 

@@ -61,22 +61,19 @@ class LanczosDownsampling(Operator):
         sides = check_factor(image_shape, factor)
         super().__init__(image_shape, (image_shape[0], *(side // factor for side in sides)))
         self.name = f"Lanczos downsampling by {factor}"
-        self._weights = [torch.from_numpy(_axis_matrix(side, factor)) for side in sides]
+        self._exact = [torch.from_numpy(_axis_matrix(side, factor)) for side in sides]
+        self._weights = self._exact
 
     def _forward(self, image: Tensor) -> Tensor:
-        return self._apply(image, [weights.to(image.dtype) for weights in self._weights])
+        return _along_axes(image, [weights.to(image.dtype) for weights in self._weights])
 
     def _adjoint(self, measurement: Tensor) -> Tensor:
-        return self._apply(
-            measurement, [weights.to(measurement.dtype).T for weights in self._weights]
-        )
-
-    def _apply(self, x: Tensor, weights: list[Tensor]) -> Tensor:
-        x = x @ weights[-1].T
-        return x if len(weights) == 1 else weights[0] @ x
+        return _along_axes(measurement, [w.T.to(measurement.dtype) for w in self._weights])
 
     def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
-        self._weights = [weights.to(device=device, dtype=dtype) for weights in self._weights]
+        device = self._weights[0].device if device is None else device
+        dtype = self._weights[0].dtype if dtype is None else dtype
+        self._weights = [weights.to(device, dtype) for weights in self._exact]
 
 
 def check_factor(image_shape: Shape, factor: int) -> Shape:

@@ -6,7 +6,7 @@ that all of them can be differentiated and mapped over (`torch.func.vmap`).
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -77,7 +77,7 @@ class Operator(ABC):
 
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> Self:
+    ) -> "Operator":
         """Move the operator.
 
         Parameters

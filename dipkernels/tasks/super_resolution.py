@@ -17,6 +17,7 @@ from dipkernels.tasks.inputs import (
     require_unit_range,
     require_unused,
 )
+from dipkernels.tasks.operators import Operator
 from dipkernels.tasks.task import Task
 
 
@@ -101,9 +102,7 @@ over whole)
     return _with_interior(task, factor if border is None else border)
 
 
-def _downsample(
-    clean: Tensor, factor: int, operator: LanczosDownsampling, downsampling: str
-) -> Tensor:
+def _downsample(clean: Tensor, factor: int, operator: Operator, downsampling: str) -> Tensor:
     if downsampling == "lanczos":
         return operator.forward(clean)
     if clean.dim() != 3:
