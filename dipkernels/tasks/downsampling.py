@@ -101,9 +101,8 @@ def check_factor(image_shape: Shape, factor: int) -> Shape:
         raise InvalidInputError(f"the factor of super-resolution must be at least 2, got {factor}")
     if any(side % factor for side in sides) or not sides:
         fitting = tuple(side // factor * factor for side in sides)
-        remedy = "take a larger one"
-        if min(fitting, default=0) > 0:
-            remedy = f"crop it, for instance by dipkernels.images.crop(image, {fitting})"
+        remedy = f"crop it to {'x'.join(map(str, fitting))} (in 2D by dipkernels.images.crop)"
+        remedy = remedy if min(fitting, default=0) > 0 else "take a larger one"
         raise InvalidInputError(
             f"an image of size {'x'.join(map(str, sides))} can't be divided by {factor}: {remedy}"
         )

@@ -92,14 +92,7 @@ def region_mask(
     for side, extent, middle in zip(
         size, _per_axis(hole, size, "hole"), _per_axis(centre, size, "centre"), strict=True
     ):
-        pixels = _in_pixels(extent, side)
-        length = math.floor(pixels + 0.5)
-        start = math.floor(_in_pixels(middle, side) - length / 2 + 0.5)
-        if length < 1 or start < 0 or start + length > side:
-            raise InvalidInputError(
-                f"a hole of {pixels:g} pixels about {_in_pixels(middle, side):g} doesn't lie in a "
-                f"side of {side} pixels: an int means pixels, a float a fraction of the side"
-            )
+        start, length = _interval(_in_pixels(extent, side), _in_pixels(middle, side), side)
         box.append(slice(start, start + length))
         distances.append((torch.arange(length) + 0.5 - length / 2) / (length / 2))
     if shape == "ellipse":
@@ -168,6 +161,18 @@ def text_mask(
     if known.all():
         raise InvalidInputError(f"the text {text!r} leaves no ink at font size {font_size}")
     return known
+
+
+def _interval(extent: float, middle: float, side: int) -> tuple[int, int]:
+    if math.isfinite(extent) and math.isfinite(middle):
+        length = math.floor(extent + 0.5)
+        start = math.floor(middle - length / 2 + 0.5)
+        if length >= 1 and start >= 0 and start + length <= side:
+            return start, length
+    raise InvalidInputError(
+        f"a hole of {extent:g} pixels about {middle:g} doesn't lie in a side of {side} pixels: an "
+        "int means pixels, a float a fraction of the side"
+    )
 
 
 def _random_words(draws: torch.Generator, count: int = 12) -> str:
