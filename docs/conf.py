@@ -49,7 +49,7 @@ html_theme_options = {
     "footer_end": [],
 }
 html_sidebars = {
-    page: [] for page in ("index", "quickstart", "reading-the-report", "theory", "priors")
+    page: [] for page in ("index", "quickstart", "reading-the-report", "tasks", "theory", "priors")
 } | {page: [] for page in ("notation", "design", "references", "contributing", "changelog")}
 
 PUBLIC_MODULES = (
@@ -60,6 +60,8 @@ PUBLIC_MODULES = (
     "networks.swin",
     "networks.vit",
     "tasks",
+    "tasks.operators",
+    "tasks.downsampling",
     "images",
     "fitting",
     "kernels",

@@ -420,13 +420,13 @@ def test_resizing_does_not_stretch() -> None:
 
 
 def test_cropping_cuts_the_middle_out() -> None:
-    image = draw_image(3, 400, 261)
-    # The literature's JPEG example: 400x261, its middle of 384x256.
-    assert torch.equal(images.crop(image, (384, 256)), image[:, 8:392, 2:258])
-    assert torch.equal(images.crop(image, 261), image[:, 69:330])
-    assert torch.equal(images.crop(image[0], (1, 261)), image[0, 199:200])
-    with pytest.raises(InvalidInputError, match=r"can't crop .* 400x261 pixels to 401x200"):
-        images.crop(image, (401, 200))
+    image = draw_image(3, 261, 400)
+    # The literature's JPEG example: 261 rows of 400 pixels, its middle of 256x384.
+    assert torch.equal(images.crop(image, (256, 384)), image[:, 2:258, 8:392])
+    assert torch.equal(images.crop(image, 261), image[:, :, 69:330])
+    assert torch.equal(images.crop(image[0], (1, 400)), image[0, 130:131])
+    with pytest.raises(InvalidInputError, match=r"can't crop .* 261x400 pixels to 200x401"):
+        images.crop(image, (200, 401))
     with pytest.raises(InvalidInputError, match="at least 1x1 pixel, got 0x5"):
         images.crop(image, (0, 5))
 

@@ -36,8 +36,8 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     Examples
     --------
     >>> import torch
-    >>> crop(torch.rand(3, 400, 261), (384, 256)).shape
-    torch.Size([3, 384, 256])
+    >>> crop(torch.rand(3, 261, 400), (256, 384)).shape
+    torch.Size([3, 256, 384])
     """
     new_height, new_width = _checked(size)
     height, width = image.shape[-2:]

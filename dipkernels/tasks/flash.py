@@ -19,10 +19,10 @@ def flash_no_flash(
 
     Parameters
     ----------
-    flash : Tensor, floating point, shape (flash_channels, *spatial)
+    flash : Tensor, floating point, shape ``(flash_channels, *spatial)``
         Little noise, wrong light; becomes ``task.guide``, the code that the network is to take
         (Ulyanov et al. 2018).
-    no_flash : Tensor, floating point, shape (channels, *spatial)
+    no_flash : Tensor, floating point, shape ``(channels, *spatial)``
         The right light, much noise; it is what is fitted.
     noise_sigma : float
         Of the photograph without flash, if known; 0 where it isn't.

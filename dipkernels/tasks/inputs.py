@@ -176,7 +176,7 @@ def draw_noise(like: Tensor, seed: int, *, shared: bool = False) -> Tensor:
 
     Parameters
     ----------
-    like : Tensor, shape (channels, *spatial)
+    like : Tensor, shape ``(channels, *spatial)``
         Whose shape, dtype and device the noise takes.
     seed : int
         Of the draw.

@@ -31,9 +31,9 @@ def from_physics(
         to each other: a ``deepinv.physics.LinearPhysics`` serves as it is. If it has ``to(device=,
         dtype=)``, a copy of it moves with the task; otherwise it must take tensors of any device
         and dtype itself.
-    measurement : Tensor, shape ``measured`` or (1, *measured)
+    measurement : Tensor, shape ``measured`` or ``(1, *measured)``
         Real; what was measured, as ``physics(x)`` returns it.
-    shape : (channels, *spatial)
+    shape : ``(channels, *spatial)``
         Of the image that is sought.
     clean : Tensor, shape ``shape``, optional
         Ground truth, to score against.

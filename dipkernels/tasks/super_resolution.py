@@ -38,11 +38,11 @@ def super_resolve(
 
     Parameters
     ----------
-    clean : Tensor, floating point, shape (channels, *spatial), optional
+    clean : Tensor, floating point, shape ``(channels, *spatial)``, optional
         In [0, 1]; each side a multiple of the factor. Nothing is ever stretched or cropped.
     factor : int
         How many pixels become one along each axis, at least 2; 4 and 8 in the literature.
-    measurement : Tensor, shape (channels, *low), optional
+    measurement : Tensor, shape ``(channels, *low)``, optional
         A small image: nothing is simulated, and ``clean`` is only scored against. The sought image
         is ``factor`` times as large.
     downsampling : str
