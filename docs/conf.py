@@ -50,7 +50,16 @@ html_theme_options = {
 }
 html_sidebars = {
     page: []
-    for page in ("index", "quickstart", "reading-the-report", "theory", "priors", "stopping")
+    for page in (
+        "index",
+        "quickstart",
+        "reading-the-report",
+        "tasks",
+        "fitting",
+        "stopping",
+        "theory",
+        "priors",
+    )
 } | {page: [] for page in ("notation", "design", "references", "contributing", "changelog")}
 
 PUBLIC_MODULES = (
@@ -61,6 +70,8 @@ PUBLIC_MODULES = (
     "networks.swin",
     "networks.vit",
     "tasks",
+    "tasks.operators",
+    "tasks.downsampling",
     "images",
     "fitting",
     "fitting.stopping",

@@ -3,14 +3,18 @@
 import itertools
 import math
 import random
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.color
 import skimage.data
 import skimage.io
 import skimage.metrics
 import skimage.transform
+import tifffile
 import torch
 from PIL import Image
 
@@ -100,6 +104,208 @@ def test_alpha_is_dropped(tmp_path: Path, mode: str, kept: int) -> None:
     np.testing.assert_array_equal(images.load(tmp_path / "image.png").numpy(), expected)
 
 
+def png_of(pixels: np.ndarray, filter_type: int) -> bytes:
+    """A 16-bit PNG, written from the standard alone: one filter for all rows."""
+    height, width, channels = pixels.shape
+    rows = pixels.astype(">u2").tobytes()
+    stride, step = 2 * width * channels, 2 * channels
+    raw = np.frombuffer(rows, np.uint8).reshape(height, stride).astype(int)
+    left, above = np.zeros_like(raw), np.zeros_like(raw)
+    left[:, step:], above[1:] = raw[:, :-step], raw[:-1]
+    predicted = {0: 0 * raw, 1: left, 2: above, 3: (left + above) // 2}[filter_type]
+    filtered = ((raw - predicted) % 256).astype(np.uint8)
+    data = b"".join(bytes([filter_type]) + row.tobytes() for row in filtered)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        check = zlib.crc32(kind + body)
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", check)
+
+    colour = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize("filter_type", [0, 1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_pngs_of_16_bits_keep_them_all(tmp_path: Path, channels: int, filter_type: int) -> None:
+    pixels = draw_integers(5, 8, channels, dtype=np.uint16)
+    (tmp_path / "image.png").write_bytes(png_of(pixels, filter_type))
+    kept = pixels[..., :3].transpose(2, 0, 1) / 65535
+    image = images.load(tmp_path / "image.png")
+    np.testing.assert_array_equal(image.numpy(), kept.astype(np.float32))
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+@pytest.mark.parametrize("suffix", [".tif", ".tiff", ".npy"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+def test_any_number_of_channels_is_saved_and_loaded(
+    tmp_path: Path, suffix: str, channels: int, bits: int
+) -> None:
+    image = draw_image(channels, 9, 8)
+    images.save(image, tmp_path / f"image{suffix}", bits=bits)
+    loaded = images.load(tmp_path / f"image{suffix}")
+    assert loaded.shape == image.shape
+    # Half a step, and float32's rounding; floating point is exact.
+    error = {8: 0.5 / 255, 16: 0.5 / 65535, 32: 0}[bits]
+    torch.testing.assert_close(loaded, image, rtol=0, atol=error * (1 + 1e-3))
+    if bits < 32:
+        assert (loaded - image).abs().max() > error / 2
+
+
+def test_bits_by_default(tmp_path: Path) -> None:
+    image = draw_image(1, 6, 7)
+    images.save(image, tmp_path / "image.npy")
+    assert np.load(tmp_path / "image.npy").dtype == np.float32
+    images.save(image, tmp_path / "image.tif")
+    assert skimage.io.imread(tmp_path / "image.tif").dtype == np.uint8
+    images.save(image, tmp_path / "image.png", bits=16)
+    assert np.asarray(Image.open(tmp_path / "image.png")).dtype == np.uint16
+    torch.testing.assert_close(images.load(tmp_path / "image.png"), image, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "bits"),
+    [("a.png", 3, 16), ("a.png", 1, 32), ("a.jpg", 1, 16), ("a.tif", 1, 12), ("a.npy", 1, 64)],
+)
+def test_bits_that_a_format_does_not_take(
+    tmp_path: Path, name: str, channels: int, bits: int
+) -> None:
+    with pytest.raises(InvalidInputError, match=rf"{name} with {channels} channels takes \[8.*got"):
+        images.save(draw_image(channels, 6, 7), tmp_path / name, bits=bits)
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".tif"])
+def test_channels_first_must_be_said(tmp_path: Path, suffix: str) -> None:
+    pixels = np.random.default_rng(0).random((6, 20, 30)).astype(np.float32)
+    path = tmp_path / f"cube{suffix}"
+    if suffix == ".npy":
+        np.save(path, pixels)
+    else:
+        tifffile.imwrite(path, pixels, photometric="minisblack")  # six pages
+    with pytest.raises(ImageError, match=r"\(6, 20, 30\), and it can't be told .*channel_axis=0"):
+        images.load(path)
+    first, last = images.load(path, channel_axis=0), images.load(path, channel_axis=-1)
+    np.testing.assert_array_equal(first.numpy(), pixels)
+    np.testing.assert_array_equal(last.numpy(), pixels.transpose(2, 0, 1))
+    with pytest.raises(ImageError, match="must be 0 or -1, got 1"):
+        images.load(path, channel_axis=1)
+
+
+def test_many_channels_at_the_end_are_told_by_the_shape(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).random((20, 30, 12))
+    np.save(tmp_path / "cube.npy", pixels)
+    loaded = images.load(tmp_path / "cube.npy")
+    np.testing.assert_array_equal(loaded.numpy(), pixels.transpose(2, 0, 1).astype(np.float32))
+    assert images.load(tmp_path / "cube.npy", size=(10, 15)).shape == (12, 10, 15)
+
+
+def test_planar_tiffs_say_where_their_channels_are(tmp_path: Path) -> None:
+    pixels = draw_integers(3, 20, 30, dtype=np.uint16)
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", planarconfig="separate")
+    np.testing.assert_array_equal(images.load(path).numpy(), (pixels / 65535).astype(np.float32))
+    with pytest.raises(ImageError, match="channel_axis has no effect on"):
+        images.load(path, channel_axis=0)
+
+
+def test_channel_axes_have_no_effect_where_the_format_says_them(tmp_path: Path) -> None:
+    images.save(draw_image(3, 6, 7), tmp_path / "image.png")
+    np.save(tmp_path / "grey.npy", np.ones((6, 7)))
+    for source in (tmp_path / "image.png", tmp_path / "grey.npy", "astronaut"):
+        with pytest.raises(ImageError, match="channel_axis has no effect on"):
+            images.load(source, channel_axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "alpha", "kept"),
+    [
+        (np.uint8, "unassalpha", 3),
+        (np.uint16, "assocalpha", 3),
+        (np.uint8, "unspecified", 4),
+        (np.float32, "unassalpha", 4),
+    ],
+)
+def test_alpha_of_tiffs(tmp_path: Path, dtype: type, alpha: str, kept: int) -> None:
+    integers = draw_integers(5, 8, 4, dtype=np.uint8 if dtype is np.float32 else dtype)
+    pixels = (integers / 255).astype(dtype) if dtype is np.float32 else integers
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=[alpha])
+    maximum = 255 if integers.dtype == np.uint8 else 65535
+    expected = (integers / maximum).astype(np.float32)[..., :kept].transpose(2, 0, 1)
+    np.testing.assert_array_equal(images.load(path).numpy(), expected)
+
+
+def test_tiffs_whose_white_is_zero_and_with_palettes(tmp_path: Path) -> None:
+    pixels = draw_integers(5, 8, dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "negative.tif", pixels, photometric="miniswhite")
+    loaded = images.load(tmp_path / "negative.tif")
+    np.testing.assert_array_equal(loaded[0].numpy(), ((255 - pixels) / 255).astype(np.float32))
+    colours = np.array([[255, 0, 0], [0, 128, 255]], dtype=np.uint8)
+    picture = Image.fromarray(colours[(pixels > 127).astype(int)]).quantize(2)
+    picture.save(tmp_path / "palette.tif")
+    expected = colours[(pixels > 127).astype(int)].transpose(2, 0, 1) / 255
+    np.testing.assert_allclose(images.load(tmp_path / "palette.tif").numpy(), expected, rtol=1e-6)
+    Image.fromarray(draw_integers(5, 8, 4, dtype=np.uint8), "CMYK").save(tmp_path / "print.tif")
+    with pytest.raises(ImageError, match="CMYK; convert it to RGB"):
+        images.load(tmp_path / "print.tif")
+
+
+def test_black_and_white_tiffs(tmp_path: Path) -> None:
+    bits = np.random.default_rng(2).random((5, 8)) > 0.4
+    Image.fromarray(bits).save(tmp_path / "bits.tif")
+    np.testing.assert_array_equal(images.load(tmp_path / "bits.tif")[0].numpy(), bits)
+
+
+# --- Signals --------------------------------------------------------------------------------
+
+
+def test_signals(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).standard_normal((2, 17))
+    path = tmp_path / "signal.npy"
+    np.save(path, values)
+    loaded = images.load_signal(path)
+    assert loaded.dtype == torch.float32
+    np.testing.assert_array_equal(loaded.numpy(), values.astype(np.float32))
+    np.save(path, values[0])
+    np.testing.assert_array_equal(images.load_signal(path).numpy(), values[:1].astype(np.float32))
+    integers = draw_integers(9, dtype=np.uint16)
+    np.save(path, integers)
+    expected = (integers / 65535).astype(np.float32)[None]
+    np.testing.assert_array_equal(images.load_signal(path).numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.ones((2, 3, 4)), r"shape \(2, 3, 4\); a signal has \(length,\) or"),
+        (np.ones((0,)), r"shape \(0,\)"),
+        (np.ones(()), r"shape \(\)"),
+        (np.array([1.0, np.nan]), "holds 1 NaN or infinite"),
+        (np.array([1, 2]), "holds int64 values"),
+        (np.array([None, 1]), "can't be read as a signal"),
+    ],
+)
+def test_what_is_no_signal(tmp_path: Path, values: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "signal.npy", values)
+    with pytest.raises(ImageError, match=message):
+        images.load_signal(tmp_path / "signal.npy")
+
+
+def test_signals_are_npy_files(tmp_path: Path) -> None:
+    (tmp_path / "signal.txt").write_text("1 2 3")
+    for path in (tmp_path / "signal.txt", tmp_path / "missing.npy"):
+        with pytest.raises(ImageError, match=r"is no \.npy file: save the signal by numpy"):
+            images.load_signal(path)
+    (tmp_path / "text.npy").write_text("no array")
+    with pytest.raises(ImageError, match="can't be read as a signal"):
+        images.load_signal(tmp_path / "text.npy")
+
+
+# --- Files again ----------------------------------------------------------------------------
+
+
 def test_black_and_white_and_palette_files(tmp_path: Path) -> None:
     bits = np.random.default_rng(2).random((5, 8)) > 0.4
     Image.fromarray(bits).save(tmp_path / "bits.png")
@@ -129,7 +335,7 @@ def test_masks_are_cut_at_one_half(tmp_path: Path) -> None:
         (np.array([[-1, 5]], dtype=np.int16), "values from -"),
         (np.ones(7), r"has shape \(7,\); an image has"),
         (np.ones((0, 4)), r"has shape \(0, 4\)"),
-        (np.ones((3, 20, 30)), r"has shape \(3, 20, 30\).* at most 4 channels"),
+        (np.ones((3, 20, 30)), r"has shape \(3, 20, 30\).*pass channel_axis=0"),
         (np.ones((2, 3, 4, 5)), r"has shape \(2, 3, 4, 5\)"),
         (np.array([[0, 255]]), "holds int64 values, whose white is unknown"),
         (np.ones((2, 3), dtype=np.uint32), "holds uint32 values"),
@@ -158,10 +364,16 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_saved(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match=r"1 or 3 channels, got shape \(2, 4, 5\)"):
-        images.save(draw_image(2, 4, 5), tmp_path / "image.png")
+    for channels in (2, 4, 5):
+        with pytest.raises(InvalidInputError, match=rf"1 or 3 channels, got shape \({channels}, 4"):
+            images.save(draw_image(channels, 4, 5), tmp_path / "image.png")
     (tmp_path / "file").write_text("")
-    for path in (tmp_path / "missing" / "image.png", tmp_path / "file" / "image.png", tmp_path):
+    for path in (
+        *(tmp_path / folder / f"image{s}" for folder in ("no", "file") for s in (".png", ".npy")),
+        tmp_path / "missing" / "image.tif",
+        tmp_path / "image.unknown",
+        tmp_path,
+    ):
         with pytest.raises(OutputError, match="can't write image"):
             images.save(draw_image(3, 4, 5), path)
 
@@ -205,6 +417,18 @@ def test_resizing_does_not_stretch() -> None:
     assert along_y == pytest.approx(float(along_x), rel=1e-9)
     # And shrinks by one half: area pi r^2 with r = 15, to the accuracy of its pixels.
     assert float(small.sum()) == pytest.approx(math.pi * 15**2, rel=0.01)
+
+
+def test_cropping_cuts_the_middle_out() -> None:
+    image = draw_image(3, 261, 400)
+    # The literature's JPEG example: 261 rows of 400 pixels, its middle of 256x384.
+    assert torch.equal(images.crop(image, (256, 384)), image[:, 2:258, 8:392])
+    assert torch.equal(images.crop(image, 261), image[:, :, 69:330])
+    assert torch.equal(images.crop(image[0], (1, 400)), image[0, 130:131])
+    with pytest.raises(InvalidInputError, match=r"can't crop .* 261x400 pixels to 200x401"):
+        images.crop(image, (200, 401))
+    with pytest.raises(InvalidInputError, match="at least 1x1 pixel, got 0x5"):
+        images.crop(image, (0, 5))
 
 
 def test_a_constant_image_stays_constant() -> None:
@@ -356,9 +580,65 @@ def test_scores_are_those_of_scikit_image() -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(3, 11, 17), (2, 23)])
+def test_scores_over_a_region(shape: tuple[int, ...]) -> None:
+    reference, image = draw_image(*shape).double(), draw_image(*shape, seed=1).double()
+    mask = draw_image(*shape[1:], seed=2) > 0.6
+    channelwise = draw_image(*shape, seed=3) > 0.6
+    a, b = reference.numpy(), image.numpy()
+    _, full = skimage.metrics.structural_similarity(a, b, data_range=1, channel_axis=0, full=True)
+    inner = np.zeros(shape, dtype=bool)
+    inner[(slice(None), *[slice(3, -3)] * (len(shape) - 1))] = True
+    for where in (mask, channelwise):
+        region = np.broadcast_to(where.numpy(), shape)
+        expected = np.mean((a - b)[region] ** 2)
+        assert float(images.mse(image, reference, where)) == pytest.approx(expected, rel=1e-13)
+        decibels = -10 * math.log10(expected)
+        assert float(images.psnr(image, reference, where)) == pytest.approx(decibels, rel=1e-13)
+        similarity = full[region & inner].mean()
+        assert float(images.ssim(image, reference, where)) == pytest.approx(similarity, rel=1e-12)
+    everywhere = torch.ones(shape[1:], dtype=torch.bool)
+    assert images.ssim(image, reference, everywhere) == images.ssim(image, reference)
+
+
+def test_ssim_of_signals_is_that_of_scikit_image() -> None:
+    reference, image = draw_image(2, 23).double(), draw_image(2, 23, seed=1).double()
+    expected = [
+        skimage.metrics.structural_similarity(x.numpy(), y.numpy(), data_range=1)
+        for x, y in zip(image, reference, strict=True)
+    ]
+    assert float(images.ssim(image, reference)) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_regions_of_scores_must_fit_and_not_be_empty() -> None:
+    image = draw_image(3, 9, 8)
+    for score in (images.mse, images.psnr, images.ssim):
+        with pytest.raises(ImageError, match=r"mask has shape \(8, 9\), the image \(3, 9, 8\)"):
+            score(image, image, torch.ones(8, 9, dtype=torch.bool))
+        with pytest.raises(ImageError, match="the mask is empty"):
+            score(image, image, torch.zeros(9, 8, dtype=torch.bool))
+    border = torch.ones(9, 8, dtype=torch.bool)
+    border[3:6, 3:5] = False
+    with pytest.raises(ImageError, match="no pixel at least 3 pixels away from the border"):
+        images.ssim(image, image, border)
+    unchecked = images.mse.__wrapped__  # past the checks of types
+    with pytest.raises(ImageError, match=r"must be boolean, got torch\.float32"):
+        unchecked(image, image, torch.ones(9, 8))
+
+
+def test_luma_is_that_of_scikit_image() -> None:
+    image = draw_image(2, 3, 5, 8).double()
+    expected = skimage.color.rgb2ycbcr(image.numpy(), channel_axis=1)[:, :1] / 255
+    # scikit-image rounds its weights to three decimals of 255.
+    np.testing.assert_allclose(images.luma(image).numpy(), expected, rtol=0, atol=1e-5)
+    with pytest.raises(InvalidInputError, match=r"expected \(\.\.\., 3, height, width\), got"):
+        images.luma(image[:, :2])
+
+
 def test_scores_of_a_batch_are_those_of_its_images() -> None:
     reference, batch = draw_image(3, 5, 8).double(), draw_image(2, 4, 3, 5, 8, seed=1).double()
-    for score in (images.mse, images.psnr):
+    reference, batch = reference.repeat(1, 2, 1), batch.repeat(1, 1, 1, 2, 1)
+    for score in (images.mse, images.psnr, images.ssim):
         together = score(batch, reference)
         assert together.shape == (2, 4)
         assert float(together[1, 2]) == pytest.approx(float(score(batch[1, 2], reference)))

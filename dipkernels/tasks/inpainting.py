@@ -28,12 +28,12 @@ def inpaint(
 
     Parameters
     ----------
-    clean : Tensor, floating point, shape (channels, *spatial), or None
+    clean : Tensor, floating point, shape ``(channels, *spatial)``, or None
         In [0, 1]. It must not contain what the mask is to remove, or the scores of the hole and
         of the whole reward bringing that back.
-    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial)
+    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``
         True where the pixel is known, in all channels or in each.
-    measurement : Tensor, shape (channels, *spatial), optional
+    measurement : Tensor, shape ``(channels, *spatial)``, optional
         The damaged image: nothing is simulated, and ``clean``, which may be None, is only scored
         against. What it holds where the mask is False is ignored.
     noise_sigma : float

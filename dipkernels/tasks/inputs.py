@@ -52,6 +52,29 @@ def require_finite(x: Tensor, what: str) -> None:
         raise ImageError(f"the {what} holds NaN or infinite values; fill or remove them")
 
 
+def require_unit_range(image: Tensor, what: str) -> None:
+    """Check that an image can be rounded to 8 bits.
+
+    Parameters
+    ----------
+    image : Tensor
+        Floating point.
+    what : str
+        Who rounds it, for the message.
+
+    Raises
+    ------
+    ImageError
+        If it leaves [0, 1].
+    """
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 1:
+        raise ImageError(
+            f"{what} rounds the image to 8 bits, but it has values from {low:g} to {high:g}; "
+            "scale them to [0, 1]"
+        )
+
+
 def require_noise(noise_sigma: float) -> float:
     """Check a noise level.
 
@@ -153,7 +176,7 @@ def draw_noise(like: Tensor, seed: int, *, shared: bool = False) -> Tensor:
 
     Parameters
     ----------
-    like : Tensor, shape (channels, *spatial)
+    like : Tensor, shape ``(channels, *spatial)``
         Whose shape, dtype and device the noise takes.
     seed : int
         Of the draw.

@@ -48,12 +48,12 @@ class Operator(ABC):
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of `image_shape`.
 
         Returns
         -------
-        Tensor, shape (*batch, *measurement_shape)
+        Tensor, shape ``(*batch, *measurement_shape)``
             What would be measured of them without noise.
         """
         _require_shape(image, self.image_shape, "an image")
@@ -64,12 +64,12 @@ class Operator(ABC):
 
         Parameters
         ----------
-        measurement : Tensor, shape (*batch, *measurement_shape)
+        measurement : Tensor, shape ``(*batch, *measurement_shape)``
             Any measurements.
 
         Returns
         -------
-        Tensor, shape (*batch, channels, *spatial)
+        Tensor, shape ``(*batch, channels, *spatial)``
             Of the images' shape.
         """
         _require_shape(measurement, self.measurement_shape, "a measurement")
@@ -159,7 +159,7 @@ class Masking(Operator):
     ----------
     image_shape : tuple of int
         ``(channels, *spatial)``.
-    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial)
+    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``
         True where a pixel, or an entry, is measured.
     """
 

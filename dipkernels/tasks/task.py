@@ -32,11 +32,11 @@ class Task:
         From image to measurement.
     noise_sigma : float
         Standard deviation of the noise of the measurement, in units of the image's range.
-    clean : Tensor, shape (channels, *spatial), or None
+    clean : Tensor, shape ``(channels, *spatial)``, or None
         The image that is sought, in [0, 1]; None where nobody knows it.
-    guide : Tensor, shape (channels, *spatial), or None
+    guide : Tensor, shape ``(channels, *spatial)``, or None
         An image that the network is to take as its code (the flash photograph).
-    regions : dict of str to Tensor of bool, shape (channels, *spatial)
+    regions : dict of str to Tensor of bool, shape ``(channels, *spatial)``
         Where a fit is scored: ``"whole"`` always; with missing pixels also ``"hole"`` and
         ``"known"``.
     score_region : str
@@ -98,7 +98,7 @@ class Task:
 
     @property
     def measured(self) -> Bool[Tensor, "..."]:
-        """Shape (channels, *spatial): True where `misfit` sees the image's value, for theory.
+        """Shape ``(channels, *spatial)``: True where `misfit` sees the image's value, for theory.
 
         Raises
         ------
@@ -132,12 +132,12 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        Tensor, shape (*batch, *measurement.shape)
+        Tensor, shape ``(*batch, *measurement.shape)``
             For instance ``image`` where it was measured, and 0 elsewhere.
         """
         return self.operator.forward(image)
@@ -147,12 +147,12 @@ class Task:
 
         Parameters
         ----------
-        measurement : Tensor, shape (*batch, *measurement.shape)
+        measurement : Tensor, shape ``(*batch, *measurement.shape)``
             Anything of the measurement's shape.
 
         Returns
         -------
-        Tensor, shape (*batch, channels, *spatial)
+        Tensor, shape ``(*batch, channels, *spatial)``
             With ``<forward(x), y> = <x, adjoint(y)>``.
         """
         return self.operator.adjoint(measurement)
@@ -162,12 +162,12 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             The loss that a fit descends. Entries that are missing or held out add nothing to the
             sum and still count in the number that it is divided by.
         """
@@ -222,12 +222,12 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             Against the noisy measurement: its expectation is the error plus the noise's variance.
 
         Raises
@@ -245,14 +245,14 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
         region : str, optional
             One of `regions`; by default `score_region`.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             In squared units of the image.
 
         Raises
@@ -270,14 +270,14 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
         region : str, optional
             One of `regions`; by default `score_region`.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             In dB.
         """
         return mse_to_psnr(self.mse(image, region))
@@ -287,14 +287,14 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
         region : str, optional
             One of `regions`; by default `score_region`.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             See `dipkernels.images.ssim` for how a region is averaged. Computed on the host.
         """
         clean, where = self._reference(region)
@@ -305,12 +305,12 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        dict of (metric, region) to Tensor, shape (*batch)
+        dict of (metric, region) to Tensor, shape ``(*batch)``
             Metrics are ``"mse"``, ``"psnr"`` (dB) and ``"ssim"``.
         """
         metrics = {"mse": self.mse, "psnr": self.psnr, "ssim": self.ssim}
@@ -393,7 +393,7 @@ def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
 
     Returns
     -------
-    dict of str to Tensor of bool, shape (channels, *spatial)
+    dict of str to Tensor of bool, shape ``(channels, *spatial)``
         By name.
     """
     whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
