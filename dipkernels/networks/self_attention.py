@@ -6,6 +6,8 @@ activations, average pooling and bilinear upsampling. So it tells what the *kern
 convolutional network contribute to its prior, beside locality and scales, which both have.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -93,30 +95,30 @@ class LocalSelfAttention(nn.Module):
         Tensor, shape (batch, width, height, width)
             Any real values; the first `width` is the number of channels.
         """
-        height, kernel = x.shape[2], self.kernel_size
         # Each (batch, heads, channels of a head, height, width).
         query, key, value = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
-        key, value = self._neighbours(key), self._neighbours(value)
         row_logits, column_logits = self._position_logits(query)
         logits = torch.stack(
             [
-                (query.unsqueeze(4) * key[:, :, :, row : row + height]).sum(2)
+                (query.unsqueeze(4) * neighbours).sum(2)
                 + (row_logits[:, :, row].unsqueeze(3) + column_logits)
-                for row in range(kernel)
+                for row, neighbours in enumerate(self._neighbours(key))
             ],
             dim=3,
         )  # (batch, heads, height, kernel row, kernel column, width)
-        weights = logits.flatten(3, 4).softmax(3).unflatten(3, (kernel, kernel)).unsqueeze(2)
+        weights = logits.flatten(3, 4).softmax(3).unflatten(3, (self.kernel_size, -1)).unsqueeze(2)
         mixed = torch.zeros_like(query)
-        for row in range(kernel):
-            mixed = mixed + (weights[:, :, :, :, row] * value[:, :, :, row : row + height]).sum(4)
+        for row, neighbours in enumerate(self._neighbours(value)):
+            mixed = mixed + (weights[:, :, :, :, row] * neighbours).sum(4)
         return mixed.flatten(1, 2)
 
-    # (batch, heads, channels, height, width) to (..., height + kernel - 1, kernel, width): entry
-    # (i, b, j) is pixel (i - radius, j + b - radius), and zero outside of the image. A view.
-    def _neighbours(self, x: Tensor) -> Tensor:
+    # For each row of the neighbourhood, (batch, heads, channels, height, kernel, width): entry
+    # (i, b, j) is pixel (i + row - radius, j + b - radius), and zero outside of the image. Views.
+    def _neighbours(self, x: Tensor) -> Iterator[Tensor]:
+        height, width = x.shape[3:]
         padded = nn.functional.pad(x, (self.kernel_size // 2,) * 4)
-        return padded.unfold(4, x.shape[4], 1)
+        for row in range(self.kernel_size):
+            yield padded[:, :, :, row : row + height].unfold(4, width, 1)
 
     # What the embeddings add to the logits, -inf for rows and columns outside of the image:
     # (batch, heads, kernel, height, width) and (batch, heads, height, kernel, width).
