@@ -95,6 +95,7 @@ class MLPMixer(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> net = MLPMixer((40, 72), width=16, depth=1, token_mlp_width=8, channel_mlp_width=16)
     >>> net(torch.rand(1, 3, 40, 72)).shape
     torch.Size([1, 3, 40, 72])

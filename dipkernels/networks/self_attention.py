@@ -46,9 +46,8 @@ class LocalSelfAttention(nn.Module):
 
     Notes
     -----
-    Time grows with ``kernel_size**2 * width`` per pixel, memory with ``kernel_size**2 * heads``,
-    because the neighbourhoods are views: for each of its rows, a shifted copy of the map is
-    multiplied, never unfolded.
+    Time grows with ``kernel_size**2 * width`` per pixel, memory with
+    ``width + kernel_size**2 * heads``: the map is shifted to each neighbour, never unfolded.
 
     Initialisation: linear maps as `torch.nn.Conv2d`; embeddings N(0, 1 / channels of a head), as
     Bello et al. (2019); the source doesn't say.
@@ -97,40 +96,34 @@ class LocalSelfAttention(nn.Module):
         """
         # Each (batch, heads, channels of a head, height, width).
         query, key, value = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
-        row_logits, column_logits = self._position_logits(query)
-        logits = torch.stack(
-            [
-                (query.unsqueeze(4) * neighbours).sum(2)
-                + (row_logits[:, :, row].unsqueeze(3) + column_logits)
-                for row, neighbours in enumerate(self._neighbours(key))
-            ],
-            dim=3,
-        )  # (batch, heads, height, kernel row, kernel column, width)
-        weights = logits.flatten(3, 4).softmax(3).unflatten(3, (self.kernel_size, -1)).unsqueeze(2)
+        content = torch.stack([(query * near).sum(2) for near in self._neighbours(key)], dim=2)
+        weights = (content + self._position_logits(query)).softmax(2)  # over the neighbours
         mixed = torch.zeros_like(query)
-        for row, neighbours in enumerate(self._neighbours(value)):
-            mixed = mixed + (weights[:, :, :, :, row] * neighbours).sum(4)
+        for weight, near in zip(weights.unbind(2), self._neighbours(value), strict=True):
+            mixed = mixed + weight.unsqueeze(2) * near
         return mixed.flatten(1, 2)
 
-    # For each row of the neighbourhood, (batch, heads, channels, height, kernel, width): entry
-    # (i, b, j) is pixel (i + row - radius, j + b - radius), and zero outside of the image. Views.
+    # The map, shifted to each neighbour in turn, row by row: zero outside of the image. Views of
+    # one padded map: unfolding it would be kernel_size**2 copies, and `Tensor.unfold` has no
+    # batching rule for its backward pass.
     def _neighbours(self, x: Tensor) -> Iterator[Tensor]:
         height, width = x.shape[3:]
         padded = nn.functional.pad(x, (self.kernel_size // 2,) * 4)
-        for row in range(self.kernel_size):
-            yield padded[:, :, :, row : row + height].unfold(4, width, 1)
+        for i in range(self.kernel_size):
+            rows = padded[..., i : i + height, :]
+            for j in range(self.kernel_size):
+                yield rows[..., j : j + width]
 
-    # What the embeddings add to the logits, -inf for rows and columns outside of the image:
-    # (batch, heads, kernel, height, width) and (batch, heads, height, kernel, width).
-    def _position_logits(self, query: Tensor) -> tuple[Tensor, Tensor]:
+    # What the embeddings add to the logits, and -inf for neighbours outside of the image:
+    # (batch, heads, kernel_size**2, height, width).
+    def _position_logits(self, query: Tensor) -> Tensor:
         for_rows, for_columns = query.chunk(2, dim=2)
         rows = torch.einsum("bnchw,nck->bnkhw", for_rows, self.row_embedding)
-        columns = torch.einsum("bnchw,nck->bnhkw", for_columns, self.column_embedding)
+        columns = torch.einsum("bnchw,nck->bnkhw", for_columns, self.column_embedding)
         height, width = query.shape[3:]
-        outside_rows = self._outside(height, query.device)[:, :, None]
-        outside_columns = self._outside(width, query.device)
-        lowest = float("-inf")
-        return rows.masked_fill(outside_rows, lowest), columns.masked_fill(outside_columns, lowest)
+        rows = rows.masked_fill(self._outside(height, query.device)[:, :, None], float("-inf"))
+        columns = columns.masked_fill(self._outside(width, query.device)[:, None], float("-inf"))
+        return (rows.unsqueeze(3) + columns.unsqueeze(2)).flatten(2, 3)
 
     # Whether the neighbour at each offset from each pixel of an axis is beyond its ends:
     # (kernel, length).
