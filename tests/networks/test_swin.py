@@ -175,6 +175,7 @@ def reference_for(network: SwinTransformer, image_size: object, **settings: obje
         else:
             tensors[name] = value
     reference = reference.double().eval()  # before loading, lest the weights be rounded
+    tensors["decoder.0.weight"] = tensors["decoder.0.weight"][..., None, None]  # 1 x 1 convolution
     reference.load_state_dict(tensors, strict=True)
     return reference
 
