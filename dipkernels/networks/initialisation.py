@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+import torch
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
@@ -91,7 +92,8 @@ def initialise(module: nn.Module, scheme: Initialisation) -> None:
             # torch takes the second axis for the inputs, which are the first of a transposed one.
             transposed = isinstance(layer, _TRANSPOSED)
             weight = layer.weight.detach()
-            SCHEMES[scheme](weight.transpose(0, 1) if transposed else weight)
+            weight = weight.transpose(0, 1) if transposed else weight
+            weight.copy_(SCHEMES[scheme](torch.empty(weight.shape, dtype=weight.dtype)))
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
             changed += 1

@@ -131,7 +131,7 @@ class GaussianUpsample(nn.Module):
     """Double every side by a fixed transposed convolution of each channel with a Gaussian.
 
     Zeros are put between the pixels, and the result is filtered with 5 taps of a Gaussian that
-    sum to 1. So a constant comes out with a quarter of its mean in 2D, and with a grid on it.
+    sum to 1. So a constant comes out as half its mean in 1D and a quarter in 2D, with a grid on it.
 
     Parameters
     ----------
