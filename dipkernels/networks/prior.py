@@ -13,6 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.networks.initialisation import (
+    DEFAULT,
+    Initialisation,
+    check_initialisation,
+    initialise,
+)
 from dipkernels.seeds import derive
 
 Parameters = dict[str, Tensor]
@@ -40,12 +46,16 @@ class ImagePrior:
         For tables and figures; by default the name of the module's class.
     learning_rate : float, optional
         Adam's, where somebody has published or found one; `dipkernels.fit` uses it.
+    initialisation : str or callable
+        ``"default"`` keeps what the factory draws; a scheme of
+        `dipkernels.networks.initialisation` draws convolutions and linear maps anew; a function
+        is called with the new module.
 
     Raises
     ------
     InvalidInputError
-        If the module has no trainable parameters, fails on the code, or doesn't return one image
-        ``(1, channels, *spatial)``.
+        If the module has no trainable parameters, fails on the code, doesn't return one image
+        ``(1, channels, *spatial)``, or has nothing that the initialisation could draw.
 
     Notes
     -----
@@ -69,12 +79,15 @@ class ImagePrior:
         output: Callable[[Any], Tensor] | None = None,
         name: str | None = None,
         learning_rate: float | None = None,
+        initialisation: Initialisation = DEFAULT,
     ) -> None:
+        check_initialisation(initialisation)
         self.learning_rate = learning_rate
+        self.initialisation = initialisation
         self._factory = factory
         self._output = output
         self.code = code.detach()
-        module = _build(factory, seed=0)
+        module = _build(factory, 0, initialisation)
         self.name = name or type(module).__name__
         parameters = _trainable(module)
         if not parameters:
@@ -102,7 +115,7 @@ class ImagePrior:
         return sum(1 for _ in self._hollow.modules())
 
     def init(self, seed: int = 0) -> Parameters:
-        """Draw parameters by the module's own initialisation.
+        """Draw parameters by the module's own initialisation, or the prior's.
 
         Parameters
         ----------
@@ -115,7 +128,7 @@ class ImagePrior:
             By name, on the prior's device, in its dtype. The same seed gives the same weights in
             every dtype and on every device.
         """
-        parameters = _trainable(_build(self._factory, seed))
+        parameters = _trainable(_build(self._factory, seed, self.initialisation))
         return {k: v.to(self.device, self.dtype) for k, v in parameters.items()}
 
     def init_many(self, seeds: Sequence[int]) -> Parameters:
@@ -263,7 +276,9 @@ class ImagePrior:
 
 
 # A new module, drawn under a random state of its own and made stateless.
-def _build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+def _build(
+    factory: Callable[[], nn.Module], seed: int, initialisation: Initialisation
+) -> nn.Module:
     cuda = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
         # Not torch.manual_seed, which would also seed a CUDA that is started only later.
@@ -274,23 +289,29 @@ def _build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
         module = factory()
         # One that draws nothing may hand out a module that others use: not ours to empty.
         reused = torch.equal(random_state.get_state(), before) and factory() is module
+        _require_fresh(module, reused)
+        initialise(module, initialisation)
+    replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
+    return module.eval()
+
+
+def _require_fresh(module: object, reused: bool) -> None:
+    kind = type(module).__name__
     if not isinstance(module, nn.Module):
         raise InvalidInputError(
-            f"factory returned {type(module).__name__}, not a torch.nn.Module: pass the class or "
-            "a function that builds the network, such as lambda: MyNet(3)"
+            f"factory returned {kind}, not a torch.nn.Module: pass the class or a function that "
+            "builds the network, such as lambda: MyNet(3)"
         )
     if reused:
         raise InvalidInputError(
-            f"factory returned the same {type(module).__name__} twice: let it build a new one at "
-            "every call, lambda: MyNet(3) instead of lambda: net"
+            f"factory returned the same {kind} twice: let it build a new one at every call, "
+            "lambda: MyNet(3) instead of lambda: net"
         )
     if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
         raise InvalidInputError(
-            f"{type(module).__name__} has lazy layers, whose shapes are not known yet: let the "
-            "factory call the module once before it returns it"
+            f"{kind} has lazy layers, whose shapes are not known yet: let the factory call the "
+            "module once before it returns it"
         )
-    replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
-    return module.eval()
 
 
 def _trainable(module: nn.Module) -> Parameters:
