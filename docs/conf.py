@@ -65,7 +65,10 @@ html_sidebars = {
 PUBLIC_MODULES = (
     "networks",
     "networks.decoders",
+    "networks.hybrids",
+    "networks.mixer",
     "networks.scaling",
+    "networks.self_attention",
     "networks.skip",
     "networks.swin",
     "networks.vit",

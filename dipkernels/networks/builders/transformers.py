@@ -123,10 +123,10 @@ def _self_attention(
     size: tuple[int, ...],
     channels: int,
     *,
-    width: int = 64,
+    width: int = 128,
     scales: int = 5,
     skip_channels: int = 4,
-    kernel_size: int = 5,
+    kernel_size: int = 3,
     heads: int = 8,
     code_channels: int = 32,
 ) -> Recipe:
