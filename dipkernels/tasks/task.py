@@ -11,7 +11,7 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
 from dipkernels.seeds import generator
-from dipkernels.tasks.operators import Operator
+from dipkernels.tasks.operators import Operator, mask_regions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +59,9 @@ class Task:
     held_out: Bool[Tensor, "..."] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
+            tensor = getattr(self, name)
+            object.__setattr__(self, name, None if tensor is None else tensor.detach())
         if not self.regions:
             masks = mask_regions(self.operator, self.measurement.device)
             object.__setattr__(self, "regions", masks)
@@ -379,25 +382,3 @@ class Task:
                 "against it: give one as clean=, or watch misfit or held_out_mse instead"
             )
         return self.clean, self.regions[name]
-
-
-def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
-    """Regions that follow from an operator: whole and, with missing pixels, hole and known.
-
-    Parameters
-    ----------
-    operator : Operator
-        Of a task.
-    device : torch.device
-        Of the masks.
-
-    Returns
-    -------
-    dict of str to Tensor of bool, shape ``(channels, *spatial)``
-        By name.
-    """
-    whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
-    if operator.mask is None or bool(operator.mask.all()):
-        return {"whole": whole}
-    known = operator.mask.to(device).expand(operator.image_shape)
-    return {"whole": whole, "hole": ~known, "known": known}

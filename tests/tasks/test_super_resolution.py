@@ -144,8 +144,14 @@ def test_the_published_score_is_luma_without_the_border() -> None:
 
 @pytest.mark.parametrize("factor", [1, 0, -4])
 def test_factors_are_at_least_two(factor: int) -> None:
-    with pytest.raises(InvalidInputError, match=f"must be at least 2, got {factor}"):
+    with pytest.raises(InvalidInputError, match=f"an integer of at least 2, got {factor}"):
         tasks.super_resolve(draw(1, 8, 8), factor=factor)
+
+
+def test_factors_are_integers() -> None:
+    unchecked = tasks.downsampling.check_factor.__wrapped__  # past the checks of types
+    with pytest.raises(InvalidInputError, match=r"an integer of at least 2, got 2\.5"):
+        unchecked((1, 10, 10), 2.5)
 
 
 def test_factors_divide_the_sides() -> None:
@@ -158,7 +164,7 @@ def test_factors_divide_the_sides() -> None:
 def test_options_of_super_resolution() -> None:
     clean = draw(1, 8, 16)
     for border in (0, -1, 4):
-        with pytest.raises(InvalidInputError, match=f"a border of {border} pixels must be"):
+        with pytest.raises(InvalidInputError, match=f"a border of {border} pixels must be a pos"):
             tasks.super_resolve(clean, factor=4, border=border)
     with pytest.raises(InvalidInputError, match=r"'lanczos' .* or 'pillow', got 'bicubic'"):
         tasks.super_resolve(clean, downsampling="bicubic")
