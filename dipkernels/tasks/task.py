@@ -241,7 +241,7 @@ class Task:
         if self.held_out is None:
             raise InvalidInputError("this task holds out nothing: use task.hold_out(fraction)")
         error = (self.forward(image) - self.measurement) * self.held_out
-        return error.square().sum(dim=self._measurement_axes) / self._held_out_count
+        return error.square().sum(dim=self._measurement_axes) / self.held_out.sum()
 
     def mse(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
         """Mean squared error to the clean image over a region.
@@ -357,10 +357,6 @@ class Task:
     @property
     def _measurement_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.measurement.dim(), 0))
-
-    @cached_property
-    def _held_out_count(self) -> float:
-        return 0.0 if self.held_out is None else float(self.held_out.sum().item())
 
     def _operator_mask(self) -> Tensor:
         if self.operator.mask is None:

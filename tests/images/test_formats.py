@@ -59,6 +59,12 @@ def test_pngs_of_16_bits_keep_them_all(tmp_path: Path, channels: int, filter_typ
     np.testing.assert_array_equal(image.numpy(), kept.astype(np.float32))
 
 
+def test_pngs_of_16_bits_and_grey_with_alpha_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "image.png").write_bytes(png_of(draw_integers(5, 8, 2, dtype=np.uint16), 0))
+    with pytest.raises(ImageError, match=r"of which Pillow reads 8: remove alpha"):
+        images.load(tmp_path / "image.png")
+
+
 @pytest.mark.parametrize("bits", [8, 16, 32])
 @pytest.mark.parametrize("suffix", [".tif", ".tiff", ".npy"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])

@@ -118,6 +118,7 @@ def test_a_small_image_alone_is_a_task() -> None:
     task = tasks.super_resolve(measurement=small, factor=8, noise_sigma=0.1)
     assert (task.shape, task.clean, task.noise_sigma) == ((3, 40, 56), None, 0.1)
     assert list(task.regions) == ["whole", "interior"]
+    assert task.regions["interior"].sum() == 3 * 24 * 40  # without a border of the factor
     clean = draw(3, 40, 56)
     both = tasks.super_resolve(clean, measurement=small, factor=8)
     assert torch.equal(both.measurement, small)
