@@ -13,7 +13,7 @@ from dipkernels.tasks.task import Task
 def several(tasks: Sequence[Task]) -> Task:
     """Put tasks together: their images lie one after the other along the channels.
 
-    A prior for them makes images of all their channels together, ``task.shape[0]``.
+    A prior for them is made by ``networks.create(..., images=task.images)``.
 
     Parameters
     ----------
