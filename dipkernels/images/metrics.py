@@ -190,8 +190,8 @@ def ssim(
     _require_same_shape(image, reference)
     if min(reference.shape[1:]) < WINDOW:
         raise InvalidInputError(
-            f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got "
-            f"{tuple(reference.shape[1:])}"
+            f"SSIM needs at least {WINDOW} pixels along each axis, got "
+            f"{'x'.join(map(str, reference.shape[1:]))}"
         )
     inside = np.zeros(tuple(reference.shape), dtype=bool)
     inner = slice(WINDOW // 2, -(WINDOW // 2))

@@ -160,6 +160,8 @@ def _read_by_pillow(path: Path) -> np.ndarray:
         mode, raw = picture.mode, tile.args if tile else None
     if path.suffix.lower() in (".jpg", ".jpeg") and mode == "CMYK":
         raise ValueError("its colours are CMYK; convert it to RGB")
+    if raw == "LA;16B":
+        raise ValueError("it is grey of 16 bits with alpha, of which Pillow reads 8: remove alpha")
     # Named, because imageio would try all of its plugins on a broken file, and leave it open.
     pixels = np.asarray(imageio.v3.imread(path, plugin="pillow"))
     if raw == f"{mode};16B" and mode in ("RGB", "RGBA"):

@@ -54,7 +54,7 @@ class LanczosDownsampling(Operator):
     Raises
     ------
     InvalidInputError
-        If the factor is less than 2 or doesn't divide the sides.
+        If the factor isn't an integer of at least 2, or doesn't divide the sides.
     """
 
     def __init__(self, image_shape: Shape, factor: int) -> None:
@@ -94,11 +94,11 @@ def check_factor(image_shape: Shape, factor: int) -> Shape:
     Raises
     ------
     InvalidInputError
-        If the factor is less than 2 or doesn't divide them.
+        If the factor isn't an integer of at least 2, or doesn't divide them.
     """
     sides = tuple(image_shape[1:])
-    if factor < 2:
-        raise InvalidInputError(f"the factor of super-resolution must be at least 2, got {factor}")
+    if not isinstance(factor, int) or factor < 2:
+        raise InvalidInputError(f"a factor must be an integer of at least 2, got {factor}")
     if any(side % factor for side in sides) or not sides:
         fitting = tuple(side // factor * factor for side in sides)
         remedy = f"crop it to {'x'.join(map(str, fitting))} (in 2D by dipkernels.images.crop)"

@@ -71,7 +71,12 @@ def inpaint(
     return Task("inpaint", measurement, Masking(measurement.shape, mask), sigma, clean)
 
 
-def _require_mask(mask: Tensor, image: Tensor) -> None:
+def _require_mask(mask: object, image: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise ImageError(
+            f"the mask must be a boolean tensor, got {type(mask).__name__}: see "
+            "dipkernels.images.load_mask, or torch.from_numpy for an array"
+        )
     if mask.dtype is not torch.bool:
         raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
     if mask.shape not in (image.shape, image.shape[1:]):

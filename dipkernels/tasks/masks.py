@@ -141,9 +141,10 @@ def text_mask(
     size = _checked_size(size)
     if len(size) != 2:
         raise InvalidInputError(f"text covers images (height, width), got a size of {size}")
-    if not 4 <= font_size <= size[0]:
+    if not isinstance(font_size, int) or not 4 <= font_size <= size[0]:
         raise InvalidInputError(
-            f"font_size must be from 4 to the image's height, {size[0]} pixels, got {font_size}"
+            f"font_size must be an integer from 4 to the image's height, {size[0]} pixels, got "
+            f"{font_size}"
         )
     if text is not None and not text.strip():
         raise InvalidInputError("the text is empty; leave it out for random words")

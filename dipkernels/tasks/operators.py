@@ -259,6 +259,28 @@ class Physics(Operator):
             self.physics = self.physics if moved is None else moved
 
 
+def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
+    """Regions that follow from an operator: whole and, with missing pixels, hole and known.
+
+    Parameters
+    ----------
+    operator : Operator
+        Of a task.
+    device : torch.device
+        Of the masks.
+
+    Returns
+    -------
+    dict of str to Tensor of bool, shape ``(channels, *spatial)``
+        By name.
+    """
+    whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
+    if operator.mask is None or bool(operator.mask.all()):
+        return {"whole": whole}
+    known = operator.mask.to(device).expand(operator.image_shape)
+    return {"whole": whole, "hole": ~known, "known": known}
+
+
 def _stacked(shapes: list[Shape]) -> Shape:
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 

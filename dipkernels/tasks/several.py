@@ -7,13 +7,13 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import BlockDiagonal
-from dipkernels.tasks.task import Task, mask_regions
+from dipkernels.tasks.task import Task
 
 
 def several(tasks: Sequence[Task]) -> Task:
     """Put tasks together: their images lie one after the other along the channels.
 
-    A prior for them is made with ``channels * len(tasks)`` channels.
+    A prior for them is made by ``networks.create(..., images=task.images)``.
 
     Parameters
     ----------
@@ -24,9 +24,9 @@ def several(tasks: Sequence[Task]) -> Task:
     Returns
     -------
     Task
-        Of the same name. Its regions are those of all images together (``"whole"``; with masks
-        ``"hole"`` and ``"known"``), then ``"image 1"``, ``"image 2"``, ... and, where a task has
-        more regions than the whole, ``"image 1 hole"`` and so on. `Task.images` is their number.
+        Of the same name. Its regions are those of the tasks, over all images together, then
+        ``"image 1"``, ``"image 2"``, ... and, where a task has more regions than the whole,
+        ``"image 1 hole"`` and so on. `Task.images` is their number.
 
     Raises
     ------
@@ -44,8 +44,7 @@ def several(tasks: Sequence[Task]) -> Task:
         )
     operator = BlockDiagonal([task.operator for task in tasks])
     measurement = torch.cat([task.measurement for task in tasks])
-    regions = mask_regions(operator, measurement.device)
-    score_region = "hole" if "hole" in regions else "whole"
+    regions = {name: torch.cat([task.regions[name] for task in tasks]) for name in tasks[0].regions}
     for number, task in enumerate(tasks):
         for region, mask in task.regions.items():
             name = f"image {number + 1}" + ("" if region == "whole" else f" {region}")
@@ -60,7 +59,7 @@ def several(tasks: Sequence[Task]) -> Task:
         clean=_together([task.clean for task in tasks]),
         guide=_together([task.guide for task in tasks]),
         regions=regions,
-        score_region=score_region,
+        score_region=tasks[0].score_region,
         images=len(tasks),
     )
 
@@ -83,6 +82,7 @@ def _shared(task: Task) -> dict[str, object]:
         "measurement's shape": tuple(task.measurement.shape),
         "noise_sigma": task.noise_sigma,
         "clean image or the lack of one": "none" if task.clean is None else "one",
+        "regions": ", ".join(task.regions),
         "guide's shape": "none" if task.guide is None else tuple(task.guide.shape),
         "device": str(task.measurement.device),
         "dtype": str(task.measurement.dtype),

@@ -121,10 +121,10 @@ def _require_large(clean: Tensor, shape: Sequence[int], factor: int) -> None:
 
 
 def _with_interior(task: Task, border: int) -> Task:
-    if not 0 < 2 * border < min(task.shape[1:]):
+    if not isinstance(border, int) or not 0 < 2 * border < min(task.shape[1:]):
         raise InvalidInputError(
-            f"a border of {border} pixels must be positive and leave something of an image of "
-            f"size {'x'.join(map(str, task.shape[1:]))}"
+            f"a border of {border} pixels must be a positive integer and leave something of an "
+            f"image of size {'x'.join(map(str, task.shape[1:]))}"
         )
     interior = torch.zeros_like(task.regions["whole"])
     inner = slice(border, -border)

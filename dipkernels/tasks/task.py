@@ -11,7 +11,7 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
 from dipkernels.seeds import generator
-from dipkernels.tasks.operators import Operator
+from dipkernels.tasks.operators import Operator, mask_regions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -59,6 +59,9 @@ class Task:
     held_out: Bool[Tensor, "..."] | None = None
 
     def __post_init__(self) -> None:
+        for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
+            tensor = getattr(self, name)
+            object.__setattr__(self, name, None if tensor is None else tensor.detach())
         if not self.regions:
             masks = mask_regions(self.operator, self.measurement.device)
             object.__setattr__(self, "regions", masks)
@@ -238,7 +241,7 @@ class Task:
         if self.held_out is None:
             raise InvalidInputError("this task holds out nothing: use task.hold_out(fraction)")
         error = (self.forward(image) - self.measurement) * self.held_out
-        return error.square().sum(dim=self._measurement_axes) / self._held_out_count
+        return error.square().sum(dim=self._measurement_axes) / self.held_out.sum()
 
     def mse(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
         """Mean squared error to the clean image over a region.
@@ -355,10 +358,6 @@ class Task:
     def _measurement_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.measurement.dim(), 0))
 
-    @cached_property
-    def _held_out_count(self) -> float:
-        return 0.0 if self.held_out is None else float(self.held_out.sum().item())
-
     def _operator_mask(self) -> Tensor:
         if self.operator.mask is None:
             raise InvalidInputError(
@@ -379,25 +378,3 @@ class Task:
                 "against it: give one as clean=, or watch misfit or held_out_mse instead"
             )
         return self.clean, self.regions[name]
-
-
-def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
-    """Regions that follow from an operator: whole and, with missing pixels, hole and known.
-
-    Parameters
-    ----------
-    operator : Operator
-        Of a task.
-    device : torch.device
-        Of the masks.
-
-    Returns
-    -------
-    dict of str to Tensor of bool, shape ``(channels, *spatial)``
-        By name.
-    """
-    whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
-    if operator.mask is None or bool(operator.mask.all()):
-        return {"whole": whole}
-    known = operator.mask.to(device).expand(operator.image_shape)
-    return {"whole": whole, "hole": ~known, "known": known}

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -288,6 +289,24 @@ def test_images_must_be_floating_point_with_channels() -> None:
     for wrong in (torch.ones(5), torch.ones(2, 3, 4, 5), torch.ones(3, 4, 5).byte()):
         with pytest.raises(ImageError, match=r"floating-point tensor \(channels, height, width\)"):
             unchecked(wrong)
+
+
+def test_arrays_are_no_tensors() -> None:
+    clean = draw_image(3, 4, 5)
+    denoise, inpaint = tasks.denoise.__wrapped__, tasks.inpaint.__wrapped__
+    for task in (denoise, lambda x: denoise(measurement=x, noise_sigma=0.1)):
+        with pytest.raises(ImageError, match=r"must be a tensor, got ndarray: see .*from_numpy"):
+            task(clean.numpy())
+    with pytest.raises(ImageError, match="the mask must be a boolean tensor, got ndarray"):
+        inpaint(clean, np.ones((4, 5), dtype=bool))
+
+
+def test_gradients_of_an_image_do_not_enter_its_task() -> None:
+    clean = draw_image(3, 4, 5).requires_grad_()
+    task = tasks.denoise(clean)
+    assert not task.measurement.requires_grad
+    assert task.clean is not None and not task.clean.requires_grad
+    assert clean.requires_grad
 
 
 def test_masks_must_fit() -> None:

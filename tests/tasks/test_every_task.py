@@ -100,6 +100,10 @@ def test_batches_are_their_images_one_by_one(task: Task) -> None:
     functions = [task.forward, task.misfit, task.held_out_mse]
     if task.clean is not None:
         functions += [task.mse, task.psnr]
+    measured = draw(2, *task.measurement.shape, seed=8)
+    back = task.adjoint(measured)
+    torch.testing.assert_close(torch.func.vmap(task.adjoint)(measured), back, rtol=0, atol=1e-15)
+    torch.testing.assert_close(task.adjoint(measured[1]), back[1], rtol=0, atol=1e-15)
     for function in functions:
         together, mapped = function(batch), torch.func.vmap(torch.func.vmap(function))(batch)
         for i in range(2):

@@ -58,16 +58,16 @@ def test_a_jpeg_alone_is_a_task() -> None:
 
 def test_what_jpeg_can_not_do() -> None:
     clean = draw(3, 9, 10)
-    for quality in (0, 101, -5):
+    unchecked = tasks.dejpeg.__wrapped__  # past the checks of shapes and types
+    for quality in (0, 101, -5, 50.5):
         with pytest.raises(InvalidInputError, match=f"from 1 to 100, got {quality}"):
-            tasks.dejpeg(clean, quality=quality)
+            unchecked(clean, quality=quality)
     with pytest.raises(InvalidInputError, match="is one of 4:4:4, 4:2:2, 4:2:0, got '4:1:1'"):
         tasks.dejpeg(clean, subsampling="4:1:1")
     with pytest.raises(InvalidInputError, match="subsampling has no effect on a grey"):
         tasks.dejpeg(clean[:1], subsampling="4:2:0")
-    unchecked = tasks.dejpeg.__wrapped__  # past the checks of shapes
     for wrong in (clean[:2], clean[0]):
-        with pytest.raises(ImageError, match=r"1 or 3 channels, got shape"):
+        with pytest.raises(ImageError, match="1 or 3 channels, got shape"):
             unchecked(wrong)
     with pytest.raises(ImageError, match="JPEG rounds the image to 8 bits, but it has values"):
         tasks.dejpeg(clean - 0.5)
@@ -144,6 +144,13 @@ def test_several_images_are_scored_together_and_each() -> None:
             assert float(together) == pytest.approx(float(single.psnr(part, region)), rel=1e-12)
     both = task.regions["image 1 hole"] | task.regions["image 2 hole"]
     assert torch.equal(both, task.regions["hole"])
+
+
+def test_regions_of_the_tasks_are_those_of_all_images() -> None:
+    small = [tasks.super_resolve(draw(3, 16, 24, seed=i), border=i + 2) for i in range(2)]
+    task = tasks.several(small)
+    assert list(task.regions)[:2] == ["whole", "interior"]
+    assert task.regions["interior"].sum(dim=(1, 2)).tolist() == 3 * [12 * 20] + 3 * [10 * 18]
 
 
 def test_several_guides_lie_along_the_channels() -> None:

@@ -95,7 +95,7 @@ def test_a_text_of_ones_own_is_repeated() -> None:
     ("size", "options", "message"),
     [
         ((30,), {}, "text covers images"),
-        ((20, 30), {"font_size": 21}, "from 4 to the image's height, 20 pixels, got 21"),
+        ((20, 30), {"font_size": 21}, "an integer from 4 to the image's height, 20 pixels, got 21"),
         ((20, 30), {"font_size": 3}, "got 3"),
         ((20, 30), {"text": " \n"}, "the text is empty"),
     ],

@@ -118,6 +118,7 @@ def test_a_small_image_alone_is_a_task() -> None:
     task = tasks.super_resolve(measurement=small, factor=8, noise_sigma=0.1)
     assert (task.shape, task.clean, task.noise_sigma) == ((3, 40, 56), None, 0.1)
     assert list(task.regions) == ["whole", "interior"]
+    assert task.regions["interior"].sum() == 3 * 24 * 40  # without a border of the factor
     clean = draw(3, 40, 56)
     both = tasks.super_resolve(clean, measurement=small, factor=8)
     assert torch.equal(both.measurement, small)
@@ -144,8 +145,14 @@ def test_the_published_score_is_luma_without_the_border() -> None:
 
 @pytest.mark.parametrize("factor", [1, 0, -4])
 def test_factors_are_at_least_two(factor: int) -> None:
-    with pytest.raises(InvalidInputError, match=f"must be at least 2, got {factor}"):
+    with pytest.raises(InvalidInputError, match=f"an integer of at least 2, got {factor}"):
         tasks.super_resolve(draw(1, 8, 8), factor=factor)
+
+
+def test_factors_are_integers() -> None:
+    unchecked = tasks.downsampling.check_factor.__wrapped__  # past the checks of types
+    with pytest.raises(InvalidInputError, match=r"an integer of at least 2, got 2\.5"):
+        unchecked((1, 10, 10), 2.5)
 
 
 def test_factors_divide_the_sides() -> None:
@@ -158,7 +165,7 @@ def test_factors_divide_the_sides() -> None:
 def test_options_of_super_resolution() -> None:
     clean = draw(1, 8, 16)
     for border in (0, -1, 4):
-        with pytest.raises(InvalidInputError, match=f"a border of {border} pixels must be"):
+        with pytest.raises(InvalidInputError, match=f"a border of {border} pixels must be a pos"):
             tasks.super_resolve(clean, factor=4, border=border)
     with pytest.raises(InvalidInputError, match=r"'lanczos' .* or 'pillow', got 'bicubic'"):
         tasks.super_resolve(clean, downsampling="bicubic")
