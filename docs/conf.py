@@ -54,10 +54,18 @@ html_sidebars = {
 
 PUBLIC_MODULES = (
     "networks",
+    "networks.codes",
     "networks.decoders",
+    "networks.generators",
+    "networks.initialisation",
+    "networks.layers",
+    "networks.lipschitz",
+    "networks.resampling",
+    "networks.resnet",
     "networks.scaling",
     "networks.skip",
     "networks.swin",
+    "networks.unet",
     "networks.vit",
     "tasks",
     "images",
