@@ -27,12 +27,12 @@ class _Generator(nn.Sequential):
 
         Parameters
         ----------
-        input : Tensor, shape (1, code_channels, *coarse)
+        input : Tensor, shape ``(1, code_channels, *coarse)``
             The code.
 
         Returns
         -------
-        Tensor, shape (1, channels, *spatial)
+        Tensor, shape ``(1, channels, *spatial)``
             Before any output non-linearity.
         """
         image: Tensor = super().forward(input)

@@ -148,12 +148,12 @@ class BinomialFilter(nn.Module):
 
         Parameters
         ----------
-        x : Tensor, shape (batch, channels, *spatial)
+        x : Tensor, shape ``(batch, channels, *spatial)``
             An image of at least 3 pixels a side.
 
         Returns
         -------
-        Tensor, shape (batch, channels, *spatial)
+        Tensor, shape ``(batch, channels, *spatial)``
             Of the same size.
         """
         channels, dims = x.shape[1], self.kernel.dim()

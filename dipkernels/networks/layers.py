@@ -76,12 +76,12 @@ class MeanOnlyNorm(nn.Module):
 
         Parameters
         ----------
-        x : Tensor, shape (batch, channels, *spatial)
+        x : Tensor, shape ``(batch, channels, *spatial)``
             An image.
 
         Returns
         -------
-        Tensor, shape (batch, channels, *spatial)
+        Tensor, shape ``(batch, channels, *spatial)``
             Whose channels have the biases as means.
         """
         axes = tuple(range(2, x.dim()))
@@ -307,7 +307,7 @@ class CentreCrop(nn.Module):
 
         Parameters
         ----------
-        x : Tensor, shape (batch, channels, *spatial)
+        x : Tensor, shape ``(batch, channels, *spatial)``
             At least as large as the size.
 
         Returns
@@ -323,7 +323,7 @@ def centre_crop(x: Tensor, size: Spatial) -> Tensor:
 
     Parameters
     ----------
-    x : Tensor, shape (..., *spatial)
+    x : Tensor, shape ``(..., *spatial)``
         At least as large as ``size``.
     size : (length,) or (height, width)
         Of the result.

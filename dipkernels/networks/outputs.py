@@ -63,12 +63,12 @@ class ManyImages(nn.Module):
 
         Parameters
         ----------
-        codes : Tensor, shape (1, images * code_channels, *grid)
+        codes : Tensor, shape ``(1, images * code_channels, *grid)``
             One after the other.
 
         Returns
         -------
-        Tensor, shape (1, images * channels, *spatial)
+        Tensor, shape ``(1, images * channels, *spatial)``
             In the same order.
         """
         return torch.cat([self.network(code) for code in codes.chunk(self.images, dim=1)], dim=1)

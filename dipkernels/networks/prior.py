@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
+from torch.overrides import TorchFunctionMode
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.initialisation import (
@@ -96,8 +97,12 @@ class ImagePrior:
         self.dtype = self.code.dtype if self.code.is_floating_point() else torch.float32
         self._frozen = {k: self._cast(v) for k, v in _frozen(module).items()}
         self._buffers = {k: self._cast(v) for k, v in module.named_buffers()}
+        self._tied = _has_ties(module)
         self._hollow = _hollowed(module)
-        self.shape = self._checked_output_shape(parameters)
+        self._attends = True  # until a pass has shown that it doesn't
+        with _AttentionCalls() as calls:
+            self.shape = self._checked_output_shape(parameters)
+        self._attends = calls.seen
 
     @property
     def device(self) -> torch.device:
@@ -244,8 +249,9 @@ class ImagePrior:
         # Copies, because a module may count its calls in a buffer: every call starts afresh.
         buffers = {key: value.clone() for key, value in self._buffers.items()}
         everything = {**self._frozen, **buffers, **parameters}
-        with _differentiable_attention():
-            return functional_call(self._hollow, everything, (code,))
+        with _differentiable_attention() if self._attends else nullcontext():
+            # Looking for ties costs a walk through the network, at every call.
+            return functional_call(self._hollow, everything, (code,), tie_weights=self._tied)
 
     def _checked_output_shape(self, parameters: Parameters) -> tuple[int, ...]:
         parameters = {k: self._cast(v) for k, v in parameters.items()}
@@ -322,11 +328,36 @@ def _frozen(module: nn.Module) -> Parameters:
     return {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
 
 
+def _has_ties(module: nn.Module) -> bool:
+    def counts(*, once: bool) -> tuple[int, int]:
+        parameters = module.named_parameters(remove_duplicate=once)
+        return len(list(parameters)), len(list(module.named_buffers(remove_duplicate=once)))
+
+    return counts(once=True) != counts(once=False)
+
+
 # Gives up the memory of the parameters but keeps their identity, so that ties survive.
 def _hollowed(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         parameter.data = parameter.new_zeros(()).expand(parameter.shape)
     return module
+
+
+class _AttentionCalls(TorchFunctionMode):
+    """Notices whether torch's attention is called: only then `_differentiable_attention` is needed.
+
+    Without it a call is quicker, and `torch.compile` can take the network whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.seen = self.seen or "attention" in getattr(func, "__name__", "")
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

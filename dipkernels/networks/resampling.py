@@ -165,12 +165,12 @@ class GaussianUpsample(nn.Module):
 
         Parameters
         ----------
-        x : Tensor, shape (batch, channels, *spatial)
+        x : Tensor, shape ``(batch, channels, *spatial)``
             An image.
 
         Returns
         -------
-        Tensor, shape (batch, channels, *doubled)
+        Tensor, shape ``(batch, channels, *doubled)``
             Of twice each side.
         """
         channels = x.shape[1]

@@ -73,12 +73,12 @@ class ResNet(nn.Module):
 
         Parameters
         ----------
-        code : Tensor, shape (1, code_channels, *spatial)
+        code : Tensor, shape ``(1, code_channels, *spatial)``
             The code.
 
         Returns
         -------
-        Tensor, shape (1, channels, *spatial)
+        Tensor, shape ``(1, channels, *spatial)``
             Before any output non-linearity.
         """
         image: Tensor = self.last(self.blocks(self.first(code)))

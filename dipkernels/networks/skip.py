@@ -11,7 +11,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Style, centre_crop, require_sizes
 from dipkernels.networks.resampling import down_block, upsampler
 
-T = TypeVar("T", int, str)
+_T = TypeVar("_T", int, str)
 
 
 class SkipNet(nn.Module):
@@ -110,12 +110,12 @@ class SkipNet(nn.Module):
 
         Parameters
         ----------
-        code : Tensor, shape (1, code_channels, *spatial)
+        code : Tensor, shape ``(1, code_channels, *spatial)``
             The code.
 
         Returns
         -------
-        Tensor, shape (1, channels, *spatial)
+        Tensor, shape ``(1, channels, *spatial)``
             Before any output non-linearity.
         """
         image: Tensor = self.head(self.body(code))
@@ -160,7 +160,7 @@ class _Scale(nn.Module):
         return merged
 
 
-def per_scale(name: str, value: T | Sequence[T], scales: int) -> tuple[T, ...]:
+def per_scale(name: str, value: _T | Sequence[_T], scales: int) -> tuple[_T, ...]:
     """Spread an option over the scales.
 
     Parameters

@@ -93,12 +93,12 @@ class UNet(nn.Module):
 
         Parameters
         ----------
-        code : Tensor, shape (1, code_channels, *spatial)
+        code : Tensor, shape ``(1, code_channels, *spatial)``
             The code.
 
         Returns
         -------
-        Tensor, shape (1, channels, *spatial)
+        Tensor, shape ``(1, channels, *spatial)``
             Before any output non-linearity.
         """
         x = self.down[0](code)

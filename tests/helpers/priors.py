@@ -23,6 +23,12 @@ SMALL: dict[str, dict[str, object]] = {
     "lipschitz-decoder": {"width": 5, "code_channels": 4, "lipschitz": 0.7},
     "vit": {"width": 12, "depth": 2, "heads": 3, "mlp_width": 10},
     "swin": {"width": 8, "depths": (1, 1), "heads": (2, 2)},
+    "mixer": {"width": 10, "depth": 2, "token_mlp_width": 7, "channel_mlp_width": 11},
+    "self-attention": {"width": 8, "scales": 2, "heads": 2, "code_channels": 3},
+    **{
+        name: {"width": 12, "depth": 1, "heads": 3, "mlp_width": 10}
+        for name in ("conv1-vit", "vit-conv1", "conv3-vit", "vit-conv3")
+    },
 }
 
 

@@ -1,6 +1,7 @@
 """`ImagePrior` with any module: a user's own, frozen, tied, with attention, or none at all."""
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -264,3 +265,11 @@ def test_the_prior_holds_no_copy_of_the_parameters() -> None:
     prior.image(parameters)
     assert len(storages) == 12  # six parameters of two modules
     assert all(storage.expired() for storage in storages)
+
+
+def test_a_network_without_attention_is_compiled_whole() -> None:
+    prior = ImagePrior(ConvNet, code(1, 2, 7, 10))
+    parameters = prior.init(0)
+    evaluate = partial(ImagePrior._evaluate.__wrapped__, prior)  # past the checks of shapes
+    compiled = torch.compile(evaluate, backend="eager", fullgraph=True)  # breaks are errors
+    assert torch.equal(compiled(parameters)[0], prior.image(parameters))

@@ -62,7 +62,7 @@ SKIP_VARIANTS = {
     "wide-skip",
     learning_rate=0.01,
     iterations=3000,
-    source="Cheng et al. 2019, samples of the prior; one channel there",
+    source="Cheng et al. 2019, samples of the prior (one channel); rate as F16",
     summary="U-net with two scales of 1024 channels, nearly a Gaussian process; no sigmoid.",
     preset={"width": 1024, "scales": 2},
     output="none",
