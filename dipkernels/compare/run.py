@@ -41,11 +41,10 @@ def make_priors(
     dict of str to ImagePrior
         By name, on the device.
     """
-    channels, height, width = task.shape
+    channels, *spatial = task.shape
+    size = tuple(spatial)
     return {
-        name: create(name, image_size=(height, width), channels=channels, code_seed=seed).to(
-            device=device
-        )
+        name: create(name, image_size=size, channels=channels, code_seed=seed).to(device=device)
         for name in names
     }
 

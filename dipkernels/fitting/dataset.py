@@ -127,7 +127,8 @@ class _Layout:
         measured = self.tasks[0].measurement.shape
         dims = self.pixels
         if measured != self.tasks[0].shape:
-            dims = tuple(f"measured_{dim}" for dim in ("channel", "y", "x")[-len(measured) :])
+            names = self.pixels if len(measured) == len(self.pixels) else range(len(measured))
+            dims = tuple(f"measured_{name}" for name in names)
         found["measurement"] = self._by_image([_array(t.measurement) for t in self.tasks], dims)
         masks = [_mask(task) for task in self.tasks]
         if all(mask is not None for mask in masks):

@@ -15,7 +15,7 @@ TOKEN_FAMILIES = ("vit", "swin", "mixer", "self-attention", "conv1-vit", "vit-co
 
 def make(name: str, **options: object) -> ImagePrior:
     prior = networks.create(
-        name, image_size=(9, 14), channels=2, code_channels=5, sigmoid=False, **VIT, **options
+        name, image_size=(9, 14), channels=2, code_channels=5, output="none", **VIT, **options
     )
     return prior.to(dtype=torch.float64)
 

@@ -272,4 +272,4 @@ def test_a_network_without_attention_is_compiled_whole() -> None:
     parameters = prior.init(0)
     evaluate = partial(ImagePrior._evaluate.__wrapped__, prior)  # past the checks of shapes
     compiled = torch.compile(evaluate, backend="eager", fullgraph=True)  # breaks are errors
-    assert torch.equal(compiled(parameters)[0], prior.image(parameters))
+    assert torch.equal(compiled(parameters, prior.code)[0], prior.image(parameters))

@@ -169,7 +169,7 @@ def test_the_network_is_what_it_says(size: tuple[int, int], skip_channels: int) 
     settings = {"width": 8, "scales": 2, "skip_channels": skip_channels}
     settings |= {"kernel_size": 3, "heads": 2}
     prior = networks.create(
-        "self-attention", image_size=size, channels=2, code_channels=5, sigmoid=False, **settings
+        "self-attention", image_size=size, channels=2, code_channels=5, output="none", **settings
     ).to(dtype=torch.float64)
     parameters = {
         name: value + 0.2 * draw(*value.shape, seed=i)
