@@ -1,6 +1,7 @@
 """The options of a fit, each against a plain loop or a closed form."""
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -319,3 +320,18 @@ def test_bf16_and_channels_last_change_little(capfd: pytest.CaptureFixture[str])
 def test_options_that_cannot_be_or_do_nothing(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         fit(make_prior(), make_task(), **({"iterations": 2} | settings))
+
+
+@pytest.mark.long
+def test_compiled_networks_fit_the_same() -> None:
+    # Half a minute, which torch.compile needs to start.
+    task = tasks.denoise(draw(3, 20, 28).float(), noise_sigma=0.1)
+    options: dict[str, Any] = {"width": 12, "depth": 1, "heads": 3}
+    prior = networks.create("vit", image_size=(20, 28), **options)
+    settings: dict[str, Any] = {"iterations": 5, "seed": [0, 3]}
+    plain = fit(prior, task, **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's compiler, about itself
+        compiled = fit(prior, task, compile="default", **settings)
+    # Single precision, five steps of Adam.
+    np.testing.assert_allclose(compiled.loss, plain.loss, rtol=1e-4)
