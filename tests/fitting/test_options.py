@@ -1,7 +1,8 @@
 """The options of a fit, each against a plain loop or a closed form."""
 
 import math
-import warnings
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -322,16 +323,23 @@ def test_options_that_cannot_be_or_do_nothing(settings: dict[str, Any], message:
         fit(make_prior(), make_task(), **({"iterations": 2} | settings))
 
 
+COMPILED = """
+import numpy as np
+from dipkernels import fit, images, networks, tasks
+task = tasks.denoise(images.load("astronaut", size=(20, 28)))
+prior = networks.create("vit", image_size=(20, 28), width=12, depth=1, heads=3)
+plain, compiled = (
+    fit(prior, task, iterations=5, seed=[0, 3], compile=mode) for mode in (None, "default")
+)
+print(np.abs(compiled.loss / plain.loss - 1).max().item())
+"""
+
+
 @pytest.mark.long
 def test_compiled_networks_fit_the_same() -> None:
-    # Half a minute, which torch.compile needs to start.
-    task = tasks.denoise(draw(3, 20, 28).float(), noise_sigma=0.1)
-    options: dict[str, Any] = {"width": 12, "depth": 1, "heads": 3}
-    prior = networks.create("vit", image_size=(20, 28), **options)
-    settings: dict[str, Any] = {"iterations": 5, "seed": [0, 3]}
-    plain = fit(prior, task, **settings)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's compiler, about itself
-        compiled = fit(prior, task, compile="default", **settings)
+    # Half a minute, which torch.compile needs to start; apart, since it can't see through the
+    # checks of shapes that the tests run under.
+    shown = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
     # Single precision, five steps of Adam.
-    np.testing.assert_allclose(compiled.loss, plain.loss, rtol=1e-4)
+    assert 0 <= float(shown.stdout) < 1e-4
