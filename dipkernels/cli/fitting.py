@@ -66,7 +66,7 @@ def fit(
         str | None, _option(ON_NETWORK, "noise, meshgrid, fourier or phases. (default: its own)")
     ] = None,
     output_range: Annotated[
-        str | None, _option(ON_NETWORK, "sigmoid or none. (default: its own)")
+        str | None, _option(ON_NETWORK, "sigmoid, none or 255. (default: its own)")
     ] = None,
     initialisation: Annotated[
         str, _option(ON_NETWORK, "default, kaiming-normal, xavier-uniform, orthogonal, ...")
@@ -123,7 +123,7 @@ def fit(
     if hold_out is not None:
         found = found.hold_out(hold_out, seed=seed)
     if output_range == "255":
-        raise InvalidInputError("--output-range 255 needs a task in that range: use Python")
+        found = found.in_range(255.0)
     made = _make_prior(
         prior,
         found,
