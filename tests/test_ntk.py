@@ -13,7 +13,7 @@ from dipkernels import networks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
-from dipkernels.plan import activation_bytes, block_columns, parameter_bytes
+from dipkernels.memory import activation_bytes, block_columns, parameter_bytes
 
 # What makes each registered prior quick; whatever is registered next runs with its defaults.
 SMALL: dict[str, dict[str, object]] = {

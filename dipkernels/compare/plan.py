@@ -11,7 +11,7 @@ import torch
 from dipkernels.compare.settings import Effort, Settings
 from dipkernels.fitting import fit
 from dipkernels.networks import ImagePrior
-from dipkernels.plan import DEFAULT_BUDGET, activation_bytes, parameter_bytes, resident_bytes
+from dipkernels.memory import DEFAULT_BUDGET, activation_bytes, parameter_bytes, resident_bytes
 from dipkernels.tasks import Task
 
 # In training steps, by operations 4/3: a backward and a tangent pass against forward and backward.
