@@ -25,7 +25,7 @@ _MODULES = (
     "kernels",
     "linalg",
     "networks",
-    "plan",
+    "memory",
     "plotting",
     "report",
     "results",

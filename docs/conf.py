@@ -73,7 +73,7 @@ PUBLIC_MODULES = (
     "report",
     "results",
     "runs",
-    "plan",
+    "memory",
     "devices",
     "errors",
 )

@@ -10,8 +10,8 @@ import torch
 
 from dipkernels.compare.settings import Effort, Settings
 from dipkernels.fitting import fit
-from dipkernels.networks import ImagePrior
 from dipkernels.memory import DEFAULT_BUDGET, activation_bytes, parameter_bytes, resident_bytes
+from dipkernels.networks import ImagePrior
 from dipkernels.tasks import Task
 
 # In training steps, by operations 4/3: a backward and a tangent pass against forward and backward.

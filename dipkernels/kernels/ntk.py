@@ -10,8 +10,8 @@ from torch.func import linearize, vjp, vmap
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.operator import SymmetricOperator
-from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.memory import DEFAULT_BUDGET, block_columns
+from dipkernels.networks.prior import ImagePrior, Parameters
 
 
 class NTK(SymmetricOperator):
