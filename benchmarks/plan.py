@@ -2,9 +2,9 @@
 
 For every case, one fresh process plans it and another runs it, both after a small job that loads
 the libraries. Memory is the process's peak beyond what it had before; seconds are of the whole
-call. A ratio is planned over measured; the last column says whether both lie within 25 %. On a machine
-that does something else besides, the seconds say little. Memory of less than 100 MB is up to what
-the allocator has left over from before.
+call. A ratio is planned over measured; the last column says whether both lie within 25 %. On a
+machine that does something else besides, the seconds say little. Memory of less than 100 MB is up
+to what the allocator has left over from before.
 
 Usage: ``python benchmarks/plan.py`` or ``python benchmarks/plan.py --cases 0 3 --threads 1``
 """

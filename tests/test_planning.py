@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._guards import active_fake_mode
 
 import dipkernels
 from dipkernels import NTK, ImagePrior, Task, errors, fit, networks, plan, tasks
@@ -117,7 +118,7 @@ def job(size, width):
     fit(prior, task, iterations=3)
     return resident_bytes() - pages * os.sysconf("SC_PAGE_SIZE")
 job(16, 4)
-print(json.dumps(job(128, 96)))
+print(json.dumps(job(192, 96)))
 """
 
 
@@ -127,7 +128,7 @@ def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
     command = [sys.executable, "-c", PROCESS, allocator]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     grown = json.loads(done.stdout)
-    prior = networks.create("conv-decoder", image_size=128, width=96)
+    prior = networks.create("conv-decoder", image_size=192, width=96)
     needs = rehearse_fit(prior, [noisy(prior)], 1, FitSettings())
     planned = of_tensors(needs.parts) if allocator == "strict" else needs.bytes
     assert planned == pytest.approx(grown, rel=TOLERANCE)
@@ -136,10 +137,12 @@ def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
 @pytest.mark.parametrize(
     ("events", "peak"),
     [
-        ([(1, 1000), (1, 0), (2, 900), (2, 0)], 1000),  # a freed block serves again
-        ([(1, 1000), (2, 1000), (1, 0), (2, 0), (3, 1500)], 3500),  # free blocks aren't joined
-        ([(1, 4000), (1, 0), (2, 1000), (3, 3000)], 4000),  # but they are split
-        ([(1, 4000), (1, 0), (2, 3500), (3, 500)], 4500),  # if the rest is worth it
+        ([(1, 1000), (1, 0), (2, 1000), (2, 0)], 1096),  # a freed block serves again
+        ([(1, 1000), (2, 1000), (1, 0), (2, 0), (3, 1500)], 3788),  # free blocks aren't joined
+        ([(1, 4000), (1, 0), (2, 1000), (3, 3000)], 4096),  # but they are split
+        ([(1, 4000), (1, 0), (2, 3500), (3, 500)], 4692),  # if the rest is worth it
+        # what was cut out of a larger one is too small for the same again
+        ([(1, 4000), (1, 0), (2, 1000), (3, 2100), (2, 0), (4, 1000)], 5192),
         ([(1, MIB), (1, 0), (2, 2 * MIB)], 2 * MIB),  # a large block goes back to the system
         # unless a larger one has gone back before
         ([(1, 2 * MIB), (1, 0), (2, MIB), (2, 0), (3, 2 * MIB + 1)], 3 * MIB + 1),
@@ -183,7 +186,7 @@ def test_more_work_takes_more_memory() -> None:
     assert plain.bytes < sizes[0] < sizes[1]
     runs = [untimed(prior, task, seeds=n).bytes for n in (2, 4)]
     assert plain.bytes < runs[0] < runs[1]
-    assert untimed(prior, [task, task]).bytes == runs[0]
+    assert untimed(prior, [task, task]).bytes == pytest.approx(runs[0], rel=0.01)
     image = 4 * torch.Size(prior.shape).numel()
     watched = untimed(prior, task, monitors=["windowed-variance"])
     # a window of 100 outputs, with two float64 means
@@ -245,18 +248,21 @@ def test_seconds_add_up(time_products: bool) -> None:
     assert alone.seconds > 7 * alone.product_seconds > 0
     assert np.isnan(alone.step_seconds)
     text = str(found)
-    for words in ("50 iterations x 2 runs and 7 products on cpu", "Krylov basis", "it fits", "MB"):
+    for words in ("50 iterations x 2 runs and 7 products on cpu", "Krylov basis", "there is", "MB"):
         assert words in text
 
 
-class Counting(nn.Conv2d):
+class Counting(nn.Sequential):
     """Notes every call with numbers."""
 
     calls = 0
 
+    def __init__(self) -> None:
+        last = nn.Conv2d(16, 3, 3, padding=1)
+        super().__init__(nn.Conv2d(2, 16, 3, padding=1), nn.GELU(), last)
+
     def forward(self, x: Tensor) -> Tensor:
-        if type(x) is Tensor:
-            type(self).calls += 1
+        type(self).calls += active_fake_mode() is None
         return super().forward(x)
 
 
@@ -272,9 +278,7 @@ class Counting(nn.Conv2d):
 def test_refusal_says_why_and_what_to_do_and_runs_nothing(
     options: dict[str, object], remedy: str
 ) -> None:
-    prior = ImagePrior(
-        lambda: Counting(2, 3, 3, padding=1), torch.rand(1, 2, 260, 310), name="mine"
-    )
+    prior = ImagePrior(Counting, torch.rand(1, 2, 130, 155))
     Counting.calls = 0
     task = noisy(prior) if options.pop("task", False) else None
     needed = untimed(prior, task, **options).bytes
@@ -284,7 +288,7 @@ def test_refusal_says_why_and_what_to_do_and_runs_nothing(
     assert "doesn't fit" in str(planned)
     with pytest.raises(errors.MemoryLimitError, match=remedy) as caught:
         planned.require()
-    assert "needs" in str(caught.value)
+    assert " may be taken; the largest part is " in str(caught.value)
     assert Counting.calls == 0
     assert isinstance(caught.value, errors.DipkernelsError)
     fine = untimed(prior, task, budget=needed, **options)

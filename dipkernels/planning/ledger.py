@@ -14,7 +14,9 @@ Event = tuple[int, int]  # number of a block of memory, and its bytes, or 0 wher
 MMAP_THRESHOLD = 128 * 2**10
 LARGEST_MMAP_THRESHOLD = 32 * 2**20
 SPLITTABLE = 1024
-# What libraries take for themselves besides, found as the offset of all of benchmarks/plan.py.
+ALIGNMENT = 96  # 64 bytes, and the least that glibc can split off
+LARGE = 2**20
+# What libraries take for themselves besides: the offset of the cases of benchmarks/plan.py.
 LIBRARY_BYTES = 25_000_000
 
 
@@ -29,7 +31,7 @@ class Ledger(TorchDispatchMode):
     live : int
         Bytes that are held now.
     peak : int
-        Most bytes that were held at a time, since the beginning or `forget_peak`.
+        Most bytes that were held at a time, since the beginning or `begin_anew`.
     events : list of (int, int)
         All that was taken and given back, in order.
     """
@@ -39,7 +41,12 @@ class Ledger(TorchDispatchMode):
         self.live = self.peak = 0
         self.events: list[Event] = []
         self._serial = 0
-        self._held: dict[int, weakref.finalize] = {}
+        self._held: dict[int, Event] = {}
+
+    def begin_anew(self) -> None:
+        """Forget what was taken and given back, as if what is held now had been taken just now."""
+        self.events = list(self._held.values())
+        self.peak = self.live
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -65,13 +72,14 @@ class Ledger(TorchDispatchMode):
         if key in self._held or not size:
             return
         self._serial += 1
-        self._held[key] = weakref.finalize(storage, self._give_back, key, size, self._serial)
+        self._held[key] = (self._serial, size)
+        weakref.finalize(storage, self._give_back, key)
         self.events.append((self._serial, size))
         self.live += size
         self.peak = max(self.peak, self.live)
 
-    def _give_back(self, key: int, size: int, serial: int) -> None:
-        del self._held[key]
+    def _give_back(self, key: int) -> None:
+        serial, size = self._held.pop(key)
         self.events.append((serial, 0))
         self.live -= size
 
@@ -91,11 +99,14 @@ def resident_growth(events: Sequence[Event]) -> int:
 
     Notes
     -----
-    A model of glibc's malloc. Blocks above a threshold are given back to the system at once; the
-    threshold begins at 128 KiB and rises to the largest of them that was given back, up to 32 MiB.
-    Smaller ones stay with the process, which takes the best fit of its free blocks, splits it, and
-    grows where none fits. Free neighbours are taken as never joined, since small objects come to
-    lie between them. Cost: a binary search and an insertion an event.
+    A model of glibc's malloc, coarse but for what matters. Blocks above a threshold are given back
+    to the system at once; the threshold begins at 128 KiB and rises to the largest of them that
+    was given back, up to 32 MiB. Smaller ones stay with the process, which takes the best fit of
+    its free blocks, splits it, and grows where none fits. Free neighbours are taken as never
+    joined, since small objects come to lie between them. Torch asks for aligned memory, for which
+    glibc looks for more than it hands out, so that a block cut out for one tensor is too small for
+    the next of that size; large ones are often joined with a free neighbour, and serve. Cost: a
+    binary search and an insertion an event.
     """
     free: list[int] = []
     held: dict[int, tuple[int, bool]] = {}
@@ -111,7 +122,8 @@ def resident_growth(events: Sequence[Event]) -> int:
             if threshold < size <= LARGEST_MMAP_THRESHOLD:
                 threshold = size
             continue
-        place = bisect.bisect_left(free, size)
+        wanted = size + (ALIGNMENT if size < LARGE else 0)
+        place = bisect.bisect_left(free, wanted)
         if place < len(free):
             block = free.pop(place)
             if block - size >= SPLITTABLE:
@@ -120,7 +132,7 @@ def resident_growth(events: Sequence[Event]) -> int:
             held[serial] = (block, False)
             continue
         is_mapped = size >= threshold
-        held[serial] = (size, is_mapped)
-        mapped, heap = mapped + size * is_mapped, heap + size * (not is_mapped)
+        held[serial] = (wanted, is_mapped)
+        mapped, heap = mapped + wanted * is_mapped, heap + wanted * (not is_mapped)
         peak = max(peak, mapped + heap)
     return peak

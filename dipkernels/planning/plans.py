@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from dipkernels.errors import MemoryLimitError
-from dipkernels.planning.rehearsal import ACTIVATIONS, BASIS, PRODUCT, RECORD, STATE
+from dipkernels.planning.rehearsal import ACTIVATIONS, ALLOCATOR, BASIS, PRODUCT, RECORD, STATE
 
 REMEDIES = {
     RECORD: "record fewer monitors, or give them a shorter window",
@@ -32,7 +32,7 @@ class Plan:
         Of the fit, and with the kernel; 0 where there's none.
     step_seconds, product_seconds : float
         Each; a step is of all runs together. NaN where none was timed.
-    seconds : float
+    seconds : int or float
         In all; NaN if nothing was timed.
     bytes : int
         At the peak, beyond what the process has; on a GPU, on the device.
@@ -84,9 +84,9 @@ class Plan:
         if self.fits:
             return self
         raise MemoryLimitError(
-            f"{self.prior} needs {readable_bytes(self.bytes)} on {self.device} for "
-            f"{self._what()}, {readable_bytes(self.budget)} are free; most of it are the "
-            f"{self._largest()}: {self._remedy()}"
+            f"{self._what()} of {self.prior} need {readable_bytes(self.bytes)} on {self.device}, "
+            f"{readable_bytes(self.budget)} may be taken; the largest part is {self._largest()}: "
+            f"{self._remedy()}"
         )
 
     def __str__(self) -> str:
@@ -103,8 +103,8 @@ class Plan:
             size = readable_bytes(sum(parts.values()))
             lines.append(f"  {head:28}{size:>12}{readable_seconds(each):>14} a {one}")
             lines += [f"    {name:26}{readable_bytes(size):>12}" for name, size in parts.items()]
-        free = "fits" if self.fits else "doesn't fit"
-        lines.append(f"  {'free: it ' + free:28}{readable_bytes(self.budget):>12}")
+        verdict = "there is" if self.fits else "it doesn't fit: there is"
+        lines.append(f"  {verdict:28}{readable_bytes(self.budget):>12}")
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
     def _what(self) -> str:
@@ -119,7 +119,7 @@ class Plan:
     # Name of the largest part of what takes the most.
     def _largest(self) -> str:
         parts = max(self.parts.values(), key=lambda each: sum(each.values()))
-        return max(parts, key=lambda name: parts[name])
+        return max(parts.keys() - {ALLOCATOR}, key=lambda name: parts[name])
 
     def _remedy(self) -> str:
         largest = self._largest()
@@ -145,12 +145,12 @@ class Plan:
         return "take a smaller image or a narrower network"
 
 
-def readable_bytes(size: float) -> str:
+def readable_bytes(size: int | float) -> str:
     """Write a size as people say it.
 
     Parameters
     ----------
-    size : float
+    size : int or float
         Bytes.
 
     Returns
@@ -169,12 +169,12 @@ def readable_bytes(size: float) -> str:
     return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
-def readable_seconds(seconds: float) -> str:
+def readable_seconds(seconds: int | float) -> str:
     """Write a time as people say it.
 
     Parameters
     ----------
-    seconds : float
+    seconds : int or float
         Not negative, or NaN.
 
     Returns

@@ -181,6 +181,7 @@ def rehearse_kernel(
             basis = torch.empty(2, products, numbers, dtype=torch.float64, device=prior.device)
             kept = ledger.live
             kernel = _Rehearsed(shapes, memory_budget, mode)
+            ledger.begin_anew()
             linearised = ledger.live - kept
             ones = torch.ones(numbers, columns, dtype=prior.dtype, device=prior.device)
             kernel._matmat(ones[:, :1])  # folds constants, which it can't do in a batch
