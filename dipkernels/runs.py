@@ -69,7 +69,9 @@ class RunFolder:
             raise OutputError(f"can't use {path} as output folder: {error}") from error
         return cls(path)
 
-    def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+    def stage(
+        self, name: str, compute: Callable[[], xr.Dataset], *, keep_checkpoint: bool = False
+    ) -> xr.Dataset:
         """Return a stored result, or compute and store it.
 
         Parameters
@@ -78,6 +80,8 @@ class RunFolder:
             Of the result, for instance ``"skip/fit_adam"``.
         compute : callable
             Makes the dataset.
+        keep_checkpoint : bool
+            Whether a `checkpoint` of that name stays when the result is stored.
 
         Returns
         -------
@@ -88,6 +92,10 @@ class RunFolder:
         ------
         FitInterrupted
             On Ctrl-C during a fit, after what there was has been stored.
+
+        Notes
+        -----
+        A fit that has a `checkpoint` of the same name continues from it.
         """
         file = self.file(name)
         stored = self.stored(name)
@@ -100,6 +108,8 @@ class RunFolder:
             save(interrupt.result, file)
             raise
         save(result, file)
+        if not keep_checkpoint:
+            self.checkpoint(name).unlink(missing_ok=True)
         return result
 
     def stored(self, name: str) -> xr.Dataset | None:
@@ -121,6 +131,21 @@ class RunFolder:
             return load(self.file(name))
         except DipkernelsError:
             return None
+
+    def checkpoint(self, name: str) -> Path:
+        """Path of the checkpoint of a fit.
+
+        Parameters
+        ----------
+        name : str
+            Of the result.
+
+        Returns
+        -------
+        Path
+            Below the folder; it need not exist.
+        """
+        return self.path / f"{name}.safetensors"
 
     def file(self, name: str) -> Path:
         """Path of a result.

@@ -50,17 +50,39 @@ html_theme_options = {
 }
 html_sidebars = {
     page: []
-    for page in ("index", "quickstart", "reading-the-report", "theory", "priors", "stopping")
+    for page in (
+        "index",
+        "quickstart",
+        "reading-the-report",
+        "tasks",
+        "fitting",
+        "stopping",
+        "theory",
+        "priors",
+    )
 } | {page: [] for page in ("notation", "design", "references", "contributing", "changelog")}
 
 PUBLIC_MODULES = (
     "networks",
+    "networks.codes",
     "networks.decoders",
+    "networks.generators",
+    "networks.hybrids",
+    "networks.initialisation",
+    "networks.layers",
+    "networks.lipschitz",
+    "networks.mixer",
+    "networks.resampling",
+    "networks.resnet",
     "networks.scaling",
+    "networks.self_attention",
     "networks.skip",
     "networks.swin",
+    "networks.unet",
     "networks.vit",
     "tasks",
+    "tasks.operators",
+    "tasks.downsampling",
     "images",
     "fitting",
     "fitting.stopping",

@@ -14,24 +14,7 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import NTK
 from dipkernels.memory import activation_bytes, block_columns, parameter_bytes
 from dipkernels.networks import ImagePrior
-
-# What makes each registered prior quick; whatever is registered next runs with its defaults.
-SMALL: dict[str, dict[str, object]] = {
-    "skip": {"width": 4, "scales": 2, "skip_channels": 2, "code_channels": 3},
-    "deep-decoder": {"width": 6, "upsamplings": 2},
-    "conv-decoder": {"width": 4, "upsamplings": 2},
-    "vit": {"width": 12, "depth": 1, "heads": 3, "mlp_width": 10},
-    "swin": {"width": 8, "depths": (1, 1), "heads": (2, 2), "window": 2},
-}
-
-
-def perturbed(parameters: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Move all parameters away from special values such as zero biases."""
-    generator = torch.Generator().manual_seed(seed)
-    return {
-        key: value + 0.1 * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-        for key, value in parameters.items()
-    }
+from helpers.priors import SMALL, draw, perturbed
 
 
 def dense_jacobian(prior: ImagePrior, parameters: dict[str, Tensor]) -> Tensor:
@@ -41,17 +24,12 @@ def dense_jacobian(prior: ImagePrior, parameters: dict[str, Tensor]) -> Tensor:
     return torch.cat([block.reshape(n, -1) for block in blocks.values()], dim=1)
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
 class Case:
     """A prior, its parameters, its kernel, and the same densely."""
 
     def __init__(self, prior: ImagePrior, seed: int) -> None:
         self.prior = prior
-        self.parameters = perturbed(prior.init(seed))
+        self.parameters = perturbed(prior.init(seed), 0, 0.1)
         self.ntk = NTK(prior, self.parameters)
         self.jacobian = dense_jacobian(prior, self.parameters)
         self.dense = self.jacobian @ self.jacobian.T
@@ -81,7 +59,7 @@ def assert_kernel_is_dense(prior: ImagePrior, parameters: dict[str, Tensor]) -> 
 def test_kernel_of_every_prior_is_that_of_the_dense_jacobian(name: str) -> None:
     prior = networks.create(name, image_size=(5, 7), channels=1, **SMALL.get(name, {}))
     prior = prior.to(dtype=torch.float64)
-    assert_kernel_is_dense(prior, perturbed(prior.init(2)))
+    assert_kernel_is_dense(prior, perturbed(prior.init(2), 0, 0.1))
 
 
 def test_kernel_of_a_swin_transformer_of_hugging_face() -> None:
@@ -104,7 +82,7 @@ def test_kernel_of_a_swin_transformer_of_hugging_face() -> None:
         code,
         output=lambda out: out.reconstruction,
     )
-    parameters = perturbed(prior.init(0))
+    parameters = perturbed(prior.init(0), 0, 0.1)
     model = transformers.SwinForMaskedImageModeling(config).double().eval()
     expected = torch.func.functional_call(model, parameters, (code,)).reconstruction[0]
     torch.testing.assert_close(prior.image(parameters), expected, rtol=0, atol=1e-12)
@@ -138,7 +116,7 @@ def test_kernel_of_a_vision_transformer_of_hugging_face() -> None:
 
     prior = ImagePrior(Painter, draw(1, 2, 6, 10))
     assert prior.shape == (2, 6, 10)
-    assert_kernel_is_dense(prior, perturbed(prior.init(0)))
+    assert_kernel_is_dense(prior, perturbed(prior.init(0), 0, 0.1))
 
 
 def test_kernel_of_a_user_module_with_all_that_is_awkward() -> None:
@@ -161,7 +139,7 @@ def test_kernel_of_a_user_module_with_all_that_is_awkward() -> None:
             return self.frozen(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
 
     prior = ImagePrior(Awkward, draw(1, 2, 4, 7))
-    assert_kernel_is_dense(prior, perturbed(prior.init(0)))
+    assert_kernel_is_dense(prior, perturbed(prior.init(0), 0, 0.1))
 
 
 def test_without_a_forward_mode_derivative_backward_passes_do() -> None:
@@ -194,7 +172,7 @@ def test_without_a_forward_mode_derivative_backward_passes_do() -> None:
     parameters = prior.init(0)
     with pytest.raises(NotImplementedError):
         torch.func.jvp(prior.image, (parameters,), (parameters,))
-    assert_kernel_is_dense(prior, perturbed(parameters))
+    assert_kernel_is_dense(prior, perturbed(parameters, 0, 0.1))
 
 
 # --- Products -------------------------------------------------------------------------------

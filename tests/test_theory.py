@@ -147,18 +147,21 @@ def clean_image() -> Tensor:
     return images.load("astronaut", size=SIZE)[:CHANNELS].double()
 
 
-def half_mask(seed: int) -> Tensor:
+def half_mask(seed: int, shape: tuple[int, ...] = SIZE) -> Tensor:
     """Half of the pixels, so that 16 outputs are measured."""
-    order = torch.randperm(math.prod(SIZE), generator=torch.Generator().manual_seed(seed))
-    mask = torch.zeros(math.prod(SIZE), dtype=torch.bool)
+    order = torch.randperm(math.prod(shape), generator=torch.Generator().manual_seed(seed))
+    mask = torch.zeros(math.prod(shape), dtype=torch.bool)
     mask[order[: len(mask) // 2]] = True
-    return mask.reshape(SIZE)
+    return mask.reshape(shape)
 
 
 def make_task(kind: str, sigma: float = SIGMA) -> Task:
     if kind == "denoise":
         return tasks.denoise(clean_image(), noise_sigma=sigma)
-    return tasks.inpaint(clean_image(), half_mask(3), noise_sigma=sigma)
+    if kind == "held out":
+        return tasks.denoise(clean_image(), noise_sigma=sigma).hold_out(0.5)
+    mask = half_mask(3, SIZE if kind == "inpaint" else (CHANNELS, *SIZE))
+    return tasks.inpaint(clean_image(), mask, noise_sigma=sigma)
 
 
 def flat_regions(task: Task) -> dict[str, np.ndarray]:
@@ -174,7 +177,7 @@ DYNAMICS = {
 
 def filters(kernel: np.ndarray, task: Task, dynamics: Dynamics) -> np.ndarray:
     """The linear map from the measured ``y - f_0`` to ``f - f_0``, per time."""
-    measured = np.flatnonzero(np.tile(task.mask.numpy().ravel(), CHANNELS))
+    measured = np.flatnonzero(task.measured.numpy().ravel())
     block = kernel[np.ix_(measured, measured)]
     identity = np.eye(len(block))
     out = np.zeros((len(dynamics.times), N, N))
@@ -225,7 +228,7 @@ def test_the_linear_network_has_the_kernel_it_was_given() -> None:
 
 
 @pytest.mark.parametrize("name", DYNAMICS)
-@pytest.mark.parametrize("kind", ["denoise", "inpaint"])
+@pytest.mark.parametrize("kind", ["denoise", "inpaint", "inpaint channelwise", "held out"])
 @pytest.mark.parametrize("sigma", [0.0, SIGMA])
 def test_curves_are_those_of_the_dense_formula(kind: str, sigma: float, name: str) -> None:
     kernel, ntk = kernel_and_ntk()
@@ -459,6 +462,17 @@ def test_a_task_of_another_shape_is_an_error() -> None:
     _, ntk = kernel_and_ntk()
     with pytest.raises(InvalidInputError, match=r"shape \(2, 8, 2\), .* over images \(2, 2, 8\)"):
         expand(ntk, tasks.denoise(clean_image().transpose(1, 2)))
+
+
+def test_predictions_need_pixels_and_a_clean_image() -> None:
+    _, ntk = kernel_and_ntk()
+    clean = clean_image()
+    blind = tasks.denoise(measurement=clean, noise_sigma=0.1)
+    with pytest.raises(InvalidInputError, match="to a clean image; this task has none"):
+        expand(ntk, blind)
+    jpeg = tasks.dejpeg(clean, measurement=clean)
+    with pytest.raises(InvalidInputError, match="has no mask: its operator is JPEG compression"):
+        expand(ntk, jpeg)
 
 
 # The curve

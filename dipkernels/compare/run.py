@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Mapping
 
+import numpy as np
 import torch
 import xarray as xr
 
 from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
 from dipkernels.compare.settings import Effort, Settings
-from dipkernels.fitting import fit
+from dipkernels.fitting import fit, peak
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior, create
 from dipkernels.progress import Progress
@@ -40,11 +41,10 @@ def make_priors(
     dict of str to ImagePrior
         By name, on the device.
     """
-    channels, height, width = task.shape
+    channels, *spatial = task.shape
+    size = tuple(spatial)
     return {
-        name: create(name, image_size=(height, width), channels=channels, code_seed=seed).to(
-            device=device
-        )
+        name: create(name, image_size=size, channels=channels, code_seed=seed).to(device=device)
         for name in names
     }
 
@@ -135,7 +135,8 @@ def run_prior(
             task,
             iterations=effort.adam,
             learning_rate=effort.learning_rate,
-            seed=settings.seed,
+            seed=settings.fit_seeds,
+            checkpoint=folder.checkpoint(f"{name}/fit_adam"),
             progress=progress,
         ),
     )
@@ -151,6 +152,7 @@ def run_prior(
             iterations=effort.descent,
             learning_rate=float(kernel.learning_rate),
             seed=settings.seed,
+            checkpoint=folder.checkpoint(f"{name}/fit_gradient_descent"),
             progress=progress,
         ),
     )
@@ -236,15 +238,18 @@ def summary_row(name: str, stages: Stages) -> dict[str, object]:
     adam, kernel, prediction, descent = (stages.get(stage) for stage in STAGES)
     row: dict[str, object] = {"prior": name}
     if adam is not None:
-        region = adam.score_region
-        gap = adam.psnr_clean.sel(region=region)[-1] - adam.psnr_noisy[-1]
+        last = adam.isel(iteration=-1)
+        gap = (last.psnr_clean.sel(region=adam.score_region) - last.psnr_noisy).mean()
+        highest = peak(adam)
         row |= {
             "parameters": int(adam.parameters),
-            "peak_psnr": float(adam.peak_psnr),
-            "peak_iteration": int(adam.peak_iteration),
+            "peak_psnr": highest.psnr,
+            "peak_psnr_spread": highest.spread,
+            "seeds": highest.seeds,
+            "peak_iteration": round(highest.iteration),
             "iterations": adam.sizes["iteration"] - 1,
             "final_gap": float(gap),
-            "status": adam.status,
+            "status": _status(adam),
         }
     if prediction is not None:
         keys = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved")
@@ -259,3 +264,9 @@ def summary_row(name: str, stages: Stages) -> dict[str, object]:
             row["predicted_descent_peak_psnr"] = float(curve.max())
     row["seconds"] = sum(float(dataset.attrs["seconds"]) for dataset in stages.values())
     return row
+
+
+# The worst of all seeds.
+def _status(fit: xr.Dataset) -> str:
+    words = [str(word) for word in np.atleast_1d(np.asarray(fit.status))]
+    return max(words, key=("finished", "interrupted", "diverged").index)

@@ -65,6 +65,8 @@ class Settings:
         Of code, noise, initialisation and probes, each from a stream of its own.
     device : str
         That computes.
+    seeds : int
+        Initialisations that are fitted with Adam, from ``seed`` on; the rest is of the first.
     efforts : dict of str to Effort
         By prior, in place of those of `EFFORTS`.
     """
@@ -73,7 +75,13 @@ class Settings:
     iterations: int | None = None
     seed: int = 0
     device: str = "cpu"
+    seeds: int = 1
     efforts: dict[str, Effort] = field(default_factory=dict)
+
+    @property
+    def fit_seeds(self) -> int | range:
+        """Of the initialisations that are fitted with Adam."""
+        return self.seed if self.seeds == 1 else range(self.seed, self.seed + self.seeds)
 
     def effort(self, name: str) -> Effort:
         """Look up what is spent on a prior.
@@ -123,6 +131,7 @@ class Settings:
                 for name, prior in priors.items()
             },
             "seed": self.seed,
+            "seeds": self.seeds,
             "device": self.device,
             "version": provenance("cpu")["version_dipkernels"],
         }

@@ -1,10 +1,25 @@
 """Images: loading, saving, named test images, and the scores that compare them.
 
-An image is a float32 tensor ``(channels, height, width)`` with values in [0, 1].
+An image is a float32 tensor ``(channels, height, width)`` with values in [0, 1]; a signal is
+``(channels, length)``.
 """
 
-from dipkernels.images.files import load, load_mask, parse_size, resize, save
-from dipkernels.images.metrics import mse, psnr, ssim
+from dipkernels.images.files import load, load_mask, load_signal, save
+from dipkernels.images.metrics import luma, mse, psnr, ssim
 from dipkernels.images.named import names
+from dipkernels.images.sizes import crop, parse_size, resize
 
-__all__ = ["load", "load_mask", "mse", "names", "parse_size", "psnr", "resize", "save", "ssim"]
+__all__ = [
+    "crop",
+    "load",
+    "load_mask",
+    "load_signal",
+    "luma",
+    "mse",
+    "names",
+    "parse_size",
+    "psnr",
+    "resize",
+    "save",
+    "ssim",
+]

@@ -1,24 +1,22 @@
-"""Reading and writing images and masks; fitting them to a size without stretching."""
+"""Reading images, masks and signals, and writing images."""
 
-import math
 from pathlib import Path
 
-import imageio.v3
 import numpy as np
-import skimage.io
+import tifffile
 import torch
 from jaxtyping import Bool, Float
-from skimage.transform import resize as resize_array
+from PIL import Image
 from torch import Tensor
 
 from dipkernels.errors import ImageError, InvalidInputError, OutputError
 from dipkernels.images.named import read_named
-
-Size = tuple[int, int]
+from dipkernels.images.reading import arrange, read_pixels, to_floats, to_unit_range
+from dipkernels.images.sizes import Size, resize
 
 
 def load(
-    source: str | Path, *, size: int | Size | None = None
+    source: str | Path, *, size: int | Size | None = None, channel_axis: int | None = None
 ) -> Float[Tensor, "channels height width"]:
     """Load an image by name or from a file.
 
@@ -27,35 +25,37 @@ def load(
     source : str or Path
         A file (PNG, JPEG, TIFF, anything that Pillow reads, or ``.npy``), or one of
         `dipkernels.images.names`. 8- and 16-bit integers are scaled by their type's maximum;
-        floating-point files must already lie in [0, 1]. An alpha channel is dropped. A file wins
-        over a named image.
+        floating-point files must already lie in [0, 1]. A file wins over a named image.
     size : int, (height, width) or None
         What to bring it to: scaled until it covers that size, then cropped about its centre, so
         that nothing is stretched. An int means a square. None keeps the file's own size.
+    channel_axis : int, optional
+        Where the channels are, -1 or 0, in a ``.npy`` array of three dimensions or in a TIFF stack
+        of pages, which don't say it. By default they are last, unless there are more than four of
+        them and fewer of what would be the rows, which is an error.
 
     Returns
     -------
     Tensor, float32, shape (channels, height, width)
-        One channel for a grey image. Values in [0, 1].
+        Values in [0, 1]; one channel for a grey image, any number for a multi-channel TIFF or
+        array. An alpha channel is dropped: of two or four channels the last, in files that Pillow
+        reads; in integer TIFFs a last channel that the file calls alpha. In arrays and in
+        floating-point TIFFs all channels are data.
 
     Raises
     ------
     ImageError
-        If there is no such image, if it can't be read, or if it holds NaN, infinity, values
-        outside [0, 1] or integers of another type.
+        If there is no such image, if it can't be read, if it holds NaN, infinity, values outside
+        [0, 1] or integers of another type, or if its channels can't be told from its rows.
 
     Examples
     --------
     >>> load("astronaut", size=(48, 64)).shape
     torch.Size([3, 48, 64])
     """
-    found = Path(source) if Path(source).is_file() else read_named(str(source))
-    try:
-        pixels = _read_file(found) if isinstance(found, Path) else found
-    except Exception as error:  # the readers raise whatever their libraries do
-        reason = str(error).strip().split("\n")[0]
-        raise ImageError(f"{found} can't be read as an image ({reason})") from error
-    image = torch.from_numpy(_to_unit_range(pixels, str(source)))
+    pixels = _find(source, channel_axis)
+    pixels = to_unit_range(pixels, str(source)).transpose(2, 0, 1)
+    image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
     return image if size is None else resize(image, size)
 
 
@@ -81,154 +81,128 @@ def load_mask(
     return load(source, size=size).mean(dim=0) > 0.5
 
 
-def save(image: Float[Tensor, "channels height width"], path: str | Path) -> None:
-    """Write an image as 8-bit PNG (or whatever the suffix says); values outside [0, 1] are cut.
+def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
+    """Load a 1D signal.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.npy`` file of shape (length,) or (channels, length). Floating-point values stay as
+        they are, in any range; 8- and 16-bit integers are divided by their type's maximum.
+
+    Returns
+    -------
+    Tensor, float32, shape (channels, length)
+        PSNR and SSIM take its peak to be 1, whatever its range.
+
+    Raises
+    ------
+    ImageError
+        If there is no such file, it can't be read, has another shape, or holds NaN, infinity or
+        numbers of another type.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".npy" or not path.is_file():
+        raise ImageError(f"{path} is no .npy file: save the signal by numpy.save")
+    try:
+        values = np.asarray(np.load(path, allow_pickle=False))
+    except Exception as error:  # whatever numpy raises
+        raise ImageError(f"{path} can't be read as a signal ({_first_line(error)})") from error
+    if values.ndim not in (1, 2) or values.size == 0:
+        raise ImageError(
+            f"{path} has shape {values.shape}; a signal has (length,) or (channels, length)"
+        )
+    values = np.atleast_2d(to_floats(values, str(path)))
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def save(
+    image: Float[Tensor, "channels height width"], path: str | Path, *, bits: int | None = None
+) -> None:
+    """Write an image in the format of the suffix; values outside [0, 1] are cut.
 
     Parameters
     ----------
     image : Tensor, shape (channels, height, width)
-        One or three channels.
+        One or three channels; for TIFF and ``.npy`` any number.
     path : str or Path
         Where to; an existing file is replaced.
+    bits : int, optional
+        8 or 16 (integers), or 32 (floating point). By default 32 for ``.npy`` and 8 for all else.
+        TIFF and ``.npy`` take all three, PNG also takes 16 for a grey image.
 
     Raises
     ------
     InvalidInputError
-        If it has neither one nor three channels.
+        If the format can't hold so many channels or bits.
     OutputError
         If it can't be written.
+
+    Notes
+    -----
+    ``.npy`` arrays are (height, width) or (height, width, channels), as `load` reads them.
     """
-    if image.shape[0] not in (1, 3):
+    path = Path(path)
+    suffix = path.suffix.lower()
+    any_channels = suffix in (".tif", ".tiff", ".npy")
+    bits = bits or (32 if suffix == ".npy" else 8)
+    if image.shape[0] not in (1, 3) and not any_channels:
         raise InvalidInputError(
-            f"an image to save must have 1 or 3 channels, got shape {tuple(image.shape)}"
+            f"an image to save as {suffix or 'this'} must have 1 or 3 channels, got shape "
+            f"{tuple(image.shape)}: .tif and .npy take any number"
         )
-    array = image.detach().cpu().clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-    array = array[..., 0] if array.shape[-1] == 1 else array
+    grey = image.shape[0] == 1
+    takes = (8, 16, 32) if any_channels else (8, 16) if suffix == ".png" and grey else (8,)
+    if bits not in takes:
+        raise InvalidInputError(
+            f"{path.name} with {image.shape[0]} channels takes {list(takes)} bits, "
+            f"got {bits}: .tif and .npy take all of 8, 16, 32"
+        )
+    pixels = _quantised(image, bits)
+    pixels = pixels[..., 0] if grey else pixels
     try:
-        skimage.io.imsave(str(path), array, check_contrast=False)
+        _write(pixels, path, suffix)
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"can't write image {path}: {error}") from error
 
 
-def resize(
-    image: Float[Tensor, "channels height width"], size: int | Size
-) -> Float[Tensor, "channels new_height new_width"]:
-    """Scale an image until it covers ``size``, then crop it about its centre.
-
-    Parameters
-    ----------
-    image : Tensor, shape (channels, height, width)
-        Any range.
-    size : int or (height, width)
-        An int means a square.
-
-    Returns
-    -------
-    Tensor, shape ``(channels, *size)``
-        Scaled with anti-aliasing (scikit-image's Gaussian, linear interpolation).
-
-    Raises
-    ------
-    InvalidInputError
-        If the size isn't positive.
-
-    Examples
-    --------
-    >>> resize(torch.rand(3, 100, 50), (20, 20)).shape
-    torch.Size([3, 20, 20])
-    """
-    new_height, new_width = (size, size) if isinstance(size, int) else size
-    if new_height < 1 or new_width < 1:
-        raise InvalidInputError(f"size must be at least 1x1 pixel, got {new_height}x{new_width}")
-    height, width = image.shape[-2:]
-    if (height, width) == (new_height, new_width):
-        return image
-    scale = max(new_height / height, new_width / width)
-    covered = (
-        max(new_height, math.floor(height * scale + 0.5)),
-        max(new_width, math.floor(width * scale + 0.5)),
-    )
-    array = image.detach().cpu().permute(1, 2, 0).double().numpy()
-    array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
-    top, left = (covered[0] - new_height) // 2, (covered[1] - new_width) // 2
-    crop = array[top : top + new_height, left : left + new_width]
-    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).to(image)
+def _quantised(image: Tensor, bits: int) -> np.ndarray:
+    unit = image.detach().cpu().double().clamp(0, 1).permute(1, 2, 0).numpy()
+    if bits == 32:
+        return np.ascontiguousarray(unit, dtype=np.float32)
+    dtype = np.uint8 if bits == 8 else np.uint16
+    return np.ascontiguousarray(np.round(unit * np.iinfo(dtype).max), dtype=dtype)
 
 
-def parse_size(text: str) -> int | Size | None:
-    """Read a size as people write it: ``64``, ``48x64`` (height x width), or ``native``.
-
-    Parameters
-    ----------
-    text : str
-        What was typed.
-
-    Returns
-    -------
-    int, (height, width) or None
-        As `load` takes it.
-
-    Raises
-    ------
-    InvalidInputError
-        If it's none of these, or not positive.
-
-    Examples
-    --------
-    >>> parse_size("48x64")
-    (48, 64)
-    """
-    if text == "native":
-        return None
-    try:
-        numbers = [int(part) for part in text.lower().split("x")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
-        raise InvalidInputError(
-            f"--size must be a positive number of pixels, HEIGHTxWIDTH or 'native', got '{text}'"
-        )
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
-
-
-def _read_file(path: Path) -> np.ndarray:
-    suffix = path.suffix.lower()
+def _write(pixels: np.ndarray, path: Path, suffix: str) -> None:
     if suffix == ".npy":
-        return np.asarray(np.load(path, allow_pickle=False))
-    if suffix in (".tif", ".tiff"):
-        return np.asarray(skimage.io.imread(str(path)))
-    # Named, because imageio would try all of its plugins on a broken file, and leave it open.
-    pixels = np.asarray(imageio.v3.imread(path, plugin="pillow"))
-    if suffix in (".jpg", ".jpeg") and pixels.shape[2:] == (4,):  # JPEG knows no alpha
-        raise ValueError("its colours are CMYK; convert it to RGB")
-    return pixels
+        np.save(path, pixels, allow_pickle=False)
+    elif suffix in (".tif", ".tiff"):
+        colour = pixels.ndim == 3 and pixels.shape[2] == 3
+        extra = pixels.shape[2] - 1 if pixels.ndim == 3 and not colour else 0
+        tifffile.imwrite(
+            path,
+            pixels,
+            photometric="rgb" if colour else "minisblack",
+            planarconfig="contig" if pixels.ndim == 3 else None,
+            extrasamples=["unspecified"] * extra or None,
+            metadata=None,
+        )
+    else:
+        Image.fromarray(pixels).save(path)
 
 
-# Raw pixels as float32 (channels, height, width) in [0, 1].
-def _to_unit_range(pixels: np.ndarray, source: str) -> np.ndarray:
-    shape = pixels.shape
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.size == 0 or pixels.shape[-1] > 4:
-        raise ImageError(
-            f"{source} has shape {shape}; an image has (height, width) or (height, width, "
-            "channels) with at most 4 channels"
-        )
-    if pixels.shape[-1] in (2, 4):  # grey or colour, with alpha
-        pixels = pixels[..., :-1]
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.float64)
-    elif np.issubdtype(pixels.dtype, np.integer) and pixels.itemsize <= 2:
-        pixels = pixels / np.iinfo(pixels.dtype).max
-    elif not np.issubdtype(pixels.dtype, np.floating):
-        raise ImageError(
-            f"{source} holds {pixels.dtype} values, whose white is unknown; convert them to 8- or "
-            "16-bit integers, or to floating point in [0, 1]"
-        )
-    if not np.isfinite(pixels).all():
-        bad = int(np.count_nonzero(~np.isfinite(pixels)))
-        raise ImageError(f"{source} holds {bad} NaN or infinite values; fill or remove them")
-    low, high = float(pixels.min()), float(pixels.max())
-    if low < 0 or high > 1:
-        raise ImageError(f"{source} has values from {low:g} to {high:g}; scale them to [0, 1]")
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+def _find(source: str | Path, channel_axis: int | None) -> np.ndarray:
+    found = Path(source) if Path(source).is_file() else read_named(str(source))
+    if not isinstance(found, Path):
+        return arrange(found, str(source), channel_axis, -1)
+    try:
+        return read_pixels(found, channel_axis)
+    except ImageError:
+        raise
+    except Exception as error:  # the readers raise whatever their libraries do
+        raise ImageError(f"{found} can't be read as an image ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -26,16 +26,16 @@ def mse(
 
     Parameters
     ----------
-    image : Tensor, shape (*batch, channels, *spatial)
+    image : Tensor, shape ``(*batch, channels, *spatial)``
         One image or a batch of them.
-    reference : Tensor, shape (channels, *spatial)
+    reference : Tensor, shape ``(channels, *spatial)``
         What each is compared with.
-    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial), optional
+    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``, optional
         The region to average over; by default all.
 
     Returns
     -------
-    Tensor, shape (*batch)
+    Tensor, shape ``(*batch)``
         In squared units of the images.
 
     Raises
@@ -60,16 +60,16 @@ def region_mse(
 
     Parameters
     ----------
-    image : Tensor, shape (*batch, channels, *spatial)
+    image : Tensor, shape ``(*batch, channels, *spatial)``
         One image or a batch of them.
-    reference : Tensor, shape (channels, *spatial)
+    reference : Tensor, shape ``(channels, *spatial)``
         What each is compared with.
-    mask : Tensor of bool, shape (channels, *spatial)
+    mask : Tensor of bool, shape ``(channels, *spatial)``
         Not empty.
 
     Returns
     -------
-    Tensor, shape (*batch)
+    Tensor, shape ``(*batch)``
         In squared units of the images.
     """
     _require_same_shape(image, reference)
@@ -87,16 +87,16 @@ def psnr(
 
     Parameters
     ----------
-    image : Tensor, shape (*batch, channels, *spatial)
+    image : Tensor, shape ``(*batch, channels, *spatial)``
         One image or a batch of them.
-    reference : Tensor, shape (channels, *spatial)
+    reference : Tensor, shape ``(channels, *spatial)``
         What each is compared with.
-    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial), optional
+    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``, optional
         The region to average over; by default all.
 
     Returns
     -------
-    Tensor, shape (*batch)
+    Tensor, shape ``(*batch)``
         In dB; infinite where the images are equal.
 
     Examples
@@ -106,6 +106,34 @@ def psnr(
     20.0
     """
     return mse_to_psnr(mse(image, reference, mask))
+
+
+def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Luma of a colour image, the Y of YCbCr in video range, which super-resolution is scored on.
+
+    Parameters
+    ----------
+    image : Tensor, shape ``(*batch, 3, height, width)``
+        Red, green and blue in [0, 1].
+
+    Returns
+    -------
+    Tensor, shape ``(*batch, 1, height, width)``
+        ``(16 + 219 (0.299 r + 0.587 g + 0.114 b)) / 255``, in [16/255, 235/255] (ITU-R BT.601).
+
+    Raises
+    ------
+    InvalidInputError
+        If the image doesn't have three channels.
+    """
+    if image.dim() < 3 or image.shape[-3] != 3:
+        raise InvalidInputError(
+            f"luma is of red, green and blue: expected (..., 3, height, width), got shape "
+            f"{tuple(image.shape)}"
+        )
+    red, green, blue = image.split(1, dim=-3)
+    grey: Tensor = 0.299 * red + 0.587 * green + 0.114 * blue
+    return (16 + 219 * grey) / 255
 
 
 def mse_to_psnr(value: Tensor) -> Tensor:
@@ -133,16 +161,16 @@ def ssim(
 
     Parameters
     ----------
-    image : Tensor, shape (*batch, channels, *spatial)
+    image : Tensor, shape ``(*batch, channels, *spatial)``
         One image in [0, 1] or a batch of them.
-    reference : Tensor, shape (channels, *spatial)
+    reference : Tensor, shape ``(channels, *spatial)``
         What each is compared with.
-    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial), optional
+    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``, optional
         The region to average over; by default all.
 
     Returns
     -------
-    Tensor, shape (*batch)
+    Tensor, shape ``(*batch)``
         At most 1, which equal images reach.
 
     Raises
@@ -162,8 +190,8 @@ def ssim(
     _require_same_shape(image, reference)
     if min(reference.shape[1:]) < WINDOW:
         raise InvalidInputError(
-            f"SSIM needs images of at least {WINDOW}x{WINDOW} pixels, got "
-            f"{tuple(reference.shape[1:])}"
+            f"SSIM needs at least {WINDOW} pixels along each axis, got "
+            f"{'x'.join(map(str, reference.shape[1:]))}"
         )
     inside = np.zeros(tuple(reference.shape), dtype=bool)
     inner = slice(WINDOW // 2, -(WINDOW // 2))

@@ -2,6 +2,6 @@
 
 import dipkernels.networks.builders  # noqa: F401  # registers the built-in priors
 from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.networks.registry import Entry, create, entry, names
+from dipkernels.networks.registry import Entry, Variant, create, entry, names
 
-__all__ = ["Entry", "ImagePrior", "Parameters", "create", "entry", "names"]
+__all__ = ["Entry", "ImagePrior", "Parameters", "Variant", "create", "entry", "names"]

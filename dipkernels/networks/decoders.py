@@ -3,94 +3,252 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.layers import CentreCrop, conv, require_sizes
+from dipkernels.networks.layers import CentreCrop, Style, require_choice, require_sizes
+from dipkernels.networks.lipschitz import bounded_conv
+from dipkernels.networks.resampling import transposed_conv, upsampler
+from dipkernels.networks.scaling import Spatial
+
+# In which order a block convolves, doubles (not every block), activates and normalises.
+ORDERS = (
+    "convolve-upsample-activate-normalise",
+    "convolve-upsample-normalise-activate",
+    "upsample-convolve-activate-normalise",
+    "upsample-convolve-normalise-activate",
+)
 
 
-class Decoder(nn.Sequential):
-    """Blocks of convolution, upsampling, ReLU and (optionally) BatchNorm, then a 1x1 convolution.
-
-    Block order: convolution, x2 bilinear upsampling (not in the last block), ReLU, BatchNorm.
-    With ``kernel_size=1`` and BatchNorm this is the deep decoder of Heckel & Hand 2019, whose
-    only spatial coupling is the interpolation; with ``kernel_size=3`` a convolutional decoder.
-
-    Parameters
-    ----------
-    size : (height, width)
-        Of the image; the last grid is cropped to it.
-    channels : int
-        Of the image.
-    width : int
-        Channels of the code and of every block.
-    upsamplings : int
-        Number of x2 steps; there is one block more.
-    kernel_size : int
-        Of the blocks' convolutions.
-    normalise : bool
-        Whether each block ends in BatchNorm.
-
-    Notes
-    -----
-    Takes a code ``(1, width, *coarse_size(size, upsamplings))`` and returns an image of ``size``,
-    without an output non-linearity. No biases. Parameters: ``(u+1)(k^2 w^2 + 2w) + w c`` for
-    width w, u upsamplings, kernels of size k, c channels and BatchNorm; the
-    published deep decoder (w = 128, u = 5) has 100,224.
-    """
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        channels: int = 3,
-        *,
-        width: int = 128,
-        upsamplings: int = 5,
-        kernel_size: int = 1,
-        normalise: bool = True,
-    ) -> None:
-        require_sizes(1, channels=channels, width=width, kernel_size=kernel_size)
-        require_sizes(0, upsamplings=upsamplings)
-        layers: list[nn.Module] = []
-        for block in range(upsamplings + 1):
-            layers.append(conv(width, width, kernel_size, bias=False))
-            if block < upsamplings:
-                layers.append(nn.Upsample(scale_factor=2, mode="bilinear"))
-            layers.append(nn.ReLU())
-            if normalise:
-                layers.append(nn.BatchNorm2d(width))
-        layers += [CentreCrop(size), conv(width, channels, 1, bias=False)]
-        super().__init__(*layers)
+class Generator(nn.Sequential):
+    """A sequence of layers from a code to an image: a plain `torch.nn.Sequential`."""
 
     def forward(
-        self, input: Float[Tensor, "1 code_channels coarse_height coarse_width"]
-    ) -> Float[Tensor, "1 channels height width"]:
+        self, input: Float[Tensor, "1 code_channels *coarse"]
+    ) -> Float[Tensor, "1 channels *spatial"]:
         """Make the image.
 
         Parameters
         ----------
-        input : Tensor, shape (1, width, coarse_height, coarse_width)
+        input : Tensor, shape ``(1, code_channels, *coarse)``
             The code.
 
         Returns
         -------
-        Tensor, shape (1, channels, height, width)
+        Tensor, shape ``(1, channels, *spatial)``
             Before any output non-linearity.
         """
         image: Tensor = super().forward(input)
         return image
 
 
-def coarse_size(size: tuple[int, int], halvings: int) -> tuple[int, int]:
+class Decoder(Generator):
+    """Blocks of convolution, x2 upsampling, activation, normalisation; then a 1x1 convolution.
+
+    There is one block more than upsamplings: the last one has none if blocks convolve first, the
+    first one if they upsample first. With ``kernel_size=1`` this is the deep decoder of Heckel &
+    Hand 2019, whose only spatial coupling is the interpolation (and the normalisation); with
+    ``kernel_size=3`` a convolutional decoder.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the image; the last grid is cropped to it.
+    channels : int
+        Of the image.
+    code_channels : int, optional
+        Of the code; by default the width.
+    width : int
+        Channels of every block.
+    upsamplings : int
+        Number of x2 steps.
+    kernel_size : int
+        Of the blocks' convolutions.
+    upsampling : str
+        One of `dipkernels.networks.resampling.UPSAMPLINGS`.
+    order : str
+        One of `ORDERS`.
+    style : Style, optional
+        Normalisation, activation, padding, biases; by default as published: batch, ReLU,
+        reflection, none.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is no whole number or too small, or a name is unknown.
+
+    Notes
+    -----
+    Takes a code ``(1, code_channels, *coarse_size(size, upsamplings))`` and returns an image of
+    ``size``, without an output non-linearity. Parameters: ``(u+1)(k^2 w^2 + 2w) + w c`` for
+    width w, u upsamplings, kernels of size k, c channels, as published; the published deep decoder
+    (w = 128, u = 5, k = 1, c = 3) has 100,224. The published codes call the second half of the
+    orders ``upsample_first=False``.
+    """
+
+    def __init__(
+        self,
+        size: Spatial,
+        channels: int = 3,
+        *,
+        code_channels: int | None = None,
+        width: int = 128,
+        upsamplings: int = 5,
+        kernel_size: int = 1,
+        upsampling: str = "bilinear",
+        order: str = ORDERS[0],
+        style: Style | None = None,
+    ) -> None:
+        code_channels = width if code_channels is None else code_channels
+        style = style or Style(len(size), activation="relu", bias=False)
+        require_sizes(1, channels=channels, width=width, code_channels=code_channels)
+        require_sizes(0, upsamplings=upsamplings)
+        require_choice("order", order, ORDERS)
+        first, _, third, _ = order.split("-")
+        layers: list[nn.Module] = []
+        done = 0
+        for block in range(upsamplings + 1):
+            convolve = style.conv(width if block else code_channels, width, kernel_size)
+            double: list[nn.Module] = []
+            if done < upsamplings and (block or first == "convolve"):
+                double = [upsampler(upsampling, width, style, level=upsamplings - 1 - done)]
+                done += 1
+            layers += [convolve, *double] if first == "convolve" else [*double, convolve]
+            normal, active = style.norm(width), style.activate()
+            layers += [*active, *normal] if third == "activate" else [*normal, *active]
+        super().__init__(*layers, CentreCrop(size), style.conv(width, channels, 1))
+
+
+class TransposedDecoder(Generator):
+    """Transposed convolutions with activation and normalisation; then a 1x1 convolution.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the image; the last grid is cropped to it.
+    channels : int
+        Of the image.
+    code_channels : int, optional
+        Of the code; by default the width.
+    width : int
+        Channels of every block.
+    upsamplings : int
+        Number of blocks, each of which doubles the sides.
+    style : Style, optional
+        Normalisation, activation, biases; by default as published: batch, ReLU, none.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is no whole number or too small.
+
+    Notes
+    -----
+    Takes a code ``(1, code_channels, *coarse_size(size, upsamplings))`` and returns an image of
+    ``size``, without an output non-linearity. Parameters as published: ``u (16 w^2 + 2w) + w c``.
+    Source: Heckel & Soltanolkotabi 2020, their "deconvolutions".
+    """
+
+    def __init__(
+        self,
+        size: Spatial,
+        channels: int = 3,
+        *,
+        code_channels: int | None = None,
+        width: int = 85,
+        upsamplings: int = 3,
+        style: Style | None = None,
+    ) -> None:
+        code_channels = width if code_channels is None else code_channels
+        style = style or Style(len(size), activation="relu", bias=False)
+        require_sizes(1, channels=channels, width=width, code_channels=code_channels)
+        require_sizes(0, upsamplings=upsamplings)
+        layers: list[nn.Module] = []
+        for block in range(upsamplings):
+            layers.append(transposed_conv(width if block else code_channels, width, style))
+            layers += [*style.activate(), *style.norm(width)]
+        last = width if upsamplings else code_channels
+        super().__init__(*layers, CentreCrop(size), style.conv(last, channels, 1))
+
+
+class LipschitzDecoder(Generator):
+    """Double blocks with a bound on every convolution's spectral norm, and x2 upsampling between.
+
+    A double block is twice: 3x3 convolution, normalisation, activation. One is at the coarsest
+    grid and one after each upsampling; a 1x1 convolution, which is not bounded, makes the image.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the image; the last grid is cropped to it.
+    channels : int
+        Of the image.
+    code_channels : int
+        Of the code.
+    width : int
+        Channels of every block.
+    upsamplings : int
+        Number of x2 steps.
+    upsampling : str
+        One of `dipkernels.networks.resampling.UPSAMPLINGS`.
+    lipschitz : float or None
+        The bound on the largest singular value of each weight, reshaped to out x (in k^2); None
+        for none.
+    style : Style, optional
+        Normalisation, activation, padding, biases; by default as published: mean-only,
+        LeakyReLU(0.01), reflection, yes.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is no whole number or too small, the bound isn't positive, or a name is unknown.
+
+    Notes
+    -----
+    Takes a code ``(1, code_channels, *coarse_size(size, upsamplings))`` and returns an image of
+    ``size``, without an output non-linearity. Weights start Kaiming-uniform. Source: Shi et al.
+    2022, "On Measuring and Controlling the Spectral Bias of the Deep Image Prior". A transposed
+    convolution that upsamples is not bounded, as in their code.
+    """
+
+    def __init__(
+        self,
+        size: Spatial,
+        channels: int = 3,
+        *,
+        code_channels: int = 32,
+        width: int = 128,
+        upsamplings: int = 5,
+        upsampling: str = "bilinear",
+        lipschitz: float | None = 1.4,
+        style: Style | None = None,
+    ) -> None:
+        style = style or Style(len(size), "mean-only", "leaky-relu-0.01")
+        require_sizes(1, channels=channels, width=width, code_channels=code_channels)
+        require_sizes(0, upsamplings=upsamplings)
+        layers: list[nn.Module] = []
+        for block in range(upsamplings + 1):
+            if block:
+                layers.append(upsampler(upsampling, width, style, level=upsamplings - block))
+            for i in range(2):
+                source = code_channels if block == i == 0 else width
+                layers.append(bounded_conv(source, width, 3, lipschitz, style))
+                layers += [*style.norm(width), *style.activate()]
+        head = style.conv(width, channels, 1)
+        nn.init.kaiming_uniform_(head.weight, nonlinearity="relu")
+        super().__init__(*layers, CentreCrop(size), head)
+
+
+def coarse_size(size: Spatial, halvings: int) -> Spatial:
     """Size of the grid that ``halvings`` x2 upsamplings bring to at least ``size``.
 
     Parameters
     ----------
-    size : (height, width)
+    size : (length,) or (height, width)
         Of the image.
     halvings : int
         Number of x2 steps.
 
     Returns
     -------
-    (height, width)
+    (length,) or (height, width)
         Rounded up.
 
     Examples
@@ -99,4 +257,4 @@ def coarse_size(size: tuple[int, int], halvings: int) -> tuple[int, int]:
     (2, 2)
     """
     factor = 2**halvings
-    return -(-size[0] // factor), -(-size[1] // factor)
+    return tuple(-(-side // factor) for side in size)

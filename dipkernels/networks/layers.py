@@ -1,5 +1,10 @@
-"""Small modules that the network families share. All are free of state."""
+"""What the convolutional families share: convolutions, normalisations, activations, cropping.
 
+Everything is free of state, and the same for signals (1D) and images (2D).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -7,88 +12,196 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.networks.scaling import Spatial
+
+# What users call a padding, and what torch does.
+PADDINGS: dict[str, Literal["reflect", "zeros", "circular"]] = {
+    "reflect": "reflect",
+    "zero": "zeros",
+    "circular": "circular",
+}
 
 
-class ConvBlock(nn.Sequential):
-    """Convolution, normalisation, activation: the unit of the convolutional families.
+class Sine(nn.Module):
+    """The sine of each value, as in SIREN (Sitzmann et al. 2020) but without its factor of 30."""
 
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels.
-    kernel_size : int
-        Odd; reflection padding keeps the size.
-    stride : int
-        Of the convolution.
-    activation : nn.Module, optional
-        By default LeakyReLU(0.2), as Ulyanov et al.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        activation: nn.Module | None = None,
-    ) -> None:
-        super().__init__(
-            conv(in_channels, out_channels, kernel_size, stride=stride),
-            nn.BatchNorm2d(out_channels),
-            nn.LeakyReLU(0.2) if activation is None else activation,
-        )
-
-
-class CentreCrop(nn.Module):
-    """Crop an image about its centre to a size; does nothing where it has that size."""
-
-    def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__()
-        self.size = size
-
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels new_height new_width"]:
-        """Crop.
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Apply.
 
         Parameters
         ----------
-        x : Tensor, shape (batch, channels, height, width)
-            At least as large as the size.
+        x : Tensor
+            Of any shape.
 
         Returns
         -------
-        Tensor, shape ``(batch, channels, *size)``
-            Its middle.
+        Tensor
+            ``sin(x)``.
         """
-        return centre_crop(x, self.size)
+        return torch.sin(x)
 
 
-def centre_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crop the last two axes about their centre.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "leaky-relu": lambda: nn.LeakyReLU(0.2),  # the slope of Ulyanov et al.
+    "leaky-relu-0.01": lambda: nn.LeakyReLU(0.01),  # torch's slope
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "swish": nn.SiLU,
+    "elu": nn.ELU,
+    "tanh": nn.Tanh,
+    "sin": Sine,
+    "none": nn.Identity,
+}
+
+
+class MeanOnlyNorm(nn.Module):
+    """Subtract each channel's mean over the image, add a learned bias; the variance stays.
+
+    Mean-only batch normalisation (Salimans & Kingma 2016) with the statistics of the one image.
 
     Parameters
     ----------
-    x : Tensor, shape (..., height, width)
-        At least as large as ``size``.
-    size : (height, width)
-        Of the result.
+    channels : int
+        How many biases; they start at 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self, x: Float[Tensor, "batch channels *spatial"]
+    ) -> Float[Tensor, "batch channels *spatial"]:
+        """Normalise.
+
+        Parameters
+        ----------
+        x : Tensor, shape ``(batch, channels, *spatial)``
+            An image.
+
+        Returns
+        -------
+        Tensor, shape ``(batch, channels, *spatial)``
+            Whose channels have the biases as means.
+        """
+        axes = tuple(range(2, x.dim()))
+        bias = self.bias.reshape(-1, *(1,) * len(axes))
+        return x + (bias - x.mean(dim=axes, keepdim=True))
+
+
+NORMALISATIONS = ("batch", "mean-only", "instance", "none")
+
+
+def normalisation(kind: str, channels: int, dims: int) -> nn.Module | None:
+    """Make a normalisation by name.
+
+    Parameters
+    ----------
+    kind : {"batch", "mean-only", "instance", "none"}
+        For a single image ``"batch"`` and ``"instance"`` take the same statistics; they differ as
+        torch's defaults do: batch normalisation has a learned scale and bias for each channel,
+        instance normalisation has none.
+    channels : int
+        How many.
+    dims : {1, 2}
+        Of the image.
 
     Returns
     -------
-    Tensor, shape ``(..., *size)``
-        A view.
+    nn.Module or None
+        None for "none".
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such normalisation.
     """
-    height, width = size
-    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
-    return x[..., top : top + height, left : left + width]
+    require_choice("normalisation", kind, NORMALISATIONS)
+    if kind == "batch":
+        make = nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d
+        return make(channels, track_running_stats=False)
+    if kind == "instance":
+        return nn.InstanceNorm1d(channels) if dims == 1 else nn.InstanceNorm2d(channels)
+    return MeanOnlyNorm(channels) if kind == "mean-only" else None
+
+
+@dataclass(frozen=True)
+class Style:
+    """What all blocks of one network have in common.
+
+    Attributes
+    ----------
+    dims : {1, 2}
+        Of the image.
+    normalisation : str
+        One of `NORMALISATIONS`.
+    activation : str
+        One of `ACTIVATIONS`.
+    padding : str
+        One of `PADDINGS`.
+    bias : bool
+        Whether convolutions have one.
+
+    Raises
+    ------
+    InvalidInputError
+        If one of the names is unknown.
+    """
+
+    dims: int = 2
+    normalisation: str = "batch"
+    activation: str = "leaky-relu"
+    padding: str = "reflect"
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        require_choice("normalisation", self.normalisation, NORMALISATIONS)
+        require_choice("activation", self.activation, ACTIVATIONS)
+        require_choice("padding", self.padding, PADDINGS)
+
+    def conv(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
+    ) -> nn.Conv1d | nn.Conv2d:
+        """Make a convolution; see `conv`."""
+        return conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            bias=self.bias,
+            dims=self.dims,
+            padding=self.padding,
+        )
+
+    def norm(self, channels: int) -> list[nn.Module]:
+        """Make the normalisation: a list of one, or of none."""
+        made = normalisation(self.normalisation, channels, self.dims)
+        return [] if made is None else [made]
+
+    def activate(self) -> list[nn.Module]:
+        """Make the activation: a list of one, or of none."""
+        return [] if self.activation == "none" else [ACTIVATIONS[self.activation]()]
+
+    def block(self, in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+        """Make convolution, normalisation, activation."""
+        return nn.Sequential(
+            self.conv(in_channels, out_channels, kernel_size),
+            *self.norm(out_channels),
+            *self.activate(),
+        )
 
 
 def conv(
-    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, bias: bool = True
-) -> nn.Conv2d:
-    """Make a convolution with reflection padding and PyTorch's default initialisation.
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    *,
+    stride: int = 1,
+    bias: bool = True,
+    dims: int = 2,
+    padding: str = "reflect",
+) -> nn.Conv1d | nn.Conv2d:
+    """Make a convolution that keeps the size, with PyTorch's default initialisation.
 
     Parameters
     ----------
@@ -100,58 +213,131 @@ def conv(
         1 keeps the size, 2 halves it (rounding up).
     bias : bool
         Whether there is one.
+    dims : {1, 2}
+        Of the image.
+    padding : {"reflect", "zero", "circular"}
+        How the image goes on beyond its border.
 
     Returns
     -------
-    nn.Conv2d
+    nn.Conv1d or nn.Conv2d
         The layer.
+
+    Raises
+    ------
+    InvalidInputError
+        If the kernel has an even size.
     """
-    padding = (kernel_size - 1) // 2
-    # Padding by nothing is spelt "zeros": the reflecting path would copy the image for it.
-    mode: Literal["reflect", "zeros"] = "reflect" if padding else "zeros"
-    return nn.Conv2d(
-        in_channels, out_channels, kernel_size, stride, padding, bias=bias, padding_mode=mode
+    make = nn.Conv1d if dims == 1 else nn.Conv2d
+    return make(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        bias=bias,
+        padding=same_padding(kernel_size),
+        padding_mode=padding_mode(kernel_size, padding),
     )
 
 
-class TiedConvs(nn.Module):
-    """One convolution applied several times, with ReLU between (not after).
-
-    The transformer report's "three convolutions" are this: its code repeats one layer object in a
-    list, so that the three share their weights.
+def same_padding(kernel_size: int) -> int:
+    """Count the pixels to pad on each side so that a convolution keeps the size.
 
     Parameters
     ----------
-    channels : int
-        In and out.
-    repeats : int
-        How often it is applied.
-    """
+    kernel_size : int
+        Odd.
 
-    def __init__(self, channels: int, repeats: int) -> None:
+    Returns
+    -------
+    int
+        Pixels.
+
+    Raises
+    ------
+    InvalidInputError
+        If the kernel has an even size, or none.
+    """
+    require_sizes(1, kernel_size=kernel_size)
+    if kernel_size % 2 == 0:
+        raise InvalidInputError(
+            f"kernel_size must be odd, so that padding keeps the size; got {kernel_size}"
+        )
+    return kernel_size // 2
+
+
+def padding_mode(
+    kernel_size: int, padding: str = "reflect"
+) -> Literal["reflect", "zeros", "circular"]:
+    """Torch's name of a padding.
+
+    Parameters
+    ----------
+    kernel_size : int
+        Where it is 1 there is nothing to pad: torch calls that "zeros", and would copy the image
+        for the other two.
+    padding : str
+        One of `PADDINGS`.
+
+    Returns
+    -------
+    str
+        For ``nn.Conv2d(padding_mode=...)``.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such padding.
+    """
+    require_choice("padding", padding, PADDINGS)
+    return PADDINGS[padding] if kernel_size > 1 else "zeros"
+
+
+class CentreCrop(nn.Module):
+    """Crop an image about its centre to a size; does nothing where it has that size."""
+
+    def __init__(self, size: Spatial) -> None:
         super().__init__()
-        self.conv = conv(channels, channels, 3)
-        self.repeats = repeats
+        self.size = size
 
     def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Apply.
+        self, x: Float[Tensor, "batch channels *spatial"]
+    ) -> Float[Tensor, "batch channels *new_spatial"]:
+        """Crop.
 
         Parameters
         ----------
-        x : Tensor, shape (batch, channels, height, width)
-            An image.
+        x : Tensor, shape ``(batch, channels, *spatial)``
+            At least as large as the size.
 
         Returns
         -------
-        Tensor, shape (batch, channels, height, width)
-            Of the same size.
+        Tensor, shape ``(batch, channels, *size)``
+            Its middle.
         """
-        for _ in range(self.repeats - 1):
-            x = torch.relu(self.conv(x))
-        image: Tensor = self.conv(x)
-        return image
+        return centre_crop(x, self.size)
+
+
+def centre_crop(x: Tensor, size: Spatial) -> Tensor:
+    """Crop the last axes about their centre.
+
+    Parameters
+    ----------
+    x : Tensor, shape ``(..., *spatial)``
+        At least as large as ``size``.
+    size : (length,) or (height, width)
+        Of the result.
+
+    Returns
+    -------
+    Tensor, shape ``(..., *size)``
+        A view; ``x`` itself where it has that size already.
+    """
+    for axis, length in enumerate(size, start=-len(size)):
+        excess = x.shape[axis] - length
+        if excess:
+            x = x.narrow(axis, excess // 2, length)
+    return x
 
 
 def require_sizes(least: int, **sizes: int) -> None:
@@ -174,3 +360,25 @@ def require_sizes(least: int, **sizes: int) -> None:
             raise InvalidInputError(
                 f"{name} must be a whole number, at least {least}, got {size!r}"
             )
+
+
+def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Check an option that takes one of several names.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    value : object
+        What was given.
+    choices : iterable of str
+        What it may be.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is none of them.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise InvalidInputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")

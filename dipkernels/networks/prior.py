@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,8 +11,15 @@ from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
+from torch.overrides import TorchFunctionMode
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.networks.initialisation import (
+    DEFAULT,
+    Initialisation,
+    check_initialisation,
+    initialise,
+)
 from dipkernels.seeds import derive
 
 Parameters = dict[str, Tensor]
@@ -40,12 +47,16 @@ class ImagePrior:
         For tables and figures; by default the name of the module's class.
     learning_rate : float, optional
         Adam's, where somebody has published or found one; `dipkernels.fit` uses it.
+    initialisation : str or callable
+        ``"default"`` keeps what the factory draws; a scheme of
+        `dipkernels.networks.initialisation` draws convolutions and linear maps anew; a function
+        is called with the new module.
 
     Raises
     ------
     InvalidInputError
-        If the module has no trainable parameters, fails on the code, or doesn't return one image
-        ``(1, channels, *spatial)``.
+        If the module has no trainable parameters, fails on the code, doesn't return one image
+        ``(1, channels, *spatial)``, or has nothing that the initialisation could draw.
 
     Notes
     -----
@@ -69,12 +80,15 @@ class ImagePrior:
         output: Callable[[Any], Tensor] | None = None,
         name: str | None = None,
         learning_rate: float | None = None,
+        initialisation: Initialisation = DEFAULT,
     ) -> None:
+        check_initialisation(initialisation)
         self.learning_rate = learning_rate
+        self.initialisation = initialisation
         self._factory = factory
         self._output = output
         self.code = code.detach()
-        module = _build(factory, seed=0)
+        module = _build(factory, 0, initialisation)
         self.name = name or type(module).__name__
         parameters = _trainable(module)
         if not parameters:
@@ -83,8 +97,12 @@ class ImagePrior:
         self.dtype = self.code.dtype if self.code.is_floating_point() else torch.float32
         self._frozen = {k: self._cast(v) for k, v in _frozen(module).items()}
         self._buffers = {k: self._cast(v) for k, v in module.named_buffers()}
+        self._tied = _has_ties(module)
         self._hollow = _hollowed(module)
-        self.shape = self._checked_output_shape(parameters)
+        self._attends = True  # until a pass has shown that it doesn't
+        with _AttentionCalls() as calls:
+            self.shape = self._checked_output_shape(parameters)
+        self._attends = calls.seen
 
     @property
     def device(self) -> torch.device:
@@ -102,7 +120,7 @@ class ImagePrior:
         return sum(1 for _ in self._hollow.modules())
 
     def init(self, seed: int = 0) -> Parameters:
-        """Draw parameters by the module's own initialisation.
+        """Draw parameters by the module's own initialisation, or the prior's.
 
         Parameters
         ----------
@@ -115,7 +133,7 @@ class ImagePrior:
             By name, on the prior's device, in its dtype. The same seed gives the same weights in
             every dtype and on every device.
         """
-        parameters = _trainable(_build(self._factory, seed))
+        parameters = _trainable(_build(self._factory, seed, self.initialisation))
         return {k: v.to(self.device, self.dtype) for k, v in parameters.items()}
 
     def init_many(self, seeds: Sequence[int]) -> Parameters:
@@ -156,14 +174,45 @@ class ImagePrior:
         InvalidInputError
             If a parameter is missing or there is one too many.
         """
+        self._require_own(parameters)
+        out = self._evaluate(parameters, self.code if code is None else code)
+        return (out if self._output is None else self._output(out))[0]
+
+    def _require_own(self, parameters: Parameters) -> None:
         if parameters.keys() != self.parameter_shapes.keys():
             wrong = sorted(parameters.keys() ^ self.parameter_shapes.keys())
             raise InvalidInputError(
                 f"these are not the parameters of {self}: {', '.join(wrong[:3])} missing or too "
                 "many; use prior.init()"
             )
-        out = self._evaluate(parameters, self.code if code is None else code)
-        return (out if self._output is None else self._output(out))[0]
+
+    def module(self, parameters: Parameters) -> nn.Module:
+        """Make the plain torch module with these parameters, to be used or saved by other code.
+
+        Parameters
+        ----------
+        parameters : dict of str to Tensor
+            As `init` returns.
+
+        Returns
+        -------
+        nn.Module
+            On the prior's device, in its dtype, in evaluation mode; its BatchNorm layers
+            normalise with the statistics of what they are given. Called with the prior's code it
+            returns what the prior makes its image of, with the batch axis.
+
+        Raises
+        ------
+        InvalidInputError
+            If a parameter is missing or there is one too many.
+        """
+        self._require_own(parameters)
+        module = _build(self._factory, 0, self.initialisation).to(self.device, self.dtype)
+        with torch.no_grad():
+            for key, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(parameters[key])
+        return module
 
     def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the prior: ``n`` independent initialisations.
@@ -231,8 +280,9 @@ class ImagePrior:
         # Copies, because a module may count its calls in a buffer: every call starts afresh.
         buffers = {key: value.clone() for key, value in self._buffers.items()}
         everything = {**self._frozen, **buffers, **parameters}
-        with _differentiable_attention():
-            return functional_call(self._hollow, everything, (code,))
+        with _differentiable_attention() if self._attends else nullcontext():
+            # Looking for ties costs a walk through the network, at every call.
+            return functional_call(self._hollow, everything, (code,), tie_weights=self._tied)
 
     def _checked_output_shape(self, parameters: Parameters) -> tuple[int, ...]:
         parameters = {k: self._cast(v) for k, v in parameters.items()}
@@ -263,7 +313,9 @@ class ImagePrior:
 
 
 # A new module, drawn under a random state of its own and made stateless.
-def _build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+def _build(
+    factory: Callable[[], nn.Module], seed: int, initialisation: Initialisation
+) -> nn.Module:
     cuda = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
         # Not torch.manual_seed, which would also seed a CUDA that is started only later.
@@ -274,23 +326,29 @@ def _build(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
         module = factory()
         # One that draws nothing may hand out a module that others use: not ours to empty.
         reused = torch.equal(random_state.get_state(), before) and factory() is module
+        _require_fresh(module, reused)
+        initialise(module, initialisation)
+    replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
+    return module.eval()
+
+
+def _require_fresh(module: object, reused: bool) -> None:
+    kind = type(module).__name__
     if not isinstance(module, nn.Module):
         raise InvalidInputError(
-            f"factory returned {type(module).__name__}, not a torch.nn.Module: pass the class or "
-            "a function that builds the network, such as lambda: MyNet(3)"
+            f"factory returned {kind}, not a torch.nn.Module: pass the class or a function that "
+            "builds the network, such as lambda: MyNet(3)"
         )
     if reused:
         raise InvalidInputError(
-            f"factory returned the same {type(module).__name__} twice: let it build a new one at "
-            "every call, lambda: MyNet(3) instead of lambda: net"
+            f"factory returned the same {kind} twice: let it build a new one at every call, "
+            "lambda: MyNet(3) instead of lambda: net"
         )
     if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
         raise InvalidInputError(
-            f"{type(module).__name__} has lazy layers, whose shapes are not known yet: let the "
-            "factory call the module once before it returns it"
+            f"{kind} has lazy layers, whose shapes are not known yet: let the factory call the "
+            "module once before it returns it"
         )
-    replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
-    return module.eval()
 
 
 def _trainable(module: nn.Module) -> Parameters:
@@ -301,11 +359,36 @@ def _frozen(module: nn.Module) -> Parameters:
     return {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
 
 
+def _has_ties(module: nn.Module) -> bool:
+    def counts(*, once: bool) -> tuple[int, int]:
+        parameters = module.named_parameters(remove_duplicate=once)
+        return len(list(parameters)), len(list(module.named_buffers(remove_duplicate=once)))
+
+    return counts(once=True) != counts(once=False)
+
+
 # Gives up the memory of the parameters but keeps their identity, so that ties survive.
 def _hollowed(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         parameter.data = parameter.new_zeros(()).expand(parameter.shape)
     return module
+
+
+class _AttentionCalls(TorchFunctionMode):
+    """Notices whether torch's attention is called: only then `_differentiable_attention` is needed.
+
+    Without it a call is quicker, and `torch.compile` can take the network whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        self.seen = self.seen or "attention" in getattr(func, "__name__", "")
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

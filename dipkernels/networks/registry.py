@@ -2,23 +2,25 @@
 
 To add one: write its module (without an output non-linearity), then a builder in
 `dipkernels.networks.builders` that returns a `Recipe`, decorated with `register`. Every test of
-`tests/test_priors.py` then runs on it.
+`tests/networks/test_registry.py` then runs on it.
 """
 
 import difflib
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.networks import codes
+from dipkernels.networks.initialisation import DEFAULT, Initialisation
+from dipkernels.networks.outputs import surrounded
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.seeds import generator
+from dipkernels.networks.scaling import Size, Spatial, require_side
 
-Size = tuple[int, int]
-CODE_SCALE = 0.1  # codes are uniform on [0, 0.1] (Ulyanov et al.'s code, and all after it)
+__all__ = ["Entry", "Recipe", "Size", "Spatial", "Variant", "create", "entry", "names", "register"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,32 @@ class Recipe:
     factory : callable
         Makes the module, without an output non-linearity.
     code_shape : tuple of int
-        Without the batch axis.
+        Without the batch axis: channels, then the grid.
     """
 
     factory: Callable[[], nn.Module]
     code_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Other published settings of a registered prior; what is None is as in its entry.
+
+    Attributes
+    ----------
+    options : mapping
+        Of the builder.
+    learning_rate, iterations
+        As of `Entry`.
+    code, output
+        As of `create`; the code ``"image"`` stands for an image that the user must give.
+    """
+
+    options: Mapping[str, object] = field(default_factory=dict)
+    learning_rate: float | None = None
+    iterations: int | None = None
+    code: str | None = None
+    output: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +76,18 @@ class Entry:
         As published, for a 512x512 image.
     source : str
         Where the settings are from.
+    summary : str
+        What it is, in one line.
+    preset : mapping
+        Options in which it differs from the builder's defaults.
+    variants : mapping of str to Variant
+        Other published settings, by name.
+    code, output : str
+        What `create` takes by default.
+    dimensions : tuple of int
+        Of the images that it can make: 1 (signals), 2 or both.
+    least_side : int
+        Pixels that the shorter side must have.
     """
 
     name: str
@@ -60,24 +95,69 @@ class Entry:
     learning_rate: float
     iterations: int
     source: str
-
-    @property
-    def summary(self) -> str:
-        """What it is, in one line: the first of the builder's docstring."""
-        return (inspect.getdoc(self.builder) or "").split("\n")[0]
+    summary: str
+    preset: Mapping[str, object] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    code: str = "noise"
+    output: str = "sigmoid"
+    dimensions: tuple[int, ...] = (2,)
+    least_side: int = 1
 
     @property
     def options(self) -> dict[str, object]:
         """Names and defaults of the options that `create` passes on."""
         signature = inspect.signature(self.builder)
-        return {k: p.default for k, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        own = {k: p.default for k, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+        return {**own, **self.preset}
+
+    def variant(self, name: str) -> "Entry":
+        """Take other published settings.
+
+        Parameters
+        ----------
+        name : str
+            One of `variants`.
+
+        Returns
+        -------
+        Entry
+            With that variant's settings in place of its own.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is none; the message lists them.
+        """
+        if name not in self.variants:
+            known = ", ".join(self.variants) or "none"
+            raise UnknownNameError(f"'{self.name}' has no variant '{name}'; it has: {known}")
+        found = self.variants[name]
+        return replace(
+            self,
+            preset={**self.preset, **found.options},
+            learning_rate=found.learning_rate or self.learning_rate,
+            iterations=found.iterations or self.iterations,
+            code=found.code or self.code,
+            output=found.output or self.output,
+        )
 
 
 _ENTRIES: dict[str, Entry] = {}
 
 
 def register(
-    name: str, *, learning_rate: float, iterations: int, source: str
+    name: str,
+    *,
+    learning_rate: float,
+    iterations: int,
+    source: str,
+    summary: str | None = None,
+    preset: Mapping[str, object] | None = None,
+    variants: Mapping[str, Variant] | None = None,
+    code: str = "noise",
+    output: str = "sigmoid",
+    dimensions: tuple[int, ...] = (2,),
+    least_side: int = 1,
 ) -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
     """Register a builder of priors under a name.
 
@@ -91,15 +171,35 @@ def register(
         As published.
     source : str
         Where the settings are from.
+    summary : str, optional
+        What it is; by default the first line of the builder's docstring.
+    preset, variants, code, output, dimensions, least_side
+        As of `Entry`.
 
     Returns
     -------
     callable
-        A decorator for ``builder(size, channels, *, option=default, ...) -> Recipe``.
+        A decorator for ``builder(size, channels, *, option=default, ...) -> Recipe``. One builder
+        may be registered under several names, with a preset for each. An option that is called
+        ``code_channels`` is set to the number of channels that a code has by itself.
     """
 
     def decorator(builder: Callable[..., Recipe]) -> Callable[..., Recipe]:
-        _ENTRIES[name] = Entry(name, builder, learning_rate, iterations, source)
+        line = summary or (inspect.getdoc(builder) or "").split("\n")[0]
+        _ENTRIES[name] = Entry(
+            name,
+            builder,
+            learning_rate,
+            iterations,
+            source,
+            line,
+            preset=preset or {},
+            variants=variants or {},
+            code=code,
+            output=output,
+            dimensions=dimensions,
+            least_side=least_side,
+        )
         return builder
 
     return decorator
@@ -149,10 +249,14 @@ def entry(name: str) -> Entry:
 def create(
     name: str,
     *,
-    image_size: int | Size,
+    image_size: int | Spatial,
     channels: int = 3,
+    variant: str | None = None,
+    code: str | Tensor | None = None,
     code_seed: int = 0,
-    sigmoid: bool = True,
+    output: str | None = None,
+    images: int = 1,
+    initialisation: Initialisation = DEFAULT,
     **options: object,
 ) -> ImagePrior:
     """Make a built-in prior with the literature's settings.
@@ -164,14 +268,30 @@ def create(
     ----------
     name : str
         One of `names`.
-    image_size : int or (height, width)
-        Of the image; an int means a square.
+    image_size : int, (height, width) or (length,)
+        Of the image; an int means a square, ``(length,)`` a signal, which only some have.
     channels : int
         Of the image.
+    variant : str, optional
+        Other published settings: ``entry(name).variants`` has them. Options that are given, too,
+        come before the variant's.
+    code : str or Tensor, optional
+        ``"noise"``, uniform on [0, 0.1], which most take by default; ``"meshgrid"``, the
+        coordinates; ``"fourier"``, random Fourier features of them; ``"phases"``, sine and cosine
+        of random phases (see `dipkernels.networks.codes`); or an image ``(channels, *spatial)``
+        of the size of the network's code, for instance a photograph taken with flash. With
+        several images, ``(images, channels, *spatial)``.
     code_seed : int
-        Of the fixed code, which is uniform on [0, 0.1].
-    sigmoid : bool
-        Whether the output goes through a sigmoid, as in all published settings.
+        Of the code, where it is drawn.
+    output : {"sigmoid", "none", "255"}, optional
+        The image's range: (0, 1), any number, or (0, 255) as 255 times a sigmoid; by default that
+        of the published settings, a sigmoid for most.
+    images : int
+        Several images by one network: it is called with as many independent codes, and the images
+        are put one after the other as channels, so that the prior's has ``images * channels``.
+        Costs as much more time and memory; the parameters are shared.
+    initialisation : str or callable
+        As of `ImagePrior`.
     **options
         Of the family, for instance ``width=256``; ``entry(name).options`` lists them.
 
@@ -182,36 +302,77 @@ def create(
 
     Raises
     ------
+    UnknownNameError
+        If there is no such prior or variant.
     InvalidInputError
-        If the image is too small for the network, or an option is unknown or invalid.
+        If the image is too small for the network, an option is unknown or invalid, or the network
+        can't take the code.
 
     Examples
     --------
     >>> create("deep-decoder", image_size=(64, 48), width=64)
     ImagePrior(deep-decoder, 3x64x48, 25,536 parameters)
+    >>> create("skip", image_size=(256,), channels=1, variant="inpaint-vase").code.shape
+    torch.Size([1, 1, 256])
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(size) != 2 or min(size) < 1 or channels < 1:
+    found = entry(name) if variant is None else entry(name).variant(variant)
+    size = _checked_size(image_size, channels, images)
+    if len(size) not in found.dimensions:
+        can = " or ".join(f"{dims}D" for dims in found.dimensions)
         raise InvalidInputError(
-            f"image_size must be positive (height, width) and channels positive, got "
-            f"{image_size} and {channels}"
+            f"'{name}' makes {can} images, got image_size {tuple(size)}: choose another prior"
         )
-    found = entry(name)
-    unknown = [key for key in options if key not in found.options]
-    if unknown:
+    require_side(name, size, found.least_side)
+    code = found.code if code is None else code
+    output = found.output if output is None else output
+    if isinstance(code, str) and code == "image":
         raise InvalidInputError(
-            f"'{name}' has no option {', '.join(unknown)}; it has: {', '.join(found.options)}"
+            f"the variant '{variant}' of '{name}' takes an image for its code: pass code=, a "
+            "tensor (channels, *spatial)"
         )
+    options = _with_code_channels(found, options, code, len(size))
     try:
         recipe = found.builder(size, channels, **options)
-        code = CODE_SCALE * torch.rand(
-            1, *recipe.code_shape, generator=generator("code", code_seed)
+        return ImagePrior(
+            surrounded(recipe.factory, output=output, images=images),
+            codes.make(code, recipe.code_shape, images, code_seed),
+            name=name,
+            learning_rate=found.learning_rate,
+            initialisation=initialisation,
         )
-        factory = recipe.factory
-        if sigmoid:
-            factory = lambda: nn.Sequential(recipe.factory(), nn.Sigmoid())  # noqa: E731
-        return ImagePrior(factory, code, name=name, learning_rate=found.learning_rate)
     except InvalidInputError:
         raise
     except (RuntimeError, TypeError, ValueError) as error:
         raise InvalidInputError(f"'{name}' can't be made with these options: {error}") from error
+
+
+def _checked_size(image_size: Any, channels: Any, images: Any) -> Spatial:
+    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    whole = all(isinstance(number, int) for number in (*size, channels, images))
+    if not whole or len(size) not in (1, 2) or min(*size, channels, images) < 1:
+        raise InvalidInputError(
+            "image_size must be positive (height, width) or (length,), channels and images "
+            f"positive, got {image_size}, {channels} and {images}"
+        )
+    return size
+
+
+def _with_code_channels(
+    found: Entry, given: dict[str, object], code: str | Tensor, dims: int
+) -> dict[str, object]:
+    """Check the names of the options; set the code's channels where the code decides on them."""
+    options = {**found.preset, **given}
+    unknown = [key for key in given if key not in found.options]
+    if unknown:
+        raise InvalidInputError(
+            f"'{found.name}' has no option {', '.join(unknown)}; it has: {', '.join(found.options)}"
+        )
+    fixed = codes.fixed_channels(code, dims)
+    if fixed is None or "code_channels" not in found.options:
+        return options
+    if "code_channels" in given:
+        raise InvalidInputError(
+            f"code_channels={given['code_channels']} has no effect: this code has {fixed} "
+            "channels by itself; leave it out"
+        )
+    return {**options, "code_channels": fixed}

@@ -4,7 +4,8 @@
    to the nearest power of two, but not below 4, the smallest patch that the literature uses:
    ``patch 32 at 512 -> 4 at 64``. So the number of patches stays as published, as far as it can.
 2. A number of halvings (scales of a U-net, upsamplings of a decoder) stays as published, unless
-   the coarsest grid would have fewer than 2 pixels a side; then it is lowered until it has 2.
+   the coarsest grid would have fewer than 2 pixels a side (3 where 5x5 kernels reflect it); then
+   it is lowered until it has them. Where a network's scales differ, the finest stay.
 3. Nothing else changes: widths, depths, heads, kernels, codes.
 """
 
@@ -16,16 +17,17 @@ PUBLISHED_SIDE = 512
 LEAST_LENGTH = 4
 
 Size = tuple[int, int]
+Spatial = tuple[int, ...]  # (length,) or (height, width)
 
 
-def scaled_length(published: int, size: Size) -> int:
+def scaled_length(published: int, size: Spatial) -> int:
     """Scale a length in pixels (rule 1).
 
     Parameters
     ----------
     published : int
         Pixels, at 512 pixels a side.
-    size : (height, width)
+    size : (length,) or (height, width)
         Of the image.
 
     Returns
@@ -42,15 +44,18 @@ def scaled_length(published: int, size: Size) -> int:
     return max(LEAST_LENGTH, int(2 ** math.floor(exponent + 0.5)))
 
 
-def scaled_halvings(published: int, size: Size) -> int:
+def scaled_halvings(published: int, size: Spatial, least: int = 2) -> int:
     """Limit a number of halvings (rule 2).
 
     Parameters
     ----------
     published : int
         Halvings, at 512 pixels a side.
-    size : (height, width)
+    size : (length,) or (height, width)
         Of the image.
+    least : int
+        Pixels that the coarsest grid must keep a side; more than 2 where a kernel is so large that
+        its reflected border needs them.
 
     Returns
     -------
@@ -72,20 +77,20 @@ def scaled_halvings(published: int, size: Size) -> int:
             f"the number of halvings must be a whole number, at least 0, got {published}"
         )
     halvings, side = 0, min(size)
-    while halvings < published and (side + 1) // 2 >= 2:
+    while halvings < published and (side + 1) // 2 >= least:
         side = (side + 1) // 2
         halvings += 1
     return halvings
 
 
-def require_side(name: str, size: Size, least: int) -> None:
+def require_side(name: str, size: Spatial, least: int) -> None:
     """Check that an image is large enough for a network.
 
     Parameters
     ----------
     name : str
         Of the network.
-    size : (height, width)
+    size : (length,) or (height, width)
         Of the image.
     least : int
         The smallest side that works.
@@ -97,6 +102,6 @@ def require_side(name: str, size: Size, least: int) -> None:
     """
     if min(size) < least:
         raise InvalidInputError(
-            f"an image of {size[0]}x{size[1]} pixels is too small for '{name}', "
+            f"an image of {'x'.join(map(str, size))} pixels is too small for '{name}', "
             f"which needs at least {least} a side: use a larger --size or another prior"
         )

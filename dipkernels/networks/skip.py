@@ -1,19 +1,25 @@
 """SkipNet: the U-net with skip connections of Ulyanov et al. 2017."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.layers import ConvBlock, centre_crop, conv, require_sizes
+from dipkernels.networks.layers import Style, centre_crop, require_sizes
+from dipkernels.networks.resampling import down_block, upsampler
+
+_T = TypeVar("_T", int, str)
 
 
 class SkipNet(nn.Module):
     """U-net with narrow skip connections, the original deep image prior.
 
-    Per scale: a skip branch (1x1) and a deep branch (3x3 stride 2, 3x3, the next scale, x2
-    upsampling), concatenated, normalised, then 3x3 and 1x1. BatchNorm and LeakyReLU(0.2) after
-    every convolution, biases, reflection padding; a 1x1 convolution makes the image.
+    Per scale: a skip branch (1x1) and a deep branch (a halving convolution, a convolution, the
+    next scale, x2 upsampling), concatenated, normalised, then a convolution and a 1x1 one.
+    Normalisation and activation after every convolution; a last 1x1 convolution makes the image.
 
     Parameters
     ----------
@@ -21,24 +27,34 @@ class SkipNet(nn.Module):
         Of the image.
     code_channels : int
         Of the code.
-    width : int
-        Channels of every scale, down and up.
+    width : int or sequence of int
+        Channels of every scale, down and up; or of each, the finest first.
     scales : int
         Number of halvings.
-    skip_channels : int
-        Of the skip branches; 0 leaves them out.
-    upsampling : {"bilinear", "nearest"}
-        Of the deep branch.
+    skip_channels : int or sequence of int
+        Of the skip branches; 0 leaves one out.
+    kernel_size_down, kernel_size_up : int
+        Of the two convolutions on the way down, and of the one on the way up.
+    pointwise : bool
+        Whether the way up has a 1x1 convolution, too.
+    upsampling : str or sequence of str
+        One of `dipkernels.networks.resampling.UPSAMPLINGS`; or one for each scale, the finest
+        first.
+    downsampling : {"stride", "average", "max"}
+        How a scale halves.
+    style : Style
+        Dimensions, normalisation, activation, padding, biases.
 
     Raises
     ------
     InvalidInputError
-        If a size is no whole number or too small, or the upsampling is neither.
+        If a size is no whole number or too small, a sequence hasn't one member for each scale, or
+        a name is unknown.
 
     Notes
     -----
-    Takes a code ``(1, code_channels, height, width)`` of any size whose coarsest grid has at
-    least 2 pixels a side, and returns an image of the same size, without an output
+    Takes a code ``(1, code_channels, *spatial)`` of any size whose coarsest grid has at least 2
+    pixels a side (3 for kernels of 5), and returns an image of the same size, without an output
     non-linearity. Where a size is odd, the deep branch comes back one pixel larger and is
     cropped, as in the reference code. Source: Ulyanov et al. 2017; the settings of its denoising
     experiment (F16) are the defaults: 2,217,831 parameters.
@@ -49,42 +65,57 @@ class SkipNet(nn.Module):
         channels: int = 3,
         code_channels: int = 32,
         *,
-        width: int = 128,
+        width: int | Sequence[int] = 128,
         scales: int = 5,
-        skip_channels: int = 4,
-        upsampling: str = "bilinear",
+        skip_channels: int | Sequence[int] = 4,
+        kernel_size_down: int = 3,
+        kernel_size_up: int = 3,
+        pointwise: bool = True,
+        upsampling: str | Sequence[str] = "bilinear",
+        downsampling: str = "stride",
+        style: Style | None = None,
     ) -> None:
         super().__init__()
-        require_sizes(1, channels=channels, code_channels=code_channels, width=width)
-        require_sizes(0, scales=scales, skip_channels=skip_channels)
-        if upsampling not in ("bilinear", "nearest"):
-            raise InvalidInputError(
-                f"upsampling must be 'bilinear' or 'nearest', got {upsampling!r}"
-            )
+        style = style or Style()
+        require_sizes(1, channels=channels, code_channels=code_channels)
+        require_sizes(0, scales=scales)
+        widths = per_scale("width", width, scales)
+        skips = per_scale("skip_channels", skip_channels, scales)
+        modes = per_scale("upsampling", upsampling, scales)
+        for wide, skip in zip(widths, skips, strict=True):
+            require_sizes(1, width=wide)
+            require_sizes(0, skip_channels=skip)
         self.body: nn.Module = nn.Identity()
         for scale in reversed(range(scales)):
             self.body = _Scale(
-                code_channels if scale == 0 else width,
-                width,
+                widths[scale - 1] if scale else code_channels,
+                widths[scale],
+                widths[min(scale + 1, scales - 1)],
                 inner=self.body,
-                skip_channels=skip_channels,
-                upsampling=upsampling,
+                skip_channels=skips[scale],
+                kernel_sizes=(kernel_size_down, kernel_size_up),
+                pointwise=pointwise,
+                upsample=upsampler(
+                    modes[scale], widths[min(scale + 1, scales - 1)], style, level=scale
+                ),
+                downsampling=downsampling,
+                style=style,
             )
-        self.head = conv(width if scales else code_channels, channels, 1)
+        self.head = style.conv(widths[0] if scales else code_channels, channels, 1)
 
     def forward(
-        self, code: Float[Tensor, "1 code_channels height width"]
-    ) -> Float[Tensor, "1 channels height width"]:
+        self, code: Float[Tensor, "1 code_channels *spatial"]
+    ) -> Float[Tensor, "1 channels *spatial"]:
         """Make the image.
 
         Parameters
         ----------
-        code : Tensor, shape (1, code_channels, height, width)
+        code : Tensor, shape ``(1, code_channels, *spatial)``
             The code.
 
         Returns
         -------
-        Tensor, shape (1, channels, height, width)
+        Tensor, shape ``(1, channels, *spatial)``
             Before any output non-linearity.
         """
         image: Tensor = self.head(self.body(code))
@@ -95,23 +126,67 @@ class _Scale(nn.Module):
     """One scale of the U-net, around the next coarser one."""
 
     def __init__(
-        self, in_channels: int, width: int, *, inner: nn.Module, skip_channels: int, upsampling: str
+        self,
+        in_channels: int,
+        width: int,
+        inner_width: int,
+        *,
+        inner: nn.Module,
+        skip_channels: int,
+        kernel_sizes: tuple[int, int],
+        pointwise: bool,
+        upsample: nn.Module,
+        downsampling: str,
+        style: Style,
     ) -> None:
         super().__init__()
-        self.skip = ConvBlock(in_channels, skip_channels, 1) if skip_channels else None
+        down, up = kernel_sizes
+        self.skip = style.block(in_channels, skip_channels, 1) if skip_channels else None
         self.down = nn.Sequential(
-            ConvBlock(in_channels, width, 3, stride=2), ConvBlock(width, width, 3)
+            down_block(in_channels, width, down, downsampling, style),
+            style.block(width, width, down),
         )
         self.inner = inner
-        self.upsample = nn.Upsample(scale_factor=2, mode=upsampling)
-        self.merge = nn.Sequential(
-            nn.BatchNorm2d(width + skip_channels),
-            ConvBlock(width + skip_channels, width, 3),
-            ConvBlock(width, width, 1),
-        )
+        self.upsample = upsample
+        merged = inner_width + skip_channels
+        self.merge = nn.Sequential(*style.norm(merged), style.block(merged, width, up))
+        if pointwise:
+            self.merge.append(style.block(width, width, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        deep = centre_crop(self.upsample(self.inner(self.down(x))), (x.shape[-2], x.shape[-1]))
+        deep = centre_crop(self.upsample(self.inner(self.down(x))), tuple(x.shape[2:]))
         both = deep if self.skip is None else torch.cat([self.skip(x), deep], dim=1)
         merged: Tensor = self.merge(both)
         return merged
+
+
+def per_scale(name: str, value: _T | Sequence[_T], scales: int) -> tuple[_T, ...]:
+    """Spread an option over the scales.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    value : int, str or a sequence of them
+        One for all scales, or one for each, the finest first.
+    scales : int
+        How many.
+
+    Returns
+    -------
+    tuple
+        One for each scale.
+
+    Raises
+    ------
+    InvalidInputError
+        If there isn't one for each scale.
+    """
+    if isinstance(value, int | str):
+        return (value,) * scales
+    if len(value) != scales:
+        raise InvalidInputError(
+            f"{name} has {len(value)} members, but the network {scales} scales: give one for each, "
+            "the finest first, or a single one for all"
+        )
+    return tuple(value)

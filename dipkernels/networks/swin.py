@@ -3,8 +3,9 @@
 Code ``(1, code_channels, height, width)`` -> token grids ``(1, rows, columns, token width)``, in
 every stage half as many rows and columns and twice as wide -> image ``(1, channels, height,
 width)``. The encoder is that of Liu et al. (2021): attention within windows, which every second
-block shifts by half a window. The decoder is a 1 x 1 convolution and a pixel shuffle. Together
-they are Hugging Face's ``SwinForMaskedImageModeling``, as in Balasubramanian's transformer report.
+block shifts by half a window. The decoder is one linear map of each token and a pixel shuffle.
+Together they are Hugging Face's ``SwinForMaskedImageModeling``, as in Balasubramanian's
+transformer report.
 """
 
 import math
@@ -14,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.vit import Block, SelfAttention, check_sizes, pad_code
+from dipkernels.networks.patches import check_sizes, join_patches, pad_code
+from dipkernels.networks.vit import Block, SelfAttention
 
 __all__ = ["SwinTransformer"]
 
@@ -210,7 +212,8 @@ class SwinTransformer(nn.Module):
                 layers.append(Block(attention, widths[stage], mlp_widths[stage], 1e-5))
             self.stages.append(nn.Sequential(*layers))
         self.norm = nn.LayerNorm(widths[-1])
-        self.decoder = nn.Conv2d(widths[-1], channels * self.stride**2, kernel_size=1)
+        # The source's 1 x 1 convolution, which is slow on so small a grid.
+        self.decoder = nn.Linear(widths[-1], channels * self.stride**2)
         self.apply(_initialise)
 
     def forward(
@@ -230,5 +233,5 @@ class SwinTransformer(nn.Module):
         """
         patches = self.embed(pad_code(code, self.code_shape, self.stride))
         tokens = self.norm(self.stages(self.embed_norm(patches.permute(0, 2, 3, 1))))
-        image = nn.functional.pixel_shuffle(self.decoder(tokens.permute(0, 3, 1, 2)), self.stride)
-        return image[..., : code.shape[2], : code.shape[3]]
+        patches = self.decoder(tokens).flatten(1, 2)
+        return join_patches(patches, tokens.shape[1:3], self.stride, self.code_shape[2:])

@@ -11,70 +11,14 @@ Attention is written out as ``softmax(q k^T / sqrt(d)) v``, because the fused ke
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.networks.patches import check_sizes, join_patches, pad_code
 
 __all__ = ["VisionTransformer"]
-
-
-def check_sizes(
-    image_size: Sequence[int],
-    patch_size: int,
-    widths: Sequence[int],
-    heads: Sequence[int],
-    others: dict[str, int],
-) -> None:
-    """Check a transformer's sizes; `widths` and `heads` are its stages', `others` are by name.
-
-    Raises
-    ------
-    InvalidInputError
-        If a size is not positive, the image is smaller than one patch, or heads do not divide
-        their width.
-    """
-    for name, size in {"patch_size": patch_size, **others}.items():
-        if size < 1:
-            raise InvalidInputError(f"{name} is {size}; expected at least 1: raise it")
-    if len(image_size) != 2 or min(image_size) < patch_size:
-        raise InvalidInputError(
-            f"image_size is {image_size}; expected (height, width), each at least patch_size = "
-            f"{patch_size}: take a larger image or smaller patches"
-        )
-    for width, count in zip(widths, heads, strict=True):
-        if width < 1 or count < 1 or width % count:
-            raise InvalidInputError(
-                f"tokens of width {width} have {count} heads; expected positive numbers, the width "
-                "a multiple of the heads: change one of them"
-            )
-
-
-def pad_code(code: Tensor, expected_shape: tuple[int, int, int, int], multiple: int) -> Tensor:
-    """Repeat a code's last row and column until height and width are multiples of `multiple`.
-
-    Returns
-    -------
-    Tensor, shape (1, code_channels, padded_height, padded_width)
-        The code itself where nothing is missing.
-
-    Raises
-    ------
-    InvalidInputError
-        If the code has another shape.
-    """
-    if tuple(code.shape) != expected_shape:
-        raise InvalidInputError(
-            f"the code has shape {tuple(code.shape)}; this network expects {expected_shape}: pass "
-            "such a code, or build the network with the code's image_size and code_channels"
-        )
-    bottom, right = (-side % multiple for side in expected_shape[2:])
-    if bottom == right == 0:
-        return code
-    return nn.functional.pad(code, (0, right, 0, bottom), mode="replicate")
 
 
 class SelfAttention(nn.Module):
@@ -94,7 +38,8 @@ class SelfAttention(nn.Module):
     def forward(self, tokens: Tensor, bias: Tensor | None = None) -> Tensor:
         qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind()  # each (sets, heads, tokens, channels of a head)
-        logits = query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])
+        # Dividing the queries touches fewer numbers than dividing the logits.
+        logits = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
         if bias is not None:
             logits = logits + bias
         mixed: Tensor = logits.softmax(dim=-1) @ value
@@ -236,7 +181,4 @@ class VisionTransformer(nn.Module):
         tokens = torch.cat([self.class_token, patches.flatten(2).transpose(1, 2)], dim=1)
         tokens = self.norm(self.blocks(tokens + self.position))
         patches = self.decoder(tokens[:, 1:])  # without the class token
-        # A patch's channels are ordered (channel, row, column), as in torch.nn.Fold.
-        patches = patches.transpose(1, 2).unflatten(2, self.grid)
-        image = nn.functional.pixel_shuffle(patches, self.patch_size)
-        return image[..., : code.shape[2], : code.shape[3]]
+        return join_patches(patches, self.grid, self.patch_size, self.code_shape[2:])

@@ -1,12 +1,14 @@
 """Curves: what was fitted against iterations, what was predicted, and both together."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipkernels.fitting import Peak, peak
 from dipkernels.plotting.style import colours, panels, shared_legend
 from dipkernels.theory import resolved_stretch
 
@@ -14,40 +16,78 @@ Datasets = Mapping[str, xr.Dataset]
 
 
 def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
-    """Draw PSNR to the clean and to the noisy image against iterations, one panel a fit.
+    """Draw PSNR to the clean and to the measured image against iterations, one panel a fit.
 
     Parameters
     ----------
     fits : mapping of str to Dataset
-        Results of `dipkernels.fit` by name.
+        Results of `dipkernels.fit` by name. Several seeds are drawn as their mean and range,
+        several images as panels of their own.
     predictions : mapping of str to Dataset, optional
         Their predicted peaks are drawn as bands.
 
     Returns
     -------
     Figure
-        On one scale of PSNR.
+        On one scale of PSNR. Without a clean image, only the PSNR to the measurement is drawn.
     """
-    figure, axes = panels(len(fits))
-    low = min(float(fit.psnr_clean.min()) for fit in fits.values())
-    high = max(float(fit.peak_psnr) for fit in fits.values())
-    for panel, (name, fit) in zip(axes, fits.items(), strict=True):
-        score = fit.sel(region=fit.score_region)
-        iteration = fit.iteration.values
-        panel.plot(iteration, score.psnr_clean, color="#0072B2", label="to clean")
-        panel.plot(
-            iteration, score.psnr_average_clean, color="#0072B2", ls=":", label="average, to clean"
-        )
-        panel.plot(iteration, fit.psnr_noisy, color="#D55E00", label="to measured", alpha=0.8)
-        panel.plot(fit.peak_iteration, fit.peak_psnr, "o", color="#0072B2", ms=4)
-        if predictions and name in predictions:
-            _peak_band(panel, predictions[name])
-        panel.set_ylim(low - 0.5, high + 3)
-        panel.set_title(f"{name}: peak {fit.peak_psnr:.2f} dB at {fit.peak_iteration}")
+    shown = [pair for name, fit in fits.items() for pair in _by_image(name, fit)]
+    figure, axes = panels(len(shown), width=3.1 if len(shown) > 1 else 5.0)
+    for panel, (name, fit) in zip(axes, shown, strict=True):
+        if "psnr_clean" in fit:
+            score = fit.sel(region=fit.score_region)
+            _band(panel, score.psnr_clean, color="#0072B2", label="to clean")
+            _band(
+                panel,
+                score.psnr_average_clean,
+                color="#0072B2",
+                ls=":",
+                label="average, to clean",
+            )
+        _band(panel, fit.psnr_noisy, color="#D55E00", label="to measured", alpha=0.8)
+        if "psnr_clean" in fit:
+            panel.plot(fit.peak_iteration, fit.peak_psnr, "o", color="#0072B2", ms=4)
+            name = f"{name}: peak {_short(peak(fit))}"
+        if predictions and name.partition(":")[0] in predictions:
+            _peak_band(panel, predictions[name.partition(":")[0]])
+        panel.set_title(name)
         panel.set_xlabel("iteration")
+    _one_scale(axes, [fit for _, fit in shown])
     axes[0].set_ylabel("PSNR (dB)")
     shared_legend(figure, axes[0])
     return figure
+
+
+def _by_image(name: str, fit: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    if "image" not in fit.dims:
+        return [(name, fit)]
+    return [(f"{name}, image {int(i)}", fit.sel(image=i)) for i in fit.image]
+
+
+def _band(panel: Axes, curves: xr.DataArray, **style: Any) -> None:
+    """Draw a curve; of several seeds their mean, and their range as a band."""
+    if "seed" in curves.dims:
+        low, high = curves.min("seed"), curves.max("seed")
+        color = style["color"]
+        panel.fill_between(curves.iteration.values, low, high, color=color, alpha=0.15, lw=0)
+        curves = curves.mean("seed")
+    panel.plot(curves.iteration.values, curves.values, **style)
+
+
+def _short(found: Peak) -> str:
+    spread = f" ± {found.spread:.2f}" if found.seeds > 1 else ""
+    return f"{found.psnr:.2f}{spread} dB at {found.iteration:.0f}"
+
+
+# All panels show PSNRs from the lowest to a little above the highest peak.
+def _one_scale(axes: list[Axes], fits: list[xr.Dataset]) -> None:
+    known = [fit for fit in fits if "psnr_clean" in fit]
+    if not known:
+        return
+    low = min(float(fit.psnr_clean.min()) for fit in known)
+    high = max(float(np.max(fit.peak_psnr)) for fit in known)
+    for panel in axes:
+        panel.set_ylim(low - 0.5, high + 3)
 
 
 def _peak_band(panel: Axes, prediction: xr.Dataset) -> None:
@@ -164,7 +204,7 @@ def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Fi
     colour = colours(list(adam))
     values = []
     for name in shown:
-        p, measured = predictions[name], float(adam[name].peak_psnr)
+        p, measured = predictions[name], peak(adam[name]).psnr
         if p.peak_resolved:
             error = [[p.peak_psnr - p.peak_psnr_lower], [p.peak_psnr_upper - p.peak_psnr]]
             panel.errorbar(

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels.plotting.style import panels, show_image
+from dipkernels.plotting.style import panels, show, show_image
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -17,24 +17,43 @@ def plot_images(fits: Datasets) -> Figure:
     Parameters
     ----------
     fits : mapping of str to Dataset
-        Results of `dipkernels.fit` on one task.
+        Results of `dipkernels.fit` on one task. Of several seeds the first is shown, of several
+        images each; signals are drawn as curves.
 
     Returns
     -------
     Figure
-        One column a prior.
+        One column a prior; without a clean image, the running average stands for the peak.
     """
-    columns = len(fits) + 1
+    shown = [
+        (name + (f", image {int(i)}" if several else ""), fit.sel(image=i) if several else fit)
+        for name, fit in fits.items()
+        for several in ["image" in fit.dims]
+        for i in (fit.image if several else [0])
+    ]
+    shown = [(name, fit.isel(seed=0) if "seed" in fit.dims else fit) for name, fit in shown]
+    columns = len(shown) + 1
     figure, axes = panels(3 * columns, columns=columns, width=1.5, height=1.65)
-    first = next(iter(fits.values()))
-    show_image(axes[0], first.clean.values, "clean")
-    show_image(axes[columns], first.measurement.values, "measured")
+    first = shown[0][1]
+    if "clean" in first:
+        show(axes[0], first.clean.values, "clean")
+    else:
+        axes[0].set_axis_off()
+    show(axes[columns], first.measurement.values, "measured")
     axes[2 * columns].set_axis_off()
-    for column, (name, fit) in enumerate(fits.items(), start=1):
-        last = fit.psnr_clean.sel(region=fit.score_region).values[-1]
-        show_image(axes[column], fit.initial.values, f"{name}\nat initialisation")
-        show_image(axes[columns + column], fit.best.values, f"peak, {fit.peak_psnr:.1f} dB")
-        show_image(axes[2 * columns + column], fit.final.values, f"end, {last:.1f} dB")
+    for column, (name, fit) in enumerate(shown, start=1):
+        show(axes[column], fit.initial.values, f"{name}\nat initialisation")
+        if "psnr_clean" in fit:
+            last = fit.psnr_clean.sel(region=fit.score_region).values[-1]
+            middle, label, end = (
+                fit.best,
+                f"peak, {float(fit.peak_psnr):.1f} dB",
+                f", {last:.1f} dB",
+            )
+        else:
+            middle, label, end = fit.average, "average", ""
+        show(axes[columns + column], middle.values, label)
+        show(axes[2 * columns + column], fit.final.values, f"end{end}")
     return figure
 
 

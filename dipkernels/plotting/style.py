@@ -107,6 +107,27 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.set_title(title, fontsize=8)
 
 
+def show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
+    """Draw an image, or a signal as curves.
+
+    Parameters
+    ----------
+    axes : Axes
+        Where.
+    picture : ndarray, shape (channels, height, width) or (channels, length)
+        Of an image, values outside [0, 1] are cut.
+    title : str
+        Above it.
+    """
+    if picture.ndim == 3:
+        show_image(axes, picture, title)
+        return
+    axes.plot(picture.T, lw=0.8)
+    axes.set_xticks([])
+    axes.tick_params(labelsize=6)
+    axes.set_title(title, fontsize=8)
+
+
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG.
 

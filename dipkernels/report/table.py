@@ -41,7 +41,8 @@ def _peak(row: Row) -> str:
     if "peak_psnr" not in row:
         return "-"
     mark = "+" if row["peak_iteration"] == row["iterations"] else ""
-    return f"{row['peak_psnr']:.2f} @ {row['peak_iteration']}{mark}"
+    spread = f" +- {row['peak_psnr_spread']:.2f}" if row.get("seeds", 1) != 1 else ""
+    return f"{row['peak_psnr']:.2f}{spread} @ {row['peak_iteration']}{mark}"
 
 
 def _predicted(row: Row) -> str:
@@ -74,7 +75,8 @@ COLUMNS: Sequence[Column] = (
     Column(
         "Adam: peak dB @ it.",
         _peak,
-        "Highest PSNR to the clean image and its iteration; + if it was still rising at the end.",
+        "Highest PSNR to the clean image and its iteration; + if it was still rising at the end. "
+        "With several seeds: their mean and standard deviation, and the median iteration.",
     ),
     Column(
         "final gap dB",

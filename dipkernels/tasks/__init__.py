@@ -5,8 +5,26 @@ known, the clean image. It is what `dipkernels.fit` fits and what the theory pre
 """
 
 from dipkernels.tasks.denoising import NOISE_SIGMA, denoise
+from dipkernels.tasks.flash import flash_no_flash
 from dipkernels.tasks.inpainting import inpaint
-from dipkernels.tasks.masks import bernoulli_mask
+from dipkernels.tasks.jpeg import dejpeg
+from dipkernels.tasks.masks import bernoulli_mask, region_mask, text_mask
+from dipkernels.tasks.physics import from_physics
+from dipkernels.tasks.several import several
+from dipkernels.tasks.super_resolution import super_resolve
 from dipkernels.tasks.task import Task
 
-__all__ = ["NOISE_SIGMA", "Task", "bernoulli_mask", "denoise", "inpaint"]
+__all__ = [
+    "NOISE_SIGMA",
+    "Task",
+    "bernoulli_mask",
+    "dejpeg",
+    "denoise",
+    "flash_no_flash",
+    "from_physics",
+    "inpaint",
+    "region_mask",
+    "several",
+    "super_resolve",
+    "text_mask",
+]

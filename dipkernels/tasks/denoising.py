@@ -30,9 +30,9 @@ def denoise(
 
     Parameters
     ----------
-    clean : Tensor, floating point, shape (channels, *spatial), optional
+    clean : Tensor, floating point, shape ``(channels, *spatial)``, optional
         In [0, 1].
-    measurement : Tensor, shape (channels, *spatial), optional
+    measurement : Tensor, shape ``(channels, *spatial)``, optional
         An image that is noisy already: nothing is simulated, and ``clean`` is only scored against.
     noise_sigma : float, optional
         Standard deviation; by default the literature's 25/255. With ``measurement``, the level

@@ -28,12 +28,12 @@ def inpaint(
 
     Parameters
     ----------
-    clean : Tensor, floating point, shape (channels, *spatial), or None
+    clean : Tensor, floating point, shape ``(channels, *spatial)``, or None
         In [0, 1]. It must not contain what the mask is to remove, or the scores of the hole and
         of the whole reward bringing that back.
-    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial)
+    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``
         True where the pixel is known, in all channels or in each.
-    measurement : Tensor, shape (channels, *spatial), optional
+    measurement : Tensor, shape ``(channels, *spatial)``, optional
         The damaged image: nothing is simulated, and ``clean``, which may be None, is only scored
         against. What it holds where the mask is False is ignored.
     noise_sigma : float
@@ -71,7 +71,12 @@ def inpaint(
     return Task("inpaint", measurement, Masking(measurement.shape, mask), sigma, clean)
 
 
-def _require_mask(mask: Tensor, image: Tensor) -> None:
+def _require_mask(mask: object, image: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise ImageError(
+            f"the mask must be a boolean tensor, got {type(mask).__name__}: see "
+            "dipkernels.images.load_mask, or torch.from_numpy for an array"
+        )
     if mask.dtype is not torch.bool:
         raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
     if mask.shape not in (image.shape, image.shape[1:]):

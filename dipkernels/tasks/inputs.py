@@ -9,21 +9,32 @@ from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.seeds import generator
 
 
-def require_image(image: Tensor, what: str = "clean image") -> None:
+def require_image(image: object, what: str = "clean image") -> Tensor:
     """Check that an image is floating point, has channels and is finite.
 
     Parameters
     ----------
-    image : Tensor
+    image : object
         Anything.
     what : str
         Its name, for the message.
 
+    Returns
+    -------
+    Tensor
+        The same.
+
     Raises
     ------
     ImageError
-        If it isn't ``(channels, height, width)`` or ``(channels, length)``, not empty and finite.
+        If it isn't a tensor ``(channels, height, width)`` or ``(channels, length)``, not empty
+        and finite.
     """
+    if not isinstance(image, Tensor):
+        raise ImageError(
+            f"the {what} must be a tensor, got {type(image).__name__}: see dipkernels.images.load, "
+            "or torch.from_numpy for an array"
+        )
     if image.dim() not in (2, 3) or not image.is_floating_point() or image.numel() == 0:
         raise ImageError(
             f"the {what} must be a floating-point tensor (channels, height, width) or, in 1D, "
@@ -31,6 +42,7 @@ def require_image(image: Tensor, what: str = "clean image") -> None:
             "dipkernels.images.load"
         )
     require_finite(image, what)
+    return image
 
 
 def require_finite(x: Tensor, what: str) -> None:
@@ -50,6 +62,29 @@ def require_finite(x: Tensor, what: str) -> None:
     """
     if not x.isfinite().all():
         raise ImageError(f"the {what} holds NaN or infinite values; fill or remove them")
+
+
+def require_unit_range(image: Tensor, what: str) -> None:
+    """Check that an image can be rounded to 8 bits.
+
+    Parameters
+    ----------
+    image : Tensor
+        Floating point.
+    what : str
+        Who rounds it, for the message.
+
+    Raises
+    ------
+    ImageError
+        If it leaves [0, 1].
+    """
+    low, high = float(image.min()), float(image.max())
+    if low < 0 or high > 1:
+        raise ImageError(
+            f"{what} rounds the image to 8 bits, but it has values from {low:g} to {high:g}; "
+            "scale them to [0, 1]"
+        )
 
 
 def require_noise(noise_sigma: float) -> float:
@@ -75,12 +110,12 @@ def require_noise(noise_sigma: float) -> float:
     return float(noise_sigma)
 
 
-def require_clean(clean: Tensor | None) -> Tensor:
+def require_clean(clean: object) -> Tensor:
     """Check the image that a measurement is to be simulated of.
 
     Parameters
     ----------
-    clean : Tensor or None
+    clean : Tensor
         Ground truth.
 
     Returns
@@ -97,8 +132,7 @@ def require_clean(clean: Tensor | None) -> Tensor:
         raise InvalidInputError(
             "a task needs a clean image to simulate a measurement of, or a measurement="
         )
-    require_image(clean)
-    return clean
+    return require_image(clean)
 
 
 def require_unused(**options: bool) -> None:
@@ -122,7 +156,7 @@ def require_unused(**options: bool) -> None:
         )
 
 
-def require_pair(clean: Tensor | None, measurement: Tensor) -> None:
+def require_pair(clean: object, measurement: object) -> None:
     """Check a measurement that looks like the image, and its ground truth if there is one.
 
     Parameters
@@ -137,14 +171,14 @@ def require_pair(clean: Tensor | None, measurement: Tensor) -> None:
     ImageError
         If one is no image, or they differ in shape.
     """
-    require_image(measurement, "measurement")
+    measured = require_image(measurement, "measurement")
     if clean is None:
         return
-    require_image(clean)
-    if clean.shape != measurement.shape:
+    shape = require_image(clean).shape
+    if shape != measured.shape:
         raise ImageError(
-            f"the measurement has shape {tuple(measurement.shape)}, the clean image "
-            f"{tuple(clean.shape)}: they must be the same"
+            f"the measurement has shape {tuple(measured.shape)}, the clean image {tuple(shape)}: "
+            "they must be the same"
         )
 
 
@@ -153,7 +187,7 @@ def draw_noise(like: Tensor, seed: int, *, shared: bool = False) -> Tensor:
 
     Parameters
     ----------
-    like : Tensor, shape (channels, *spatial)
+    like : Tensor, shape ``(channels, *spatial)``
         Whose shape, dtype and device the noise takes.
     seed : int
         Of the draw.

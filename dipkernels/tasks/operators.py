@@ -48,12 +48,12 @@ class Operator(ABC):
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of `image_shape`.
 
         Returns
         -------
-        Tensor, shape (*batch, *measurement_shape)
+        Tensor, shape ``(*batch, *measurement_shape)``
             What would be measured of them without noise.
         """
         _require_shape(image, self.image_shape, "an image")
@@ -64,12 +64,12 @@ class Operator(ABC):
 
         Parameters
         ----------
-        measurement : Tensor, shape (*batch, *measurement_shape)
+        measurement : Tensor, shape ``(*batch, *measurement_shape)``
             Any measurements.
 
         Returns
         -------
-        Tensor, shape (*batch, channels, *spatial)
+        Tensor, shape ``(*batch, channels, *spatial)``
             Of the images' shape.
         """
         _require_shape(measurement, self.measurement_shape, "a measurement")
@@ -159,7 +159,7 @@ class Masking(Operator):
     ----------
     image_shape : tuple of int
         ``(channels, *spatial)``.
-    mask : Tensor of bool, shape ``spatial`` or (channels, *spatial)
+    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``
         True where a pixel, or an entry, is measured.
     """
 
@@ -257,6 +257,28 @@ class Physics(Operator):
             self.physics = copy.deepcopy(self.physics)  # modules move in place
             moved = self.physics.to(device=device, dtype=dtype)
             self.physics = self.physics if moved is None else moved
+
+
+def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
+    """Regions that follow from an operator: whole and, with missing pixels, hole and known.
+
+    Parameters
+    ----------
+    operator : Operator
+        Of a task.
+    device : torch.device
+        Of the masks.
+
+    Returns
+    -------
+    dict of str to Tensor of bool, shape ``(channels, *spatial)``
+        By name.
+    """
+    whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
+    if operator.mask is None or bool(operator.mask.all()):
+        return {"whole": whole}
+    known = operator.mask.to(device).expand(operator.image_shape)
+    return {"whole": whole, "hole": ~known, "known": known}
 
 
 def _stacked(shapes: list[Shape]) -> Shape:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
 from dipkernels.seeds import generator
-from dipkernels.tasks.operators import Operator
+from dipkernels.tasks.operators import Operator, mask_regions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,11 +32,11 @@ class Task:
         From image to measurement.
     noise_sigma : float
         Standard deviation of the noise of the measurement, in units of the image's range.
-    clean : Tensor, shape (channels, *spatial), or None
+    clean : Tensor, shape ``(channels, *spatial)``, or None
         The image that is sought, in [0, 1]; None where nobody knows it.
-    guide : Tensor, shape (channels, *spatial), or None
+    guide : Tensor, shape ``(channels, *spatial)``, or None
         An image that the network is to take as its code (the flash photograph).
-    regions : dict of str to Tensor of bool, shape (channels, *spatial)
+    regions : dict of str to Tensor of bool, shape ``(channels, *spatial)``
         Where a fit is scored: ``"whole"`` always; with missing pixels also ``"hole"`` and
         ``"known"``.
     score_region : str
@@ -45,6 +45,8 @@ class Task:
         How many images are stacked along the channels (see `several`).
     held_out : Tensor of bool, shape of the measurement, or None
         Entries that were measured but don't count in `misfit` (see `hold_out`).
+    peak : float
+        White, in units of the images: 1, unless `in_range` made it another.
     """
 
     name: str
@@ -57,8 +59,12 @@ class Task:
     score_region: str = "whole"
     images: int = 1
     held_out: Bool[Tensor, "..."] | None = None
+    peak: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
+            tensor = getattr(self, name)
+            object.__setattr__(self, name, None if tensor is None else tensor.detach())
         if not self.regions:
             masks = mask_regions(self.operator, self.measurement.device)
             object.__setattr__(self, "regions", masks)
@@ -98,7 +104,7 @@ class Task:
 
     @property
     def measured(self) -> Bool[Tensor, "..."]:
-        """Shape (channels, *spatial): True where `misfit` sees the image's value, for theory.
+        """Shape ``(channels, *spatial)``: True where `misfit` sees the image's value, for theory.
 
         Raises
         ------
@@ -132,12 +138,12 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        Tensor, shape (*batch, *measurement.shape)
+        Tensor, shape ``(*batch, *measurement.shape)``
             For instance ``image`` where it was measured, and 0 elsewhere.
         """
         return self.operator.forward(image)
@@ -147,12 +153,12 @@ class Task:
 
         Parameters
         ----------
-        measurement : Tensor, shape (*batch, *measurement.shape)
+        measurement : Tensor, shape ``(*batch, *measurement.shape)``
             Anything of the measurement's shape.
 
         Returns
         -------
-        Tensor, shape (*batch, channels, *spatial)
+        Tensor, shape ``(*batch, channels, *spatial)``
             With ``<forward(x), y> = <x, adjoint(y)>``.
         """
         return self.operator.adjoint(measurement)
@@ -162,12 +168,12 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             The loss that a fit descends. Entries that are missing or held out add nothing to the
             sum and still count in the number that it is divided by.
         """
@@ -217,17 +223,52 @@ class Task:
         held_out = counted & drawn.reshape(pixels.shape)
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
 
+    def in_range(self, peak: float) -> "Task":
+        """Put the task into other units, for a network whose output isn't in [0, 1].
+
+        Parameters
+        ----------
+        peak : float
+            What white is to be, 255 for a network made with ``output="255"``.
+
+        Returns
+        -------
+        Task
+            A copy with measurement, clean image, guide and noise multiplied. Its losses and mean
+            squared errors are in the new units; PSNR and SSIM are what they were.
+
+        Raises
+        ------
+        InvalidInputError
+            If the peak isn't positive and finite.
+        """
+        if not 0 < peak < float("inf"):
+            raise InvalidInputError(f"the peak must be positive and finite, got {peak}")
+        factor = peak / self.peak
+
+        def scaled(x: Tensor | None) -> Tensor | None:
+            return None if x is None else factor * x
+
+        return dataclasses.replace(
+            self,
+            measurement=factor * self.measurement,
+            clean=scaled(self.clean),
+            guide=scaled(self.guide),
+            noise_sigma=factor * self.noise_sigma,
+            peak=float(peak),
+        )
+
     def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Mean squared error on the measured entries that are held out.
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             Against the noisy measurement: its expectation is the error plus the noise's variance.
 
         Raises
@@ -238,21 +279,21 @@ class Task:
         if self.held_out is None:
             raise InvalidInputError("this task holds out nothing: use task.hold_out(fraction)")
         error = (self.forward(image) - self.measurement) * self.held_out
-        return error.square().sum(dim=self._measurement_axes) / self._held_out_count
+        return error.square().sum(dim=self._measurement_axes) / self.held_out.sum()
 
     def mse(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
         """Mean squared error to the clean image over a region.
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
         region : str, optional
             One of `regions`; by default `score_region`.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             In squared units of the image.
 
         Raises
@@ -270,47 +311,47 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
         region : str, optional
             One of `regions`; by default `score_region`.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             In dB.
         """
-        return mse_to_psnr(self.mse(image, region))
+        return mse_to_psnr(self.mse(image, region) / self.peak**2)
 
     def ssim(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
         """SSIM to the clean image over a region; errors and shapes are those of `mse`.
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
         region : str, optional
             One of `regions`; by default `score_region`.
 
         Returns
         -------
-        Tensor, shape (*batch)
+        Tensor, shape ``(*batch)``
             See `dipkernels.images.ssim` for how a region is averaged. Computed on the host.
         """
         clean, where = self._reference(region)
-        return ssim(image, clean, where)
+        return ssim(image / self.peak, clean / self.peak, where)
 
     def scores(self, image: Float[Tensor, "..."]) -> dict[tuple[str, str], Tensor]:
         """Give every score over every region.
 
         Parameters
         ----------
-        image : Tensor, shape (*batch, channels, *spatial)
+        image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
 
         Returns
         -------
-        dict of (metric, region) to Tensor, shape (*batch)
+        dict of (metric, region) to Tensor, shape ``(*batch)``
             Metrics are ``"mse"``, ``"psnr"`` (dB) and ``"ssim"``.
         """
         metrics = {"mse": self.mse, "psnr": self.psnr, "ssim": self.ssim}
@@ -355,10 +396,6 @@ class Task:
     def _measurement_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.measurement.dim(), 0))
 
-    @cached_property
-    def _held_out_count(self) -> float:
-        return 0.0 if self.held_out is None else float(self.held_out.sum().item())
-
     def _operator_mask(self) -> Tensor:
         if self.operator.mask is None:
             raise InvalidInputError(
@@ -379,25 +416,3 @@ class Task:
                 "against it: give one as clean=, or watch misfit or held_out_mse instead"
             )
         return self.clean, self.regions[name]
-
-
-def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
-    """Regions that follow from an operator: whole and, with missing pixels, hole and known.
-
-    Parameters
-    ----------
-    operator : Operator
-        Of a task.
-    device : torch.device
-        Of the masks.
-
-    Returns
-    -------
-    dict of str to Tensor of bool, shape (channels, *spatial)
-        By name.
-    """
-    whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
-    if operator.mask is None or bool(operator.mask.all()):
-        return {"whole": whole}
-    known = operator.mask.to(device).expand(operator.image_shape)
-    return {"whole": whole, "hole": ~known, "known": known}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp, linearize, vjp, vmap
 
+from dipkernels import networks
 from dipkernels.networks.swin import SwinTransformer
 
 PATCH = 2
@@ -106,7 +107,9 @@ def test_initialisation_is_that_of_hugging_face() -> None:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.052), name
 
 
-def reference_for(network: SwinTransformer, image_size: object, **settings: object) -> nn.Module:
+def reference_for(
+    network: SwinTransformer, image_size: object, patch: int = PATCH, **settings: object
+) -> nn.Module:
     """Make Hugging Face's network with the weights of ours."""
     # Its modules have these names since version 5.
     transformers = pytest.importorskip("transformers", minversion="5")
@@ -114,7 +117,7 @@ def reference_for(network: SwinTransformer, image_size: object, **settings: obje
 
     config = transformers.SwinConfig(
         image_size=image_size,
-        patch_size=PATCH,
+        patch_size=patch,
         num_channels=5,
         embed_dim=6,
         depths=(2, 3),
@@ -124,12 +127,12 @@ def reference_for(network: SwinTransformer, image_size: object, **settings: obje
         hidden_act="gelu",
         drop_path_rate=0.0,
         layer_norm_eps=1e-5,
-        encoder_stride=STRIDE,
+        encoder_stride=2 * patch,
         **settings,
     )
     reference = transformers.SwinForMaskedImageModeling(config)
     # Our code and image may differ in channels; Hugging Face's can't.
-    reference.decoder[0] = nn.Conv2d(12, 2 * STRIDE**2, kernel_size=1)
+    reference.decoder[0] = nn.Conv2d(12, 2 * (2 * patch) ** 2, kernel_size=1)
 
     state = {
         "swin.embeddings.mask_token": torch.zeros(1, 1, 6),
@@ -175,6 +178,7 @@ def reference_for(network: SwinTransformer, image_size: object, **settings: obje
         else:
             tensors[name] = value
     reference = reference.double().eval()  # before loading, lest the weights be rounded
+    tensors["decoder.0.weight"] = tensors["decoder.0.weight"][..., None, None]  # 1 x 1 convolution
     reference.load_state_dict(tensors, strict=True)
     return reference
 
@@ -200,13 +204,17 @@ def test_network_equals_hugging_face(case: str, implementation: str, tolerance: 
     torch.testing.assert_close(image, expected, rtol=0, atol=tolerance)
 
 
+@pytest.mark.parametrize("patch", [2, 3])
 @pytest.mark.parametrize(("implementation", "tolerance"), [("eager", 1e-5), ("sdpa", 1e-12)])
 def test_square_image_equals_the_reconstruction_of_hugging_face(
-    implementation: str, tolerance: float
+    implementation: str, tolerance: float, patch: int
 ) -> None:
-    network = make_network((20, 20), seed=3)
-    reference = reference_for(network, 20, window_size=3, attn_implementation=implementation)
-    code = draw(1, 5, 20, 20, seed=4)
+    side = 10 * patch
+    network = make_network((side, side), seed=3, patch_size=patch)
+    reference = reference_for(
+        network, side, patch, window_size=3, attn_implementation=implementation
+    )
+    code = draw(1, 5, side, side, seed=4)
     with torch.no_grad():
         image, expected = network(code), reference(code).reconstruction
     torch.testing.assert_close(image, expected, rtol=0, atol=tolerance)
@@ -275,6 +283,18 @@ def test_any_size_is_padded_and_cropped(seed: int, dtype: torch.dtype) -> None:
     assert image.shape == (1, TINY["channels"], height, width)
     assert image.dtype == dtype
     assert torch.equal(image, expected)
+
+
+def test_mlp_ratio_of_the_registered_prior() -> None:
+    def count(**options: object) -> int:
+        with torch.device("meta"):
+            module = networks.entry("swin").builder((32, 48), 3, **options).factory()
+        return sum(p.numel() for p in module.parameters())
+
+    # Each of (2, 2, 6, 2) blocks has two maps of w to ratio * w channels and back, and a bias.
+    widths = [192] * 2 + [384] * 2 + [768] * 6 + [1536] * 2
+    more = sum(2 * 3 * width**2 + 3 * width for width in widths)
+    assert count(mlp_ratio=4.0) - count() == more
 
 
 def test_it_is_a_function_of_its_parameters_alone() -> None:

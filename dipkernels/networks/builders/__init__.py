@@ -1,5 +1,5 @@
 """Builders of the registered priors, by family; importing this package registers them."""
 
-from dipkernels.networks.builders import convolutional, transformers
+from dipkernels.networks.builders import convolutional, decoders, transformers
 
-__all__ = ["convolutional", "transformers"]
+__all__ = ["convolutional", "decoders", "transformers"]

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +79,27 @@ def test_without_noise_the_measurement_is_clean() -> None:
     assert task.psnr(task.measurement) == math.inf
 
 
+def test_shared_noise_is_one_image_for_all_channels() -> None:
+    clean = draw_image(3, 50, 60)
+    task = tasks.denoise(clean, noise_sigma=0.2, shared_noise=True, seed=2)
+    noise = task.measurement - clean
+    torch.testing.assert_close(noise[1:], noise[:1].expand(2, 50, 60), rtol=0, atol=1e-15)
+    # Its variance is that of the level: relative deviation sqrt(2 / 3000), six of them.
+    assert float(noise.square().mean()) == pytest.approx(0.04, rel=6 * math.sqrt(2 / 3000))
+
+
+def test_a_noisy_image_alone_is_a_task() -> None:
+    noisy, clean = draw_image(3, 6, 11), draw_image(3, 6, 11, seed=1)
+    task = tasks.denoise(measurement=noisy, noise_sigma=0.1)
+    assert (task.clean, task.noise_sigma, task.shape) == (None, 0.1, (3, 6, 11))
+    assert torch.equal(task.measurement, noisy)
+    with pytest.raises(InvalidInputError, match="has no clean image"):
+        task.psnr(noisy)
+    pair = tasks.denoise(clean, measurement=noisy, noise_sigma=0.1)
+    assert torch.equal(pair.measurement, noisy)
+    assert float(pair.mse(noisy)) == pytest.approx(float((noisy - clean).square().mean()))
+
+
 # --- Inpainting -----------------------------------------------------------------------------
 
 
@@ -101,6 +123,27 @@ def test_regions_partition_the_image(inpainting: tasks.Task) -> None:
     assert (regions["hole"] ^ regions["known"]).all()
     assert regions["whole"].all()
     assert torch.equal(regions["known"], inpainting.mask.expand(2, 9, 14))
+
+
+def test_a_damaged_image_alone_is_a_task(inpainting: tasks.Task) -> None:
+    damaged = inpainting.measurement.clone()
+    damaged[:, ~inpainting.mask] = float("nan")  # what lies in the hole is nobody's business
+    task = tasks.inpaint(None, inpainting.mask, measurement=damaged, noise_sigma=0.05)
+    assert torch.equal(task.measurement, inpainting.measurement)
+    assert (task.clean, task.score_region) == (None, "hole")
+    assert list(task.regions) == ["whole", "hole", "known"]
+    damaged[0, inpainting.mask] = float("nan")
+    with pytest.raises(ImageError, match="the measurement holds NaN"):
+        tasks.inpaint(None, inpainting.mask, measurement=damaged)
+
+
+def test_masks_may_differ_between_channels() -> None:
+    clean = draw_image(2, 9, 14)
+    mask = torch.stack([tasks.bernoulli_mask((9, 14), seed=seed) for seed in (1, 2)])
+    task = tasks.inpaint(clean, mask)
+    assert torch.equal(task.measurement, clean * mask)
+    assert torch.equal(task.regions["known"], mask)
+    assert torch.equal(task.regions["hole"], ~mask)
 
 
 def test_misfit_is_the_mean_over_all_pixels(inpainting: tasks.Task) -> None:
@@ -128,18 +171,6 @@ def test_psnr_of_each_region(inpainting: tasks.Task) -> None:
         score = float(inpainting.psnr(image, region))
         assert score == pytest.approx(-10 * math.log10(float(value)), rel=1e-13)
     assert inpainting.psnr(image) == inpainting.psnr(image, "hole")
-
-
-def test_bernoulli_masks() -> None:
-    mask = tasks.bernoulli_mask((200, 300), known=0.3, seed=1)
-    assert mask.dtype == torch.bool
-    # A binomial fraction, within six deviations.
-    deviation = math.sqrt(0.3 * 0.7 / mask.numel())
-    assert float(mask.double().mean()) == pytest.approx(0.3, abs=6 * deviation)
-    both = (mask[1:] & mask[:-1]).double().mean()
-    assert float(both) == pytest.approx(0.09, abs=6 * math.sqrt(0.09 / mask.numel()))
-    assert torch.equal(mask, tasks.bernoulli_mask((200, 300), known=0.3, seed=1))
-    assert not torch.equal(mask, tasks.bernoulli_mask((200, 300), known=0.3, seed=2))
 
 
 # --- Both -----------------------------------------------------------------------------------
@@ -221,6 +252,29 @@ def test_noise_levels_must_be_finite_and_not_negative(sigma: float) -> None:
         tasks.inpaint(clean, mask, noise_sigma=sigma)
 
 
+def test_simulations_and_measurements_exclude_each_other() -> None:
+    image, mask = draw_image(3, 4, 5), tasks.bernoulli_mask((4, 5))
+    for task in (lambda: tasks.denoise(), lambda: tasks.inpaint(None, mask)):
+        with pytest.raises(InvalidInputError, match="a task needs a clean image to simulate"):
+            task()
+    for name, options in {
+        "clip": {"clip": True},
+        "shared_noise": {"shared_noise": True},
+        "clip, seed": {"clip": True, "seed": 2},
+    }.items():
+        with pytest.raises(InvalidInputError, match=f"{name} would have no effect on a meas"):
+            tasks.denoise(measurement=image, noise_sigma=0.1, **options)
+    with pytest.raises(InvalidInputError, match="seed would have no effect"):
+        tasks.inpaint(None, mask, measurement=image, seed=1)
+    with pytest.raises(InvalidInputError, match=r"noise_sigma, .* must be said; 0 if unknown"):
+        tasks.denoise(measurement=image)
+    with pytest.raises(InvalidInputError, match=r"shared_noise has no effect on .* one channel"):
+        tasks.denoise(image[:1], shared_noise=True)
+    unchecked = tasks.denoise.__wrapped__  # past the checks of shapes
+    with pytest.raises(ImageError, match=r"measurement has shape \(3, 4, 5\), the clean image"):
+        unchecked(draw_image(3, 4, 4), measurement=image, noise_sigma=0.1)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_images_must_be_finite(value: float) -> None:
     clean, mask = draw_image(1, 4, 5), tasks.bernoulli_mask((4, 5))
@@ -237,6 +291,24 @@ def test_images_must_be_floating_point_with_channels() -> None:
             unchecked(wrong)
 
 
+def test_arrays_are_no_tensors() -> None:
+    clean = draw_image(3, 4, 5)
+    denoise, inpaint = tasks.denoise.__wrapped__, tasks.inpaint.__wrapped__
+    for task in (denoise, lambda x: denoise(measurement=x, noise_sigma=0.1)):
+        with pytest.raises(ImageError, match=r"must be a tensor, got ndarray: see .*from_numpy"):
+            task(clean.numpy())
+    with pytest.raises(ImageError, match="the mask must be a boolean tensor, got ndarray"):
+        inpaint(clean, np.ones((4, 5), dtype=bool))
+
+
+def test_gradients_of_an_image_do_not_enter_its_task() -> None:
+    clean = draw_image(3, 4, 5).requires_grad_()
+    task = tasks.denoise(clean)
+    assert not task.measurement.requires_grad
+    assert task.clean is not None and not task.clean.requires_grad
+    assert clean.requires_grad
+
+
 def test_masks_must_fit() -> None:
     clean = draw_image(1, 4, 5)
     with pytest.raises(ImageError, match=r"the mask has shape \(5, 4\), the image \(1, 4, 5\)"):
@@ -248,12 +320,6 @@ def test_masks_must_fit() -> None:
     unchecked = tasks.inpaint.__wrapped__
     with pytest.raises(ImageError, match=r"must be boolean, got torch\.float32"):
         unchecked(clean, torch.ones(4, 5))
-
-
-@pytest.mark.parametrize("known", [0.0, 1.0, -0.2, float("nan")])
-def test_fractions_of_known_pixels_lie_between_0_and_1(known: float) -> None:
-    with pytest.raises(InvalidInputError, match=rf"in \(0, 1\), got {known}"):
-        tasks.bernoulli_mask((4, 5), known=known)
 
 
 def test_unknown_regions(inpainting: tasks.Task) -> None:

@@ -1,0 +1,36 @@
+"""The command line: ``dipkernels compare``, ``fit``, ``ntk`` and ``list``.
+
+Heavy modules are imported inside the commands, so that ``--help`` answers at once.
+"""
+
+import sys
+
+import typer
+
+from dipkernels.cli.comparing import compare
+from dipkernels.cli.fitting import fit
+from dipkernels.cli.listing import list_names
+from dipkernels.cli.measuring import ntk
+from dipkernels.errors import DipkernelsError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Measure the prior over images that a neural network carries.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command()(compare)
+app.command()(fit)
+app.command()(ntk)
+app.command("list")(list_names)
+
+
+def main() -> None:
+    """Run the command line; the package's errors become one sentence and exit code 2."""
+    try:
+        app()
+    except DipkernelsError as error:
+        typer.echo(f"dipkernels: {error}", err=True)
+        sys.exit(2)

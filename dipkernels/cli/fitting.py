@@ -1,0 +1,265 @@
+"""``dipkernels fit``."""
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dipkernels.cli.options import (
+    INTERRUPTED,
+    DeviceOption,
+    ImageOption,
+    MaskOption,
+    OutputOption,
+    QuietOption,
+    SizeOption,
+)
+from dipkernels.cli.tasks import TaskOptions
+from dipkernels.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dipkernels.networks import ImagePrior
+    from dipkernels.tasks import Task
+
+ON_TASK, ON_NETWORK, ON_FIT, ON_SPEED = "Task", "Network", "Fit", "Speed"
+
+
+def _option(panel: str, help: str, *names: str) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel)
+
+
+def fit(
+    prior: Annotated[str, typer.Argument(help="A name; 'dipkernels list' shows them.")],
+    image: ImageOption = "astronaut",
+    size: SizeOption = "64",
+    task: Annotated[
+        str, _option(ON_TASK, "denoise, inpaint, dejpeg, super-resolve or flash.")
+    ] = "denoise",
+    mask: MaskOption = None,
+    known: Annotated[
+        float | None, _option(ON_TASK, "Fraction of pixels that a bernoulli mask keeps.")
+    ] = None,
+    noise_sigma: Annotated[
+        float | None, _option(ON_TASK, "Of the noise. (default: 25/255 to denoise, else 0)")
+    ] = None,
+    clip: Annotated[bool, _option(ON_TASK, "Clip the noisy image to [0, 1].", "--clip")] = False,
+    shared_noise: Annotated[
+        bool, _option(ON_TASK, "One noise for all channels.", "--shared-noise")
+    ] = False,
+    quality: Annotated[int | None, _option(ON_TASK, "Of JPEG, 1 to 100. (default: 10)")] = None,
+    factor: Annotated[int | None, _option(ON_TASK, "Of super-resolution. (default: 4)")] = None,
+    flash: Annotated[str | None, _option(ON_TASK, "The photograph with flash.")] = None,
+    measured: Annotated[
+        bool, _option(ON_TASK, "The image is the measurement: no clean one.", "--measured")
+    ] = False,
+    hold_out: Annotated[
+        float | None, _option(ON_TASK, "Fraction of measured pixels to judge the fit by.")
+    ] = None,
+    variant: Annotated[str | None, _option(ON_NETWORK, "Other published settings.")] = None,
+    options: Annotated[
+        str, _option(ON_NETWORK, 'Of the network: "width=64 upsampling=nearest".')
+    ] = "",
+    code: Annotated[
+        str | None, _option(ON_NETWORK, "noise, meshgrid, fourier or phases. (default: its own)")
+    ] = None,
+    output_range: Annotated[
+        str | None, _option(ON_NETWORK, "sigmoid, none or 255. (default: its own)")
+    ] = None,
+    initialisation: Annotated[
+        str, _option(ON_NETWORK, "default, kaiming-normal, xavier-uniform, orthogonal, ...")
+    ] = "default",
+    iterations: Annotated[int, _option(ON_FIT, "Steps.")] = 1000,
+    optimiser: Annotated[str, _option(ON_FIT, "adam, sgd, gradient-descent or l-bfgs.")] = "adam",
+    learning_rate: Annotated[
+        float | None, _option(ON_FIT, "By default: published (adam), from the kernel (sgd, gd).")
+    ] = None,
+    momentum: Annotated[float | None, _option(ON_FIT, "Of sgd.")] = None,
+    schedule: Annotated[
+        str, _option(ON_FIT, "constant, cosine, exponential, step or warmup.")
+    ] = "constant",
+    averaging: Annotated[float, _option(ON_FIT, "Decay of the running average.")] = 0.99,
+    input_noise: Annotated[float, _option(ON_FIT, "Deviation of noise on the code.")] = 0.0,
+    weight_decay: Annotated[float, _option(ON_FIT, "Factor of half the squared norm.")] = 0.0,
+    total_variation_weight: Annotated[float, _option(ON_FIT, "Factor of the variation.")] = 0.0,
+    total_variation: Annotated[
+        str | None, _option(ON_FIT, "anisotropic or isotropic. (default: anisotropic)")
+    ] = None,
+    gradient_clip: Annotated[float | None, _option(ON_FIT, "Largest norm.")] = None,
+    backtracking: Annotated[
+        float | None, _option(ON_FIT, "Go back when the fit falls by so many dB.")
+    ] = None,
+    stop: Annotated[
+        str | None, _option(ON_FIT, "es-wmv, es-emv, blur-sharpness, discrepancy or held-out.")
+    ] = None,
+    seed: Annotated[int, _option(ON_FIT, "Of code, noise, mask and weights.")] = 0,
+    seeds: Annotated[int, _option(ON_FIT, "So many initialisations at once.")] = 1,
+    precision: Annotated[str, _option(ON_SPEED, "float, tf32 or bf16.")] = "float",
+    channels_last: Annotated[
+        bool, _option(ON_SPEED, "Channels innermost.", "--channels-last")
+    ] = False,
+    compile: Annotated[
+        str | None, _option(ON_SPEED, "default, reduce-overhead or max-autotune.")
+    ] = None,
+    device: DeviceOption = "cpu",
+    output: OutputOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Fit one network to one image; write curves, images and where stopping rules would stop."""
+    from dipkernels import fitting
+    from dipkernels.devices import resolve_device
+    from dipkernels.fitting.stopping import monitor_names
+    from dipkernels.runs import RunFolder, default_folder
+
+    if seeds < 1:
+        raise InvalidInputError(f"--seeds must be at least 1, got {seeds}")
+    target = resolve_device(device)
+    what = TaskOptions(
+        task, mask, known, noise_sigma, clip, shared_noise, quality, factor, flash, measured
+    )
+    found = what.make(image, size, seed)
+    if hold_out is not None:
+        found = found.hold_out(hold_out, seed=seed)
+    if output_range == "255":
+        found = found.in_range(255.0)
+    made = _make_prior(
+        prior,
+        found,
+        variant=variant,
+        code=code,
+        code_seed=seed,
+        output=output_range,
+        initialisation=initialisation,
+        **_parse_options(options),
+    ).to(device=target)
+    settings: dict[str, Any] = {
+        "optimiser": optimiser,
+        "learning_rate": learning_rate,
+        "momentum": momentum,
+        "schedule": schedule,
+        "iterations": iterations,
+        "averaging": averaging,
+        "input_noise": input_noise,
+        "weight_decay": weight_decay,
+        "total_variation_weight": total_variation_weight,
+        "total_variation": total_variation,
+        "gradient_clip": gradient_clip,
+        "backtracking": backtracking,
+        "precision": precision,
+        "channels_last": channels_last,
+        "compile": compile,
+    }
+    fitting.FitSettings(**settings)  # what can't be is said before a folder is made
+    record = _record(image, found, made, settings | {"seed": seed, "seeds": seeds, "stop": stop})
+    folder = RunFolder.open(output or default_folder(f"fit-{prior}-{Path(image).stem}"), record)
+    interrupted = False
+    try:
+        result = folder.stage(
+            "fit",
+            lambda: fitting.fit(
+                made,
+                found,
+                seed=seed if seeds == 1 else range(seed, seed + seeds),
+                stop=stop,
+                monitors=monitor_names(),
+                checkpoint=folder.checkpoint("fit"),
+                progress=not quiet,
+                **settings,
+            ),
+            keep_checkpoint=True,
+        )
+    except fitting.FitInterrupted as interrupt:
+        result, interrupted = interrupt.result, True
+    write_fit(result, folder.path)
+    typer.echo(f"{prior}: {fitting.summary(result)}. Results: {folder.path}")
+    if interrupted:
+        typer.echo(
+            f"Interrupted: the same command with --output {folder.path} continues.", err=True
+        )
+        raise typer.Exit(INTERRUPTED)
+    if not quiet:
+        typer.echo("\n" + (folder.path / "stopping.txt").read_text(encoding="utf-8").rstrip())
+
+
+def write_fit(result: "xr.Dataset", folder: Path) -> None:
+    """Write the figures, images and stopping panel of a fit.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `dipkernels.fit`.
+    folder : Path
+        That exists.
+    """
+    import torch
+
+    from dipkernels import images, plotting
+    from dipkernels.fitting.stopping import format_panel, stopping_panel
+    from dipkernels.results import write_text
+
+    panel = stopping_panel(result)
+    write_text(format_panel(panel) + "\n", folder / "stopping.txt")
+    figures = {
+        "curves": plotting.plot_fits({result.prior: result}),
+        "images": plotting.plot_images({result.prior: result}),
+    }
+    if "psnr_clean" in result:
+        figures["stopping"] = plotting.plot_stopping(result, panel)
+    for name, figure in figures.items():
+        plotting.save_figure(figure, folder / f"{name}.png")
+    for name in ("best", "final", "average", "chosen_image"):
+        if name not in result:
+            continue
+        for seed in result.get("seed", [None]):
+            picture = result[name] if seed is None else result[name].sel(seed=seed)
+            if picture.shape[0] not in (1, 3) or not bool(picture.notnull().all()):
+                continue
+            suffix = "" if seed is None else f"-seed{int(seed)}"
+            images.save(torch.from_numpy(picture.values), folder / f"{name}{suffix}.png")
+
+
+def _parse_options(text: str) -> dict[str, object]:
+    """Read ``name=value`` pairs; values are Python's literals, or words."""
+    found: dict[str, object] = {}
+    for pair in text.split():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.isidentifier():
+            raise InvalidInputError(
+                f"--options must be like \"width=64 upsampling=nearest\", got '{pair}'"
+            )
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found
+
+
+def _make_prior(name: str, task: "Task", *, code: str | None, **options: Any) -> "ImagePrior":
+    from dipkernels import networks
+
+    if task.guide is not None and code is not None:
+        raise InvalidInputError(f"--code {code} has no effect: the photograph with flash is it")
+    chosen = code if task.guide is None else task.guide
+    channels, *spatial = task.shape
+    return networks.create(
+        name, image_size=tuple(spatial), channels=channels, code=chosen, **options
+    )
+
+
+def _record(image: str, task: "Task", prior: "ImagePrior", settings: dict[str, Any]) -> Any:
+    """List all that the result depends on."""
+    from dipkernels.provenance import fingerprint, provenance
+
+    return {
+        "command": "fit",
+        "image": image,
+        "task": repr(task),
+        "measurement_sha256": fingerprint(task.measurement),
+        "prior": repr(prior),
+        "network_sha256": fingerprint(prior.code, str(prior.parameter_shapes)),
+        **settings,
+        "device": str(prior.device),
+        "version": provenance("cpu")["version_dipkernels"],
+    }

@@ -1,0 +1,93 @@
+"""What a fit came to, in numbers and in a line; with several seeds, with their spread."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from dipkernels.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Highest PSNR to the clean image: over seeds the mean, and how much they differ.
+
+    Attributes
+    ----------
+    psnr : float
+        In dB; over images, too, the mean.
+    spread : float
+        Standard deviation over seeds in dB (of one image; over several, the root mean square);
+        NaN for one seed, which says nothing about it.
+    iteration : float
+        Where it was reached, the median.
+    seeds : int
+        How many.
+    """
+
+    psnr: float
+    spread: float
+    iteration: float
+    seeds: int
+
+    def __str__(self) -> str:
+        spread = f" +- {self.spread:.2f}" if self.seeds > 1 else ""
+        seeds = f" ({self.seeds} seeds)" if self.seeds > 1 else ""
+        return f"{self.psnr:.2f}{spread} dB at iteration {self.iteration:.0f}{seeds}"
+
+
+def peak(result: xr.Dataset) -> Peak:
+    """Find the peak of a fit.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `dipkernels.fit`.
+
+    Returns
+    -------
+    Peak
+        In the task's score region.
+
+    Raises
+    ------
+    InvalidInputError
+        If the clean image isn't known.
+    """
+    if "psnr_clean" not in result:
+        raise InvalidInputError(
+            "this fit has no peak, since its clean image isn't known: a stopping rule can choose "
+            "an iteration, see dipkernels.fitting.stopping"
+        )
+    psnr, seeds = xr.DataArray(result.peak_psnr), result.sizes.get("seed", 1)
+    spread = float("nan")
+    if seeds > 1:
+        spread = float(np.sqrt(psnr.var("seed", ddof=1).mean()))
+    return Peak(float(psnr.mean()), spread, float(np.median(result.peak_iteration)), seeds)
+
+
+def summary(result: xr.Dataset) -> str:
+    """Say in a line what a fit came to.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        From `dipkernels.fit`.
+
+    Returns
+    -------
+    str
+        Peak with its spread over seeds, number of iterations, status, seconds.
+    """
+    last = result.sizes["iteration"] - 1
+    if "psnr_clean" not in result:
+        final = float(result.psnr_noisy.isel(iteration=-1).mean())
+        what = f"{final:.2f} dB to the measurement at the end, no clean image,"
+    else:
+        what = f"peak {peak(result)}"
+    words = sorted({str(word) for word in np.atleast_1d(np.asarray(result.status))})
+    chosen = ""
+    if "chosen" in result:
+        where = ", ".join(str(i) for i in np.atleast_1d(result.chosen).ravel())
+        chosen = f", {result.stop} chose iteration {where}"
+    return f"{what} of {last} ({', '.join(words)}{chosen}), {result.seconds:.0f} s"

@@ -1,0 +1,213 @@
+"""Codes: what a network is called with, drawn once and kept."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.networks.scaling import Spatial
+from dipkernels.seeds import generator
+
+NOISE_SCALE = 0.1  # noise is uniform on [0, 0.1] (Ulyanov et al.'s code, and all after it)
+FOURIER_SCALE = 10.0  # deviation of the frequencies, in cycles per image (Tancik et al. 2020)
+
+
+def noise(channels: int, size: Spatial, random: torch.Generator) -> Tensor:
+    """Draw noise, uniform on [0, 0.1].
+
+    Parameters
+    ----------
+    channels : int
+        How many.
+    size : (length,) or (height, width)
+        Of the grid.
+    random : torch.Generator
+        What draws.
+
+    Returns
+    -------
+    Tensor, shape ``(channels, *size)``
+        Source: Ulyanov et al. 2017.
+    """
+    return NOISE_SCALE * torch.rand(channels, *size, generator=random)
+
+
+def meshgrid(size: Spatial) -> Tensor:
+    """Make the coordinates of the pixels, from 0 to 1 between the first and the last.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the grid.
+
+    Returns
+    -------
+    Tensor, shape ``(len(size), *size)``
+        The horizontal coordinate is first. Source: Ulyanov et al. 2017, their vase.
+
+    Examples
+    --------
+    >>> meshgrid((2, 3))
+    tensor([[[0.0000, 0.5000, 1.0000],
+             [0.0000, 0.5000, 1.0000]],
+    <BLANKLINE>
+            [[0.0000, 0.0000, 0.0000],
+             [1.0000, 1.0000, 1.0000]]])
+    """
+    lines = [torch.linspace(0, 1, side) for side in size]
+    return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1])
+
+
+def fourier(
+    channels: int, size: Spatial, random: torch.Generator, *, scale: float = FOURIER_SCALE
+) -> Tensor:
+    """Make random Fourier features of the pixels' coordinates.
+
+    Parameters
+    ----------
+    channels : int
+        How many: even, half of them cosines and half sines.
+    size : (length,) or (height, width)
+        Of the grid.
+    random : torch.Generator
+        What draws the frequencies, normal with deviation ``scale``.
+    scale : float
+        In cycles per image.
+
+    Returns
+    -------
+    Tensor, shape ``(channels, *size)``
+        ``cos(2 pi b.x)`` for each frequency b, then ``sin(2 pi b.x)``, of the coordinates of
+        `meshgrid`. Source: Tancik et al. 2020.
+    """
+    coordinates = meshgrid(size)
+    frequencies = scale * torch.randn(_half(channels), len(size), generator=random)
+    phases = 2 * math.pi * torch.tensordot(frequencies, coordinates, dims=1)
+    return torch.cat([phases.cos(), phases.sin()])
+
+
+def phases(channels: int, size: Spatial, random: torch.Generator) -> Tensor:
+    """Draw a phase for each pixel, and take its sine and cosine.
+
+    Parameters
+    ----------
+    channels : int
+        How many: even, half of them sines and half cosines.
+    size : (length,) or (height, width)
+        Of the grid.
+    random : torch.Generator
+        What draws the phases, uniform on [0, 1].
+
+    Returns
+    -------
+    Tensor, shape ``(channels, *size)``
+        ``sin(2 pi u)``, then ``cos(2 pi u)``. Source: Shi et al. 2022.
+    """
+    angles = 2 * math.pi * torch.rand(_half(channels), *size, generator=random)
+    return torch.cat([angles.sin(), angles.cos()])
+
+
+def _half(channels: int) -> int:
+    if channels % 2:
+        raise InvalidInputError(
+            f"a code of sines and cosines has an even number of channels, got {channels}: choose "
+            "another code_channels, or another code where the network has no such option"
+        )
+    return channels // 2
+
+
+DRAWN: dict[str, Callable[[int, Spatial, torch.Generator], Tensor]] = {
+    "noise": noise,
+    "fourier": fourier,
+    "phases": phases,
+}
+KINDS = (*DRAWN, "meshgrid")
+
+
+def fixed_channels(code: str | Tensor, dims: int) -> int | None:
+    """Tell how many channels a code has by itself.
+
+    Parameters
+    ----------
+    code : str or Tensor
+        One of `KINDS`, or an image ``(channels, *spatial)``, or several ``(images, channels,
+        *spatial)``.
+    dims : int
+        Of the image.
+
+    Returns
+    -------
+    int or None
+        None if it has as many as the network likes.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such code, or the tensor isn't an image.
+    """
+    if isinstance(code, Tensor):
+        if code.dim() not in (dims + 1, dims + 2):
+            raise InvalidInputError(
+                f"a code must be an image (channels, *spatial) of {dims} dimensions, or several "
+                f"(images, channels, *spatial), got shape {tuple(code.shape)}"
+            )
+        return int(code.shape[-1 - dims])
+    if code not in KINDS:
+        raise InvalidInputError(
+            f"code must be one of {', '.join(KINDS)}, or an image as a tensor; got {code!r}"
+        )
+    return dims if code == "meshgrid" else None
+
+
+def make(code: str | Tensor, shape: tuple[int, ...], images: int, seed: int) -> Tensor:
+    """Make the codes of a network, one for each of its images.
+
+    Parameters
+    ----------
+    code : str or Tensor
+        As of `fixed_channels`.
+    shape : tuple of int
+        What the network takes: channels and grid.
+    images : int
+        How many.
+    seed : int
+        Of what is drawn.
+
+    Returns
+    -------
+    Tensor, shape ``(1, images * channels, *grid)``
+        One after the other, with the batch axis.
+
+    Raises
+    ------
+    InvalidInputError
+        If the network can't take it.
+    """
+    channels, *grid = shape
+    dims = len(grid)
+    if isinstance(code, Tensor):
+        stacked = code if code.dim() == dims + 2 else code[None]
+        if tuple(stacked.shape) != (images, *shape):
+            wanted = ("" if images == 1 else f"{images} of ") + "x".join(map(str, shape))
+            raise InvalidInputError(
+                f"the code has shape {tuple(code.shape)}, but this network takes {wanted}: resize "
+                "it, choose code_channels, or take a network whose code has the image's size"
+            )
+        flat = stacked.detach().reshape(1, images * channels, *grid)
+        return flat.to("cpu", torch.float32)
+    if code == "meshgrid":
+        if images > 1:
+            raise InvalidInputError(
+                "all images of one network would have the same code, a meshgrid, and so be the "
+                "same: choose code='noise' or another that is drawn"
+            )
+        if channels != dims:
+            raise InvalidInputError(
+                f"a meshgrid has {dims} channels, but this network takes a code of {channels}"
+            )
+        return meshgrid(tuple(grid))[None]
+    random = generator("code", seed)
+    drawn = [DRAWN[code](channels, tuple(grid), random) for _ in range(images)]
+    return torch.cat(drawn)[None]

@@ -1,0 +1,163 @@
+"""Networks at full resolution, without any upsampling: learned or fixed convolutions."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dipkernels.networks.decoders import Generator
+from dipkernels.networks.layers import PADDINGS, Style, require_sizes
+
+BINOMIAL = (1.0, 3.0, 3.0, 1.0)
+
+
+class ConvNet(Generator):
+    """Convolutions with activation and normalisation at full resolution, and a last one.
+
+    Parameters
+    ----------
+    channels : int
+        Of the image.
+    code_channels : int
+        Of the code.
+    width : int
+        Channels between.
+    layers : int
+        Number of convolutions before the last.
+    kernel_size : int
+        Of these.
+    last_kernel_size : int
+        Of the last.
+    style : Style, optional
+        Dimensions, normalisation, activation, padding, biases; by default as published: batch,
+        ReLU, reflection, none.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is no whole number or too small.
+
+    Notes
+    -----
+    Takes a code ``(1, code_channels, *spatial)`` and returns an image of the same size, without
+    an output non-linearity. Sources: Heckel & Soltanolkotabi 2020, their "learned convolutions",
+    with five layers of 3x3; without normalisation, Cheng et al. 2019 in 1D.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        code_channels: int = 85,
+        *,
+        width: int = 85,
+        layers: int = 5,
+        kernel_size: int = 3,
+        last_kernel_size: int = 1,
+        style: Style | None = None,
+    ) -> None:
+        style = style or Style(activation="relu", bias=False)
+        require_sizes(1, channels=channels, width=width, code_channels=code_channels, layers=layers)
+        blocks: list[nn.Module] = []
+        for layer in range(layers):
+            blocks.append(style.conv(width if layer else code_channels, width, kernel_size))
+            blocks += [*style.activate(), *style.norm(width)]
+        super().__init__(*blocks, style.conv(width, channels, last_kernel_size))
+
+
+class FixedConvNet(Generator):
+    """Fixed binomial filters at full resolution, with learned 1x1 convolutions between.
+
+    Each layer: `BinomialFilter`, 1x1 convolution, activation, normalisation. A last 1x1
+    convolution makes the image.
+
+    Parameters
+    ----------
+    channels : int
+        Of the image.
+    code_channels : int
+        Of the code.
+    width : int
+        Channels between.
+    layers : int
+        How many.
+    style : Style, optional
+        Dimensions, normalisation, activation, padding (of the filters), biases; by default as
+        published: batch, ReLU, reflection, none.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is no whole number or too small.
+
+    Notes
+    -----
+    Takes a code ``(1, code_channels, *spatial)`` and returns an image of the same size, without
+    an output non-linearity. Parameters as published: ``n (w^2 + 2w) + w c`` for n layers. Source:
+    Heckel & Soltanolkotabi 2020, their "fixed convolutions".
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        code_channels: int = 128,
+        *,
+        width: int = 128,
+        layers: int = 4,
+        style: Style | None = None,
+    ) -> None:
+        style = style or Style(activation="relu", bias=False)
+        require_sizes(1, channels=channels, width=width, code_channels=code_channels, layers=layers)
+        blocks: list[nn.Module] = []
+        for layer in range(layers):
+            blocks.append(BinomialFilter(style.dims, style.padding))
+            blocks.append(style.conv(width if layer else code_channels, width, 1))
+            blocks += [*style.activate(), *style.norm(width)]
+        super().__init__(*blocks, style.conv(width, channels, 1))
+
+
+class BinomialFilter(nn.Module):
+    """Filter each channel with (1, 3, 3, 1)/4 along each axis; the size stays.
+
+    Parameters
+    ----------
+    dims : {1, 2}
+        Of the image.
+    padding : {"reflect", "zero", "circular"}
+        How the image goes on beyond its border.
+
+    Notes
+    -----
+    Transfer function along an axis: ``(1 + z)^3 / 4``, which doubles a constant and removes the
+    highest frequency. The filter has four taps, so it also moves the image by half a pixel: pixel
+    i sees i-2 ... i+1. The published code pads one of the two pixels before the image by
+    reflection and all others by zeros; here one padding serves for all.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, dims: int, padding: str = "reflect") -> None:
+        super().__init__()
+        line = torch.tensor(BINOMIAL) / 4
+        kernel = line if dims == 1 else torch.outer(line, line)
+        self.register_buffer("kernel", kernel, persistent=False)
+        self.mode = "constant" if padding == "zero" else PADDINGS[padding]
+
+    def forward(
+        self, x: Float[Tensor, "batch channels *spatial"]
+    ) -> Float[Tensor, "batch channels *spatial"]:
+        """Filter.
+
+        Parameters
+        ----------
+        x : Tensor, shape ``(batch, channels, *spatial)``
+            An image of at least 3 pixels a side.
+
+        Returns
+        -------
+        Tensor, shape ``(batch, channels, *spatial)``
+            Of the same size.
+        """
+        channels, dims = x.shape[1], self.kernel.dim()
+        padded = nn.functional.pad(x, (2, 1) * dims, mode=self.mode)
+        weight = self.kernel.expand(channels, 1, *self.kernel.shape)
+        apply = torch.conv1d if dims == 1 else torch.conv2d
+        return apply(padded, weight, groups=channels)

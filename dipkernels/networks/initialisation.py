@@ -1,0 +1,112 @@
+"""Initialisation schemes that replace a module's own."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipkernels.errors import InvalidInputError
+
+NORMAL_DEVIATION = 0.02  # of the normal scheme, as in generative adversarial networks
+
+Initialisation = str | Callable[[nn.Module], object]
+
+
+def _normal(weight: Tensor) -> Tensor:
+    return nn.init.normal_(weight, std=NORMAL_DEVIATION)
+
+
+def _kaiming_normal(weight: Tensor) -> Tensor:
+    return nn.init.kaiming_normal_(weight, nonlinearity="relu")
+
+
+def _kaiming_uniform(weight: Tensor) -> Tensor:
+    return nn.init.kaiming_uniform_(weight, nonlinearity="relu")
+
+
+SCHEMES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
+    {
+        "kaiming-normal": _kaiming_normal,
+        "kaiming-uniform": _kaiming_uniform,
+        "xavier-normal": nn.init.xavier_normal_,
+        "xavier-uniform": nn.init.xavier_uniform_,
+        "orthogonal": nn.init.orthogonal_,
+        "normal": _normal,
+    }
+)
+DEFAULT = "default"
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def check_initialisation(scheme: Initialisation) -> None:
+    """Check the name of a scheme.
+
+    Parameters
+    ----------
+    scheme : str or callable
+        ``"default"``, one of `SCHEMES`, or a function of the module.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such scheme.
+    """
+    if not callable(scheme) and scheme != DEFAULT and scheme not in SCHEMES:
+        raise InvalidInputError(
+            f"initialisation must be one of {', '.join([DEFAULT, *SCHEMES])}, or a function that "
+            f"takes the module; got {scheme!r}"
+        )
+
+
+def initialise(module: nn.Module, scheme: Initialisation) -> None:
+    """Draw a module's weights anew, in place.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Whose convolutions, transposed convolutions and linear maps get new trainable weights and
+        zero biases. All other parameters (normalisations, embeddings, the fused projections of
+        `torch.nn.MultiheadAttention`) stay as its own initialiser made them.
+    scheme : str or callable
+        ``"default"`` does nothing; one of `SCHEMES`: Kaiming (gain of ReLU, fan-in), Xavier (gain
+        1), orthogonal (rows or columns of the weight as a matrix out x rest), normal (deviation
+        0.02); or a function that is called with the module and changes it as it likes. Draws come
+        from torch's global generator, which `ImagePrior` seeds.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such scheme, or nothing in the module that it would change.
+    """
+    check_initialisation(scheme)
+    if callable(scheme):
+        scheme(module)
+        return
+    if scheme == DEFAULT:
+        return
+    changed = 0
+    for layer in module.modules():
+        if isinstance(layer, (*_CONVS, *_TRANSPOSED, nn.Linear)) and layer.weight.requires_grad:
+            _draw(layer, SCHEMES[scheme])
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            changed += 1
+    if not changed:
+        raise InvalidInputError(
+            f"{type(module).__name__} has no convolution and no linear map whose weight "
+            f"initialisation={scheme!r} could draw: leave it at 'default', or pass a function"
+        )
+
+
+def _draw(layer: Any, scheme: Callable[[Tensor], Tensor]) -> None:
+    weight: Tensor = layer.weight.detach()
+    if isinstance(layer, _TRANSPOSED):
+        # torch takes the second axis for the inputs; here it is the first, by groups.
+        weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2)
+        drawn = scheme(torch.empty(weight.flatten(0, 1).shape, dtype=weight.dtype))
+        weight.copy_(drawn.unflatten(0, (layer.groups, -1)))
+    else:
+        scheme(weight)

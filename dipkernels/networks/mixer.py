@@ -1,0 +1,150 @@
+"""The MLP-Mixer as an image generator: a fixed code in, an image out.
+
+Code ``(1, code_channels, height, width)`` -> tokens ``(1, patches, token width)`` -> image
+``(1, channels, height, width)``. In place of attention, a perceptron mixes the tokens, with the
+same weights for each channel (Tolstikhin et al. 2021). Patches and head are those of
+`dipkernels.networks.vit`.
+"""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dipkernels.networks.patches import check_sizes, join_patches, pad_code
+
+__all__ = ["MLPMixer"]
+
+
+class _Perceptron(nn.Sequential):
+    """Two layers with GELU between, on the last axis: ``(..., width)`` to the same."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+class _Block(nn.Module):
+    """Pre-norm mixer block: a perceptron over the tokens, then one over the channels."""
+
+    def __init__(self, tokens: int, width: int, token_hidden: int, channel_hidden: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.token_mixing = _Perceptron(tokens, token_hidden)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.channel_mixing = _Perceptron(width, channel_hidden)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        mixed = self.token_mixing(self.norm1(tokens).transpose(1, 2))
+        tokens = tokens + mixed.transpose(1, 2)
+        output: Tensor = tokens + self.channel_mixing(self.norm2(tokens))
+        return output
+
+
+def _initialise(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class MLPMixer(nn.Module):
+    """MLP-Mixer that decodes its tokens to the patches of an image.
+
+    A pure function of its parameters: no dropout, no buffers. It has no positional embedding: the
+    weights of the token mixing tell the places apart. No output non-linearity: append the sigmoid.
+    Time and memory grow with the number of patches, for a given `token_mlp_width`.
+
+    Any height and width of at least one patch will do: the code is continued to whole patches by
+    repeating its last row and column, and the image is cropped. Nothing is stretched.
+
+    Parameters
+    ----------
+    image_size : tuple of int
+        Height and width of code and image, in pixels; sets the number of tokens that are mixed.
+    channels : int
+        Channels of the image.
+    code_channels : int
+        Channels of the code.
+    patch_size : int
+        Side of a patch, in pixels.
+    width : int
+        Channels of a token.
+    depth : int
+        Number of blocks.
+    token_mlp_width : int
+        Hidden units of the perceptron over the tokens (the source's D_S).
+    channel_mlp_width : int
+        Hidden units of the perceptron over the channels (the source's D_C).
+
+    Raises
+    ------
+    InvalidInputError
+        If a size is not positive, or the image is smaller than one patch; when called, if the
+        code's shape is not ``(1, code_channels, *image_size)``.
+
+    Notes
+    -----
+    Initialisation: weights N(0, 1 / fan-in), biases zero: the defaults of Flax, in which the
+    source's code is written, but for their truncation. The source's head starts at zero; ours
+    starts as the other weights, since behind a head of zeros no other weight has a gradient.
+    GELU is the exact one. LayerNorm: 1e-6.
+
+    Source: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision" (NeurIPS 2021). As
+    an image generator with these sizes it is ours: patch, width and depth are those of the
+    transformer report's ViT, and both perceptrons have the width of its perceptrons.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = MLPMixer((40, 72), width=16, depth=1, token_mlp_width=8, channel_mlp_width=16)
+    >>> net(torch.rand(1, 3, 40, 72)).shape
+    torch.Size([1, 3, 40, 72])
+    """
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        channels: int = 3,
+        code_channels: int = 3,
+        patch_size: int = 32,
+        width: int = 192,
+        depth: int = 5,
+        token_mlp_width: int = 192,
+        channel_mlp_width: int = 192,
+    ) -> None:
+        super().__init__()
+        others = {"channels": channels, "code_channels": code_channels, "width": width}
+        others |= {"depth": depth, "token_mlp_width": token_mlp_width}
+        others |= {"channel_mlp_width": channel_mlp_width}
+        check_sizes(image_size, patch_size, [], [], others)
+        self.code_shape = (1, code_channels, *image_size)
+        self.patch_size = patch_size
+        self.grid = tuple(math.ceil(side / patch_size) for side in image_size)
+
+        hidden = token_mlp_width, channel_mlp_width
+        self.embed = nn.Conv2d(code_channels, width, patch_size, stride=patch_size)
+        self.blocks = nn.Sequential(
+            *(_Block(math.prod(self.grid), width, *hidden) for _ in range(depth))
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.decoder = nn.Linear(width, channels * patch_size**2)
+        self.apply(_initialise)
+
+    def forward(
+        self, code: Float[Tensor, "1 code_channels height width"]
+    ) -> Float[Tensor, "1 channels height width"]:
+        """Make the image.
+
+        Parameters
+        ----------
+        code : Tensor, shape (1, code_channels, height, width)
+            Any real values.
+
+        Returns
+        -------
+        Tensor, shape (1, channels, height, width)
+            Any real values.
+        """
+        patches = self.embed(pad_code(code, self.code_shape, self.patch_size))
+        tokens = self.norm(self.blocks(patches.flatten(2).transpose(1, 2)))
+        return join_patches(self.decoder(tokens), self.grid, self.patch_size, self.code_shape[2:])

@@ -1,0 +1,60 @@
+"""Small priors, and parameters away from special values."""
+
+import random
+
+import torch
+from torch import Tensor
+
+from dipkernels import networks
+from dipkernels.networks import ImagePrior
+
+# What makes each registered prior quick; whatever is registered next runs with its defaults.
+SMALL: dict[str, dict[str, object]] = {
+    "skip": {"width": 6, "skip_channels": 2, "code_channels": 4},
+    "wide-skip": {"width": 7, "skip_channels": 2, "code_channels": 4},
+    "unet": {"feature_scale": 32},
+    "resnet": {"width": 5, "blocks": 2},
+    "conv": {"width": 6},
+    "fixed-conv": {"width": 6},
+    "deep-decoder": {"width": 8},
+    "deep-decoder-over": {"width": 8},
+    "conv-decoder": {"width": 6},
+    "transposed-decoder": {"width": 6},
+    "lipschitz-decoder": {"width": 5, "code_channels": 4, "lipschitz": 0.7},
+    "vit": {"width": 12, "depth": 2, "heads": 3, "mlp_width": 10},
+    "swin": {"width": 8, "depths": (1, 1), "heads": (2, 2)},
+    "mixer": {"width": 10, "depth": 2, "token_mlp_width": 7, "channel_mlp_width": 11},
+    "self-attention": {"width": 8, "scales": 2, "heads": 2, "code_channels": 3},
+    **{
+        name: {"width": 12, "depth": 1, "heads": 3, "mlp_width": 10}
+        for name in ("conv1-vit", "vit-conv1", "conv3-vit", "vit-conv3")
+    },
+}
+
+
+def make(name: str, size: tuple[int, ...], **settings: object) -> ImagePrior:
+    """Make a small prior in float64."""
+    options = {**SMALL.get(name, {}), **settings}
+    return networks.create(name, image_size=size, **options).to(dtype=torch.float64)
+
+
+def perturbed(parameters: dict[str, Tensor], seed: int, scale: float = 0.3) -> dict[str, Tensor]:
+    """Move all parameters away from special values such as zero biases."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        key: value + scale * torch.randn(value.shape, generator=generator, dtype=value.dtype)
+        for key, value in parameters.items()
+    }
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    """Draw normal numbers in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def draw_size(seed: int, dims: int = 2) -> tuple[int, ...]:
+    """Draw an odd length, and in 2D another width."""
+    rng = random.Random(seed)
+    first = rng.randrange(5, 22, 2)
+    return (first, rng.choice([side for side in range(4, 22) if side != first]))[:dims]
