@@ -95,6 +95,7 @@ PUBLIC_MODULES = (
     "report",
     "results",
     "runs",
+    "planning",
     "memory",
     "devices",
     "errors",

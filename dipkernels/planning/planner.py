@@ -24,6 +24,7 @@ from dipkernels.planning.rehearsal import Needs, rehearse_fit, rehearse_kernel
 from dipkernels.tasks import Task, denoise
 
 TIMED_STEPS = 4  # the first of them is a warm-up
+TIMED_SEARCHES = 12  # the first line searches of L-BFGS are long; the second half is counted
 # Of one product, in steps of Adam, by benchmarks/ntk.py: 1.27 to 1.36 for networks that hold more
 # activations than parameters (4/3 by operations), 1.67 for swin, which at 64x64 holds 17 times as
 # many parameters.
@@ -101,7 +102,7 @@ def plan(
     Notes
     -----
     Costs the rehearsal, one to five seconds for a deep network, a drawing of the parameters, four
-    iterations, and with `time_products` the linearisation and two products. Memory is beyond what
+    iterations (12 of L-BFGS), and with `time_products` the linearisation and two products. Memory is beyond what
     the process has, libraries loaded; on a CPU it counts what glibc's allocator holds on to (see
     `dipkernels.planning.ledger`), on a GPU the tensors, without what cuDNN takes besides. Seconds
     are of the machine as it is now. ``compile`` is left out of both. A network that can't run
@@ -250,10 +251,12 @@ def _step_seconds(
     settings: FitSettings,
     watching: Sequence[Monitor] = (),
 ) -> float:
-    # The median: the machine may have other things to do. The rate changes no step's time.
+    # The rate changes no step's time.
     moments: list[float] = []
-    rate = 1e-6 if settings.learning_rate is None else settings.learning_rate
-    chosen = asdict(settings) | {"iterations": TIMED_STEPS, "compile": None, "learning_rate": rate}
+    searches = settings.optimiser == "l-bfgs"
+    rate = 1e-6 if settings.learning_rate is None and not searches else settings.learning_rate
+    steps = TIMED_SEARCHES if searches else TIMED_STEPS
+    chosen = asdict(settings) | {"iterations": steps, "compile": None, "learning_rate": rate}
     fit(
         prior,
         tasks,
@@ -262,6 +265,9 @@ def _step_seconds(
         callback=lambda *_: moments.append(_now(prior)),
         **chosen,
     )
+    if searches:
+        return (moments[-1] - moments[steps // 2]) / (steps - steps // 2)
+    # The median: the machine may have other things to do.
     return statistics.median(b - a for a, b in itertools.pairwise(moments[1:]))
 
 
