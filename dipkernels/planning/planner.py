@@ -102,11 +102,11 @@ def plan(
     Notes
     -----
     Costs the rehearsal, one to five seconds for a deep network, a drawing of the parameters, four
-    iterations (12 of L-BFGS), and with `time_products` the linearisation and two products. Memory is beyond what
-    the process has, libraries loaded; on a CPU it counts what glibc's allocator holds on to (see
-    `dipkernels.planning.ledger`), on a GPU the tensors, without what cuDNN takes besides. Seconds
-    are of the machine as it is now. ``compile`` is left out of both. A network that can't run
-    without numbers is planned by a rule of thumb, and a note says so.
+    iterations (12 of L-BFGS), and with `time_products` the linearisation and two products. Memory
+    is beyond what the process has, libraries loaded; on a CPU it counts what glibc's allocator
+    holds on to (see `dipkernels.planning.ledger`), on a GPU the tensors, without what cuDNN takes
+    besides. Seconds are of the machine as it is now. ``compile`` is left out of both. A network
+    that can't run without numbers is planned by a rule of thumb, and a note says so.
 
     Examples
     --------

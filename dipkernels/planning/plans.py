@@ -131,6 +131,7 @@ class Plan:
             together = int(self.runs * share)
             if together >= 1:
                 return f"fit about {together} of the {self.runs} runs at a time"
+            share *= self.runs
         if largest == STATE:
             return (
                 "take a narrower network, or optimiser='sgd', which holds two copies of the "
