@@ -36,3 +36,7 @@ class OutputError(DipkernelsError, OSError):
 
 class DivergenceError(DipkernelsError, ArithmeticError):
     """A computation whose numbers stopped being finite."""
+
+
+class MemoryLimitError(DipkernelsError, MemoryError):
+    """A computation that doesn't fit the memory that is there."""

@@ -95,7 +95,8 @@ PUBLIC_MODULES = (
     "report",
     "results",
     "runs",
-    "plan",
+    "planning",
+    "memory",
     "devices",
     "errors",
 )

@@ -18,9 +18,9 @@ PACKAGE = ROOT / "dipkernels"
 FLOORS = (
     ("errors", "seeds", "progress", "devices"),
     ("images", "linalg", "networks", "results", "tasks"),
-    ("plan", "provenance", "kernels", "spectra"),
+    ("memory", "provenance", "kernels", "spectra"),
     ("fitting",),
-    ("theory",),
+    ("theory", "planning"),
     ("runs", "plotting"),
     ("compare",),
     ("report",),

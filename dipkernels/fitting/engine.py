@@ -118,7 +118,7 @@ class Engine:
                         return "stopped"
                 if complete:
                     return "finished"
-                losses, images = self._evaluate()
+                losses, images = self.evaluate()
                 if self.record.iterations == self.iteration:  # not so where a fit is extended
                     self.record.add(losses.detach(), images.detach())
                     if self.stopper is not None:
@@ -126,7 +126,7 @@ class Engine:
                     if callback is not None:
                         callback(self.iteration, *self._seen_from_outside(images))
                 if self.iteration < last:
-                    self._step(losses, images)
+                    self.step(losses, images)
                     self.iteration += 1
                     bar.advance()
                 self.seconds = before + time.perf_counter() - start
@@ -245,8 +245,16 @@ class Engine:
         codes = [self._code + self.settings.input_noise * draw for draw in draws]
         return torch.stack(codes * len(self.tasks))
 
-    # Misfits and images of all runs.
-    def _evaluate(self) -> tuple[Tensor, Tensor]:
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Run the network.
+
+        Returns
+        -------
+        losses : Tensor, shape (runs,)
+            Misfits.
+        images : Tensor, shape (runs, channels, *spatial)
+            Both with their graph.
+        """
         with _autocast(self.settings.precision, self.prior.device):
             images = self._network(self.leaves, self._perturbed_code())
         images = images.to(self.prior.dtype)
@@ -265,7 +273,16 @@ class Engine:
             losses = losses + settings.weight_decay * half_squared_norms(self.leaves)
         return (losses * self._relative).sum()
 
-    def _step(self, losses: Tensor, images: Tensor) -> None:
+    def step(self, losses: Tensor, images: Tensor) -> None:
+        """Take one step of the optimiser.
+
+        Parameters
+        ----------
+        losses : Tensor, shape (runs,)
+            Misfits, as `evaluate` returned them.
+        images : Tensor, shape (runs, channels, *spatial)
+            Likewise; their graph is used up.
+        """
         settings = self.settings
         self._stepper.zero_grad()
         objective = self._objective(losses, images)
@@ -291,7 +308,7 @@ class Engine:
             if answers:
                 return answers.pop()
             self._stepper.zero_grad()
-            again = self._objective(*self._evaluate())
+            again = self._objective(*self.evaluate())
             again.backward()
             return again.detach()
 

@@ -10,8 +10,8 @@ from torch.func import linearize, vjp, vmap
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.memory import DEFAULT_BUDGET, block_columns
 from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.plan import DEFAULT_BUDGET, block_columns
 
 
 class NTK(SymmetricOperator):
@@ -84,7 +84,7 @@ class NTK(SymmetricOperator):
         self.image = image.detach()
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
-        self._jvp = _linearize(prior, parameters)
+        self._jvp = tangent_map(prior, parameters)
         n = self.image.numel()
         self.shape, self.dtype, self.device = (n, n), self.image.dtype, self.image.device
         self._chunk = block_columns(prior, parameters, memory_budget)
@@ -162,16 +162,30 @@ class NTK(SymmetricOperator):
         return f"NTK({self.prior.name}, {self.shape[0]}x{self.shape[1]}, {self.dtype})"
 
 
-def _linearize(prior: ImagePrior, parameters: Parameters) -> Callable[[Parameters], Tensor]:
+def tangent_map(prior: ImagePrior, parameters: Parameters) -> Callable[[Parameters], Tensor]:
+    """Linearise the image, by tracing the network.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    parameters : dict of str to Tensor
+        Where.
+
+    Returns
+    -------
+    callable
+        From a direction in parameter space to the image's derivative along it.
+    """
     with warnings.catch_warnings():
         # torch's tracing announces nodes that it inserts on purpose, and its own use of torch.jit
         warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
         try:
-            _, tangent_map = linearize(prior.image, parameters)
+            _, derivative = linearize(prior.image, parameters)
         except NotImplementedError:  # an operation without a forward-mode derivative
             return _transposed_twice(prior, parameters)
-    tangent: Callable[[Parameters], Tensor] = tangent_map
+    tangent: Callable[[Parameters], Tensor] = derivative
     return tangent
 
 
