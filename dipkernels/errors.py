@@ -36,3 +36,11 @@ class OutputError(DipkernelsError, OSError):
 
 class DivergenceError(DipkernelsError, ArithmeticError):
     """A computation whose numbers stopped being finite."""
+
+
+class NotSymmetricError(DipkernelsError, ArithmeticError):
+    """An operator that should be symmetric positive semi-definite and clearly isn't."""
+
+
+class AccuracyWarning(UserWarning):
+    """An operator that is symmetric positive semi-definite to fewer digits than its type has."""
