@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from dipkernels.progress import Progress
 from dipkernels.seeds import generator
 
 
+@runtime_checkable
 class QuadraticForms(Protocol):
     """What a frequency response needs of a kernel, or of the kernels of all layers at once."""
 
