@@ -3,9 +3,12 @@
 from pathlib import Path
 
 from dipkernels.checkpoints import read_checkpoint
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.metric import adam_metric
 from dipkernels.networks.prior import Parameters
 
 PARAMETERS = "parameters"
+_BETA, _EPSILON = 0.999, 1e-8  # torch's defaults, with which every fit's Adam is made
 
 
 def load_parameters(path: str | Path) -> Parameters:
@@ -26,6 +29,39 @@ def load_parameters(path: str | Path) -> Parameters:
     InvalidInputError
         If it isn't a checkpoint.
     """
-    parameters: Parameters = read_checkpoint(Path(path))[1][PARAMETERS]
-    runs = {len(value) for value in parameters.values()}
-    return {k: v[0] for k, v in parameters.items()} if runs == {1} else parameters
+    return _of_one_run(read_checkpoint(Path(path))[1][PARAMETERS])
+
+
+def load_adam_metric(path: str | Path) -> Parameters:
+    """Read the metric in which Adam sees the parameters from a fit's checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+        What was given to `dipkernels.fit` as ``checkpoint``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        See `dipkernels.kernels.adam_metric`: the ``metric`` of an NTK at the parameters that
+        `load_parameters` reads. With several runs each is of shape ``(runs, ...)``.
+
+    Raises
+    ------
+    InvalidInputError
+        If it isn't a checkpoint of a fit by Adam.
+    """
+    state = read_checkpoint(Path(path))[1]
+    moments, names = state["optimiser"], list(state[PARAMETERS])
+    if not moments or "exp_avg_sq" not in moments[0]:
+        raise InvalidInputError(f"{path} holds no second moments: the fit wasn't one by Adam")
+    mean_squares = {
+        name: moments[index]["exp_avg_sq"] / (1 - _BETA ** float(moments[index]["step"]))
+        for index, name in enumerate(names)
+    }
+    return _of_one_run(adam_metric(mean_squares, epsilon=_EPSILON))
+
+
+def _of_one_run(values: Parameters) -> Parameters:
+    runs = {len(value) for value in values.values()}
+    return {k: v[0] for k, v in values.items()} if runs == {1} else values
