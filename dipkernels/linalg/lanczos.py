@@ -48,7 +48,7 @@ class KrylovSpace:
         ``|v|``.
     basis : Tensor, float64, shape (m, n)
         Orthonormal rows ``Q``; the first is ``v / |v|``.
-    products : Tensor, float64, shape (m, n)
+    products : Tensor, float64, shape (m, n) or (0, n)
         ``A Q``, row by row, before any projection; empty if they weren't kept.
     deflated : Quadrature
         The part of the start that lies along eigenvectors known before; usually empty. The rules
@@ -62,7 +62,7 @@ class KrylovSpace:
     beta: np.ndarray
     norm: float
     basis: Float[Tensor, "m n"]
-    products: Float[Tensor, "m n"]
+    products: Float[Tensor, "kept n"]
     deflated: Quadrature = EMPTY
     symmetry: Symmetry = UNSEEN
 
