@@ -1,16 +1,16 @@
 """The empirical neural tangent kernel of an image prior, matrix-free."""
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import linearize, vjp, vmap
+from torch.func import vjp, vmap
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.layers import LayerKernels, select_parameters, sum_of
+from dipkernels.kernels.linearisation import tangent_map
 from dipkernels.kernels.metric import Metric, check_metric
 from dipkernels.kernels.pixels import Pixels, pixel_indices
 from dipkernels.networks.prior import ImagePrior, Parameters
@@ -55,10 +55,11 @@ class NTK(Kernel):
     -----
     The network is linearised once, here, which traces it and takes seconds for a deep one
     (`torch.func.linearize`); every product then reuses the primal pass. Time of a product, in
-    training steps: by operations 4/3 at least, a backward and a tangent pass being two forward
-    passes each and a step three; ``benchmarks/`` has what it is. Memory: twice the activations of
-    a forward pass. Where torch has no forward-mode derivative for a part of the network, the
-    derivative of the backward pass takes its place, and a product costs up to twice as much.
+    training steps: by the operations of its matrix products 4/3, a backward and a tangent pass
+    being two forward passes each and a step three; ``benchmarks/`` has what it is. Memory: twice
+    the activations of a forward pass. Where torch has no forward-mode derivative for a part of the
+    network, the derivative of the backward pass takes its place, and a product costs up to twice as
+    much.
     Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
 
     Examples
@@ -95,7 +96,7 @@ class NTK(Kernel):
         self.image = image.detach()
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
-        self._jvp = _linearize(image_of, self.parameters, self.image)
+        self._jvp = tangent_map(image_of, self.parameters)
         n = self.image.numel()
         self.shape, self.dtype, self.device = (n, n), self.image.dtype, self.image.device
         self._budget = memory_budget
@@ -301,35 +302,3 @@ def _check_parameters(prior: ImagePrior, parameters: Parameters) -> None:
             )
         if not value.isfinite().all():
             raise DivergenceError(f"parameter {key} of {prior} holds NaN or infinity")
-
-
-def _linearize(
-    image_of: Callable[[Parameters], Tensor], parameters: Parameters, image: Tensor
-) -> Callable[[Parameters], Tensor]:
-    with warnings.catch_warnings():
-        # torch's tracing announces nodes that it inserts on purpose, and its own use of torch.jit
-        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-        try:
-            _, tangent_map = linearize(image_of, parameters)
-        except NotImplementedError:  # an operation without a forward-mode derivative
-            return _transposed_twice(image_of, parameters, image)
-    tangent: Callable[[Parameters], Tensor] = tangent_map
-    return tangent
-
-
-# J u as the derivative of v -> J^T v, which is linear in v: only backward passes are needed.
-def _transposed_twice(
-    image_of: Callable[[Parameters], Tensor], parameters: Parameters, image: Tensor
-) -> Callable[[Parameters], Tensor]:
-    def backward(image: Tensor) -> Parameters:
-        gradients: Parameters = vjp(image_of, parameters)[1](image)[0]
-        return gradients
-
-    _, transposed = vjp(backward, torch.zeros_like(image))  # type: ignore[misc]  # no aux
-
-    def tangent(tangents: Parameters) -> Tensor:
-        out: Tensor = transposed(tangents)[0]
-        return out
-
-    return tangent
