@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 import pytest
+import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp
+from torch.func import functional_call, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 
+from dipkernels.kernels.folding import fold_constants
 from dipkernels.kernels.linearisation import tangent_map
 from helpers.priors import draw
 
@@ -61,3 +64,56 @@ def test_normalisations_have_the_tangents_of_forward_mode(
     differences = (forth - back) / (2 * step)
     # The square of the step, times third derivatives of size 10 to 1000.
     assert (tangent - differences).norm() < 1e-6 * expected.norm()
+
+
+A, B = draw(4, 6, seed=1), draw(6, seed=2)
+
+
+def written_to(x: Tensor) -> Tensor:
+    """Fills a buffer that doesn't depend on the argument, through a view of a view."""
+    buffer = A.exp() * 2
+    untouched = buffer.clone()
+    buffer.select(0, 1).expand(6).mul_(x)
+    later = buffer.sum(dim=0)
+    return later * untouched[2] + x
+
+
+def with_numbers(x: Tensor) -> tuple[Tensor, Tensor]:
+    values, order = (A @ B).sort()
+    return x[:4][order] * values + torch.var_mean(A, dim=1)[0], x.clone()
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], object]] = {
+    "written to": written_to,
+    "with numbers": with_numbers,
+    "linear": lambda x: (A.sin() @ x) * A.cos().sum(),
+    "constant": lambda x: A.exp() @ B,
+    "argument": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_folded_functions_are_the_same_at_every_call(name: str) -> None:
+    function, before = FUNCTIONS[name], A.clone()
+    folded = fold_constants(make_fx(function)(draw(6, seed=3)))
+    for seed in (4, 5):
+        x = draw(6, seed=seed)
+        torch.testing.assert_close(folded(x), function(x), rtol=0, atol=0)
+    if name not in ("constant", "written to"):
+        batch = draw(3, 6, seed=6)
+        torch.testing.assert_close(
+            vmap(folded)(batch), vmap(function)(batch), rtol=1e-14, atol=1e-14
+        )
+    assert torch.equal(A, before)
+
+
+def test_only_what_is_asked_for_is_kept() -> None:
+    def function(x: Tensor) -> Tensor:
+        hidden = (A @ A.T).exp()  # not asked for
+        return (hidden.sum(dim=1) * x[:4]).sum() + (hidden.sum(dim=1) + x[:4]).sum()
+
+    folded = fold_constants(make_fx(function)(B))
+    assert sorted(tuple(value.shape) for value in folded.buffers()) == [(4,), (4,)]
+    operations = [node.target for node in folded.graph.nodes if node.op == "call_function"]
+    assert torch.ops.aten.exp.default not in operations
+    assert torch.ops.aten.mm.default not in operations

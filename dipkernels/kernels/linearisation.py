@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import make_dual, unpack_dual
-from torch.func import linearize, vjp
+from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
+from torch.func import vjp
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from dipkernels.kernels.folding import fold_constants
 from dipkernels.networks.prior import Parameters
 
 ImageOf = Callable[[Parameters], Tensor]
@@ -33,25 +35,38 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
         doesn't depend on u was computed once. Where torch has no forward-mode derivative for an
         operation, backward passes take its place, at up to twice the cost.
     """
-    with warnings.catch_warnings():
-        # torch's tracing announces nodes that it inserts on purpose, and its own use of torch.jit
-        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
+
+    def tangent_of(*directions: Tensor) -> Tensor:
+        with dual_level():
+            pairs = zip(parameters.items(), directions, strict=True)
+            duals = {key: make_dual(value, direction) for (key, value), direction in pairs}
+            image, tangent = unpack_dual(image_of(duals))
+            return torch.zeros_like(image) if tangent is None else tangent
+
+    with warnings.catch_warnings(), torch.no_grad():
+        # torch's tracing uses its own torch.jit
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
         try:
-            with _FusedNormalisation():
-                tangent: ImageOf = linearize(image_of, parameters)[1]
+            with _FusedTangents():
+                traced = make_fx(tangent_of)(*map(torch.zeros_like, parameters.values()))
         except NotImplementedError:  # an operation without a forward-mode derivative
             return _transposed_twice(image_of, parameters)
+        folded = fold_constants(traced)
+
+    def tangent(directions: Parameters) -> Tensor:
+        image: Tensor = folded(*(directions[key] for key in parameters))
+        return image
+
     return tangent
 
 
-class _FusedNormalisation(TorchFunctionMode):
-    """Write the tangents of BatchNorm and LayerNorm with their fused backward kernels.
+class _FusedTangents(TorchFunctionMode):
+    """Write the tangents of normalisations with their fused backward kernels, to save sweeps.
 
-    Both scale ``(I - 1 1^T / N - h h^T / N) x``, h the normalised x: a symmetric matrix, which
-    their backward passes apply in one sweep. torch's own tangents take some ten sweeps over the image,
-    a third of the time of a convolutional network's tangent pass, and keep three images of
-    constants where this keeps one.
+    BatchNorm and LayerNorm scale ``(I - 1 1^T / N - h h^T / N) x``, h the normalised x: a symmetric
+    matrix, which their backward passes apply in one sweep. torch's own tangents take some ten
+    sweeps over the image, a third of the time of a convolutional network's tangent pass, and keep
+    three images of constants where this keeps one.
     """
 
     def __torch_function__(
@@ -62,6 +77,8 @@ class _FusedNormalisation(TorchFunctionMode):
             return _batch_norm(*args, **kwargs)
         if func is functional.layer_norm:
             return _layer_norm(*args, **kwargs)
+        if func is functional.leaky_relu:
+            return _leaky_relu(*args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -108,6 +125,17 @@ def _layer_norm(
     if w0 is not None:
         tangent = tangent * w0
     return _affine(h, tangent, (w0, dw), (b0, db), tuple(shape))
+
+
+# The sign of the output tells that of the input, and is kept for the next layer anyway.
+def _leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    x0, dx = unpack_dual(x)
+    if dx is None or inplace or not negative_slope > 0:
+        return functional.leaky_relu(x, negative_slope, inplace)
+    out = functional.leaky_relu(x0, negative_slope)
+    tangent = torch.ops.aten.leaky_relu_backward(dx, out, negative_slope, True)
+    dual: Tensor = make_dual(out, tangent)
+    return dual
 
 
 # h * weight + bias with its tangent, given that of h in the units of the output.

@@ -1,5 +1,6 @@
 """The empirical neural tangent kernel of an image prior, matrix-free."""
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -53,13 +54,12 @@ class NTK(Kernel):
 
     Notes
     -----
-    The network is linearised once, here, which traces it and takes seconds for a deep one
-    (`torch.func.linearize`); every product then reuses the primal pass. Time of a product, in
-    training steps: by the operations of its matrix products 4/3, a backward and a tangent pass
-    being two forward passes each and a step three; ``benchmarks/`` has what it is. Memory: twice
-    the activations of a forward pass. Where torch has no forward-mode derivative for a part of the
-    network, the derivative of the backward pass takes its place, and a product costs up to twice as
-    much.
+    The network is linearised once, here, which traces it and takes seconds for a deep one; every
+    product then reuses the primal pass. Time of a product, in training steps: by the operations of
+    its matrix products 4/3, a backward and a tangent pass being two forward passes each and a step
+    three; ``benchmarks/`` has what it is. Memory: twice what a forward pass keeps for its backward
+    pass. Where torch has no forward-mode derivative for a part of the network, the derivative of
+    the backward pass takes its place, and a product costs up to twice as much.
     Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
 
     Examples
@@ -92,15 +92,17 @@ class NTK(Kernel):
         def image_of(variable: Parameters) -> Tensor:
             return prior.image({**fixed, **variable})
 
+        # In this order, and with what each leaves behind collected: the memory adds up.
+        self.chunk = block_columns(prior, parameters, memory_budget)
+        gc.collect()
+        self._jvp = tangent_map(image_of, self.parameters)
         image, self._vjp = vjp(image_of, self.parameters)  # type: ignore[misc]  # two, without aux
         self.image = image.detach()
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
-        self._jvp = tangent_map(image_of, self.parameters)
         n = self.image.numel()
         self.shape, self.dtype, self.device = (n, n), self.image.dtype, self.image.device
         self._budget = memory_budget
-        self.chunk = block_columns(prior, parameters, memory_budget)
 
     def vjp(self, images: Float[Tensor, "n k"]) -> Parameters:
         """Multiply by the transposed Jacobian.
