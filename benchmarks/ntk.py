@@ -147,7 +147,7 @@ prior = networks.create({name!r}, image_size={size})
 ntk = NTK(prior, prior.init(0))
 made = peak()
 pairs = ntk.top_eigenpairs({k}, basis={basis}, max_products={products}, tolerance=0.0)
-vectors = ({basis} + {k}) * ntk.shape[0] * 8e-9
+vectors = (min({basis}, {products} + 2) + len(pairs.values)) * ntk.shape[0] * 8e-9
 print(f"  {k:3} eigenpairs in a basis of {basis:3}: linearised {{made:.2f}} GB, at the end "
       f"{{peak():.2f}} GB, of which basis and eigenvectors {{vectors:.2f}} GB "
       f"({{pairs.products}} products, {{time.perf_counter() - start:.0f}} s)")
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--layers", action="store_true")
     parser.add_argument("--memory", type=int, metavar="SIZE")
-    parser.add_argument("--memory-products", type=int, default=12)
+    parser.add_argument("--memory-products", type=int, default=24)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     print(f"{arguments.device}, {torch.get_num_threads()} threads")

@@ -96,6 +96,7 @@ PUBLIC_MODULES = (
     "results",
     "runs",
     "plan",
+    "checkpoints",
     "devices",
     "errors",
 )
