@@ -143,7 +143,8 @@ def top_eigenpairs(
     checkpoint : str or Path, optional
         A file in which the state is saved every half a minute, but for at most 5 % of the time. If
         it exists, the computation continues from it: on a CPU with the bits of one that was never
-        interrupted. Another tolerance and number of products may be asked for. It stays.
+        interrupted. Another tolerance and number of products may be asked for. A look at the first
+        product, which isn't counted, tells whether it is of this operator. It stays.
     progress : Progress, optional
         Advanced by one a step of all starts.
 
@@ -203,7 +204,7 @@ def top_eigenpairs(
             "device": str(operator.device), "k": k, "starts": starts, "basis": capacity,
             "seed": seed,
         }  # fmt: skip
-        saver = Saver(Path(checkpoint), identity, "eigenpairs")
+        saver = Saver(Path(checkpoint), identity, "search for eigenpairs")
         state = saver.load()
         if state is not None:
             space.load(state)

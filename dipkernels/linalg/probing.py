@@ -1,5 +1,6 @@
 """Krylov spaces of random probes, from which traces of any function of an operator follow."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from dipkernels.checkpoints import Saver
 from dipkernels.errors import InvalidInputError, OutputError
@@ -15,6 +17,7 @@ from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.progress import Progress
 
+Numbers = Sequence[float] | np.ndarray
 _TOGETHER = 512 * 2**20  # bytes of the bases of probes that run at once
 
 
@@ -42,7 +45,8 @@ def krylov_probes(
     checkpoint : str or Path, optional
         A file in which the state is saved every half a minute, but for at most 5 % of the time. If
         it exists, the computation continues from it: on a CPU with the bits of one that was never
-        interrupted. It stays.
+        interrupted. A look at the first product, which isn't counted, tells whether it is of this
+        operator. It stays.
     progress : Progress, optional
         Advanced by one a step of all probes that run at once.
 
@@ -80,7 +84,11 @@ def krylov_probes(
         }  # fmt: skip
         saver = Saver(Path(checkpoint), identity, "set of probes")
         state = saver.load()
-    finished: list[dict[str, Any]] = [] if state is None else state["finished"]
+    finished: list[dict[str, Any]] = []
+    if state is not None:
+        finished = state["finished"]
+        first = finished[0] if finished else state["running"]["runs"][0]
+        _compare(operator, signs[:, 0], first["alpha"], first["beta"])
     while len(finished) < probes:
         starts = signs[:, len(finished) : len(finished) + together]
         run = Lanczos(operator, starts, keep_products=False)
@@ -88,7 +96,6 @@ def krylov_probes(
         if state is not None and state["running"] is not None:
             run.load(state["running"])
             taken = state["taken"]
-            _compare(operator, run.spaces()[0])
         state = None
         run.reserve(steps - taken)
         for step in range(taken, steps):
@@ -131,15 +138,15 @@ def _space(content: dict[str, Any]) -> KrylovSpace:
 
 
 # One product tells whether a checkpoint is of this operator.
-def _compare(operator: SymmetricOperator, space: KrylovSpace) -> None:
-    if not len(space.alpha):
+def _compare(operator: SymmetricOperator, start: Tensor, alpha: Numbers, beta: Numbers) -> None:
+    if not len(alpha):
         return
-    first = space.basis[0]
-    image = (operator @ first.to(operator.dtype)).double()
-    expected = np.hypot(space.alpha[0], space.beta[0])
-    found = (float(first @ image), float(image.norm()))
-    tolerance = torch.finfo(operator.dtype).eps ** 0.5 * expected
-    if abs(found[0] - space.alpha[0]) > tolerance or abs(found[1] - expected) > tolerance:
+    start = start.double() / start.double().norm()
+    image = (operator @ start.to(operator.dtype)).double()
+    length = float(np.hypot(alpha[0], beta[0]))
+    tolerance = torch.finfo(operator.dtype).eps ** 0.5 * length
+    errors = (float(start @ image) - alpha[0], float(image.norm()) - length)
+    if max(map(abs, errors)) > tolerance:
         raise OutputError(
             "the checkpoint's products are not those of this operator: choose another file, or "
             "remove it to start afresh"

@@ -246,15 +246,17 @@ def test_killed_probes_continue_bit_by_bit(
         assert np.array_equal(space.beta, expected.beta)
         assert space.norm == expected.norm
         assert space.symmetry == expected.symmetry
-    done = Mortal(matrix, last=0)
+    done = Mortal(matrix, last=1)
     assert len(krylov_probes(done, 5, 11, seed=seed, checkpoint=file)) == 5
+    with pytest.raises(OutputError, match="products are not those of this operator"):
+        krylov_probes(Mortal(random_psd(53, seed + 9)), 5, 11, seed=seed, checkpoint=file)
 
 
 @pytest.mark.usefixtures("save_always")
 def test_checkpoints_of_something_else_are_refused(tmp_path: Path) -> None:
     matrix, file, probes = random_psd(50, 1), tmp_path / "state", tmp_path / "probes"
     top_eigenpairs(Mortal(matrix), 3, checkpoint=file)
-    with pytest.raises(OutputError, match=r"checkpoint of another eigenpairs|of other eigenpairs"):
+    with pytest.raises(OutputError, match=r"of another search for eigenpairs \(basis: 43"):
         top_eigenpairs(Mortal(matrix), 4, checkpoint=file)
     with pytest.raises(OutputError, match="products are not those of this operator"):
         top_eigenpairs(Mortal(random_psd(50, 2)), 3, checkpoint=file)
