@@ -97,6 +97,7 @@ PUBLIC_MODULES = (
     "runs",
     "planning",
     "memory",
+    "checkpoints",
     "devices",
     "errors",
 )

@@ -3,14 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from dipkernels.fitting.checkpoint import PARAMETERS, load_checkpoint, save_checkpoint
+from dipkernels.checkpoints import Saver
+from dipkernels.fitting.checkpoint import PARAMETERS
 from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.regularisers import half_squared_norms, total_variation
@@ -23,7 +23,6 @@ from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 Callback = Callable[[int, Tensor, Parameters], None]
-CHECKPOINT_SECONDS = 30.0
 # Where one batched evaluation of all runs beats one after another: a CPU is busy with one, and
 # took up to 1.5 times as long for a batch.
 BATCHING_DEVICES = ("cuda",)
@@ -87,7 +86,7 @@ class Engine:
         return len(self.tasks) * len(self.seeds)
 
     def descend(
-        self, bar: Progress, callback: Callback | None = None, checkpoint: "Saver | None" = None
+        self, bar: Progress, callback: Callback | None = None, checkpoint: Saver | None = None
     ) -> str:
         """Run the iterations that are left.
 
@@ -131,7 +130,7 @@ class Engine:
                     bar.advance()
                 self.seconds = before + time.perf_counter() - start
                 if checkpoint is not None:
-                    checkpoint.save_if_due(self)
+                    checkpoint.save_if_due(self.state)
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit.
@@ -343,54 +342,6 @@ class Engine:
         if self.runs > 1:
             return images.detach(), leaves
         return images.detach()[0], {key: leaf[0] for key, leaf in leaves.items()}
-
-
-class Saver:
-    """Saves an engine to a file every so often.
-
-    Parameters
-    ----------
-    path : Path
-        Of the checkpoint.
-    identity : dict
-        What is fitted and how; see `load_checkpoint`.
-    """
-
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self.path, self.identity = path, identity
-        self._last = time.monotonic()
-
-    def load(self) -> dict[str, Any] | None:
-        """Load the checkpoint, if there is one.
-
-        Returns
-        -------
-        dict or None
-            For `Engine.load`.
-        """
-        return load_checkpoint(self.path, self.identity)
-
-    def save(self, engine: Engine) -> None:
-        """Save now.
-
-        Parameters
-        ----------
-        engine : Engine
-            Between two iterations.
-        """
-        save_checkpoint(self.path, self.identity, engine.state())
-        self._last = time.monotonic()
-
-    def save_if_due(self, engine: Engine) -> None:
-        """Save, if the last time was long ago.
-
-        Parameters
-        ----------
-        engine : Engine
-            Between two iterations.
-        """
-        if time.monotonic() - self._last >= CHECKPOINT_SECONDS:
-            self.save(engine)
 
 
 def _in_layout(tensor: Tensor) -> Tensor:

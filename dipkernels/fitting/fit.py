@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dipkernels.checkpoints import Saver
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
-from dipkernels.fitting.engine import Callback, Engine, Saver
+from dipkernels.fitting.engine import Callback, Engine
 from dipkernels.fitting.preparation import check_runs, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
@@ -217,7 +218,7 @@ def fit(
         identity = identity_of(prior, tasks, seeds, settings, record.columns)
         if rule is not None:
             identity["stop"] = rule.name
-        saver = Saver(Path(checkpoint), identity)
+        saver = Saver(Path(checkpoint), identity, kind="fit")
         state = saver.load()
     rates = state["rates"] if state else None
     engine = Engine(prior, tasks, seeds, settings, record, rates, stopper)
@@ -254,7 +255,7 @@ def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callb
                 raise
             return "interrupted"
     if saver is not None:
-        saver.save(engine)
+        saver.save(engine.state())
     return status
 
 

@@ -15,7 +15,8 @@ from dipkernels.fitting.optimisers import LBFGS_HISTORY
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor
-from dipkernels.kernels.ntk import NTK, tangent_map
+from dipkernels.kernels.linearisation import tangent_map
+from dipkernels.kernels.ntk import NTK
 from dipkernels.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
@@ -202,14 +203,15 @@ def rehearse_kernel(
 class _Rehearsed(NTK):
     # The kernel without its checks, which look at numbers.
     def __init__(self, prior: Unfilled, memory_budget: int, mode: FakeTensorMode) -> None:
-        parameters = prior.init()
-        self.prior, self.image_shape = prior, prior.shape
-        image, self._vjp = vjp(prior.image, parameters)  # type: ignore[misc]  # two, without aux
-        self._jvp = tangent_map(prior, parameters)
+        self.parameters = prior.init()
+        self.prior, self.image_shape, self.metric = prior, prior.shape, None
+        self.chunk = block_columns(prior, self.parameters, memory_budget)
+        self._jvp = tangent_map(prior.image, self.parameters)
         _forget_traced(mode)
+        image, self._vjp = vjp(prior.image, self.parameters)  # type: ignore[misc]  # two
         n = image.numel()
         self.shape, self.dtype, self.device = (n, n), image.dtype, image.device
-        self._chunk = block_columns(prior, parameters, memory_budget)
+        self._budget = memory_budget
 
 
 # A trace without numbers keeps all its tensors for reference; a real one doesn't.
