@@ -1,5 +1,6 @@
-"""Kernels measured on a prior: the empirical neural tangent kernel."""
+"""Kernels of a prior: the empirical tangent kernel and the covariance of outputs, measured."""
 
+from dipkernels.kernels.covariance import covariance
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
 from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
@@ -15,6 +16,7 @@ __all__ = [
     "RestrictedKernel",
     "adam_metric",
     "adam_metric_of",
+    "covariance",
     "pixel_indices",
     "select_parameters",
 ]
