@@ -18,8 +18,8 @@ from torch.func import grad, vmap
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.encoders import Encoder, faces, standardised
 from dipkernels.kernels.regression import kernel_regression
+from dipkernels.memory import DEFAULT_BUDGET
 from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.plan import DEFAULT_BUDGET
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
 from dipkernels.seeds import derive, generator

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.func import vmap
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.memory import block_columns
 from dipkernels.networks import codes as code_kinds
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.plan import block_columns
 from dipkernels.seeds import derive
 
 FIXED = "fixed"

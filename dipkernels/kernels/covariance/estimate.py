@@ -14,8 +14,8 @@ from dipkernels.kernels.covariance import hypotheses
 from dipkernels.kernels.covariance.draws import FIXED, Codes, draw_images
 from dipkernels.kernels.covariance.lagged import LaggedProducts
 from dipkernels.kernels.covariance.moments import RunningMoments
+from dipkernels.memory import DEFAULT_BUDGET
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.plan import DEFAULT_BUDGET
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
 
