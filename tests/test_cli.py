@@ -203,7 +203,7 @@ def test_flash_is_the_code_of_the_network(files: Path, capsys: pytest.CaptureFix
 def test_a_fit_that_was_killed_is_continued(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dipkernels.fitting.engine.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
     whole, broken = files / "whole", files / "broken"
     assert call(*FIT, "--input-noise", "0.1", "--output", str(whole)) == 0
     save, calls = engine.Saver.save, []
