@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.results import remove_partial, replacing
+from dipkernels.results import PARTIAL, remove_partial, replacing
 
 FORMAT = "dipkernels-checkpoint-1"
 SECONDS = 30.0  # between two saves
@@ -46,7 +47,14 @@ def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any])
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
-            save_file(tensors, partial, metadata=metadata)
+            # In a folder of its own, since safetensors leaves files of its own when it is killed.
+            scratch = partial.with_name(f"{partial.name.removesuffix(PARTIAL)}d{PARTIAL}")
+            scratch.mkdir()
+            try:
+                save_file(tensors, scratch / "state", metadata=metadata)
+                (scratch / "state").replace(partial)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
     except (OSError, safetensors.SafetensorError) as error:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,8 +113,12 @@ def remove_partial(path: Path) -> None:
         The file that it was to replace. Files of processes that still run are left alone.
     """
     for partial in path.parent.glob(f".{path.name}.*{PARTIAL}"):
-        owner = partial.name.removesuffix(PARTIAL).rpartition(".")[2]
-        if owner.isdigit() and not _runs(int(owner)):
+        owner = partial.name.removesuffix(PARTIAL).rpartition(".")[2].removesuffix("d")
+        if not owner.isdigit() or _runs(int(owner)):
+            continue
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
             with contextlib.suppress(OSError):
                 partial.unlink()
 

@@ -105,7 +105,9 @@ class RunFolder:
         try:
             result = compute()
         except FitInterrupted as interrupt:
-            save(interrupt.result, file)
+            longer = stored is None or _length(interrupt.result) >= _length(stored)
+            if longer:
+                save(interrupt.result, file)
             raise
         save(result, file)
         if not keep_checkpoint:
@@ -183,6 +185,10 @@ def default_folder(label: str) -> Path:
         path = Path("runs") / f"{label}-{stamp}-{number}"
         number += 1
     return path
+
+
+def _length(result: xr.Dataset) -> int:
+    return int(result.sizes.get("iteration", 0))
 
 
 def _require_equal(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:

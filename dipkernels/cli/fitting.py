@@ -13,7 +13,6 @@ from dipkernels.cli.options import (
     MaskOption,
     OutputOption,
     QuietOption,
-    SizeOption,
 )
 from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import InvalidInputError
@@ -34,7 +33,10 @@ def _option(panel: str, help: str, *names: str) -> Any:
 def fit(
     prior: Annotated[str, typer.Argument(help="A name; 'dipkernels list' shows them.")],
     image: ImageOption = "astronaut",
-    size: SizeOption = "64",
+    size: Annotated[
+        str | None,
+        typer.Option(help="Pixels: 64, 48x64 or native. (default: 64; with --measured native)"),
+    ] = None,
     task: Annotated[
         str, _option(ON_TASK, "denoise, inpaint, dejpeg, super-resolve or flash.")
     ] = "denoise",
@@ -119,7 +121,7 @@ def fit(
     what = TaskOptions(
         task, mask, known, noise_sigma, clip, shared_noise, quality, factor, flash, measured
     )
-    found = what.make(image, size, seed)
+    found = what.make(image, size or ("native" if measured else "64"), seed)
     if hold_out is not None:
         found = found.hold_out(hold_out, seed=seed)
     if output_range == "255":
@@ -132,7 +134,7 @@ def fit(
         code_seed=seed,
         output=output_range,
         initialisation=initialisation,
-        **_parse_options(options),
+        **_parse_options(prior, options),
     ).to(device=target)
     settings: dict[str, Any] = {
         "optimiser": optimiser,
@@ -152,7 +154,15 @@ def fit(
         "compile": compile,
     }
     fitting.FitSettings(**settings)  # what can't be is said before a folder is made
-    record = _record(image, found, made, settings | {"seed": seed, "seeds": seeds, "stop": stop})
+    network: dict[str, Any] = {
+        "variant": variant,
+        "options": options,
+        "code": code,
+        "range": output_range,
+    }
+    network |= {"initialisation": initialisation, "hold_out": hold_out}
+    asked = {"seed": seed, "seeds": seeds, "stop": stop}
+    record = _record(image, found, made, settings | network | asked)
     folder = RunFolder.open(output or default_folder(f"fit-{prior}-{Path(image).stem}"), record)
     interrupted = False
     try:
@@ -220,8 +230,11 @@ def write_fit(result: "xr.Dataset", folder: Path) -> None:
             images.save(torch.from_numpy(picture.values), folder / f"{name}{suffix}.png")
 
 
-def _parse_options(text: str) -> dict[str, object]:
+def _parse_options(prior: str, text: str) -> dict[str, object]:
     """Read ``name=value`` pairs; values are Python's literals, or words."""
+    from dipkernels import networks
+
+    allowed = networks.entry(prior).options
     found: dict[str, object] = {}
     for pair in text.split():
         name, equals, value = pair.partition("=")
@@ -229,6 +242,8 @@ def _parse_options(text: str) -> dict[str, object]:
             raise InvalidInputError(
                 f"--options must be like \"width=64 upsampling=nearest\", got '{pair}'"
             )
+        if name not in allowed:
+            raise InvalidInputError(f"'{prior}' has no option {name}; it has: {', '.join(allowed)}")
         try:
             found[name] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

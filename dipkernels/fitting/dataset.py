@@ -151,6 +151,7 @@ class _Layout:
                 for j, region in enumerate(regions):
                     for metric, table in tables.items():
                         table[run, i, j] = _score(task, metric, picture, region)
+        tables["mse"] /= self.peak**2
         dims = (*self.lead, "picture", "region")
         found: dict[str, object] = {k: (dims, self.unfold(t)) for k, t in tables.items()}
         return {**found, "picture": list(SCORED_PICTURES)}
@@ -169,6 +170,7 @@ def _with_peaks(result: xr.Dataset, layout: _Layout) -> xr.Dataset:
     score = _decibels(layout.columns[f"mse_clean:{layout.record.score_region}"])
     filled = np.where(np.isnan(score), -np.inf, score)
     iteration, peak = filled.argmax(axis=0), filled.max(axis=0)
+    peak = np.where(np.isnan(score).all(axis=0), np.nan, peak)  # never finite
     if not layout.lead:
         peaks = {"peak_psnr": float(peak[0]), "peak_iteration": int(iteration[0])}
         return result.assign_attrs(peaks)
@@ -179,6 +181,8 @@ def _with_peaks(result: xr.Dataset, layout: _Layout) -> xr.Dataset:
 
 
 def _score(task: Task, metric: str, picture: Tensor, region: str) -> float:
+    if not bool(picture.isfinite().all()):
+        return float("nan")
     try:
         return float(getattr(task, metric)(picture, region))
     except InvalidInputError:  # SSIM of an image smaller than its window

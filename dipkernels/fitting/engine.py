@@ -66,6 +66,7 @@ class Engine:
         self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
         self.record, self.stopper = record, stopper
         self.iteration = 0
+        self.interrupted = False  # set it, and the fit ends before the next iteration
         self.seconds = 0.0
         self.rates = rates or self._learning_rates()
         self.leaves = self._initial_leaves()
@@ -74,6 +75,7 @@ class Engine:
         relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
         self._relative = relative.repeat(len(tasks)) / max(self.rates)
         self._generators = self._noise_generators()
+        self._last_draw: list[Tensor] = []
         self._accepted: dict[str, Tensor] = {}
         self._accepted_mse: Tensor | None = None
         self.rollbacks = torch.zeros(self.runs, dtype=torch.int64, device=prior.device)
@@ -102,7 +104,7 @@ class Engine:
         Returns
         -------
         str
-            "finished", "stopped" by the rule, or "diverged" if no run is left.
+            "finished", "stopped" by the rule, "interrupted", or "diverged" if no run is left.
         """
         start, before = time.perf_counter(), self.seconds
         last = self.settings.iterations
@@ -117,6 +119,8 @@ class Engine:
                         return "stopped"
                 if complete:
                     return "finished"
+                if self.interrupted:
+                    return "interrupted"
                 losses, images = self.evaluate()
                 if self.record.iterations == self.iteration:  # not so where a fit is extended
                     self.record.add(losses.detach(), images.detach())
@@ -147,7 +151,10 @@ class Engine:
             "rates": self.rates,
             "iteration": self.iteration,
             "seconds": self.seconds,
-            "generators": [g.get_state() for g in self._generators],
+            # A fit that is extended draws the noise of its last image once more.
+            "generators": [g.get_state() for g in self._generators]
+            if self.record.iterations == self.iteration
+            else self._last_draw,
             "accepted": self._accepted,
             "accepted_mse": self._accepted_mse,
             "rollbacks": self.rollbacks,
@@ -240,6 +247,8 @@ class Engine:
     def _perturbed_code(self) -> Tensor:
         if not self._generators:
             return self._code
+        if self.iteration == self.settings.iterations:
+            self._last_draw = [generator.get_state() for generator in self._generators]
         draws = [torch.empty_like(self._code).normal_(generator=g) for g in self._generators]
         codes = [self._code + self.settings.input_noise * draw for draw in draws]
         return torch.stack(codes * len(self.tasks))
@@ -320,7 +329,7 @@ class Engine:
             self._accepted_mse = mse.clone()
             self._accepted = {key: leaf.detach().clone() for key, leaf in self.leaves.items()}
             return
-        fallen = mse > self._accepted_mse * 10 ** (decibels / 10)
+        fallen = ~(mse <= self._accepted_mse * 10 ** (decibels / 10))  # NaN has fallen, too
         self._accepted_mse = torch.where(fallen, self._accepted_mse, mse)
         self.rollbacks += fallen
         for key, leaf in self.leaves.items():

@@ -1,6 +1,9 @@
 """Fit a prior to a measurement and watch what it learns, when."""
 
-from collections.abc import Sequence
+import contextlib
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from dipkernels.checkpoints import Saver
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
 from dipkernels.fitting.engine import Callback, Engine
-from dipkernels.fitting.preparation import check_runs, identity_of, make_monitors
+from dipkernels.fitting.preparation import as_seeds, check_runs, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper
@@ -102,7 +105,8 @@ def fit(
     total_variation : {"anisotropic", "isotropic"}, optional
         By default anisotropic.
     gradient_clip : float, optional
-        Largest Euclidean norm of the gradient, over all parameters of a run.
+        Largest Euclidean norm of the gradient of all that is descended, weight decay included,
+        over all parameters of a run.
     backtracking : float, optional
         In dB: where the PSNR to the measurement falls by more than that from one iterate to the
         next, the step is taken from the parameters before the fall, with the gradient after it
@@ -205,28 +209,31 @@ def fit(
         channels_last=channels_last,
         compile=compile,
     )
-    tasks = [task] if isinstance(task, Task) else list(task)
-    seeds = [seed] if isinstance(seed, int) else list(seed)
-    many = (not isinstance(task, Task), not isinstance(seed, int))
+    if checkpoint is not None and not isinstance(checkpoint, str | Path):
+        raise InvalidInputError(f"checkpoint must be the path of a file, got {checkpoint!r}")
+    if callback is not None and not callable(callback):
+        raise InvalidInputError(f"callback must be a function, got {callback!r}")
+    several = not isinstance(task, Task) and isinstance(task, Iterable)
+    tasks: list[Any] = list(task) if several else [task]  # type: ignore[arg-type]
+    seeds, several_seeds = as_seeds(seed)
+    many = (several, several_seeds)
     check_runs(prior, tasks, seeds, settings)
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
     rule = None if stop is None else make_rule(stop)
-    record = Record(tasks, len(seeds), averaging, make_monitors(monitors, rule))
+    record = Record(tasks, len(seeds), settings.averaging, make_monitors(monitors, rule))
     stopper = None if rule is None else Stopper(rule, record)
     saver = state = None
     if checkpoint is not None:
-        identity = identity_of(prior, tasks, seeds, settings, record.columns)
-        if rule is not None:
-            identity["stop"] = rule.name
+        identity = identity_of(prior, tasks, seeds, settings, record, rule)
         saver = Saver(Path(checkpoint), identity, kind="fit")
         state = saver.load()
     rates = state["rates"] if state else None
     engine = Engine(prior, tasks, seeds, settings, record, rates, stopper)
     if state is not None:
-        if state["iteration"] > iterations:
+        if state["iteration"] > settings.iterations:
             raise InvalidInputError(
                 f"the fit in {checkpoint} has {state['iteration']} iterations already, "
-                f"{iterations} were asked for: ask for more, or choose another checkpoint"
+                f"{settings.iterations} were asked for: ask for more, or choose another checkpoint"
             )
         engine.load(state)
     status = _run(engine, saver, progress=progress, callback=callback)
@@ -248,15 +255,39 @@ def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callb
     with Progress(settings.iterations, label, enabled=progress) as bar:
         bar.advance(engine.iteration)
         try:
-            status = engine.descend(bar, callback, saver)
+            with _ctrl_c_between_iterations(engine, saver):
+                status = engine.descend(bar, callback, saver)
         except KeyboardInterrupt:
             # Not saved: it may have come in the middle of a step.
             if not engine.record.iterations:
                 raise
             return "interrupted"
-    if saver is not None:
-        saver.save(engine.state())
+        if saver is not None:
+            saver.save(engine.state())
     return status
+
+
+# With a checkpoint, the first Ctrl-C waits for the iteration to end, so that all is saved; the
+# second one doesn't. Only Python's main thread hears of it.
+@contextlib.contextmanager
+def _ctrl_c_between_iterations(engine: Engine, saver: Saver | None) -> Iterator[None]:
+    ours = threading.current_thread() is threading.main_thread()
+    if saver is None or not ours or signal.getsignal(signal.SIGINT) is not _default_handler:
+        yield
+        return
+
+    def note(*_: object) -> None:
+        engine.interrupted = True
+        signal.signal(signal.SIGINT, _default_handler)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, _default_handler)
+
+
+_default_handler = signal.default_int_handler
 
 
 def _described(

@@ -1,14 +1,52 @@
 """What is checked and made before a fit starts."""
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import Monitor, Rule, make_monitor
+from dipkernels.fitting.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.provenance import fingerprint
 from dipkernels.tasks import Task
+
+
+def as_seeds(seed: Any) -> tuple[list[int], bool]:
+    """Read one seed or several.
+
+    Parameters
+    ----------
+    seed : int or sequence of int
+        Whole numbers from 0 to 2**63 - 1.
+
+    Returns
+    -------
+    seeds : list of int
+        One or more.
+    several : bool
+        Whether a sequence was given.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are something else.
+    """
+    try:
+        several = not hasattr(seed, "__index__") or bool(getattr(seed, "ndim", 0))
+        given = list(seed) if several else [seed]
+        seeds = [operator.index(each) for each in given]
+    except TypeError:
+        seeds, given = [-1], []
+    if any(isinstance(each, bool) for each in given) or not all(0 <= s < 2**63 for s in seeds):
+        raise InvalidInputError(
+            f"seed must be a whole number from 0 to 2**63 - 1, or several, got {seed!r}"
+        )
+    return seeds, several
 
 
 def check_runs(
@@ -32,6 +70,22 @@ def check_runs(
     InvalidInputError
         If they can't, or a setting would have no effect.
     """
+    if not isinstance(prior, ImagePrior):
+        raise InvalidInputError(
+            f"prior must be an ImagePrior, got {type(prior).__name__}: networks.create(name, ...) "
+            "makes one, ImagePrior(factory, code) wraps a torch module"
+        )
+    if prior.dtype not in (torch.float32, torch.float64):
+        raise InvalidInputError(
+            f"a fit needs a prior in float32 or float64, got {prior.dtype}: use prior.to(dtype=), "
+            "and precision='bf16' for speed"
+        )
+    for each in tasks:
+        if not isinstance(each, Task):
+            raise InvalidInputError(
+                f"task must be a Task or a sequence of them, got {type(each).__name__}: "
+                "dipkernels.tasks makes them"
+            )
     if not tasks or not seeds:
         raise InvalidInputError(f"a fit needs a task and a seed, got {len(tasks)}, {len(seeds)}")
     if len(set(seeds)) < len(seeds):
@@ -44,9 +98,14 @@ def check_runs(
             )
         if _kind(each) != _kind(tasks[0]):
             raise InvalidInputError(
-                "tasks that are fitted together must be alike: with one range and set of regions, "
-                "all with or all without clean image and held-out pixels; got "
+                "tasks that are fitted together must be alike: of one kind, range and set of "
+                "regions, all with or all without clean image and held-out pixels; got "
                 f"{tasks[0]!r} and {each!r}"
+            )
+        if each.guide is not None and not _is_code(each.guide, prior):
+            raise InvalidInputError(
+                f"this '{each.name}' task has a guide for the network's code, which {prior} "
+                "doesn't take: create the prior with code=task.guide"
             )
     runs = len(tasks) * len(seeds)
     if runs > 1 and settings.optimiser == "l-bfgs":
@@ -68,10 +127,16 @@ def check_runs(
         )
 
 
+def _is_code(guide: Tensor, prior: ImagePrior) -> bool:
+    code = prior.code.flatten(0, 1).cpu()
+    return code.shape == guide.shape and torch.equal(code, guide.cpu().to(code.dtype))
+
+
 # What tasks that are fitted together must share.
 def _kind(task: Task) -> tuple[object, ...]:
     truth, held_out = task.clean is None, task.has_held_out
-    return list(task.regions), task.score_region, truth, held_out, task.peak
+    measured = tuple(task.measurement.shape)
+    return task.name, measured, list(task.regions), task.score_region, truth, held_out, task.peak
 
 
 def identity_of(
@@ -79,7 +144,8 @@ def identity_of(
     tasks: list[Task],
     seeds: list[int],
     settings: FitSettings,
-    columns: list[str],
+    record: Record,
+    rule: Rule | None,
 ) -> dict[str, Any]:
     """Say what a checkpoint belongs to.
 
@@ -94,8 +160,10 @@ def identity_of(
     settings : FitSettings
         All but the number of iterations count: a fit may be continued to more, unless its
         schedule depends on their number.
-    columns : list of str
-        What is recorded.
+    record : Record
+        What is recorded, by which monitors.
+    rule : Rule or None
+        That may end the fit.
 
     Returns
     -------
@@ -106,20 +174,42 @@ def identity_of(
     if settings.schedule == "constant":
         del values["iterations"]
     probe = prior.code.new_tensor([0.3]).expand(prior.shape)
+    with torch.no_grad():
+        start = prior.image(prior.init(seeds[0])).double()
     return {
         **values,
         "prior": repr(prior),
         "network": fingerprint(prior.code, str(prior.parameter_shapes)),
+        # Networks of the same shapes differ in what they make of the first seed.
+        "start of the network": [
+            f"{float(x):.4g}" for x in (start.mean(), start.std(), start.norm(p=4))
+        ],
         "dtype": str(prior.dtype),
         "device": str(prior.device),
         "seeds": seeds,
         "tasks": [
             # The misfit tells operators and held-out pixels apart, up to the order of its sum.
-            [each.name, fingerprint(each.measurement), f"{float(each.misfit(probe)):.5g}"]
+            [
+                each.name,
+                fingerprint(each.measurement),
+                "none" if each.clean is None else fingerprint(each.clean),
+                each.noise_sigma,
+                [each.score_region, *each.regions],
+                f"{float(each.misfit(probe)):.5g}",
+            ]
             for each in tasks
         ],
-        "recorded": columns,
+        "recorded": record.columns,
+        "monitors": [_options_of(monitor) for monitor in record.monitors],
+        "stop": None if rule is None else [rule.name, _options_of(rule)],
     }
+
+
+# The options that an object was made with: its public attributes that are numbers or words.
+def _options_of(item: object) -> dict[str, Any]:
+    simple = (int, float, str)
+    found = {k: v for k, v in vars(item).items() if isinstance(v, simple) and k[0] != "_"}
+    return {"type": type(item).__name__, **found}
 
 
 def make_monitors(monitors: Sequence[Monitor | str], rule: Rule | None) -> list[Monitor]:
@@ -140,15 +230,31 @@ def make_monitors(monitors: Sequence[Monitor | str], rule: Rule | None) -> list[
     Raises
     ------
     InvalidInputError
-        If two record the same.
+        If one is no monitor or has been used before, or two record the same.
     """
+    if isinstance(monitors, str) or not isinstance(monitors, Iterable):
+        raise InvalidInputError(
+            f"monitors must be a sequence of monitors or names, got {monitors!r}: {monitor_names()}"
+        )
     names = [each for each in monitors if isinstance(each, str)]
     needed = None if rule is None else rule.monitor
     made = [make_monitor(each) if isinstance(each, str) else each for each in monitors]
+    for each in made:
+        if not isinstance(each, Monitor):
+            raise InvalidInputError(
+                f"a monitor must be one of {monitor_names()} or have names, update, state and "
+                f"load, got {each!r}"
+            )
     if needed is not None and needed not in names:
         extra = make_monitor(needed)
         if not any(set(extra.names) <= set(each.names) for each in made):
             made.append(extra)
+    for each in made:
+        if int(each.state().get("count", torch.zeros(()))):
+            raise InvalidInputError(
+                f"a {type(each).__name__} has followed a fit already: make a new one for every "
+                "fit, or give its name"
+            )
     columns = [column for each in made for column in each.names]
     if len(set(columns)) < len(columns):
         raise InvalidInputError(f"monitors must differ in what they record, got {columns}")

@@ -104,7 +104,7 @@ class Record:
             columns += [*clean.values(), *self._region_mse(average).values()]
             self._keep_best(clean[self.score_region], images)
         for monitor in self.monitors:
-            columns += monitor.update(images).unbind(dim=1)
+            columns += monitor.update(images / self.tasks[0].peak).unbind(dim=1)
         self._pending.append(torch.stack(columns, dim=1))
         self.pictures["final"] = self._where_running(images, self.pictures["final"])
         self.pictures["average"] = self._where_running(average, self.pictures["average"])

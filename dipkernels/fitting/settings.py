@@ -1,7 +1,8 @@
 """What a fit does, apart from the network and the measurement: checked before anything runs."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
+from dipkernels.checks import as_annotated
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.regularisers import TOTAL_VARIATIONS
 from dipkernels.fitting.schedules import SCHEDULES
@@ -38,9 +39,15 @@ class FitSettings:
     compile: str | None = None
 
     def __post_init__(self) -> None:
+        self._require_types()
         self._require_choices()
         self._require_ranges()
         self._require_effects()
+
+    def _require_types(self) -> None:
+        for field in fields(self):
+            value = as_annotated(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
 
     def _require_choices(self) -> None:
         choices: dict[str, tuple[str, ...]] = {

@@ -78,15 +78,18 @@ class Stopper:
         NotApplicableError
             If the rule needs what this fit doesn't record.
         """
+        if not self._record.iterations:
+            return False
+        ended = self._record.table()[-1, :, 0] == 0
         if not self._block:
-            return bool((self.fired >= 0).all())
+            return bool(((self.fired >= 0) | ended).all())
         first = self._record.iterations - len(self._block)
         trace = build_trace(self._record, many=(True, True)).assign_attrs(
             score_region=self._record.score_region,
             noise_sigma=[task.noise_sigma / task.peak for task in self._record.tasks],
         )
         for run, (_, one) in enumerate(single_runs(trace)):
-            if self.fired[run] >= 0:
+            if self.fired[run] >= 0 or not bool(one.loss.notnull().any()):
                 continue
             try:
                 decision = self.rule.decide(one)
@@ -99,7 +102,6 @@ class Stopper:
                 self._keep(run, decision.chosen, first)
             self.fired[run] = -1 if decision.stopped is None else decision.stopped
         self._block.clear()
-        ended = self._record.table()[-1, :, 0] == 0
         return bool(((self.fired >= 0) | ended).all())
 
     def state(self) -> dict[str, Any]:

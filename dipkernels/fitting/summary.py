@@ -60,10 +60,11 @@ def peak(result: xr.Dataset) -> Peak:
             "an iteration, see dipkernels.fitting.stopping"
         )
     psnr, seeds = xr.DataArray(result.peak_psnr), result.sizes.get("seed", 1)
+    where = xr.DataArray(result.peak_iteration).where(psnr.notnull())
     spread = float("nan")
     if seeds > 1:
         spread = float(np.sqrt(psnr.var("seed", ddof=1).mean()))
-    return Peak(float(psnr.mean()), spread, float(np.median(result.peak_iteration)), seeds)
+    return Peak(float(psnr.mean()), spread, float(where.median()), seeds)
 
 
 def summary(result: xr.Dataset) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dipkernels.checks import as_annotated
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.networks import codes
 from dipkernels.networks.initialisation import DEFAULT, Initialisation
@@ -333,6 +334,12 @@ def create(
     options = _with_code_channels(found, options, code, len(size))
     try:
         recipe = found.builder(size, channels, **options)
+        if min(recipe.code_shape) < 1:
+            recipe.factory()  # most networks say themselves which width they can't have
+            raise InvalidInputError(
+                f"'{name}' would take a code of shape {recipe.code_shape}: widths and "
+                "code_channels must be at least 1"
+            )
         return ImagePrior(
             surrounded(recipe.factory, output=output, images=images),
             codes.make(code, recipe.code_shape, images, code_seed),
@@ -361,12 +368,14 @@ def _with_code_channels(
     found: Entry, given: dict[str, object], code: str | Tensor, dims: int
 ) -> dict[str, object]:
     """Check the names of the options; set the code's channels where the code decides on them."""
-    options = {**found.preset, **given}
     unknown = [key for key in given if key not in found.options]
     if unknown:
         raise InvalidInputError(
             f"'{found.name}' has no option {', '.join(unknown)}; it has: {', '.join(found.options)}"
         )
+    signature = inspect.signature(found.builder)
+    checked = {k: as_annotated(k, v, signature.parameters[k].annotation) for k, v in given.items()}
+    options = {**found.preset, **checked}
     fixed = codes.fixed_channels(code, dims)
     if fixed is None or "code_channels" not in found.options:
         return options

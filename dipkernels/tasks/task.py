@@ -234,7 +234,7 @@ class Task:
         Returns
         -------
         Task
-            A copy with measurement, clean image, guide and noise multiplied. Its losses and mean
+            A copy with measurement, clean image and noise multiplied. Its losses and mean
             squared errors are in the new units; PSNR and SSIM are what they were.
 
         Raises
@@ -253,7 +253,6 @@ class Task:
             self,
             measurement=factor * self.measurement,
             clean=scaled(self.clean),
-            guide=scaled(self.guide),
             noise_sigma=factor * self.noise_sigma,
             peak=float(peak),
         )
@@ -354,7 +353,7 @@ class Task:
         dict of (metric, region) to Tensor, shape ``(*batch)``
             Metrics are ``"mse"``, ``"psnr"`` (dB) and ``"ssim"``.
         """
-        metrics = {"mse": self.mse, "psnr": self.psnr, "ssim": self.ssim}
+        metrics = {"mse": self.mse, "psnr": self.psnr, "ssim": self._ssim_or_nan}
         return {
             (metric, region): score(image, region)
             for metric, score in metrics.items()
@@ -391,6 +390,13 @@ class Task:
             regions={name: mask.to(device=device) for name, mask in self.regions.items()},
             held_out=None if self.held_out is None else self.held_out.to(device=device),
         )
+
+    # Images or regions too small for SSIM's window have none.
+    def _ssim_or_nan(self, image: Tensor, region: str) -> Tensor:
+        try:
+            return self.ssim(image, region)
+        except InvalidInputError:
+            return image.new_full(image.shape[: -len(self.shape)], torch.nan)
 
     @property
     def _measurement_axes(self) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dipkernels import networks, results, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit
+from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 
 SIZE = (9, 14)
@@ -128,6 +129,13 @@ def test_one_seed_or_task_in_a_list_keeps_its_dimension(tmp_path: Any) -> None:
     loaded = results.load(tmp_path / "fit.nc")
     assert loaded.loss.equals(result.loss)
     assert loaded.status.values.tolist() == [["finished"]]
+
+
+def test_seeds_may_be_any_whole_numbers() -> None:
+    for seed in (3, np.int64(3), torch.tensor(3)):
+        assert as_seeds(seed) == ([3], False)
+    for seeds in ([3, 0], np.array([3, 0]), (3, 0), range(3, -1, -3), torch.tensor([3, 0])):
+        assert as_seeds(seeds) == ([3, 0], True)
 
 
 def test_callbacks_see_all_runs() -> None:

@@ -1,5 +1,6 @@
 """Checkpoints: a fit that was killed continues with the bits of one that wasn't."""
 
+import dataclasses
 import math
 import os
 import random
@@ -22,6 +23,7 @@ from dipkernels import networks, results, tasks
 from dipkernels.checkpoints import load_checkpoint, save_checkpoint
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.fitting import FitInterrupted, fit, load_parameters
+from dipkernels.fitting.stopping import WindowedVarianceRule
 from dipkernels.networks import ImagePrior
 
 SIZE = (9, 14)
@@ -35,8 +37,8 @@ def make_task(seed: int = 0) -> tasks.Task:
     return tasks.denoise(draw(2, *SIZE, seed=seed), noise_sigma=0.1)
 
 
-def make_prior() -> ImagePrior:
-    options = {"width": 6, "scales": 2, "skip_channels": 2, "code_channels": 3}
+def make_prior(**settings: Any) -> ImagePrior:
+    options = {"width": 6, "scales": 2, "skip_channels": 2, "code_channels": 3} | settings
     return networks.create("skip", image_size=SIZE, channels=2, **options)
 
 
@@ -166,12 +168,15 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays_whole(tmp_path: P
     assert_identical(fit(prior, task, iterations=9, checkpoint=file), whole)
 
 
-def test_a_fit_can_go_on_to_more_iterations(tmp_path: Path) -> None:
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_fit_can_go_on_to_more_iterations(noise: float, tmp_path: Path) -> None:
     prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
-    fit(prior, task, iterations=20, checkpoint=file)
-    assert_identical(
-        fit(prior, task, iterations=63, checkpoint=file), fit(prior, task, iterations=63)
-    )
+    fit(prior, task, iterations=20, input_noise=noise, checkpoint=file)
+    whole = fit(prior, task, iterations=63, input_noise=noise)
+    longer = fit(prior, task, iterations=63, input_noise=noise, checkpoint=file)
+    assert_identical(longer, whole)
+    if noise:
+        return
     with pytest.raises(InvalidInputError, match="has 63 iterations already, 40 were asked for"):
         fit(prior, task, iterations=40, checkpoint=file)
 
@@ -210,18 +215,24 @@ def test_parameters_are_those_of_the_last_image(tmp_path: Path) -> None:
         ({"task": make_task(seed=1)}, "tasks"),
         ({"task": make_task().hold_out(0.1)}, "recorded|tasks"),
         ({"averaging": 0.5}, "averaging"),
+        ({"task": dataclasses.replace(make_task(), noise_sigma=0.2)}, "tasks"),
+        ({"task": dataclasses.replace(make_task(), clean=draw(2, *SIZE, seed=5))}, "tasks"),
+        ({"stop": WindowedVarianceRule(patience=7)}, "stop"),
+        ({"prior": make_prior(activation="tanh")}, "start of the network"),
+        ({"prior": make_prior(initialisation="orthogonal")}, "start of the network"),
         ({"schedule": "cosine"}, "iterations|schedule"),
     ],
 )
 def test_a_checkpoint_of_another_fit_is_refused(
     change: dict[str, Any], word: str, tmp_path: Path
 ) -> None:
-    prior, file = make_prior(), tmp_path / "state.safetensors"
+    file = tmp_path / "state.safetensors"
     settings: dict[str, Any] = {"task": make_task(), "learning_rate": 0.01, "iterations": 3}
-    fit(prior, checkpoint=file, **settings)
+    settings |= {"prior": make_prior(), "stop": WindowedVarianceRule(patience=8)}
+    fit(checkpoint=file, **settings)
     kept = file.read_bytes()
     with pytest.raises(OutputError, match=f"the checkpoint of another fit .({word}):"):
-        fit(prior, checkpoint=file, **(settings | change))
+        fit(checkpoint=file, **(settings | change))
     assert file.read_bytes() == kept
 
 

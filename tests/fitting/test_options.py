@@ -301,11 +301,13 @@ def test_another_range_changes_the_loss_and_nothing_else_but_adams_epsilon() -> 
         for output in ("sigmoid", "255")
     )
     settings: dict[str, Any] = {"iterations": 30, "stop": "discrepancy", "learning_rate": 0.01}
+    settings["monitors"] = ["moving-variance"]
     expected = fit(unit, task, **settings)
     result = fit(byte, task.in_range(255.0), **settings)
     np.testing.assert_allclose(result.loss[0], 255**2 * expected.loss[0], rtol=1e-12)
     # Adam adds 1e-8 to a root mean square gradient of 1e-3 here, and of 65 there.
-    for name in ("psnr_noisy", "psnr_clean", "psnr_held_out", "psnr_average_clean", "ssim"):
+    names = ["psnr_noisy", "psnr_clean", "psnr_held_out", "psnr_average_clean", "ssim", "mse"]
+    for name in [*names, "moving_variance"]:
         np.testing.assert_allclose(result[name], expected[name], rtol=2e-3, err_msg=name)
     for name in ("final", "best", "average", "clean", "measurement", "chosen_image"):
         np.testing.assert_allclose(result[name], expected[name], atol=2e-3, err_msg=name)
@@ -338,6 +340,9 @@ def test_another_range_changes_the_loss_and_nothing_else_but_adams_epsilon() -> 
         ({"optimiser": "l-bfgs", "channels_last": True}, "channels_last doesn't go with l-bfgs"),
         ({"optimiser": "l-bfgs", "seed": [0, 1]}, "l-bfgs fits one run at a time, got 2"),
         ({"channels_last": True, "seed": [0, 1]}, "channels_last is for one run, got 2"),
+        ({"iterations": True}, "iterations must be a whole number, got True"),
+        ({"seed": True}, "seed must be a whole number .* got True"),
+        ({"seed": 2**70}, "seed must be a whole number from 0 to"),
         ({"seed": [1, 1]}, r"seeds must differ, got \[1, 1\]"),
         ({"seed": []}, "needs a task and a seed, got 1, 0"),
     ],
@@ -345,6 +350,56 @@ def test_another_range_changes_the_loss_and_nothing_else_but_adams_epsilon() -> 
 def test_options_that_cannot_be_or_do_nothing(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         fit(make_prior(), make_task(), **({"iterations": 2} | settings))
+
+
+WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
+    ({"iterations": "3"}, "iterations must be a whole number, got '3'"),
+    ({"iterations": 10.5}, "iterations must be a whole number, got 10.5"),
+    ({"iterations": float("nan")}, "iterations must be a whole number, got nan"),
+    ({"averaging": None}, "averaging must be a number, got None"),
+    ({"learning_rate": "0.1"}, "learning_rate must be a number or None, got '0.1'"),
+    ({"learning_rate": [0.1]}, "learning_rate must be a number or None, got [0.1]"),
+    ({"input_noise": None}, "input_noise must be a number, got None"),
+    ({"backtracking": True}, "backtracking must be a number or None, got True"),
+    ({"channels_last": "yes"}, "channels_last must be True or False, got 'yes'"),
+    ({"optimiser": 3}, "optimiser must be a word, got 3"),
+    ({"seed": "3"}, "seed must be a whole number from 0 to 2**63 - 1, or several, got '3'"),
+    ({"seed": 1.5}, "or several, got 1.5"),
+    ({"seed": [0, 1.5]}, "or several, got [0, 1.5]"),
+    ({"seed": None}, "or several, got None"),
+    ({"task": "denoise"}, "task must be a Task or a sequence of them, got str"),
+    ({"task": None}, "task must be a Task or a sequence of them, got NoneType"),
+    ({"prior": 3}, "prior must be an ImagePrior, got int"),
+    ({"monitors": "blur-sharpness"}, "monitors must be a sequence of monitors or names"),
+    ({"monitors": [3]}, "a monitor must be"),
+    ({"monitors": None}, "monitors must be a sequence of monitors or names"),
+    ({"stop": 3}, "rule"),
+    ({"checkpoint": 3}, "checkpoint must be the path of a file, got 3"),
+    ({"callback": 3}, "callback must be a function, got 3"),
+]
+UNCHECKED = """
+import json, sys
+import torch
+from dipkernels import fit, networks, tasks
+from dipkernels.errors import InvalidInputError
+task = tasks.denoise(torch.rand(3, 9, 14))
+prior = networks.create("deep-decoder", image_size=(9, 14), width=4)
+for settings in eval(sys.argv[1], {"nan": float("nan")}):
+    try:
+        fit(**({"prior": prior, "task": task, "iterations": 2} | settings))
+        print("accepted")
+    except InvalidInputError as error:
+        print(" ".join(str(error).split()))
+"""
+
+
+def test_wrong_types_are_one_sentence() -> None:
+    # Apart, since the tests run under checks of types that users don't have.
+    wrong = repr([settings for settings, _ in WRONG_TYPES])
+    shown = subprocess.run([sys.executable, "-c", UNCHECKED, wrong], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    for (settings, expected), line in zip(WRONG_TYPES, shown.stdout.splitlines(), strict=True):
+        assert expected in line, settings
 
 
 COMPILED = """

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.fitting import fit
+from dipkernels.fitting import fit, summary
 from dipkernels.fitting.stopping import (
     Decision,
     Discrepancy,
@@ -154,3 +154,40 @@ def test_rules_and_monitors_that_cannot_be() -> None:
         fit(prior, task, iterations=2, monitors=["windowed-variance", WindowedVariance(7)])
     result = fit(prior, task, iterations=8, monitors=[WindowedVariance(5)], stop="es-wmv")
     assert np.isfinite(result.windowed_variance[4:]).all()
+
+
+class Endless(torch.nn.Module):
+    """Infinite for some initialisations from the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(2, 2, 3, padding=1)
+        self.sign = torch.nn.Parameter(torch.randn(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + 0 * self.sign.log()
+
+
+def test_runs_that_were_dead_from_the_start_leave_the_rule_to_the_others(tmp_path: Path) -> None:
+    prior = ImagePrior(Endless, torch.rand(1, 2, *SIZE))
+    seeds = list(range(6))
+    dead = [float(prior.init(seed)["sign"]) < 0 for seed in seeds]
+    assert 0 < sum(dead) < len(dead)
+    file = tmp_path / "state.safetensors"
+    settings: dict[str, Any] = {"seed": seeds, "iterations": 400, "learning_rate": 0.01}
+    settings |= {"stop": Discrepancy(tau=3.0), "checkpoint": file}
+    result = fit(prior, make_task(), **settings)
+    words = ["diverged" if bad else "stopped" for bad in dead]
+    assert result.status.values.tolist() == words
+    assert (result.stopped.values >= 0).tolist() == [not bad for bad in dead]
+    assert result.sizes["iteration"] < 400
+    assert fit(prior, make_task(), **settings).loss.equals(result.loss)
+    assert f"({len(seeds)} seeds)" in summary(result)
+    assert "nan" not in summary(result)
+
+
+def test_a_monitor_serves_one_fit() -> None:
+    monitor = WindowedVariance(5)
+    fit(make_prior(), make_task(), iterations=8, monitors=[monitor])
+    with pytest.raises(InvalidInputError, match="WindowedVariance has followed a fit already"):
+        fit(make_prior(), make_task(), iterations=8, monitors=[monitor])

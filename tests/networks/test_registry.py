@@ -301,10 +301,42 @@ def test_channels_and_images_must_be_positive() -> None:
         ("lipschitz-decoder", {"lipschitz": 0.0}, "lipschitz must be positive, or None"),
         ("vit", {"width": 7}, "width 7 have 8 heads"),
         ("vit", {"patch_size": 64}, "too small for 'vit', which needs at least 64"),
-        ("vit", {"depth": "deep"}, "'vit' can't be made with these options"),
+        ("vit", {"depth": "deep"}, "depth must be a whole number, got 'deep'"),
         ("swin", {"depths": (1,)}, "give both the same length"),
     ],
 )
 def test_bad_options(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         networks.create(name, image_size=(16, 24), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("deep-decoder", {"width": 8.5}, "width must be a whole number, got 8.5"),
+        ("conv", {"width": "a"}, "width must be a whole number, got 'a'"),
+        (
+            "skip",
+            {"width": True},
+            "width must be a whole number or several whole numbers, got True",
+        ),
+        ("skip", {"width": [8, 0.5]}, "several whole numbers, got .8, 0.5."),
+        ("vit", {"depth": None}, "depth must be a whole number, got None"),
+        ("vit", {"patch_size": "4"}, "patch_size must be a whole number or None, got '4'"),
+        ("swin", {"window": 8.5}, "window must be a whole number, got 8.5"),
+        ("deep-decoder", {"width": -1}, "width must be a whole number, at least 1, got -1"),
+        ("conv", {"code_channels": -1}, "at least 1"),
+        ("skip", {"code_channels": 0}, "at least 1"),
+    ],
+)
+def test_options_of_another_type_are_one_sentence(
+    name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=message) as caught:
+        networks.create(name, image_size=(9, 14), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_numpys_numbers_are_numbers() -> None:
+    prior = networks.create("deep-decoder", image_size=(9, 14), width=np.int64(8))
+    assert repr(prior) == repr(networks.create("deep-decoder", image_size=(9, 14), width=8))
