@@ -17,7 +17,7 @@ from dipkernels.fitting.preparation import check_runs, make_monitors
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor, Rule, make_rule
 from dipkernels.kernels.ntk import NTK
-from dipkernels.memory import DEFAULT_BUDGET, available_memory, expected_activation_bytes
+from dipkernels.memory import DEFAULT_BUDGET, available_memory
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.planning.plans import Plan
 from dipkernels.planning.rehearsal import Needs, rehearse_fit, rehearse_kernel
@@ -25,13 +25,11 @@ from dipkernels.tasks import Task, denoise
 
 TIMED_STEPS = 4  # the first of them is a warm-up
 TIMED_SEARCHES = 12  # the first line searches of L-BFGS are long; the second half is counted
-# Of one product, in steps of Adam, by benchmarks/ntk.py: 1.27 to 1.36 for networks that hold more
-# activations than parameters (4/3 by operations), 1.67 for swin, which at 64x64 holds 17 times as
-# many parameters.
-PRODUCT_STEPS = 1.3
-PRODUCT_STEPS_OF_PARAMETERS = 0.4
+# Of one product, in steps of Adam: benchmarks/ntk.py found 1.11 to 1.43 over five families at 64x64
+# (4/3 by operations), with no trend in their shares of parameters and activations.
+PRODUCT_STEPS = 1.25
 # Tracing a network to linearise it takes a time of its own.
-SECONDS_PER_MODULE = 0.03
+SECONDS_PER_MODULE = 0.02
 RATE_PRODUCTS = 40  # at most, by which gradient descent finds its step
 
 
@@ -281,7 +279,5 @@ def _kernel_seconds(prior: ImagePrior, drawing: float, *, measured: bool) -> tup
         return tracing + folding - product, product
     task = denoise(torch.full(prior.shape, 0.5, device=prior.device, dtype=prior.dtype))
     step = _step_seconds(prior, [task], 1, FitSettings())
-    own = prior.parameter_count * prior.code.new_empty(0, dtype=prior.dtype).element_size()
-    share = own / (own + expected_activation_bytes(prior))
     tracing = drawing + SECONDS_PER_MODULE * prior.module_count
-    return tracing, (PRODUCT_STEPS + PRODUCT_STEPS_OF_PARAMETERS * share) * step
+    return tracing, PRODUCT_STEPS * step
