@@ -140,9 +140,9 @@ import time
 start = time.perf_counter()
 import dipkernels.networks as networks
 from dipkernels.kernels import NTK
-from resource import getrusage, RUSAGE_SELF
+from dipkernels.memory import resident_bytes
 def peak():
-    return getrusage(RUSAGE_SELF).ru_maxrss / 1e6
+    return resident_bytes() / 1e9
 prior = networks.create({name!r}, image_size={size})
 ntk = NTK(prior, prior.init(0))
 made = peak()

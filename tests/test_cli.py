@@ -158,6 +158,22 @@ def test_bad_fits_are_one_clear_sentence(
     assert expected in err
     assert len(err.strip().split("\n")) == 1
     assert "Traceback" not in out + err
+    assert not (tmp_path / "run").exists() or case == "rule without its traces"
+
+
+@pytest.mark.parametrize("command", [("fit", "conv-decoder"), ("compare", "--priors", "vit")])
+def test_what_does_not_fit_is_refused_before_it_starts(
+    tmp_path: Path,
+    command: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("dipkernels.planning.planner.available_memory", lambda device: 2**20)
+    output = tmp_path / "run"
+    assert call(*command, "--size", "64", "--quiet", "--output", str(output)) == 2
+    err = capsys.readouterr().err
+    assert "1 MB may be taken" in err
+    assert not output.exists()
 
 
 @pytest.mark.parametrize(

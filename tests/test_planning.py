@@ -115,7 +115,6 @@ print(json.dumps(job(192, 96)))
 """
 
 
-@pytest.mark.long  # what a process grows by depends on what else the machine does
 @pytest.mark.skipif(sys.platform != "linux", reason="the model is of glibc's allocator")
 @pytest.mark.parametrize("allocator", ["strict", "usual"])
 def test_a_process_grows_by_what_was_planned(allocator: str) -> None:

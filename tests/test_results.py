@@ -4,6 +4,8 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +174,21 @@ def test_description_of_a_prior() -> None:
         "parameters": 2 * 9 + 1,
         "dtype": "float32",
     }
+
+
+def test_peak_of_a_child_is_its_own() -> None:
+    code = "from dipkernels.memory import resident_bytes; print(resident_bytes())"
+    command = [sys.executable, "-c", code]
+
+    def child() -> int:
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    small = child()
+    ballast = np.ones(2**27)  # 1 GiB, which would be the child's by its resource usage
+    large = child()
+    assert ballast.sum() == 2**27
+    # Pages of libraries come and go: a tenth, against the several times that it would be.
+    assert abs(large - small) < 0.1 * small
 
 
 def test_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,9 +65,10 @@ def compare(
     settings = job.Settings(image, iterations, seed, str(target), seeds)
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"
+    planned = job.plan_comparison(made, found, settings, timed=not quiet).require()
     folder = RunFolder.open(output or default_folder(label), settings.record(found, made))
     if not quiet:
-        _announce(job.plan_comparison(made, found, settings), found, settings, folder)
+        _announce(planned, found, settings, folder)
     done: list[str] = []
 
     def report(row: dict[str, object]) -> None:

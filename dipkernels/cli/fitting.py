@@ -110,7 +110,7 @@ def fit(
     quiet: QuietOption = False,
 ) -> None:
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
-    from dipkernels import fitting
+    from dipkernels import fitting, planning
     from dipkernels.devices import resolve_device
     from dipkernels.fitting.stopping import monitor_names
     from dipkernels.runs import RunFolder, default_folder
@@ -153,7 +153,17 @@ def fit(
         "channels_last": channels_last,
         "compile": compile,
     }
-    fitting.FitSettings(**settings)  # what can't be is said before a folder is made
+    # What can't be, or doesn't fit, is said before a folder is made.
+    planning.plan(
+        made,
+        found,
+        seeds=seeds,
+        monitors=monitor_names(),
+        stop=stop,
+        checkpoint=True,
+        timed=False,
+        **settings,
+    ).require()
     network: dict[str, Any] = {
         "variant": variant,
         "options": options,

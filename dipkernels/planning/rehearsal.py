@@ -25,6 +25,7 @@ from dipkernels.tasks import Task
 # Besides its pairs: two gradients, a direction, a start and the brackets of the line search.
 LBFGS_VECTORS = 2 * LBFGS_HISTORY + 7
 ITERATIONS = 3  # the first has no moments yet, the second finds the memory of the first
+PRODUCTS = 6  # until what the allocator holds on to grows little
 CHECKPOINT_COPIES = 2  # one of tensors, one of bytes
 
 STATE = "parameters, gradients, optimiser"
@@ -153,7 +154,7 @@ def _step(engine: Engine, losses: Tensor, images: Tensor, held: list[Tensor]) ->
 def rehearse_kernel(
     prior: ImagePrior, products: int, columns: int = 1, *, memory_budget: int
 ) -> Needs:
-    """Find what Lanczos on the tangent kernel takes, by two products without numbers.
+    """Find what Lanczos on the tangent kernel takes, by a few products without numbers.
 
     Parameters
     ----------
@@ -188,7 +189,8 @@ def rehearse_kernel(
             kernel._matmat(ones[:, :1])  # folds constants, which it can't do in a batch
             _forget_traced(mode)
             linearised = max(linearised, ledger.live - kept)
-            kernel._matmat(ones)
+            for _ in range(PRODUCTS - 1):
+                kernel._matmat(ones)
             parts = {
                 LINEARISATION: linearised,
                 PRODUCT: ledger.peak - kept - linearised,
