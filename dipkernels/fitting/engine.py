@@ -291,15 +291,18 @@ class Engine:
         images : Tensor, shape (runs, channels, *spatial)
             Likewise; their graph is used up.
         """
-        settings = self.settings
-        self._stepper.zero_grad()
         objective = self._objective(losses, images)
         objective.backward()
-        if settings.optimiser == "l-bfgs":
+        if self.settings.optimiser == "l-bfgs":
             self._search(objective.detach())
-            return
+        else:
+            self._descend_gradient(losses.detach())
+        self._stepper.zero_grad()  # here, so that no gradient lives beside the next pass
+
+    def _descend_gradient(self, losses: Tensor) -> None:
+        settings = self.settings
         if settings.backtracking is not None:
-            self._roll_back(losses.detach(), settings.backtracking)
+            self._roll_back(losses, settings.backtracking)
         if settings.gradient_clip is not None:
             self._clip(settings.gradient_clip)
         if settings.schedule != "constant":
