@@ -1,6 +1,19 @@
 """Kernels measured on a prior: the empirical neural tangent kernel, the covariance of outputs."""
 
-from dipkernels.kernels.covariance import covariance
+from dipkernels.kernels.covariance import (
+    covariance,
+    covariance_of,
+    draw_images,
+    pool_covariances,
+    radial_average,
+)
 from dipkernels.kernels.ntk import NTK
 
-__all__ = ["NTK", "covariance"]
+__all__ = [
+    "NTK",
+    "covariance",
+    "covariance_of",
+    "draw_images",
+    "pool_covariances",
+    "radial_average",
+]
