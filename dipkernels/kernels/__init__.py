@@ -7,10 +7,12 @@ from dipkernels.kernels.covariance import (
     pool_covariances,
     radial_average,
 )
+from dipkernels.kernels.covariance.lagged import LaggedProducts
 from dipkernels.kernels.ntk import NTK
 
 __all__ = [
     "NTK",
+    "LaggedProducts",
     "covariance",
     "covariance_of",
     "draw_images",

@@ -134,8 +134,8 @@ def covariance_of(
         Independent images ``(batch, channels, *spatial)``, in batches of any sizes.
     samples : int
         How many there are in all.
-    shape : (channels, *spatial)
-        Of one.
+    shape : sequence of int
+        Of one: ``(channels, *spatial)``.
     centre : {"none", "image", "ensemble"}
         ``"none"``: the uncentred second moment, which is what the theory's recursions are about.
         ``"image"``: each image less its own mean over pixels, channel by channel.
