@@ -57,6 +57,7 @@ html_sidebars = {
         "tasks",
         "fitting",
         "stopping",
+        "covariance",
         "theory",
         "priors",
     )
@@ -87,6 +88,8 @@ PUBLIC_MODULES = (
     "fitting",
     "fitting.stopping",
     "kernels",
+    "kernels.patch",
+    "kernels.predictive",
     "spectra",
     "theory",
     "linalg",

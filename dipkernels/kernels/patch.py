@@ -3,7 +3,9 @@
 A network that ends in one linear map from each token to its patch (`vit`, `swin`, `mixer`) draws
 the rows of that map independently. The covariance of its output is then ``Q_tt' delta_jj'``, with
 t a token and j one of the ``channels * side**2`` outputs of a patch, exactly and at every width;
-its tangent kernel is so in the limit of wide tokens, with an error of order ``width**-1/2``. So
+its tangent kernel is so in the limit of wide tokens, with an error of order ``width**-1/2``, if
+that of the tokens themselves has a rank that grows with the width (measured: `vit` and `swin` do,
+`mixer`, whose token mixing shares its parameters between channels, doesn't). So
 neighbours within a patch are independent: all spatial frequencies that differ by a multiple of the
 patch grid's are alike, noise among them. This module estimates Q, tests the factorisation on the
 real networks, and gives the frequency response that it implies.

@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from dipkernels import networks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import covariance
-from dipkernels.kernels.covariance import covariance_of, draw_images, pool, radial_average
+from dipkernels.kernels.covariance import (
+    covariance_of,
+    draw_images,
+    pool_covariances,
+    radial_average,
+)
 from dipkernels.kernels.covariance.lagged import LaggedProducts
 from dipkernels.kernels.covariance.moments import RunningCovariance, RunningMoments
 from dipkernels.networks import ImagePrior
@@ -284,17 +289,17 @@ def test_pooled_runs_are_one_run(centre: str) -> None:
     options = {"centre": centre, "max_lag": 2, "full": True, "seed": 4}
     whole = covariance(prior, 48, **options)
     parts = [covariance(prior, n, first=f, **options) for n, f in ((16, 0), (32, 16))]
-    pooled = pool(parts)
+    pooled = pool_covariances(parts)
     for key in pooled.data_vars:
         assert np.allclose(pooled[key].values, whole[key].values, rtol=1e-10, atol=1e-15), key
     assert pooled.samples == 48
     assert "p_value" not in pooled
     with pytest.raises(InvalidInputError, match="share samples"):
-        pool([whole, parts[1]])
+        pool_covariances([whole, parts[1]])
     with pytest.raises(InvalidInputError, match="boundary linear and circular"):
-        pool([whole, covariance(prior, 16, first=99, boundary="circular", **options)])
+        pool_covariances([whole, covariance(prior, 16, first=99, boundary="circular", **options)])
     with pytest.raises(InvalidInputError, match="nothing to pool"):
-        pool([])
+        pool_covariances([])
 
 
 def test_radial_average_is_the_mean_over_equal_lengths() -> None:

@@ -13,7 +13,7 @@ SETTINGS = ("prior", "codes", "boundary", "centre", "channels", "period", "dtype
 TESTED = ("variance_spread", "skewness", "excess_kurtosis")
 
 
-def pool(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
+def pool_covariances(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     """Pool estimates of the same covariance from independent samples.
 
     Parameters
