@@ -17,7 +17,7 @@ from torch.func import jvp
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 from dipkernels.seeds import derive, generator
 
-MOST_VALUES = 2**22  # drawn in all: 16384 images of 16x16
+MOST_VALUES = 2**20  # drawn in all: 4096 images of 16x16
 LEAST_DRAWS, MOST_DRAWS = 64, 2**18
 
 
@@ -54,7 +54,7 @@ class Draws:
         seed : int
             Of the draw.
         count : int, optional
-            How many; by default as many as make four million values, between 64 and 262144.
+            How many; by default as many as make a million values, between 64 and 262144.
 
         Returns
         -------

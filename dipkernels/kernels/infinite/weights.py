@@ -1,0 +1,54 @@
+"""Variances of a network's weights, measured on its own initialiser."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+
+SCORE = 5.0  # standard errors within which a measured moment is one that is known
+
+
+def initial_variance(name: str, draws: Sequence[Tensor], fan_in: int, fan_out: int) -> float:
+    """Find the variance of a parameter's entries, which must have mean zero.
+
+    Parameters
+    ----------
+    name : str
+        Of the parameter, for messages.
+    draws : sequence of Tensor
+        Its values in several initialisations.
+    fan_in, fan_out : int
+        Of its layer.
+
+    Returns
+    -------
+    float
+        Exactly that of a usual scheme (PyTorch's default 1/(3 fan-in), Kaiming 2/fan-in, LeCun
+        1/fan-in, Xavier 2/(fan-in + fan-out), normal 0.02^2, zero), where the measured one is
+        within 5 standard errors; else the measured one.
+
+    Raises
+    ------
+    InvalidInputError
+        If the mean isn't zero.
+    """
+    values = torch.cat([draw.detach().flatten().double().cpu() for draw in draws])
+    if not values.any():
+        return 0.0
+    squares = values.square()
+    variance, count = float(squares.mean()), values.numel()
+    if abs(float(values.mean())) > SCORE * math.sqrt(variance / count):
+        raise InvalidInputError(
+            f"parameter '{name}' starts with mean {float(values.mean()):.3g}, not 0: the theory is "
+            "for random weights and biases of mean zero"
+        )
+    # Of few values the spread of their squares is no estimate: at least a uniform variable's.
+    spread = max(float(squares.std()) if count > 1 else 0.0, math.sqrt(0.8) * variance)
+    known = (1 / (3 * fan_in), 2 / fan_in, 1 / fan_in, 2 / (fan_in + fan_out), 0.02**2)
+    nearest = min(known, key=lambda value: abs(math.log(value / variance)))
+    if abs(nearest - variance) <= SCORE * spread / math.sqrt(count):
+        return nearest
+    return variance
