@@ -129,8 +129,8 @@ def transposed_convolution(
     dims = kernel.dims
     factors, steps, pads = (per_axis(value, dims) for value in (stride, dilation, padding))
     taps = weight.shape[2:]
-    if any(any(border) for border in features.borders):
-        raise reader.unknown("a transposed convolution after padding")
+    if any(low or high for low, high in features.borders):
+        raise reader.unknown("a transposed convolution of a padded or cropped image")
     wanted = [f * n for f, n in zip(factors, kernel.size, strict=True)]
     if list(reader.result.shape[2:]) != wanted or len(set(factors)) > 1:
         raise reader.unknown(
@@ -158,9 +158,7 @@ def transposed_convolution(
     if groups != 1:
         raise reader.unknown(f"{groups} groups of learned weights: channels are not independent")
     weights = _weights(reader, named, weight, bias, transposed=True)
-    moved = convolve(
-        single(here).kernel, taps, weights, dilation=steps, before=[abs(b) for b in before]
-    )
+    moved = convolve(single(here).kernel, taps, weights, dilation=steps, before=before)
     return _fresh(reader, moved, weight.shape[1])
 
 
@@ -290,7 +288,7 @@ def _weights(
         if known is None:
             raise reader.unknown("its bias is no parameter")
         draws = [each[known[0]] for each in reader.initialisations]
-        bias_variance = initial_variance(known[0], draws, *scheme)
+        bias_variance = initial_variance(known[0], draws, *scheme, bias=True)
     if reader.settings.standard:
         own = factor**2 * fan_in
         return Weights(variance, bias_variance, own, float(biased))

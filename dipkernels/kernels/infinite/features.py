@@ -93,7 +93,8 @@ class Features:
     branches : tuple of Branch
         In the order of the channels.
     borders : tuple of (int, int)
-        Pixels that padding put before and after the torus, along each axis.
+        Pixels that padding put before and after the torus, along each axis; negative where the
+        image was cropped.
     output : str
         Name of the output non-linearity, where one was applied; "" else.
     """

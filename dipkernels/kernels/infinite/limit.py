@@ -15,7 +15,7 @@ from dipkernels.kernels.infinite.convolutions import (
 )
 from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Operation, Reader, Settings, single
-from dipkernels.kernels.stationary import StationaryKernel
+from dipkernels.kernels.stationary import StationaryKernel, shifted
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.seeds import derive
 
@@ -58,7 +58,7 @@ RULES = {
     "boolean_dispatch": rule.largest_pooled,
     "narrow": rule.narrowed,
     "chunk": rule.chunked,
-    "getitem": rule.first_of_batch,
+    "getitem": rule.indexed,
     "contiguous": rule.unchanged,
     "clone": rule.unchanged,
     "dropout": rule.unchanged,
@@ -187,7 +187,11 @@ def infinite_width(
     if before_output and not found.output:
         raise InvalidInputError("before_output=True has no effect: the network has no sigmoid")
     _note_widths(reader, prior)
-    return InfiniteWidth(single(found).kernel, tuple(reader.operations), tuple(reader.notes))
+    kernel = single(found).kernel
+    start_of_image = [max(-low, 0) for low, _ in found.borders]
+    return InfiniteWidth(
+        shifted(kernel, start_of_image), tuple(reader.operations), tuple(reader.notes)
+    )
 
 
 def _on(kernel: StationaryKernel, device: torch.device) -> StationaryKernel:

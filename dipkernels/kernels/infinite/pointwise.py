@@ -29,7 +29,6 @@ from dipkernels.kernels.stationary import (
     average_pool,
     batch_norm,
     centred,
-    shifted,
     upsample,
 )
 from dipkernels.kernels.stationary.draws import normalise
@@ -212,14 +211,22 @@ def normalised(
         origin = kernel if branch.gaussian else None
         return replace(branch, kernel=kernel, origin=origin, steps=(), draws=None)
 
-    return reader.features(input).each(each)
+    return _whole(reader, input).each(each)
+
+
+# Features of all pixels of a torus, and no others: what statistics are taken of.
+def _whole(reader: Reader, input: Tensor) -> Features:
+    features = reader.features(input)
+    if any(low or high for low, high in features.borders):
+        raise reader.unknown("it takes statistics of a padded or cropped image")
+    return features
 
 
 def image_mean(
     reader: Reader, input: Tensor, dim: Any = None, keepdim: bool = False, **rest: Any
 ) -> ImageMean:
     """Take each channel's mean over the image."""
-    features = reader.features(input)
+    features = _whole(reader, input)
     dims = features.branches[0].kernel.dims
     axes = sorted(int(d) % (dims + 2) for d in (dim if isinstance(dim, Sequence) else [dim or 0]))
     if axes != list(range(2, dims + 2)) or not keepdim:
@@ -233,9 +240,9 @@ def subtracted(reader: Reader, input: Any, other: Any, *, alpha: float = 1) -> K
     if isinstance(second, ImageMean) and not second.subtracted and alpha == 1:
         if first is second.of:
             return _centre(second)
-        if isinstance(input, Tensor) and first is None and not input.any():
-            if reader.parameter(input) is not None:
-                return replace(second, subtracted=True, bias=True)
+        zero = isinstance(input, Tensor) and first is None and not input.any()
+        if zero and reader.parameter(input) is not None:
+            return replace(second, subtracted=True, bias=True)
     if alpha == 1 and isinstance(first, Features) and isinstance(second, Features):
         return total(reader, input, other)
     raise reader.unknown("a difference of this kind")
@@ -329,8 +336,7 @@ def interpolated(
 ) -> Features:
     """Upsample by a whole factor, as `torch.nn.functional.interpolate`."""
     features = reader.features(input)
-    kernel = features.branches[0].kernel
-    ratios = [n / m for n, m in zip(reader.result.shape[2:], kernel.size, strict=True)]
+    ratios = [n / m for n, m in zip(reader.result.shape[2:], input.shape[2:], strict=True)]
     known = {"nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear"}
     if align_corners:
         raise reader.unknown("with align_corners=True the kernel has no period")
@@ -357,7 +363,8 @@ def interpolated(
             moved = moved if moved.gaussian and branch.draws is None else moved.without_draws()
         return moved
 
-    return features.each(each)
+    borders = tuple((factor * low, factor * high) for low, high in features.borders)
+    return replace(features.each(each), borders=borders)
 
 
 def average_pooled(
@@ -431,6 +438,8 @@ def _blocks(
     reader: Reader, features: Features, kernel_size: Any, stride: Any, padding: Any
 ) -> list[int]:
     kernel: StationaryKernel = features.branches[0].kernel
+    if any(low or high for low, high in features.borders):
+        raise reader.unknown("a pooling of a padded or cropped image")
     sizes = per_axis(kernel_size, kernel.dims)
     steps = sizes if stride is None or stride == [] else per_axis(stride, kernel.dims)
     if steps != sizes or any(per_axis(padding, kernel.dims)):
@@ -455,17 +464,17 @@ def narrowed(reader: Reader, input: Tensor, dim: int, start: int, length: int) -
         return kept
     if axis == 0:
         return features
-    reader.note(CROPPED)
-    origin = [0] * dims
-    origin[axis - 2] = start
+    return _cut(reader, features, axis - 2, start, int(input.shape[axis]) - start - length)
 
-    def each(branch: Branch) -> Branch:
-        moved = shifted(branch.kernel, origin)
-        roll = [-s for s in origin]
-        axes = tuple(range(1, dims + 1))
-        return branch.linear(moved, lambda draws: draws.apply(lambda x: x.roll(roll, axes)))
 
-    return features.each(each)
+# Takes pixels away along one axis: first those that padding had put there.
+def _cut(reader: Reader, features: Features, axis: int, before: int, after: int) -> Features:
+    low, high = features.borders[axis]
+    if low < before or high < after:
+        reader.note(CROPPED)
+    borders = list(features.borders)
+    borders[axis] = (low - before, high - after)
+    return replace(features, borders=tuple(borders))
 
 
 def chunked(reader: Reader, input: Tensor, chunks: int, dim: int = 0) -> list[Features]:
@@ -482,12 +491,25 @@ def chunked(reader: Reader, input: Tensor, chunks: int, dim: int = 0) -> list[Fe
     return parts
 
 
-def first_of_batch(reader: Reader, input: Tensor, index: Any) -> Features:
-    """Take the one image of a batch."""
-    if index != 0 or input.shape[0] != 1:
-        raise reader.unknown(f"of items only the first image is known, not {index!r}")
+def indexed(reader: Reader, input: Tensor, index: Any) -> Features:
+    """Take the one image of a batch, or a box of pixels."""
     known = reader.known(input)
-    return known if isinstance(known, Features) else reader.features(input)
+    if isinstance(index, int) and index == 0 and isinstance(known, Features):
+        return known
+    index = index if isinstance(index, tuple) else (index,)
+    if Ellipsis in index:
+        at = index.index(Ellipsis)
+        whole = (slice(None),) * (input.dim() - len(index) + 1)
+        index = (*index[:at], *whole, *index[at + 1 :])
+    index = (*index, *(slice(None),) * (input.dim() - len(index)))
+    plain = all(isinstance(i, slice) and i.step in (None, 1) for i in index)
+    if not plain or any(i != slice(None) for i in index[:2]):
+        raise reader.unknown("of items only the first image and boxes of pixels are known")
+    features = reader.features(input)
+    for axis, (part, n) in enumerate(zip(index[2:], input.shape[2:], strict=True)):
+        start, stop, _ = part.indices(n)
+        features = _cut(reader, features, axis, start, n - stop)
+    return features
 
 
 def unchanged(reader: Reader, input: Tensor, *rest: Any, **named: Any) -> Features:

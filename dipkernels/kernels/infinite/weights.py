@@ -11,7 +11,9 @@ from dipkernels.errors import InvalidInputError
 SCORE = 5.0  # standard errors within which a measured moment is one that is known
 
 
-def initial_variance(name: str, draws: Sequence[Tensor], fan_in: int, fan_out: int) -> float:
+def initial_variance(
+    name: str, draws: Sequence[Tensor], fan_in: int, fan_out: int, *, bias: bool = False
+) -> float:
     """Find the variance of a parameter's entries, which must have mean zero.
 
     Parameters
@@ -22,6 +24,8 @@ def initial_variance(name: str, draws: Sequence[Tensor], fan_in: int, fan_out: i
         Its values in several initialisations.
     fan_in, fan_out : int
         Of its layer.
+    bias : bool
+        Whether these are biases, of which there may be few: they have PyTorch's scheme or none.
 
     Returns
     -------
@@ -47,7 +51,8 @@ def initial_variance(name: str, draws: Sequence[Tensor], fan_in: int, fan_out: i
         )
     # Of few values the spread of their squares is no estimate: at least a uniform variable's.
     spread = max(float(squares.std()) if count > 1 else 0.0, math.sqrt(0.8) * variance)
-    known = (1 / (3 * fan_in), 2 / fan_in, 1 / fan_in, 2 / (fan_in + fan_out), 0.02**2)
+    schemes = (1 / (3 * fan_in), 2 / fan_in, 1 / fan_in, 2 / (fan_in + fan_out), 0.02**2)
+    known = schemes[:1] if bias else schemes
     nearest = min(known, key=lambda value: abs(math.log(value / variance)))
     if abs(nearest - variance) <= SCORE * spread / math.sqrt(count):
         return nearest

@@ -117,7 +117,7 @@ def convolve(
         _per_axis(kernel, "dilation", dilation),
     )
     reach = [(n - 1) * step for n, step in zip(sizes, steps, strict=True)]
-    first = [r // 2 for r in reach] if before is None else _per_axis(kernel, "before", before, 0)
+    first = [r // 2 for r in reach] if before is None else _per_axis(kernel, "before", before, None)
 
     def mean_over_taps(table: Tensor) -> Tensor:
         for axis, (n, step, start) in enumerate(zip(sizes, steps, first, strict=True)):
@@ -221,7 +221,9 @@ def filtered(
             f"a filter for {kernel.dims} dimensions has as many axes, got shape {tuple(taps.shape)}"
         )
     start = (
-        [n // 2 for n in taps.shape] if before is None else _per_axis(kernel, "before", before, 0)
+        [n // 2 for n in taps.shape]
+        if before is None
+        else _per_axis(kernel, "before", before, None)
     )
     dims = kernel.dims
     phases, lags = tuple(range(dims)), tuple(range(dims, 2 * dims))
@@ -451,11 +453,12 @@ def _summed(terms: object) -> Tensor:
 
 
 def _per_axis(
-    kernel: StationaryKernel, name: str, value: int | Sequence[int], least: int = 1
+    kernel: StationaryKernel, name: str, value: int | Sequence[int], least: int | None = 1
 ) -> list[int]:
     values = [value] * kernel.dims if isinstance(value, int) else list(value)
-    if len(values) != kernel.dims or any(v < least for v in values):
+    if len(values) != kernel.dims or any(least is not None and v < least for v in values):
+        bound = "a whole number" if least is None else f"at least {least}"
         raise InvalidInputError(
-            f"{name} must be at least {least} along each of {kernel.dims} axes, got {value}"
+            f"{name} must be {bound} along each of {kernel.dims} axes, got {value}"
         )
     return values
