@@ -44,11 +44,12 @@ def torus_prior(
 
 
 def measured(
-    prior_of: Callable[[int], ImagePrior], samples: int, period: int, *, tangent: bool = True
+    prior_of: Callable[[int], ImagePrior], seeds: range, period: int, *, tangent: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Average second moments and tangent kernels over initialisations, codes and shifts."""
     covariance, ntk, size = 0, 0, ()
-    for seed in range(samples):
+    samples = len(seeds)
+    for seed in seeds:
         prior = prior_of(seed)
         parameters = prior.init(seed)
         image = prior.image(parameters)

@@ -163,7 +163,11 @@ def transposed_convolution(
 
 
 def pad(
-    reader: Reader, input: Tensor, pad: Sequence[int], mode: str = "constant", value: float = 0.0
+    reader: Reader,
+    input: Tensor,
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
 ) -> Features:
     """Pad: the torus stays what it is, with a border around.
 
@@ -187,7 +191,7 @@ def pad(
     features = reader.features(input)
     dims = features.branches[0].kernel.dims
     pairs = [(int(a), int(b)) for a, b in zip(pad[::2], pad[1::2], strict=True)]
-    if len(pairs) > dims or min(pad) < 0:
+    if len(pairs) > dims or min(pad) < 0 or value:
         raise reader.unknown(f"padding by {list(pad)}")
     borders = [*features.borders]
     for axis, (low, high) in zip(range(dims - 1, -1, -1), pairs, strict=False):

@@ -42,18 +42,16 @@ def initial_variance(
     values = torch.cat([draw.detach().flatten().double().cpu() for draw in draws])
     if not values.any():
         return 0.0
-    squares = values.square()
-    variance, count = float(squares.mean()), values.numel()
+    variance, count = float(values.square().mean()), values.numel()
     if abs(float(values.mean())) > SCORE * math.sqrt(variance / count):
         raise InvalidInputError(
             f"parameter '{name}' starts with mean {float(values.mean()):.3g}, not 0: the theory is "
             "for random weights and biases of mean zero"
         )
-    # Of few values the spread of their squares is no estimate: at least a uniform variable's.
-    spread = max(float(squares.std()) if count > 1 else 0.0, math.sqrt(0.8) * variance)
     schemes = (1 / (3 * fan_in), 2 / fan_in, 1 / fan_in, 2 / (fan_in + fan_out), 0.02**2)
     known = schemes[:1] if bias else schemes
     nearest = min(known, key=lambda value: abs(math.log(value / variance)))
-    if abs(nearest - variance) <= SCORE * spread / math.sqrt(count):
+    # The spread of squares is sqrt(2) of the variance for normal values, less for uniform ones.
+    if abs(nearest - variance) <= SCORE * math.sqrt(2 / count) * nearest:
         return nearest
     return variance
