@@ -1,19 +1,30 @@
-"""Cost of a product with the empirical NTK, as ratios in one run.
+"""Cost of products with the empirical NTK, as ratios in one run, and its peak memory.
 
 1. One product ``J (J^T v)`` with the linearised network against one training step (forward,
-   backward, Adam) on the same network: by operations, the least is 4/3, since a backward pass and
-   a tangent pass are two forward passes each, and a step without its update is three.
+   backward, Adam) on the same network. By the operations of the matrix products 4/3: a backward
+   pass and a tangent pass are two forward passes each, and a step is three. Target 1.2.
 2. The same product by ``torch.func.jvp`` of ``torch.func.vjp``, which runs the network again.
-3. A block of products together against one by one: the least is what the operations allow, 1.
+3. A quadratic form, which is a backward pass alone: by operations 2/3.
+4. A block of products together against one by one: the least is what the operations allow, 1,
+   where one product keeps the device busy.
+5. The quadratic forms of all layers against that of the whole; products of all layers against
+   one each (with ``--layers``).
+6. The log-log slope of a product's time against pixels (with several ``--sizes``). Target 1.0.
+7. Peak memory of fresh processes that compute few and many eigenpairs in bases of given sizes
+   (with ``--memory SIZE``). Target at 512x512x3: under 12 GB, growing by the basis alone.
 
-Usage: ``python benchmarks/ntk.py --priors skip vit --size 64 --device cpu``
+Usage: ``python benchmarks/ntk.py --priors skip vit --sizes 64 128 --device cpu``; the long run is
+``python benchmarks/ntk.py --priors skip --sizes 64 128 256 512 --memory 512``.
 """
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp
@@ -21,6 +32,8 @@ from torch.func import jvp, vjp
 from dipkernels import networks
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
+
+Jobs = dict[str, Callable[[], object]]
 
 
 def training_step(prior: ImagePrior) -> Callable[[], object]:
@@ -49,7 +62,7 @@ def plain_product(prior: ImagePrior, v: Tensor) -> Callable[[], object]:
     return product
 
 
-def timed(jobs: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+def timed(jobs: Jobs, repeats: int) -> dict[str, list[float]]:
     """Run the jobs in turn, so that a slow moment of the machine hits all of them."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(repeats + 1):
@@ -70,40 +83,102 @@ def ratio(times: dict[str, list[float]], one: str, other: str) -> str:
     return f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
 
 
+def compare(name: str, arguments: argparse.Namespace) -> None:
+    """Print the ratios of one prior at every size, and the slope over the sizes."""
+    medians = []
+    for size in arguments.sizes:
+        prior = networks.create(name, image_size=size).to(device=arguments.device)
+        start = time.perf_counter()
+        ntk = NTK(prior, prior.init(0))
+        tracing = time.perf_counter() - start
+        v = ntk.rademacher(1, 0)
+        jobs: Jobs = {
+            "step": training_step(prior),
+            "product": lambda ntk=ntk, v=v: ntk @ v,
+            "plain": plain_product(prior, v[:, 0]),
+            "form": lambda ntk=ntk, v=v: ntk.quadratic_form(v),
+        }
+        times = timed(jobs, arguments.repeats)
+        medians.append(statistics.median(times["product"]))
+        step = statistics.median(times["step"])
+        print(f"{name} {size}x{size}: step {step * 1e3:.0f} ms, tracing {tracing:.1f} s")
+        print(f"  product / training step          {ratio(times, 'product', 'step')}")
+        print(f"  jvp of vjp / training step       {ratio(times, 'plain', 'step')}")
+        print(f"  quadratic form / training step   {ratio(times, 'form', 'step')}")
+        if size == min(arguments.sizes):
+            compare_blocks(ntk, arguments)
+    if len(medians) > 1:
+        pixels = np.log([size**2 for size in arguments.sizes])
+        slope = np.polyfit(pixels, np.log(medians), 1)[0]
+        print(f"  slope of time against pixels     {slope:.2f}")
+
+
+def compare_blocks(ntk: NTK, arguments: argparse.Namespace) -> None:
+    """Print the ratios of blocks and of layers, at the smallest size only."""
+    block = ntk.rademacher(arguments.block, 0)
+    jobs: Jobs = {
+        "block": lambda: ntk @ block,
+        "columns": lambda: [ntk @ v for v in block.T],
+    }
+    if arguments.layers:
+        layers = ntk.by_layer()
+        jobs |= {
+            "form": lambda: ntk.quadratic_form(block[:, :1]),
+            "forms": lambda: layers.quadratic_form(block[:, :1]),
+            "products": lambda: layers.products(block[:, :1]),
+            "product each": lambda: [layers[name] @ block[:, :1] for name in layers.names],
+        }
+    times = timed(jobs, max(2, arguments.repeats // 3))
+    print(f"  {arguments.block:2} together / one by one         {ratio(times, 'block', 'columns')}")
+    if arguments.layers:
+        print(f"  forms of all layers / of whole   {ratio(times, 'forms', 'form')}")
+        print(f"  products of all layers / each    {ratio(times, 'products', 'product each')}")
+
+
+MEMORY = """
+import time
+start = time.perf_counter()
+import dipkernels.networks as networks
+from dipkernels.kernels import NTK
+from resource import getrusage, RUSAGE_SELF
+def peak():
+    return getrusage(RUSAGE_SELF).ru_maxrss / 1e6
+prior = networks.create({name!r}, image_size={size})
+ntk = NTK(prior, prior.init(0))
+made = peak()
+pairs = ntk.top_eigenpairs({k}, basis={basis}, max_products={products}, tolerance=0.0)
+vectors = (min({basis}, {products} + 2) + len(pairs.values)) * ntk.shape[0] * 8e-9
+print(f"  {k:3} eigenpairs in a basis of {basis:3}: linearised {{made:.2f}} GB, at the end "
+      f"{{peak():.2f}} GB, of which basis and eigenvectors {{vectors:.2f}} GB "
+      f"({{pairs.products}} products, {{time.perf_counter() - start:.0f}} s)")
+"""
+
+
+def measure_memory(name: str, size: int, products: int) -> None:
+    """Print the peak of processes that differ in eigenpairs and bases."""
+    print(f"{name} {size}x{size}: peak memory of a fresh process on the CPU", flush=True)
+    for k, basis in ((1, 5), (16, 24)):
+        script = MEMORY.format(name=name, size=size, k=k, basis=basis, products=products)
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def main() -> None:
     """Print one line a prior and ratio."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--priors", nargs="+", default=["skip", "deep-decoder", "vit", "swin"])
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--block", type=int, default=4)
+    parser.add_argument("--sizes", nargs="+", type=int, default=[64])
+    parser.add_argument("--block", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--layers", action="store_true")
+    parser.add_argument("--memory", type=int, metavar="SIZE")
+    parser.add_argument("--memory-products", type=int, default=24)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
-    print(
-        f"{arguments.size}x{arguments.size}, {arguments.device}, {torch.get_num_threads()} threads"
-    )
+    print(f"{arguments.device}, {torch.get_num_threads()} threads")
     for name in arguments.priors:
-        prior = networks.create(name, image_size=arguments.size).to(device=arguments.device)
-        start = time.perf_counter()
-        ntk = NTK(prior, prior.init(0))
-        tracing = time.perf_counter() - start
-        block = ntk.rademacher(arguments.block, 0)
-        jobs = {
-            "step": training_step(prior),
-            "product": lambda ntk=ntk, v=block[:, 0]: ntk @ v,
-            "plain": plain_product(prior, block[:, 0]),
-            "block": lambda ntk=ntk, block=block: ntk @ block,
-            "columns": lambda ntk=ntk, block=block: [ntk @ v for v in block.T],
-        }
-        times = timed(jobs, arguments.repeats)
-        print(
-            f"{name}: step {statistics.median(times['step']) * 1e3:.0f} ms, tracing {tracing:.1f} s"
-        )
-        print(f"  product / training step         {ratio(times, 'product', 'step')}   limit 1.33")
-        print(f"  jvp of vjp / training step      {ratio(times, 'plain', 'step')}")
-        print(
-            f"  block of {arguments.block} / one by one        {ratio(times, 'block', 'columns')}"
-        )
+        compare(name, arguments)
+        if arguments.memory:
+            measure_memory(name, arguments.memory, arguments.memory_products)
 
 
 if __name__ == "__main__":

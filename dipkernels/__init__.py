@@ -16,6 +16,7 @@ _NAMES = {
     "Task": "dipkernels.tasks",
     "fit": "dipkernels.fitting",
     "learning_curve": "dipkernels.theory",
+    "plan": "dipkernels.planning",
 }
 _MODULES = (
     "compare",
@@ -25,7 +26,8 @@ _MODULES = (
     "kernels",
     "linalg",
     "networks",
-    "plan",
+    "memory",
+    "planning",
     "plotting",
     "report",
     "results",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from dipkernels.fitting import fit as fit
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
+    from dipkernels.planning import plan as plan
     from dipkernels.tasks import Task as Task
     from dipkernels.theory import learning_curve as learning_curve
 

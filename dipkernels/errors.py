@@ -36,3 +36,15 @@ class OutputError(DipkernelsError, OSError):
 
 class DivergenceError(DipkernelsError, ArithmeticError):
     """A computation whose numbers stopped being finite."""
+
+
+class MemoryLimitError(DipkernelsError, MemoryError):
+    """A computation that doesn't fit the memory that is there."""
+
+
+class NotSymmetricError(DipkernelsError, ArithmeticError):
+    """An operator that should be symmetric positive semi-definite and clearly isn't."""
+
+
+class AccuracyWarning(UserWarning):
+    """An operator that is symmetric positive semi-definite to fewer digits than its type has."""

@@ -95,7 +95,9 @@ PUBLIC_MODULES = (
     "report",
     "results",
     "runs",
-    "plan",
+    "planning",
+    "memory",
+    "checkpoints",
     "devices",
     "errors",
 )

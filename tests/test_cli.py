@@ -12,6 +12,7 @@ import pytest
 import skimage.io
 
 from dipkernels import cli, networks, results
+from dipkernels.fitting import engine
 
 
 def call(*arguments: str) -> int:
@@ -62,6 +63,8 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "too small for the patch": (("--size", "3"), "too small for 'vit'"),
     "no iterations": (("--iterations", "0"), "at least 1"),
     "unknown task": (("--task", "enhance"), "denoise or inpaint"),
+    "no seeds": (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+    "a task for fit alone": (("--task", "dejpeg"), "'dipkernels fit' does it"),
     "no such device": (("--device", "cuda:99"), "no device 'cuda:99'"),
     "nonsense device": (("--device", "abacus"), "no such device"),
     "unwritable output": (("--output", "{}/good.png/run", "--size", "16"), "can't use"),
@@ -112,6 +115,125 @@ def test_fit_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str])
     assert f"peak {result.peak_psnr:.2f} dB" in capsys.readouterr().out
     for name in ("best.png", "final.png"):
         assert skimage.io.imread(output / name).shape == (12, 16, 3)
+
+
+FIT = ("fit", "conv-decoder", "--options", "width=8", "--size", "16x24", "--iterations", "3")
+BAD_FITS: dict[str, tuple[tuple[str, ...], str]] = {
+    "option of another task": (("--quality", "10"), "--quality has no effect when denoising"),
+    "clip": (("--task", "inpaint", "--clip"), "--clip has no effect on task 'inpaint'"),
+    "known": (("--task", "inpaint", "--mask", "text", "--known", "0.3"), "--known has no effect"),
+    "no flash": (("--task", "flash"), "needs --flash, the photograph with flash"),
+    "code for flash": (
+        ("--task", "flash", "--flash", "astronaut", "--code", "noise"),
+        "--code noise has no effect",
+    ),
+    "factor": (("--task", "super-resolve", "--factor", "7"), "16x24 can't be divided by 7"),
+    "quality": (("--task", "dejpeg", "--quality", "0"), "from 1 to 100"),
+    "task": (("--task", "colourise"), "denoise, inpaint, dejpeg, super-resolve or flash"),
+    "options": (("--options", "width"), "--options must be like"),
+    "unknown option": (("--options", "depht=3"), "has no option depht"),
+    "option's value": (("--options", "width=0"), "width must be a whole number, at least 1, got 0"),
+    "variant": (("--variant", "poster"), "poster"),
+    "range": (("--output-range", "256"), "256"),
+    "seeds": (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+    "momentum": (("--momentum", "0.9"), "momentum has no effect on 'adam'"),
+    "schedule": (("--schedule", "linear"), "schedule must be one of"),
+    "hold out": (("--hold-out", "2"), "must be in (0, 1), got 2.0"),
+    "rule": (("--stop", "es-wmw"), "es-wmw"),
+    "rule without its traces": (("--stop", "held-out"), "can't stop this fit"),
+    "initialisation": (("--initialisation", "ones"), "ones"),
+    "seeds of l-bfgs": (("--optimiser", "l-bfgs", "--seeds", "2"), "one run at a time"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FITS)
+def test_bad_fits_are_one_clear_sentence(
+    tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, expected = BAD_FITS[case]
+    code = call(*FIT, *arguments, "--output", str(tmp_path / "run"))
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert err.startswith("dipkernels: ")
+    assert expected in err
+    assert len(err.strip().split("\n")) == 1
+    assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--clip", "--shared-noise", "--noise-sigma", "0.2"),
+        ("--task", "inpaint", "--mask", "region", "--hold-out", "0.1"),
+        ("--task", "inpaint", "--mask", "text", "--optimiser", "l-bfgs"),
+        ("--task", "dejpeg", "--quality", "20", "--total-variation-weight", "1e-6"),
+        ("--task", "dejpeg", "--measured", "--schedule", "cosine"),
+        ("--output-range", "255", "--initialisation", "orthogonal"),
+        ("--task", "super-resolve", "--input-noise", "0.03"),
+        ("--seeds", "2", "--stop", "discrepancy", "--backtracking", "5"),
+    ],
+    ids=lambda arguments: "-".join(a.strip("-") for a in arguments if a.startswith("--")),
+)
+def test_fits_of_every_kind(
+    files: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = files / "run"
+    code = call(*FIT, "--image", str(files / "good.png"), *arguments, "--output", str(output))
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (0, "")
+    assert shown.out.startswith("conv-decoder: ")
+    assert "held-out" in shown.out  # the panel of stopping rules
+    result = results.load(output / "fit.nc")
+    assert result.sizes["iteration"] == 4
+    for name in ("curves.png", "images.png", "stopping.txt", "fit.safetensors"):
+        assert (output / name).exists()
+    if "--seeds" in arguments:
+        assert "(2 seeds)" in shown.out
+        assert (output / "best-seed1.png").exists()
+
+
+def test_flash_is_the_code_of_the_network(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("fit", "skip", "--options", "width=4 scales=2", "--size", "16x24", "--task",
+                 "flash", "--image", str(files / "good.png"), "--flash", "coffee", "--iterations",
+                 "2", "--output", str(files / "run"))  # fmt: skip
+    assert call(*arguments) == 0
+    assert "no clean image" in capsys.readouterr().out
+
+
+def test_a_fit_that_was_killed_is_continued(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
+    whole, broken = files / "whole", files / "broken"
+    assert call(*FIT, "--input-noise", "0.1", "--output", str(whole)) == 0
+    save, calls = engine.Saver.save, []
+
+    def killed(self: engine.Saver, fitted: engine.Engine) -> None:
+        save(self, fitted)
+        calls.append(1)
+        if len(calls) == 2:
+            raise LookupError
+
+    monkeypatch.setattr(engine.Saver, "save", killed)
+    with pytest.raises(LookupError):
+        call(*FIT, "--input-noise", "0.1", "--output", str(broken))
+    assert not (broken / "fit.nc").exists()
+    assert call(*FIT, "--input-noise", "0.1", "--output", str(broken)) == 0
+    one, other = (results.load(path / "fit.nc") for path in (whole, broken))
+    assert one.loss.equals(other.loss)
+    assert one.final.equals(other.final)
+    capsys.readouterr()
+    code = call(*FIT, "--input-noise", "0.2", "--output", str(broken))
+    assert code == 2
+    assert "other settings (input_noise: 0.1 there, 0.2 now)" in capsys.readouterr().err
+
+
+def test_list_describes_one_prior(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("list", "skip") == 0
+    out = capsys.readouterr().out
+    for word in ("skip_channels=4", "inpaint-vase", "1D, 2D", "0.01, 3000 iterations"):
+        assert word in out
+    assert call("list", "skpi") == 2
 
 
 def test_ntk_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import torch
 from dipkernels import compare as job
 from dipkernels import networks, results, tasks
 from dipkernels.errors import OutputError
-from dipkernels.fitting import FitInterrupted
+from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
 from dipkernels.report import format_table, write_report
 from dipkernels.report.table import COLUMNS
@@ -121,11 +121,13 @@ def test_interrupted_fit_is_kept_reported_and_redone(
     folder = RunFolder.open(tmp_path / "run", chosen.record(task, priors))
     image, calls = networks.ImagePrior.image, []
 
-    def interrupting(self: networks.ImagePrior, parameters: networks.Parameters) -> torch.Tensor:
+    def interrupting(
+        self: networks.ImagePrior, parameters: networks.Parameters, code: torch.Tensor
+    ) -> torch.Tensor:
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return image(self, parameters)
+        return image(self, parameters, code)
 
     monkeypatch.setattr(networks.ImagePrior, "image", interrupting)
     with pytest.raises(FitInterrupted):
@@ -137,6 +139,23 @@ def test_interrupted_fit_is_kept_reported_and_redone(
     assert "not complete" in html
     job.compare(priors, task, folder, chosen)
     assert results.load(folder.file("deep-decoder/fit_adam")).status == "finished"
+
+
+def test_several_seeds_give_a_mean_and_a_spread(tmp_path: Path) -> None:
+    task, priors = small_task(), {"deep-decoder": small_priors()["deep-decoder"]}
+    chosen = job.Settings(image="random", seeds=3, efforts={"deep-decoder": SMALL})
+    folder = RunFolder.open(tmp_path / "run", chosen.record(task, priors))
+    (row,) = job.compare(priors, task, folder, chosen)
+    peaks = [
+        fit(priors["deep-decoder"], task, iterations=6, seed=seed).attrs["peak_psnr"]
+        for seed in range(3)
+    ]
+    # Single precision, six steps.
+    assert row["peak_psnr"] == pytest.approx(np.mean(peaks), rel=1e-4)
+    assert row["peak_psnr_spread"] == pytest.approx(np.std(peaks, ddof=1), rel=1e-2)
+    assert f"{row['peak_psnr']:.2f} +- {row['peak_psnr_spread']:.2f} @" in format_table([row])
+    assert write_report(folder, list(priors)).exists()
+    assert not list(tmp_path.rglob("*.safetensors"))  # checkpoints go when a stage is done
 
 
 def test_measured_kernel_against_the_dense_one() -> None:

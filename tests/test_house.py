@@ -17,10 +17,10 @@ PACKAGE = ROOT / "dipkernels"
 # A module imports from its own floor or below (docs/design.md).
 FLOORS = (
     ("errors", "seeds", "progress", "devices"),
-    ("images", "linalg", "networks", "results", "tasks"),
-    ("plan", "provenance", "kernels", "spectra"),
+    ("images", "linalg", "networks", "results", "checkpoints", "tasks"),
+    ("memory", "provenance", "kernels", "spectra"),
     ("fitting",),
-    ("theory",),
+    ("theory", "planning"),
     ("runs", "plotting"),
     ("compare",),
     ("report",),

@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from dipkernels import plan, provenance, results
+from dipkernels import memory, provenance, results
 from dipkernels.errors import (
     DeviceError,
     DipkernelsError,
@@ -176,22 +176,22 @@ def test_description_of_a_prior() -> None:
 
 def test_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < plan.available_memory(torch.device("cpu")) <= whole
+    assert 0 < memory.available_memory(torch.device("cpu")) <= whole
     # This process has at least torch in memory, and no more than there is.
-    assert 2**26 < plan.resident_bytes() <= whole
+    assert 2**26 < memory.resident_bytes() <= whole
 
     def fail(path: Path, **options: object) -> str:
         raise FileNotFoundError(path)
 
     monkeypatch.setattr(Path, "read_text", fail)
-    assert plan.available_memory(torch.device("cpu")) == whole
+    assert memory.available_memory(torch.device("cpu")) == whole
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_memory_of_a_cuda_device() -> None:
     free, total = torch.cuda.mem_get_info()
-    assert 0 < plan.available_memory(torch.device("cuda")) <= total
+    assert 0 < memory.available_memory(torch.device("cuda")) <= total
     assert free > 0
 
 

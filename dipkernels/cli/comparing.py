@@ -37,7 +37,7 @@ def compare(
     mask: MaskOption = None,
     iterations: Annotated[
         int | None,
-        typer.Option(help="Of Adam and of gradient descent, each. [default: by prior]"),
+        typer.Option(help="Of Adam and of gradient descent, each. (default: by prior)"),
     ] = None,
     seed: SeedOption = 0,
     seeds: Annotated[

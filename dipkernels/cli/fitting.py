@@ -43,14 +43,14 @@ def fit(
         float | None, _option(ON_TASK, "Fraction of pixels that a bernoulli mask keeps.")
     ] = None,
     noise_sigma: Annotated[
-        float | None, _option(ON_TASK, "Of the noise. [default: 25/255 to denoise, else 0]")
+        float | None, _option(ON_TASK, "Of the noise. (default: 25/255 to denoise, else 0)")
     ] = None,
     clip: Annotated[bool, _option(ON_TASK, "Clip the noisy image to [0, 1].", "--clip")] = False,
     shared_noise: Annotated[
         bool, _option(ON_TASK, "One noise for all channels.", "--shared-noise")
     ] = False,
-    quality: Annotated[int | None, _option(ON_TASK, "Of JPEG, 1 to 100. [default: 10]")] = None,
-    factor: Annotated[int | None, _option(ON_TASK, "Of super-resolution. [default: 4]")] = None,
+    quality: Annotated[int | None, _option(ON_TASK, "Of JPEG, 1 to 100. (default: 10)")] = None,
+    factor: Annotated[int | None, _option(ON_TASK, "Of super-resolution. (default: 4)")] = None,
     flash: Annotated[str | None, _option(ON_TASK, "The photograph with flash.")] = None,
     measured: Annotated[
         bool, _option(ON_TASK, "The image is the measurement: no clean one.", "--measured")
@@ -63,10 +63,10 @@ def fit(
         str, _option(ON_NETWORK, 'Of the network: "width=64 upsampling=nearest".')
     ] = "",
     code: Annotated[
-        str | None, _option(ON_NETWORK, "noise, meshgrid, fourier or phases. [default: its own]")
+        str | None, _option(ON_NETWORK, "noise, meshgrid, fourier or phases. (default: its own)")
     ] = None,
     output_range: Annotated[
-        str | None, _option(ON_NETWORK, "sigmoid or none. [default: its own]")
+        str | None, _option(ON_NETWORK, "sigmoid, none or 255. (default: its own)")
     ] = None,
     initialisation: Annotated[
         str, _option(ON_NETWORK, "default, kaiming-normal, xavier-uniform, orthogonal, ...")
@@ -74,7 +74,7 @@ def fit(
     iterations: Annotated[int, _option(ON_FIT, "Steps.")] = 1000,
     optimiser: Annotated[str, _option(ON_FIT, "adam, sgd, gradient-descent or l-bfgs.")] = "adam",
     learning_rate: Annotated[
-        float | None, _option(ON_FIT, "[default: published (adam), from the kernel (sgd, gd)]")
+        float | None, _option(ON_FIT, "By default: published (adam), from the kernel (sgd, gd).")
     ] = None,
     momentum: Annotated[float | None, _option(ON_FIT, "Of sgd.")] = None,
     schedule: Annotated[
@@ -85,7 +85,7 @@ def fit(
     weight_decay: Annotated[float, _option(ON_FIT, "Factor of half the squared norm.")] = 0.0,
     total_variation_weight: Annotated[float, _option(ON_FIT, "Factor of the variation.")] = 0.0,
     total_variation: Annotated[
-        str | None, _option(ON_FIT, "anisotropic or isotropic. [default: anisotropic]")
+        str | None, _option(ON_FIT, "anisotropic or isotropic. (default: anisotropic)")
     ] = None,
     gradient_clip: Annotated[float | None, _option(ON_FIT, "Largest norm.")] = None,
     backtracking: Annotated[
@@ -123,7 +123,7 @@ def fit(
     if hold_out is not None:
         found = found.hold_out(hold_out, seed=seed)
     if output_range == "255":
-        raise InvalidInputError("--output-range 255 needs a task in that range: use Python")
+        found = found.in_range(255.0)
     made = _make_prior(
         prior,
         found,

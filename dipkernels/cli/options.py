@@ -12,14 +12,14 @@ SizeOption = Annotated[str, typer.Option(help="Pixels: 64, 48x64 (height x width
 MaskOption = Annotated[
     str | None,
     typer.Option(
-        help="For inpaint: a file, white = known; or bernoulli, region, text. [default: bernoulli]"
+        help="For inpaint: a file, white = known; or bernoulli, region, text. (default: bernoulli)"
     ),
 ]
 SeedOption = Annotated[int, typer.Option(help="Of code, noise, weights and probes.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 OutputOption = Annotated[
     Path | None,
-    typer.Option(help="Run folder; an unfinished run in it is continued. [default: a new one]"),
+    typer.Option(help="Run folder; an unfinished run in it is continued. (default: a new one)"),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
 

@@ -1,25 +1,15 @@
 """What a comparison will take, measured on a few steps of each network before it starts."""
 
-import itertools
-import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
-
+from dipkernels import planning
 from dipkernels.compare.settings import Effort, Settings
-from dipkernels.fitting import fit
+from dipkernels.memory import resident_bytes
 from dipkernels.networks import ImagePrior
-from dipkernels.plan import DEFAULT_BUDGET, activation_bytes, parameter_bytes, resident_bytes
 from dipkernels.tasks import Task
 
-# In training steps, by operations 4/3: a backward and a tangent pass against forward and backward.
-PRODUCT_STEPS = 1.3
 RESPONSE_PRODUCTS = 23
-# Tracing a network to linearise it takes a time of its own, per module.
-SECONDS_PER_MODULE = 0.03
-TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -28,23 +18,36 @@ class PriorPlan:
 
     Attributes
     ----------
-    parameters : int
-        Trainable.
     effort : Effort
         Iterations and products.
-    products : int
-        With the kernel, in all.
-    seconds : float
-        Estimated.
-    bytes : int
-        Of memory at its peak, beyond what the process has already; estimated.
+    needs : dipkernels.planning.Plan
+        Of the fit with Adam and the products.
     """
 
-    parameters: int
     effort: Effort
-    products: int
-    seconds: float
-    bytes: int
+    needs: planning.Plan
+
+    @property
+    def parameters(self) -> int:
+        """Trainable."""
+        return self.needs.parameters
+
+    @property
+    def products(self) -> int:
+        """With the kernel, in all."""
+        return self.needs.products
+
+    @property
+    def seconds(self) -> float:
+        """Estimated; NaN if nothing was timed."""
+        # Gradient descent fits one of the runs that Adam fits together.
+        step = self.needs.step_seconds / self.needs.runs
+        return self.needs.seconds + self.effort.descent * step
+
+    @property
+    def bytes(self) -> int:
+        """Of memory at its peak, beyond what the process has already; estimated."""
+        return self.needs.bytes
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,28 @@ class Plan:
         """Of the process at its peak: the priors run one after another."""
         return resident_bytes() + max(plan.bytes for plan in self.priors.values())
 
+    def require(self) -> "Plan":
+        """Refuse what can't fit.
 
-def plan_comparison(priors: Mapping[str, ImagePrior], task: Task, settings: Settings) -> Plan:
-    """Time a few training steps of every network and extrapolate.
+        Returns
+        -------
+        Plan
+            Itself, if all priors fit.
+
+        Raises
+        ------
+        MemoryLimitError
+            If one doesn't, with the reason and what to do.
+        """
+        for plan in self.priors.values():
+            plan.needs.require()
+        return self
+
+
+def plan_comparison(
+    priors: Mapping[str, ImagePrior], task: Task, settings: Settings, *, timed: bool = True
+) -> Plan:
+    """Find what every network takes: memory by a rehearsal, time by a few training steps.
 
     Parameters
     ----------
@@ -81,40 +103,32 @@ def plan_comparison(priors: Mapping[str, ImagePrior], task: Task, settings: Sett
         What is fitted.
     settings : Settings
         What to run.
+    timed : bool
+        Whether to time steps, of those that fit.
 
     Returns
     -------
     Plan
-        Estimates from the machine as it is now; each prior costs a few steps.
+        Estimates from the machine as it is now; see `dipkernels.plan` for what each prior costs.
     """
     return Plan(
-        {name: _plan_prior(prior, task, settings.effort(name)) for name, prior in priors.items()}
+        {name: _plan_prior(prior, task, settings, name, timed) for name, prior in priors.items()}
     )
 
 
-def _plan_prior(prior: ImagePrior, task: Task, effort: Effort) -> PriorPlan:
-    step = _step_seconds(prior, task)
-    parameters = prior.init(0)
-    own, pass_bytes = parameter_bytes(parameters), activation_bytes(prior, parameters)
+def _plan_prior(
+    prior: ImagePrior, task: Task, settings: Settings, name: str, timed: bool
+) -> PriorPlan:
+    effort = settings.effort(name)
     products = effort.steps + 2 * effort.probes * effort.probe_steps + RESPONSE_PRODUCTS
-    seconds = step * (effort.adam + effort.descent + PRODUCT_STEPS * products)
-    seconds += SECONDS_PER_MODULE * prior.module_count
-    # A fit holds five copies of the parameters; the kernel its own, and blocks within a budget.
-    fitting = 5 * own + 2 * pass_bytes
-    kernel = 4 * own + 3 * pass_bytes + min(DEFAULT_BUDGET, 8 * (own + 3 * pass_bytes))
-    vectors = 16 * torch.Size(task.shape).numel() * products
-    memory = max(fitting, kernel + vectors)
-    return PriorPlan(prior.parameter_count, effort, products, seconds, memory)
-
-
-def _step_seconds(prior: ImagePrior, task: Task) -> float:
-    # The median: the first steps are slower, and the machine may have other things to do.
-    moments: list[float] = []
-
-    def note(*_: object) -> None:
-        if prior.device.type == "cuda":
-            torch.cuda.synchronize(prior.device)
-        moments.append(time.perf_counter())
-
-    fit(prior, task, iterations=TIMED_STEPS, callback=note)
-    return statistics.median(b - a for a, b in itertools.pairwise(moments))
+    needs = planning.plan(
+        prior,
+        task,
+        iterations=effort.adam,
+        seeds=settings.seeds,
+        products=products,
+        columns=effort.probes,
+        checkpoint=True,
+        timed=timed,
+    )
+    return PriorPlan(effort, needs)

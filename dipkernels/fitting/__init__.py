@@ -1,6 +1,6 @@
 """Fitting a prior to one measurement, or to many at once: the deep image prior."""
 
-from dipkernels.fitting.checkpoint import load_parameters
+from dipkernels.fitting.checkpoint import load_adam_metric, load_parameters
 from dipkernels.fitting.fit import FitInterrupted, fit
 from dipkernels.fitting.optimisers import stable_learning_rate
 from dipkernels.fitting.regularisers import total_variation
@@ -14,6 +14,7 @@ __all__ = [
     "Peak",
     "fit",
     "format_panel",
+    "load_adam_metric",
     "load_parameters",
     "peak",
     "stable_learning_rate",

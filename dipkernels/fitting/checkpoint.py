@@ -1,94 +1,14 @@
-"""Checkpoints: the whole state of a computation in one safetensors file, whole or not at all."""
+"""What can be read from the checkpoint of a fit."""
 
-import json
-import os
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import safetensors
-import torch
-from safetensors.torch import save_file
-from torch import Tensor
-
-from dipkernels.errors import InvalidInputError, OutputError
+from dipkernels.checkpoints import read_checkpoint
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.metric import adam_metric
 from dipkernels.networks.prior import Parameters
-from dipkernels.results import remove_partial, replacing
 
-FORMAT = "dipkernels-checkpoint-1"
 PARAMETERS = "parameters"
-
-
-def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
-    """Write a checkpoint, atomically: after a crash at any moment there's the old one or this.
-
-    Parameters
-    ----------
-    path : Path
-        Where to; an existing checkpoint is replaced once this one is complete and on the disk.
-    identity : dict
-        What the computation is, fit for JSON; `load_checkpoint` compares it.
-    state : dict
-        Nested dicts (with string or integer keys), lists and tuples of tensors, NumPy arrays,
-        numbers, strings and None.
-
-    Raises
-    ------
-    OutputError
-        If it can't be written (a full disk, for instance); what was there before stays whole.
-    """
-    tensors: dict[str, Tensor] = {}
-    tree = _flatten(state, "", tensors)
-    metadata = {"format": FORMAT, "identity": json.dumps(identity), "state": json.dumps(tree)}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            save_file(tensors, partial, metadata=metadata)
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
-    except (OSError, safetensors.SafetensorError) as error:
-        kept = "the last one stays whole" if path.exists() else "there is none yet"
-        raise OutputError(
-            f"can't write the checkpoint {path} ({error}); {kept}: free some space or choose "
-            "another folder, then run the same command again"
-        ) from error
-
-
-def load_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Read a checkpoint.
-
-    Parameters
-    ----------
-    path : Path
-        Of the file.
-    identity : dict
-        What is being computed.
-
-    Returns
-    -------
-    dict or None
-        The state as it was saved, tensors on the CPU; None if there is no such file.
-
-    Raises
-    ------
-    OutputError
-        If it belongs to another computation, naming the first difference.
-    InvalidInputError
-        If it isn't a checkpoint.
-    """
-    remove_partial(path)
-    if not path.exists():
-        return None
-    metadata, tensors = _read(path)
-    before, now = json.loads(metadata["identity"]), json.loads(json.dumps(identity))
-    for key in sorted({*before, *now}):
-        if before.get(key) != now.get(key):
-            raise OutputError(
-                f"{path} is the checkpoint of another fit ({key}: {before.get(key)} there, "
-                f"{now.get(key)} now): choose another file, or remove it to start afresh"
-            )
-    state: dict[str, Any] = _unflatten(json.loads(metadata["state"]), tensors)
-    return state
+_BETA, _EPSILON = 0.999, 1e-8  # torch's defaults, with which every fit's Adam is made
 
 
 def load_parameters(path: str | Path) -> Parameters:
@@ -109,55 +29,39 @@ def load_parameters(path: str | Path) -> Parameters:
     InvalidInputError
         If it isn't a checkpoint.
     """
-    metadata, tensors = _read(Path(path))
-    state = _unflatten(json.loads(metadata["state"]), tensors)
-    parameters: Parameters = state[PARAMETERS]
-    runs = {len(value) for value in parameters.values()}
-    return {k: v[0] for k, v in parameters.items()} if runs == {1} else parameters
+    return _of_one_run(read_checkpoint(Path(path))[1][PARAMETERS])
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InvalidInputError(
-                    f"{path} holds tensors but is no checkpoint of this package: choose another"
-                )
-            # Cloned: those of the file needn't be aligned as new ones are.
-            return metadata, {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InvalidInputError(
-            f"{path} can't be read as a checkpoint ({error}): remove it to start afresh"
-        ) from error
+def load_adam_metric(path: str | Path) -> Parameters:
+    """Read the metric in which Adam sees the parameters from a fit's checkpoint.
+
+    Parameters
+    ----------
+    path : str or Path
+        What was given to `dipkernels.fit` as ``checkpoint``.
+
+    Returns
+    -------
+    dict of str to Tensor
+        See `dipkernels.kernels.adam_metric`: the ``metric`` of an NTK at the parameters that
+        `load_parameters` reads. With several runs each is of shape ``(runs, ...)``.
+
+    Raises
+    ------
+    InvalidInputError
+        If it isn't a checkpoint of a fit by Adam.
+    """
+    state = read_checkpoint(Path(path))[1]
+    moments, names = state["optimiser"], list(state[PARAMETERS])
+    if not moments or "exp_avg_sq" not in moments[0]:
+        raise InvalidInputError(f"{path} holds no second moments: the fit wasn't one by Adam")
+    mean_squares = {
+        name: moments[index]["exp_avg_sq"] / (1 - _BETA ** float(moments[index]["step"]))
+        for index, name in enumerate(names)
+    }
+    return _of_one_run(adam_metric(mean_squares, epsilon=_EPSILON))
 
 
-# Tensors go into `tensors` by their path; everything else into a tree that JSON can hold.
-def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
-    if isinstance(value, np.ndarray):
-        tensors[path] = torch.from_numpy(np.ascontiguousarray(value))
-        return {"array": path}
-    if isinstance(value, Tensor):
-        tensors[path] = value.detach().cpu().contiguous().clone()
-        return {"tensor": path}
-    if isinstance(value, dict):
-        items = [[key, _flatten(item, f"{path}/{key}", tensors)] for key, item in value.items()]
-        return {"dict": items}
-    if isinstance(value, list | tuple):
-        kind = "list" if isinstance(value, list) else "tuple"
-        return {kind: [_flatten(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]}
-    if value is None or isinstance(value, bool | int | float | str):
-        return {"value": value}
-    raise TypeError(f"a checkpoint can't hold a {type(value).__name__} (at {path})")
-
-
-def _unflatten(node: dict[str, Any], tensors: dict[str, Tensor]) -> Any:
-    ((kind, content),) = node.items()
-    if kind == "value":
-        return content
-    if kind == "dict":
-        return {key: _unflatten(item, tensors) for key, item in content}
-    if kind in ("list", "tuple"):
-        items = [_unflatten(item, tensors) for item in content]
-        return items if kind == "list" else tuple(items)
-    return tensors[content] if kind == "tensor" else tensors[content].numpy()
+def _of_one_run(values: Parameters) -> Parameters:
+    runs = {len(value) for value in values.values()}
+    return {k: v[0] for k, v in values.items()} if runs == {1} else values

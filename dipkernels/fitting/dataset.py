@@ -88,6 +88,7 @@ class _Layout:
         self.lead = tuple(name for name, wanted in zip(names, many, strict=True) if wanted)
         self.sizes = tuple(n for n, wanted in zip(lengths, many, strict=True) if wanted)
         self.many_images = many[0]
+        self.peak = tasks[0].peak
         table = record.table()
         ended = np.isnan(table[..., 1]).all(axis=1)
         self.length = int(ended.argmax()) if ended.any() else len(table)
@@ -121,18 +122,22 @@ class _Layout:
     def images(self) -> dict[str, object]:
         found: dict[str, object] = {}
         for name, pictures in self.record.pictures.items():
-            found[name] = (*self.lead, *self.pixels), self.unfold(pictures.cpu().numpy())
+            array = self.unfold(pictures.cpu().numpy())
+            found[name] = (*self.lead, *self.pixels), array / array.dtype.type(self.peak)
         if self.record.knows_truth:
-            found["clean"] = self._by_image([_array(task.clean) for task in self.tasks])
+            found["clean"] = self._by_image([_array(task.clean, task.peak) for task in self.tasks])
         measured = self.tasks[0].measurement.shape
         dims = self.pixels
         if measured != self.tasks[0].shape:
             names = self.pixels if len(measured) == len(self.pixels) else range(len(measured))
             dims = tuple(f"measured_{name}" for name in names)
-        found["measurement"] = self._by_image([_array(t.measurement) for t in self.tasks], dims)
+        measurements = [_array(task.measurement, task.peak) for task in self.tasks]
+        found["measurement"] = self._by_image(measurements, dims)
         masks = [_mask(task) for task in self.tasks]
         if all(mask is not None for mask in masks):
-            found["mask"] = self._by_image([_array(m) for m in masks], self.pixels[1:])
+            found["mask"] = self._by_image(
+                [np.asarray(m.cpu()) for m in masks if m is not None], self.pixels[1:]
+            )
         return found
 
     def scores(self) -> dict[str, object]:
@@ -187,8 +192,9 @@ def _mask(task: Task) -> Tensor | None:
         return None
 
 
-def _array(tensor: Tensor | None) -> np.ndarray:
-    return np.asarray(None if tensor is None else tensor.cpu().numpy())
+# In units in which white is 1.
+def _array(tensor: Tensor | None, peak: float = 1.0) -> np.ndarray:
+    return np.asarray(None if tensor is None else (tensor / peak).cpu().numpy())
 
 
 def _decibels(mse: np.ndarray) -> np.ndarray:

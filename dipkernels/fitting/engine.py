@@ -3,14 +3,14 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from dipkernels.fitting.checkpoint import PARAMETERS, load_checkpoint, save_checkpoint
+from dipkernels.checkpoints import Saver
+from dipkernels.fitting.checkpoint import PARAMETERS
 from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.regularisers import half_squared_norms, total_variation
@@ -23,7 +23,9 @@ from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 Callback = Callable[[int, Tensor, Parameters], None]
-CHECKPOINT_SECONDS = 30.0
+# Where one batched evaluation of all runs beats one after another: a CPU is busy with one, and
+# took up to 1.5 times as long for a batch.
+BATCHING_DEVICES = ("cuda",)
 
 
 class Engine:
@@ -84,7 +86,7 @@ class Engine:
         return len(self.tasks) * len(self.seeds)
 
     def descend(
-        self, bar: Progress, callback: Callback | None = None, checkpoint: "Saver | None" = None
+        self, bar: Progress, callback: Callback | None = None, checkpoint: Saver | None = None
     ) -> str:
         """Run the iterations that are left.
 
@@ -115,7 +117,7 @@ class Engine:
                         return "stopped"
                 if complete:
                     return "finished"
-                losses, images = self._evaluate()
+                losses, images = self.evaluate()
                 if self.record.iterations == self.iteration:  # not so where a fit is extended
                     self.record.add(losses.detach(), images.detach())
                     if self.stopper is not None:
@@ -123,12 +125,12 @@ class Engine:
                     if callback is not None:
                         callback(self.iteration, *self._seen_from_outside(images))
                 if self.iteration < last:
-                    self._step(losses, images)
+                    self.step(losses, images)
                     self.iteration += 1
                     bar.advance()
                 self.seconds = before + time.perf_counter() - start
                 if checkpoint is not None:
-                    checkpoint.save_if_due(self)
+                    checkpoint.save_if_due(self.state)
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit.
@@ -213,14 +215,20 @@ class Engine:
         return [torch.Generator(device=device).manual_seed(stream) for stream in streams]
 
     def _make_network(self) -> Callable[[Parameters, Tensor], Tensor]:
-        one, prior = self.runs == 1, self.prior
-        batched = vmap(prior.image, in_dims=(0, 0 if self._generators else None))
+        prior, noisy = self.prior, bool(self._generators)
+        batched = vmap(prior.image, in_dims=(0, 0 if noisy else None))
 
         def network(leaves: Parameters, code: Tensor) -> Tensor:
-            if one:  # batching one network costs up to a quarter on a CPU
-                single = {key: leaf.squeeze(0) for key, leaf in leaves.items()}
-                return prior.image(single, code)[None]
-            return batched(leaves, code)
+            if self.runs > 1 and prior.device.type in BATCHING_DEVICES:
+                return batched(leaves, code)
+            # Views of each run's parameters, whose gradients are stacked in one go.
+            slices = [leaf.unbind() for leaf in leaves.values()]
+            codes = code.unbind() if noisy else [code] * self.runs
+            images = [
+                prior.image(dict(zip(leaves, values, strict=True)), each)
+                for *values, each in zip(*slices, codes, strict=True)
+            ]
+            return torch.stack(images)
 
         if self.settings.compile is None:
             return network
@@ -234,10 +242,18 @@ class Engine:
             return self._code
         draws = [torch.empty_like(self._code).normal_(generator=g) for g in self._generators]
         codes = [self._code + self.settings.input_noise * draw for draw in draws]
-        return codes[0] if self.runs == 1 else torch.stack(codes * len(self.tasks))
+        return torch.stack(codes * len(self.tasks))
 
-    # Misfits and images of all runs.
-    def _evaluate(self) -> tuple[Tensor, Tensor]:
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Run the network.
+
+        Returns
+        -------
+        losses : Tensor, shape (runs,)
+            Misfits.
+        images : Tensor, shape (runs, channels, *spatial)
+            Both with their graph.
+        """
         with _autocast(self.settings.precision, self.prior.device):
             images = self._network(self.leaves, self._perturbed_code())
         images = images.to(self.prior.dtype)
@@ -256,7 +272,16 @@ class Engine:
             losses = losses + settings.weight_decay * half_squared_norms(self.leaves)
         return (losses * self._relative).sum()
 
-    def _step(self, losses: Tensor, images: Tensor) -> None:
+    def step(self, losses: Tensor, images: Tensor) -> None:
+        """Take one step of the optimiser.
+
+        Parameters
+        ----------
+        losses : Tensor, shape (runs,)
+            Misfits, as `evaluate` returned them.
+        images : Tensor, shape (runs, channels, *spatial)
+            Likewise; their graph is used up.
+        """
         settings = self.settings
         self._stepper.zero_grad()
         objective = self._objective(losses, images)
@@ -282,7 +307,7 @@ class Engine:
             if answers:
                 return answers.pop()
             self._stepper.zero_grad()
-            again = self._objective(*self._evaluate())
+            again = self._objective(*self.evaluate())
             again.backward()
             return again.detach()
 
@@ -317,54 +342,6 @@ class Engine:
         if self.runs > 1:
             return images.detach(), leaves
         return images.detach()[0], {key: leaf[0] for key, leaf in leaves.items()}
-
-
-class Saver:
-    """Saves an engine to a file every so often.
-
-    Parameters
-    ----------
-    path : Path
-        Of the checkpoint.
-    identity : dict
-        What is fitted and how; see `load_checkpoint`.
-    """
-
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self.path, self.identity = path, identity
-        self._last = time.monotonic()
-
-    def load(self) -> dict[str, Any] | None:
-        """Load the checkpoint, if there is one.
-
-        Returns
-        -------
-        dict or None
-            For `Engine.load`.
-        """
-        return load_checkpoint(self.path, self.identity)
-
-    def save(self, engine: Engine) -> None:
-        """Save now.
-
-        Parameters
-        ----------
-        engine : Engine
-            Between two iterations.
-        """
-        save_checkpoint(self.path, self.identity, engine.state())
-        self._last = time.monotonic()
-
-    def save_if_due(self, engine: Engine) -> None:
-        """Save, if the last time was long ago.
-
-        Parameters
-        ----------
-        engine : Engine
-            Between two iterations.
-        """
-        if time.monotonic() - self._last >= CHECKPOINT_SECONDS:
-            self.save(engine)
 
 
 def _in_layout(tensor: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dipkernels.checkpoints import Saver
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
-from dipkernels.fitting.engine import Callback, Engine, Saver
+from dipkernels.fitting.engine import Callback, Engine
 from dipkernels.fitting.preparation import check_runs, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
@@ -139,8 +140,9 @@ def fit(
     Returns
     -------
     xarray.Dataset
-        Over ``iteration``: ``loss``; ``psnr_noisy`` and ``psnr_average_noisy`` of the output and
-        its running average to the measurement, on the measured entries; ``psnr_held_out``, where
+        In units in which white is 1, but for the loss. Over ``iteration``: ``loss``;
+        ``psnr_noisy`` and ``psnr_average_noisy`` of the output and its running average to the
+        measurement, on the measured entries; ``psnr_held_out``, where
         the task holds some out; what monitors record. Over ``(iteration, region)``, where the
         truth is known: ``psnr_clean`` and ``psnr_average_clean`` (regions: whole, and with a mask
         hole and known). Images over ``(channel, y, x)``, or ``(channel, x)``: ``clean``,
@@ -216,7 +218,7 @@ def fit(
         identity = identity_of(prior, tasks, seeds, settings, record.columns)
         if rule is not None:
             identity["stop"] = rule.name
-        saver = Saver(Path(checkpoint), identity)
+        saver = Saver(Path(checkpoint), identity, kind="fit")
         state = saver.load()
     rates = state["rates"] if state else None
     engine = Engine(prior, tasks, seeds, settings, record, rates, stopper)
@@ -253,7 +255,7 @@ def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callb
                 raise
             return "interrupted"
     if saver is not None:
-        saver.save(engine)
+        saver.save(engine.state())
     return status
 
 
@@ -275,7 +277,7 @@ def _described(
             stopped=(lead, engine.stopper.fired.reshape(sizes)),
             chosen_image=(
                 result.final.dims,
-                engine.stopper.images.cpu().numpy().reshape(result.final.shape),
+                (engine.stopper.images / first.peak).cpu().numpy().reshape(result.final.shape),
             ),
         )
         result.attrs["stop"] = engine.stopper.rule.name
@@ -284,13 +286,14 @@ def _described(
         result = result.assign(status=(lead, _strings(words, sizes)))
     settings = engine.settings.record() | {"requested_iterations": engine.settings.iterations}
     del settings["iterations"]
+    sigmas = [task.noise_sigma / task.peak for task in engine.tasks]
     attributes: dict[str, Any] = {
         **describe_prior(engine.prior),
         **settings,
         "learning_rate": engine.rates if many[1] else engine.rates[0],
         "seed": engine.seeds if many[1] else engine.seeds[0],
         "task": first.name,
-        "noise_sigma": [t.noise_sigma for t in engine.tasks] if many[0] else first.noise_sigma,
+        "noise_sigma": sigmas if many[0] else sigmas[0],
         "score_region": first.score_region,
         "status": status,
         "seconds": engine.seconds,

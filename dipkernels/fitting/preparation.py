@@ -42,17 +42,11 @@ def check_runs(
                 f"{prior} makes images of shape {prior.shape}, the task has {each.shape}: create "
                 "the prior with the task's image_size and channels"
             )
-        ours = (list(each.regions), each.has_held_out, each.clean is None, each.score_region)
-        first = tasks[0]
-        if ours != (
-            list(first.regions),
-            first.has_held_out,
-            first.clean is None,
-            first.score_region,
-        ):
+        if _kind(each) != _kind(tasks[0]):
             raise InvalidInputError(
-                "tasks that are fitted together must be alike: with one set of regions, all with "
-                f"or all without clean image and held-out pixels; got {first!r} and {each!r}"
+                "tasks that are fitted together must be alike: with one range and set of regions, "
+                "all with or all without clean image and held-out pixels; got "
+                f"{tasks[0]!r} and {each!r}"
             )
     runs = len(tasks) * len(seeds)
     if runs > 1 and settings.optimiser == "l-bfgs":
@@ -72,6 +66,12 @@ def check_runs(
         raise InvalidInputError(
             f"precision 'tf32' has no effect on {prior.device}: use 'bf16' or 'float'"
         )
+
+
+# What tasks that are fitted together must share.
+def _kind(task: Task) -> tuple[object, ...]:
+    truth, held_out = task.clean is None, task.has_held_out
+    return list(task.regions), task.score_region, truth, held_out, task.peak
 
 
 def identity_of(

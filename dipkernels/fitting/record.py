@@ -60,9 +60,12 @@ class Record:
         self.columns += [name for monitor in self.monitors for name in monitor.names]
         self._pending: list[Tensor] = []
         self._blocks: list[np.ndarray] = []
+        # Errors are recorded in units of the squared peak.
+        units = [task.peak**2 for task in tasks for _ in range(seeds)]
         fractions = [task.measured_fraction for task in tasks for _ in range(seeds)]
         infinite = first.measurement.new_full((self.runs,), torch.inf)
-        self._fractions = infinite.new_tensor(fractions)
+        self._units = infinite.new_tensor(units)
+        self._fractions = infinite.new_tensor(fractions) * self._units
         self._limit, self._lowest = infinite, infinite
         self._running = infinite > 0
         self.pictures: dict[str, Tensor] = {}
@@ -95,7 +98,7 @@ class Record:
         columns = [self._running.to(losses.dtype), losses, noisy]
         columns.append(self._by_task("misfit", average) / self._fractions)
         if self.tasks[0].has_held_out:
-            columns.append(self._by_task("held_out_mse", images))
+            columns.append(self._by_task("held_out_mse", images) / self._units)
         if self.knows_truth:
             clean = self._region_mse(images)
             columns += [*clean.values(), *self._region_mse(average).values()]
@@ -208,9 +211,10 @@ class Record:
         scores = {}
         for name, region in self._scored.items():
             if region is None:
-                scores[name] = squared.flatten(1).mean(dim=1)
+                mse = squared.flatten(1).mean(dim=1)
             else:
-                scores[name] = (squared * region[0]).flatten(1).sum(dim=1) / region[1]
+                mse = (squared * region[0]).flatten(1).sum(dim=1) / region[1]
+            scores[name] = mse / self._units
         return scores
 
 

@@ -1,26 +1,31 @@
 """The empirical neural tangent kernel of an image prior, matrix-free."""
 
-import warnings
-from collections.abc import Callable
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import linearize, vjp, vmap
+from torch.func import vjp, vmap
 
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.kernels.kernel import Kernel
+from dipkernels.kernels.layers import LayerKernels, select_parameters, sum_of
+from dipkernels.kernels.linearisation import tangent_map
+from dipkernels.kernels.metric import Metric, check_metric
+from dipkernels.kernels.pixels import Pixels, pixel_indices
+from dipkernels.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
 from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.plan import DEFAULT_BUDGET, block_columns
 
 
-class NTK(SymmetricOperator):
-    """Empirical neural tangent kernel ``Theta = J J^T`` of the image at given parameters.
+class NTK(Kernel):
+    """Empirical neural tangent kernel ``Theta = J M J^T`` of the image at given parameters.
 
     ``J`` is the derivative of all ``n = channels * pixels`` outputs with respect to all
     parameters, in the standard (PyTorch) parameterisation; the kernel is a symmetric positive
     semi-definite matrix of size n over the flattened image ``(channels, height, width)``. It is
-    never formed: a product is one backward and one forward-mode pass through the network.
+    never formed: a product is one backward and one forward-mode pass through the network. ``M`` is
+    the identity, or the diagonal ``metric`` of an optimiser.
 
     Parameters
     ----------
@@ -29,6 +34,13 @@ class NTK(SymmetricOperator):
     parameters : dict of str to Tensor
         Where to linearise, as `ImagePrior.init` returns: in the prior's dtype and on its device,
         which are the kernel's.
+    metric : dict of str to Tensor, or callable, optional
+        Entries of the diagonal ``M``, not negative, of the parameters' shapes; or a function that
+        makes them from the parameters. `adam_metric` makes that of Adam.
+    layers : str or sequence of str, optional
+        Restrict J to these parameters: names, modules above them, or patterns such as
+        ``"*.bias"``; see `select_parameters`. Products get cheaper. `by_layer` has all layers at
+        once.
     memory_budget : int
         Bytes that one block of products may take beyond what the linearisation holds; larger
         blocks are multiplied in chunks.
@@ -36,18 +48,18 @@ class NTK(SymmetricOperator):
     Raises
     ------
     InvalidInputError
-        If the parameters aren't those of the prior.
+        If the parameters aren't those of the prior, a layer has none, or the metric doesn't fit.
     DivergenceError
-        If the parameters or the image aren't finite.
+        If the parameters, the metric or the image aren't finite.
 
     Notes
     -----
-    The network is linearised once, here, which traces it and takes seconds for a deep one
-    (`torch.func.linearize`); every product then reuses the primal pass. Time of a product, in
-    training steps: by operations 4/3 at least, a backward and a tangent pass being two forward
-    passes each and a step three; ``benchmarks/`` has what it is. Memory: twice the activations of
-    a forward pass. Where torch has no forward-mode derivative for a part of the network, the
-    derivative of the backward pass takes its place, and a product costs up to twice as much.
+    The network is linearised once, here, which traces it and takes seconds for a deep one; every
+    product then reuses the primal pass. Time of a product, in training steps: by the operations of
+    its matrix products 4/3, a backward and a tangent pass being two forward passes each and a step
+    three; ``benchmarks/`` has what it is. Memory: twice what a forward pass keeps for its backward
+    pass. Where torch has no forward-mode derivative for a part of the network, the derivative of
+    the backward pass takes its place, and a product costs up to twice as much.
     Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
 
     Examples
@@ -60,34 +72,37 @@ class NTK(SymmetricOperator):
     """
 
     def __init__(
-        self, prior: ImagePrior, parameters: Parameters, *, memory_budget: int = DEFAULT_BUDGET
+        self,
+        prior: ImagePrior,
+        parameters: Parameters,
+        *,
+        metric: Metric | None = None,
+        layers: str | Sequence[str] | None = None,
+        memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
-        expected = prior.parameter_shapes
-        given = {key: tuple(value.shape) for key, value in parameters.items()}
-        if given != expected:
-            wrong = sorted(set(given.items()) ^ set(expected.items()))[:3]
-            raise InvalidInputError(
-                f"these are not parameters of {prior}: they differ at {wrong}; use prior.init()"
-            )
-        for key, value in parameters.items():
-            if value.dtype != prior.dtype or value.device != prior.device:
-                raise InvalidInputError(
-                    f"parameter {key} is {value.dtype} on {value.device}, the prior {prior.dtype} "
-                    f"on {prior.device}: convert one of them, with prior.to(device=, dtype=)"
-                )
-            if not value.isfinite().all():
-                raise DivergenceError(f"parameter {key} of {prior} holds NaN or infinity")
+        _check_parameters(prior, parameters)
         parameters = {key: value.detach() for key, value in parameters.items()}
         self.prior = prior
         self.image_shape = prior.shape
-        image, self._vjp = vjp(prior.image, parameters)  # type: ignore[misc]  # two, without aux
+        chosen = list(parameters) if layers is None else select_parameters(list(parameters), layers)
+        self.parameters = {key: parameters[key] for key in chosen}
+        self.metric = None if metric is None else check_metric(metric, self.parameters)
+        fixed = {key: value for key, value in parameters.items() if key not in self.parameters}
+
+        def image_of(variable: Parameters) -> Tensor:
+            return prior.image({**fixed, **variable})
+
+        # In this order, and with what each leaves behind collected: the memory adds up.
+        self.chunk = block_columns(prior, parameters, memory_budget)
+        gc.collect()
+        self._jvp = tangent_map(image_of, self.parameters)
+        image, self._vjp = vjp(image_of, self.parameters)  # type: ignore[misc]  # two, without aux
         self.image = image.detach()
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
-        self._jvp = _linearize(prior, parameters)
         n = self.image.numel()
         self.shape, self.dtype, self.device = (n, n), self.image.dtype, self.image.device
-        self._chunk = block_columns(prior, parameters, memory_budget)
+        self._budget = memory_budget
 
     def vjp(self, images: Float[Tensor, "n k"]) -> Parameters:
         """Multiply by the transposed Jacobian.
@@ -135,6 +150,39 @@ class NTK(SymmetricOperator):
             images = vmap(self._jvp)(tangents)
         return images.detach().reshape(-1, self.shape[0]).T
 
+    def gradients(self, block: Float[Tensor, "n k"]) -> Iterator[Parameters]:
+        """Multiply by the transposed Jacobian in chunks that fit the memory budget.
+
+        Parameters
+        ----------
+        block : Tensor, shape (n, k)
+            Flattened images, one a column.
+
+        Yields
+        ------
+        dict of str to Tensor
+            ``J^T v`` of the next columns; see `vjp`.
+        """
+        for chunk in block.split(self.chunk, dim=-1):
+            yield self.vjp(chunk)
+
+    def weigh(self, gradients: Parameters) -> Parameters:
+        """Multiply by the metric.
+
+        Parameters
+        ----------
+        gradients : dict of str to Tensor
+            Each of shape ``(k, ...)``.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``M u``; the very same if there is no metric.
+        """
+        if self.metric is None:
+            return gradients
+        return {key: value * self.metric[key] for key, value in gradients.items()}
+
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product.
 
@@ -146,46 +194,113 @@ class NTK(SymmetricOperator):
         Returns
         -------
         Tensor, shape (k,)
-            Never negative.
+            Never negative; in the norm of the metric, if there is one.
         """
-        norms = []
-        for chunk in block.split(self._chunk, dim=-1):
-            gradients = self.vjp(chunk).values()
-            norms.append(sum(g.flatten(1).square().sum(dim=1) for g in gradients))
-        return torch.cat(norms)  # type: ignore[arg-type]  # sum() of tensors is a tensor
+        forms = []
+        for gradients in self.gradients(block):
+            weighted = self.weigh(gradients)
+            each = [(g * weighted[key]).flatten(1).sum(dim=1) for key, g in gradients.items()]
+            forms.append(torch.stack(each).sum(dim=0))
+        return torch.cat(forms)
+
+    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
+        """Form the matrix, or the part of it of some pixels.
+
+        Parameters
+        ----------
+        pixels : mask or indices, optional
+            See `pixel_indices`.
+
+        Returns
+        -------
+        Tensor, shape (m, m)
+            Of the m pixels chosen, else of all n. Where the gradients of all of them fit the memory
+            budget, costs m backward passes, half the price of as many products.
+        """
+        if pixels is None:
+            return super().to_dense()
+        indices = pixel_indices(pixels, self.image_shape)
+        if len(indices) * parameter_bytes(self.parameters) > self._budget:
+            return super().to_dense(indices)
+        grams = self.gram(indices)
+        return sum_of(grams, list(grams))
+
+    def by_layer(self, layers: Mapping[str, str | Sequence[str]] | None = None) -> LayerKernels:
+        """Split the kernel into those of the layers, which share passes.
+
+        Parameters
+        ----------
+        layers : mapping of str to str or sequence of str, optional
+            Names of layers, and which parameters they are; by default each module that holds
+            parameters is one, and the layers sum to the whole.
+
+        Returns
+        -------
+        LayerKernels
+            Without tracing anew.
+        """
+        return LayerKernels(self, layers)
+
+    def gram(self, indices: Tensor) -> Parameters:
+        """Form the part of some pixels of every parameter's kernel.
+
+        Parameters
+        ----------
+        indices : Tensor of int64, shape (m,)
+            Of the flattened image.
+
+        Returns
+        -------
+        dict of str to Tensor, shape (m, m)
+            They sum to the kernel's. Costs m backward passes, and memory m times the parameters.
+        """
+        chunks = [self.vjp(self.unit_images(chunk)) for chunk in indices.split(self.chunk)]
+        grams = {}
+        for key in self.parameters:
+            rows = {key: torch.cat([chunk.pop(key) for chunk in chunks])}
+            grams[key] = rows[key].flatten(1) @ self.weigh(rows)[key].flatten(1).T
+        return grams
+
+    def unit_images(self, indices: Tensor) -> Float[Tensor, "n m"]:
+        """Make images that are 1 at one pixel each.
+
+        Parameters
+        ----------
+        indices : Tensor of int64, shape (m,)
+            Of the flattened image.
+
+        Returns
+        -------
+        Tensor, shape (n, m)
+            One a column.
+        """
+        units = torch.zeros(self.shape[0], len(indices), dtype=self.dtype, device=self.device)
+        units[indices.to(self.device), torch.arange(len(indices), device=self.device)] = 1
+        return units
 
     def _matmat(self, block: Tensor) -> Tensor:
-        parts = [self.jvp(self.vjp(chunk)) for chunk in block.split(self._chunk, dim=1)]
-        return torch.cat(parts, dim=1)
+        return torch.cat([self.jvp(self.weigh(g)) for g in self.gradients(block)], dim=1)
 
     def __repr__(self) -> str:
-        return f"NTK({self.prior.name}, {self.shape[0]}x{self.shape[1]}, {self.dtype})"
+        some = len(self.parameters) < len(self.prior.parameter_shapes)
+        part = f", {len(self.parameters)} parameter tensors" * some
+        part += ", with a metric" * (self.metric is not None)
+        return f"NTK({self.prior.name}, {self.shape[0]}x{self.shape[1]}, {self.dtype}{part})"
 
 
-def _linearize(prior: ImagePrior, parameters: Parameters) -> Callable[[Parameters], Tensor]:
-    with warnings.catch_warnings():
-        # torch's tracing announces nodes that it inserts on purpose, and its own use of torch.jit
-        warnings.filterwarnings("ignore", message="Attempted to insert a get_attr Node")
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-        try:
-            _, tangent_map = linearize(prior.image, parameters)
-        except NotImplementedError:  # an operation without a forward-mode derivative
-            return _transposed_twice(prior, parameters)
-    tangent: Callable[[Parameters], Tensor] = tangent_map
-    return tangent
-
-
-# J u as the derivative of v -> J^T v, which is linear in v: only backward passes are needed.
-def _transposed_twice(prior: ImagePrior, parameters: Parameters) -> Callable[[Parameters], Tensor]:
-    def backward(image: Tensor) -> Parameters:
-        gradients: Parameters = vjp(prior.image, parameters)[1](image)[0]
-        return gradients
-
-    origin = torch.zeros(prior.shape, dtype=prior.dtype, device=prior.device)
-    _, transposed = vjp(backward, origin)  # type: ignore[misc]  # two, without aux
-
-    def tangent(tangents: Parameters) -> Tensor:
-        image: Tensor = transposed(tangents)[0]
-        return image
-
-    return tangent
+def _check_parameters(prior: ImagePrior, parameters: Parameters) -> None:
+    expected = prior.parameter_shapes
+    given = {key: tuple(value.shape) for key, value in parameters.items()}
+    if given != expected:
+        wrong = sorted(set(given.items()) ^ set(expected.items()))[:3]
+        raise InvalidInputError(
+            f"these are not parameters of {prior}: they differ at {wrong}; use prior.init()"
+        )
+    for key, value in parameters.items():
+        if value.dtype != prior.dtype or value.device != prior.device:
+            raise InvalidInputError(
+                f"parameter {key} is {value.dtype} on {value.device}, the prior {prior.dtype} "
+                f"on {prior.device}: convert one of them, with prior.to(device=, dtype=)"
+            )
+        if not value.isfinite().all():
+            raise DivergenceError(f"parameter {key} of {prior} holds NaN or infinity")

@@ -1,9 +1,11 @@
 """Matrix-free linear algebra: symmetric operators, Lanczos, quadrature, estimates with errors."""
 
+from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
 from dipkernels.linalg.estimates import Estimate
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.operator import DenseOperator, SymmetricOperator
+from dipkernels.linalg.probing import krylov_probes
 from dipkernels.linalg.quadrature import Quadrature, gauss, gauss_radau
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "Lanczos",
     "Quadrature",
     "SymmetricOperator",
+    "Symmetry",
     "gauss",
     "gauss_radau",
+    "krylov_probes",
     "ritz_pairs",
     "top_eigenpairs",
 ]

@@ -3,13 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checkpoints import Saver
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
+from dipkernels.linalg.block_krylov import BlockKrylov
+from dipkernels.linalg.lanczos import Deflation, KrylovSpace
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.progress import Progress
 from dipkernels.seeds import generator
@@ -71,7 +74,16 @@ def ritz_pairs(spaces: Sequence[KrylovSpace], k: int) -> Eigenpairs:
     -------
     Eigenpairs
         With residuals, from which judge how many have converged.
+
+    Raises
+    ------
+    InvalidInputError
+        If the spaces hold no products.
     """
+    if any(len(space.products) < len(space.alpha) for space in spaces):
+        raise InvalidInputError(
+            "these Krylov spaces were made without their products: run Lanczos with keep_products"
+        )
     basis = torch.cat([space.basis for space in spaces]).T
     images = torch.cat([space.products for space in spaces]).T
     left, sizes, right = torch.linalg.svd(basis, full_matrices=False)
@@ -104,10 +116,12 @@ def top_eigenpairs(
     tolerance: float = 1e-4,
     max_products: int = 400,
     starts: int = 2,
+    basis: int | None = None,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Eigenpairs:
-    """Compute the leading eigenpairs by Lanczos from random starts.
+    """Compute the leading eigenpairs by block Lanczos from random starts, with thick restarts.
 
     Parameters
     ----------
@@ -121,8 +135,16 @@ def top_eigenpairs(
         Never spend more.
     starts : int
         Independent start vectors: eigenvalues of higher multiplicity are found that often.
+    basis : int, optional
+        Vectors that are held, at least ``k + 2 starts``; by default the larger of ``3 k`` and
+        ``k + 40``. With fewer, more products are needed.
     seed : int
         Of the starts.
+    checkpoint : str or Path, optional
+        A file in which the state is saved every half a minute, but for at most 5 % of the time. If
+        it exists, the computation continues from it: on a CPU with the bits of one that was never
+        interrupted. Another tolerance and number of products may be asked for. A look at the first
+        product, which isn't counted, tells whether it is of this operator. It stays.
     progress : Progress, optional
         Advanced by one a step of all starts.
 
@@ -135,11 +157,19 @@ def top_eigenpairs(
     Raises
     ------
     InvalidInputError
-        If k isn't between 1 and n, or ``max_products`` or ``starts`` is less than 1.
+        If k isn't between 1 and n, ``max_products`` or ``starts`` is less than 1, or the basis is
+        too small.
+    NotSymmetricError
+        If the products show that the operator isn't symmetric positive semi-definite;
+        `AccuracyWarning` is given if it's so to fewer digits than its type has.
+    OutputError
+        If the checkpoint can't be written, or is of another operator or computation.
 
     Notes
     -----
-    Memory: twice the number of products times n numbers of 8 bytes.
+    Memory: the basis, and once the k vectors, of n numbers of 8 bytes each; none of it depends on
+    the number of products. A checkpoint costs nothing beyond when it's written, and the basis once
+    more while it's read. Source: Wu & Simon 2000 for the restart.
 
     Examples
     --------
@@ -156,15 +186,56 @@ def top_eigenpairs(
             f"max_products and starts must be at least 1, got {max_products} and {starts}"
         )
     starts = min(starts, n, max_products)
+    capacity = max(3 * k, k + 40) if basis is None else basis
+    if capacity < k + 2 * starts:
+        raise InvalidInputError(
+            f"a basis of {capacity} vectors is too small for {k} pairs from {starts} starts: give "
+            f"at least {k + 2 * starts}"
+        )
     # Normal and not signs: a vector of signs can be orthogonal to an eigenvector such as (1, -1).
     draws = torch.randn(starts, n, generator=generator("starts", seed), dtype=torch.float64)
-    run = Lanczos(operator, draws.T)
+    # No more rows than can ever be filled, and half of what is free for new directions.
+    keep = k + (capacity - k - 2 * starts) // 3
+    space = BlockKrylov(operator, draws.T, min(capacity, max_products + starts), keep)
+    saver = None
+    if checkpoint is not None:
+        identity = {
+            "operator": repr(operator), "size": n, "dtype": str(operator.dtype),
+            "device": str(operator.device), "k": k, "starts": starts, "basis": capacity,
+            "seed": seed,
+        }  # fmt: skip
+        saver = Saver(Path(checkpoint), identity, "search for eigenpairs")
+        state = saver.load()
+        if state is not None:
+            space.load(state)
+    return _converge(space, k, tolerance, max_products, saver, progress)
+
+
+def _converge(
+    space: BlockKrylov,
+    k: int,
+    tolerance: float,
+    max_products: int,
+    saver: Saver | None,
+    progress: Progress | None,
+) -> Eigenpairs:
+    interval = max(1, k // 16)  # steps between two looks: they cost the cube of the basis
     while True:
-        before = run.product_count
-        left = (max_products - before) // starts
-        run.extend(min(max(2, k // starts), left), progress=progress)
-        pairs = ritz_pairs(run.spaces(), k)
-        exhausted = run.product_count == before or run.product_count + starts > max_products
-        enough = len(pairs.values) == k
-        if exhausted or (enough and pairs.residuals.max() <= tolerance * pairs.values[0]):
-            return pairs
+        exhausted = space.width == 0 or space.products + space.width > max_products
+        if exhausted or (space.steps and space.steps % interval == 0):
+            values, coefficients, residuals = space.ritz(k)
+            enough = len(values) == k and residuals.max() <= tolerance * values[0]
+            if exhausted or enough:
+                break
+        space.step()
+        if saver is not None:
+            saver.save_if_due(space.state)
+        if progress is not None:
+            progress.advance()
+    if saver is not None:
+        saver.save(space.state())
+    space.symmetry().judge(space.dtype)
+    device = space.device
+    return Eigenpairs(
+        values.to(device), space.combine(coefficients), residuals.to(device), space.products
+    )

@@ -1,17 +1,21 @@
 """Lanczos with full reorthogonalisation, for several start vectors at once, extendable."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import scipy.linalg
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.quadrature import EMPTY, Quadrature, gauss, gauss_radau
 from dipkernels.progress import Progress
 
+UNSEEN = Symmetry(0.0, 0.0, 0)
 _BREAKDOWN = 1e-13  # size of a residual, relative to the operator's, that is rounding in float64
 
 
@@ -44,20 +48,23 @@ class KrylovSpace:
         ``|v|``.
     basis : Tensor, float64, shape (m, n)
         Orthonormal rows ``Q``; the first is ``v / |v|``.
-    products : Tensor, float64, shape (m, n)
-        ``A Q``, row by row, before any projection.
+    products : Tensor, float64, shape (m, n) or (0, n)
+        ``A Q``, row by row, before any projection; empty if they weren't kept.
     deflated : Quadrature
         The part of the start that lies along eigenvectors known before; usually empty. The rules
         include it; the basis, the tridiagonal and the norm are of what is left of the start, and
         empty if that is nothing.
+    symmetry : Symmetry
+        How far the operator was from symmetric and positive, as far as the steps could see.
     """
 
     alpha: np.ndarray
     beta: np.ndarray
     norm: float
     basis: Float[Tensor, "m n"]
-    products: Float[Tensor, "m n"]
+    products: Float[Tensor, "kept n"]
     deflated: Quadrature = EMPTY
+    symmetry: Symmetry = UNSEEN
 
     def gauss(self) -> Quadrature:
         """Gauss rule of ``v``; see `dipkernels.linalg.gauss`.
@@ -120,6 +127,8 @@ class Lanczos:
         Their share of a start is added to the rules; relative residuals e of the pairs change a
         rule by up to about e, relatively, and by about its square where the start lies in the
         spaces that they come from. Not together with a mask.
+    keep_products : bool
+        Whether to keep ``A Q``, half of the memory: `ritz_pairs` needs it, quadrature doesn't.
 
     Raises
     ------
@@ -129,7 +138,8 @@ class Lanczos:
 
     Notes
     -----
-    Memory: ``2 k m n`` numbers of 8 bytes for m steps, taken when `extend` is called. Cost of
+    Memory: ``2 k m n`` numbers of 8 bytes for m steps, or half of that without the products, taken
+    when `extend` is called. Cost of
     step j: k products and ``8 k j n`` operations.
     """
 
@@ -140,6 +150,7 @@ class Lanczos:
         *,
         mask: Tensor | None = None,
         deflation: Deflation | None = None,
+        keep_products: bool = True,
     ) -> None:
         if starts.dim() != 2 or starts.shape[0] != operator.shape[0]:
             raise InvalidInputError(
@@ -165,7 +176,10 @@ class Lanczos:
             )
         size = n if mask is None else int(mask.sum())
         size -= 0 if deflation is None else len(deflation.values)
-        self._runs = [_Run(row, self._project(row), size, _share(row, deflation)) for row in rows]
+        self._runs = [
+            _Run(row, self._project(row), size, _share(row, deflation), keep_products=keep_products)
+            for row in rows
+        ]
 
     def extend(self, steps: int, *, progress: Progress | None = None) -> "Lanczos":
         """Run more steps.
@@ -187,8 +201,7 @@ class Lanczos:
         DivergenceError
             If a product isn't finite.
         """
-        for run in self._runs:
-            run.reserve(steps)
+        self.reserve(steps)
         for _ in range(steps):
             active = [(run, run.next) for run in self._runs if run.next is not None]
             if active:
@@ -201,6 +214,17 @@ class Lanczos:
             if progress is not None:
                 progress.advance()
         return self
+
+    def reserve(self, steps: int) -> None:
+        """Take the memory that more steps will need, for which `extend` else asks at every call.
+
+        Parameters
+        ----------
+        steps : int
+            How many.
+        """
+        for run in self._runs:
+            run.reserve(steps)
 
     def spaces(self) -> list[KrylovSpace]:
         """Hand out what is known so far.
@@ -216,6 +240,27 @@ class Lanczos:
     def product_count(self) -> int:
         """Products with the operator so far."""
         return sum(len(run.alpha) for run in self._runs)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to continue bit by bit.
+
+        Returns
+        -------
+        dict
+            Fit for a checkpoint; bases are not copied.
+        """
+        return {"runs": [run.state() for run in self._runs]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of the one that gave this state, made with the same arguments.
+
+        Parameters
+        ----------
+        state : dict
+            From `state`.
+        """
+        for run, content in zip(self._runs, state["runs"], strict=True):
+            run.load(content)
 
     def _project(self, rows: Tensor) -> Tensor:
         if self._mask is not None:
@@ -236,7 +281,15 @@ def _share(start: Tensor, deflation: Deflation | None) -> Quadrature:
 class _Run:
     """The state of one recurrence, in a space of ``size`` dimensions."""
 
-    def __init__(self, start: Tensor, left: Tensor, size: int, deflated: Quadrature) -> None:
+    def __init__(
+        self,
+        start: Tensor,
+        left: Tensor,
+        size: int,
+        deflated: Quadrature,
+        *,
+        keep_products: bool,
+    ) -> None:
         norm = float(left.norm())
         nothing = size < 1 or norm <= _BREAKDOWN * float(start.norm())
         self._deflated = deflated
@@ -248,6 +301,8 @@ class _Run:
         self._scale = 0.0  # largest |A q| so far, which comes near |A| within a few steps
         self._basis = start.new_empty(0, start.shape[0])
         self._products = torch.empty_like(self._basis)
+        self._kept = ("_basis", "_products") if keep_products else ("_basis",)
+        self._asymmetry = 0.0  # of the projected operator, absolute
 
     def reserve(self, steps: int) -> None:
         m, capacity = len(self.alpha), self._basis.shape[0]
@@ -255,7 +310,7 @@ class _Run:
         if wanted > capacity:
             # by a half at least, so that many small extensions copy little
             rows = max(wanted, min(capacity * 3 // 2, self._size))
-            for name in ("_basis", "_products"):
+            for name in self._kept:
                 old: Tensor = getattr(self, name)
                 grown = old.new_empty(rows, old.shape[1])
                 grown[:m] = old[:m]
@@ -264,13 +319,17 @@ class _Run:
     def advance(self, vector: Tensor, image: Tensor, projected: Tensor) -> None:
         m = len(self.alpha)
         self._basis[m] = vector
-        self._products[m] = image
+        if "_products" in self._kept:
+            self._products[m] = image
         basis = self._basis[: m + 1]
         self.alpha.append(float(vector @ projected))
         self._scale = max(self._scale, float(projected.norm()))
         residual = projected
-        for _ in range(2):
-            residual = residual - basis.T @ (basis @ residual)
+        for repeat in range(2):
+            coefficients = basis @ residual
+            if not repeat and m > 1:  # what a symmetric operator would have made 0
+                self._asymmetry = max(self._asymmetry, float(coefficients[: m - 1].abs().max()))
+            residual = residual - basis.T @ coefficients
         length = float(residual.norm())
         invariant = length <= _BREAKDOWN * self._scale or m + 1 == self._size
         self.beta.append(0.0 if invariant else length)
@@ -278,11 +337,39 @@ class _Run:
 
     def space(self) -> KrylovSpace:
         m = len(self.alpha)
+        alpha, beta = np.array(self.alpha), np.array(self.beta)
         return KrylovSpace(
-            np.array(self.alpha),
-            np.array(self.beta),
+            alpha,
+            beta,
             self.norm,
             self._basis[:m],
             self._products[:m],
             self._deflated,
+            self._symmetry(alpha, beta) if m else UNSEEN,
         )
+
+    def state(self) -> dict[str, Any]:
+        m = len(self.alpha)
+        return {
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "next": self.next,
+            "scale": self._scale,
+            "asymmetry": self._asymmetry,
+            **{name: getattr(self, name)[:m] for name in self._kept},
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.alpha, self.beta = list(state["alpha"]), list(state["beta"])
+        self._scale, self._asymmetry = state["scale"], state["asymmetry"]
+        device = self._basis.device
+        self.next = None if state["next"] is None else state["next"].to(device)
+        for name in self._kept:
+            setattr(self, name, state[name].to(device))
+
+    def _symmetry(self, alpha: np.ndarray, beta: np.ndarray) -> Symmetry:
+        least = scipy.linalg.eigh_tridiagonal(
+            alpha, beta[:-1], eigvals_only=True, select="i", select_range=(0, 0)
+        )[0]
+        scale = max(self._scale, 1e-300)
+        return Symmetry(self._asymmetry / scale, max(0.0, -float(least)) / scale, len(alpha))

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.estimates import Estimate, mean_and_error
 from dipkernels.seeds import generator
 
@@ -168,6 +169,42 @@ class SymmetricOperator(ABC):
             One number a column.
         """
         return (block * (self @ block)).sum(dim=0)
+
+    def symmetry(self, probes: int = 4, *, seed: int = 0) -> Symmetry:
+        """Probe whether the operator is symmetric and positive semi-definite.
+
+        Parameters
+        ----------
+        probes : int
+            Random orthonormal vectors, at least 2, on whose span the operator is projected.
+        seed : int
+            Of the probes.
+
+        Returns
+        -------
+        Symmetry
+            Relative asymmetry and negativity: some roundings, where all is well.
+
+        Raises
+        ------
+        InvalidInputError
+            If there are fewer than 2 probes.
+        NotSymmetricError
+            If it clearly isn't; `AccuracyWarning` is given if it's so to fewer digits than its
+            type has.
+        """
+        if probes < 2:
+            raise InvalidInputError(f"at least 2 probes are needed, got {probes}")
+        stream = generator("symmetry", seed)
+        normal = torch.randn(self.shape[0], probes, generator=stream, dtype=torch.float64)
+        basis = torch.linalg.qr(normal).Q.to(self.device, self.dtype)
+        images = (self @ basis).double()
+        small = basis.double().T @ images
+        scale = max(float(images.norm(dim=0).max()), 1e-300)
+        least = float(torch.linalg.eigvalsh((small + small.T) / 2)[0])
+        asymmetry = float((small - small.T).abs().max())
+        found = Symmetry(asymmetry / scale, max(0.0, -least) / scale, basis.shape[1])
+        return found.judge(self.dtype)
 
     def rademacher(self, k: int, seed: int) -> Float[Tensor, "n k"]:
         """Draw a block of random signs.

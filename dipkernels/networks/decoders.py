@@ -17,8 +17,8 @@ ORDERS = (
 )
 
 
-class _Generator(nn.Sequential):
-    """A sequence of layers from a code to an image."""
+class Generator(nn.Sequential):
+    """A sequence of layers from a code to an image: a plain `torch.nn.Sequential`."""
 
     def forward(
         self, input: Float[Tensor, "1 code_channels *coarse"]
@@ -39,7 +39,7 @@ class _Generator(nn.Sequential):
         return image
 
 
-class Decoder(_Generator):
+class Decoder(Generator):
     """Blocks of convolution, x2 upsampling, activation, normalisation; then a 1x1 convolution.
 
     There is one block more than upsamplings: the last one has none if blocks convolve first, the
@@ -116,7 +116,7 @@ class Decoder(_Generator):
         super().__init__(*layers, CentreCrop(size), style.conv(width, channels, 1))
 
 
-class TransposedDecoder(_Generator):
+class TransposedDecoder(Generator):
     """Transposed convolutions with activation and normalisation; then a 1x1 convolution.
 
     Parameters
@@ -168,7 +168,7 @@ class TransposedDecoder(_Generator):
         super().__init__(*layers, CentreCrop(size), style.conv(last, channels, 1))
 
 
-class LipschitzDecoder(_Generator):
+class LipschitzDecoder(Generator):
     """Double blocks with a bound on every convolution's spectral norm, and x2 upsampling between.
 
     A double block is twice: 3x3 convolution, normalisation, activation. One is at the coarsest

@@ -4,13 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.decoders import _Generator
+from dipkernels.networks.decoders import Generator
 from dipkernels.networks.layers import PADDINGS, Style, require_sizes
 
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 
 
-class ConvNet(_Generator):
+class ConvNet(Generator):
     """Convolutions with activation and normalisation at full resolution, and a last one.
 
     Parameters
@@ -63,7 +63,7 @@ class ConvNet(_Generator):
         super().__init__(*blocks, style.conv(width, channels, last_kernel_size))
 
 
-class FixedConvNet(_Generator):
+class FixedConvNet(Generator):
     """Fixed binomial filters at full resolution, with learned 1x1 convolutions between.
 
     Each layer: `BinomialFilter`, 1x1 convolution, activation, normalisation. A last 1x1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,11 +90,7 @@ def initialise(module: nn.Module, scheme: Initialisation) -> None:
     changed = 0
     for layer in module.modules():
         if isinstance(layer, (*_CONVS, *_TRANSPOSED, nn.Linear)) and layer.weight.requires_grad:
-            # torch takes the second axis for the inputs, which are the first of a transposed one.
-            transposed = isinstance(layer, _TRANSPOSED)
-            weight = layer.weight.detach()
-            weight = weight.transpose(0, 1) if transposed else weight
-            weight.copy_(SCHEMES[scheme](torch.empty(weight.shape, dtype=weight.dtype)))
+            _draw(layer, SCHEMES[scheme])
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
             changed += 1
@@ -102,3 +99,14 @@ def initialise(module: nn.Module, scheme: Initialisation) -> None:
             f"{type(module).__name__} has no convolution and no linear map whose weight "
             f"initialisation={scheme!r} could draw: leave it at 'default', or pass a function"
         )
+
+
+def _draw(layer: Any, scheme: Callable[[Tensor], Tensor]) -> None:
+    weight: Tensor = layer.weight.detach()
+    if isinstance(layer, _TRANSPOSED):
+        # torch takes the second axis for the inputs; here it is the first, by groups.
+        weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2)
+        drawn = scheme(torch.empty(weight.flatten(0, 1).shape, dtype=weight.dtype))
+        weight.copy_(drawn.unflatten(0, (layer.groups, -1)))
+    else:
+        scheme(weight)

@@ -340,46 +340,6 @@ def centre_crop(x: Tensor, size: Spatial) -> Tensor:
     return x
 
 
-class TiedConvs(nn.Module):
-    """One convolution applied several times, with ReLU between (not after).
-
-    The transformer report's "three convolutions" are this: its code repeats one layer object in a
-    list, so that the three share their weights.
-
-    Parameters
-    ----------
-    channels : int
-        In and out.
-    repeats : int
-        How often it is applied.
-    """
-
-    def __init__(self, channels: int, repeats: int) -> None:
-        super().__init__()
-        self.conv = conv(channels, channels, 3)
-        self.repeats = repeats
-
-    def forward(
-        self, x: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch channels height width"]:
-        """Apply.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, channels, height, width)
-            An image.
-
-        Returns
-        -------
-        Tensor, shape (batch, channels, height, width)
-            Of the same size.
-        """
-        for _ in range(self.repeats - 1):
-            x = torch.relu(self.conv(x))
-        image: Tensor = self.conv(x)
-        return image
-
-
 def require_sizes(least: int, **sizes: int) -> None:
     """Check sizes of a network.
 

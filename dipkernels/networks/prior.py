@@ -179,14 +179,45 @@ class ImagePrior:
         InvalidInputError
             If a parameter is missing or there is one too many.
         """
+        self._require_own(parameters)
+        out = self._evaluate(parameters, self.code if code is None else code)
+        return (out if self._output is None else self._output(out))[0]
+
+    def _require_own(self, parameters: Parameters) -> None:
         if parameters.keys() != self.parameter_shapes.keys():
             wrong = sorted(parameters.keys() ^ self.parameter_shapes.keys())
             raise InvalidInputError(
                 f"these are not the parameters of {self}: {', '.join(wrong[:3])} missing or too "
                 "many; use prior.init()"
             )
-        out = self._evaluate(parameters, self.code if code is None else code)
-        return (out if self._output is None else self._output(out))[0]
+
+    def module(self, parameters: Parameters) -> nn.Module:
+        """Make the plain torch module with these parameters, to be used or saved by other code.
+
+        Parameters
+        ----------
+        parameters : dict of str to Tensor
+            As `init` returns.
+
+        Returns
+        -------
+        nn.Module
+            On the prior's device, in its dtype, in evaluation mode; its BatchNorm layers
+            normalise with the statistics of what they are given. Called with the prior's code it
+            returns what the prior makes its image of, with the batch axis.
+
+        Raises
+        ------
+        InvalidInputError
+            If a parameter is missing or there is one too many.
+        """
+        self._require_own(parameters)
+        module = _build(self._factory, 0, self.initialisation).to(self.device, self.dtype)
+        with torch.no_grad():
+            for key, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(parameters[key])
+        return module
 
     def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the prior: ``n`` independent initialisations.

@@ -324,6 +324,7 @@ def create(
         )
     require_side(name, size, found.least_side)
     code = found.code if code is None else code
+    output = found.output if output is None else output
     if isinstance(code, str) and code == "image":
         raise InvalidInputError(
             f"the variant '{variant}' of '{name}' takes an image for its code: pass code=, a "
@@ -333,7 +334,7 @@ def create(
     try:
         recipe = found.builder(size, channels, **options)
         return ImagePrior(
-            surrounded(recipe.factory, output=output or found.output, images=images),
+            surrounded(recipe.factory, output=output, images=images),
             codes.make(code, recipe.code_shape, images, code_seed),
             name=name,
             learning_rate=found.learning_rate,
@@ -360,14 +361,14 @@ def _with_code_channels(
     found: Entry, given: dict[str, object], code: str | Tensor, dims: int
 ) -> dict[str, object]:
     """Check the names of the options; set the code's channels where the code decides on them."""
-    options = {**found.options, **given}
+    options = {**found.preset, **given}
     unknown = [key for key in given if key not in found.options]
     if unknown:
         raise InvalidInputError(
             f"'{found.name}' has no option {', '.join(unknown)}; it has: {', '.join(found.options)}"
         )
     fixed = codes.fixed_channels(code, dims)
-    if fixed is None or "code_channels" not in options:
+    if fixed is None or "code_channels" not in found.options:
         return options
     if "code_channels" in given:
         raise InvalidInputError(

@@ -32,7 +32,7 @@ def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
         On one scale of PSNR. Without a clean image, only the PSNR to the measurement is drawn.
     """
     shown = [pair for name, fit in fits.items() for pair in _by_image(name, fit)]
-    figure, axes = panels(len(shown))
+    figure, axes = panels(len(shown), width=3.1 if len(shown) > 1 else 5.0)
     for panel, (name, fit) in zip(axes, shown, strict=True):
         if "psnr_clean" in fit:
             score = fit.sel(region=fit.score_region)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -11,13 +12,24 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.estimates import mean_and_error
-from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.progress import Progress
 from dipkernels.seeds import generator
 
 
+@runtime_checkable
+class QuadraticForms(Protocol):
+    """What a frequency response needs of a kernel, or of the kernels of all layers at once."""
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+
+    def quadratic_form(self, block: Tensor) -> Tensor:
+        """Return forms of shape ``(k,)``, or ``(layers, k)``."""
+
+
 def frequency_response(
-    kernel: SymmetricOperator,
+    kernel: QuadraticForms,
     shape: tuple[int, int, int],
     *,
     edges: Sequence[float] | np.ndarray | None = None,
@@ -34,8 +46,9 @@ def frequency_response(
 
     Parameters
     ----------
-    kernel : SymmetricOperator
-        Over flattened images ``(channels, height, width)``, of size n.
+    kernel : SymmetricOperator or LayerKernels
+        Over flattened images ``(channels, height, width)``, of size n. Those of all layers cost no
+        more than that of the network.
     shape : (channels, height, width)
         Of the images.
     edges : sequence of float, optional
@@ -54,7 +67,8 @@ def frequency_response(
         Over ``frequency`` (mean radius of each ring's modes, cycles per pixel): ``response`` with
         its ``standard_error`` (0 where exact; it's the probes' error, not a spread over the
         ring), and the number of ``modes`` of a channel. Attributes: ``half_power_frequency``,
-        ``products`` (a quadratic form counted as one half, which it costs with an NTK).
+        ``products`` (a quadratic form counted as one half, which it costs with an NTK). With layers
+        the first two are over ``layer`` too, and ``half_power_frequency`` is a variable over it.
 
     Raises
     ------
@@ -77,28 +91,40 @@ def frequency_response(
         raise InvalidInputError(f"the edges of rings must ascend, got {radii.tolist()}")
     radius = radial_frequency(shape[1:])
     rings = _rings(radius, radii)
-    rows, spent = [], 0
+    means, errors, spent = [], [], 0
     with Progress(len(rings), "frequency response", enabled=progress) as bar:
         for index, ring in enumerate(rings):
             block, exact = _ring_probes(ring, shape[0], probes, seed, index)
             forms = kernel.quadratic_form(block.to(kernel.device, kernel.dtype)).cpu().double()
-            mean, error = mean_and_error(forms)
-            rows.append(
-                (radius[ring].mean(), float(mean), 0.0 if exact else float(error), ring.sum())
-            )
+            mean, error = mean_and_error(forms.movedim(-1, 0))
+            means.append(mean.numpy())
+            errors.append(np.zeros(mean.shape) if exact else error.numpy())
             spent += block.shape[1]
             bar.advance()
-    columns = np.array(rows, dtype=float).T
+    dims = ("frequency", "layer")[: 1 + np.ndim(means[0])]
     dataset = xr.Dataset(
         {
-            "response": ("frequency", columns[1], {"long_name": "mean response of the ring"}),
-            "standard_error": ("frequency", columns[2]),
-            "modes": ("frequency", columns[3].astype(int)),
+            "response": (dims, np.array(means), {"long_name": "mean response of the ring"}),
+            "standard_error": (dims, np.array(errors)),
+            "modes": ("frequency", [int(ring.sum()) for ring in rings]),
         },
-        {"frequency": ("frequency", columns[0], {"units": "cycles/pixel"})},
+        {
+            "frequency": (
+                "frequency",
+                [radius[ring].mean() for ring in rings],
+                {"units": "cycles/pixel"},
+            )
+        },
         {"products": spent / 2},
     )
-    return dataset.assign_attrs(half_power_frequency=half_power_frequency(dataset))
+    if len(dims) == 1:
+        return dataset.assign_attrs(half_power_frequency=half_power_frequency(dataset))
+    names = getattr(kernel, "names", range(dataset.sizes["layer"]))
+    halves = [half_power_frequency(dataset.isel(layer=i)) for i in range(len(names))]
+    dataset = dataset.assign_coords(layer=list(names)).assign(
+        half_power_frequency=("layer", halves)
+    )
+    return dataset.transpose("layer", "frequency")
 
 
 def half_power_frequency(response: xr.Dataset) -> float:

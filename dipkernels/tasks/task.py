@@ -45,6 +45,8 @@ class Task:
         How many images are stacked along the channels (see `several`).
     held_out : Tensor of bool, shape of the measurement, or None
         Entries that were measured but don't count in `misfit` (see `hold_out`).
+    peak : float
+        White, in units of the images: 1, unless `in_range` made it another.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Task:
     score_region: str = "whole"
     images: int = 1
     held_out: Bool[Tensor, "..."] | None = None
+    peak: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
@@ -220,6 +223,41 @@ class Task:
         held_out = counted & drawn.reshape(pixels.shape)
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
 
+    def in_range(self, peak: float) -> "Task":
+        """Put the task into other units, for a network whose output isn't in [0, 1].
+
+        Parameters
+        ----------
+        peak : float
+            What white is to be, 255 for a network made with ``output="255"``.
+
+        Returns
+        -------
+        Task
+            A copy with measurement, clean image, guide and noise multiplied. Its losses and mean
+            squared errors are in the new units; PSNR and SSIM are what they were.
+
+        Raises
+        ------
+        InvalidInputError
+            If the peak isn't positive and finite.
+        """
+        if not 0 < peak < float("inf"):
+            raise InvalidInputError(f"the peak must be positive and finite, got {peak}")
+        factor = peak / self.peak
+
+        def scaled(x: Tensor | None) -> Tensor | None:
+            return None if x is None else factor * x
+
+        return dataclasses.replace(
+            self,
+            measurement=factor * self.measurement,
+            clean=scaled(self.clean),
+            guide=scaled(self.guide),
+            noise_sigma=factor * self.noise_sigma,
+            peak=float(peak),
+        )
+
     def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Mean squared error on the measured entries that are held out.
 
@@ -283,7 +321,7 @@ class Task:
         Tensor, shape ``(*batch)``
             In dB.
         """
-        return mse_to_psnr(self.mse(image, region))
+        return mse_to_psnr(self.mse(image, region) / self.peak**2)
 
     def ssim(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
         """SSIM to the clean image over a region; errors and shapes are those of `mse`.
@@ -301,7 +339,7 @@ class Task:
             See `dipkernels.images.ssim` for how a region is averaged. Computed on the host.
         """
         clean, where = self._reference(region)
-        return ssim(image, clean, where)
+        return ssim(image / self.peak, clean / self.peak, where)
 
     def scores(self, image: Float[Tensor, "..."]) -> dict[tuple[str, str], Tensor]:
         """Give every score over every region.

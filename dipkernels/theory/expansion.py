@@ -119,6 +119,11 @@ def expand(
         raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
     if task.clean is None:
         raise InvalidInputError("a prediction is of the error to a clean image; this task has none")
+    if task.peak != 1.0:
+        raise InvalidInputError(
+            f"predictions are for images in [0, 1]; this white is {task.peak:g} here: use the task "
+            "as it was before in_range, and a network without that output range"
+        )
     measured = task.measured.to(ntk.device).flatten()
     residual = (task.clean.to(ntk.device).double() - ntk.image.double()).flatten()
     partial = None if bool(measured.all()) else measured

@@ -35,6 +35,14 @@ def make_prior(name: str = "skip", **options: Any) -> ImagePrior:
     return prior.to(dtype=torch.float64)
 
 
+@pytest.fixture(params=["batched", "one after another"])
+def batching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of evaluating the network, whatever the device would choose."""
+    devices = ("cpu",) if request.param == "batched" else ()
+    monkeypatch.setattr("dipkernels.fitting.engine.BATCHING_DEVICES", devices)
+    return str(request.param)
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -52,7 +60,7 @@ def make_prior(name: str = "skip", **options: Any) -> ImagePrior:
     ],
     ids=lambda settings: "-".join(settings) or "adam",
 )
-def test_runs_together_equal_runs_apart(settings: dict[str, Any]) -> None:
+def test_runs_together_equal_runs_apart(settings: dict[str, Any], batching: str) -> None:
     prior, all_tasks = make_prior(), make_tasks()
     together = fit(prior, all_tasks, seed=SEEDS, iterations=10, **settings)
     assert together.loss.dims == ("image", "seed", "iteration")
@@ -100,7 +108,7 @@ class Small(nn.Sequential):
 
 
 @pytest.mark.parametrize("name", ["vit", "deep-decoder"])
-def test_other_networks_together_equal_apart(name: str) -> None:
+def test_other_networks_together_equal_apart(name: str, batching: str) -> None:
     options = {"width": 12, "depth": 1, "heads": 2, "mlp_width": 8} if name == "vit" else {}
     prior = make_prior(name, **(options or {"width": 5}))
     task = make_tasks()[0]

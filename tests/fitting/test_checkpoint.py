@@ -1,5 +1,6 @@
 """Checkpoints: a fit that was killed continues with the bits of one that wasn't."""
 
+import math
 import os
 import random
 import resource
@@ -18,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dipkernels import networks, results, tasks
+from dipkernels.checkpoints import load_checkpoint, save_checkpoint
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.fitting import FitInterrupted, fit, load_parameters
-from dipkernels.fitting.checkpoint import load_checkpoint, save_checkpoint
 from dipkernels.networks import ImagePrior
 
 SIZE = (9, 14)
@@ -41,7 +42,8 @@ def make_prior() -> ImagePrior:
 
 @pytest.fixture(autouse=True)
 def save_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dipkernels.fitting.engine.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.checkpoints.SHARE", math.inf)
 
 
 class Killed(BaseException):
@@ -109,8 +111,9 @@ def test_a_killed_fit_continues_bit_by_bit(settings: dict[str, Any], tmp_path: P
 
 SCRIPT = """
 import sys
-import dipkernels.fitting.engine as engine
-engine.CHECKPOINT_SECONDS = 0.0
+import math
+from dipkernels import checkpoints
+checkpoints.SECONDS, checkpoints.SHARE = 0.0, math.inf
 sys.path.insert(0, {folder!r})
 from test_checkpoint import fit, make_prior, make_task, results
 print("ready", flush=True)

@@ -1,15 +1,21 @@
 """The convolutional families against independent evaluations, and their published sizes."""
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dipkernels import networks
 from dipkernels.networks import ImagePrior
+from dipkernels.networks.decoders import Decoder, LipschitzDecoder, TransposedDecoder
+from dipkernels.networks.generators import ConvNet, FixedConvNet
+from dipkernels.networks.resnet import ResNet
+from dipkernels.networks.skip import SkipNet
+from dipkernels.networks.unet import UNet
 from helpers.convolutions import convolve, crop, transposed
 from helpers.priors import perturbed
 from helpers.references import (
@@ -63,6 +69,35 @@ def test_parameter_counts_of_skip_net(variant: str, channels: int, count: int) -
     if entry.code == "meshgrid":
         options["code_channels"] = 2
     assert count_parameters(entry, channels, options) == count
+
+
+@pytest.mark.parametrize(
+    ("variant", "upsampling", "downsampling", "rate", "iterations"),
+    [  # facts.md, sections 1 and 2
+        ("denoise", "bilinear", "stride", 0.01, 3000),
+        ("jpeg", "bilinear", "stride", 0.01, 2400),
+        ("inpaint-vase", "nearest", "stride", 0.01, 5001),
+        ("inpaint-kate", "nearest", "stride", 0.01, 6001),
+        ("library", "nearest", "stride", 0.01, 3001),
+        ("super-resolution", "bilinear", "stride", 0.01, 2000),
+        ("flash", ("nearest",) * 2 + ("bilinear",) * 3, "stride", 0.1, 601),
+        ("restore-barbara", "bilinear", "stride", 0.001, 11000),
+        ("restore-kate", "bilinear", "average", 0.01, 1000),
+        ("report-denoise", "bilinear", "stride", 1e-4, 5000),
+        ("report-inpaint", "nearest", "stride", 1e-4, 7000),
+    ],
+)
+def test_settings_of_skip_net_that_no_count_shows(
+    variant: str,
+    upsampling: str | tuple[str, ...],
+    downsampling: str,
+    rate: float,
+    iterations: int,
+) -> None:
+    entry = networks.entry("skip").variant(variant)
+    assert entry.options["upsampling"] == upsampling
+    assert entry.options["downsampling"] == downsampling
+    assert (entry.learning_rate, entry.iterations) == (rate, iterations)
 
 
 def count_parameters(entry: networks.Entry, channels: int, options: dict[str, object]) -> int:
@@ -169,13 +204,13 @@ def test_skip_net_is_that_of_ulyanov(size: tuple[int, ...], case: dict[str, obje
 
 
 def test_a_small_image_loses_the_coarsest_scales() -> None:
-    options = {"width": (3, 4, 5, 6), "skip_channels": (0, 1, 0, 2), "scales": 4}
+    options = {"width": (3, 4, 5, 6), "skip_channels": (1, 0, 2, 2), "scales": 4}
     prior, values = build("skip", (7, 12), code_channels=2, **options)
     reference = Reference(values)
     expected = skip_net(
         reference,
         prior.code[0].numpy(),
-        skip_channels=[0, 1],  # 7 -> 4 -> 2 pixels
+        skip_channels=[1, 0],  # 7 -> 4 -> 2 pixels
         upsampling=["bilinear"] * 2,
         downsampling="stride",
         pointwise=True,
@@ -306,3 +341,24 @@ def test_lipschitz_decoder_is_that_of_shi(
         reference, prior.code[0].numpy(), size, upsamplings=3, upsampling=upsampling, bound=bound
     )
     check(prior, values, reference, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "net"),
+    [
+        ("skip", SkipNet),
+        ("unet", UNet),
+        ("resnet", ResNet),
+        ("conv", ConvNet),
+        ("fixed-conv", FixedConvNet),
+        ("deep-decoder", lambda: Decoder((64, 70))),
+        ("transposed-decoder", lambda: TransposedDecoder((64, 70))),
+        ("lipschitz-decoder", lambda: LipschitzDecoder((64, 70))),
+    ],
+)
+def test_modules_by_default_are_the_registered_networks(
+    name: str, net: Callable[[], nn.Module]
+) -> None:
+    registered = networks.create(name, image_size=(64, 70), output="none")
+    plain = ImagePrior(net, registered.code)
+    assert torch.equal(plain.image(plain.init(1)), registered.image(registered.init(1)))

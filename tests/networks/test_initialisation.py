@@ -20,7 +20,7 @@ class Net(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(20, 30, 3, padding=1)
         self.norm = nn.BatchNorm2d(30)
-        self.up = nn.ConvTranspose2d(30, 16, 4, 2, 1)
+        self.up = nn.ConvTranspose2d(30, 16, 4, 2, 1, groups=2)
         self.linear = nn.Linear(18, 40)
         self.frozen = nn.Conv2d(16, 16, 1).requires_grad_(False)
         self.scale = nn.Parameter(torch.full((1,), 3.0))
@@ -33,7 +33,11 @@ def prior(scheme: object = "default") -> ImagePrior:
     return ImagePrior(Net, draw(1, 20, 7, 9), initialisation=scheme)  # type: ignore[arg-type]
 
 
-FANS = {"conv": (20 * 9, 30 * 9), "up": (30 * 16, 16 * 16), "linear": (18, 40)}  # in, out
+FANS = {
+    "conv": (20 * 9, 30 * 9),
+    "up": (15 * 16, 16 * 16),
+    "linear": (18, 40),
+}  # in, out: as torch counts them
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -48,7 +52,9 @@ def test_weights_have_the_promised_distribution(scheme: str) -> None:
             "orthogonal": None,
         }[scheme.split("-")[0]]
         if variance is None:
-            matrix = (weight.transpose(0, 1) if layer == "up" else weight).flatten(1)
+            if layer == "up":  # (inputs, outputs of a group): two groups of 15 and 8
+                weight = torch.cat([half.transpose(0, 1) for half in weight.split(15)])
+            matrix = weight.flatten(1)
             gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
             # Rounding of single precision, in which weights are drawn.
             torch.testing.assert_close(gram, torch.eye(len(gram)).double(), rtol=0, atol=1e-5)

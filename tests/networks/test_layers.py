@@ -144,6 +144,9 @@ def test_bounded_weight_has_the_bound_where_it_is_active(shape: tuple[int, ...])
     torch.testing.assert_close(active, 0.6 * weight, rtol=1e-13, atol=0)
     assert largest(active) <= 0.6 * s * (1 + 1e-12)
     assert torch.equal(bounded_weight(weight, 1.001 * s), weight)
+    with torch.autocast("cpu", torch.bfloat16):  # the bound stays that of single precision
+        mixed = bounded_weight(weight.float(), 0.6 * s)
+    torch.testing.assert_close(mixed, active.float(), rtol=1e-6, atol=0)
 
 
 def test_derivatives_take_the_singular_value_for_a_constant() -> None:

@@ -204,7 +204,7 @@ def _resnet(
     padding: str | None = None,
     code_channels: int = 1,
 ) -> Recipe:
-    """Residual blocks at full resolution (padding=None: reflect outside, zero in the blocks)."""
+    """Residual blocks at full resolution; padding=None reflects outside, has zeros in blocks."""
     style = Style(len(size), normalisation, activation, padding or "reflect")
     inner = padding or "zero"
 
@@ -239,7 +239,7 @@ def _conv(
     bias: bool = False,
     code_channels: int | None = None,
 ) -> Recipe:
-    """Learn convolutions at full resolution, no upsampling (code_channels=None: the width)."""
+    """Convolutional network at full resolution: no upsampling; the code is as wide as the rest."""
     style = Style(len(size), normalisation, activation, padding, bias)
     require_padded(padding, max(kernel_size, last_kernel_size))
     code_channels = width if code_channels is None else code_channels
@@ -301,7 +301,7 @@ def _fixed_conv(
     bias: bool = False,
     code_channels: int | None = None,
 ) -> Recipe:
-    """Fix binomial filters at full resolution, learn 1x1 ones (code_channels=None: the width)."""
+    """Network of fixed binomial filters at full resolution, between learned 1x1 convolutions."""
     style = Style(len(size), normalisation, activation, padding, bias)
     code_channels = width if code_channels is None else code_channels
 

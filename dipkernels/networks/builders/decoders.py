@@ -42,6 +42,7 @@ from dipkernels.networks.scaling import scaled_halvings
     source="Heckel & Hand 2019",
     variants={
         "denoise": Variant(),
+        "phantom": Variant({"upsamplings": 4}, iterations=100_000),
         "compress": Variant({"width": 64}, learning_rate=0.005, iterations=20000),
         "inpaint": Variant({"width": 256}, learning_rate=0.0025, iterations=40000),
     },
@@ -105,7 +106,7 @@ def _transposed_decoder(
     bias: bool = False,
     code_channels: int | None = None,
 ) -> Recipe:
-    """Transposed convolutions from a code of an eighth of the size (code_channels=None: width)."""
+    """Transposed convolutions, from a code of an eighth of the size."""
     style = Style(len(size), normalisation, activation, bias=bias)
     done = scaled_halvings(upsamplings, size)
     code_channels = width if code_channels is None else code_channels
@@ -152,7 +153,7 @@ def _lipschitz_decoder(
     bias: bool = True,
     code_channels: int = 32,
 ) -> Recipe:
-    """Lipschitz-bounded decoder: limits every spectral norm, to control the spectral bias."""
+    """Lipschitz-bounded decoder: every weight's spectral norm, to control the spectral bias."""
     style = Style(len(size), normalisation, activation, padding, bias)
     done = scaled_halvings(upsamplings, size)
 

@@ -1,5 +1,6 @@
 """What a computation will need, before it runs: memory of a network's pass, chunk sizes."""
 
+import copy
 import os
 import resource
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dipkernels.networks.prior import ImagePrior, Parameters
 
@@ -46,19 +48,73 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
     int
         Bytes of the distinct tensors saved, parameters not counted.
     """
-    own = {p.untyped_storage().data_ptr() for p in parameters.values()}
+    own = {_storage(p) for p in parameters.values()}
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            saved[storage.data_ptr()] = storage.nbytes()
+        if _storage(tensor) not in own:
+            saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     leaves = {k: p.detach().requires_grad_() for k, p in parameters.items()}
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         prior.image(leaves)
     return sum(saved.values())
+
+
+def expected_activation_bytes(prior: ImagePrior) -> int:
+    """Memory that one forward pass keeps for its backward pass, from shapes alone.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        Of any size: the pass is traced with tensors that hold no numbers.
+
+    Returns
+    -------
+    int
+        Bytes, as `activation_bytes` measures them.
+    """
+    shapes = Unfilled(prior)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return activation_bytes(shapes, shapes.init())
+
+
+class Unfilled(ImagePrior):
+    """A prior whose parameters are never drawn: to trace it with tensors that hold no numbers.
+
+    For use under torch's ``FakeTensorMode``. The network's modules are copied, because what one
+    keeps from a call would be such an empty tensor; the parameters and buffers are not.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    """
+
+    def __init__(self, prior: ImagePrior) -> None:
+        self.__dict__.update(prior.__dict__)
+        network = prior._hollow
+        held = {id(t): t for t in [*network.parameters(), *network.buffers()]}
+        self._hollow = copy.deepcopy(network, held)
+
+    def init(self, seed: int = 0) -> Parameters:
+        """Make parameters that hold no numbers.
+
+        Parameters
+        ----------
+        seed : int
+            Of no effect.
+
+        Returns
+        -------
+        dict of str to Tensor
+            In shape, type and device those of the prior.
+        """
+        return {
+            key: torch.empty(shape, dtype=self.dtype, device=self.device)
+            for key, shape in self.parameter_shapes.items()
+        }
 
 
 def block_columns(prior: ImagePrior, parameters: Parameters, budget: int = DEFAULT_BUDGET) -> int:
@@ -122,3 +178,8 @@ def resident_bytes() -> int:
     """
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+# Identity of a tensor's memory; views share it. An empty tensor's has no address.
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

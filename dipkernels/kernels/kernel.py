@@ -1,0 +1,248 @@
+"""Symmetric kernels over images: what can be asked of any of them."""
+
+from pathlib import Path
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.pixels import KernelBlock, Pixels, pixel_indices
+from dipkernels.linalg.eigenpairs import Eigenpairs, top_eigenpairs
+from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.probing import krylov_probes
+from dipkernels.progress import Progress
+from dipkernels.spectra.density import spectral_density
+from dipkernels.spectra.rank import effective_rank
+
+
+class Kernel(SymmetricOperator):
+    """A positive semi-definite operator over flattened images ``(channels, *spatial)``.
+
+    The methods that make more than one product are thin: `dipkernels.linalg.top_eigenpairs`,
+    `dipkernels.linalg.krylov_probes` and the functions of `dipkernels.spectra` take any operator.
+
+    Attributes
+    ----------
+    image_shape : tuple of int
+        ``(channels, *spatial)``, of size n.
+    """
+
+    image_shape: tuple[int, ...]
+
+    def top_eigenpairs(
+        self,
+        k: int,
+        *,
+        tolerance: float = 1e-4,
+        max_products: int = 400,
+        starts: int = 2,
+        basis: int | None = None,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> Eigenpairs:
+        """Compute the leading eigenpairs; see `dipkernels.linalg.top_eigenpairs`.
+
+        Parameters
+        ----------
+        k, tolerance, max_products, starts, basis, seed, checkpoint, progress
+            As there.
+
+        Returns
+        -------
+        Eigenpairs
+            With the residual of each, and the number of products.
+        """
+        return top_eigenpairs(
+            self,
+            k,
+            tolerance=tolerance,
+            max_products=max_products,
+            starts=starts,
+            basis=basis,
+            seed=seed,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
+
+    def spectral_density(
+        self,
+        probes: int = 8,
+        steps: int = 48,
+        *,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> xr.Dataset:
+        """Estimate the spectral density; see `dipkernels.spectra.spectral_density`.
+
+        Parameters
+        ----------
+        probes, steps, seed, checkpoint, progress
+            As in `dipkernels.linalg.krylov_probes`.
+
+        Returns
+        -------
+        xarray.Dataset
+            With standard errors, and the number of products, at most ``probes * steps``.
+        """
+        return spectral_density(
+            krylov_probes(self, probes, steps, seed=seed, checkpoint=checkpoint, progress=progress)
+        )
+
+    def effective_rank(
+        self,
+        probes: int = 8,
+        steps: int = 48,
+        *,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        progress: Progress | None = None,
+    ) -> xr.Dataset:
+        """Estimate effective ranks; see `dipkernels.spectra.effective_rank`.
+
+        Parameters
+        ----------
+        probes, steps, seed, checkpoint, progress
+            As in `dipkernels.linalg.krylov_probes`. With those of a `spectral_density` its
+            checkpoint serves again, at no product.
+
+        Returns
+        -------
+        xarray.Dataset
+            With standard errors, and the number of products, at most ``probes * steps``.
+        """
+        return effective_rank(
+            krylov_probes(self, probes, steps, seed=seed, checkpoint=checkpoint, progress=progress)
+        )
+
+    def __getitem__(
+        self, pixels: Pixels | tuple[Pixels, Pixels]
+    ) -> "RestrictedKernel | KernelBlock":
+        """Restrict the kernel to some pixels.
+
+        Parameters
+        ----------
+        pixels : mask or indices, or two of them
+            See `pixel_indices`. A pair is ``kernel[rows, columns]``.
+
+        Returns
+        -------
+        RestrictedKernel or KernelBlock
+            The square part of these pixels, an operator of its own; for a pair the rectangular
+            block. A product with either costs one with the whole.
+        """
+        if isinstance(pixels, tuple):
+            rows, columns = (pixel_indices(each, self.image_shape) for each in pixels)
+            return KernelBlock(self, rows, columns)
+        return RestrictedKernel(self, pixel_indices(pixels, self.image_shape))
+
+    def rows(self, pixels: Pixels) -> KernelBlock:
+        """Rows of some pixels, ``kernel[pixels, :]``.
+
+        Parameters
+        ----------
+        pixels : mask or indices
+            See `pixel_indices`.
+
+        Returns
+        -------
+        KernelBlock
+            Of shape ``(len(pixels), n)``. Its dense form costs a product for each pixel: how these
+            pixels move together with all others.
+        """
+        return KernelBlock(
+            self, pixel_indices(pixels, self.image_shape), torch.arange(self.shape[0])
+        )
+
+    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
+        """Form the matrix, or the part of it of some pixels.
+
+        Parameters
+        ----------
+        pixels : mask or indices, optional
+            See `pixel_indices`.
+
+        Returns
+        -------
+        Tensor, shape (m, m)
+            Costs a product for each of the m pixels; symmetric up to rounding.
+        """
+        if pixels is None:
+            return super().to_dense()
+        indices = pixel_indices(pixels, self.image_shape)
+        return KernelBlock(self, indices, indices).to_dense()
+
+
+class RestrictedKernel(Kernel):
+    """The part of a kernel of some pixels: an operator over these alone.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        The whole.
+    indices : Tensor of int64, shape (m,)
+        Of the flattened image.
+
+    Attributes
+    ----------
+    image_shape : (int,)
+        ``(m,)``: pixels of it are chosen by a mask of this shape, or by integers.
+    """
+
+    def __init__(self, kernel: Kernel, indices: Tensor) -> None:
+        self._whole = kernel
+        self._block = KernelBlock(kernel, indices, indices)
+        self.indices = self._block.rows
+        self.image_shape = (len(indices),)
+        self.shape, self.dtype, self.device = self._block.shape, kernel.dtype, kernel.device
+
+    def quadratic_form(self, block: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
+        """Compute ``v^T A v`` for every column, at the price that it has with the whole kernel.
+
+        Parameters
+        ----------
+        block : Tensor, shape (m, k)
+            Columns.
+
+        Returns
+        -------
+        Tensor, shape (k,)
+            One number a column.
+
+        Raises
+        ------
+        InvalidInputError
+            If the block doesn't have m rows.
+        """
+        if block.shape[0] != self.shape[0]:
+            raise InvalidInputError(
+                f"expected shape ({self.shape[0]}, k), got {tuple(block.shape)}"
+            )
+        return self._whole.quadratic_form(self._block.embed(block))
+
+    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
+        """Form the matrix, or a part of it.
+
+        Parameters
+        ----------
+        pixels : mask or indices, optional
+            Of these pixels.
+
+        Returns
+        -------
+        Tensor, shape (m, m)
+            At the price that it has with the whole kernel.
+        """
+        indices = self.indices
+        if pixels is not None:
+            indices = indices[pixel_indices(pixels, self.image_shape).to(indices.device)]
+        return self._whole.to_dense(indices)
+
+    def _matmat(self, block: Tensor) -> Tensor:
+        return self._block @ block
+
+    def __repr__(self) -> str:
+        return f"RestrictedKernel({self.shape[0]} pixels of {self._whole!r})"

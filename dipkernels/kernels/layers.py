@@ -1,0 +1,352 @@
+"""Kernels of single layers, which add up to that of the network, from shared passes."""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.kernel import Kernel
+from dipkernels.kernels.pixels import Pixels, pixel_indices
+from dipkernels.linalg.estimates import mean_and_error
+from dipkernels.linalg.operator import DEFAULT_PROBES
+from dipkernels.networks.prior import Parameters
+
+if TYPE_CHECKING:
+    from dipkernels.kernels.ntk import NTK
+
+
+def select_parameters(names: Sequence[str], patterns: str | Sequence[str]) -> list[str]:
+    """Find the parameters that are meant.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of all parameters, such as ``"encoder.0.conv.weight"``.
+    patterns : str or sequence of str
+        Each a name, the name of a module above it (``"encoder.0"``), or a pattern with ``*``,
+        ``?`` or ``[...]`` for whole names (``"*.bias"``).
+
+    Returns
+    -------
+    list of str
+        In the order of the names.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no pattern, or one matches nothing.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if not patterns:
+        raise InvalidInputError("no layer is chosen")
+    chosen: set[str] = set()
+    for pattern in patterns:
+        found = {
+            name
+            for name in names
+            if name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
+        }
+        if not found:
+            known = sorted({name.rpartition(".")[0] or name for name in names})
+            raise InvalidInputError(
+                f"no parameter's name is, begins with or matches {pattern!r}; there are "
+                f"{', '.join(known[:6])}{', ...' * (len(known) > 6)}"
+            )
+        chosen |= found
+    return [name for name in names if name in chosen]
+
+
+def group_by_module(names: Sequence[str]) -> dict[str, list[str]]:
+    """Gather parameters by the module that holds them.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of parameters.
+
+    Returns
+    -------
+    dict of str to list of str
+        By name of the module, that of the parameter where there is none.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    return groups
+
+
+class LayerKernels:
+    """The kernels ``Theta_l = J_l M_l J_l^T`` of all layers l of an NTK.
+
+    One backward pass gives ``J_l^T v`` of all layers, and so all quadratic forms, traces, exact
+    diagonals and frequency responses, at the price of the whole kernel's. A product needs a tangent
+    pass for each layer besides, since the sum over layers is what one pass makes of all of them.
+
+    Parameters
+    ----------
+    ntk : NTK
+        The whole.
+    groups : mapping of str to str or sequence of str, optional
+        Names of layers, and which parameters they are, as in `select_parameters`. By default each
+        module that holds parameters is a layer: the layers then sum to the whole.
+
+    Raises
+    ------
+    InvalidInputError
+        If a parameter is in two layers.
+
+    Examples
+    --------
+    >>> from dipkernels.kernels import NTK
+    >>> from dipkernels.networks import ImagePrior
+    >>> net = lambda: torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Conv2d(3, 1, 1))
+    >>> prior = ImagePrior(net, torch.rand(1, 2, 8, 12))
+    >>> NTK(prior, prior.init(seed=0)).by_layer().quadratic_form(torch.ones(60, 2)).shape
+    torch.Size([2, 2])
+    """
+
+    def __init__(self, ntk: "NTK", groups: Mapping[str, str | Sequence[str]] | None = None) -> None:
+        names = list(ntk.parameters)
+        if groups is None:
+            self.groups = group_by_module(names)
+        else:
+            self.groups = {name: select_parameters(names, each) for name, each in groups.items()}
+        owners = [key for keys in self.groups.values() for key in keys]
+        twice = sorted({key for key in owners if owners.count(key) > 1})
+        if twice or not owners:
+            raise InvalidInputError(
+                f"each parameter can be in one layer only: {', '.join(twice[:3])}"
+                if twice
+                else "no layer is chosen"
+            )
+        self.ntk = ntk
+        self.shape, self.dtype, self.device = ntk.shape, ntk.dtype, ntk.device
+
+    @property
+    def names(self) -> list[str]:
+        """Of the layers, in the order of all results."""
+        return list(self.groups)
+
+    def __getitem__(self, name: str) -> "LayerKernel":
+        """Pick the kernel of one layer.
+
+        Parameters
+        ----------
+        name : str
+            Of the layer.
+
+        Returns
+        -------
+        LayerKernel
+            A product costs one of the whole kernel; ``NTK(prior, parameters, layers=...)`` has
+            cheaper ones, after tracing the network anew.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no such layer.
+        """
+        if name not in self.groups:
+            raise InvalidInputError(f"no layer {name!r}; there are {', '.join(self.names[:6])}")
+        return LayerKernel(self, name)
+
+    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers k"]:
+        """Compute ``v^T Theta_l v`` for every layer and column.
+
+        Parameters
+        ----------
+        block : Tensor, shape (n, k)
+            Flattened images, one a column.
+
+        Returns
+        -------
+        Tensor, shape (layers, k)
+            From k backward passes in all, half the price of as many products.
+        """
+        parts = []
+        for gradients in self.ntk.gradients(block):
+            squares = {key: (g * w).flatten(1).sum(dim=1) for key, g, w in self._pairs(gradients)}
+            parts.append(torch.stack([sum_of(squares, keys) for keys in self.groups.values()]))
+        return torch.cat(parts, dim=1)
+
+    def products(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers n k"]:
+        """Multiply with every layer's kernel.
+
+        Parameters
+        ----------
+        block : Tensor, shape (n, k)
+            Flattened images, one a column.
+
+        Returns
+        -------
+        Tensor, shape (layers, n, k)
+            From k backward passes, and k tangent passes for each layer, batched as far as the
+            kernel's memory budget goes: ``(layers + 1) / 2`` products for each column.
+        """
+        parts = []
+        for gradients in self.ntk.gradients(block):
+            weighted = self.ntk.weigh(gradients)
+            columns = len(next(iter(weighted.values())))
+            pairs = [(layer, i) for layer in self.groups for i in range(columns)]
+            images = [
+                self.ntk.jvp(self._masked(weighted, pairs[i : i + columns]))
+                for i in range(0, len(pairs), columns)
+            ]
+            parts.append(torch.cat(images, dim=1).unflatten(1, (-1, columns)).transpose(0, 1))
+        return torch.cat(parts, dim=2)
+
+    def trace(self, probes: int = DEFAULT_PROBES, *, seed: int = 0) -> xr.Dataset:
+        """Estimate the trace of every layer's kernel from the same probes.
+
+        Parameters
+        ----------
+        probes : int
+            Rademacher probes; the sum over layers is the whole kernel's estimate with the same.
+        seed : int
+            Of the probes.
+
+        Returns
+        -------
+        xarray.Dataset
+            Over ``layer``: ``trace``, its ``standard_error``, and the ``share`` of all layers'.
+            Attribute ``products``, a quadratic form counted as one half.
+        """
+        forms = self.quadratic_form(self.ntk.rademacher(probes, seed)).double().cpu()
+        mean, error = mean_and_error(forms.T)
+        return xr.Dataset(
+            {
+                "trace": ("layer", mean.numpy()),
+                "standard_error": ("layer", error.numpy()),
+                "share": ("layer", (mean / mean.sum()).numpy()),
+            },
+            {"layer": self.names},
+            {"products": probes / 2},
+        )
+
+    def to_dense(self, pixels: Pixels) -> Float[Tensor, "layers m m"]:
+        """Form the part of some pixels of every layer's kernel.
+
+        Parameters
+        ----------
+        pixels : mask or indices
+            See `pixel_indices`.
+
+        Returns
+        -------
+        Tensor, shape (layers, m, m)
+            From m backward passes; memory m times the parameters.
+        """
+        indices = pixel_indices(pixels, self.ntk.image_shape)
+        grams = self.ntk.gram(indices)
+        return torch.stack([sum_of(grams, keys) for keys in self.groups.values()])
+
+    def diagonal(self, pixels: Pixels) -> Float[Tensor, "layers m"]:
+        """Compute the diagonal of every layer's kernel at some pixels, exactly.
+
+        Parameters
+        ----------
+        pixels : mask or indices
+            See `pixel_indices`.
+
+        Returns
+        -------
+        Tensor, shape (layers, m)
+            From m backward passes.
+        """
+        indices = pixel_indices(pixels, self.ntk.image_shape)
+        parts = [
+            self.quadratic_form(self.ntk.unit_images(chunk))
+            for chunk in indices.split(self.ntk.chunk)
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _pairs(self, gradients: Parameters) -> list[tuple[str, Tensor, Tensor]]:
+        weighted = self.ntk.weigh(gradients)
+        return [(key, gradients[key], weighted[key]) for key in gradients]
+
+    # Tangents, one for each pair of a layer and a column, that are 0 outside of the layer.
+    def _masked(self, weighted: Parameters, pairs: list[tuple[str, int]]) -> Parameters:
+        tangents = {
+            key: value.new_zeros(len(pairs), *value.shape[1:]) for key, value in weighted.items()
+        }
+        for position, (layer, column) in enumerate(pairs):
+            for key in self.groups[layer]:
+                tangents[key][position] = weighted[key][column]
+        return tangents
+
+
+def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
+    """Sum some entries of a dict.
+
+    Parameters
+    ----------
+    values : mapping of str to Tensor
+        Of one shape.
+    keys : sequence of str
+        At least one.
+
+    Returns
+    -------
+    Tensor
+        Of that shape.
+    """
+    total = values[keys[0]]
+    for key in keys[1:]:
+        total = total + values[key]
+    return total
+
+
+class LayerKernel(Kernel):
+    """The kernel of one layer, by the passes of the whole.
+
+    Parameters
+    ----------
+    layers : LayerKernels
+        Of all.
+    name : str
+        Which.
+    """
+
+    def __init__(self, layers: LayerKernels, name: str) -> None:
+        self._ntk, self._keys, self.name = layers.ntk, layers.groups[name], name
+        self.image_shape = self._ntk.image_shape
+        self.shape, self.dtype, self.device = self._ntk.shape, self._ntk.dtype, self._ntk.device
+
+    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+        """Compute ``v^T Theta_l v``, at half the price of a product.
+
+        Parameters
+        ----------
+        block : Tensor, shape (n, k)
+            Flattened images, one a column.
+
+        Returns
+        -------
+        Tensor, shape (k,)
+            Never negative.
+        """
+        parts = []
+        for gradients in self._ntk.gradients(block):
+            weighted = self._ntk.weigh(gradients)
+            forms = {key: (gradients[key] * weighted[key]).flatten(1).sum(1) for key in self._keys}
+            parts.append(sum_of(forms, self._keys))
+        return torch.cat(parts)
+
+    def _matmat(self, block: Tensor) -> Tensor:
+        parts = []
+        for gradients in self._ntk.gradients(block):
+            weighted = self._ntk.weigh(gradients)
+            tangents = {
+                key: value if key in self._keys else torch.zeros_like(value)
+                for key, value in weighted.items()
+            }
+            parts.append(self._ntk.jvp(tangents))
+        return torch.cat(parts, dim=1)
+
+    def __repr__(self) -> str:
+        return f"LayerKernel({self.name} of {self._ntk!r})"

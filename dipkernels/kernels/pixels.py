@@ -1,0 +1,161 @@
+"""Parts of a kernel: the rows and columns of some pixels."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.linalg.operator import SymmetricOperator
+
+Pixels = Tensor | np.ndarray | Sequence[int] | slice
+_BLOCK = 256 * 2**20  # bytes of whole images that a product with a part may take
+
+
+def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
+    """Translate a choice of pixels to indices of the flattened image.
+
+    Parameters
+    ----------
+    pixels : Tensor, ndarray, sequence of int or slice
+        A mask of bool, ``(*spatial)`` for these pixels in all channels or ``(channels, *spatial)``;
+        or integers, indices of the flattened image, of which none may be negative; or ``:``, all.
+    image_shape : tuple of int
+        ``(channels, *spatial)``.
+
+    Returns
+    -------
+    Tensor of int64
+        On the CPU, in the order given; that of the flattened image for a mask.
+
+    Raises
+    ------
+    InvalidInputError
+        If the mask is of another shape, the integers are out of range, or nothing is chosen.
+    """
+    n = int(np.prod(image_shape))
+    if isinstance(pixels, slice):
+        if pixels != slice(None):
+            raise InvalidInputError(f"of slices only : is understood, got {pixels}: give indices")
+        return torch.arange(n)
+    chosen = torch.as_tensor(pixels).cpu()
+    if chosen.dtype == torch.bool:
+        if tuple(chosen.shape) not in (image_shape, image_shape[1:]):
+            raise InvalidInputError(
+                f"a mask of pixels must have shape {image_shape} or {image_shape[1:]}, got "
+                f"{tuple(chosen.shape)}"
+            )
+        indices = chosen.expand(image_shape).flatten().nonzero()[:, 0]
+    elif chosen.is_floating_point() or chosen.is_complex() or chosen.dim() != 1:
+        raise InvalidInputError(
+            f"pixels must be a mask of bool or a list of integers, got {chosen.dtype} of shape "
+            f"{tuple(chosen.shape)}"
+        )
+    else:
+        indices = chosen.long()
+    if not len(indices):
+        raise InvalidInputError("no pixel is chosen")
+    if indices.min() < 0 or indices.max() >= n:
+        raise InvalidInputError(
+            f"indices of pixels must be in 0 to {n - 1}, got {int(indices.min())} to "
+            f"{int(indices.max())}"
+        )
+    return indices
+
+
+class KernelBlock:
+    """Rows and columns of a kernel: a rectangular matrix, of which only products are formed.
+
+    Parameters
+    ----------
+    kernel : SymmetricOperator
+        The whole, of size n.
+    rows, columns : Tensor of int64, shapes (r,) and (c,)
+        Of the flattened image.
+
+    Notes
+    -----
+    A product costs one of the whole kernel.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        ``(r, c)``.
+    """
+
+    def __init__(self, kernel: SymmetricOperator, rows: Tensor, columns: Tensor) -> None:
+        self.kernel = kernel
+        self.rows, self.columns = rows.to(kernel.device), columns.to(kernel.device)
+        self.shape = (len(rows), len(columns))
+
+    @property
+    def T(self) -> "KernelBlock":  # noqa: N802
+        """The transpose: rows and columns exchanged."""
+        return KernelBlock(self.kernel, self.columns, self.rows)
+
+    def __matmul__(self, x: Float[Tensor, "*columns"]) -> Float[Tensor, "*rows"]:
+        """Product with a vector ``(c,)`` or a block ``(c, k)``.
+
+        Parameters
+        ----------
+        x : Tensor, shape (c,) or (c, k)
+            On the kernel's device and in its dtype.
+
+        Returns
+        -------
+        Tensor, shape (r,) or (r, k)
+            The product.
+
+        Raises
+        ------
+        InvalidInputError
+            If the shape doesn't fit.
+        """
+        if x.dim() not in (1, 2) or x.shape[0] != self.shape[1]:
+            raise InvalidInputError(
+                f"expected shape ({self.shape[1]},) or ({self.shape[1]}, k), got {tuple(x.shape)}"
+            )
+        if x.dim() == 1:
+            return self._multiply(x[:, None])[:, 0]
+        parts = x.split(self._chunk(x), dim=1)
+        return torch.cat([self._multiply(part) for part in parts], dim=1)
+
+    def to_dense(self) -> Float[Tensor, "r c"]:
+        """Form the matrix.
+
+        Returns
+        -------
+        Tensor, shape (r, c)
+            Costs as many products as its smaller side is long.
+        """
+        if self.shape[0] < self.shape[1]:
+            return self.T.to_dense().T
+        unit = torch.eye(self.shape[1], dtype=self.kernel.dtype, device=self.kernel.device)
+        return self @ unit
+
+    def embed(self, x: Float[Tensor, "c k"]) -> Float[Tensor, "n k"]:
+        """Put columns into whole images, 0 elsewhere.
+
+        Parameters
+        ----------
+        x : Tensor, shape (c, k)
+            Values at the columns' pixels.
+
+        Returns
+        -------
+        Tensor, shape (n, k)
+            Flattened images.
+        """
+        whole = x.new_zeros(self.kernel.shape[0], x.shape[1])
+        return whole.index_add_(0, self.columns, x)  # a pixel may have been chosen twice
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        return (self.kernel @ self.embed(x))[self.rows]
+
+    def _chunk(self, x: Tensor) -> int:
+        return max(1, _BLOCK // (self.kernel.shape[0] * x.element_size()))
+
+    def __repr__(self) -> str:
+        return f"KernelBlock({self.shape[0]}x{self.shape[1]} of {self.kernel!r})"

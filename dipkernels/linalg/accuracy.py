@@ -1,0 +1,67 @@
+"""How symmetric and how positive an operator has shown itself to be."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from dipkernels.errors import AccuracyWarning, NotSymmetricError
+
+_CLEARLY = 0.05
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """What probes have seen of an operator's symmetry and sign.
+
+    Attributes
+    ----------
+    asymmetry : float
+        Largest ``|u^T A v - v^T A u|`` over pairs of orthonormal vectors, relative to the largest
+        ``|A v|`` seen.
+    negativity : float
+        By how much the least eigenvalue of a projection of A lies below 0, relative to the same;
+        0 if it doesn't.
+    products : int
+        Spent.
+    """
+
+    asymmetry: float
+    negativity: float
+    products: int
+
+    def judge(self, dtype: torch.dtype) -> "Symmetry":
+        """Complain if the operator isn't what it should be.
+
+        Parameters
+        ----------
+        dtype : torch.dtype
+            Of the products: half of its digits are expected to be right.
+
+        Returns
+        -------
+        Symmetry
+            Itself.
+
+        Raises
+        ------
+        NotSymmetricError
+            If it's off by 5 % or more. `AccuracyWarning` is given from the square root of the
+            type's precision on: 3e-4 in float32, 1.5e-8 in float64.
+        """
+        worst = max(self.asymmetry, self.negativity)
+        if not worst > torch.finfo(dtype).eps ** 0.5:
+            return self
+        found = (
+            f"the operator is asymmetric by {self.asymmetry:.1e} of its size, its least eigenvalue "
+            f"{self.negativity:.1e} of it below 0"
+        )
+        if worst >= _CLEARLY:
+            raise NotSymmetricError(f"{found}: it isn't symmetric positive semi-definite")
+        warnings.warn(
+            f"{found}, which is much for {dtype}: results have no more digits than that. Use "
+            "float64, or switch off TF32 on a GPU (torch.backends.cudnn.allow_tf32 = False)",
+            AccuracyWarning,
+            stacklevel=3,
+        )
+        return self

@@ -1,0 +1,249 @@
+"""Runs of a fit or a kernel with tensors that hold no numbers, to learn what they would take."""
+
+import copy
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.func import vjp
+
+from dipkernels.fitting.engine import Engine
+from dipkernels.fitting.optimisers import LBFGS_HISTORY
+from dipkernels.fitting.record import Record
+from dipkernels.fitting.settings import FitSettings
+from dipkernels.fitting.stopping import Monitor
+from dipkernels.kernels.linearisation import tangent_map
+from dipkernels.kernels.ntk import NTK
+from dipkernels.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
+from dipkernels.tasks import Task
+
+# Besides its pairs: two gradients, a direction, a start and the brackets of the line search.
+LBFGS_VECTORS = 2 * LBFGS_HISTORY + 7
+ITERATIONS = 3  # the first has no moments yet, the second finds the memory of the first
+CHECKPOINT_COPIES = 2  # one of tensors, one of bytes
+
+STATE = "parameters, gradients, optimiser"
+ACTIVATIONS = "activations"
+TEMPORARIES = "temporaries"
+RECORD = "record, monitors"
+CHECKPOINT = "checkpoint"
+LINEARISATION = "linearised network"
+PRODUCT = "products"
+BASIS = "Krylov basis"
+ALLOCATOR = "allocator, libraries"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Memory of one computation.
+
+    Attributes
+    ----------
+    parts : dict of str to int
+        Bytes by part; they add up to the peak.
+    rehearsed : bool
+        False if the network couldn't be run without numbers, and a rule of thumb was used.
+    """
+
+    parts: dict[str, int]
+    rehearsed: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """At the peak."""
+        return sum(self.parts.values())
+
+
+def rehearse_fit(
+    prior: ImagePrior,
+    tasks: Sequence[Task],
+    seeds: int,
+    settings: FitSettings,
+    monitors: Sequence[Monitor] = (),
+    *,
+    stops: bool = False,
+    checkpoint: bool = False,
+) -> Needs:
+    """Find what a fit takes, by a few of its iterations without numbers.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    tasks : sequence of Task
+        On its device, in its dtype.
+    seeds : int
+        Runs of each.
+    settings : FitSettings
+        What to do.
+    monitors : sequence of Monitor
+        Copies of them are used.
+    stops : bool
+        Whether a stopping rule watches.
+    checkpoint : bool
+        Whether the state is saved.
+
+    Returns
+    -------
+    Needs
+        Of the process; on a GPU, of the device.
+    """
+    settings = replace(settings, compile=None)
+    tasks = [copy.deepcopy(task) for task in tasks]
+    shapes = Unfilled(prior)
+    record = Record(tasks, seeds, settings.averaging, copy.deepcopy(list(monitors)))
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), Ledger() as ledger:
+            engine = Engine(shapes, tasks, range(seeds), settings, record, [1.0] * seeds)
+            parts = _iterate(engine, ledger, stops=stops, checkpoint=checkpoint)
+    except Exception:  # a network may do anything, for instance look at numbers
+        return _fit_rule_of_thumb(prior, len(tasks) * seeds)
+    return _complete(parts, ledger, prior.device)
+
+
+def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -> dict[str, int]:
+    record, held = engine.record, []
+    activations = 0
+    losses, images = engine.evaluate()
+    before = ledger.live
+    record.add(losses.detach(), images.detach())
+    if stops:
+        held.append(images.new_empty(Record.BLOCK + 1, *images.shape))
+    recorded = ledger.live - before
+    _step(engine, losses, images, held)
+    del losses, images
+    state = ledger.live
+    for _ in range(ITERATIONS - 1):
+        losses, images = engine.evaluate()
+        activations = ledger.live - state
+        record.add(losses.detach(), images.detach())
+        _step(engine, losses, images, held)
+        del losses, images
+    peak, saved = ledger.peak, 0
+    if checkpoint and engine.prior.device.type == "cpu":
+        own = sum(leaf.numel() * leaf.element_size() for leaf in engine.leaves.values())
+        copies = torch.empty(CHECKPOINT_COPIES * (ledger.live - own), dtype=torch.uint8)
+        saved = ledger.peak - peak
+        del copies
+    return {
+        STATE: state - recorded,
+        ACTIVATIONS: activations,
+        TEMPORARIES: peak - state - activations,
+        RECORD: recorded,
+        CHECKPOINT: saved,
+    }
+
+
+# One step of the optimiser; L-BFGS looks at numbers, but what it holds is known.
+def _step(engine: Engine, losses: Tensor, images: Tensor, held: list[Tensor]) -> None:
+    if engine.settings.optimiser != "l-bfgs":
+        engine.step(losses, images)
+        return
+    losses.sum().backward()
+    if not held:
+        leaves = engine.leaves.values()
+        held += [x.new_empty(LBFGS_VECTORS, *x.shape) for x in leaves]
+
+
+def rehearse_kernel(
+    prior: ImagePrior, products: int, columns: int = 1, *, memory_budget: int
+) -> Needs:
+    """Find what Lanczos on the tangent kernel takes, by two products without numbers.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    products : int
+        In all; each leaves two vectors in the basis.
+    columns : int
+        That are multiplied together.
+    memory_budget : int
+        Of `NTK`.
+
+    Returns
+    -------
+    Needs
+        Of the process; on a GPU, of the device.
+
+    Notes
+    -----
+    Costs as much time as the linearisation itself.
+    """
+    shapes = Unfilled(prior)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Ledger() as ledger:
+            numbers = torch.Size(prior.shape).numel()
+            basis = torch.empty(2, products, numbers, dtype=torch.float64, device=prior.device)
+            kept = ledger.live
+            kernel = _Rehearsed(shapes, memory_budget, mode)
+            ledger.begin_anew()
+            linearised = ledger.live - kept
+            ones = torch.ones(numbers, columns, dtype=prior.dtype, device=prior.device)
+            kernel._matmat(ones[:, :1])  # folds constants, which it can't do in a batch
+            _forget_traced(mode)
+            linearised = max(linearised, ledger.live - kept)
+            kernel._matmat(ones)
+            parts = {
+                LINEARISATION: linearised,
+                PRODUCT: ledger.peak - kept - linearised,
+                BASIS: kept,
+            }
+            del basis, kernel
+    except Exception:  # a network may do anything, for instance look at numbers
+        return _kernel_rule_of_thumb(prior, products)
+    return _complete(parts, ledger, prior.device)
+
+
+class _Rehearsed(NTK):
+    # The kernel without its checks, which look at numbers.
+    def __init__(self, prior: Unfilled, memory_budget: int, mode: FakeTensorMode) -> None:
+        self.parameters = prior.init()
+        self.prior, self.image_shape, self.metric = prior, prior.shape, None
+        self.chunk = block_columns(prior, self.parameters, memory_budget)
+        self._jvp = tangent_map(prior.image, self.parameters)
+        _forget_traced(mode)
+        image, self._vjp = vjp(prior.image, self.parameters)  # type: ignore[misc]  # two
+        n = image.numel()
+        self.shape, self.dtype, self.device = (n, n), image.dtype, image.device
+        self._budget = memory_budget
+
+
+# A trace without numbers keeps all its tensors for reference; a real one doesn't.
+def _forget_traced(mode: FakeTensorMode) -> None:
+    for node in gc.get_objects():
+        if type(node) is torch.fx.Node:
+            value = node.meta.get("val")
+            if isinstance(value, FakeTensor) and value.fake_mode is mode:
+                del node.meta["val"]
+
+
+def _complete(parts: dict[str, int], ledger: Ledger, device: torch.device) -> Needs:
+    if device.type == "cpu":
+        taken = sum(parts.values())
+        grown = max(taken, resident_growth(ledger.events)) + LIBRARY_BYTES
+        parts = {**parts, ALLOCATOR: grown - taken}
+    return Needs({name: size for name, size in parts.items() if size > 0})
+
+
+def _fit_rule_of_thumb(prior: ImagePrior, runs: int) -> Needs:
+    own, activations = _measured(prior)
+    parts = {STATE: 5 * own * runs, ACTIVATIONS: 2 * activations * runs}
+    return Needs({**parts, ALLOCATOR: LIBRARY_BYTES}, rehearsed=False)
+
+
+def _kernel_rule_of_thumb(prior: ImagePrior, products: int) -> Needs:
+    own, activations = _measured(prior)
+    numbers = torch.Size(prior.shape).numel()
+    parts = {LINEARISATION: 4 * own + 8 * activations, BASIS: 16 * numbers * products}
+    return Needs({**parts, ALLOCATOR: LIBRARY_BYTES}, rehearsed=False)
+
+
+def _measured(prior: ImagePrior) -> tuple[int, int]:
+    parameters = prior.init(0)
+    return parameter_bytes(parameters), activation_bytes(prior, parameters)

@@ -1,0 +1,119 @@
+"""Traced tangent maps against torch's own forward mode and against finite differences."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jvp, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from dipkernels.kernels.folding import fold_constants
+from dipkernels.kernels.linearisation import tangent_map
+from helpers.priors import draw
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "batch norm": (lambda: nn.BatchNorm2d(3, track_running_stats=False), (1, 3, 5, 8)),
+    "batch norm of a batch": (lambda: nn.BatchNorm2d(3, eps=0.3), (4, 3, 5, 2)),
+    "batch norm in 1D": (lambda: nn.BatchNorm1d(5, track_running_stats=False), (1, 5, 9)),
+    "batch norm without affine": (
+        lambda: nn.BatchNorm2d(3, affine=False, track_running_stats=False),
+        (1, 3, 7, 4),
+    ),
+    "layer norm": (lambda: nn.LayerNorm(6), (1, 7, 6)),
+    "layer norm over two axes": (lambda: nn.LayerNorm((4, 6), eps=0.2), (2, 3, 4, 6)),
+    "layer norm without bias": (lambda: nn.LayerNorm(6, bias=False), (1, 7, 6)),
+    "layer norm without affine": (lambda: nn.LayerNorm(6, elementwise_affine=False), (3, 6)),
+}
+
+
+@pytest.mark.parametrize("moving", ["all", "first", "norm"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", CASES)
+def test_normalisations_have_the_tangents_of_forward_mode(
+    name: str, training: bool, moving: str
+) -> None:
+    make, shape = CASES[name]
+    net = nn.Sequential(nn.Linear(shape[-1], shape[-1]), make(), nn.Tanh(), make()).double()
+    net.train(training)
+    everything = {
+        key: draw(*value.shape, seed=i) for i, (key, value) in enumerate(net.named_parameters())
+    }
+    prefix = {"all": "", "first": "0.", "norm": "3."}[moving]
+    parameters = {key: value for key, value in everything.items() if key.startswith(prefix)}
+    if not parameters:
+        pytest.skip("nothing to move")
+    buffers = {key: value.clone() for key, value in net.named_buffers()}
+    x = draw(*shape, seed=20)
+
+    def image_of(variable: dict[str, Tensor]) -> Tensor:
+        state = {**everything, **{k: v.clone() for k, v in buffers.items()}, **variable}
+        return functional_call(net, state, (x,))
+
+    direction = {key: draw(*value.shape, seed=30) for key, value in parameters.items()}
+    tangent = tangent_map(image_of, parameters)(direction)
+    _, expected = jvp(image_of, (parameters,), (direction,))
+    # Some sums in another order.
+    assert expected.norm() > 1e-3
+    assert (tangent - expected).norm() < 1e-12 * expected.norm()
+    step = 1e-5
+    forth, back = (
+        image_of({key: parameters[key] + s * step * u for key, u in direction.items()})
+        for s in (1, -1)
+    )
+    differences = (forth - back) / (2 * step)
+    # The square of the step, times third derivatives of size 10 to 1000.
+    assert (tangent - differences).norm() < 1e-6 * expected.norm()
+
+
+A, B = draw(4, 6, seed=1), draw(6, seed=2)
+
+
+def written_to(x: Tensor) -> Tensor:
+    """Fills a buffer that doesn't depend on the argument, through a view of a view."""
+    buffer = A.exp() * 2
+    untouched = buffer.clone()
+    buffer.select(0, 1).expand(6).mul_(x)
+    later = buffer.sum(dim=0)
+    return later * untouched[2] + x
+
+
+def with_numbers(x: Tensor) -> tuple[Tensor, Tensor]:
+    values, order = (A @ B).sort()
+    return x[:4][order] * values + torch.var_mean(A, dim=1)[0], x.clone()
+
+
+FUNCTIONS: dict[str, Callable[[Tensor], object]] = {
+    "written to": written_to,
+    "with numbers": with_numbers,
+    "linear": lambda x: (A.sin() @ x) * A.cos().sum(),
+    "constant": lambda x: A.exp() @ B,
+    "argument": lambda x: x,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_folded_functions_are_the_same_at_every_call(name: str) -> None:
+    function, before = FUNCTIONS[name], A.clone()
+    folded = fold_constants(make_fx(function)(draw(6, seed=3)))
+    for seed in (4, 5):
+        x = draw(6, seed=seed)
+        torch.testing.assert_close(folded(x), function(x), rtol=0, atol=0)
+    if name not in ("constant", "written to"):
+        batch = draw(3, 6, seed=6)
+        torch.testing.assert_close(
+            vmap(folded)(batch), vmap(function)(batch), rtol=1e-14, atol=1e-14
+        )
+    assert torch.equal(A, before)
+
+
+def test_only_what_is_asked_for_is_kept() -> None:
+    def function(x: Tensor) -> Tensor:
+        hidden = (A @ A.T).exp()  # not asked for
+        return (hidden.sum(dim=1) * x[:4]).sum() + (hidden.sum(dim=1) + x[:4]).sum()
+
+    folded = fold_constants(make_fx(function)(B))
+    assert sorted(tuple(value.shape) for value in folded.buffers()) == [(4,), (4,)]
+    operations = [node.target for node in folded.graph.nodes if node.op == "call_function"]
+    assert torch.ops.aten.exp.default not in operations
+    assert torch.ops.aten.mm.default not in operations
