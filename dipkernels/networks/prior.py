@@ -115,8 +115,8 @@ class ImagePrior:
         return sum(torch.Size(shape).numel() for shape in self.parameter_shapes.values())
 
     @property
-    def module(self) -> nn.Module:
-        """The network's structure: its parameters hold no values, and are not to be changed."""
+    def structure(self) -> nn.Module:
+        """The network itself, whose parameters hold no values; not to be changed."""
         return self._hollow
 
     @property

@@ -257,7 +257,7 @@ NETS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
 @pytest.mark.parametrize("name", NETS)
 def test_the_limit_agrees_with_wide_networks(name: str) -> None:
     build, grid = NETS[name]
-    width, samples = 32, 100
+    width, samples = 32, 60 if name == "skip 2D" else 100
 
     def prior(seed: int) -> ImagePrior:
         return torus_prior(lambda: build(width), width, grid, seed)
@@ -272,13 +272,17 @@ def test_the_limit_agrees_with_wide_networks(name: str) -> None:
 
 
 def test_the_average_of_measured_tangent_kernels_is_the_limit() -> None:
-    total, samples = 0, 20
+    total, samples = 0, 8
     for seed in range(samples):
         prior = torus_prior(lambda: nearest_decoder(128), 128, (8,), seed)
-        total = total + NTK(prior, prior.init(seed)).to_dense() / samples
+        ntk = NTK(prior, prior.init(seed)).to_dense()
+        total = total + ntk / samples
+    # torch.func.linearize has read memory that circular padding leaves empty (torch 2.13).
+    one = measured(lambda _: prior, range(seed, seed + 1), 32)[1]
+    torch.testing.assert_close(ntk, one, rtol=0, atol=1e-12 * float(one.max()))
     dense = infinite_width(prior, max_period=None).kernel.to_dense("ntk")
     # About 1.3/sqrt(width x samples) for each of three layers (measured), times two.
-    assert (total - dense).square().mean().sqrt() < 0.09 * dense.max()
+    assert (total - dense).square().mean().sqrt() < 0.14 * dense.max()
 
 
 def exponent(dims: int, widths: list[int], samples: int, repeats: int, tangent: bool) -> float:

@@ -12,7 +12,7 @@ from dipkernels.kernels import infinite_width
 from dipkernels.kernels.infinite.codes import code_kernel, recognised
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks import ImagePrior, codes
-from dipkernels.networks.layers import TiedConvs
+from dipkernels.networks.hybrids import ConvolutionStack
 from dipkernels.seeds import generator
 from helpers.torus import CircularUpsample
 
@@ -111,8 +111,8 @@ def test_the_message_has_the_path() -> None:
 
     with pytest.raises(InvalidInputError, match=r"in '1\.0'"):
         infinite_width(ImagePrior(build, code_of("noise")))
-    tied = ImagePrior(lambda: TiedConvs(40, 3), code_of("noise"))
-    with pytest.raises(InvalidInputError, match="'conv'"):
+    tied = ImagePrior(lambda: ConvolutionStack(40, 3, tied=True), code_of("noise"))
+    with pytest.raises(InvalidInputError, match=r"'layers\.0'"):
         infinite_width(tied)
 
 

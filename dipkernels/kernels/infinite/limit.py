@@ -172,7 +172,7 @@ def infinite_width(
     start = code_kernel(prior.code, code)
     branch = Branch(prior.code.shape[1], _on(start, prior.device), frozenset(["code"]), False)
     reader.learn(prior.code, Features.of(branch))
-    with torch.no_grad(), reader.following(prior.module), reader:
+    with torch.no_grad(), reader.following(prior.structure), reader:
         out = prior.image(draws[0])
     found = reader.known(out)
     if not isinstance(found, Features):
