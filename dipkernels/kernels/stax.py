@@ -6,6 +6,7 @@
 
 import importlib
 import math
+import warnings
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,8 @@ def infinite_width(prior: ImagePrior, code: StationaryKernel, *, seed: int = 0) 
     with jax.experimental.enable_x64():
         _, _, kernel_fn = stax.serial(*layers)
         inputs = jax.numpy.asarray(_code_of(code)[None])
-        found = kernel_fn(inputs, None, ("nngp", "ntk"), diagonal_spatial=False)
+        found = kernel_fn(inputs, None, diagonal_spatial=False)
+        found = found.reverse() if found.is_reversed else found  # stax may swap the axes inside
         nngp, ntk = (np.array(table[0, 0]) for table in (found.nngp, found.ntk))
     return StationaryKernel.from_lags(*(_lags(table, code.dims) for table in (nngp, ntk)))
 
@@ -82,9 +84,11 @@ def require() -> tuple[Any, Any]:
         If they aren't there, with the extra's name and the versions that work.
     """
     try:
-        jax = importlib.import_module("jax")
-        importlib.import_module("jax.experimental")
-        return jax, importlib.import_module("neural_tangents.stax")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # these packages warn of each other
+            jax = importlib.import_module("jax")
+            importlib.import_module("jax.experimental")
+            return jax, importlib.import_module("neural_tangents.stax")
     except Exception as error:  # an old one among these packages fails in ways of its own
         raise MissingExtraError(
             f"neural-tangents can't be imported ({type(error).__name__}: {error}); the extra has "
