@@ -1,6 +1,5 @@
 """Kernels of a prior: the tangent kernel and the covariance, measured; infinite widths, derived."""
 
-from dipkernels.kernels import stationary
 from dipkernels.kernels.covariance import covariance
 from dipkernels.kernels.infinite import InfiniteWidth, infinite_width
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
@@ -25,5 +24,4 @@ __all__ = [
     "infinite_width",
     "pixel_indices",
     "select_parameters",
-    "stationary",
 ]

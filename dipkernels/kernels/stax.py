@@ -21,6 +21,8 @@ from dipkernels.networks.layers import Sine
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.seeds import derive
 
+__all__ = ["infinite_width", "require"]
+
 VERSIONS = "neural-tangents 0.6.5, jax>=0.4.26,<0.6, tf2jax>=0.3.6,<0.3.8 and tensorflow"
 AXES = {1: "NWC", 2: "NHWC"}
 

@@ -48,10 +48,13 @@ def initial_variance(
             f"parameter '{name}' starts with mean {float(values.mean()):.3g}, not 0: the theory is "
             "for random weights and biases of mean zero"
         )
-    schemes = (1 / (3 * fan_in), 2 / fan_in, 1 / fan_in, 2 / (fan_in + fan_out), 0.02**2)
-    known = schemes[:1] if bias else schemes
-    nearest = min(known, key=lambda value: abs(math.log(value / variance)))
-    # The spread of squares is sqrt(2) of the variance for normal values, less for uniform ones.
-    if abs(nearest - variance) <= SCORE * math.sqrt(2 / count) * nearest:
-        return nearest
+    default = 1 / (3 * fan_in)
+    # Xavier's comes close to the others where layers narrow, and so only after these.
+    usual = [[default]] if bias else [[default, 2 / fan_in, 1 / fan_in, 0.02**2]]
+    xavier = [] if bias else [[2 / (fan_in + fan_out)]]
+    for schemes in [*usual, *xavier]:
+        nearest = min(schemes, key=lambda value: abs(math.log(value / variance)))
+        # The spread of squares is sqrt(2) of the variance for normal values, less for uniform.
+        if abs(nearest - variance) <= SCORE * math.sqrt(2 / count) * nearest:
+            return nearest
     return variance
