@@ -88,7 +88,6 @@ PUBLIC_MODULES = (
     "fitting.stopping",
     "kernels",
     "kernels.stationary",
-    "kernels.infinite",
     "kernels.stax",
     "spectra",
     "theory",

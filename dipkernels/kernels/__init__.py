@@ -1,13 +1,12 @@
 """Kernels of a prior: the tangent kernel and the covariance, measured; infinite widths, derived."""
 
 from dipkernels.kernels.covariance import covariance
-from dipkernels.kernels.infinite import InfiniteWidth, infinite_width
+from dipkernels.kernels.infinite import InfiniteWidth, Operation, infinite_width
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
 from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.pixels import KernelBlock, pixel_indices
-from dipkernels.kernels.stationary import StationaryKernel
 
 __all__ = [
     "NTK",
@@ -16,8 +15,8 @@ __all__ = [
     "KernelBlock",
     "LayerKernel",
     "LayerKernels",
+    "Operation",
     "RestrictedKernel",
-    "StationaryKernel",
     "adam_metric",
     "adam_metric_of",
     "covariance",
