@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError, MissingExtraError
-from dipkernels.kernels.infinite.limit import INITIALISATIONS
-from dipkernels.kernels.infinite.weights import initial_variance
+from dipkernels.kernels.infinite.weights import initial_variance, initialisations
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks.layers import Sine
 from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.seeds import derive
 
 __all__ = ["infinite_width", "require"]
 
@@ -61,7 +59,7 @@ def infinite_width(prior: ImagePrior, code: StationaryKernel, *, seed: int = 0) 
     jax, stax = require()
     if math.prod(code.period) > 1:
         raise InvalidInputError(f"the code's kernel must be stationary, this is {code}")
-    draws = [prior.init(derive(f"variance-{i}", seed)) for i in range(INITIALISATIONS)]
+    draws = initialisations(prior, seed)
     layers = [_layer(stax, part, name, draws) for name, part in _leaves(prior.structure)]
     with jax.experimental.enable_x64():
         _, _, kernel_fn = stax.serial(*layers)
@@ -147,11 +145,13 @@ def _convolution(stax: Any, part: nn.Conv1d | nn.Conv2d, path: str, draws: list[
     taps = math.prod(size)
     fans = part.in_channels * taps, part.out_channels * taps
     name = f"{prefix}weight"
-    variance = fans[0] * initial_variance(name, [draw[name] for draw in draws], *fans)
+    values = [draw[name] for draw in draws]
+    variance = fans[0] * initial_variance(name, values, *fans, default_fan=fans[0])
     bias = None
     if part.bias is not None:
         name = f"{prefix}bias"
-        bias = math.sqrt(initial_variance(name, [d[name] for d in draws], *fans, bias=True))
+        values = [draw[name] for draw in draws]
+        bias = math.sqrt(initial_variance(name, values, *fans, default_fan=fans[0], bias=True))
     axes = AXES[len(size)]
     return stax.Conv(
         part.out_channels,

@@ -282,17 +282,19 @@ def _weights(
     taps = math.prod(weight.shape[2:])
     out, into = weight.shape[:2] if not transposed else (weight.shape[1], weight.shape[0])
     fan_in, fan_out = int(into) * taps, int(out) * taps
-    # What torch's own scheme takes for the fan-in of a transposed convolution is the outputs'.
-    scheme = (fan_out, fan_in) if transposed else (fan_in, fan_out)
+    default_fan = fan_out if transposed else fan_in
     draws = [each[name] for each in reader.initialisations]
-    variance = factor**2 * fan_in * initial_variance(name, draws, *scheme)
+    moment = initial_variance(name, draws, fan_in, fan_out, default_fan=default_fan)
+    variance = factor**2 * fan_in * moment
     bias_variance, biased = 0.0, bias is not None
     if bias is not None:
         known = reader.parameter(bias)
         if known is None:
             raise reader.unknown("its bias is no parameter")
         draws = [each[known[0]] for each in reader.initialisations]
-        bias_variance = initial_variance(known[0], draws, *scheme, bias=True)
+        bias_variance = initial_variance(
+            known[0], draws, fan_in, fan_out, default_fan=default_fan, bias=True
+        )
     if reader.settings.standard:
         own = factor**2 * fan_in
         return Weights(variance, bias_variance, own, float(biased))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.infinite import pointwise as rule
+from dipkernels.kernels.infinite import arithmetic, pointwise, resampling
 from dipkernels.kernels.infinite.codes import code_kernel
 from dipkernels.kernels.infinite.convolutions import (
     NARROW,
@@ -15,12 +15,11 @@ from dipkernels.kernels.infinite.convolutions import (
 )
 from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Operation, Reader, Settings, single
+from dipkernels.kernels.infinite.weights import initialisations
 from dipkernels.kernels.stationary import StationaryKernel, shifted
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.seeds import derive
 
 PARAMETERISATIONS = ("standard", "ntk")
-INITIALISATIONS = 4  # on which the weights' variances are measured
 
 RULES = {
     "conv1d": convolution,
@@ -28,43 +27,43 @@ RULES = {
     "conv_transpose1d": transposed_convolution,
     "conv_transpose2d": transposed_convolution,
     "pad": pad,
-    "relu": rule.named_activation("relu"),
-    "leaky_relu": rule.leaky_relu,
-    "gelu": rule.gelu,
-    "silu": rule.named_activation("swish"),
-    "tanh": rule.named_activation("tanh"),
-    "erf": rule.named_activation("erf"),
-    "sin": rule.named_activation("sin"),
-    "cos": rule.named_activation("cos"),
-    "sigmoid": rule.sigmoid,
-    "batch_norm": rule.normalised,
-    "instance_norm": rule.normalised,
-    "mean": rule.image_mean,
-    "sub": rule.subtracted,
-    "rsub": rule.reverse_subtracted,
-    "add": rule.total,
-    "radd": rule.total,
-    "iadd": rule.total,
-    "cat": rule.concatenated,
-    "mul": rule.scaled,
-    "rmul": rule.scaled,
-    "div": rule.divided,
-    "truediv": rule.divided,
-    "interpolate": rule.interpolated,
-    "avg_pool1d": rule.average_pooled,
-    "avg_pool2d": rule.average_pooled,
-    "max_pool1d": rule.largest_pooled,
-    "max_pool2d": rule.largest_pooled,
-    "boolean_dispatch": rule.largest_pooled,
-    "narrow": rule.narrowed,
-    "chunk": rule.chunked,
-    "getitem": rule.indexed,
-    "contiguous": rule.unchanged,
-    "clone": rule.unchanged,
-    "dropout": rule.unchanged,
-    "to": rule.unchanged,
-    "reshape": rule.unchanged,
-    "view": rule.unchanged,
+    "relu": pointwise.named_activation("relu"),
+    "leaky_relu": pointwise.leaky_relu,
+    "gelu": pointwise.gelu,
+    "silu": pointwise.named_activation("swish"),
+    "tanh": pointwise.named_activation("tanh"),
+    "erf": pointwise.named_activation("erf"),
+    "sin": pointwise.named_activation("sin"),
+    "cos": pointwise.named_activation("cos"),
+    "sigmoid": pointwise.sigmoid,
+    "batch_norm": pointwise.normalised,
+    "instance_norm": pointwise.normalised,
+    "mean": arithmetic.image_mean,
+    "sub": arithmetic.subtracted,
+    "rsub": arithmetic.reverse_subtracted,
+    "add": arithmetic.total,
+    "radd": arithmetic.total,
+    "iadd": arithmetic.total,
+    "cat": arithmetic.concatenated,
+    "mul": arithmetic.scaled,
+    "rmul": arithmetic.scaled,
+    "div": arithmetic.divided,
+    "truediv": arithmetic.divided,
+    "interpolate": resampling.interpolated,
+    "avg_pool1d": resampling.average_pooled,
+    "avg_pool2d": resampling.average_pooled,
+    "max_pool1d": resampling.largest_pooled,
+    "max_pool2d": resampling.largest_pooled,
+    "boolean_dispatch": resampling.largest_pooled,
+    "narrow": resampling.narrowed,
+    "chunk": resampling.chunked,
+    "getitem": resampling.indexed,
+    "contiguous": resampling.unchanged,
+    "clone": resampling.unchanged,
+    "dropout": resampling.unchanged,
+    "to": resampling.unchanged,
+    "reshape": resampling.unchanged,
+    "view": resampling.unchanged,
 }
 
 
@@ -167,7 +166,7 @@ def infinite_width(
             "convolutional networks on a code (1, channels, *grid)"
         )
     settings = Settings(parameterisation == "standard", max_period, drawn_pixels, seed)
-    draws = [prior.init(derive(f"variance-{i}", seed)) for i in range(INITIALISATIONS)]
+    draws = initialisations(prior, seed)
     reader = Reader(draws[0], draws, settings, RULES)
     start = code_kernel(prior.code, code)
     branch = Branch(prior.code.shape[1], _on(start, prior.device), frozenset(["code"]), False)

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite.features import Branch, Features, Known
+from dipkernels.kernels.stationary import mixed
 from dipkernels.networks.prior import Parameters
 from dipkernels.seeds import derive
 
@@ -315,8 +316,6 @@ def single(features: Features) -> Branch:
     Branch
         With the mean kernel.
     """
-    from dipkernels.kernels.stationary import mixed
-
     branches = features.branches
     if len(branches) == 1:
         return branches[0]

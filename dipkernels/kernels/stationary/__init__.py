@@ -14,16 +14,15 @@ StationaryKernel(size 16x16, period 1x1)
 """
 
 from dipkernels.kernels.stationary.activations import Activation, activation
+from dipkernels.kernels.stationary.branches import added, mixed
 from dipkernels.kernels.stationary.draws import Draws
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 from dipkernels.kernels.stationary.maps import (
     Weights,
     activate,
-    added,
     average_pool,
     convolve,
     filtered,
-    mixed,
     shifted,
     stride,
 )
