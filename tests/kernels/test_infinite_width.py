@@ -254,10 +254,15 @@ NETS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETS)
+SLOW = ("skip 2D", "deep decoder", "bounded decoder")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.long] if n in SLOW else []) for n in NETS]
+)
 def test_the_limit_agrees_with_wide_networks(name: str) -> None:
     build, grid = NETS[name]
-    width, samples = 32, 60 if name == "skip 2D" else 100
+    width, samples = 32, 100
 
     def prior(seed: int) -> ImagePrior:
         return torus_prior(lambda: build(width), width, grid, seed)
