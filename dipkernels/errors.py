@@ -30,6 +30,10 @@ class DeviceError(DipkernelsError, RuntimeError):
     """A device that isn't there."""
 
 
+class MissingExtraError(DipkernelsError, ImportError):
+    """A package that an optional extra brings, and that isn't there or doesn't import."""
+
+
 class OutputError(DipkernelsError, OSError):
     """A folder or file that can't be written, or that holds somebody else's results."""
 

@@ -90,6 +90,8 @@ PUBLIC_MODULES = (
     "kernels",
     "kernels.patch",
     "kernels.predictive",
+    "kernels.stationary",
+    "kernels.stax",
     "spectra",
     "theory",
     "linalg",

@@ -1,4 +1,4 @@
-"""Kernels of a prior: measured (tangent kernel, covariance of outputs)."""
+"""Kernels of a prior: measured (tangent kernel, covariance) and derived (infinite widths)."""
 
 from dipkernels.kernels.covariance import (
     covariance,
@@ -8,6 +8,7 @@ from dipkernels.kernels.covariance import (
     radial_average,
 )
 from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.kernels.infinite import InfiniteWidth, Operation, infinite_width
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
 from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
@@ -16,17 +17,20 @@ from dipkernels.kernels.pixels import KernelBlock, pixel_indices
 
 __all__ = [
     "NTK",
+    "InfiniteWidth",
     "Kernel",
     "KernelBlock",
     "LaggedProducts",
     "LayerKernel",
     "LayerKernels",
+    "Operation",
     "RestrictedKernel",
     "adam_metric",
     "adam_metric_of",
     "covariance",
     "covariance_of",
     "draw_images",
+    "infinite_width",
     "pixel_indices",
     "pool_covariances",
     "radial_average",

@@ -115,6 +115,11 @@ class ImagePrior:
         return sum(torch.Size(shape).numel() for shape in self.parameter_shapes.values())
 
     @property
+    def structure(self) -> nn.Module:
+        """The network itself, whose parameters hold no values; not to be changed."""
+        return self._hollow
+
+    @property
     def module_count(self) -> int:
         """Number of modules in the network: a measure of how long it takes to trace."""
         return sum(1 for _ in self._hollow.modules())

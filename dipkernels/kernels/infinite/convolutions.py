@@ -1,0 +1,340 @@
+"""Rules for convolutions, learned and fixed, and for the padding before them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dipkernels.kernels.infinite.features import Branch, Features
+from dipkernels.kernels.infinite.reader import Reader, single
+from dipkernels.kernels.infinite.weights import initial_variance
+from dipkernels.kernels.stationary import (
+    Draws,
+    StationaryKernel,
+    Weights,
+    convolve,
+    filtered,
+    stride,
+    upsample,
+)
+
+BORDERS = (
+    "borders are left out: the network's padding is replaced by a torus, which is what its "
+    "interior sees"
+)
+NARROW = 32  # channels of a layer below which a limit of many is far
+
+
+def convolution(
+    reader: Reader,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | str | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Features:
+    """Convolve: with independent random weights, or with one fixed filter for all channels.
+
+    Parameters
+    ----------
+    reader : Reader
+        Which follows the network.
+    input, weight, bias, stride, padding, dilation, groups
+        As of `torch.nn.functional.conv2d`.
+
+    Returns
+    -------
+    Features
+        Of the result.
+
+    Raises
+    ------
+    InvalidInputError
+        If the convolution isn't one that keeps the torus, or its weights aren't of that kind.
+    """
+    features = reader.features(input)
+    kernel = features.branches[0].kernel
+    dims, size = kernel.dims, kernel.size
+    taps, steps, strides = weight.shape[2:], per_axis(dilation, dims), per_axis(stride, dims)
+    if isinstance(padding, str):
+        raise reader.unknown("give the padding as a number")
+    pads = per_axis(padding, dims)
+    before = [border[0] + pad for border, pad in zip(features.borders, pads, strict=True)]
+    around = [sum(border) + 2 * pad for border, pad in zip(features.borders, pads, strict=True)]
+    reach = [(k - 1) * step for k, step in zip(taps, steps, strict=True)]
+    window = [n + a - r for n, a, r in zip(size, around, reach, strict=True)]
+    if any(w > n for w, n in zip(window, size, strict=True)):
+        raise reader.unknown(f"it makes {window} pixels of a torus of {list(size)}: it grows")
+    if any(n % s for n, s in zip(size, strides, strict=True)):
+        raise reader.unknown(
+            f"its stride {strides} doesn't divide the {list(size)} pixels that it gets: choose an "
+            "image whose sides are multiples of all strides together"
+        )
+    if any(reach):
+        reader.note(BORDERS)
+    here = replace(features, borders=((0, 0),) * dims)
+    named = reader.parameter(weight)
+    if named is None:
+        if any(step > 1 for step in steps):
+            raise reader.unknown("a fixed filter with dilation")
+        out = _fixed(reader, here, weight, bias, groups, before)
+    else:
+        if groups != 1:
+            raise reader.unknown(
+                f"{groups} groups of learned weights: channels are not independent"
+            )
+        merged = single(here)
+        weights = _weights(reader, named, weight, bias, transposed=False)
+        moved = convolve(merged.kernel, taps, weights, dilation=steps, before=before)
+        out = _fresh(reader, moved, weight.shape[0])
+    return out if all(s == 1 for s in strides) else strided(out, strides)
+
+
+def transposed_convolution(
+    reader: Reader,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Features:
+    """Put zeros between the pixels, and convolve.
+
+    Parameters
+    ----------
+    reader : Reader
+        Which follows the network.
+    input, weight, bias, stride, padding, output_padding, groups, dilation
+        As of `torch.nn.functional.conv_transpose2d`.
+
+    Returns
+    -------
+    Features
+        Of the result.
+
+    Raises
+    ------
+    InvalidInputError
+        If it doesn't make a torus of ``stride`` times the sides.
+    """
+    features = reader.features(input)
+    kernel = features.branches[0].kernel
+    dims = kernel.dims
+    factors, steps, pads = (per_axis(value, dims) for value in (stride, dilation, padding))
+    taps = weight.shape[2:]
+    if any(low or high for low, high in features.borders):
+        raise reader.unknown("a transposed convolution of a padded or cropped image")
+    wanted = [f * n for f, n in zip(factors, kernel.size, strict=True)]
+    if list(reader.result.shape[2:]) != wanted or len(set(factors)) > 1:
+        raise reader.unknown(
+            f"it makes {list(reader.result.shape[2:])} pixels of {list(kernel.size)}, not a whole "
+            f"multiple, {wanted}"
+        )
+    # y(n) = sum_u w(u) z(n + pad - u): as a correlation, its taps are in reverse order.
+    before = [(k - 1) * s - p for k, s, p in zip(taps, steps, pads, strict=True)]
+    reader.note(BORDERS)
+    factor, most = factors[0], reader.settings.max_period
+
+    def spread(branch: Branch) -> Branch:
+        if factor == 1:
+            return branch
+        fine = upsample(branch.kernel, factor, "zero", max_period=most)
+        return branch.linear(fine, spreading(factor, fine.period))
+
+    here = features.each(spread)
+    named = reader.parameter(weight)
+    if named is None:
+        if any(step > 1 for step in steps):
+            raise reader.unknown("a fixed filter with dilation")
+        axes = tuple(range(2, weight.dim()))
+        return _fixed(reader, here, weight.flip(axes), bias, groups, before)
+    if groups != 1:
+        raise reader.unknown(f"{groups} groups of learned weights: channels are not independent")
+    weights = _weights(reader, named, weight, bias, transposed=True)
+    moved = convolve(single(here).kernel, taps, weights, dilation=steps, before=before)
+    return _fresh(reader, moved, weight.shape[1])
+
+
+def pad(
+    reader: Reader,
+    input: Tensor,
+    pad: Sequence[int],
+    mode: str = "constant",
+    value: float | None = None,
+) -> Features:
+    """Pad: the torus stays what it is, with a border around.
+
+    Parameters
+    ----------
+    reader : Reader
+        Which follows the network.
+    input, pad, mode, value
+        As of `torch.nn.functional.pad`.
+
+    Returns
+    -------
+    Features
+        Of the padded tensor.
+
+    Raises
+    ------
+    InvalidInputError
+        If channels are padded, or pixels taken away.
+    """
+    features = reader.features(input)
+    dims = features.branches[0].kernel.dims
+    pairs = [(int(a), int(b)) for a, b in zip(pad[::2], pad[1::2], strict=True)]
+    if len(pairs) > dims or min(pad) < 0 or value:
+        raise reader.unknown(f"padding by {list(pad)}")
+    borders = [*features.borders]
+    for axis, (low, high) in zip(range(dims - 1, -1, -1), pairs, strict=False):
+        borders[axis] = (borders[axis][0] + low, borders[axis][1] + high)
+    return replace(features, borders=tuple(borders))
+
+
+def strided(features: Features, steps: list[int]) -> Features:
+    """Keep every so many pixels.
+
+    Parameters
+    ----------
+    features : Features
+        Of any.
+    steps : list of int
+        Along each axis.
+
+    Returns
+    -------
+    Features
+        Of what is kept.
+    """
+    index = (slice(None), *(slice(None, None, s) for s in steps))
+
+    def each(branch: Branch) -> Branch:
+        kernel = stride(branch.kernel, steps)
+        return branch.linear(
+            kernel, lambda draws: draws.apply(lambda x: x[index], period=kernel.period)
+        )
+
+    return features.each(each)
+
+
+def spreading(factor: int, period: tuple[int, ...]) -> Callable[[Draws], Draws]:
+    """Make the step that puts zeros between pixels of draws.
+
+    Parameters
+    ----------
+    factor : int
+        How many times longer a side gets.
+    period : tuple of int
+        Of the kernel after it.
+
+    Returns
+    -------
+    callable
+        From draws to draws.
+    """
+
+    def insert(x: Tensor) -> Tensor:
+        for axis in range(1, x.dim()):
+            zeros = torch.zeros_like(x)
+            x = torch.stack([x, *[zeros] * (factor - 1)], dim=axis + 1).flatten(axis, axis + 1)
+        return x
+
+    return lambda draws: draws.apply(insert, period=period)
+
+
+def per_axis(value: int | Sequence[int], dims: int) -> list[int]:
+    """Spread an option over the axes.
+
+    Parameters
+    ----------
+    value : int or sequence of int
+        One for all, or one for each.
+    dims : int
+        How many axes.
+
+    Returns
+    -------
+    list of int
+        One for each.
+    """
+    values = [int(value)] if isinstance(value, int) else [int(v) for v in value]
+    return values * dims if len(values) == 1 else values
+
+
+def _weights(
+    reader: Reader,
+    named: tuple[str, float],
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    transposed: bool,
+) -> Weights:
+    name, factor = named
+    reader.use(name)
+    taps = math.prod(weight.shape[2:])
+    out, into = weight.shape[:2] if not transposed else (weight.shape[1], weight.shape[0])
+    fan_in, fan_out = int(into) * taps, int(out) * taps
+    default_fan = fan_out if transposed else fan_in
+    draws = [each[name] for each in reader.initialisations]
+    moment = initial_variance(name, draws, fan_in, fan_out, default_fan=default_fan)
+    variance = factor**2 * fan_in * moment
+    bias_variance, biased = 0.0, bias is not None
+    if bias is not None:
+        known = reader.parameter(bias)
+        if known is None:
+            raise reader.unknown("its bias is no parameter")
+        draws = [each[known[0]] for each in reader.initialisations]
+        bias_variance = initial_variance(
+            known[0], draws, fan_in, fan_out, default_fan=default_fan, bias=True
+        )
+    if reader.settings.standard:
+        own = factor**2 * fan_in
+        return Weights(variance, bias_variance, own, float(biased))
+    return Weights.ntk(variance, bias_variance)
+
+
+def _fresh(reader: Reader, kernel: StationaryKernel, channels: int) -> Features:
+    reader.widths[reader.where] = channels
+    source = f"{reader.where} {len(reader.operations)}"
+    return Features.of(Branch(channels, kernel, frozenset([source]), gaussian=True, origin=kernel))
+
+
+def _fixed(
+    reader: Reader,
+    features: Features,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    before: list[int],
+) -> Features:
+    taps = weight[0, 0].double()
+    depthwise = groups == features.channels == weight.shape[0] and weight.shape[1] == 1
+    same = torch.allclose(weight.double(), taps.expand_as(weight))
+    if not depthwise or not same or bias is not None:
+        raise reader.unknown(
+            "its weights are no parameters, and not one filter for each channel by itself either: "
+            "what fixed weights do to the mean over draws is not known"
+        )
+
+    def apply(x: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for index in torch.cartesian_prod(*(torch.arange(n) for n in taps.shape)).reshape(
+            -1, taps.dim()
+        ):
+            shifts = [b - int(i) for i, b in zip(index, before, strict=True)]
+            total = total + taps[tuple(index)] * x.roll(shifts, tuple(range(1, x.dim())))
+        return total
+
+    def each(branch: Branch) -> Branch:
+        kernel = filtered(branch.kernel, taps, before=before)
+        return branch.linear(kernel, lambda draws: draws.apply(apply))
+
+    return features.each(each)

@@ -1,0 +1,216 @@
+"""`infinite_width`: the kernels of a prior's infinite-width limit, read off its module."""
+
+from dataclasses import dataclass
+
+import torch
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.infinite import arithmetic, pointwise, resampling
+from dipkernels.kernels.infinite.codes import code_kernel
+from dipkernels.kernels.infinite.convolutions import (
+    NARROW,
+    convolution,
+    pad,
+    transposed_convolution,
+)
+from dipkernels.kernels.infinite.features import Branch, Features
+from dipkernels.kernels.infinite.reader import Operation, Reader, Settings, single
+from dipkernels.kernels.infinite.weights import initialisations
+from dipkernels.kernels.stationary import StationaryKernel, shifted
+from dipkernels.networks.prior import ImagePrior
+
+PARAMETERISATIONS = ("standard", "ntk")
+
+RULES = {
+    "conv1d": convolution,
+    "conv2d": convolution,
+    "conv_transpose1d": transposed_convolution,
+    "conv_transpose2d": transposed_convolution,
+    "pad": pad,
+    "relu": pointwise.named_activation("relu"),
+    "leaky_relu": pointwise.leaky_relu,
+    "gelu": pointwise.gelu,
+    "silu": pointwise.named_activation("swish"),
+    "tanh": pointwise.named_activation("tanh"),
+    "erf": pointwise.named_activation("erf"),
+    "sin": pointwise.named_activation("sin"),
+    "cos": pointwise.named_activation("cos"),
+    "sigmoid": pointwise.sigmoid,
+    "batch_norm": pointwise.normalised,
+    "instance_norm": pointwise.normalised,
+    "mean": arithmetic.image_mean,
+    "sub": arithmetic.subtracted,
+    "rsub": arithmetic.reverse_subtracted,
+    "add": arithmetic.total,
+    "radd": arithmetic.total,
+    "iadd": arithmetic.total,
+    "cat": arithmetic.concatenated,
+    "mul": arithmetic.scaled,
+    "rmul": arithmetic.scaled,
+    "div": arithmetic.divided,
+    "truediv": arithmetic.divided,
+    "interpolate": resampling.interpolated,
+    "avg_pool1d": resampling.average_pooled,
+    "avg_pool2d": resampling.average_pooled,
+    "max_pool1d": resampling.largest_pooled,
+    "max_pool2d": resampling.largest_pooled,
+    "boolean_dispatch": resampling.largest_pooled,
+    "narrow": resampling.narrowed,
+    "chunk": resampling.chunked,
+    "getitem": resampling.indexed,
+    "contiguous": resampling.unchanged,
+    "clone": resampling.unchanged,
+    "dropout": resampling.unchanged,
+    "to": resampling.unchanged,
+    "reshape": resampling.unchanged,
+    "view": resampling.unchanged,
+}
+
+
+@dataclass(frozen=True)
+class InfiniteWidth:
+    """Kernels of an infinite-width limit, and what to know about them.
+
+    Attributes
+    ----------
+    kernel : StationaryKernel
+        Covariance and tangent kernel of each channel of the image, averaged over codes. Channels
+        don't mix.
+    operations : tuple of Operation
+        What was read, in the order of the forward pass.
+    notes : tuple of str
+        What the limit leaves out for this network.
+    """
+
+    kernel: StationaryKernel
+    operations: tuple[Operation, ...]
+    notes: tuple[str, ...]
+
+
+def infinite_width(
+    prior: ImagePrior,
+    *,
+    code: str | StationaryKernel | None = None,
+    parameterisation: str = "standard",
+    max_period: int | None = 1,
+    before_output: bool = False,
+    drawn_pixels: int = 256,
+    seed: int = 0,
+) -> InfiniteWidth:
+    """Derive covariance and tangent kernel of a prior whose layers were infinitely wide.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        A convolutional network, registered or not. It is run once on its code, and each operation
+        on the way is given its effect on the kernels.
+    code : str or StationaryKernel, optional
+        What the code is a draw of: ``"noise"`` (uniform on [0, 0.1]), ``"phases"``,
+        ``"fourier"``; ``"empirical"``, the moments of this very code as if it were stationary; or
+        the kernel itself. By default noise and phases are recognised.
+    parameterisation : {"standard", "ntk"}
+        ``"standard"``: the tangent kernel of the network as it is, which `NTK` measures; layers
+        weigh by their fan-in, and the kernel grows with the width. ``"ntk"``: with parameters of
+        variance 1, scaled within the layers.
+    max_period : int, optional
+        The longest period of phases that is kept along an axis; 1 averages over them after every
+        upsampling (good to 1-2 % for bilinear upsampling with convolutions of 3x3), None keeps all
+        (exact, ``prod(period)`` times the memory and time). Use None where all kernels have size
+        1, and 4 to 8 for nearest-neighbour upsampling.
+    before_output : bool
+        Whether to ignore a sigmoid at the output, which has no Gaussian limit, and give the
+        kernels of what it takes.
+    drawn_pixels : int
+        On grids of at most so many pixels normalisations are averaged over draws, which is exact
+        to the draws' noise; on larger ones the limit of large images serves. 0 never draws.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    InfiniteWidth
+        In float64, on the prior's device.
+
+    Raises
+    ------
+    InvalidInputError
+        If an operation has no rule (with its path in the network), the code is not stationary, or
+        an option is not one of those.
+
+    Notes
+    -----
+    Time: that of a forward pass, and some passes over a table of ``prod(period) * pixels`` numbers
+    for each layer. On a torus: borders are left out. The limit is that of widths going to infinity
+    layer by layer; widths below 32 are noted.
+
+    Examples
+    --------
+    >>> from dipkernels import networks
+    >>> prior = networks.create("conv-decoder", image_size=64, output="none")
+    >>> infinite_width(prior).kernel
+    StationaryKernel(size 64x64, period 1x1)
+    """
+    if parameterisation not in PARAMETERISATIONS:
+        raise InvalidInputError(
+            f"parameterisation must be one of {', '.join(PARAMETERISATIONS)}; got "
+            f"{parameterisation!r}"
+        )
+    if drawn_pixels < 0 or (max_period is not None and max_period < 1):
+        raise InvalidInputError(
+            f"drawn_pixels must be at least 0, max_period at least 1 or None; got {drawn_pixels}, "
+            f"{max_period}"
+        )
+    if prior.code.dim() not in (3, 4):
+        raise InvalidInputError(
+            f"{prior.name} takes a code of shape {tuple(prior.code.shape)}: the theory is for "
+            "convolutional networks on a code (1, channels, *grid)"
+        )
+    settings = Settings(parameterisation == "standard", max_period, drawn_pixels, seed)
+    draws = initialisations(prior, seed)
+    reader = Reader(draws[0], draws, settings, RULES)
+    start = code_kernel(prior.code, code)
+    branch = Branch(prior.code.shape[1], _on(start, prior.device), frozenset(["code"]), False)
+    reader.learn(prior.code, Features.of(branch))
+    with torch.no_grad(), reader.following(prior.structure), reader:
+        out = prior.image(draws[0])
+    found = reader.known(out)
+    if not isinstance(found, Features):
+        raise InvalidInputError(
+            f"the image of {prior.name} doesn't depend on its code by any layer"
+        )
+    if found.output and not before_output:
+        raise InvalidInputError(
+            f"the network ends in a {found.output}, after which nothing is Gaussian: make the "
+            "prior with output='none', or pass before_output=True for the kernels of what it takes"
+        )
+    if before_output and not found.output:
+        raise InvalidInputError("before_output=True has no effect: the network has no sigmoid")
+    _note_widths(reader, prior)
+    kernel = single(found).kernel
+    start_of_image = [max(-low, 0) for low, _ in found.borders]
+    return InfiniteWidth(
+        shifted(kernel, start_of_image), tuple(reader.operations), tuple(reader.notes)
+    )
+
+
+def _on(kernel: StationaryKernel, device: torch.device) -> StationaryKernel:
+    return StationaryKernel(
+        kernel.covariance_table.to(device), kernel.ntk_table.to(device), kernel.mean.to(device)
+    )
+
+
+def _note_widths(reader: Reader, prior: ImagePrior) -> None:
+    channels = prior.code.shape[1]
+    if channels < NARROW:
+        reader.note(
+            f"the code has {channels} channels: the kernel is an average over codes, from which "
+            "that of one code differs"
+        )
+    layers = list(reader.widths.items())[:-1]  # the last makes the image
+    narrow = [f"{path} ({width})" for path, width in layers if width < NARROW]
+    if narrow:
+        least = min(width for _, width in layers if width < NARROW)
+        reader.note(
+            f"narrow layers, far from the limit: {', '.join(narrow)}; the variance of {least} "
+            f"channels fluctuates by {(2 / least) ** 0.5:.0%}"
+        )

@@ -1,0 +1,323 @@
+"""Follows a network's forward pass and keeps, for each tensor, the kernels of its channels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.infinite.features import Branch, Features, Known
+from dipkernels.kernels.stationary import mixed
+from dipkernels.networks.prior import Parameters
+from dipkernels.seeds import derive
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation that the reader understood.
+
+    Attributes
+    ----------
+    path : str
+        Of the module in the network that it happened in.
+    name : str
+        As torch calls it.
+    size : tuple of int
+        Of the torus after it.
+    period : tuple of int
+        Of the kernel after it.
+    """
+
+    path: str
+    name: str
+    size: tuple[int, ...]
+    period: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the reader may choose; see `dipkernels.kernels.infinite_width`."""
+
+    standard: bool
+    max_period: int | None
+    drawn_pixels: int
+    seed: int
+
+
+class Reader(TorchFunctionMode):
+    """Runs a network on its code once, with a rule for each operation on what depends on the code.
+
+    `torch.fx` would trace symbols, and stop where a network computes with the sizes of its tensors,
+    as U-nets do when they crop; real tensors have real sizes. Operations on tensors that don't
+    depend on the code are left to torch.
+
+    Parameters
+    ----------
+    parameters : dict of str to Tensor
+        With which the network is run.
+    initialisations : sequence of dict
+        On which the variances of the weights are measured.
+    settings : Settings
+        Choices.
+    rules : mapping of str to callable
+        ``rule(reader, *args, **kwargs)`` makes the `Features` of what an operation returns, or a
+        list of them where it returns several tensors.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        initialisations: Sequence[Parameters],
+        settings: Settings,
+        rules: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.initialisations = initialisations
+        self.operations: list[Operation] = []
+        self.notes: list[str] = []
+        self.widths: dict[str, int] = {}
+        self.path: list[str] = []
+        self.result: Any = None  # of the operation at hand
+        self._rules = rules
+        self._parameters = parameters
+        # Tensors are kept with what is known of them, so that no other gets their identity.
+        self._known: dict[int, tuple[Tensor, Known]] = {}
+        self._names = {id(value): (value, name) for name, value in parameters.items()}
+        self._used: dict[str, str] = {}
+
+    def learn(self, tensor: Tensor, known: Known) -> None:
+        """Keep what is known of a tensor.
+
+        Parameters
+        ----------
+        tensor : Tensor
+            Of the forward pass.
+        known : Features or ImageMean
+            Its kernels.
+        """
+        self._known[id(tensor)] = (tensor, known)
+
+    def known(self, value: object) -> Known | None:
+        """Look up what is known of a value.
+
+        Parameters
+        ----------
+        value : object
+            Anything.
+
+        Returns
+        -------
+        Features, ImageMean or None
+            None if it doesn't depend on the code.
+        """
+        found = self._known.get(id(value))
+        return None if found is None else found[1]
+
+    def features(self, value: object) -> Features:
+        """Look up the features of a tensor to which an operation can be applied.
+
+        Parameters
+        ----------
+        value : object
+            The tensor.
+
+        Returns
+        -------
+        Features
+            Its own.
+
+        Raises
+        ------
+        InvalidInputError
+            If it has none, or an output non-linearity was applied.
+        """
+        found = self.known(value)
+        if not isinstance(found, Features):
+            raise self.unknown("what it is applied to is no image of features")
+        if found.output:
+            raise self.unknown(f"it follows the output's {found.output}")
+        return found
+
+    def parameter(self, value: Tensor) -> tuple[str, float] | None:
+        """Tell of which parameter a tensor is a multiple.
+
+        Parameters
+        ----------
+        value : Tensor
+            A weight, as it is used.
+
+        Returns
+        -------
+        name : str
+            Of the parameter.
+        factor : float
+            1 for the parameter itself; another where the network bounds its norm.
+        """
+        found = self._names.get(id(value))
+        if found is not None:
+            return found[1], 1.0
+        for name, parameter in self._parameters.items():
+            if parameter.data_ptr() == value.data_ptr() and parameter.numel() == value.numel():
+                return name, 1.0  # reshaped
+            if parameter.shape == value.shape:
+                norm = parameter.square().sum()
+                factor = (parameter * value).sum() / norm
+                if norm > 0 and torch.allclose(value, factor * parameter, rtol=1e-4) and factor > 0:
+                    return name, float(factor)
+        return None
+
+    def use(self, name: str) -> None:
+        """Mark a weight as used: a second time its layers would not be independent.
+
+        Parameters
+        ----------
+        name : str
+            Of the parameter.
+
+        Raises
+        ------
+        InvalidInputError
+            If it was used before.
+        """
+        if name in self._used:
+            raise self.unknown(
+                f"its weight '{name}' was used before, in '{self._used[name]}': layers that share "
+                "weights are not independent (for several images, take the prior of one)"
+            )
+        self._used[name] = self.where
+
+    @property
+    def where(self) -> str:
+        """Path of the module at hand."""
+        return self.path[-1] if self.path and self.path[-1] else "(the network itself)"
+
+    def seed(self) -> int:
+        """Seed of the next draw."""
+        return derive(f"infinite width {len(self.operations)}", self.settings.seed)
+
+    def note(self, text: str) -> None:
+        """Keep a remark on the result, once.
+
+        Parameters
+        ----------
+        text : str
+            A sentence.
+        """
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def unknown(self, reason: str) -> InvalidInputError:
+        """Make the error for an operation that has no infinite-width limit here.
+
+        Parameters
+        ----------
+        reason : str
+            Why.
+
+        Returns
+        -------
+        InvalidInputError
+            With the operation's name and path.
+        """
+        return InvalidInputError(
+            f"'{self._name}' in '{self.where}' can't be read for its infinite-width kernel: "
+            f"{reason}"
+        )
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        results = [result] if isinstance(result, Tensor) else result
+        several = isinstance(results, tuple | list) and any(isinstance(r, Tensor) for r in results)
+        given = any(self.known(leaf) is not None for leaf in tree_leaves((args, kwargs)))
+        if not (given and several):
+            return result
+        self._name, self.result = plain_name(func), result
+        if self._name not in self._rules:
+            raise self.unknown(
+                "there is no rule for it (see docs/infinite-width.md for those known)"
+            )
+        found = self._rules[self._name](self, *args, **kwargs)
+        found = found if isinstance(found, list) else [found]
+        for tensor, known in zip(results, found, strict=True):
+            self.learn(tensor, known)
+            if isinstance(known, Features):
+                kernel = known.branches[0].kernel
+                where = self.where
+                self.operations.append(Operation(where, self._name, kernel.size, kernel.period))
+        return result
+
+    @contextmanager
+    def following(self, module: nn.Module) -> Iterator[None]:
+        """Know where in the module each operation happens.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The network.
+
+        Yields
+        ------
+        None
+            While its hooks are there.
+        """
+        handles = []
+
+        def enter(path: str) -> Any:
+            return lambda _module, _args: self.path.append(path)
+
+        def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
+            self.path.pop()
+
+        for path, part in module.named_modules():
+            handles.append(part.register_forward_pre_hook(enter(path)))
+            handles.append(part.register_forward_hook(leave))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def plain_name(func: Any) -> str:
+    """Name an operation without its marks: ``__add__`` and ``add_`` are ``add``.
+
+    Parameters
+    ----------
+    func : callable
+        A function of torch.
+
+    Returns
+    -------
+    str
+        Its name.
+    """
+    return str(getattr(func, "__name__", func)).strip("_")
+
+
+def single(features: Features) -> Branch:
+    """Merge concatenated branches into what a layer of weights sees.
+
+    Parameters
+    ----------
+    features : Features
+        Of any number of branches.
+
+    Returns
+    -------
+    Branch
+        With the mean kernel.
+    """
+    branches = features.branches
+    if len(branches) == 1:
+        return branches[0]
+    kernel = mixed([b.kernel for b in branches], [b.channels for b in branches])
+    return Branch(features.channels, kernel, features.sources, gaussian=False)

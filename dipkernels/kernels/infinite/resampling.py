@@ -1,0 +1,220 @@
+"""Rules for interpolation, pooling, cropping and what only rearranges."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dipkernels.kernels.infinite.convolutions import per_axis, strided
+from dipkernels.kernels.infinite.features import (
+    Branch,
+    Features,
+    channel_slice,
+)
+from dipkernels.kernels.infinite.reader import Reader
+from dipkernels.kernels.stationary import (
+    Draws,
+    StationaryKernel,
+    average_pool,
+    upsample,
+)
+
+CROPPED = "the image is cropped: kernels are those of the torus that it is cut from"
+
+
+def interpolated(
+    reader: Reader,
+    input: Tensor,
+    size: Any = None,
+    scale_factor: Any = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Features:
+    """Upsample by a whole factor, as `torch.nn.functional.interpolate`."""
+    features = reader.features(input)
+    ratios = [n / m for n, m in zip(reader.result.shape[2:], input.shape[2:], strict=True)]
+    known = {"nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear"}
+    if align_corners:
+        raise reader.unknown("with align_corners=True the kernel has no period")
+    if mode not in known or antialias:
+        raise reader.unknown(f"of interpolations only {', '.join(known)} are known, not {mode}")
+    if len(set(ratios)) > 1 or ratios[0] != int(ratios[0]) or ratios[0] < 1:
+        raise reader.unknown(f"it makes sides {ratios} times as long, not by one whole factor")
+    if ratios[0] == 1:
+        return features
+    factor = int(ratios[0])
+
+    def apply(x: Tensor) -> Tensor:
+        border = (1, 1) * (x.dim() - 1)
+        wide = torch.nn.functional.pad(x[:, None], border, mode="circular")
+        fine = torch.nn.functional.interpolate(wide, scale_factor=factor, mode=mode)
+        inner = slice(factor, -factor)
+        return fine[:, 0, inner] if x.dim() == 2 else fine[:, 0, inner, inner]
+
+    def each(branch: Branch) -> Branch:
+        most = reader.settings.max_period
+        fine = upsample(branch.kernel, factor, known[mode], max_period=most)
+        moved = branch.linear(fine, lambda draws: draws.apply(apply, period=fine.period))
+        if math.prod(fine.size) > reader.settings.drawn_pixels:
+            moved = moved if moved.gaussian and branch.draws is None else moved.without_draws()
+        return moved
+
+    borders = tuple((factor * low, factor * high) for low, high in features.borders)
+    return replace(features.each(each), borders=borders)
+
+
+def average_pooled(
+    reader: Reader,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Features:
+    """Average over blocks, as `torch.nn.functional.avg_pool2d`."""
+    features = reader.features(input)
+    dims = features.branches[0].kernel.dims
+    sizes = _blocks(reader, features, kernel_size, stride, padding)
+    if divisor_override is not None:
+        raise reader.unknown("with a divisor of its own")
+
+    def apply(x: Tensor) -> Tensor:
+        pool = torch.nn.functional.avg_pool1d if dims == 1 else torch.nn.functional.avg_pool2d
+        return pool(x[:, None], sizes)[:, 0]
+
+    def each(branch: Branch) -> Branch:
+        kernel = average_pool(branch.kernel, sizes)
+        return branch.linear(kernel, lambda draws: draws.apply(apply, period=kernel.period))
+
+    return features.each(each)
+
+
+def largest_pooled(
+    reader: Reader,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Features:
+    """Take the largest of each block, as `torch.nn.functional.max_pool2d`: on draws."""
+    features = reader.features(input)
+    dims = features.branches[0].kernel.dims
+    sizes = _blocks(reader, features, kernel_size, stride, padding)
+    if return_indices or any(d != 1 for d in per_axis(dilation, dims)):
+        raise reader.unknown("with indices or dilation")
+    reader.note("maxima over blocks have no closed form: their moments are averages over draws")
+
+    def apply(x: Tensor) -> Tensor:
+        # Not max_pool, which has no forward-mode derivative everywhere.
+        for axis, n in enumerate(sizes, start=1):
+            x = x.unflatten(axis, (-1, n)).amax(dim=axis + 1)
+        return x
+
+    def each(branch: Branch) -> Branch:
+        found = branch.drawn(reader.seed())
+        if found is None or found.draws is None:
+            raise reader.unknown("its input is not a function of Gaussian features")
+        period = strided(Features.of(branch), sizes).branches[0].kernel.period
+        draws = found.draws.apply(apply, period=period)
+        kernel = draws.moments()
+        step: Callable[[Draws], Draws] = lambda d: d.apply(apply, period=period)  # noqa: E731
+        return replace(
+            found, kernel=kernel, gaussian=False, steps=(*found.steps, step), draws=draws
+        )
+
+    return features.each(each)
+
+
+def _blocks(
+    reader: Reader, features: Features, kernel_size: Any, stride: Any, padding: Any
+) -> list[int]:
+    kernel: StationaryKernel = features.branches[0].kernel
+    if any(low or high for low, high in features.borders):
+        raise reader.unknown("a pooling of a padded or cropped image")
+    sizes = per_axis(kernel_size, kernel.dims)
+    steps = sizes if stride is None or stride == [] else per_axis(stride, kernel.dims)
+    if steps != sizes or any(per_axis(padding, kernel.dims)):
+        raise reader.unknown("of poolings only those over blocks side by side are known")
+    if any(n % s for n, s in zip(kernel.size, sizes, strict=True)):
+        raise reader.unknown(
+            f"its blocks of {sizes} don't divide {list(kernel.size)} pixels: choose an image whose "
+            "sides are multiples of all strides together"
+        )
+    return sizes
+
+
+def narrowed(reader: Reader, input: Tensor, dim: int, start: int, length: int) -> Features:
+    """Cut channels or pixels out, as `torch.Tensor.narrow`."""
+    features = reader.features(input)
+    dims = features.branches[0].kernel.dims
+    axis = dim % (dims + 2)
+    if axis == 1:
+        kept = channel_slice(features, start, length)
+        if kept is None:
+            raise reader.unknown("no channels are left")
+        return kept
+    if axis == 0:
+        return features
+    return _cut(reader, features, axis - 2, start, int(input.shape[axis]) - start - length)
+
+
+# Takes pixels away along one axis: first those that padding had put there.
+def _cut(reader: Reader, features: Features, axis: int, before: int, after: int) -> Features:
+    low, high = features.borders[axis]
+    if low < before or high < after:
+        reader.note(CROPPED)
+    borders = list(features.borders)
+    borders[axis] = (low - before, high - after)
+    return replace(features, borders=tuple(borders))
+
+
+def chunked(reader: Reader, input: Tensor, chunks: int, dim: int = 0) -> list[Features]:
+    """Split channels, as `torch.chunk`."""
+    if dim != 1:
+        raise reader.unknown("a split along an axis that isn't the channels'")
+    parts, position = [], 0
+    for part in reader.result:
+        kept = channel_slice(reader.features(input), position, part.shape[1])
+        if kept is None:
+            raise reader.unknown("no channels are left")
+        parts.append(kept)
+        position += part.shape[1]
+    return parts
+
+
+def indexed(reader: Reader, input: Tensor, index: Any) -> Features:
+    """Take the one image of a batch, or a box of pixels."""
+    known = reader.known(input)
+    if isinstance(index, int) and index == 0 and isinstance(known, Features):
+        return known
+    index = index if isinstance(index, tuple) else (index,)
+    if Ellipsis in index:
+        at = index.index(Ellipsis)
+        whole = (slice(None),) * (input.dim() - len(index) + 1)
+        index = (*index[:at], *whole, *index[at + 1 :])
+    index = (*index, *(slice(None),) * (input.dim() - len(index)))
+    plain = all(isinstance(i, slice) and i.step in (None, 1) for i in index)
+    if not plain or any(i != slice(None) for i in index[:2]):
+        raise reader.unknown("of items only the first image and boxes of pixels are known")
+    features = reader.features(input)
+    for axis, (part, n) in enumerate(zip(index[2:], input.shape[2:], strict=True)):
+        start, stop, _ = part.indices(n)
+        features = _cut(reader, features, axis, start, n - stop)
+    return features
+
+
+def unchanged(reader: Reader, input: Tensor, *rest: Any, **named: Any) -> Features:
+    """Pass on what an operation leaves as it is."""
+    if reader.result.shape != input.shape:
+        raise reader.unknown("it changes the shape")
+    return reader.features(input)

@@ -1,0 +1,103 @@
+"""The block-Fourier transform that takes cyclostationary matrices apart.
+
+A matrix over ``N`` pixels that is unchanged by shifts of ``T`` pixels is block-circulant: in the
+Fourier basis over the ``N/T`` coarse positions it falls into ``N/T`` Hermitian blocks of size
+``T``; in 2D likewise along each axis.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def at_lags(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Spread values of phases over the tables: ``values(p + r)`` for each phase and lag.
+
+    Parameters
+    ----------
+    values : Tensor, shape ``(*period)``
+        One for each phase.
+    size : tuple of int
+        Of the torus.
+
+    Returns
+    -------
+    Tensor, shape ``(*period, *size)``
+        For a period of 1 a view.
+    """
+    if values.numel() == 1:
+        return values.reshape((1,) * (2 * len(size))).expand(*values.shape, *size)
+    index = []
+    for t, n in zip(values.shape, size, strict=True):
+        p = torch.arange(t, device=values.device)
+        index.append((p[:, None] + torch.arange(n, device=values.device)) % t)
+    if len(size) == 1:
+        return values[index[0]]
+    return values[index[0][:, None, :, None], index[1][None, :, None, :]]
+
+
+def block_matrices(table: Tensor) -> Tensor:
+    """Take a matrix apart that is given by its table.
+
+    Parameters
+    ----------
+    table : Tensor, shape ``(*period, *size)``
+        ``E x(p) x(p + r)``.
+
+    Returns
+    -------
+    Tensor, shape ``(prod(size / period), prod(period), prod(period))``, complex128
+        One Hermitian block for each coarse frequency. Their eigenvalues are those of the matrix
+        over the pixels. Memory: twice the table's.
+    """
+    dims = table.dim() // 2
+    index: list[Tensor] = []
+    lags: list[Tensor] = []
+    for axis in range(dims):
+        period, size = table.shape[axis], table.shape[dims + axis]
+        a = torch.arange(period, device=table.device)
+        j = torch.arange(size // period, device=table.device)
+        # From phase a to phase b, j coarse steps on: (a, b, j).
+        lag = (a[None, :, None] - a[:, None, None] + period * j) % size
+        after = (1,) * (3 * (dims - 1 - axis))
+        index.append(a.reshape(-1, 1, 1, *after))
+        lags.append(lag.reshape(*lag.shape, *after))
+    picked = table[(*index, *lags)]
+    order = [*range(2, 3 * dims, 3), *range(0, 3 * dims, 3), *range(1, 3 * dims, 3)]
+    picked = picked.permute(order)
+    # Conjugated, because a product correlates where a Fourier transform expects a convolution.
+    blocks = torch.fft.fftn(picked, dim=tuple(range(dims))).conj().resolve_conj()
+    side = math.prod(table.shape[:dims])
+    stacked: Tensor = blocks.reshape(-1, side, side)
+    return stacked
+
+
+def multiply_blocks(blocks: Tensor, fields: Tensor, period: tuple[int, ...]) -> Tensor:
+    """Multiply fields by a matrix that is given by its blocks.
+
+    Parameters
+    ----------
+    blocks : Tensor, shape ``(coarse frequencies, prod(period), prod(period))``, complex
+        As of `block_matrices`, or square roots of those.
+    fields : Tensor, shape ``(n, *size)``, real or complex
+        What to multiply.
+    period : tuple of int
+        Along each axis.
+
+    Returns
+    -------
+    Tensor, shape ``(n, *size)``, complex
+        The products.
+    """
+    dims, n, size = len(period), fields.shape[0], fields.shape[1:]
+    for axis, t in enumerate(period):
+        fields = fields.unflatten(1 + 2 * axis, (-1, t))
+    # From (coarse, phase) along each axis to all coarse axes, then all phases; and back.
+    order = [0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2)]
+    split = fields.permute(order)
+    coarse = tuple(range(1, dims + 1))
+    modes = torch.fft.fftn(split, dim=coarse).reshape(n, len(blocks), -1)
+    product = torch.einsum("kab,nkb->nka", blocks, modes.to(blocks.dtype)).reshape(split.shape)
+    out: Tensor = torch.fft.ifftn(product, dim=coarse)
+    return out.permute([order.index(i) for i in range(len(order))]).reshape(n, *size)

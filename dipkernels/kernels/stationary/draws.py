@@ -1,0 +1,166 @@
+"""Draws of Gaussian features that go through the layers of one channel, with their derivatives.
+
+Between two layers of random weights every channel of an infinitely wide network is a Gaussian
+process that goes through the same fixed function (normalisation, activation, resampling, pooling).
+Drawing many of them gives the moments after that function for every grid, however small, where
+closed forms need large images.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.func import jvp
+
+from dipkernels.kernels.stationary.kernel import StationaryKernel
+from dipkernels.seeds import derive, generator
+
+MOST_VALUES = 2**20  # drawn in all: 4096 images of 16x16
+LEAST_DRAWS, MOST_DRAWS = 64, 2**18
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Fields of many independent channels, and random directions of their tangents.
+
+    Attributes
+    ----------
+    fields : Tensor, shape ``(n, *size)``
+        Draws ``x ~ N(0, K)``, or what has become of them.
+    tangents : Tensor, shape ``(n, *size)``
+        Draws ``v ~ N(0, Theta)``, moved along by the derivative of all that was applied:
+        ``E v v^T`` is the tangent kernel.
+    period : tuple of int
+        Shifts by which leave the distribution unchanged.
+    seed : int
+        Of further draws.
+    """
+
+    fields: Tensor
+    tangents: Tensor
+    period: tuple[int, ...]
+    seed: int
+
+    @classmethod
+    def of(cls, kernel: StationaryKernel, seed: int = 0, count: int | None = None) -> "Draws":
+        """Draw from the Gaussian processes of a kernel.
+
+        Parameters
+        ----------
+        kernel : StationaryKernel
+            Of Gaussian features of mean zero.
+        seed : int
+            Of the draw.
+        count : int, optional
+            How many; by default as many as make a million values, between 64 and 262144.
+
+        Returns
+        -------
+        Draws
+            Of that kernel.
+        """
+        if count is None:
+            count = min(max(MOST_VALUES // math.prod(kernel.size), LEAST_DRAWS), MOST_DRAWS)
+        return cls(
+            kernel.sample(count, derive("fields", seed)),
+            kernel.sample(count, derive("tangents", seed), "ntk"),
+            kernel.period,
+            seed,
+        )
+
+    def apply(
+        self, function: Callable[[Tensor], Tensor], *, period: tuple[int, ...] | None = None
+    ) -> "Draws":
+        """Apply a function to each channel.
+
+        Parameters
+        ----------
+        function : callable
+            Takes channels ``(n, *size)`` and treats each for itself; differentiable.
+        period : tuple of int, optional
+            Of what it returns, where that is another.
+
+        Returns
+        -------
+        Draws
+            Of the results.
+        """
+        fields, tangents = jvp(function, (self.fields,), (self.tangents,))  # type: ignore[misc]
+        return Draws(fields, tangents, period or self.period, derive("next", self.seed))
+
+    def scaled(self, scale: float) -> "Draws":
+        """Multiply by each channel's own learned scale, and add its learned bias (which is 0).
+
+        Parameters
+        ----------
+        scale : float
+            Root mean square of the scales.
+
+        Returns
+        -------
+        Draws
+            In whose tangents are random directions of scale and bias.
+        """
+        shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
+        random = generator("channel parameters", self.seed)
+        directions = torch.randn(2, *shape, dtype=torch.float64, generator=random)
+        by_scale, by_bias = directions.to(self.fields.device)
+        return Draws(
+            scale * self.fields,
+            scale * self.tangents + by_scale * self.fields + by_bias,
+            self.period,
+            derive("next", self.seed),
+        )
+
+    def moments(self) -> StationaryKernel:
+        """Average over draws and over shifts by the period.
+
+        Returns
+        -------
+        StationaryKernel
+            With a standard error of about ``sqrt(2 / (draws * shifts))`` of the variance in the
+            covariance, more where correlations are long.
+        """
+        covariance, ntk = (_second_moments(v, self.period) for v in (self.fields, self.tangents))
+        mean = self.fields.mean(dim=0)
+        for axis, t in enumerate(self.period):
+            mean = mean.unflatten(axis, (-1, t)).mean(dim=axis)
+        return StationaryKernel(covariance, ntk, mean)
+
+
+def normalise(x: Tensor, epsilon: float) -> Tensor:
+    """Normalise each channel to mean 0 and variance 1.
+
+    Parameters
+    ----------
+    x : Tensor, shape ``(n, *size)``
+        Channels.
+    epsilon : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor, shape ``(n, *size)``
+        As batch normalisation does.
+    """
+    axes = tuple(range(1, x.dim()))
+    x = x - x.mean(dim=axes, keepdim=True)
+    return x * (x.square().mean(dim=axes, keepdim=True) + epsilon).rsqrt()
+
+
+# E x(p) x(p + r), by a Fourier transform for each phase: of x at that phase's pixels, and of x.
+def _second_moments(values: Tensor, period: tuple[int, ...]) -> Tensor:
+    size = values.shape[1:]
+    axes = tuple(range(1, values.dim()))
+    spectrum = torch.fft.fftn(values, dim=axes)
+    table = values.new_empty(*period, *size)
+    positions = len(values) * math.prod(n // t for n, t in zip(size, period, strict=True))
+    for phase in torch.cartesian_prod(*(torch.arange(t) for t in period)).reshape(-1, len(period)):
+        comb = torch.zeros_like(values)
+        kept = (slice(None), *(slice(int(p), None, t) for p, t in zip(phase, period, strict=True)))
+        comb[kept] = values[kept]
+        cross = (torch.fft.fftn(comb, dim=axes).conj() * spectrum).sum(dim=0)
+        table[tuple(phase.tolist())] = torch.fft.ifftn(cross).real / positions
+    return table

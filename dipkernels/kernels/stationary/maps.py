@@ -1,0 +1,381 @@
+"""What the layers of an infinitely wide network do to covariance and tangent kernel.
+
+Each function makes a new `StationaryKernel`. Formulas: docs/infinite-width.md. Cost: a few passes
+over the tables; the memory of two further ones.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.stationary.activations import Activation, activation
+from dipkernels.kernels.stationary.kernel import StationaryKernel
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Statistics of a convolution's random weights, and what they add to the tangent kernel.
+
+    Attributes
+    ----------
+    variance : float
+        Of one weight times the fan-in (channels times taps): ``sigma_w^2``.
+    bias_variance : float
+        ``sigma_b^2``; 0 without biases.
+    own_weight : float
+        What the layer's own weights add to the tangent kernel, in units of the mean over taps of
+        the incoming covariance.
+    own_bias : float
+        What the biases add.
+    """
+
+    variance: float
+    bias_variance: float
+    own_weight: float
+    own_bias: float
+
+    @classmethod
+    def ntk(cls, variance: float, bias_variance: float = 0.0) -> "Weights":
+        """NTK parameterisation: standard normal parameters, scaled within the layer.
+
+        Parameters
+        ----------
+        variance, bias_variance : float
+            As of the class.
+
+        Returns
+        -------
+        Weights
+            Which add ``sigma_w^2 K + sigma_b^2``.
+        """
+        return cls(variance, bias_variance, variance, bias_variance)
+
+    @classmethod
+    def standard(
+        cls, variance: float, bias_variance: float = 0.0, *, fan_in: int, bias: bool = True
+    ) -> "Weights":
+        """PyTorch's parameterisation: the weights themselves are trained.
+
+        Parameters
+        ----------
+        variance, bias_variance : float
+            As of the class.
+        fan_in : int
+            Incoming channels times taps.
+        bias : bool
+            Whether biases are trained.
+
+        Returns
+        -------
+        Weights
+            Which add ``fan_in K + 1``, or without biases ``fan_in K``.
+        """
+        return cls(variance, bias_variance, float(fan_in), float(bias))
+
+
+def convolve(
+    kernel: StationaryKernel,
+    kernel_size: int | Sequence[int],
+    weights: Weights,
+    *,
+    dilation: int | Sequence[int] = 1,
+    before: int | Sequence[int] | None = None,
+) -> StationaryKernel:
+    """Convolve with independent random weights.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        Of the incoming channels.
+    kernel_size : int or sequence of int
+        Taps along each axis. Equal taps alone correlate, so that a stationary kernel's lags don't
+        mix; phases do.
+    weights : Weights
+        Their statistics.
+    dilation : int or sequence of int
+        Pixels from tap to tap.
+    before : int or sequence of int, optional
+        Pixels that the first tap lies before the output pixel; by default half of the reach.
+
+    Returns
+    -------
+    StationaryKernel
+        Of the outgoing channels.
+
+    Raises
+    ------
+    InvalidInputError
+        If a size isn't positive.
+    """
+    sizes, steps = (
+        _per_axis(kernel, "kernel_size", kernel_size),
+        _per_axis(kernel, "dilation", dilation),
+    )
+    reach = [(n - 1) * step for n, step in zip(sizes, steps, strict=True)]
+    first = [r // 2 for r in reach] if before is None else _per_axis(kernel, "before", before, None)
+
+    def mean_over_taps(table: Tensor) -> Tensor:
+        for axis, (n, step, start) in enumerate(zip(sizes, steps, first, strict=True)):
+            period = table.shape[axis]
+            counts = torch.zeros(period, dtype=torch.float64)
+            for tap in range(n):
+                counts[(tap * step - start) % period] += 1 / n
+            if period > 1:
+                shifts = [s for s in range(period) if counts[s]]
+                table = summed(float(counts[s]) * table.roll(-s, axis) for s in shifts)
+        return table
+
+    incoming = mean_over_taps(kernel.covariance_table)
+    tangent = mean_over_taps(kernel.ntk_table)
+    own = weights.own_weight * incoming + weights.own_bias
+    return StationaryKernel(
+        weights.variance * incoming + weights.bias_variance,
+        own + weights.variance * tangent,
+        torch.zeros_like(kernel.mean),
+    )
+
+
+def activate(
+    kernel: StationaryKernel, function: str | Activation, **options: float
+) -> StationaryKernel:
+    """Apply a pointwise non-linearity to Gaussian features of mean zero.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        Of features that come from a convolution or a normalisation.
+    function : str or Activation
+        One of `dipkernels.kernels.stationary.activation`'s names, or its result.
+    **options : float
+        Of the named activation.
+
+    Returns
+    -------
+    StationaryKernel
+        ``(K, Theta) -> (E f f, E f' f' Theta)``, with the variances of both pixels' phases.
+
+    Raises
+    ------
+    UnknownNameError, InvalidInputError
+        As of `activation`.
+    """
+    chosen = activation(function, **options) if isinstance(function, str) else function
+    covariance = torch.empty_like(kernel.covariance_table)
+    tangent = torch.empty_like(covariance)
+    there = _variances_at_lags(kernel)
+    g = kernel.scale_weight
+    for p in range(kernel.period[0]):  # one first phase at a time, to keep what is in between small
+        k, theta = kernel.covariance_table[p], kernel.ntk_table[p]
+        q1 = kernel.variances[p][(..., *(None,) * kernel.dims)]
+        q2 = there(p)
+        covariance[p] = chosen.covariance(q1, q2, k)
+        tangent[p] = chosen.derivative(q1, q2, k) * (theta - g * k if g else theta)
+        if g:
+            tangent[p] += g * chosen.scale(q1, q2, k)
+    return StationaryKernel(covariance, tangent, chosen.mean(kernel.variances))
+
+
+# For the first axis' phase p: the second moment at p + r, of shape (*other phases, *lags).
+def _variances_at_lags(kernel: StationaryKernel) -> Callable[[int], Tensor]:
+    values, device = kernel.variances, kernel.variances.device
+    index = [
+        (torch.arange(t, device=device)[:, None] + torch.arange(n, device=device)) % t
+        for t, n in zip(kernel.period, kernel.size, strict=True)
+    ]
+    if kernel.dims == 1:
+        return lambda p: values[index[0][p]]
+    return lambda p: values[index[0][p][None, :, None], index[1][:, None, :]]
+
+
+def filtered(
+    kernel: StationaryKernel, taps: Tensor, *, before: int | Sequence[int] | None = None
+) -> StationaryKernel:
+    """Filter each channel with the same fixed filter.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        Of the channels.
+    taps : Tensor, shape ``(*kernel_size)``
+        ``y(n) = sum_j taps[j] x(n + j - before)``, as networks correlate.
+    before : int or sequence of int, optional
+        By default half of the size.
+
+    Returns
+    -------
+    StationaryKernel
+        ``A K A^T``. Time: the number of taps times the tables' size, twice.
+
+    Raises
+    ------
+    InvalidInputError
+        If the filter has other dimensions than the kernel.
+    """
+    if taps.dim() != kernel.dims:
+        raise InvalidInputError(
+            f"a filter for {kernel.dims} dimensions has as many axes, got shape {tuple(taps.shape)}"
+        )
+    start = (
+        [n // 2 for n in taps.shape]
+        if before is None
+        else _per_axis(kernel, "before", before, None)
+    )
+    dims = kernel.dims
+    phases, lags = tuple(range(dims)), tuple(range(dims, 2 * dims))
+    offsets = [
+        (tuple(int(i) - s for i, s in zip(index, start, strict=True)), float(taps[tuple(index)]))
+        for index in torch.cartesian_prod(*(torch.arange(n) for n in taps.shape))
+        .reshape(-1, dims)
+        .tolist()
+        if float(taps[tuple(index)])
+    ]
+
+    def apply(table: Tensor) -> Tensor:
+        # First y(n + r) in the place of x(n + r), then y(n) in that of x(n).
+        right = summed(w * table.roll([-o for o in at], lags) for at, w in offsets)
+        return summed(
+            w * right.roll([-o for o in at] + list(at), phases + lags) for at, w in offsets
+        )
+
+    mean = summed(w * kernel.mean.roll([-o for o in at], phases) for at, w in offsets)
+    return _mapped(kernel, apply, mean)
+
+
+def stride(
+    kernel: StationaryKernel, step: int | Sequence[int], *, start: int | Sequence[int] = 0
+) -> StationaryKernel:
+    """Keep every ``step``-th pixel.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        On a torus whose sides are multiples of the step.
+    step : int or sequence of int
+        Along each axis.
+    start : int or sequence of int
+        The first pixel that is kept.
+
+    Returns
+    -------
+    StationaryKernel
+        ``K(step r)``; a period that the step divides gets shorter by it.
+
+    Raises
+    ------
+    InvalidInputError
+        If the step doesn't divide the size.
+    """
+    steps, starts = _per_axis(kernel, "step", step), _per_axis(kernel, "start", start, 0)
+    if any(n % s for n, s in zip(kernel.size, steps, strict=True)):
+        raise InvalidInputError(
+            f"a stride of {steps} leaves no torus of one of {kernel.size} pixels: choose an image "
+            "whose sides are multiples of all strides together"
+        )
+
+    def phases_of(axis: int) -> Tensor:
+        t = kernel.period[axis]
+        kept = t // math.gcd(t, steps[axis])
+        return (starts[axis] + steps[axis] * torch.arange(kept)) % t
+
+    def apply(table: Tensor) -> Tensor:
+        for axis in range(kernel.dims):
+            table = table.index_select(axis, phases_of(axis).to(table.device))
+            lags = torch.arange(0, kernel.size[axis], steps[axis], device=table.device)
+            table = table.index_select(kernel.dims + axis, lags)
+        return table
+
+    mean = kernel.mean
+    for axis in range(kernel.dims):
+        mean = mean.index_select(axis, phases_of(axis).to(mean.device))
+    return _mapped(kernel, apply, mean)
+
+
+def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> StationaryKernel:
+    """Average over blocks of pixels.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        On a torus whose sides are multiples of the blocks'.
+    size : int or sequence of int
+        Of a block.
+
+    Returns
+    -------
+    StationaryKernel
+        Of the averages, one for each block.
+
+    Raises
+    ------
+    InvalidInputError
+        If the size doesn't divide the torus'.
+    """
+    sizes = _per_axis(kernel, "size", size)
+    box = torch.full(sizes, 1 / math.prod(sizes), dtype=torch.float64)
+    return stride(filtered(kernel, box, before=[0] * kernel.dims), sizes)
+
+
+def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
+    """Count pixels from another one: phase 0 is then ``start``'s.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        Any.
+    start : sequence of int
+        The new origin.
+
+    Returns
+    -------
+    StationaryKernel
+        Of the shifted features.
+    """
+    axes, shifts = tuple(range(kernel.dims)), [-s for s in start]
+    return _mapped(kernel, lambda table: table.roll(shifts, axes), kernel.mean.roll(shifts, axes))
+
+
+def _mapped(
+    kernel: StationaryKernel, apply: Callable[[Tensor], Tensor], mean: Tensor
+) -> StationaryKernel:
+    return replace(
+        kernel,
+        covariance_table=apply(kernel.covariance_table),
+        ntk_table=apply(kernel.ntk_table),
+        mean=mean,
+    )
+
+
+def summed(terms: Iterable[Tensor]) -> Tensor:
+    """Add tensors up.
+
+    Parameters
+    ----------
+    terms : iterable of Tensor
+        At least one.
+
+    Returns
+    -------
+    Tensor
+        Their sum.
+    """
+    iterator = iter(terms)
+    total: Tensor = next(iterator)
+    for term in iterator:
+        total = total + term
+    return total
+
+
+def _per_axis(
+    kernel: StationaryKernel, name: str, value: int | Sequence[int], least: int | None = 1
+) -> list[int]:
+    values = [value] * kernel.dims if isinstance(value, int) else list(value)
+    if len(values) != kernel.dims or any(least is not None and v < least for v in values):
+        bound = "a whole number" if least is None else f"at least {least}"
+        raise InvalidInputError(
+            f"{name} must be {bound} along each of {kernel.dims} axes, got {value}"
+        )
+    return values
