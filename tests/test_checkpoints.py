@@ -1,6 +1,8 @@
 """When states are saved, and that what shares memory survives; fits test the rest."""
 
 import itertools
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -43,3 +45,23 @@ def test_saving_takes_a_small_share_of_the_time(
     gaps = {later - earlier for earlier, later in itertools.pairwise(saves)}
     assert gaps == {84.0}
     assert len(saves) == 1 + int((2000 * 0.25 - 30) / 80)
+
+
+SAVING = """
+import sys
+import torch
+from pathlib import Path
+from dipkernels.checkpoints import save_checkpoint
+from dipkernels.memory import resident_bytes
+save_checkpoint(Path(sys.argv[1]), {}, {"small": torch.rand(10)})
+state = {"large": [torch.rand(5_000_000) for _ in range(4)]}
+before = resident_bytes()
+save_checkpoint(Path(sys.argv[1]), {}, state)
+print(resident_bytes() - before)
+"""
+
+
+def test_saving_copies_no_tensor(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SAVING, str(tmp_path / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8_000_000  # of 80 MB

@@ -12,6 +12,7 @@ import pytest
 import skimage.io
 
 from dipkernels import cli, networks, results
+from dipkernels.checkpoints import read_checkpoint
 from dipkernels.fitting import engine
 
 
@@ -314,4 +315,7 @@ def test_ctrl_c_leaves_a_readable_run_folder(tmp_path: Path) -> None:
     stored = results.load(output / "deep-decoder" / "fit_adam.nc")
     assert stored.status == "interrupted"
     assert stored.sizes["iteration"] > 1
+    # Nothing of it is lost: Ctrl-C waits for a step to end, and all is saved.
+    _, state = read_checkpoint(output / "deep-decoder" / "fit_adam.safetensors")
+    assert state["iteration"] == stored.sizes["iteration"]
     assert "not complete" in (output / "report.html").read_text(encoding="utf-8")

@@ -271,23 +271,20 @@ def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callb
 # second one doesn't. Only Python's main thread hears of it.
 @contextlib.contextmanager
 def _ctrl_c_between_iterations(engine: Engine, saver: Saver | None) -> Iterator[None]:
-    ours = threading.current_thread() is threading.main_thread()
-    if saver is None or not ours or signal.getsignal(signal.SIGINT) is not _default_handler:
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nobody else's
+    if saver is None or not plain or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def note(*_: object) -> None:
         engine.interrupted = True
-        signal.signal(signal.SIGINT, _default_handler)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     signal.signal(signal.SIGINT, note)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, _default_handler)
-
-
-_default_handler = signal.default_int_handler
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _described(

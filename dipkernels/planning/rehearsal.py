@@ -26,7 +26,6 @@ from dipkernels.tasks import Task
 LBFGS_VECTORS = 2 * LBFGS_HISTORY + 7
 ITERATIONS = 3  # the first has no moments yet, the second finds the memory of the first
 PRODUCTS = 6  # until what the allocator holds on to grows little
-CHECKPOINT_COPIES = 2  # one of tensors, one of bytes
 
 STATE = "parameters, gradients, optimiser"
 ACTIVATIONS = "activations"
@@ -115,7 +114,7 @@ def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -
     record.add(losses.detach(), images.detach())
     if stops:
         held.append(images.new_empty(Record.BLOCK + 1, *images.shape))
-    recorded = ledger.live - before
+    recorded, images_shape = ledger.live - before, images.shape
     _step(engine, losses, images, held)
     del losses, images
     state = ledger.live
@@ -127,8 +126,7 @@ def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -
         del losses, images
     peak, saved = ledger.peak, 0
     if checkpoint and engine.prior.device.type == "cpu":
-        own = sum(leaf.numel() * leaf.element_size() for leaf in engine.leaves.values())
-        copies = torch.empty(CHECKPOINT_COPIES * (ledger.live - own), dtype=torch.uint8)
+        copies = _copied_to_save(engine, images_shape if stops else None)
         saved = ledger.peak - peak
         del copies
     return {
@@ -138,6 +136,17 @@ def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -
         RECORD: recorded,
         CHECKPOINT: saved,
     }
+
+
+# Tensors go to the file as they are, but for what monitors and a stopping rule hand out and what
+# isn't contiguous: parameters and both moments of a network with channels last.
+def _copied_to_save(engine: Engine, block: torch.Size | None) -> list[object]:
+    copies: list[object] = [monitor.state() for monitor in engine.record.monitors]
+    leaves = engine.leaves.values()
+    copies += [x.new_empty(3, *x.shape) for x in leaves if not x.is_contiguous()]
+    if block is not None:
+        copies.append(next(iter(leaves)).new_empty(Record.BLOCK, *block))
+    return copies
 
 
 # One step of the optimiser; L-BFGS looks at numbers, but what it holds is known.
