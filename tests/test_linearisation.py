@@ -12,6 +12,18 @@ from dipkernels.kernels.folding import fold_constants
 from dipkernels.kernels.linearisation import tangent_map
 from helpers.priors import draw
 
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "batch norm": (lambda: nn.BatchNorm2d(3, track_running_stats=False), (1, 3, 5, 8)),
     "batch norm of a batch": (lambda: nn.BatchNorm2d(3, eps=0.3), (4, 3, 5, 2)),
@@ -24,6 +36,10 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "layer norm over two axes": (lambda: nn.LayerNorm((4, 6), eps=0.2), (2, 3, 4, 6)),
     "layer norm without bias": (lambda: nn.LayerNorm(6, bias=False), (1, 7, 6)),
     "layer norm without affine": (lambda: nn.LayerNorm(6, elementwise_affine=False), (3, 6)),
+    "softmax": (lambda: nn.Softmax(dim=-1), (2, 7, 6)),
+    "softmax over another axis": (lambda: Call(lambda x: x.softmax(1)), (2, 7, 6)),
+    "softmax by name": (lambda: Call(lambda x: torch.softmax(x, dim=0)), (4, 6)),
+    "softmax to another type": (lambda: Call(lambda x: x.softmax(-1, torch.float64)), (4, 6)),
 }
 
 

@@ -56,13 +56,17 @@ def assert_kernel_is_dense(prior: ImagePrior, parameters: dict[str, Tensor]) -> 
 
 
 @pytest.mark.parametrize("name", networks.names())
-def test_kernel_of_every_prior_is_that_of_the_dense_jacobian(name: str) -> None:
+def test_kernel_of_every_prior_is_that_of_the_dense_jacobian(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     prior = networks.create(name, image_size=(5, 7), channels=1, **SMALL.get(name, {}))
     prior = prior.to(dtype=torch.float64)
     assert_kernel_is_dense(prior, perturbed(prior.init(2), 0, 0.1))
+    # torch's C++ complains there of operations that it can't batch, which makes blocks slow.
+    assert capfd.readouterr().err == ""
 
 
-def test_kernel_of_a_swin_transformer_of_hugging_face() -> None:
+def test_kernel_of_a_swin_transformer_of_hugging_face(capfd: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.SwinConfig(
         image_size=8,  # its head makes squares only
@@ -87,9 +91,10 @@ def test_kernel_of_a_swin_transformer_of_hugging_face() -> None:
     expected = torch.func.functional_call(model, parameters, (code,)).reconstruction[0]
     torch.testing.assert_close(prior.image(parameters), expected, rtol=0, atol=1e-12)
     assert_kernel_is_dense(prior, parameters)
+    assert "batching rule" not in capfd.readouterr().err
 
 
-def test_kernel_of_a_vision_transformer_of_hugging_face() -> None:
+def test_kernel_of_a_vision_transformer_of_hugging_face(capfd: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         image_size=(6, 10),
@@ -117,6 +122,7 @@ def test_kernel_of_a_vision_transformer_of_hugging_face() -> None:
     prior = ImagePrior(Painter, draw(1, 2, 6, 10))
     assert prior.shape == (2, 6, 10)
     assert_kernel_is_dense(prior, perturbed(prior.init(0), 0, 0.1))
+    assert "batching rule" not in capfd.readouterr().err
 
 
 def test_kernel_of_a_user_module_with_all_that_is_awkward() -> None:

@@ -9,6 +9,13 @@ from torch.fx.node import map_arg
 
 _aten = torch.ops.aten
 _CHECKS = (_aten.is_same_size.default, _aten._has_same_storage_numel.default)
+# torch writes some forward derivatives with operations that `vmap` can't batch.
+_PLAIN = {
+    torch.ops.prims.add.default: _aten.add.Tensor,
+    torch.ops.prims.sub.default: _aten.sub.Tensor,
+    torch.ops.prims.mul.default: _aten.mul.Tensor,
+    torch.ops.prims.div.default: _aten.div.Tensor,
+}
 _VIEWS = (
     _aten.alias.default,
     _aten.expand.default,
@@ -67,7 +74,7 @@ def fold_constants(traced: fx.GraphModule) -> fx.GraphModule:
     return result
 
 
-# Checks have passed, and an alias is what it's of.
+# Checks have passed, an alias is what it's of, and what batches takes the place of what doesn't.
 def _clean(graph: fx.Graph) -> None:
     for node in reversed(graph.nodes):
         if node.target in _CHECKS and not node.users:
@@ -75,6 +82,8 @@ def _clean(graph: fx.Graph) -> None:
         elif node.target is _aten.alias.default:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)
+        else:
+            node.target = _PLAIN.get(node.target, node.target)
 
 
 def _constant_nodes(graph: fx.Graph) -> set[fx.Node]:

@@ -61,7 +61,7 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
 
 
 class _FusedTangents(TorchFunctionMode):
-    """Write the tangents of normalisations with their fused backward kernels, to save sweeps.
+    """Write the tangents of normalisations and softmax with their fused backward kernels.
 
     BatchNorm and LayerNorm scale ``(I - 1 1^T / N - h h^T / N) x``, h the normalised x: a symmetric
     matrix, which their backward passes apply in one sweep. torch's own tangents take some ten
@@ -79,6 +79,8 @@ class _FusedTangents(TorchFunctionMode):
             return _layer_norm(*args, **kwargs)
         if func is functional.leaky_relu:
             return _leaky_relu(*args, **kwargs)
+        if func in (functional.softmax, torch.softmax, Tensor.softmax) and len(args) < 3:
+            return _softmax(func, *args, **kwargs)
         return func(*args, **kwargs)
 
 
@@ -134,6 +136,18 @@ def _leaky_relu(x: Tensor, negative_slope: float = 0.01, inplace: bool = False) 
         return functional.leaky_relu(x, negative_slope, inplace)
     out = functional.leaky_relu(x0, negative_slope)
     tangent = torch.ops.aten.leaky_relu_backward(dx, out, negative_slope, True)
+    dual: Tensor = make_dual(out, tangent)
+    return dual
+
+
+# Its derivative ``diag(s) - s s^T`` is symmetric, too.
+def _softmax(func: Any, x: Tensor, dim: int | None = None, **kwargs: Any) -> Tensor:
+    x0, dx = unpack_dual(x)
+    if dx is None or dim is None or kwargs:
+        result: Tensor = func(x, dim, **kwargs)
+        return result
+    out = torch.softmax(x0, dim)
+    tangent = torch.ops.aten._softmax_backward_data(dx, out, dim, x0.dtype)
     dual: Tensor = make_dual(out, tangent)
     return dual
 
