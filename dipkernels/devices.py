@@ -5,12 +5,12 @@ import torch
 from dipkernels.errors import DeviceError
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str | torch.device) -> torch.device:
     """Turn a name into a device that is there.
 
     Parameters
     ----------
-    name : str
+    name : str or torch.device
         ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
 
     Returns
@@ -39,7 +39,7 @@ def resolve_device(name: str) -> torch.device:
         raise DeviceError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        raise DeviceError(f"no device '{name}': this machine has no CUDA GPU; use --device cpu")
+        raise DeviceError(f"no device '{name}': this machine has no CUDA GPU; use the cpu")
     if (device.index or 0) >= count:
         raise DeviceError(f"no device '{name}': this machine has cuda:0 to cuda:{count - 1}")
     return device

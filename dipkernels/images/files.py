@@ -9,12 +9,14 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError, OutputError
 from dipkernels.images.named import read_named
 from dipkernels.images.reading import arrange, read_pixels, to_floats, to_unit_range
 from dipkernels.images.sizes import Size, resize
 
 
+@checked
 def load(
     source: str | Path, *, size: int | Size | None = None, channel_axis: int | None = None
 ) -> Float[Tensor, "channels height width"]:
@@ -59,6 +61,7 @@ def load(
     return image if size is None else resize(image, size)
 
 
+@checked
 def load_mask(
     source: str | Path, *, size: int | Size | None = None
 ) -> Bool[Tensor, "height width"]:
@@ -81,6 +84,7 @@ def load_mask(
     return load(source, size=size).mean(dim=0) > 0.5
 
 
+@checked
 def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
     """Load a 1D signal.
 
@@ -116,6 +120,7 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
+@checked
 def save(
     image: Float[Tensor, "channels height width"], path: str | Path, *, bits: int | None = None
 ) -> None:

@@ -7,6 +7,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.pixels import KernelBlock, Pixels, pixel_indices
 from dipkernels.linalg.eigenpairs import Eigenpairs, top_eigenpairs
@@ -31,6 +32,7 @@ class Kernel(SymmetricOperator):
 
     image_shape: tuple[int, ...]
 
+    @checked
     def top_eigenpairs(
         self,
         k: int,
@@ -67,6 +69,7 @@ class Kernel(SymmetricOperator):
             progress=progress,
         )
 
+    @checked
     def spectral_density(
         self,
         probes: int = 8,
@@ -92,6 +95,7 @@ class Kernel(SymmetricOperator):
             krylov_probes(self, probes, steps, seed=seed, checkpoint=checkpoint, progress=progress)
         )
 
+    @checked
     def effective_rank(
         self,
         probes: int = 8,

@@ -289,6 +289,11 @@ class NTK(Kernel):
 
 
 def _check_parameters(prior: ImagePrior, parameters: Parameters) -> None:
+    if not isinstance(prior, ImagePrior) or not isinstance(parameters, dict):
+        raise InvalidInputError(
+            f"a kernel is of an ImagePrior at its parameters, as prior.init() makes them; got "
+            f"{type(prior).__name__} and {type(parameters).__name__}"
+        )
     expected = prior.parameter_shapes
     given = {key: tuple(value.shape) for key, value in parameters.items()}
     if given != expected:

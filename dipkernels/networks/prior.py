@@ -13,6 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
+from dipkernels.checks import checked
+from dipkernels.devices import resolve_device
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.initialisation import (
     DEFAULT,
@@ -124,6 +126,7 @@ class ImagePrior:
         """Number of modules in the network: a measure of how long it takes to trace."""
         return sum(1 for _ in self._hollow.modules())
 
+    @checked
     def init(self, seed: int = 0) -> Parameters:
         """Draw parameters by the module's own initialisation, or the prior's.
 
@@ -141,6 +144,7 @@ class ImagePrior:
         parameters = _trainable(_build(self._factory, seed, self.initialisation))
         return {k: v.to(self.device, self.dtype) for k, v in parameters.items()}
 
+    @checked
     def init_many(self, seeds: Sequence[int]) -> Parameters:
         """Draw several independent sets of parameters, stacked along a new leading axis.
 
@@ -219,6 +223,7 @@ class ImagePrior:
                     parameter.copy_(parameters[key])
         return module
 
+    @checked
     def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the prior: ``n`` independent initialisations.
 
@@ -262,13 +267,19 @@ class ImagePrior:
         -------
         ImagePrior
             A new one; this one is unchanged.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device.
         """
+        target = self.device if device is None else resolve_device(device)
         moved = copy.copy(self)
         moved.dtype = self.dtype if dtype is None else dtype
         if self.code.is_floating_point():
-            moved.code = self.code.to(device or self.device, moved.dtype)
+            moved.code = self.code.to(target, moved.dtype)
         else:
-            moved.code = self.code.to(device or self.device)
+            moved.code = self.code.to(target)
         moved._frozen = {key: moved._cast(value) for key, value in self._frozen.items()}
         moved._buffers = {key: moved._cast(value) for key, value in self._buffers.items()}
         return moved

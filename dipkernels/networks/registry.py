@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dipkernels.checks import as_annotated
+from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.networks import codes
 from dipkernels.networks.initialisation import DEFAULT, Initialisation
@@ -247,6 +247,7 @@ def entry(name: str) -> Entry:
     return _ENTRIES[name]
 
 
+@checked
 def create(
     name: str,
     *,

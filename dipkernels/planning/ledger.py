@@ -17,7 +17,7 @@ SPLITTABLE = 1024
 ALIGNMENT = 96  # 64 bytes, and the least that glibc can split off
 LARGE = 2**20
 # What libraries take for themselves besides: the offset of the cases of benchmarks/plan.py.
-LIBRARY_BYTES = 25_000_000
+LIBRARY_BYTES = 10_000_000
 
 
 class Ledger(TorchDispatchMode):

@@ -3,6 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.inputs import (
     draw_noise,
@@ -17,6 +18,7 @@ from dipkernels.tasks.task import Task
 NOISE_SIGMA = 25 / 255  # the literature's level, since Ulyanov et al. 2017
 
 
+@checked
 def denoise(
     clean: Float[Tensor, "channels *spatial"] | None = None,
     *,

@@ -3,12 +3,14 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import ImageError
 from dipkernels.tasks.inputs import require_image, require_noise
 from dipkernels.tasks.operators import Identity
 from dipkernels.tasks.task import Task
 
 
+@checked
 def flash_no_flash(
     flash: Float[Tensor, "flash_channels *spatial"],
     no_flash: Float[Tensor, "channels *flash_spatial"],

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import ImageError
 from dipkernels.tasks.inputs import (
     draw_noise,
@@ -16,6 +17,7 @@ from dipkernels.tasks.operators import Masking
 from dipkernels.tasks.task import Task
 
 
+@checked
 def inpaint(
     clean: Float[Tensor, "channels *spatial"] | None,
     mask: Bool[Tensor, "..."],

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.inputs import require_clean, require_pair, require_unit_range, require_unused
 from dipkernels.tasks.operators import JpegIdentity
@@ -17,6 +18,7 @@ QUALITY = 10  # of the literature's deblocking experiments (Shi et al. 2022, Cla
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 
+@checked
 def dejpeg(
     clean: Float[Tensor, "channels height width"] | None = None,
     *,

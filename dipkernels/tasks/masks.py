@@ -9,12 +9,14 @@ from jaxtyping import Bool
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.seeds import generator
 
 Length = int | float  # pixels, or a fraction of the side
 
 
+@checked
 def bernoulli_mask(
     size: Sequence[int], *, known: float = 0.5, seed: int = 0
 ) -> Bool[Tensor, "*spatial"]:
@@ -45,6 +47,7 @@ def bernoulli_mask(
     return torch.rand(size, generator=generator("mask", seed)) < known
 
 
+@checked
 def region_mask(
     size: Sequence[int],
     *,
@@ -105,6 +108,7 @@ def region_mask(
     return known
 
 
+@checked
 def text_mask(
     size: Sequence[int], *, text: str | None = None, font_size: int = 16, seed: int = 0
 ) -> Bool[Tensor, "height width"]:

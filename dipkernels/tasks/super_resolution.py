@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.downsampling import LanczosDownsampling, pillow_downsample
 from dipkernels.tasks.inputs import (
@@ -21,6 +22,7 @@ from dipkernels.tasks.operators import Operator
 from dipkernels.tasks.task import Task
 
 
+@checked
 def super_resolve(
     clean: Float[Tensor, "channels *spatial"] | None = None,
     *,

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.checks import checked
+from dipkernels.devices import resolve_device
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
 from dipkernels.seeds import generator
@@ -182,6 +184,7 @@ class Task:
             error = error * ~self.held_out
         return error.square().mean(dim=self._measurement_axes)
 
+    @checked
     def hold_out(self, fraction: float, seed: int = 0) -> "Task":
         """Set some of the measured pixels aside, to watch a fit by what it hasn't seen.
 
@@ -223,6 +226,7 @@ class Task:
         held_out = counted & drawn.reshape(pixels.shape)
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
 
+    @checked
     def in_range(self, peak: float) -> "Task":
         """Put the task into other units, for a network whose output isn't in [0, 1].
 
@@ -376,7 +380,13 @@ class Task:
         -------
         Task
             A new one; masks stay boolean.
+
+        Raises
+        ------
+        DeviceError
+            If there is no such device.
         """
+        device = None if device is None else resolve_device(device)
 
         def moved(x: Tensor | None) -> Tensor | None:
             return None if x is None else x.to(device=device, dtype=dtype)

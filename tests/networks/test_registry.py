@@ -1,5 +1,6 @@
 """Every registered prior, whatever it is, in every dimension; and the registry's rules."""
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -256,7 +257,9 @@ def test_too_small_an_image_says_what_would_do(case: Case) -> None:
 
 @pytest.mark.parametrize("size", [0, (0, 8), (8, -1), (), (8, 8, 8), (8.5, 8.0), (8.0,)])
 def test_bad_image_sizes(size: object) -> None:
-    untyped: Callable[..., ImagePrior] = networks.create.__wrapped__  # past the checks of shapes
+    untyped: Callable[..., ImagePrior] = inspect.unwrap(
+        networks.create
+    )  # past the checks of shapes
     with pytest.raises(InvalidInputError, match="image_size must be positive"):
         untyped("skip", image_size=size)
 

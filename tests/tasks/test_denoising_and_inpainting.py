@@ -1,5 +1,6 @@
 """Denoising and inpainting tasks, their scores, and the seeds of all that is drawn."""
 
+import inspect
 import math
 
 import numpy as np
@@ -270,7 +271,7 @@ def test_simulations_and_measurements_exclude_each_other() -> None:
         tasks.denoise(measurement=image)
     with pytest.raises(InvalidInputError, match=r"shared_noise has no effect on .* one channel"):
         tasks.denoise(image[:1], shared_noise=True)
-    unchecked = tasks.denoise.__wrapped__  # past the checks of shapes
+    unchecked = inspect.unwrap(tasks.denoise)  # past the checks of shapes
     with pytest.raises(ImageError, match=r"measurement has shape \(3, 4, 5\), the clean image"):
         unchecked(draw_image(3, 4, 4), measurement=image, noise_sigma=0.1)
 
@@ -285,7 +286,7 @@ def test_images_must_be_finite(value: float) -> None:
 
 
 def test_images_must_be_floating_point_with_channels() -> None:
-    unchecked = tasks.denoise.__wrapped__  # past the checks of shapes and types
+    unchecked = inspect.unwrap(tasks.denoise)  # past the checks of shapes and types
     for wrong in (torch.ones(5), torch.ones(2, 3, 4, 5), torch.ones(3, 4, 5).byte()):
         with pytest.raises(ImageError, match=r"floating-point tensor \(channels, height, width\)"):
             unchecked(wrong)
@@ -293,7 +294,7 @@ def test_images_must_be_floating_point_with_channels() -> None:
 
 def test_arrays_are_no_tensors() -> None:
     clean = draw_image(3, 4, 5)
-    denoise, inpaint = tasks.denoise.__wrapped__, tasks.inpaint.__wrapped__
+    denoise, inpaint = inspect.unwrap(tasks.denoise), inspect.unwrap(tasks.inpaint)
     for task in (denoise, lambda x: denoise(measurement=x, noise_sigma=0.1)):
         with pytest.raises(ImageError, match=r"must be a tensor, got ndarray: see .*from_numpy"):
             task(clean.numpy())
@@ -317,7 +318,7 @@ def test_masks_must_fit() -> None:
         tasks.inpaint(clean, torch.zeros(4, 5, dtype=torch.bool))
     with pytest.raises(ImageError, match="all white: nothing is missing"):
         tasks.inpaint(clean, torch.ones(4, 5, dtype=torch.bool))
-    unchecked = tasks.inpaint.__wrapped__
+    unchecked = inspect.unwrap(tasks.inpaint)
     with pytest.raises(ImageError, match=r"must be boolean, got torch\.float32"):
         unchecked(clean, torch.ones(4, 5))
 

@@ -1,5 +1,6 @@
 """JPEG against files read back, flash and no flash, several images, and external physics."""
 
+import inspect
 from pathlib import Path
 
 import imageio.v3
@@ -58,7 +59,7 @@ def test_a_jpeg_alone_is_a_task() -> None:
 
 def test_what_jpeg_can_not_do() -> None:
     clean = draw(3, 9, 10)
-    unchecked = tasks.dejpeg.__wrapped__  # past the checks of shapes and types
+    unchecked = inspect.unwrap(tasks.dejpeg)  # past the checks of shapes and types
     for quality in (0, 101, -5, 50.5):
         with pytest.raises(InvalidInputError, match=f"from 1 to 100, got {quality}"):
             unchecked(clean, quality=quality)

@@ -1,0 +1,98 @@
+"""All that waits for a GPU, in one resumable run: the tests, the benchmarks, the `paper` presets.
+
+Each stage is a process of its own, whose output goes to ``OUTPUT/STAGE.log``. A stage that ended
+well is marked by ``OUTPUT/STAGE.done`` and skipped by the next run of the same command; one that
+failed, or ran into ``--limit``, is listed with the last line that it printed, and tried again.
+Nothing is downloaded. ``--device cpu --quick`` runs everything at toy size, to see that it works.
+
+Usage: ``python benchmarks/accelerator.py --output runs/gpu --limit 560``
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parent.parent
+ADDOPTS = "--strict-markers --import-mode=importlib"
+Command = list[str]
+
+
+def stages(device: str, *, quick: bool) -> dict[str, Command]:
+    """Commands by stage, in the order of their worth."""
+    marker = "cuda" if device == "cuda" else "not long and not cuda"
+    tests = ["tests/fitting", "tests/test_ntk.py", "tests/test_linearisation.py"] if quick else []
+    priors, repeats = ["--priors", "skip", "vit"], "2" if quick else "9"
+    iterations = ["--iterations", "20" if quick else "300"]
+    sizes = ["32", "48"] if quick else ["64", "128", "256", "512"]
+    fit = ["benchmarks/fit.py", "--device", device, *iterations]
+    ntk = ["benchmarks/ntk.py", "--device", device, *priors]
+    return {
+        # in one process, and without pytest-xdist, which the machine may lack
+        "tests": ["-m", "pytest", "-q", "-o", f"addopts={ADDOPTS}", "-m", marker, *tests],
+        "fit": [*fit, "--size", "64" if quick else "512", "--seeds", "1"],
+        "seeds": [*fit, "--size", "32" if quick else "128", "--seeds", "2" if quick else "16"],
+        "ntk": [*ntk, "--sizes", *sizes, "--repeats", repeats],
+    }
+
+
+def run(name: str, command: Command, output: Path, limit: float) -> str:
+    """Run one stage; say how it ended."""
+    log, done = output / f"{name}.log", output / f"{name}.done"
+    if done.exists():
+        return f"done before, {done.read_text(encoding='utf-8').strip()}"
+    start = time.perf_counter()
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, stdout=file, stderr=subprocess.STDOUT
+        )
+        try:
+            code = process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return f"stopped after {limit:.0f} s, see {log}"
+    seconds = time.perf_counter() - start
+    if code:
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"failed with {code} after {seconds:.0f} s: {lines[-1] if lines else 'no output'}"
+    done.write_text(f"{seconds:.0f} s on {kind()}\n", encoding="utf-8")
+    return f"{seconds:.0f} s"
+
+
+def kind() -> str:
+    """Name the device that this machine has."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+
+
+def main() -> int:
+    """Run what isn't done; the exit code counts the stages that still are not."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--quick", action="store_true", help="toy sizes")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds for all of it")
+    parser.add_argument("--stages", nargs="+", help="only these, by name")
+    arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error("there is no CUDA device here; --device cpu --quick tries the script out")
+    known = stages(arguments.device, quick=arguments.quick)
+    chosen = arguments.stages or list(known)
+    if unknown := set(chosen) - set(known):
+        parser.error(f"no stage is called {sorted(unknown)}; there are {list(known)}")
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    print(f"{kind()}, torch {torch.__version__}; results in {arguments.output}", flush=True)
+    end, missing = time.monotonic() + arguments.limit, 0
+    for name in chosen:
+        left = end - time.monotonic()
+        ended = run(name, known[name], arguments.output, left) if left > 5 else "no time left"
+        missing += not (arguments.output / f"{name}.done").exists()
+        print(f"{name:12} {ended}", flush=True)
+    return missing
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
