@@ -30,7 +30,7 @@ def prior() -> ImagePrior:
 
 
 # neural-tangents asks jax for the size of a shape, which jax will refuse one day
-@pytest.mark.filterwarnings("ignore:size requires ndarray or scalar:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.* requires ndarray or scalar:DeprecationWarning")
 @pytest.mark.parametrize("implementation", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])
 def test_neural_tangents_has_the_same_empirical_kernel(implementation):
     import jax
