@@ -52,6 +52,22 @@ class Dynamics(ABC):
             In units of the flow's time.
         """
 
+    @abstractmethod
+    def monotone(self, largest: float) -> bool:
+        """Say whether the decay's derivatives alternate in sign, as those of ``exp(-t x)`` do.
+
+        Parameters
+        ----------
+        largest : float
+            Eigenvalue up to which it is asked.
+
+        Returns
+        -------
+        bool
+            Whether the bounds of a prediction hold: those of Gauss and Gauss-Radau quadrature, and
+            that of the function's action.
+        """
+
 
 def _check_times(times: np.ndarray) -> None:
     if times.ndim != 1 or not len(times) or not (np.isfinite(times) & (times >= 0)).all():
@@ -114,6 +130,21 @@ class GradientFlow(Dynamics):
         safe = np.where(product > 0, product, 1.0)
         mean_decay = np.where(product > 0, -np.expm1(-safe) / safe, 1.0)
         return np.asarray(self.times[:, None] * mean_decay)
+
+    def monotone(self, largest: float) -> bool:
+        """Say that the decay's derivatives alternate in sign.
+
+        Parameters
+        ----------
+        largest : float
+            Any eigenvalue.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,3 +236,19 @@ class GradientDescent(Dynamics):
         )
         quotient = learned / np.where(product > 0, product, 1.0)
         return np.asarray(self.step * np.where(product > 0, quotient, self.times[:, None]))
+
+    def monotone(self, largest: float) -> bool:
+        """Say whether the decay's derivatives alternate in sign.
+
+        Parameters
+        ----------
+        largest : float
+            Eigenvalue up to which it is asked.
+
+        Returns
+        -------
+        bool
+            Up to half of the limit of stability: ``step * largest <= 1``. A millionth more is let
+            pass, which is what the step at that limit is known to.
+        """
+        return self.step * largest <= 1 + 1e-6
