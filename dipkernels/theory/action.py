@@ -87,20 +87,25 @@ def _errors(
         squares.append(error.square() @ masks / sizes)
         changes.append((changed @ space.products).square() @ masks / sizes)
     root, gap = as_array(torch.cat(squares).sqrt()), as_array(torch.cat(changes).sqrt())
-    if dynamics.monotone(expansion.largest):
-        norm = _bound(space, full)
-        for i, mask in enumerate(expansion.regions.values()):
-            if not bool((mask & ~expansion.measured).any()):
-                gap[:, i] = norm / np.sqrt(float(sizes[i]))
+    # Where they bound nothing, both estimates must be small: what the last steps changed tells
+    # little where they converge slowly, and the residual little of what wasn't measured.
+    norm, bounded = _residual(space, full), dynamics.monotone(expansion.largest)
+    for i, mask in enumerate(expansion.regions.values()):
+        if bounded and not bool((mask & ~expansion.measured).any()):
+            gap[:, i] = norm / np.sqrt(float(sizes[i]))
+        else:
+            typical = norm / np.sqrt(float(expansion.measured.sum()))
+            gap[:, i] = np.maximum(gap[:, i], typical)
     return np.maximum(root - gap, 0) ** 2, root**2, (root + gap) ** 2
 
 
-# How far, in the Euclidean norm, what the space says of the measured outputs may be off. With
+# Norm of the residual of what the space says, by times. It bounds the error over all measured
+# outputs where the dynamics are monotone. With
 # u' = v - A u and its approximation Q c(t), the residual is d(t) q_{m+1}, d = -beta_m c_m, and the
 # error of A u is the integral of A exp(-(t - s) A) d(s) q_{m+1}. c_m is a divided difference of
 # phi, whose sign doesn't change with t, so that |d| grows and the error is at most |d(t)|. So for
 # descent, as long as all its factors 1 - step x are in [0, 1].
-def _bound(space: KrylovSpace, coefficients: np.ndarray) -> np.ndarray:
+def _residual(space: KrylovSpace, coefficients: np.ndarray) -> np.ndarray:
     if not len(space.alpha):
         return np.zeros(len(coefficients))
     return np.asarray(space.beta[-1] * np.abs(coefficients[:, -1]))

@@ -33,7 +33,8 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     expansion : Expansion
         From `expand`.
     dynamics : Dynamics, optional
-        `GradientFlow` (the default, over nine decades of time) or `GradientDescent`.
+        `GradientFlow` (the default, over nine decades of time), `GradientDescent`, `Momentum` or
+        `FrozenAdam`.
 
     Returns
     -------
@@ -44,12 +45,12 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         ``peak_psnr_upper`` and ``peak_time`` in the ``score_region``; ``peak_resolved``, 1 if the
         band stays narrow until the curve has come down from its peak, or to the end (else 0, and
         the peak is only known to be at least ``peak_psnr``, the highest lower bound); ``noise``,
-        ``largest_eigenvalue`` and ``products``, of the expansion.
+        ``largest_eigenvalue``, ``products`` and the number of ``outputs``, of the expansion.
 
     Raises
     ------
     DivergenceError
-        If the prediction overflows: gradient descent with that step diverges.
+        If the prediction overflows: the optimiser diverges with that step.
 
     Notes
     -----
@@ -67,8 +68,9 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         parts, (low, middle, high) = _parts(expansion, dynamics)
     if not np.isfinite(low + high).all():
         raise DivergenceError(
-            "the prediction overflows: gradient descent is stable up to a step of 2 over the "
-            f"largest eigenvalue, {2 / expansion.largest:.3g}; use a smaller one"
+            f"the prediction overflows: with this step {type(dynamics).__name__} is stable up to "
+            f"an eigenvalue of {dynamics.limit:.3g}, the largest is {expansion.largest:.3g}; "
+            f"use a step below {dynamics.limit / expansion.largest:.3g} of this one"
         )
     over = (dynamics.dimension, "region")
     with np.errstate(divide="ignore"):
@@ -192,4 +194,5 @@ def _peak(
         "noise": expansion.noise,
         "largest_eigenvalue": expansion.largest,
         "products": expansion.products,
+        "outputs": len(expansion.residual),
     }

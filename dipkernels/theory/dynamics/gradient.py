@@ -1,79 +1,16 @@
-"""How an error along an eigenvector of the kernel shrinks with time, by optimiser."""
+"""Gradient flow and plain gradient descent."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from dipkernels.errors import InvalidInputError
-
-
-class Dynamics(ABC):
-    """A linear optimiser, as scalar functions of an eigenvalue.
-
-    Attributes
-    ----------
-    dimension : str
-        Name of the time axis in datasets.
-    times : ndarray, shape (t,)
-        Where the functions are evaluated.
-    """
-
-    dimension: str
-    times: np.ndarray
-
-    @abstractmethod
-    def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """Factor by which the error has shrunk.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            1 at time 0.
-        """
-
-    @abstractmethod
-    def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """``(1 - decay) / eigenvalue``, with its limit at 0.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            In units of the flow's time.
-        """
-
-    @abstractmethod
-    def monotone(self, largest: float) -> bool:
-        """Say whether the decay's derivatives alternate in sign, as those of ``exp(-t x)`` do.
-
-        Parameters
-        ----------
-        largest : float
-            Eigenvalue up to which it is asked.
-
-        Returns
-        -------
-        bool
-            Whether the bounds of a prediction hold: those of Gauss and Gauss-Radau quadrature, and
-            that of the function's action.
-        """
-
-
-def _check_times(times: np.ndarray) -> None:
-    if times.ndim != 1 or not len(times) or not (np.isfinite(times) & (times >= 0)).all():
-        raise InvalidInputError(
-            f"times must be a non-empty array of finite numbers that aren't negative, got {times}"
-        )
+from dipkernels.theory.dynamics.base import (
+    Dynamics,
+    check_iterations,
+    check_times,
+    iterations_of_fit,
+    step_of_fit,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +31,10 @@ class GradientFlow(Dynamics):
 
     times: np.ndarray
     dimension = "time"
+    limit = float("inf")
 
     def __post_init__(self) -> None:
-        _check_times(self.times)
+        check_times(self.times)
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Factor by which the error has shrunk, ``exp(-t x)``.
@@ -171,31 +109,34 @@ class GradientDescent(Dynamics):
     dimension = "iteration"
 
     def __post_init__(self) -> None:
-        if not 0 < self.step < np.inf:
-            raise InvalidInputError(f"the step must be positive and finite, got {self.step}")
-        _check_times(self.times)
-        if not np.issubdtype(self.times.dtype, np.integer):
-            raise InvalidInputError(f"iterations must be integers, got {self.times.dtype}")
+        check_iterations(self.step, self.times)
 
     @classmethod
-    def of_fit(cls, learning_rate: float, iterations: int, outputs: int) -> "GradientDescent":
+    def of_fit(
+        cls, learning_rate: float, iterations: int | np.ndarray, outputs: int
+    ) -> "GradientDescent":
         """Describe a call of `dipkernels.fit` with ``optimiser="gradient-descent"``.
 
         Parameters
         ----------
         learning_rate : float
             Of the fit, on the mean squared error.
-        iterations : int
-            Steps.
+        iterations : int or ndarray of int
+            Steps; or the iterations that are wanted, few of a long fit.
         outputs : int
             Channels times pixels, all of them even with a mask.
 
         Returns
         -------
         GradientDescent
-            At iterations 0 to ``iterations``.
+            At iterations 0 to ``iterations``, or at those given.
         """
-        return cls(2 * learning_rate / outputs, np.arange(iterations + 1))
+        return cls(step_of_fit(learning_rate, outputs), iterations_of_fit(iterations))
+
+    @property
+    def limit(self) -> float:
+        """Eigenvalue at which descent ceases to be stable, ``2 / step``."""
+        return 2 / self.step
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Factor by which the error has shrunk, ``(1 - step x)^i``.
