@@ -192,4 +192,4 @@ class GradientDescent(Dynamics):
             Up to half of the limit of stability: ``step * largest <= 1``. A millionth more is let
             pass, which is what the step at that limit is known to.
         """
-        return self.step * largest <= 1 + 1e-6
+        return bool(self.step * largest <= 1 + 1e-6)

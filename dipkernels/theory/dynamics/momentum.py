@@ -198,7 +198,7 @@ class Momentum(_Remembering):
         being at least ``1 - sqrt(momentum)``, at least that squared. Below its smallest zero a
         polynomial of real zeros that is positive there has derivatives of alternating signs.
         """
-        return self.step * largest <= (1 - math.sqrt(self.momentum)) ** 2 * (1 + 1e-6)
+        return bool(self.step * largest <= (1 - math.sqrt(self.momentum)) ** 2 * (1 + 1e-6))
 
     def _memory(self) -> tuple[float, float, float]:
         return self.momentum, 1.0, 0.0
