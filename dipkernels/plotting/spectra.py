@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.plotting.style import colours, panels, shared_legend
@@ -94,10 +95,24 @@ def finish_spectrum(panel: Axes) -> None:
         On which spectra are drawn.
     """
     panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
-    panel.set_xscale("log")
+    frequency_axis(panel)
     panel.set_yscale("log")
-    panel.set_xlabel("spatial frequency (cycles/pixel)")
     panel.set_ylabel("relative to lowest ring")
+
+
+def frequency_axis(panel: Axes) -> None:
+    """Make the x axis a logarithmic one of frequencies, with few plain numbers.
+
+    Parameters
+    ----------
+    panel : Axes
+        Any.
+    """
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(FixedLocator([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(NullFormatter())
+    panel.set_xlabel("spatial frequency (cycles/pixel)")
 
 
 def plot_layers(responses: Datasets) -> Figure:
@@ -123,7 +138,6 @@ def plot_layers(responses: Datasets) -> Figure:
     for panel, (name, response) in zip(axes, responses.items(), strict=True):
         draw_layers(panel, response)
         panel.set_title(name)
-        panel.set_xlabel("spatial frequency (cycles/pixel)")
     axes[0].set_ylabel("share of the response")
     return figure
 
@@ -161,7 +175,7 @@ def draw_layers(panel: Axes, response: xr.Dataset) -> None:
         labels.append(f"{len(others)} others")
         tints.append((0.8, 0.8, 0.8, 1.0))
     panel.stackplot(varying.frequency.values, rows, labels=labels, colors=tints, lw=0)
-    panel.set_xscale("log")
+    frequency_axis(panel)
     panel.set_xlim(float(varying.frequency[0]), float(varying.frequency[-1]))
     panel.set_ylim(0, 1)
     panel.grid(visible=False)
@@ -203,7 +217,7 @@ def plot_bands(result: xr.Dataset) -> Figure:
             "expected a fit of one image with monitors=['frequency-bands'] or ['clean-bands']; "
             "select an image of several"
         )
-    figure, axes = panels(len(shown))
+    figure, axes = panels(len(shown), width=3.1 if len(shown) > 1 else 4.6)
     dims = 1 + ("y" in result.dims)
     for panel, (kind, label) in zip(axes, shown.items(), strict=True):
         edges = band_edges(dims=dims, corners=kind != "band")
@@ -217,8 +231,10 @@ def plot_bands(result: xr.Dataset) -> Figure:
             )
         if kind == "band_error":
             panel.set_yscale("log")
-    names = axes[0] if len(axes) == 1 else axes[-1]
-    shared_legend(figure, names)
+    if len(axes) > 1:
+        shared_legend(figure, axes[0])
+    else:
+        axes[0].legend(fontsize=6, frameon=False)
     return figure
 
 
@@ -232,9 +248,8 @@ def _draw_bands(panel: Axes, result: xr.Dataset, kind: str, edges: np.ndarray) -
             low, high = curve.min("seed"), curve.max("seed")
             panel.fill_between(steps, low, high, color=tint, alpha=0.2, lw=0)
             curve = curve.mean("seed")
-        label = (
-            f"{edges[band]:.1f}-{edges[band + 1]:.1f} cycles/pixel"
-            if band == 0
-            else (f"{edges[band]:.1f}-{edges[band + 1]:.1f}")
-        )
+        unit = " cycles/pixel" * (band == 0)
+        label = f"{edges[band]:.1f}-{edges[band + 1]:.1f}{unit}"
+        if band == count - 1:
+            label = f"above {edges[band]:.1f}"
         panel.plot(steps, curve.values, color=tint, label=label, lw=1.2)
