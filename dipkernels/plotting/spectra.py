@@ -31,7 +31,7 @@ def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> F
     -------
     Figure
         Logarithmic axes, without the constant image, relative to the lowest ring. Bars are two
-        standard errors, where they are known; rings mark half-power frequencies.
+        standard errors, where they are known; the dotted line is half.
     """
     figure, (panel,) = panels(1, width=6.5, height=3.6)
     colour = colours(list(spectra))
@@ -73,7 +73,7 @@ def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str)
     errors = "response_standard_error" if "response_standard_error" in varying else "standard_error"
     bars = 2 * varying[errors].fillna(0).values / first
     panel.errorbar(
-        varying.frequency,
+        varying.frequency.values,
         relative,
         # on a logarithmic axis a bar can't reach 0
         yerr=[np.minimum(bars, 0.9 * relative), bars],
