@@ -75,7 +75,7 @@ def expand(
     steps: int = 80,
     probe_steps: int | None = None,
     probes: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     spaces: list[KrylovSpace] | None = None,
     progress: bool = False,
 ) -> Expansion:
@@ -101,8 +101,8 @@ def expand(
         Lanczos steps of the probes, at least 2; by default half as many. Of expected noise only.
     probes : int, optional
         Random signs for the variance, at least 2; by default 3. Of expected noise only.
-    seed : int
-        Of the probes.
+    seed : int, optional
+        Of the probes; by default 0. Of expected noise only.
     spaces : list of KrylovSpace, optional
         Krylov spaces of the whole kernel that are known already, for instance those of its
         spectral density: no step is spent again on the eigenvectors that they have found. Not for
@@ -141,7 +141,7 @@ def expand(
             f"predictions are for images in [0, 1]; this white is {task.peak:g} here: use the task "
             "as it was before in_range, and a network without that output range"
         )
-    probes, probe_steps = _probes(noise, steps, probes, probe_steps)
+    probes, probe_steps, seed = _probes(noise, steps, probes, probe_steps, seed)
     measured = task.measured.to(ntk.device).flatten()
     begun = ntk.image.double().flatten()
     residual = task.clean.to(ntk.device).double().flatten() - begun
@@ -185,11 +185,13 @@ def expand(
 
 
 def _probes(
-    noise: Noise, steps: int, probes: int | None, probe_steps: int | None
-) -> tuple[int, int]:
-    """Fill in and check how many probes, and their steps."""
-    if noise == "realised" and (probes, probe_steps) != (None, None):
-        raise InvalidInputError("realised noise needs no probes: leave out probes and probe_steps")
+    noise: Noise, steps: int, probes: int | None, probe_steps: int | None, seed: int | None
+) -> tuple[int, int, int]:
+    """Fill in and check how many probes, their steps and their seed."""
+    if noise == "realised" and (probes, probe_steps, seed) != (None, None, None):
+        raise InvalidInputError(
+            "realised noise needs no probes: leave out probes, probe_steps and seed"
+        )
     probes = PROBES if probes is None else probes
     probe_steps = max(2, steps // 2) if probe_steps is None else probe_steps
     if min(steps, probe_steps) < 2:
@@ -198,7 +200,7 @@ def _probes(
         )
     if probes < 2:
         raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
-    return probes, probe_steps
+    return probes, probe_steps, seed or 0
 
 
 def _deflation(spaces: list[KrylovSpace], partial: Tensor | None) -> Deflation | None:

@@ -120,6 +120,7 @@ def test_probes_are_independent_of_known_spaces_of_the_same_seed() -> None:
         ("inpaint", {"spaces": []}, "no use with missing pixels"),
         ("denoise", {"noise": "realised", "probes": 3}, "realised noise needs no probes"),
         ("denoise", {"noise": "realised", "probe_steps": 9}, "realised noise needs no probes"),
+        ("denoise", {"noise": "realised", "seed": 1}, "realised noise needs no probes"),
     ],
 )
 def test_expand_validates_its_settings(kind: str, settings: dict[str, Any], message: str) -> None:
