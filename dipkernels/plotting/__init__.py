@@ -1,5 +1,6 @@
 """Figures of results. Every function returns a matplotlib Figure and needs no display."""
 
+from dipkernels.plotting.audit import plot_audit
 from dipkernels.plotting.curves import (
     plot_descent,
     plot_fits,
@@ -12,6 +13,7 @@ from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
+    "plot_audit",
     "plot_densities",
     "plot_descent",
     "plot_eigenvectors",
