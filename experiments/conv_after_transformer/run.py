@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import gc
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ Parameters = dict[str, Tensor]
 class Arm:
     """One way to treat the convolutions."""
 
-    convolutions: str | None  # "random", "tied", "identity", "blur", "learned", "elsewhere"
+    convolutions: str | None  # "random", "tied", "identity", "blur", "filters", ...
     middle: int = CHANNELS
     frozen: bool = False
     label: str = ""
@@ -45,6 +46,7 @@ ARMS = {
     "frozen": Arm("random", frozen=True, label="frozen at random"),
     "wide-frozen": Arm("random", WIDE, frozen=True, label="frozen at random, 64 channels"),
     "blur": Arm("blur", frozen=True, label="frozen blurs"),
+    "filters": Arm("filters", frozen=True, label="frozen linear random filters"),
     "learned": Arm("learned", frozen=True, label="learned, then frozen, new ViT"),
     "elsewhere": Arm("elsewhere", frozen=True, label="the same, learned on the other image"),
 }
@@ -70,7 +72,7 @@ class Preset:
 PRESETS = {
     "smoke": Preset(12, 3, 12, 1, 2, 1e-3, ("astronaut", "chelsea"), 1, 8, 12,
                     ("vit", "trained", "learned", "elsewhere")),
-    "cpu": Preset(32, 4, 64, 2, 4, 1e-3, ("astronaut", "chelsea"), 4, 800, 160),
+    "cpu": Preset(24, 3, 48, 2, 4, 1e-3, ("astronaut", "chelsea"), 4, 600, 240),
     "paper": Preset(512, 32, 192, 5, 8, 1e-4, ("astronaut", "chelsea", "coffee", "rocket"), 8,
                     5000, 600),
 }  # fmt: skip
@@ -118,15 +120,23 @@ def make_convolutions(arm: Arm, seed: int) -> nn.Module:
             return ConvolutionStack(CHANNELS, 3, tied=True)
         middle = arm.middle if arm.middle != CHANNELS else None
         stack = ConvolutionStack(CHANNELS, 3, conv_channels=middle)
-    if arm.convolutions in ("identity", "blur"):
-        side = torch.tensor([0.0, 1.0, 0.0] if arm.convolutions == "identity" else [1.0, 2, 1]) / 4
-        kernel = torch.outer(side, side) / torch.outer(side, side).sum()
-        with torch.no_grad():
-            for layer, bias in zip(stack.layers, (LIFT, 0.0, -LIFT), strict=True):
-                # The lift carries logits through the ReLUs, which would cut the negative ones.
-                layer.weight.copy_(torch.eye(CHANNELS)[:, :, None, None] * kernel)
-                layer.bias.fill_(bias)
+        if arm.convolutions in ("identity", "blur", "filters"):
+            write_filters(stack, arm.convolutions)
     return stack
+
+
+def write_filters(stack: ConvolutionStack, kind: str) -> None:
+    """Make the stack linear: biases lift logits over the ReLUs, which would cut negative ones."""
+    side = torch.tensor([0.0, 1.0, 0.0] if kind == "identity" else [1.0, 2.0, 1.0])
+    kernel = torch.outer(side, side) / side.sum() ** 2
+    lifts = (0.0, LIFT, LIFT, 0.0)
+    with torch.no_grad():
+        for layer, before, after in zip(stack.layers, lifts, lifts[1:], strict=False):
+            if kind == "filters":  # random, keeping the variance
+                layer.weight.normal_(std=(CHANNELS * 9) ** -0.5)
+            else:
+                layer.weight.copy_(torch.eye(CHANNELS)[:, :, None, None] * kernel)
+            layer.bias.copy_(after - before * layer.weight.sum(dim=(1, 2, 3)))
 
 
 def run_one(
@@ -203,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--output", type=Path, required=True)
     given = parser.parse_args(arguments)
+    gc.freeze()  # what is imported by now needn't be searched for garbage by every kernel
     preset = PRESETS[given.preset]
     given.output.mkdir(parents=True, exist_ok=True)
     table = given.output / "results.csv"

@@ -28,8 +28,10 @@ def test_audit_of_networks(tmp_path: Path) -> None:
     run = script("audit")
     run.main(["--preset", "smoke", "--output", str(tmp_path)])
     rows = table(tmp_path / "summary.csv")
-    assert [row["network"] for row in rows] == ["deep-decoder"] * 2 + ["vit"] * 2
-    assert {row["optimiser"] for row in rows} == {"gradient-descent", "adam"}
+    assert [(row["network"], row["optimiser"]) for row in rows] == [
+        ("vit", "gradient-descent"),
+        ("vit", "adam"),
+    ]
     assert (tmp_path / "summary.png").exists()
 
 
