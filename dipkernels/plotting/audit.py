@@ -71,7 +71,7 @@ def _psnr(panel: Axes, one: xr.Dataset, name: str) -> None:
     panel.set_xlabel("iteration + 1")
     panel.set_ylabel("PSNR to clean (dB)")
     change = float(one.measured_peak_psnr - one.predicted_peak_psnr)
-    panel.set_title(f"{name}: peak {change:+.2f} dB to prediction")
+    panel.set_title(f"{name}\npeak {change:+.2f} dB to prediction", fontsize=8)
 
 
 def _energies(panel: Axes, energy: xr.DataArray, rows: list[int], labels: list[str]) -> None:
@@ -82,11 +82,11 @@ def _energies(panel: Axes, energy: xr.DataArray, rows: list[int], labels: list[s
             shown = label if source == "measured" else None
             panel.plot(iteration, values, color=colour, ls=line, label=shown, lw=1.2)
     top = float(np.sqrt(energy.sel(source="measured").values[:, rows].max()))
-    panel.set_ylim(top * 10**-3.5, top * 2)
+    panel.set_ylim(top * 10**-3.2, top * 20)  # room for the legend
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_xlabel("iteration + 1")
-    panel.legend(fontsize=6, loc="lower left", handlelength=1.2)
+    panel.legend(fontsize=6, loc="upper center", ncols=2, handlelength=1.2, frameon=False)
 
 
 def _response(panel: Axes, one: xr.Dataset) -> None:
@@ -112,7 +112,7 @@ def _response(panel: Axes, one: xr.Dataset) -> None:
     panel.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
     panel.set_xlabel("frequency (cycles/pixel)")
     panel.set_ylabel("kernel's response")
-    panel.legend(fontsize=6, loc="upper right", handlelength=1.2)
+    panel.legend(fontsize=6, loc="upper right", handlelength=1.2, frameon=False)
 
 
 # Indices of at most `_SHOWN` of so many, the first and the last among them.

@@ -186,7 +186,7 @@ def plot_summary(rows: list[Row]) -> Figure:
     panel.axhline(0, color="0.4", lw=0.8)
     panel.set_xticks(range(len(names)), names)
     panel.set_ylabel("measured - predicted peak (dB)")
-    panel.legend(fontsize=7, loc="best")
+    panel.legend(fontsize=7, loc="best", frameon=False)
     return figure
 
 

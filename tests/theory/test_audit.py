@@ -271,6 +271,6 @@ def test_figure_shows_every_optimiser(found: xr.Dataset) -> None:
     figure = plot_audit(found)
     assert len(figure.axes) == 8
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert [title.split(":")[0] for title in titles] == ["gradient-descent", "adam"]
+    assert [title.splitlines()[0] for title in titles] == ["gradient-descent", "adam"]
     with pytest.raises(InvalidInputError, match="no audit"):
         plot_audit(xr.Dataset())
