@@ -303,7 +303,7 @@ def plot(rows: list[Row]) -> Figure:
         panel.set_yticks(range(len(arms)), [ARMS[name].label for name in arms], fontsize=7)
         panel.invert_yaxis()
         panel.set_xlabel("peak PSNR (dB)")
-        panel.set_title(f"convolutions after a ViT, {image}")
+        panel.set_title(image)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
