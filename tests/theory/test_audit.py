@@ -256,7 +256,7 @@ def test_what_cant_be_audited_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="this task has none"):
         audit(prior, unknown)
     with pytest.raises(InvalidInputError, match="white is 255"):
-        audit(prior, task.in_range(255))
+        audit(prior, task.in_range(255.0))
     with pytest.raises(InvalidInputError, match="the task has shape"):
         audit(bent_prior(5, 7), task)
     with pytest.raises(InvalidInputError, match="2 Lanczos steps"):
