@@ -142,7 +142,41 @@ class ImagePrior:
             every dtype and on every device.
         """
         parameters = _trainable(_build(self._factory, seed, self.initialisation))
-        return {k: v.to(self.device, self.dtype) for k, v in parameters.items()}
+        return {k: parameters[k].to(self.device, self.dtype) for k in self.parameter_shapes}
+
+    def frozen(self, values: Parameters) -> "ImagePrior":
+        """Take some parameters for constants, to tell what the others do alone.
+
+        Parameters
+        ----------
+        values : dict of str to Tensor
+            Those to be frozen, by name, and where: part of what `init` returns, or learned ones.
+
+        Returns
+        -------
+        ImagePrior
+            A new one, whose parameters are the others; `init` draws them as before.
+
+        Raises
+        ------
+        InvalidInputError
+            If one isn't a parameter of this prior or of another shape, or none would be left.
+        """
+        shapes = {key: tuple(value.shape) for key, value in values.items()}
+        wrong = [key for key, shape in shapes.items() if self.parameter_shapes.get(key) != shape]
+        if wrong or not 0 < len(values) < len(self.parameter_shapes):
+            what = f"{wrong[0]} isn't one, or has another shape" if wrong else f"got {len(values)}"
+            raise InvalidInputError(
+                f"frozen takes some of the {len(self.parameter_shapes)} parameters of {self}, not "
+                f"all, in their shapes: {what}; pick them from prior.init()"
+            )
+        partial = copy.copy(self)
+        fixed = {key: self._cast(value.detach()).clone() for key, value in values.items()}
+        partial._frozen = {**self._frozen, **fixed}
+        partial.parameter_shapes = {
+            key: shape for key, shape in self.parameter_shapes.items() if key not in fixed
+        }
+        return partial
 
     @checked
     def init_many(self, seeds: Sequence[int]) -> Parameters:
@@ -220,7 +254,7 @@ class ImagePrior:
         with torch.no_grad():
             for key, parameter in module.named_parameters():
                 if parameter.requires_grad:
-                    parameter.copy_(parameters[key])
+                    parameter.copy_(parameters[key] if key in parameters else self._frozen[key])
         return module
 
     @checked

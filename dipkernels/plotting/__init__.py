@@ -1,5 +1,6 @@
 """Figures of results. Every function returns a matplotlib Figure and needs no display."""
 
+from dipkernels.plotting.audit import plot_audit
 from dipkernels.plotting.curves import (
     plot_descent,
     plot_fits,
@@ -13,6 +14,7 @@ from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
+    "plot_audit",
     "plot_bands",
     "plot_densities",
     "plot_descent",

@@ -1,5 +1,7 @@
 """Theory: what a kernel predicts of a fit."""
 
+from dipkernels.theory.audit import LinearFit, audit, flow_curve, linear_fit
+from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import (
     Dynamics,
     FrozenAdam,
@@ -17,11 +19,17 @@ __all__ = [
     "FrozenAdam",
     "GradientDescent",
     "GradientFlow",
+    "LinearFit",
     "Momentum",
     "PredictedOptimum",
     "StoppingTime",
+    "audit",
     "expand",
+    "flow_curve",
+    "kernel_drift",
     "learning_curve",
+    "linear_fit",
     "resolved_stretch",
+    "response_drift",
     "stopping_time",
 ]

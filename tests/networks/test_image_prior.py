@@ -273,3 +273,38 @@ def test_a_network_without_attention_is_compiled_whole() -> None:
     evaluate = partial(ImagePrior._evaluate.__wrapped__, prior)  # past the checks of shapes
     compiled = torch.compile(evaluate, backend="eager", fullgraph=True)  # breaks are errors
     assert torch.equal(compiled(parameters, prior.code)[0], prior.image(parameters))
+
+
+def test_freezing_some_parameters_leaves_the_others_as_they_were() -> None:
+    prior = ImagePrior(ConvNet, code(1, 2, 7, 10))
+    everything = perturbed(prior.init(3), seed=1)
+    frozen = {key: value for key, value in everything.items() if key.startswith("first.")}
+    partial_prior = prior.frozen(frozen)
+    assert partial_prior.parameter_shapes.keys() == prior.parameter_shapes.keys() - frozen.keys()
+    left = {key: everything[key] for key in partial_prior.parameter_shapes}
+    assert torch.equal(partial_prior.image(left), prior.image(everything))
+    drawn = prior.init(5)
+    for key, value in partial_prior.init(5).items():
+        assert torch.equal(value, drawn[key])
+    assert torch.equal(partial_prior.module(left)(prior.code)[0], prior.image(everything))
+    # what is frozen is a copy, and moves with the prior
+    expected = partial_prior.image(left)
+    frozen["first.weight"].zero_()
+    assert torch.equal(partial_prior.image(left), expected)
+    single = partial_prior.to(dtype=torch.float32)
+    assert single.image({key: value.float() for key, value in left.items()}).dtype == torch.float32
+    further = partial_prior.frozen({"last.bias": left.pop("last.bias")})
+    assert torch.equal(further.image(left), expected)
+
+
+def test_freezing_what_isnt_there_or_everything_is_refused() -> None:
+    prior = ImagePrior(ConvNet, code(1, 2, 7, 10))
+    parameters = prior.init(0)
+    with pytest.raises(InvalidInputError, match=r"first\.none isn't one"):
+        prior.frozen({"first.none": parameters["last.bias"]})
+    with pytest.raises(InvalidInputError, match="another shape"):
+        prior.frozen({"first.bias": parameters["last.bias"]})
+    with pytest.raises(InvalidInputError, match="not all"):
+        prior.frozen(parameters)
+    with pytest.raises(InvalidInputError, match="got 0"):
+        prior.frozen({})

@@ -1,0 +1,94 @@
+"""Errors of images, split by eigenvectors of a kernel and by rings of frequencies."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.spectra.rings import radial_frequency, ring_edges
+from dipkernels.theory.drift import as_plane
+
+REST = "rest"
+
+
+class Parts:
+    """Splits the mean square of an image in two ways, each of which sums to the whole.
+
+    Parameters
+    ----------
+    vectors : Tensor, shape (n, k)
+        Orthonormal: the leading eigenvectors.
+    image_shape : (channels, height, width) or (channels, length)
+        Of the n numbers.
+    rings : int
+        About so many; see `dipkernels.spectra.ring_edges`. The constant image has one of its own.
+
+    Raises
+    ------
+    InvalidInputError
+        If the vectors don't fit the shape.
+
+    Attributes
+    ----------
+    modes : list of str
+        "1", "2", ... and "rest".
+    frequency : ndarray, shape (rings,)
+        Mean radius of each ring, in cycles per pixel.
+    """
+
+    def __init__(
+        self, vectors: Float[Tensor, "n k"], image_shape: tuple[int, ...], rings: int
+    ) -> None:
+        self._plane = as_plane(image_shape)
+        if vectors.shape[0] != np.prod(self._plane):
+            raise InvalidInputError(
+                f"vectors of {vectors.shape[0]} numbers don't fit images {image_shape}"
+            )
+        self._vectors = vectors.double()
+        self.modes = [*(str(i + 1) for i in range(vectors.shape[1])), REST]
+        radius = radial_frequency(self._plane[1:])
+        which = np.digitize(radius, ring_edges(self._plane[1:], rings)) + 1
+        which[radius == 0] = 0
+        present, index = np.unique(which, return_inverse=True)
+        self._rings = torch.from_numpy(index.reshape(radius.shape)).to(vectors.device)
+        self.frequency = np.array([radius[which == ring].mean() for ring in present])
+
+    def by_mode(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t modes"]:
+        """Split by eigenvectors.
+
+        Parameters
+        ----------
+        images : Tensor, shape (t, n)
+            Errors, flattened.
+
+        Returns
+        -------
+        Tensor, float64, shape (t, k + 1)
+            ``(u_i^T e)^2 / n``, and last what is left: they sum to the mean square of e.
+        """
+        images = images.double()
+        along = images @ self._vectors
+        rest = images - along @ self._vectors.T
+        squares = torch.cat([along.square(), rest.square().sum(dim=1, keepdim=True)], dim=1)
+        return squares / images.shape[1]
+
+    def by_ring(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t rings"]:
+        """Split by frequencies, over all channels.
+
+        Parameters
+        ----------
+        images : Tensor, shape (t, n)
+            Errors, flattened.
+
+        Returns
+        -------
+        Tensor, float64, shape (t, rings)
+            The energy of each ring's Fourier modes over n: they sum to the mean square.
+        """
+        spectrum = torch.fft.fft2(images.double().reshape(-1, *self._plane), norm="ortho")
+        power = spectrum.abs().square().sum(dim=1).flatten(1)
+        energy = power.new_zeros(len(power), len(self.frequency))
+        energy.index_add_(1, self._rings.flatten(), power)
+        share: Tensor = energy / images.shape[1]
+        return share

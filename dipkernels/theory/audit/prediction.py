@@ -1,0 +1,185 @@
+"""The images that a kernel predicts of a fit, iteration by iteration, for the realised noise."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.kernels.ntk import NTK
+from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
+from dipkernels.progress import Progress
+from dipkernels.tasks import Task
+from dipkernels.theory.dynamics import Dynamics, GradientFlow
+
+RESOLVED_DB = 0.3  # what the Lanczos steps may lack of a PSNR that is still told
+_TIMES = 181  # of a flow, over nine decades, as of a learning curve
+
+
+@dataclass(frozen=True, eq=False)
+class LinearFit:
+    """A fit of the linearised network to one measurement: ``f_t = f_0 + Theta phi(M Theta M) r``.
+
+    Attributes
+    ----------
+    start : Tensor, float64, shape (n,)
+        ``f_0``.
+    space : KrylovSpace
+        Of the kernel on the measured outputs, from ``r``, the measurement less ``f_0``.
+    """
+
+    start: Float[Tensor, " n"]
+    space: KrylovSpace
+
+    def images(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
+        """Predict the images.
+
+        Parameters
+        ----------
+        dynamics : Dynamics
+            Of the optimiser, at its times.
+
+        Returns
+        -------
+        Tensor, float64, shape (t, n)
+            Flattened.
+
+        Raises
+        ------
+        DivergenceError
+            If they overflow: the optimiser diverges.
+        """
+        return self.start + self._learned(dynamics, len(self.space.alpha))
+
+    def unresolved(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
+        """Estimate what the Krylov space lacks of the images.
+
+        Parameters
+        ----------
+        dynamics : Dynamics
+            As of `images`.
+
+        Returns
+        -------
+        Tensor, float64, shape (t, n)
+            What the last fifth of the steps has changed, which exceeds what is left where the
+            action converges; 0 if the space is invariant.
+        """
+        steps = len(self.space.alpha)
+        whole = self._learned(dynamics, steps)
+        if self.space.beta[-1] == 0:
+            return torch.zeros_like(whole)
+        return whole - self._learned(dynamics, max(1, steps - max(1, steps // 5)))
+
+    def _learned(self, dynamics: Dynamics, steps: int) -> Tensor:
+        space = self.space
+        tridiagonal = np.diag(space.alpha[:steps]) + np.diag(space.beta[: steps - 1], 1)
+        values, vectors = np.linalg.eigh(tridiagonal, UPLO="U")
+        with np.errstate(over="ignore", invalid="ignore"):
+            learned = dynamics.accumulated(np.maximum(values, 0.0)) * vectors[0]
+            coefficients = space.norm * learned @ vectors.T
+        if not np.isfinite(coefficients).all():
+            raise DivergenceError(
+                "the prediction overflows: the optimiser diverges with that step on a largest "
+                f"eigenvalue of {values[-1]:.3g}; use a smaller one"
+            )
+        rows = torch.from_numpy(coefficients).to(space.products.device)
+        return rows @ space.products[:steps]
+
+
+def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False) -> LinearFit:
+    """Run Lanczos on the kernel from what the network has yet to learn, noise included.
+
+    Parameters
+    ----------
+    ntk : NTK
+        At initialisation; with a metric, for the optimiser that it's of.
+    task : Task
+        Of the prior's shape, that measures pixels.
+    steps : int
+        Of Lanczos, at least 2; no more than pixels are taken.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    LinearFit
+        From which every linear optimiser's images follow at no further product.
+
+    Raises
+    ------
+    InvalidInputError
+        If task and kernel differ in shape, or the task measures something else than pixels.
+
+    Notes
+    -----
+    Costs ``steps`` products, and memory of two images of 8-byte numbers for each.
+    """
+    if task.shape != ntk.image_shape:
+        raise InvalidInputError(
+            f"the task has shape {task.shape}, the kernel is over images {ntk.image_shape}"
+        )
+    if steps < 2:
+        raise InvalidInputError(f"at least 2 Lanczos steps are needed, got {steps}")
+    measured = task.measured.to(ntk.device).flatten()
+    start = ntk.image.double().flatten()
+    residual = (task.measurement.to(ntk.device).double().flatten() - start) * measured
+    mask = None if bool(measured.all()) else measured
+    with Progress(steps, f"{ntk.prior.name}: prediction", enabled=progress) as bar:
+        run = Lanczos(ntk, residual[:, None], mask=mask)
+        (space,) = run.extend(min(steps, len(start)), progress=bar).spaces()
+    return LinearFit(start, space)
+
+
+def flow_curve(linear: LinearFit, task: Task) -> xr.Dataset:
+    """Predict the PSNR of gradient flow on a measurement, noise included, and its peak.
+
+    Parameters
+    ----------
+    linear : LinearFit
+        From `linear_fit`.
+    task : Task
+        The same, with its clean image in [0, 1].
+
+    Returns
+    -------
+    xarray.Dataset
+        ``psnr`` over ``time`` (in units of one over an eigenvalue), in the task's score region.
+        Attributes: ``flow_peak_psnr`` and ``flow_peak_time``, among the times before the first at
+        which the Lanczos steps may lack 0.3 dB; ``flow_peak_resolved``, 1 if the curve has come
+        down again by then or there is no such time; ``largest_eigenvalue``.
+
+    Raises
+    ------
+    InvalidInputError
+        If the task has no clean image.
+    """
+    largest = float(linear.space.gauss().nodes.max())
+    flow = GradientFlow(np.geomspace(0.1, 1e8, _TIMES) / largest)
+    device = linear.start.device
+    if task.clean is None:
+        raise InvalidInputError("a PSNR is to a clean image; this task has none")
+    scored = task.regions[task.score_region].flatten().to(device)
+    error = linear.images(flow) - task.clean.to(device).double().flatten()
+    root, lacking = (
+        images[:, scored].square().mean(dim=1).sqrt().cpu().numpy()
+        for images in (error, linear.unresolved(flow))
+    )
+    psnr = -20 * np.log10(root)
+    lost = np.flatnonzero(20 * np.log10(1 + lacking / root) > RESOLVED_DB)
+    told = int(lost[0]) if len(lost) else len(psnr)
+    best = int(np.argmax(psnr[: max(told, 1)]))
+    resolved = not len(lost) or best < told - 1
+    return xr.Dataset(
+        {"psnr": ("time", psnr, {"units": "dB"})},
+        {"time": flow.times},
+        {
+            "flow_peak_psnr": float(psnr[best]),
+            "flow_peak_time": float(flow.times[best]),
+            "flow_peak_resolved": int(resolved),
+            "largest_eigenvalue": largest,
+        },
+    )

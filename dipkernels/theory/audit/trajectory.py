@@ -1,0 +1,161 @@
+"""A fit in stages: its images at chosen iterations, its parameters where each stage ends."""
+
+import shutil
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from torch import Tensor
+
+from dipkernels.errors import DivergenceError
+from dipkernels.fitting import fit, load_adam_metric, load_parameters
+from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.runs import RunFolder
+from dipkernels.tasks import Task
+from dipkernels.theory.audit.settings import AuditSettings
+
+
+class Trajectory:
+    """One fit, run in stages that end where the audit looks at its parameters.
+
+    Every stage continues from the checkpoint of the one before, which gives the bits of an
+    uninterrupted fit (on a CPU with as many threads). A stage that was cut off is run again.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    task : Task
+        What was measured.
+    optimiser : str
+        Of the fit.
+    learning_rate : float
+        Of the fit.
+    settings : AuditSettings
+        Where it pauses and which images are kept.
+    folder : RunFolder
+        Where all is kept.
+    progress : bool
+        Show a bar.
+    """
+
+    def __init__(
+        self,
+        prior: ImagePrior,
+        task: Task,
+        optimiser: str,
+        learning_rate: float,
+        settings: AuditSettings,
+        folder: RunFolder,
+        *,
+        progress: bool,
+    ) -> None:
+        self._prior, self._task, self._folder = prior, task, folder
+        self._optimiser, self._rate, self._progress = optimiser, learning_rate, progress
+        self._settings = settings
+        self._recorded = {int(i) for i in settings.recorded}
+
+    def run(self) -> xr.Dataset:
+        """Run all stages that haven't been run yet.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``image`` over ``(iteration, output)``, ``psnr`` over every ``step``; attributes
+            ``peak_psnr`` and ``peak_iteration`` over all steps, ``seconds``.
+        """
+        stages = []
+        before: int | None = None
+        for end in self._settings.ends(self._optimiser):
+            stages.append(self._stage(before, end))
+            before = end
+        images = xr.concat([stage[["image"]] for stage in stages], "iteration")
+        return images.assign(psnr=stages[-1].psnr).assign_attrs(stages[-1].attrs)
+
+    def parameters(self, end: int) -> Parameters:
+        """Read the parameters where a stage ended.
+
+        Parameters
+        ----------
+        end : int
+            One of the settings' `ends`.
+
+        Returns
+        -------
+        dict of str to Tensor
+            On the prior's device.
+        """
+        found = load_parameters(self._folder.checkpoint(self._name(end)))
+        return {key: value.to(self._prior.device) for key, value in found.items()}
+
+    def metric(self, end: int) -> Parameters:
+        """Read Adam's metric where a stage ended.
+
+        Parameters
+        ----------
+        end : int
+            One of the settings' `ends`.
+
+        Returns
+        -------
+        dict of str to Tensor
+            See `dipkernels.fitting.load_adam_metric`.
+        """
+        return load_adam_metric(self._folder.checkpoint(self._name(end)))
+
+    def forget(self) -> None:
+        """Remove the checkpoints: the parameters are no longer needed."""
+        for end in self._settings.ends(self._optimiser):
+            self._folder.checkpoint(self._name(end)).unlink(missing_ok=True)
+
+    def _name(self, end: int) -> str:
+        return f"{self._optimiser}/fit-{end:07d}"
+
+    def _stage(self, before: int | None, end: int) -> xr.Dataset:
+        return self._folder.stage(
+            self._name(end), lambda: self._fit(before, end), keep_checkpoint=True
+        )
+
+    def _fit(self, before: int | None, end: int) -> xr.Dataset:
+        path = self._folder.checkpoint(self._name(end))
+        # From where the last stage ended, even if this one has a checkpoint: of what came before
+        # that the images would be lacking.
+        if before is None:
+            path.unlink(missing_ok=True)
+        else:
+            shutil.copyfile(self._folder.checkpoint(self._name(before)), path)
+        images: dict[int, np.ndarray] = {}
+
+        def keep(iteration: int, image: Tensor, _: Parameters) -> None:
+            if iteration in self._recorded:
+                images[iteration] = image.cpu().numpy().ravel()
+
+        result = fit(
+            self._prior,
+            self._task,
+            optimiser=self._optimiser,
+            learning_rate=self._rate,
+            iterations=end,
+            seed=self._settings.seed,
+            checkpoint=path,
+            callback=keep,
+            progress=self._progress,
+        )
+        if result.status == "diverged":
+            raise DivergenceError(
+                f"{self._prior} diverged under {self._optimiser} with learning rate "
+                f"{self._rate:.3g} before iteration {end}: use a smaller one, learning_rates="
+            )
+        return self._summary(result, images)
+
+    def _summary(self, result: xr.Dataset, images: dict[int, np.ndarray]) -> xr.Dataset:
+        score = result.psnr_clean.sel(region=result.score_region).values
+        kept = np.array(list(images.values())).reshape(len(images), -1)
+        attributes: dict[str, Any] = {
+            key: result.attrs[key] for key in ("peak_psnr", "peak_iteration", "seconds")
+        }
+        return xr.Dataset(
+            {"image": (("iteration", "output"), kept), "psnr": ("step", score, {"units": "dB"})},
+            {"iteration": np.array(list(images), dtype=int)},
+            attributes,
+        )

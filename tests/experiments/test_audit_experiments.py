@@ -1,0 +1,71 @@
+"""The experiments of the audit run, store what they find, and go on where they were cut off."""
+
+import csv
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"run_{name}", EXPERIMENTS / name / "run.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_audit_of_networks(tmp_path: Path) -> None:
+    run = script("audit")
+    run.main(["--preset", "smoke", "--output", str(tmp_path)])
+    rows = table(tmp_path / "summary.csv")
+    assert [(row["network"], row["optimiser"]) for row in rows] == [
+        ("vit", "gradient-descent"),
+        ("vit", "adam"),
+    ]
+    assert (tmp_path / "summary.png").exists()
+
+
+def test_convolutions_after_a_transformer(tmp_path: Path) -> None:
+    run = script("conv_after_transformer")
+    arguments = ["--preset", "smoke", "--output", str(tmp_path)]
+    run.main(arguments)
+    rows = table(tmp_path / "results.csv")
+    assert len(rows) == 4 * 2
+    before = (tmp_path / "results.csv").stat().st_mtime_ns
+    run.main(arguments)  # nothing is left to be done
+    assert (tmp_path / "results.csv").stat().st_mtime_ns == before
+    assert run.read(tmp_path / "results.csv")[3].arm == rows[3]["arm"]
+
+
+def test_arms_share_the_transformer_and_differ_after_it() -> None:
+    run = script("conv_after_transformer")
+    preset = run.PRESETS["smoke"]
+    priors = {name: run.make_prior(preset, arm, 5) for name, arm in run.ARMS.items()}
+    plain = priors["vit"].init(3)
+    for name, prior in priors.items():
+        parameters = prior.init(3)
+        for key, value in plain.items():
+            assert torch.equal(parameters[key], value), name
+    # three identities are none: up to the roundings of logits lifted by 10
+    identity = priors["identity"].image(priors["identity"].init(3))
+    torch.testing.assert_close(identity, priors["vit"].image(plain), rtol=0, atol=1e-5)
+    # other seeds of the convolutions, the same transformer
+    other = run.make_prior(preset, run.ARMS["trained"], 6).init(3)
+    key = "convolutions.layers.0.weight"
+    assert not torch.equal(other[key], priors["trained"].init(3)[key])
+    assert all(torch.equal(other[k], v) for k, v in plain.items())
+
+
+@pytest.mark.parametrize("name", ["audit", "conv_after_transformer"])
+def test_every_preset_is_complete(name: str) -> None:
+    assert {"smoke", "cpu", "paper"} <= script(name).PRESETS.keys()
