@@ -238,7 +238,7 @@ def test_filters_along_fits() -> None:
         optimiser.step()
     parameters = {key: leaf.detach() for key, leaf in leaves.items()}
     dense = gram(prior, parameters)[[7, 20]]
-    dense = dense / dense.sum(dim=1, keepdim=True)
+    dense = dense / dense[[0, 1], [7, 20]][:, None]
     np.testing.assert_allclose(
         found.filter.sel(kind="tangent", iteration=5), dense, rtol=1e-6, atol=1e-9
     )
@@ -246,7 +246,7 @@ def test_filters_along_fits() -> None:
     metric = [1 / ((v / (1 - 0.999**5)).sqrt() + 1e-8).flatten() for v in state.values()]
     J = jacobian(prior, parameters, layers=list(state))
     dense = ((J * torch.cat(metric)) @ J.T)[[7, 20]]
-    dense = dense / dense.sum(dim=1, keepdim=True)
+    dense = dense / dense[[0, 1], [7, 20]][:, None]
     np.testing.assert_allclose(
         found.filter.sel(kind="preconditioned", iteration=5), dense, rtol=1e-5, atol=1e-8
     )

@@ -81,7 +81,7 @@ def predicted_speed(
     Returns
     -------
     xarray.Dataset
-        ``misfit(target, iteration)``, ``|f - y|^2 / |y|^2``, the mean of its bounds
+        ``misfit(target, iteration)``, ``|f - y|^2 / |f_0 - y|^2``, the mean of its bounds
         ``misfit_lower`` and ``misfit_upper`` (in exact arithmetic; Gauss and Gauss-Radau);
         ``rate(target)``, ``r^T Theta r / |r|^2`` over the largest eigenvalue, with ``r = y - f_0``:
         how fast the misfit falls at first, in [0, 1]. Attributes ``largest_eigenvalue``,
@@ -105,7 +105,7 @@ def predicted_speed(
     n = ntk.shape[0]
     rate = n / (2 * largest) if learning_rate is None else learning_rate
     descent = GradientDescent.of_fit(rate, iterations, n)
-    norms = np.array([float(y.double().square().sum()) for y in targets.values()])[:, None]
+    norms = starts.double().square().sum(dim=0).cpu().numpy()[:, None]
     lower, upper = (
         np.stack([rule(lambda x: descent.decay(x) ** 2) for rule in rules]) / norms
         for rules in ([s.gauss() for s in spaces], [s.gauss_radau() for s in spaces])
@@ -190,8 +190,8 @@ def fitting_speed(
             prior, task, optimiser=optimiser, learning_rate=rate, iterations=iterations, seed=seed
         )
         misfit = np.full(iterations + 1, np.nan)  # a fit that diverges ends early
-        misfit[: result.sizes["iteration"]] = result.loss.values
-        measured.append(misfit * target.numel() / float(target.double().square().sum()))
+        misfit[: result.sizes["iteration"]] = result.loss.values / float(result.loss[0])
+        measured.append(misfit)
     dataset["measured"] = (("target", "iteration"), np.stack(measured))
     return dataset.assign_attrs(optimiser=optimiser, seed=seed, prior=prior.name)
 

@@ -234,7 +234,8 @@ def filter_along_fit(
     -------
     xarray.Dataset
         Over ``kind``, ``iteration``, ``pixel``: ``filter(..., output)``, rows of the kernel
-        divided by their sums, of the kernel at these parameters ("tangent") and of the same with
+        divided by their entries at the pixel (never negative; a sum may be, or 0, behind a
+        normalisation), of the kernel at these parameters ("tangent") and of the same with
         Adam's metric there ("preconditioned"; NaN before the first step and for gradient
         descent); ``cosine(...)``, of the angle between the row and that of the kernel at
         initialisation; ``diagonal(...)``, its entry at the pixel, unnormalised, over that at
@@ -244,7 +245,7 @@ def filter_along_fit(
     Raises
     ------
     InvalidInputError
-        If iterations aren't ascending, the optimiser is another, or a row sums to 0.
+        If iterations aren't ascending, the optimiser is another.
 
     Notes
     -----
@@ -302,13 +303,13 @@ def _along_fit(
         np.linalg.norm(rows, axis=-1) * np.linalg.norm(first, axis=-1)
     )
     at = np.arange(len(pixels))
-    diagonal = rows[:, :, at, list(pixels)] / first[at, list(pixels)]
+    own = rows[:, :, at, list(pixels)]
     over = ("kind", "iteration", "pixel")
     return xr.Dataset(
         {
-            "filter": ((*over, "output"), rows / rows.sum(axis=-1, keepdims=True)),
+            "filter": ((*over, "output"), rows / own[..., None]),
             "cosine": (over, cosine),
-            "diagonal": (over, diagonal),
+            "diagonal": (over, own / own[:1, :1]),
             "image": (("iteration", "output"), images),
             "psnr": ("iteration", scores, {"units": "dB"}),
         },
