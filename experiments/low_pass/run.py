@@ -224,6 +224,7 @@ def write_followed(followed: list[xr.Dataset], output: Path) -> None:
             }
             for rank in (5, 20, 50):
                 row[f"overlap of leading {rank}"] = float(one.overlap.sel(rank=rank))
+            row["of leading 5 with sums'"] = float(one.with_sums.sel(rank=5))
             for signal in one.signal.values:
                 part = float(one.unexplained.sel(signal=signal, rank=20))
                 row[f"{signal} outside of leading 20"] = part

@@ -228,5 +228,14 @@ def test_accumulated_gradients_are_what_forgetting_to_reset_them_gives() -> None
     correct = found.singular_value.sel(variant="correct", iteration=4)
     assert not np.allclose(correct, values, rtol=0.1)
     np.testing.assert_allclose(found.overlap.sel(iteration=1), 1, rtol=1e-10)
+    # The sum's left singular vectors are sines of half-integer frequency.
+    x = (np.arange(16) + 1)[:, None]
+    waves = np.sin(np.pi * (2 * np.arange(2) + 1) * (2 * x) / (2 * 33))
+    waves = torch.tensor(np.linalg.qr(waves)[0])
+    left = torch.linalg.svd(torch.stack(rows)).U
+    share = subspace_overlap(waves, left, [2])
+    np.testing.assert_allclose(
+        found.with_sums.sel(variant="accumulated", iteration=4, rank=2), share, atol=1e-6
+    )
     with pytest.raises(InvalidInputError, match="ascending"):
         jacobian_along_fit(prior, task, {}, iterations=[3, 2], ranks=[1], learning_rate=0.01)

@@ -240,9 +240,10 @@ def jacobian_along_fit(
     xarray.Dataset
         Over ``variant`` ("correct"; "accumulated", see `accumulated`) and ``iteration``:
         ``singular_value(..., index)``; ``overlap(..., rank)`` with the leading vectors at the
-        first iteration; ``unexplained(..., signal, rank)``; ``vector(..., rank, x)``, the left
-        singular vectors of number rank - 1. ``relative_error(iteration)`` of the fit to the
-        measurement.
+        first iteration; ``with_sums(..., rank)``, the overlap with those of the sum of all pixels
+        up to one, which knows no network; ``unexplained(..., signal, rank)``;
+        ``vector(..., rank, output)``, the left singular vectors of number rank - 1.
+        ``relative_error(iteration)`` of the fit to the measurement.
 
     Raises
     ------
@@ -255,8 +256,9 @@ def jacobian_along_fit(
     kept = _iterates(prior, task, iterations, learning_rate, seed)
     y = task.measurement.flatten().to(prior.device, prior.dtype)
     fields: dict[str, list[list[np.ndarray]]] = {
-        key: [[], []] for key in ("singular_value", "overlap", "unexplained", "vector")
+        key: [[], []] for key in ("singular_value", "overlap", "with_sums", "unexplained", "vector")
     }
+    sums = torch.linalg.svd(torch.ones(len(y), len(y), dtype=torch.float64).tril()).U.to(y.device)
     firsts: list[Tensor] = []
     errors = []
     for iteration in iterations:
@@ -271,12 +273,14 @@ def jacobian_along_fit(
             rows = [unexplained(left, s.flatten().to(left), ranks) for s in signals.values()]
             fields["singular_value"][variant].append(values.cpu().numpy())
             fields["overlap"][variant].append(subspace_overlap(firsts[variant], left, ranks))
+            fields["with_sums"][variant].append(subspace_overlap(sums, left, ranks))
             fields["unexplained"][variant].append(np.stack(rows))
             fields["vector"][variant].append(left[:, [r - 1 for r in ranks]].T.cpu().numpy())
     over = ("variant", "iteration")
     axes = {
         "singular_value": (*over, "index"),
         "overlap": (*over, "rank"),
+        "with_sums": (*over, "rank"),
         "unexplained": (*over, "signal", "rank"),
         "vector": (*over, "rank", "output"),
     }
