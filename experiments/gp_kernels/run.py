@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,14 @@ def converge(preset: dict[str, Any]) -> xr.Dataset:
     )
 
 
-def normalised(preset: dict[str, Any], codes: str) -> xr.Dataset:
+def normalised(preset: dict[str, Any], padding: str, codes: str) -> xr.Dataset:
     """Test the claim that the deep image prior is a stationary Gaussian process."""
     prior = networks.create(
         "wide-skip",
         image_size=preset["size"],
         channels=1,
         width=preset["normal_width"],
+        padding=padding,
     )
     found = covariance(prior, preset["normal_samples"], codes=codes, max_lag=4)
     return found[["p_value", "z"]]
@@ -174,9 +176,10 @@ def main(arguments: list[str] | None = None) -> None:
     table.to_csv(output / "width.csv", index=False, float_format="%.3g")
 
     rows = []
-    for codes in ("fixed", "noise"):
-        one = run.stage(f"normalised-{codes}", functools.partial(normalised, preset, codes))
-        row: dict[str, Any] = {"codes": codes}
+    for padding, codes in itertools.product(("reflect", "circular"), ("fixed", "noise")):
+        compute = functools.partial(normalised, preset, padding, codes)
+        one = run.stage(f"normalised-{padding}-{codes}", compute)
+        row: dict[str, Any] = {"padding": padding, "codes": codes}
         keep = ("variance_spread", "excess_kurtosis", "excess_kurtosis_standard_error")
         row |= {name: one.attrs[name] for name in keep}
         row |= {f"p {test}": float(one.p_value.sel(test=test)) for test in one.test.values}

@@ -132,11 +132,30 @@ def vanilla(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
     ).assign_attrs(means_psnr=float(task.psnr(filtered)), noisy_psnr=float(task.psnr(noisy)))
 
 
+def angles(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
+    """Compare with non-local means again, with and without the patches' norms."""
+    size, patch = preset["size"], preset["patch"]
+    noisy = task_of(name, size, seed).measurement.double()
+    pixels = grid(size)
+    means = non_local_means_weights(noisy, patch, PATCH_FACTOR * SIGMA)[pixels]
+    found = {}
+    for kind, image in {"as it is": noisy, "less its mean": noisy - noisy.mean()}.items():
+        kernel = patch_tangent_kernel(image, patch)
+        roots = kernel.diagonal().sqrt()
+        for scaled, rows in {
+            "kernel": kernel,
+            "correlation": kernel / roots / roots[:, None],
+        }.items():
+            one = compare_filters(rows[pixels], means, pixels, (size, size), radius=RADIUS)
+            found[f"{scaled}, image {kind}"] = one.mean("pixel")
+    return xr.concat(list(found.values()), dim=xr.Variable("filter", list(found)))
+
+
 def along(preset: dict[str, Any], network: str, name: str, optimiser: str, seed: int) -> xr.Dataset:
     """Follow the filter of a registered network over a fit."""
     size = preset["size"]
     task = task_of(name, size, seed)
-    options = {"width": min(64, preset["width"])}
+    options = {"width": min(32, preset["width"])}
     prior = networks.create(network, image_size=size, channels=1, **options)
     dataset = filter_along_fit(
         prior, task, grid(size), iterations=preset["adam"], optimiser=optimiser, seed=seed
@@ -183,6 +202,12 @@ def main(arguments: list[str] | None = None) -> None:
                 row = {"image": name, "seed": seed, "code": code, **scalars}
                 rows.append({**row, **{k: one.attrs[k] for k in ("noisy_psnr", "means_psnr")}})
     pd.DataFrame(rows).to_csv(output / "vanilla.csv", index=False, float_format="%.3g")
+    tables = []
+    for name in preset["images"]:
+        for seed in range(preset["seeds"]):
+            one = run.stage(f"angles-{name}-{seed}", functools.partial(angles, preset, name, seed))
+            tables.append(one.to_dataframe().reset_index().assign(image=name, seed=seed))
+    pd.concat(tables).to_csv(output / "angles.csv", index=False, float_format="%.3g")
 
     rows, pictures = [], {}
     for name in preset["images"]:
