@@ -80,7 +80,7 @@ def circulant(
 
     Returns
     -------
-    Tensor, shape (n, *size)
+    Tensor, shape ``(n, *size)``
         Number i is the filter in the middle of pixel i of the flattened torus, n pixels in all.
 
     Raises
@@ -143,7 +143,7 @@ def dual_kernel(
     return activate(StationaryKernel.from_lags(lags, lags), activation)
 
 
-class TwoLayerGenerator(nn.Module):
+class _TwoLayerGenerator(nn.Module):
     """``f(U C) v``, with the rows of U as the code: the network that `dual_kernel` is the limit of.
 
     Parameters
@@ -170,12 +170,12 @@ class TwoLayerGenerator(nn.Module):
 
         Parameters
         ----------
-        code : Tensor, shape (1, pixels, *size)
+        code : Tensor, shape ``(1, pixels, *size)``
             Channel i holds entry i of every shifted filter.
 
         Returns
         -------
-        Tensor, shape (1, 1, *size)
+        Tensor, shape ``(1, 1, *size)``
             The image.
         """
         hidden = torch.relu(self.mix(code))
@@ -211,7 +211,7 @@ def two_layer_generator(
     rows = circulant(taps, size)  # u_i over the torus
     code = rows.flatten(1).T.reshape(len(rows), *size)
     pixels, dims = len(rows), len(size)
-    return ImagePrior(lambda: TwoLayerGenerator(pixels, width, dims), code[None], name="two-layer")
+    return ImagePrior(lambda: _TwoLayerGenerator(pixels, width, dims), code[None], name="two-layer")
 
 
 def _normed(taps: Tensor) -> Tensor:

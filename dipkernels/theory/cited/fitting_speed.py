@@ -25,7 +25,7 @@ def image_and_noise(
 
     Parameters
     ----------
-    image : Tensor, shape (channels, *spatial)
+    image : Tensor, shape ``(channels, *spatial)``
         Not constant.
     seed : int
         Of the noise.

@@ -110,7 +110,7 @@ def residual_correlation(
 
     Parameters
     ----------
-    residual : Tensor, shape (channels, *spatial)
+    residual : Tensor, shape ``(channels, *spatial)``
         Not constant in any channel.
     max_lag : int
         In pixels, less than the side.

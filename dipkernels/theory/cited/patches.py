@@ -18,7 +18,7 @@ def patches(
 
     Parameters
     ----------
-    image : Tensor, shape (channels, *spatial)
+    image : Tensor, shape ``(channels, *spatial)``
         An image or a signal.
     size : int
         Side of a patch, odd.
@@ -27,7 +27,7 @@ def patches(
 
     Returns
     -------
-    Tensor, shape (pixels, channels * size ** dims)
+    Tensor, shape ``(pixels, channels * size ** dims)``
         In the order of the flattened grid: what a convolution of that size multiplies.
 
     Raises
@@ -59,7 +59,7 @@ def non_local_means_weights(
 
     Parameters
     ----------
-    image : Tensor, shape (channels, *spatial)
+    image : Tensor, shape ``(channels, *spatial)``
         What patches are compared of.
     patch_size : int
         Side of a patch, odd.
@@ -110,7 +110,7 @@ def patch_tangent_kernel(
 
     Parameters
     ----------
-    code : Tensor, shape (channels, *spatial)
+    code : Tensor, shape ``(channels, *spatial)``
         What the network is called with, on the image's own grid.
     patch_size : int
         Odd.
