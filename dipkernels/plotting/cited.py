@@ -54,8 +54,8 @@ def plot_fitting_speed(results: Mapping[str, xr.Dataset], targets: Sequence[str]
         at = np.maximum(result.iteration.values, 0.5)
         for colour, target in zip(PALETTE, targets, strict=False):
             one = result.sel(target=target)
-            panel.plot(at, one.measured, color=colour, label=f"{target}, measured")
-            panel.plot(at, one.misfit, color=colour, ls="--", lw=1, label=f"{target}, predicted")
+            panel.plot(at, one.measured, color=colour, label=target)
+            panel.plot(at, one.misfit, color=colour, ls="--", lw=1)
             panel.fill_between(
                 at, one.misfit_lower, one.misfit_upper, color=colour, alpha=0.2, lw=0
             )

@@ -33,7 +33,7 @@ from dipkernels.theory.cited.gaussian_process import (
 # Networks have as many output channels as their width: a sample is worth as many of one channel.
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "length": 64, "lags": 8, "width": 4, "samples": 8, "scale": 0.125,
+        "length": 64, "lags": 8, "width": 4, "samples": 16, "scale": 0.125,
         "widths": [4, 8], "size": 16, "normal_width": 4, "normal_samples": 16,
     },
     "cpu": {

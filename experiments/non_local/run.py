@@ -166,7 +166,7 @@ def along(preset: dict[str, Any], network: str, name: str, optimiser: str, seed:
         for time in range(dataset.sizes["iteration"]):
             rows = torch.tensor(dataset["filter"].values[kind, time])
             if rows.isfinite().all():
-                pixels = list(dataset.pixel.values)
+                pixels = grid(size)
                 one = compare_filters(rows, means[pixels], pixels, (size, size), radius=RADIUS)
                 ranks[kind, time] = [
                     float(one[key].mean()) for key in ("rank_correlation", "share_outside")

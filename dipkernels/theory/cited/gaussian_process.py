@@ -268,7 +268,7 @@ def covariance_three_ways(
     poster : StationaryKernel
         What the formula says, of `poster_convolutional` or `poster_autoencoder`.
     samples : int
-        Networks that are drawn, a multiple of 8.
+        Networks that are drawn, a multiple of 8, at least 16.
     codes : callable
         From a seed to a code: a new one for each network.
     max_lag : int
@@ -286,12 +286,14 @@ def covariance_three_ways(
     Raises
     ------
     InvalidInputError
-        If the image isn't 1D, or the samples aren't a multiple of 8.
+        If the image isn't 1D, or the samples aren't such a multiple.
     """
     if len(prior.shape) != 2:
         raise InvalidInputError(f"expected a 1D prior, got one of shape {prior.shape}")
-    if samples < GROUPS or samples % GROUPS:
-        raise InvalidInputError(f"samples must be a positive multiple of {GROUPS}, got {samples}")
+    if samples < 2 * GROUPS or samples % GROUPS:
+        raise InvalidInputError(
+            f"samples must be a multiple of {GROUPS}, at least {2 * GROUPS}, got {samples}"
+        )
     each = samples // GROUPS
     moments = np.stack(
         [
