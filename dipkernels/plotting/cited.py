@@ -1,0 +1,197 @@
+"""Theories of the literature: dual kernels, speed of fits, Jacobians, covariances, filters."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import xarray as xr
+from matplotlib.figure import Figure
+
+from dipkernels.plotting.style import PALETTE, colours, panels, shared_legend, show_image
+
+
+def plot_dual_spectra(spectra: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Draw eigenvalues of dual kernels, strongest first, a panel for each family of filters.
+
+    Parameters
+    ----------
+    spectra : mapping of str to mapping of str to ndarray
+        By family, then by filter.
+
+    Returns
+    -------
+    Figure
+        Logarithmic.
+    """
+    figure, axes = panels(len(spectra), columns=2, width=3.6, height=2.8)
+    for panel, (family, curves) in zip(axes, spectra.items(), strict=True):
+        for colour, (name, values) in zip(PALETTE, curves.items(), strict=False):
+            panel.plot(np.sort(values)[::-1], color=colour, label=name)
+        panel.set_yscale("log")
+        panel.set_xlabel("number of eigenvalue")
+        panel.set_ylabel("eigenvalue")
+        panel.set_title(family)
+        panel.legend(fontsize=7)
+    return figure
+
+
+def plot_fitting_speed(results: Mapping[str, xr.Dataset], targets: Sequence[str]) -> Figure:
+    """Draw predicted and measured misfits of image and noise, a panel for each network.
+
+    Parameters
+    ----------
+    results : mapping of str to Dataset
+        Of `dipkernels.theory.cited.fitting_speed`, by network.
+    targets : sequence of str
+        Which are drawn.
+
+    Returns
+    -------
+    Figure
+        Solid: measured; dashed: predicted from the kernel at initialisation, with its bracket.
+    """
+    figure, axes = panels(len(results), columns=3, width=2.9, height=2.4)
+    for panel, (name, result) in zip(axes, results.items(), strict=True):
+        at = np.maximum(result.iteration.values, 0.5)
+        for colour, target in zip(PALETTE, targets, strict=False):
+            one = result.sel(target=target)
+            panel.plot(at, one.measured, color=colour, label=target)
+            panel.plot(at, one.misfit, color=colour, ls="--", lw=1)
+            panel.fill_between(
+                at, one.misfit_lower, one.misfit_upper, color=colour, alpha=0.2, lw=0
+            )
+        panel.set_xscale("log")
+        panel.set_xlabel("iteration (0 at the left edge)")
+        panel.set_ylabel("|f - y|² / |f₀ - y|²")
+        panel.set_ylim(bottom=0)
+        panel.set_title(name)
+    shared_legend(figure, axes[0])
+    return figure
+
+
+def plot_jacobian_norms(results: Mapping[str, xr.Dataset]) -> Figure:
+    """Draw the distribution of the norms over random networks, a panel for each kind of network.
+
+    Parameters
+    ----------
+    results : mapping of str to Dataset
+        Of `dipkernels.theory.cited.jacobian_norms`.
+
+    Returns
+    -------
+    Figure
+        Dots: single networks; bars: their medians.
+    """
+    figure, axes = panels(len(results), columns=2, width=3.6, height=2.4)
+    for panel, (name, result) in zip(axes, results.items(), strict=True):
+        labels = [str(image) for image in result.image.values]
+        for row, (label, colour) in enumerate(colours(labels).items()):
+            norms = result.norm.sel(image=label).values
+            spread = np.linspace(-0.25, 0.25, len(norms))
+            panel.plot(norms, row + spread, ".", color=colour, ms=4, alpha=0.6)
+            panel.plot([np.median(norms)] * 2, [row - 0.35, row + 0.35], color="black", lw=1.2)
+        panel.set_yticks(range(len(labels)), labels, fontsize=8)
+        panel.invert_yaxis()
+        panel.set_xlim(0, 1.05 * float(result.norm.quantile(0.98)))
+        panel.set_xlabel("|Jᵀ y|, 98 % of all networks")
+        panel.set_title(name)
+    return figure
+
+
+def plot_singular_vectors(result: xr.Dataset) -> Figure:
+    """Draw left singular vectors over a fit, of the right Jacobian and of the accumulated one.
+
+    Parameters
+    ----------
+    result : Dataset
+        Of `dipkernels.theory.cited.jacobian_along_fit`, of a signal.
+
+    Returns
+    -------
+    Figure
+        A row for each variant, a column for each rank; signs are aligned with the first.
+    """
+    ranks, times = result["rank"].values, result.iteration.values
+    figure, axes = panels(2 * len(ranks), columns=len(ranks), width=2.3, height=1.9)
+    for index, panel in enumerate(axes):
+        variant, rank = divmod(index, len(ranks))
+        vectors = result.vector.values[variant, :, rank]
+        for colour, time, vector in zip(PALETTE, times, vectors, strict=False):
+            sign = np.sign(vector @ vectors[0]) or 1.0
+            panel.plot(sign * vector, color=colour, lw=0.9, label=f"iteration {time}")
+        panel.set_title(f"{result.variant.values[variant]}, vector {ranks[rank]}", fontsize=8)
+        panel.set_yticks([])
+        panel.tick_params(labelsize=6)
+        panel.set_xlabel("pixel", fontsize=8)
+    shared_legend(figure, axes[0])
+    return figure
+
+
+def plot_correlations(results: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
+    """Draw correlations against lag, measured, of infinite width and of the poster's formula.
+
+    Parameters
+    ----------
+    results : mapping of str to mapping of str to Dataset
+        Of `dipkernels.theory.cited.covariance_three_ways`: by panel, then by setting.
+
+    Returns
+    -------
+    Figure
+        Bands: two standard errors of the measured ones.
+    """
+    figure, axes = panels(len(results), columns=2, width=3.6, height=2.7)
+    for panel, (title, settings) in zip(axes, results.items(), strict=True):
+        for colour, (name, result) in zip(PALETTE, settings.items(), strict=False):
+            measured, limit, poster = result.correlation.values
+            band = 2 * result.standard_error.values
+            panel.plot(result.lag, measured, color=colour, label=name)
+            panel.fill_between(
+                result.lag, measured - band, measured + band, color=colour, alpha=0.2
+            )
+            panel.plot(result.lag, limit, color="black", lw=0.9, ls="--")
+            panel.plot(result.lag, poster, color=colour, lw=1.2, ls=":")
+        panel.set_xlabel("lag (pixels)")
+        panel.set_ylabel("K(lag) / K(0)")
+        panel.set_title(title)
+        panel.legend(fontsize=7)
+    return figure
+
+
+def plot_filters(
+    rows: Mapping[str, Mapping[str, np.ndarray]], pixel: tuple[int, int] | None
+) -> Figure:
+    """Draw filters of a pixel as images.
+
+    Parameters
+    ----------
+    rows : mapping of str to mapping of str to ndarray
+        Images ``(height, width)``, by row of panels and then by title; each is shown from 0, or
+        its most negative weight, to the second largest, since the pixel's own weight may dwarf
+        all others.
+    pixel : (int, int) or None
+        Row and column of the pixel that is marked.
+
+    Returns
+    -------
+    Figure
+        Grey pictures are shown as they are if their title begins with "image".
+    """
+    columns = max(len(row) for row in rows.values())
+    figure, axes = panels(columns * len(rows), columns=columns, width=1.7, height=1.85)
+    for index, panel in enumerate(axes):
+        row, column = divmod(index, columns)
+        pictures = list(list(rows.values())[row].items())
+        panel.set_axis_off()
+        if column >= len(pictures):
+            continue
+        title, picture = pictures[column]
+        if title.startswith("image"):
+            show_image(panel, picture[None], title.removeprefix("image: "))
+        else:
+            top = np.sort(picture, axis=None)[-2]
+            low = min(0.0, float(picture.min()))
+            panel.imshow(picture, cmap="magma", vmin=low, vmax=top, interpolation="nearest")
+            panel.set_title(title, fontsize=8)
+        if pixel is not None:
+            panel.plot(pixel[1], pixel[0], "+", color="#56B4E9", ms=6, mew=1)
+    return figure

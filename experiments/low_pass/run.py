@@ -1,0 +1,238 @@
+"""Heckel & Soltanolkotabi: figures 4, 6, 7 and 12, each beside its prediction. See README.md."""
+
+import argparse
+import functools
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from dipkernels import images, networks, tasks
+from dipkernels.networks import ImagePrior
+from dipkernels.plotting import cited as plots
+from dipkernels.plotting import save_figure
+from dipkernels.runs import RunFolder
+from dipkernels.seeds import generator
+from dipkernels.theory.cited import (
+    dual_kernel,
+    fitting_speed,
+    image_and_noise,
+    jacobian_along_fit,
+    jacobian_norms,
+)
+from dipkernels.theory.cited.dual_kernels import PUBLISHED_SCALE, gaussian, triangle
+
+# Published settings at full size; smaller ones keep the networks' shapes.
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "size": 16, "width": 8, "fit_seeds": 1, "iterations": 5, "steps": 6,
+        "norm_size": 16, "norm_width": 8, "nets": 3, "length": 64, "follow": [1, 3, 5],
+    },
+    "cpu": {
+        "size": 48, "width": 32, "fit_seeds": 2, "iterations": 200, "steps": 40,
+        "norm_size": 64, "norm_width": 64, "nets": 60, "length": 512, "follow": [1, 76, 3576],
+    },
+    "paper": {
+        "size": 256, "width": 128, "fit_seeds": 3, "iterations": 100_000, "steps": 200,
+        "norm_size": 256, "norm_width": 256, "nets": 5000, "length": 512, "follow": [1, 76, 3576],
+    },
+}  # fmt: skip
+
+FILTERS = {
+    "triangles": {f"half-width {p}": triangle(p) for p in (1, 10, 30)},
+    "Gaussians": {f"width {s:g}": gaussian(s, 300) for s in (0.005, 0.01, 0.05)},
+}
+PRINTED = {
+    "half-width 1": (0.16667, 0.16667), "half-width 10": (0.00487, 1.957),
+    "half-width 30": (0.00156, 5.896), "width 0.005": (0.0211, 0.496),
+    "width 0.01": (0.00915, 0.983), "width 0.05": (0.00177, 4.901),
+}  # fmt: skip
+
+
+def fitted_priors(size: int, width: int) -> dict[str, ImagePrior]:
+    """Make the five generators of figure 4, their widths in the published proportions."""
+    common: dict[str, Any] = {"image_size": size, "channels": 1, "output": "none"}
+    third = max(4, width // 3)
+    return {
+        "deep-decoder": networks.create("deep-decoder", width=width, upsamplings=4, **common),
+        "fixed-conv": networks.create("fixed-conv", width=width, **common),
+        "conv": networks.create("conv", width=third, **common),
+        "transposed-decoder": networks.create("transposed-decoder", width=third, **common),
+        "skip": networks.create("skip", width=width, **common),
+    }
+
+
+class SignalDecoder(nn.Module):
+    """The 1D deep decoder of figure 7: four blocks, and a last layer of fixed random weights."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        for _ in range(4):
+            blocks += [
+                nn.Upsample(scale_factor=2, mode="linear"),
+                nn.Conv1d(width, width, 1, bias=False),
+                nn.ReLU(),
+                nn.BatchNorm1d(width),
+            ]
+        self.blocks = nn.Sequential(*blocks)
+        self.last = nn.Conv1d(width, 1, 1, bias=False)
+        for layer in (*self.blocks, self.last):
+            if isinstance(layer, nn.Conv1d):
+                nn.init.xavier_normal_(layer.weight)
+        self.last.weight.requires_grad_(False)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Make the signal."""
+        signal: Tensor = self.last(self.blocks(code))
+        return signal
+
+
+def follow(preset: dict[str, Any], seed: int) -> xr.Dataset:
+    """Figure 7: a noisy step, fitted by Adam."""
+    length = preset["length"]
+    random = generator("figure 7", seed)
+    code = torch.rand(1, 64, length // 16, generator=random)
+    step = (torch.arange(length) < length // 2).float()[None]
+    noisy = step + 0.4 * 0.5 * torch.randn(1, length, generator=random)
+    task = tasks.denoise(step, measurement=noisy, noise_sigma=0.2)
+    noise = (noisy - step).double()
+    return jacobian_along_fit(
+        ImagePrior(lambda: SignalDecoder(64), code).to(dtype=torch.float64),
+        task,
+        {"step": step.double(), "centred step": step.double() - 0.5, "noise": noise},
+        iterations=preset["follow"],
+        ranks=[1, 2, 3, 5, 20, 50],
+        learning_rate=0.01,
+        seed=seed,
+    )
+
+
+def norms(preset: dict[str, Any], name: str) -> xr.Dataset:
+    """Figure 12: norms of Jacobian products over random networks."""
+    size, width = preset["norm_size"], preset["norm_width"]
+    options: dict[str, Any] = {"image_size": size, "channels": 1}
+    if name == "deep-decoder":
+        options |= {"width": width, "upsamplings": 4}
+    else:
+        options |= {"width": width // 2}
+    prior = networks.create(name, **options)
+    targets = image_and_noise(images.load("shepp_logan_phantom", size=size))
+    return jacobian_norms(prior, targets, range(preset["nets"]))
+
+
+def speed_rows(results: dict[str, list[xr.Dataset]]) -> pd.DataFrame:
+    """Tabulate the speeds: how long until the misfit has fallen to a half."""
+    rows = []
+    for name, seeds in results.items():
+        for seed, result in enumerate(seeds):
+            for target in result.target.values:
+                one = result.sel(target=target)
+                rows.append(
+                    {
+                        "network": name,
+                        "seed": seed,
+                        "target": target,
+                        "rate": float(one.rate),
+                        "final predicted": float(one.misfit[-1]),
+                        "predicted bracket": float(one.misfit_upper[-1] - one.misfit_lower[-1]),
+                        "final measured": float(one.measured[-1]),
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what isn't there yet, and write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--output", type=Path, default=None)
+    options = parser.parse_args(arguments)
+    output = options.output or Path("runs") / f"low_pass-{options.preset}"
+    preset = PRESETS[options.preset]
+    run = RunFolder.open(output, {"experiment": "low_pass", **preset})
+
+    spectra = {
+        family: {
+            name: PUBLISHED_SCALE * dual_kernel(taps, (300,)).spectrum("ntk").numpy()
+            for name, taps in filters.items()
+        }
+        for family, filters in FILTERS.items()
+    }
+    flat = {name: values for group in spectra.values() for name, values in group.items()}
+    table = [
+        {"filter": n, "least": v.min(), "most": v.max(), "printed": "{} / {}".format(*PRINTED[n])}
+        for n, v in flat.items()
+    ]
+    pd.DataFrame(table).to_csv(output / "dual_kernels.csv", index=False, float_format="%.5g")
+    save_figure(plots.plot_dual_spectra(spectra), output / "dual_kernels.png")
+
+    followed = [run.stage(f"follow-{s}", functools.partial(follow, preset, s)) for s in (0, 1)]
+    write_followed(followed, output)
+
+    found = {
+        name: run.stage(f"norms-{name}", functools.partial(norms, preset, name))
+        for name in ("deep-decoder", "skip")
+    }
+    rows = []
+    for name, image in itertools.product(found, found["skip"].image.values):
+        values = found[name].norm.sel(image=image)
+        low, middle, high = values.quantile([0.25, 0.5, 0.75]).values
+        row = {"network": name, "image": image, "median": middle, "quartile 1": low}
+        rows.append({**row, "quartile 3": high})
+    pd.DataFrame(rows).to_csv(output / "jacobian_norms.csv", index=False, float_format="%.4g")
+    save_figure(plots.plot_jacobian_norms(found), output / "jacobian_norms.png")
+
+    image = images.load("shepp_logan_phantom", size=preset["size"])
+    speeds: dict[str, list[xr.Dataset]] = {}
+    for name, prior in fitted_priors(preset["size"], preset["width"]).items():
+        for seed in range(preset["fit_seeds"]):
+            print(f"speed of {name}, seed {seed}", flush=True)
+
+            def compute(prior: ImagePrior = prior, seed: int = seed) -> xr.Dataset:
+                # What is to be learned, beyond the random image that the network starts from.
+                start = prior.image(prior.init(seed)).detach()
+                targets = {k: start + y for k, y in image_and_noise(image, seed=seed).items()}
+                counts = {"iterations": preset["iterations"], "steps": preset["steps"]}
+                return fitting_speed(prior, targets, seed=seed, **counts)
+
+            speeds.setdefault(name, []).append(run.stage(f"speed-{name}-{seed}", compute))
+    speed_rows(speeds).to_csv(output / "fitting_speed.csv", index=False, float_format="%.4g")
+    shown = ["image", "noise", "centred image", "centred noise"]
+    first = {name: results[0] for name, results in speeds.items()}
+    save_figure(plots.plot_fitting_speed(first, shown), output / "fitting_speed.png")
+
+
+def write_followed(followed: list[xr.Dataset], output: Path) -> None:
+    """Tabulate and draw figure 7."""
+    rows = []
+    for seed, result in enumerate(followed):
+        for variant, iteration in itertools.product(result.variant.values, result.iteration.values):
+            one = result.sel(variant=variant, iteration=iteration)
+            values = one.singular_value.values
+            row = {
+                "seed": seed,
+                "Jacobian": variant,
+                "iteration": iteration,
+                "relative error of the fit": float(one.relative_error),
+                "effective rank": float(values.sum() ** 2 / np.sum(values**2)),
+            }
+            for rank in (5, 20, 50):
+                row[f"overlap of leading {rank}"] = float(one.overlap.sel(rank=rank))
+            row["of leading 5 with sums'"] = float(one.with_sums.sel(rank=5))
+            for signal in one.signal.values:
+                part = float(one.unexplained.sel(signal=signal, rank=20))
+                row[f"{signal} outside of leading 20"] = part
+            rows.append(row)
+    pd.DataFrame(rows).to_csv(output / "jacobian_along_fit.csv", index=False, float_format="%.4g")
+    chosen = followed[0].sel(rank=[1, 2, 5, 20])
+    save_figure(plots.plot_singular_vectors(chosen), output / "jacobian_along_fit.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Tachella et al.: the induced filter, non-local means, twicing, Adam. See README.md."""
+
+import argparse
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from dipkernels import fit, images, networks, tasks
+from dipkernels.kernels import NTK
+from dipkernels.linalg import DenseOperator
+from dipkernels.networks import ImagePrior
+from dipkernels.plotting import cited as plots
+from dipkernels.plotting import save_figure
+from dipkernels.runs import RunFolder
+from dipkernels.tasks import Task
+from dipkernels.theory.cited import (
+    compare_filters,
+    filter_along_fit,
+    non_local_means_weights,
+    patch_tangent_kernel,
+    residual_correlation,
+    twicing,
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {
+        "size": 16, "patch": 3, "width": 8, "descent": 20, "adam": [2, 4], "images": ["brick"],
+        "networks": ["conv"], "seeds": 1,
+    },
+    "cpu": {
+        "size": 40, "patch": 7, "width": 256, "descent": 200, "adam": [10, 100, 300],
+        "images": ["brick", "camera"], "networks": ["conv", "skip", "deep-decoder"], "seeds": 2,
+    },
+    "paper": {
+        "size": 128, "patch": 11, "width": 512, "descent": 100_000, "adam": [100, 1000, 3000],
+        "images": ["brick", "camera", "astronaut"],
+        "networks": ["conv", "skip", "unet", "deep-decoder"], "seeds": 5,
+    },
+}  # fmt: skip
+
+SIGMA = 25 / 255
+RADIUS = 5  # of the window beyond which a weight is called non-local
+PATCH_FACTOR = 1.0  # bandwidth of non-local means, in standard deviations of the noise
+
+
+class Vanilla(nn.Module):
+    """One hidden layer: a convolution of large kernels, ReLU, a 1x1 convolution."""
+
+    def __init__(self, channels: int, size: int, width: int) -> None:
+        super().__init__()
+        half = size // 2
+        self.first = nn.Conv2d(
+            channels, width, size, padding=half, padding_mode="reflect", bias=False
+        )
+        self.last = nn.Conv2d(width, 1, 1, bias=False)
+        for layer in (self.first, self.last):
+            nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+
+    def forward(self, code: Tensor) -> Tensor:
+        """Make the image."""
+        image: Tensor = self.last(torch.relu(self.first(code)))
+        return image
+
+
+def task_of(name: str, size: int, seed: int) -> Task:
+    """Make a noisy grey image."""
+    image = images.load(name).mean(dim=0, keepdim=True)
+    side = min(image.shape[-2:])
+    window = image[:, side // 3 : side // 3 + 2 * size, side // 3 : side // 3 + 2 * size]
+    small = torch.nn.functional.avg_pool2d(window, 2)
+    return tasks.denoise(small, noise_sigma=SIGMA, seed=seed)
+
+
+def grid(size: int) -> list[int]:
+    """Choose pixels: a grid of nine, away from the border."""
+    at = [size // 4, size // 2, 3 * size // 4]
+    return [y * size + x for y in at for x in at]
+
+
+def vanilla(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
+    """Compare the closed form, the measured kernel, non-local means; then gradient descent."""
+    size, patch, width = preset["size"], preset["patch"], preset["width"]
+    task = task_of(name, size, seed).to(dtype=torch.float64)
+    noisy, pixels = task.measurement, grid(size)
+    y, n = noisy.flatten(), size * size
+    means = non_local_means_weights(noisy, patch, PATCH_FACTOR * SIGMA)
+    random = torch.rand(8, size, size, generator=torch.Generator().manual_seed(seed)).double()
+    found = {}
+    for kind, code in {"noisy image": noisy, "noise": 0.1 * random}.items():
+        prior = ImagePrior(
+            functools.partial(Vanilla, code.shape[0], patch, width), code[None], name="vanilla"
+        )
+        fan_in = float(code.shape[0] * patch**2)
+        limit = patch_tangent_kernel(code, patch, first=fan_in, last=float(width))
+        ntk = NTK(prior, prior.init(seed))
+        rows = ntk.rows(pixels).to_dense()
+        cosine = torch.nn.functional.cosine_similarity(rows, limit[pixels]).mean()
+        compared = compare_filters(
+            limit[pixels], means[pixels], pixels, (size, size), radius=RADIUS
+        ).mean("pixel")
+        largest = float(torch.linalg.eigvalsh(limit)[-1])
+        count = preset["descent"]
+        measured = fit(
+            prior, task, optimiser="gradient-descent", learning_rate=n / (2 * largest),
+            iterations=count, seed=seed,
+        )  # fmt: skip
+        start = ntk.image.flatten()
+        options: dict[str, Any] = {"iterations": count, "step": 1 / largest}
+        by_limit = twicing(DenseOperator(limit), y, start=start, **options)
+        final = torch.tensor(measured.final.values).flatten().double()
+        best = max(float(task.psnr(z.reshape(noisy.shape))) for z in by_limit[1:])
+        found[kind] = compared.assign(
+            cosine_to_closed_form=float(cosine),
+            twicing_miss=float((final - by_limit[-1]).norm() / (final - start).norm()),
+            twicing_best=best,
+            descent_best=float(measured.attrs["peak_psnr"]),
+            residual_lag_1=float(
+                residual_correlation(noisy - by_limit[-1].reshape(noisy.shape), 1)[1]
+            ),
+            limit_row=("output", limit[pixels[4]].numpy()),
+        )
+    filtered = (means @ y).reshape(noisy.shape)
+    both = xr.concat(list(found.values()), dim=xr.Variable("code", list(found)))
+    return both.assign(
+        means_row=("output", means[pixels[4]].numpy()), noisy=("output", y.numpy())
+    ).assign_attrs(means_psnr=float(task.psnr(filtered)), noisy_psnr=float(task.psnr(noisy)))
+
+
+def angles(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
+    """Compare with non-local means again, with and without the patches' norms."""
+    size, patch = preset["size"], preset["patch"]
+    noisy = task_of(name, size, seed).measurement.double()
+    pixels = grid(size)
+    means = non_local_means_weights(noisy, patch, PATCH_FACTOR * SIGMA)[pixels]
+    found = {}
+    for kind, image in {"as it is": noisy, "less its mean": noisy - noisy.mean()}.items():
+        kernel = patch_tangent_kernel(image, patch)
+        roots = kernel.diagonal().sqrt()
+        for scaled, rows in {
+            "kernel": kernel,
+            "correlation": kernel / roots / roots[:, None],
+        }.items():
+            one = compare_filters(rows[pixels], means, pixels, (size, size), radius=RADIUS)
+            found[f"{scaled}, image {kind}"] = one.mean("pixel")
+    return xr.concat(list(found.values()), dim=xr.Variable("filter", list(found)))
+
+
+def along(preset: dict[str, Any], network: str, name: str, optimiser: str, seed: int) -> xr.Dataset:
+    """Follow the filter of a registered network over a fit."""
+    size = preset["size"]
+    task = task_of(name, size, seed)
+    options = {"width": min(32, preset["width"])}
+    prior = networks.create(network, image_size=size, channels=1, **options)
+    dataset = filter_along_fit(
+        prior, task, grid(size), iterations=preset["adam"], optimiser=optimiser, seed=seed
+    )
+    means = non_local_means_weights(task.measurement, preset["patch"], PATCH_FACTOR * SIGMA)
+    ranks = np.full((2, dataset.sizes["iteration"], 2), np.nan)
+    for kind in range(2):
+        for time in range(dataset.sizes["iteration"]):
+            rows = torch.tensor(dataset["filter"].values[kind, time])
+            if rows.isfinite().all():
+                pixels = grid(size)
+                one = compare_filters(rows, means[pixels], pixels, (size, size), radius=RADIUS)
+                ranks[kind, time] = [
+                    float(one[key].mean()) for key in ("rank_correlation", "share_outside")
+                ]
+    over = ("kind", "iteration")
+    return dataset.assign(
+        rank_correlation=(over, ranks[..., 0]), share_outside=(over, ranks[..., 1])
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what isn't there yet, and write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--output", type=Path, default=None)
+    options = parser.parse_args(arguments)
+    output = options.output or Path("runs") / f"non_local-{options.preset}"
+    preset = PRESETS[options.preset]
+    run = RunFolder.open(output, {"experiment": "non_local", **preset})
+    rows, size = [], preset["size"]
+    for name in preset["images"]:
+        for seed in range(preset["seeds"]):
+            print(f"vanilla network on {name}, seed {seed}", flush=True)
+            one = run.stage(
+                f"vanilla-{name}-{seed}", functools.partial(vanilla, preset, name, seed)
+            )
+            for code in one.code.values:
+                scalars = {
+                    key: float(value)
+                    for key, value in one.sel(code=code).drop_vars("code").items()
+                    if value.ndim == 0
+                }
+                row = {"image": name, "seed": seed, "code": code, **scalars}
+                rows.append({**row, **{k: one.attrs[k] for k in ("noisy_psnr", "means_psnr")}})
+    pd.DataFrame(rows).to_csv(output / "vanilla.csv", index=False, float_format="%.3g")
+    tables = []
+    for name in preset["images"]:
+        for seed in range(preset["seeds"]):
+            one = run.stage(f"angles-{name}-{seed}", functools.partial(angles, preset, name, seed))
+            tables.append(one.to_dataframe().reset_index().assign(image=name, seed=seed))
+    pd.concat(tables).to_csv(output / "angles.csv", index=False, float_format="%.3g")
+
+    rows, pictures = [], {}
+    for name in preset["images"]:
+        first = run.stage(f"vanilla-{name}-0", functools.partial(vanilla, preset, name, 0))
+        picture = {"image: noisy": first.noisy.values.reshape(size, size)}
+        picture["non-local means"] = first.means_row.values.reshape(size, size)
+        for code in first.code.values:
+            row = first.limit_row.sel(code=code).values.reshape(size, size)
+            picture[f"code: {code}"] = row
+        pictures[f"vanilla {name}"] = picture
+    for network in preset["networks"]:
+        for name in preset["images"]:
+            for optimiser in ("adam", "gradient-descent"):
+                print(f"{network} on {name} by {optimiser}", flush=True)
+                stage = f"along-{network}-{name}-{optimiser}"
+                one = run.stage(
+                    stage, functools.partial(along, preset, network, name, optimiser, 0)
+                )
+                rows += along_rows(one, network, name, optimiser)
+                if optimiser == "adam" and name == preset["images"][0]:
+                    pictures[network] = drawn(one, size)
+    pd.DataFrame(rows).to_csv(output / "along_fit.csv", index=False, float_format="%.3g")
+    centre = grid(size)[4]
+    save_figure(plots.plot_filters(pictures, divmod(centre, size)), output / "filters.png")
+
+
+def along_rows(one: xr.Dataset, network: str, name: str, optimiser: str) -> list[dict[str, Any]]:
+    """Tabulate a fit."""
+    rows = []
+    for kind in one.kind.values:
+        for iteration in one.iteration.values:
+            at = one.sel(kind=kind, iteration=iteration)
+            if np.isfinite(at["rank_correlation"]):
+                rows.append(
+                    {
+                        "network": network,
+                        "image": name,
+                        "optimiser": optimiser,
+                        "kernel": kind,
+                        "iteration": iteration,
+                        "psnr": float(at.psnr),
+                        "cosine to initial": float(at.cosine.mean()),
+                        "rank correlation with means": float(at["rank_correlation"]),
+                        "share outside": float(at.share_outside),
+                        "growth of diagonal": float(at.diagonal.mean()),
+                    }
+                )
+    return rows
+
+
+def drawn(one: xr.Dataset, size: int) -> dict[str, np.ndarray]:
+    """Choose filters of the middle pixel to be drawn."""
+    last = int(one.iteration[-1])
+    chosen = {
+        f"{one.attrs['prior']}: start": one.sel(kind="tangent", iteration=0),
+        f"after {last} steps": one.sel(kind="tangent", iteration=last),
+        "and as Adam sees it": one.sel(kind="preconditioned", iteration=last),
+    }
+    return {k: v["filter"].values[4].reshape(size, size) for k, v in chosen.items()}
+
+
+if __name__ == "__main__":
+    main()

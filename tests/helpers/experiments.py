@@ -1,0 +1,26 @@
+"""Runs of the experiments at their smallest."""
+
+import importlib.util
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).parents[2] / "experiments"
+
+
+def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures: set[str]) -> None:
+    """Run an experiment, look at what it wrote, remove one result, and run it again."""
+    spec = importlib.util.spec_from_file_location(f"{name}_run", ROOT / name / "run.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    arguments = ["--preset", "smoke", "--output", str(folder / "out")]
+    module.main(arguments)
+    for table, rows in tables.items():
+        assert len(pd.read_csv(folder / "out" / table)) == rows
+    assert {p.stem for p in (folder / "out").glob("*.png")} == figures
+    stored = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("*.nc")}
+    first = min(stored)
+    first.unlink()
+    module.main(arguments)
+    again = {p: p.stat().st_mtime_ns for p in stored}
+    assert {p for p in stored if again[p] != stored[p]} == {first}
