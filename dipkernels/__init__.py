@@ -32,6 +32,7 @@ _MODULES = (
     "report",
     "results",
     "runs",
+    "sampling",
     "spectra",
     "tasks",
     "theory",

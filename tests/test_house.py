@@ -20,7 +20,7 @@ FLOORS = (
     ("images", "linalg", "networks", "results", "checkpoints", "tasks"),
     ("memory", "provenance", "kernels", "spectra"),
     ("fitting", "runs"),
-    ("theory", "planning"),
+    ("theory", "planning", "sampling"),
     ("plotting",),
     ("compare",),
     ("report",),

@@ -5,7 +5,7 @@ import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -256,7 +256,7 @@ def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callb
     with Progress(settings.iterations, label, enabled=progress) as bar:
         bar.advance(engine.iteration)
         try:
-            with _ctrl_c_between_iterations(engine, saver):
+            with ctrl_c_between_iterations(engine, resumable=saver is not None):
                 status = engine.descend(bar, callback, saver)
         except KeyboardInterrupt:
             # Not saved: it may have come in the middle of a step.
@@ -268,17 +268,36 @@ def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callb
     return status
 
 
-# With a checkpoint, the first Ctrl-C waits for the iteration to end, so that all is saved; the
-# second one doesn't. Only Python's main thread hears of it.
+@runtime_checkable
+class Interruptible(Protocol):
+    """A loop that ends before its next iteration once it is told to."""
+
+    interrupted: bool
+
+
 @contextlib.contextmanager
-def _ctrl_c_between_iterations(engine: Engine, saver: Saver | None) -> Iterator[None]:
+def ctrl_c_between_iterations(loop: Interruptible, *, resumable: bool) -> Iterator[None]:
+    """Let the first Ctrl-C wait for the iteration to end, so that all is saved; the second doesn't.
+
+    Parameters
+    ----------
+    loop : Interruptible
+        Is told.
+    resumable : bool
+        Without a checkpoint nothing waits. Only Python's main thread hears of Ctrl-C.
+
+    Yields
+    ------
+    None
+        While the loop runs.
+    """
     plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nobody else's
-    if saver is None or not plain or threading.current_thread() is not threading.main_thread():
+    if not resumable or not plain or threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def note(*_: object) -> None:
-        engine.interrupted = True
+        loop.interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     signal.signal(signal.SIGINT, note)

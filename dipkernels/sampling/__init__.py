@@ -1,0 +1,29 @@
+"""Sample the posterior of a network's parameters, with the target stated, and judge the result."""
+
+from dipkernels.sampling.chains import SamplingInterrupted
+from dipkernels.sampling.sample import gp_dip, sample
+from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.steps import psgld_step, sghmc_step, sgld_step, step_factor
+from dipkernels.sampling.target import (
+    Posterior,
+    WeightPrior,
+    initialisation_prior,
+    isotropic_prior,
+    weight_decay_prior,
+)
+
+__all__ = [
+    "ChainSettings",
+    "Posterior",
+    "SamplingInterrupted",
+    "WeightPrior",
+    "gp_dip",
+    "initialisation_prior",
+    "isotropic_prior",
+    "psgld_step",
+    "sample",
+    "sghmc_step",
+    "sgld_step",
+    "step_factor",
+    "weight_decay_prior",
+]

@@ -1,0 +1,229 @@
+"""Runs chains, saves them every so often, and makes a dataset of what was kept."""
+
+import time
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dipkernels.checkpoints import Saver
+from dipkernels.errors import DivergenceError
+from dipkernels.fitting.dataset import SPATIAL_DIMS
+from dipkernels.fitting.fit import FitInterrupted, ctrl_c_between_iterations
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.progress import Progress
+from dipkernels.provenance import describe_prior, provenance
+from dipkernels.sampling.collector import Collector
+from dipkernels.sampling.dynamics import Dynamics
+from dipkernels.tasks import Task
+
+BLOCK = 50  # iterations from one look at the losses to the next
+
+
+class SamplingInterrupted(FitInterrupted):
+    """Ctrl-C during a run of chains; what was computed until then is kept.
+
+    Attributes
+    ----------
+    result : xarray.Dataset
+        As `dipkernels.sampling.sample` returns, up to the last whole iteration.
+    """
+
+
+class Chains:
+    """Dynamics and what is kept of them.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+        Moves the chains.
+    collector : Collector
+        Keeps.
+    iterations : int
+        How many images of each chain are made.
+    """
+
+    def __init__(self, dynamics: Dynamics, collector: Collector, iterations: int) -> None:
+        self.dynamics, self.collector, self.iterations = dynamics, collector, iterations
+        self.interrupted = False
+        self.seconds = 0.0
+
+    def run(self, label: str, saver: Saver | None, *, progress: bool) -> str:
+        """Run the iterations that are left.
+
+        Parameters
+        ----------
+        label : str
+            Of the progress bar.
+        saver : Saver or None
+            Asked after each iteration whether it's time to save, and at the end.
+        progress : bool
+            Whether to show a bar.
+
+        Returns
+        -------
+        str
+            "finished", "interrupted", or "diverged" if no chain is left.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            On Ctrl-C before there is anything to keep.
+        """
+        with Progress(self.iterations, label, enabled=progress) as bar:
+            bar.advance(self.collector.iterations)
+            try:
+                with ctrl_c_between_iterations(self, resumable=saver is not None):
+                    status = self._loop(bar, saver)
+            except KeyboardInterrupt:
+                # Not saved: it may have come in the middle of a step.
+                if not self.collector.iterations:
+                    raise
+                return "interrupted"
+            if saver is not None:
+                saver.save(self.state())
+        return status
+
+    def _loop(self, bar: Progress, saver: Saver | None) -> str:
+        start, before = time.perf_counter(), self.seconds
+        collector, dynamics = self.collector, self.dynamics
+        while collector.iterations < self.iterations:
+            if self.interrupted:
+                return "interrupted"
+            losses, images = dynamics.evaluate()
+            collector.add(losses.detach(), images.detach(), dynamics.weight())
+            dynamics.step(losses, images)
+            bar.advance()
+            self.seconds = before + time.perf_counter() - start
+            if collector.iterations % BLOCK == 1:
+                if not bool(collector.running().any()):
+                    return "diverged"
+                bar.note(self._note())
+            if saver is not None:
+                saver.save_if_due(self.state)
+        return "finished" if bool(collector.running().any()) else "diverged"
+
+    def _note(self) -> str:
+        row = self.collector.trace[self.collector.iterations - 1].nanmean(dim=0)
+        index = 1 if "psnr_clean" in self.collector.columns else 0
+        return f"PSNR {float(row[index]):.2f} dB" if index else f"loss {float(row[0]):.3g}"
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to continue bit by bit.
+
+        Returns
+        -------
+        dict
+            Fit for a checkpoint.
+        """
+        return {
+            "dynamics": self.dynamics.state(),
+            "collector": self.collector.state(),
+            "seconds": self.seconds,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of the chains that gave this state.
+
+        Parameters
+        ----------
+        state : dict
+            From `state`.
+        """
+        self.dynamics.load(state["dynamics"])
+        self.collector.load(state["collector"])
+        self.seconds = state["seconds"]
+
+
+def finish(
+    chains: Chains, prior: ImagePrior, task: Task, status: str, attributes: dict[str, Any]
+) -> xr.Dataset:
+    """Make the result of a run, or raise what ended it.
+
+    Parameters
+    ----------
+    chains : Chains
+        That ran.
+    prior : ImagePrior
+        The network.
+    task : Task
+        What was measured.
+    status : str
+        From `Chains.run`.
+    attributes : dict
+        Settings.
+
+    Returns
+    -------
+    xarray.Dataset
+        See `dipkernels.sampling.sample`.
+
+    Raises
+    ------
+    DivergenceError
+        If no chain is left.
+    SamplingInterrupted
+        If Ctrl-C ended it.
+    """
+    result = _dataset(chains.collector, task)
+    if status == "diverged":
+        last = result.ended_at.values.max()
+        raise DivergenceError(
+            f"all chains diverged, the last at iteration {last}: choose a smaller step (a tenth)"
+        )
+    given = {
+        **describe_prior(prior),
+        **attributes,
+        "task": task.name,
+        "score_region": task.score_region,
+        "status": status,
+        "seconds": chains.seconds,
+        **provenance(prior.device),
+    }
+    result = result.assign_attrs(given)
+    if status == "interrupted":
+        raise SamplingInterrupted(result) from None
+    return result
+
+
+def _dataset(collector: Collector, task: Task) -> xr.Dataset:
+    peak, count = task.peak, collector.iterations
+    trace = collector.trace[:count].cpu().numpy()
+    ended = ~np.isfinite(trace[..., 0])
+    pixels = ("channel", *SPATIAL_DIMS[len(task.shape) - 1])
+    variables: dict[str, Any] = {}
+    for index, name in enumerate(collector.columns):
+        attributes = {"units": "dB"} if name.startswith("psnr") else {}
+        values = trace[..., index].T
+        if name.startswith("held_out"):
+            values, attributes = values / peak**2, {"long_name": "mean squared error, held out"}
+        variables[name] = (("chain", "iteration"), values, attributes)
+    # Of a chain that diverged nothing is worth keeping: its last images were on their way.
+    alive = ~ended.any(axis=0)
+    shape = (-1, *[1] * len(task.shape))
+    for name, tensor in (
+        ("mean", collector.moments.mean),
+        ("std", collector.moments.variance().sqrt()),
+    ):
+        values = np.where(alive.reshape(shape), tensor.cpu().numpy(), np.nan) / peak
+        variables[name] = (("chain", *pixels), values)
+    draws = (collector.draws[: collector.kept].transpose(0, 1) / peak).numpy()
+    draws = draws if alive.all() else np.where(alive.reshape(-1, 1, *shape[1:]), draws, np.nan)
+    variables["draws"] = (("chain", "draw", *pixels), draws)
+    variables["weight"] = ("iteration", collector.weights[:count].numpy())
+    first = np.where(alive, -1, ended.argmax(axis=0))
+    variables["ended_at"] = ("chain", first, {"long_name": "iteration of divergence, or -1"})
+    if task.clean is not None:
+        variables["clean"] = (pixels, (task.clean / peak).cpu().numpy())
+    if task.measurement.shape == task.shape:
+        variables["measurement"] = (pixels, (task.measurement / peak).cpu().numpy())
+        variables["counted"] = (pixels, task.counted.cpu().numpy())
+    coordinates = {
+        "iteration": np.arange(count),
+        "chain": np.arange(len(alive)),
+        "draw_iteration": (
+            "draw",
+            collector.burn_in + collector.thin * np.arange(1, collector.kept + 1),
+        ),
+    }
+    return xr.Dataset(variables, coordinates)

@@ -1,0 +1,131 @@
+"""What a run of a sampler does, apart from its target: checked before anything runs."""
+
+from dataclasses import asdict, dataclass, fields, replace
+
+from dipkernels.checks import as_annotated
+from dipkernels.errors import InvalidInputError
+from dipkernels.sampling.steps import METHODS, SCHEDULES
+
+FRICTION = 0.1
+DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """The options of `dipkernels.sampling.sample` that decide its result; see there.
+
+    Raises
+    ------
+    InvalidInputError
+        If one is out of range, or would have no effect.
+    """
+
+    method: str = "sgld"
+    iterations: int = 10000
+    burn_in: int | None = None
+    thin: int | None = None
+    step_size: float | None = None
+    schedule: str = "constant"
+    cycles: int | None = None
+    friction: float | None = None
+    chains: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = as_annotated(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
+        if self.method not in METHODS:
+            raise InvalidInputError(f"method must be one of {METHODS}, got '{self.method}'")
+        if self.schedule not in SCHEDULES:
+            raise InvalidInputError(
+                f"schedule must be one of {tuple(SCHEDULES)}, got '{self.schedule}'"
+            )
+        self._require_counts()
+        if self.step_size is not None and not 0 < self.step_size < float("inf"):
+            raise InvalidInputError(f"step_size must be positive and finite, got {self.step_size}")
+        if self.friction is not None and not 0 < self.friction < 1:
+            raise InvalidInputError(f"friction must be in (0, 1), got {self.friction}")
+        self._require_effects()
+
+    def _require_counts(self) -> None:
+        if self.chains < 1 or self.iterations < 2:
+            raise InvalidInputError(
+                f"a run needs a chain and 2 iterations, got {self.chains} and {self.iterations}"
+            )
+        if not 0 <= self.seed < 2**63:
+            raise InvalidInputError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")
+        if self.burn_in is not None and not 0 <= self.burn_in < self.iterations - 1:
+            raise InvalidInputError(
+                f"burn_in must be from 0 to iterations - 2 = {self.iterations - 2}, got "
+                f"{self.burn_in}"
+            )
+        left = self.iterations - 1 - self.burned
+        if self.thin is not None and not 1 <= self.thin <= left:
+            raise InvalidInputError(
+                f"thin must be from 1 to {left}, the iterations after burn-in, got {self.thin}: "
+                "otherwise there is no draw"
+            )
+
+    def _require_effects(self) -> None:
+        if self.friction is not None and self.method != "sghmc":
+            raise InvalidInputError(
+                f"friction has no effect on '{self.method}': use method='sghmc' or leave it out"
+            )
+        if (self.cycles is not None) != (self.schedule == "cyclical"):
+            raise InvalidInputError(
+                "schedule 'cyclical' needs cycles=, and only it takes them, got schedule "
+                f"'{self.schedule}' and cycles {self.cycles}"
+            )
+        if self.cycles is not None and not 1 <= self.cycles <= self.iterations // 2:
+            raise InvalidInputError(f"cycles must be from 1 to iterations / 2, got {self.cycles}")
+        if self.method == "psgld" and self.step_size is None:
+            raise InvalidInputError(
+                "psgld needs step_size=: the curvature in its metric isn't known before it runs. "
+                "A parameter moves by about so much an iteration at first; try 1e-4, and less if "
+                "chains diverge"
+            )
+
+    @property
+    def burned(self) -> int:
+        """Iterations that are left out, half unless said otherwise."""
+        return self.iterations // 2 if self.burn_in is None else self.burn_in
+
+    @property
+    def stride(self) -> int:
+        """Iterations from one draw to the next."""
+        left = self.iterations - 1 - self.burned
+        return max(1, left // DRAWS) if self.thin is None else self.thin
+
+    @property
+    def draws(self) -> int:
+        """Number of draws that are kept of every chain."""
+        return (self.iterations - 1 - self.burned) // self.stride
+
+    def resolved(self, step_size: float) -> "ChainSettings":
+        """Fill in what was left to be chosen.
+
+        Parameters
+        ----------
+        step_size : float
+            The step.
+
+        Returns
+        -------
+        ChainSettings
+            With everything that has an effect said.
+        """
+        friction = FRICTION if self.method == "sghmc" and self.friction is None else self.friction
+        return replace(
+            self, burn_in=self.burned, thin=self.stride, step_size=step_size, friction=friction
+        )
+
+    def record(self) -> dict[str, str | int | float]:
+        """List the settings, fit for the attributes of a dataset.
+
+        Returns
+        -------
+        dict
+            By name; those that are off (None) are left out.
+        """
+        return {key: value for key, value in asdict(self).items() if value is not None}

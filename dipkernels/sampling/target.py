@@ -1,0 +1,377 @@
+"""What is sampled: the density of a network's parameters, stated in full."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.checks import as_annotated
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.optimisers import stable_learning_rate
+from dipkernels.kernels.ntk import NTK
+from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.provenance import fingerprint
+from dipkernels.seeds import derive
+from dipkernels.tasks import Task
+
+INITIALISATION = "initialisation"
+PRIOR_DRAWS = 16  # of the initialisation, whose moments become the weight prior
+STEP_SHARE = 0.1  # of the limit of stability, of the default step
+
+
+@dataclass(frozen=True, eq=False)
+class WeightPrior:
+    """Independent Gaussians over the parameters.
+
+    Attributes
+    ----------
+    mean, deviation : dict of str to Tensor
+        By parameter; of its shape, or a number that holds for the whole tensor. In the units of
+        the parameters.
+    name : str
+        For records.
+    """
+
+    mean: Parameters
+    deviation: Parameters
+    name: str
+
+    def half_squares(self, leaves: Parameters) -> Float[Tensor, " chains"]:
+        """Give the negative log density, without its constant.
+
+        Parameters
+        ----------
+        leaves : dict of str to Tensor
+            Each of shape ``(chains, ...)``.
+
+        Returns
+        -------
+        Tensor, shape (chains,)
+            ``sum of (w - mean)^2 / (2 deviation^2)``.
+        """
+        parts = [
+            ((leaf - self.mean[key]) / self.deviation[key]).flatten(1).square().sum(dim=1)
+            for key, leaf in leaves.items()
+        ]
+        return 0.5 * torch.stack(parts).sum(dim=0)
+
+    def variance(self, parameters: Parameters) -> Parameters:
+        """Give the variance of every single parameter.
+
+        Parameters
+        ----------
+        parameters : dict of str to Tensor
+            For the shapes.
+
+        Returns
+        -------
+        dict of str to Tensor
+            A metric of `dipkernels.NTK`.
+        """
+        return {k: self.deviation[k].square().expand(v.shape) for k, v in parameters.items()}
+
+
+def initialisation_prior(prior: ImagePrior, *, seed: int = 0) -> WeightPrior:
+    """Gaussians with the mean and the variance of the network's own initialisation.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    seed : int
+        Of the 16 draws from which the two moments of every tensor are taken, pooled over its
+        entries.
+
+    Returns
+    -------
+    WeightPrior
+        A tensor that the initialisation doesn't draw but sets (the gains and offsets of a
+        normalisation) is centred on what it is set to, with deviation 1.
+    """
+    draws = prior.init_many([derive(f"weight-prior-{i}", seed) for i in range(PRIOR_DRAWS)])
+    mean, deviation = {}, {}
+    for key, values in draws.items():
+        if bool((values == values[:1]).all()):
+            mean[key], deviation[key] = values[0], torch.ones_like(values[0, ...].mean())
+        else:
+            pooled = values.double()
+            mean[key] = pooled.mean().to(values)
+            deviation[key] = pooled.std().to(values)
+    return WeightPrior(mean, deviation, INITIALISATION)
+
+
+def isotropic_prior(prior: ImagePrior, deviation: float, name: str | None = None) -> WeightPrior:
+    """Gaussians around 0 with one deviation for all parameters.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    deviation : float
+        Positive.
+    name : str, optional
+        For records.
+
+    Returns
+    -------
+    WeightPrior
+        The same for every tensor.
+
+    Raises
+    ------
+    InvalidInputError
+        If the deviation isn't positive and finite.
+    """
+    if not 0 < deviation < float("inf"):
+        raise InvalidInputError(
+            f"the deviation of the weight prior must be positive and finite, got {deviation}"
+        )
+    one = torch.tensor(deviation, device=prior.device, dtype=prior.dtype)
+    values = dict.fromkeys(prior.parameter_shapes, one)
+    means = {key: torch.zeros_like(value) for key, value in values.items()}
+    return WeightPrior(means, values, name or f"isotropic({deviation:.6g})")
+
+
+def weight_decay_prior(
+    prior: ImagePrior, task: Task, weight_decay: float, *, noise_sigma: float | None = None
+) -> WeightPrior:
+    """Make the weight prior that a fit's weight decay stands for, at temperature 1.
+
+    A fit descends ``misfit + weight_decay |w|^2 / 2``, where the misfit is a mean over all n
+    entries of the measurement. That is the potential of a posterior times ``2 noise_sigma^2 / n``
+    if the deviation of the weights is ``noise_sigma sqrt(2 / (n weight_decay))``.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    task : Task
+        What is fitted.
+    weight_decay : float
+        Of `dipkernels.fit`; positive.
+    noise_sigma : float, optional
+        By default the task's.
+
+    Returns
+    -------
+    WeightPrior
+        Isotropic.
+
+    Raises
+    ------
+    InvalidInputError
+        If the weight decay isn't positive, or the noise isn't known.
+    """
+    if not 0 < weight_decay < float("inf"):
+        raise InvalidInputError(f"weight_decay must be positive and finite, got {weight_decay}")
+    sigma = _noise(task, noise_sigma)
+    deviation = sigma * (2 / (task.measurement.numel() * weight_decay)) ** 0.5
+    return isotropic_prior(prior, deviation, f"weight-decay({weight_decay:.6g})")
+
+
+class Posterior:
+    """Density of the parameters of a network, given one measurement.
+
+    ``p(w) ~ exp(-U(w) / temperature)``, with the potential ``U(w) = |y - A f(w)|^2 /
+    (2 noise_sigma^2) + sum of (w - mean)^2 / (2 deviation^2)``. The first sum is over the entries
+    of the measurement that were measured and aren't held out; each counts once. The temperature
+    tempers likelihood and prior alike (a *cold posterior* below 1); 1 is Bayes' rule.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network, which is used with its fixed code.
+    task : Task
+        What was measured; moved to the prior's device and type.
+    noise_sigma : float, optional
+        Deviation of the measurement's Gaussian noise, in the task's units; by default the task's.
+    weight_prior : "initialisation", float or WeightPrior
+        ``"initialisation"`` is `initialisation_prior`; a number is the deviation of all parameters
+        around 0.
+    temperature : float
+        Positive.
+
+    Raises
+    ------
+    InvalidInputError
+        If something doesn't fit, or the noise is 0: the likelihood is a density only with noise.
+
+    Examples
+    --------
+    >>> from dipkernels import ImagePrior, tasks
+    >>> prior = ImagePrior(lambda: torch.nn.Conv2d(2, 1, 3, padding=1), torch.rand(1, 2, 8, 12))
+    >>> task = tasks.denoise(torch.rand(1, 8, 12), noise_sigma=0.1)
+    >>> Posterior(prior, task).log_density(prior.init(0)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        prior: ImagePrior,
+        task: Task,
+        *,
+        noise_sigma: float | None = None,
+        weight_prior: WeightPrior | str | float = INITIALISATION,
+        temperature: float = 1.0,
+    ) -> None:
+        if not isinstance(prior, ImagePrior) or not isinstance(task, Task):
+            raise InvalidInputError(
+                "a Posterior needs an ImagePrior and a Task, got "
+                f"{type(prior).__name__} and {type(task).__name__}"
+            )
+        if prior.shape != task.shape:
+            raise InvalidInputError(
+                f"{prior} makes images of shape {prior.shape}, the task has {task.shape}: create "
+                "the prior with the task's image_size and channels"
+            )
+        self.temperature = float(as_annotated("temperature", temperature, float))
+        if not 0 < self.temperature < float("inf"):
+            raise InvalidInputError(
+                f"temperature must be positive and finite, got {temperature}: for temperature 0, "
+                "which is no density, use dipkernels.fit"
+            )
+        self.prior = prior
+        self.task = task.to(device=prior.device, dtype=prior.dtype)
+        self.noise_sigma = _noise(task, noise_sigma)
+        self.weight_prior = _weight_prior(prior, weight_prior)
+        # The misfit is a mean over all entries of the measurement.
+        self.scale = task.measurement.numel() / (2 * self.noise_sigma**2)
+
+    def potentials(
+        self, leaves: Parameters, images: Float[Tensor, "chains ..."]
+    ) -> Float[Tensor, " chains"]:
+        """Give ``U`` of several sets of parameters whose images are there already.
+
+        Parameters
+        ----------
+        leaves : dict of str to Tensor
+            Each of shape ``(chains, ...)``.
+        images : Tensor, shape (chains, channels, *spatial)
+            Theirs.
+
+        Returns
+        -------
+        Tensor, shape (chains,)
+            With the graph of both.
+        """
+        return self.scale * self.task.misfit(images) + self.weight_prior.half_squares(leaves)
+
+    def log_density(self, parameters: Parameters) -> Float[Tensor, ""]:
+        """Give ``-U / temperature``: the log density without its constant.
+
+        Parameters
+        ----------
+        parameters : dict of str to Tensor
+            As `ImagePrior.init` returns.
+
+        Returns
+        -------
+        Tensor, shape ()
+            Differentiable, and a pure function.
+        """
+        leaves = {key: value[None] for key, value in parameters.items()}
+        potential = self.potentials(leaves, self.prior.image(parameters)[None])[0]
+        return -potential / self.temperature
+
+    def stable_step(self, parameters: Parameters, *, share: float = STEP_SHARE) -> float:
+        """Choose a step of Langevin dynamics from the curvature at some parameters.
+
+        Parameters
+        ----------
+        parameters : dict of str to Tensor
+            As `ImagePrior.init` returns.
+        share : float
+            Of the limit of stability, ``2 / L``; in (0, 1). L bounds the largest eigenvalue of
+            the Gauss-Newton Hessian: that of the NTK over noise_sigma^2, plus the largest
+            precision of the weight prior; the operator's norm is taken for at most 1. A plain
+            Langevin step makes the variance along the stiffest direction ``1 / (1 - share)``
+            times too large, and that of all others less.
+
+        Returns
+        -------
+        float
+            For `sample`. Costs some tens of products with the NTK. The curvature elsewhere may be
+            larger: a chain may diverge all the same.
+
+        Raises
+        ------
+        InvalidInputError
+            If the share isn't in (0, 1).
+        """
+        if not 0 < share < 1:
+            raise InvalidInputError(f"share must be in (0, 1), got {share}")
+        ntk = NTK(self.prior, parameters)
+        largest = ntk.shape[0] / (2 * stable_learning_rate(ntk))
+        precision = max(float(d.min()) ** -2 for d in self.weight_prior.deviation.values())
+        return share * 2 / (largest / self.noise_sigma**2 + precision)
+
+    def record(self) -> dict[str, str | float]:
+        """Say what is sampled, fit for the attributes of a dataset.
+
+        Returns
+        -------
+        dict
+            Noise in units in which white is 1.
+        """
+        return {
+            "target": "exp(-U/temperature), U = |y - A f(w)|^2 / (2 noise_sigma^2) + "
+            "|(w - mean) / deviation|^2 / 2",
+            "noise_sigma": self.noise_sigma / self.task.peak,
+            "weight_prior": self.weight_prior.name,
+            "temperature": self.temperature,
+        }
+
+    def identity(self) -> dict[str, object]:
+        """Say what a checkpoint belongs to.
+
+        Returns
+        -------
+        dict
+            Fit for JSON.
+        """
+        prior = self.weight_prior
+        tables = [values[key] for key in prior.mean for values in (prior.mean, prior.deviation)]
+        return {**self.record(), "weights": fingerprint(*tables)}
+
+    def __repr__(self) -> str:
+        return (
+            f"Posterior({self.prior.name}, {self.task.name}, noise sigma {self.noise_sigma:.3g}, "
+            f"weights {self.weight_prior.name}, temperature {self.temperature:.3g})"
+        )
+
+
+def _noise(task: Task, noise_sigma: float | None) -> float:
+    sigma = task.noise_sigma if noise_sigma is None else noise_sigma
+    sigma = float(as_annotated("noise_sigma", sigma, float))
+    if not 0 < sigma < float("inf"):
+        raise InvalidInputError(
+            f"the likelihood needs noise, got noise_sigma {sigma}: give noise_sigma=, the "
+            "deviation that you believe the measurement's errors to have"
+        )
+    return sigma
+
+
+def _weight_prior(prior: ImagePrior, given: object) -> WeightPrior:
+    if given == INITIALISATION:
+        return initialisation_prior(prior)
+    if isinstance(given, WeightPrior):
+        _check_shapes(prior, given.mean)
+        _check_shapes(prior, given.deviation)
+        if not all(bool((d > 0).all()) for d in given.deviation.values()):
+            raise InvalidInputError("the deviations of a weight prior must be positive")
+        return given
+    if isinstance(given, str):
+        raise InvalidInputError(
+            f"weight_prior must be '{INITIALISATION}', a number or a WeightPrior, got '{given}'"
+        )
+    return isotropic_prior(prior, float(as_annotated("weight_prior", given, float)))
+
+
+def _check_shapes(prior: ImagePrior, values: Mapping[str, Tensor]) -> None:
+    for key, shape in prior.parameter_shapes.items():
+        if key not in values or tuple(values[key].shape) not in ((), shape):
+            raise InvalidInputError(
+                f"the weight prior needs a number or a tensor of shape {shape} for {key}"
+            )

@@ -1,0 +1,188 @@
+"""Samplers where the answer is known: a Gaussian target, whose covariance under a finite step is.
+
+Oracles: dense Bayesian linear regression, the closed form of the unadjusted Langevin algorithm's
+stationary covariance, SciPy's discrete Lyapunov equation. Tolerances are 4.5 standard errors.
+"""
+
+import functools
+import itertools
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor
+from torch.func import hessian
+
+from dipkernels import ImagePrior, Task, sampling, tasks
+from dipkernels.sampling.dynamics import Langevin
+from dipkernels.sampling.steps import DAMPING
+from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
+
+SIGMA, DEVIATION = 0.3, 0.5
+ERRORS = 4.5
+
+
+@functools.cache
+def model() -> tuple[ImagePrior, Task, np.ndarray]:
+    """A linear prior, an inpainting task with held-out pixels, the factor of the image."""
+    prior = make_prior(smooth_kernel(1, 1.5))
+    task = tasks.inpaint(clean_image(), half_mask(3), noise_sigma=SIGMA).hold_out(0.25, seed=1)
+    return prior, task, prior.structure.factor.numpy()  # type: ignore[union-attr]
+
+
+def dense(temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and mean of the parameters at temperature 1, by formula."""
+    prior, task, _ = model()
+    factor = np.stack(
+        [prior.image({"weights": e}).numpy().ravel() for e in torch.eye(N).double()], 1
+    )
+    seen = task.counted.numpy().ravel()
+    y = task.measurement.numpy().ravel()[seen]
+    precision = factor[seen].T @ factor[seen] / SIGMA**2 + np.eye(N) / DEVIATION**2
+    return precision, np.linalg.solve(precision, factor[seen].T @ y / SIGMA**2)
+
+
+def test_log_density_is_that_of_bayesian_linear_regression() -> None:
+    prior, task, _ = model()
+    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=0.3)
+    precision, mean = dense()
+    density = lambda w: posterior.log_density({"weights": w})  # noqa: E731
+    found = -hessian(density)(torch.zeros(N, dtype=torch.float64))
+    np.testing.assert_allclose(found.numpy(), precision / 0.3, rtol=1e-10, atol=1e-10)
+    gradient = torch.func.grad(density)(torch.from_numpy(mean))
+    # relative to a gradient away from the mean, some hundreds
+    np.testing.assert_allclose(gradient.numpy(), 0, atol=1e-9)
+
+
+def test_the_default_step_is_a_tenth_of_the_limit_of_stability() -> None:
+    prior, task, _ = model()
+    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
+    everything = posterior.stable_step(prior.init(0), share=0.5)
+    kernel = smooth_kernel(1, 1.5)
+    largest = np.linalg.eigvalsh(kernel)[-1] / SIGMA**2 + 1 / DEVIATION**2
+    assert everything == pytest.approx(1 / largest, rel=0.011)  # eigenvalue to 1 %
+    # all pixels bound those that were measured
+    assert everything <= 1.01 / np.linalg.eigvalsh(dense()[0])[-1]
+
+
+# Chains of a Gaussian target, by the pure functions: many at once, so that errors are small.
+CHAINS, STEPS = 8000, 220
+RNG = np.random.default_rng(5)
+ROTATION = np.linalg.qr(RNG.standard_normal((5, 5)))[0]
+PRECISION = ROTATION @ np.diag([0.6, 1.0, 2.0, 3.5, 5.0]) @ ROTATION.T
+CENTRE = RNG.standard_normal(5)
+STEP, TEMPERATURE = 0.2, 0.7
+
+
+def run_chains(name: str, squares: np.ndarray, friction: float) -> np.ndarray:
+    generator = torch.Generator().manual_seed(0)
+    H, m = torch.from_numpy(PRECISION), torch.from_numpy(CENTRE)
+    w = {"w": torch.zeros(CHAINS, 5, dtype=torch.float64)}
+    v = {"w": torch.zeros_like(w["w"])}
+    v2 = {"w": torch.from_numpy(squares).expand(CHAINS, 5)}
+    for _ in range(STEPS):
+        noise = {"w": torch.empty_like(w["w"]).normal_(generator=generator)}
+        g = {"w": (w["w"] - m) @ H}
+        if name == "sgld":
+            w = sampling.sgld_step(w, g, noise, STEP, TEMPERATURE)
+        elif name == "psgld":
+            w = sampling.psgld_step(w, g, noise, STEP, TEMPERATURE, v2)
+        else:
+            w, v = sampling.sghmc_step(w, g, noise, STEP, TEMPERATURE, v, friction)
+    return w["w"].numpy()
+
+
+def stationary(name: str, squares: np.ndarray, friction: float) -> np.ndarray:
+    identity = np.eye(5)
+    if name == "sghmc":
+        A = np.block(
+            [
+                [identity - STEP * PRECISION, (1 - friction) * identity],
+                [-STEP * PRECISION, (1 - friction) * identity],
+            ]
+        )
+        ones = np.block([[identity, identity], [identity, identity]])
+        noise = 2 * friction * STEP * TEMPERATURE * ones
+        return scipy.linalg.solve_discrete_lyapunov(A, noise)[:5, :5]
+    # x = G^(1/2) z: plain Langevin in z
+    root = np.diag(1 / np.sqrt(DAMPING + np.sqrt(squares))) if name == "psgld" else identity
+    H = root @ PRECISION @ root
+    return TEMPERATURE * root @ np.linalg.inv(H @ (identity - STEP * H / 2)) @ root
+
+
+@pytest.mark.parametrize("name", ["sgld", "psgld", "sghmc"])
+def test_steps_leave_the_known_biased_gaussian_unchanged(name: str) -> None:
+    squares, friction = np.array([0.5, 1.0, 2.0, 1.5, 0.8]), 0.4
+    found = run_chains(name, squares, friction)
+    expected = stationary(name, squares, friction)
+    target = TEMPERATURE * np.linalg.inv(PRECISION)
+    values, vectors = scipy.linalg.eigh(expected)
+    z = (found - CENTRE) @ vectors / np.sqrt(values)
+    assert np.abs(z.mean(axis=0)).max() < ERRORS / np.sqrt(CHAINS)
+    covariance = np.cov(z.T)
+    # independent chains: entries of the covariance err by sqrt(1/n), on the diagonal sqrt(2/n)
+    errors = np.sqrt((np.ones((5, 5)) + np.eye(5)) / CHAINS)
+    assert (np.abs(covariance - np.eye(5)) < ERRORS * errors).all()
+    # the bias is seen: the target itself is far outside of the error
+    ratio = np.linalg.eigvalsh(np.linalg.solve(target, expected)).max()
+    assert ratio > 1 + 2 * ERRORS * np.sqrt(2 / CHAINS)
+
+
+@pytest.mark.parametrize(("method", "step"), [("sgld", 0.03), ("sghmc", 0.02)])
+def test_sampled_images_have_the_mean_and_covariance_of_the_posterior(
+    method: str, step: float
+) -> None:
+    prior, task, factor = model()
+    temperature, chains, burn_in, kept = 0.8, 24, 150, 900
+    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    friction = 0.3 if method == "sghmc" else None
+    result = sampling.sample(
+        posterior, method=method, step_size=step, friction=friction, chains=chains,
+        iterations=burn_in + 1 + kept, burn_in=burn_in, thin=1,
+    )  # fmt: skip
+    precision, mean = dense()
+    values, vectors = np.linalg.eigh(precision)
+    images = result.draws.values.reshape(chains, kept, N)
+    z = (np.linalg.solve(factor, images.reshape(-1, N).T).T - mean) @ vectors
+    z = z.reshape(chains, kept, N)
+    if method == "sgld":
+        variance = temperature / (values * (1 - step * values / 2))
+    else:
+        a = friction
+        variance = np.array([_sghmc_variance(step * h, a) for h in values]) * temperature * step
+    # Standard errors from the spread of chains, which are independent: 24 of them.
+    for statistic, expected in ((z.mean(axis=1), 0.0), (np.square(z).mean(axis=1), variance)):
+        error = statistic.std(axis=0, ddof=1) / np.sqrt(chains)
+        deviation = (statistic.mean(axis=0) - expected) / error
+        # 32 values of Student's t with 23 degrees of freedom: P(any above 5) < 0.2 %
+        assert np.abs(deviation).max() < 5
+        assert np.square(deviation).mean() < 2
+    # streamed moments are those of the draws, which are all images here
+    np.testing.assert_allclose(
+        result["mean"].values.reshape(chains, N), images.mean(axis=1), rtol=1e-10, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        result["std"].values.reshape(chains, N), images.std(axis=1, ddof=1), rtol=1e-10
+    )
+
+
+def _sghmc_variance(eh: float, a: float) -> float:
+    """Stationary variance of w in units of T e, for e H = eh and friction a."""
+    A = np.array([[1 - eh, 1 - a], [-eh, 1 - a]])
+    return float(scipy.linalg.solve_discrete_lyapunov(A, 2 * a * np.ones((2, 2)))[0, 0])
+
+
+def test_the_metric_of_psgld_stands_still_after_burn_in() -> None:
+    prior, task, _ = model()
+    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
+    settings = sampling.ChainSettings(
+        method="psgld", iterations=12, burn_in=5, chains=2, step_size=1e-3
+    ).resolved(1e-3)
+    dynamics = Langevin(posterior, settings, prior.init_many([0, 1]), [0, 1])
+    seen: list[Tensor] = []
+    for _ in range(12):
+        dynamics.step(*dynamics.evaluate())
+        seen.append(dynamics.state()["extra"]["weights"].clone())
+    moves = [not torch.equal(a, b) for a, b in itertools.pairwise(seen)]
+    assert moves == [True] * 5 + [False] * 6
