@@ -1,6 +1,8 @@
 """Sample the posterior of a network's parameters, with the target stated, and judge the result."""
 
+from dipkernels.sampling import uncertainty
 from dipkernels.sampling.chains import SamplingInterrupted
+from dipkernels.sampling.diagnostics import Verdict, diagnose, summary, to_inference_data, verdict
 from dipkernels.sampling.sample import gp_dip, sample
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import psgld_step, sghmc_step, sgld_step, step_factor
@@ -16,7 +18,9 @@ __all__ = [
     "ChainSettings",
     "Posterior",
     "SamplingInterrupted",
+    "Verdict",
     "WeightPrior",
+    "diagnose",
     "gp_dip",
     "initialisation_prior",
     "isotropic_prior",
@@ -25,5 +29,9 @@ __all__ = [
     "sghmc_step",
     "sgld_step",
     "step_factor",
+    "summary",
+    "to_inference_data",
+    "uncertainty",
+    "verdict",
     "weight_decay_prior",
 ]

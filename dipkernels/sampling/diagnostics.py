@@ -1,0 +1,253 @@
+"""Have the chains met, and what are their draws worth? Asked of images, not of parameters.
+
+Parameters of a network have symmetries: chains that agree on every image may never agree on one
+weight. All diagnostics are ArviZ's.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from dipkernels.checks import checked
+from dipkernels.errors import InvalidInputError, MissingExtraError
+from dipkernels.sampling.summaries import image_summaries, require_draws
+from dipkernels.seeds import generator
+
+RHAT = 1.01  # Vehtari et al. 2021
+ESS_OF_A_CHAIN = 100  # likewise: 400 in all for four chains
+LEAST_DRAWS = 4  # ArviZ gives no answer for fewer
+PIXELS = 400
+
+
+def to_inference_data(result: xr.Dataset) -> Any:
+    """Hand the draws to ArviZ.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As `dipkernels.sampling.sample` returns.
+
+    Returns
+    -------
+    arviz.InferenceData
+        Group ``posterior``: ``image`` over ``(chain, draw, channel, ...)`` and `image_summaries`;
+        group ``observed_data``: the measurement, where it is an image. Chains that diverged are
+        left out.
+
+    Raises
+    ------
+    MissingExtraError
+        Without ArviZ, the extra ``sampling``.
+    """
+    arviz = _arviz()
+    draws = require_draws(result)
+    posterior = xr.Dataset({"image": draws.reset_coords(drop=True)}).assign(
+        {name: (("chain", "draw"), v) for name, v in image_summaries(result).items()}
+    )
+    groups = {"posterior": posterior}
+    if "measurement" in result:
+        groups["observed_data"] = result[["measurement"]].reset_coords(drop=True)
+    return arviz.InferenceData(**groups)
+
+
+@checked
+def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) -> xr.Dataset:
+    """Rank-normalised R-hat, and bulk and tail effective sample sizes, of pixels and of summaries.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As `dipkernels.sampling.sample` returns, with at least 4 draws of each chain.
+    pixels : int, optional
+        So many entries of the image, drawn at random without repetition; None for all. ArviZ takes
+        about a second for 400.
+    seed : int
+        Of that draw.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``rhat``, ``ess_bulk``, ``ess_tail`` over ``pixel`` (with coordinates ``channel``, ``y``,
+        ``x``), and ``summary_rhat``, ``summary_ess_bulk``, ``summary_ess_tail`` over ``summary``.
+        With one chain R-hat is NaN: it compares chains. Attributes: numbers of chains and draws.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are too few draws or pixels.
+    MissingExtraError
+        Without ArviZ, the extra ``sampling``.
+
+    Notes
+    -----
+    Source: Vehtari et al. 2021. A chain that diverged counts as one that hasn't met the others:
+    `summary` says so.
+    """
+    arviz = _arviz()
+    draws = require_draws(result, LEAST_DRAWS)
+    count = int(np.prod(draws.shape[2:]))
+    if pixels is not None and pixels < 1:
+        raise InvalidInputError(f"pixels must be at least 1, got {pixels}")
+    order = torch.randperm(count, generator=generator("diagnosed-pixels", seed)).numpy()
+    chosen = np.sort(order[: count if pixels is None else pixels])
+    flat = draws.values.reshape(*draws.shape[:2], count)[..., chosen].astype(float)
+    places = np.unravel_index(chosen, draws.shape[2:])
+    coordinates = {
+        str(dim): ("pixel", place) for dim, place in zip(draws.dims[2:], places, strict=True)
+    }
+    summaries = image_summaries(result)
+    values = np.stack(list(summaries.values()), axis=-1)
+    found: dict[str, Any] = {}
+    for prefix, dim, array in (("", "pixel", flat), ("summary_", "summary", values)):
+        for name, table in _tables(arviz, array).items():
+            found[prefix + name] = (dim, table)
+    attributes = {
+        "chains": draws.sizes["chain"],
+        "draws": draws.sizes["draw"],
+        "diverged": result.sizes["chain"] - draws.sizes["chain"],
+    }
+    return xr.Dataset(found, {**coordinates, "summary": list(summaries)}, attributes)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether chains have converged, in words.
+
+    Attributes
+    ----------
+    converged : bool
+        All chains are there, every R-hat is at most 1.01 and every effective sample size at least
+        100 for each chain.
+    reasons : tuple of str
+        Why not; empty if so.
+    """
+
+    converged: bool
+    reasons: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if self.converged:
+            return (
+                f"Nothing speaks against convergence: R-hat at most {RHAT}, at least "
+                f"{ESS_OF_A_CHAIN} effective draws a chain."
+            )
+        return f"NOT CONVERGED: {'; '.join(self.reasons)}."
+
+
+def verdict(diagnosis: xr.Dataset) -> Verdict:
+    """Judge the diagnostics.
+
+    Parameters
+    ----------
+    diagnosis : xarray.Dataset
+        From `diagnose`.
+
+    Returns
+    -------
+    Verdict
+        By the thresholds of Vehtari et al. 2021.
+    """
+    reasons = []
+    chains = int(diagnosis.attrs["chains"])
+    if ended := int(diagnosis.attrs["diverged"]):
+        reasons.append(f"{ended} of {chains + ended} chains diverged")
+    if chains < 2:
+        reasons.append("one chain can't be compared with others")
+    else:
+        worst = float(diagnosis["rhat"].max())
+        share = float((diagnosis["rhat"] > RHAT).mean())
+        if share:
+            reasons.append(f"R-hat above {RHAT} for {share:.0%} of pixels, up to {worst:.3g}")
+        for name, value in zip(
+            diagnosis["summary"].values, diagnosis["summary_rhat"].values, strict=True
+        ):
+            if value > RHAT:
+                reasons.append(f"R-hat {value:.3g} of the {_words(name)}")
+    needed = ESS_OF_A_CHAIN * chains
+    sizes = [
+        float(diagnosis[prefix + name].min())
+        for prefix in ("", "summary_")
+        for name in ("ess_bulk", "ess_tail")
+    ]
+    if not min(sizes) >= needed:
+        reasons.append(f"only {min(sizes):.0f} effective draws where it has fewest, of {needed}")
+    return Verdict(not reasons, tuple(reasons))
+
+
+def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:
+    """Say what a run came to; the first line says whether it has converged.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As `dipkernels.sampling.sample` returns.
+    diagnosis : xarray.Dataset, optional
+        From `diagnose`, with its default options unless given.
+
+    Returns
+    -------
+    str
+        A few lines.
+    """
+    found = diagnose(result) if diagnosis is None else diagnosis
+    draws = require_draws(result)
+    lines = [str(verdict(found))]
+    attributes = result.attrs
+    lines.append(
+        f"{attributes.get('prior', 'network')}: {attributes.get('method', 'sampled')}, "
+        f"{found.attrs['chains']} chains of {result.sizes.get('iteration', draws.sizes['draw'])} "
+        f"iterations, {found.attrs['draws']} draws each"
+        + (f", temperature {attributes['temperature']:g}" if "temperature" in attributes else "")
+    )
+    if found.attrs["chains"] > 1:
+        lines.append(
+            f"R-hat of pixels: median {float(found['rhat'].median()):.3f}, largest "
+            f"{float(found['rhat'].max()):.3f}"
+        )
+    lines.append(
+        f"Effective draws of pixels: median {float(found['ess_bulk'].median()):.0f} (bulk), "
+        f"{float(found['ess_tail'].median()):.0f} (tail); fewest "
+        f"{float(found['ess_bulk'].min()):.0f}, {float(found['ess_tail'].min()):.0f}"
+    )
+    for i, name in enumerate(found["summary"].values):
+        lines.append(
+            f"{_words(name)}: R-hat {float(found['summary_rhat'][i]):.3f}, effective draws "
+            f"{float(found['summary_ess_bulk'][i]):.0f} (bulk), "
+            f"{float(found['summary_ess_tail'][i]):.0f} (tail)"
+        )
+    return "\n".join(lines)
+
+
+def _words(name: str) -> str:
+    return {"psnr": "PSNR", "total_variation": "total variation"}.get(str(name), str(name))
+
+
+def _arviz() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it announces its own next version
+            import arviz
+    except ImportError as error:
+        raise MissingExtraError(
+            "diagnostics of chains need ArviZ: pip install 'dipkernels[sampling]'"
+        ) from error
+    return arviz
+
+
+def _tables(arviz: Any, array: np.ndarray) -> dict[str, np.ndarray]:
+    # A value that never changes (a pixel at the end of its range) has neither.
+    with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
+        warnings.simplefilter("ignore")
+        dataset = xr.Dataset({"value": (("chain", "draw", "item"), array)})
+        found = {
+            "ess_bulk": arviz.ess(dataset, method="bulk"),
+            "ess_tail": arviz.ess(dataset, method="tail"),
+        }
+        if len(array) > 1:
+            found["rhat"] = arviz.rhat(dataset, method="rank")
+    tables = {name: np.asarray(values["value"]) for name, values in found.items()}
+    return tables if "rhat" in tables else {**tables, "rhat": np.full(array.shape[2], np.nan)}

@@ -1,0 +1,74 @@
+"""Numbers that an image is summarised by, for diagnostics of chains."""
+
+import numpy as np
+import torch
+import xarray as xr
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.regularisers import total_variation
+from dipkernels.images.metrics import mse_to_psnr
+
+
+def require_draws(result: xr.Dataset, least: int = 1) -> xr.DataArray:
+    """Take the draws of the chains that are whole.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        With ``draws`` over ``(chain, draw, channel, ...)``.
+    least : int
+        So many draws of each chain are needed.
+
+    Returns
+    -------
+    xarray.DataArray
+        Chains that diverged are left out.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are too few, or none is finite.
+    """
+    if "draws" not in result or not {"chain", "draw"} <= set(result["draws"].dims):
+        raise InvalidInputError(
+            "the result has no draws over (chain, draw, ...): dipkernels.sampling.sample makes one"
+        )
+    draws = result["draws"]
+    if draws.sizes["draw"] < least:
+        raise InvalidInputError(
+            f"at least {least} draws of each chain are needed, got {draws.sizes['draw']}: run "
+            "longer, or choose a smaller thin"
+        )
+    whole = np.isfinite(draws.values).reshape(draws.sizes["chain"], -1).all(axis=1)
+    if not whole.any():
+        raise InvalidInputError("no chain has finite draws")
+    return draws.isel(chain=np.flatnonzero(whole))
+
+
+def image_summaries(result: xr.Dataset) -> dict[str, np.ndarray]:
+    """Summarise every draw by its mean, its total variation and its PSNR.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        As `dipkernels.sampling.sample` returns.
+
+    Returns
+    -------
+    dict of str to ndarray, shape (chains, draws)
+        ``mean``, ``total_variation`` (anisotropic, a sum over pixels and channels) and, with a
+        clean image, ``psnr`` in dB over the whole image.
+    """
+    draws = require_draws(result)
+    images = torch.from_numpy(np.ascontiguousarray(draws.values))
+    axes = tuple(range(2, images.dim()))
+    found = {
+        "mean": images.mean(dim=axes),
+        "total_variation": total_variation(
+            images.flatten(0, 1), "anisotropic", spatial_dims=images.dim() - 3
+        ).reshape(images.shape[:2]),
+    }
+    if "clean" in result:
+        clean = torch.from_numpy(result["clean"].values).to(images.dtype)
+        found["psnr"] = mse_to_psnr((images - clean).square().mean(dim=axes))
+    return {name: value.double().numpy() for name, value in found.items()}

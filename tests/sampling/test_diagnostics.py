@@ -1,0 +1,88 @@
+"""Diagnostics on chains whose effective sample size and distance are known."""
+
+import sys
+
+import numpy as np
+import pytest
+import xarray as xr
+from scipy import signal
+
+from dipkernels import sampling
+from dipkernels.errors import InvalidInputError, MissingExtraError
+
+DIMS = ("chain", "draw", "channel", "y", "x")
+
+
+def chains(correlation: float, draws: int = 1500, shift: float = 0.0, count: int = 4) -> xr.Dataset:
+    """AR(1) images of variance 1; the last chain's mean is shifted."""
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((count, draws + 300, 1, 3, 5)) * np.sqrt(1 - correlation**2)
+    values = signal.lfilter([1.0], [1.0, -correlation], noise, axis=1)[:, 300:]
+    values[-1] += shift
+    clean = (("channel", "y", "x"), np.zeros((1, 3, 5)))
+    return xr.Dataset({"draws": (DIMS, values), "clean": clean})
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.6])
+def test_effective_draws_are_those_of_an_autoregression(correlation: float) -> None:
+    result = chains(correlation)
+    found = sampling.diagnose(result, pixels=None)
+    expected = 6000 * (1 - correlation) / (1 + correlation)
+    # the estimate of the autocorrelation time errs by some 5 %; of 15 pixels, the mean by less
+    assert float(found.ess_bulk.mean()) == pytest.approx(expected, rel=0.06)
+    assert float(found.rhat.max()) < 1.01
+    assert found.attrs["chains"] == 4 and found.attrs["draws"] == 1500
+    assert sampling.verdict(found).converged
+    assert sampling.summary(result, found).startswith("Nothing speaks against convergence")
+
+
+def test_chains_that_have_not_met_are_told_in_the_first_line() -> None:
+    result = chains(0.0, shift=0.5)
+    found = sampling.diagnose(result, pixels=6)
+    # plain R-hat of 4 chains, one of them shifted by s: var(means) = s^2 / 4
+    expected = np.sqrt(1 + 0.5**2 / 4)
+    assert float(found.rhat.mean()) == pytest.approx(expected, abs=0.01)
+    assert found.sizes["pixel"] == 6
+    first = sampling.summary(result, found).splitlines()[0]
+    assert first.startswith("NOT CONVERGED") and "100% of pixels" in first and "the mean" in first
+
+
+def test_too_few_effective_draws_one_chain_and_lost_chains_are_no_convergence() -> None:
+    assert "effective draws" in str(sampling.verdict(sampling.diagnose(chains(0.98, 300))))
+    alone = sampling.diagnose(chains(0.0, count=1))
+    assert np.isnan(alone.rhat).all() and float(alone.ess_bulk.min()) > 500
+    assert "one chain" in sampling.summary(chains(0.0, count=1), alone).splitlines()[0]
+    lost = chains(0.0)
+    lost["draws"][2] = np.nan
+    assert "1 of 4 chains diverged" in str(sampling.verdict(sampling.diagnose(lost)))
+
+
+def test_pixels_keep_their_places() -> None:
+    result = chains(0.0, draws=400)
+    result["draws"][:, :, 0, 1, 3] += 5.0 * np.arange(4)[:, None]
+    found = sampling.diagnose(result, pixels=None)
+    worst = found.isel(pixel=int(found.rhat.values.argmax()))
+    assert (int(worst.channel), int(worst.y), int(worst.x)) == (0, 1, 3)
+
+
+def test_inference_data_holds_images_and_summaries() -> None:
+    result = chains(0.3, draws=20)
+    data = sampling.to_inference_data(result)
+    posterior = data.posterior
+    np.testing.assert_array_equal(posterior["image"], result.draws)
+    images = result.draws.values
+    np.testing.assert_allclose(posterior["mean"], images.mean(axis=(2, 3, 4)))
+    variation = sum(np.abs(np.diff(images, axis=a)).sum(axis=(2, 3, 4)) for a in (3, 4))
+    np.testing.assert_allclose(posterior["total_variation"], variation)
+    psnr = -10 * np.log10(np.square(images).mean(axis=(2, 3, 4)))
+    np.testing.assert_allclose(posterior["psnr"], psnr)
+
+
+def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InvalidInputError, match="at least 4 draws"):
+        sampling.diagnose(chains(0.0, draws=3))
+    with pytest.raises(InvalidInputError, match="no draws over"):
+        sampling.diagnose(xr.Dataset())
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(MissingExtraError, match=r"dipkernels\[sampling\]"):
+        sampling.diagnose(chains(0.0, draws=10))

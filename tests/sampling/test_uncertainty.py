@@ -1,0 +1,126 @@
+"""Calibration of draws whose distribution is known; brute force for what is sorted."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+import xarray as xr
+
+from dipkernels import tasks
+from dipkernels.errors import InvalidInputError
+from dipkernels.sampling import uncertainty
+
+VALUES, DRAWS = 6000, 300
+RNG = np.random.default_rng(2)
+MEAN = RNG.standard_normal(VALUES)
+DEVIATION = np.exp(0.5 * RNG.standard_normal(VALUES))
+
+
+def draws(factor: float = 1.0) -> np.ndarray:
+    noise = np.random.default_rng(3).standard_normal((DRAWS, VALUES))
+    return MEAN + factor * DEVIATION * noise
+
+
+def truth(noise: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    return MEAN + np.hypot(DEVIATION, noise) * rng.standard_normal(VALUES)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.7])
+def test_draws_from_the_right_distribution_are_calibrated(noise: float) -> None:
+    found = uncertainty.calibrate(draws(), truth(noise), noise_sigma=noise)
+    p = found.level.values
+    # binomial error of independent values, plus the step of ranks among the draws
+    error = 4.5 * np.sqrt(p * (1 - p) / VALUES) + 1 / DRAWS
+    assert (np.abs(found.coverage - p) < error).all()
+    total = np.hypot(DEVIATION, noise)
+    nll = np.log(total).mean() + 0.5 * np.log(2 * np.pi) + 0.5
+    # S draws raise the expectation by about 1/S; the mean of chi-squared/2 errs by sqrt(1/(2n))
+    assert float(found.nll) == pytest.approx(nll, abs=4.5 * np.sqrt(0.5 / VALUES) + 2 / DRAWS)
+    assert float(found.sharpness) == pytest.approx(total.mean(), rel=0.005)
+    width = 2 * scipy.stats.norm.ppf(0.95) * total.mean()
+    # order statistics of 300 draws, placed by probability, are wider by 0.7 % at the 5 % tails
+    assert float(found.interval_width) == pytest.approx(width, rel=0.012)
+    assert float(found.z_rms) == pytest.approx(1, abs=0.05)
+
+
+def test_draws_that_are_too_narrow_are_told() -> None:
+    found = uncertainty.calibrate(draws(0.5), truth())
+    expected = 2 * scipy.stats.norm.cdf(0.5 * scipy.stats.norm.ppf((1 + found.level) / 2)) - 1
+    assert np.abs(found.coverage - expected).max() < 4.5 * 0.5 / np.sqrt(VALUES) + 2 / DRAWS
+    assert float(found.z_rms) == pytest.approx(2, abs=0.1)
+    assert float(found.calibration_error) > 0.2
+
+
+def test_sparsification_is_that_of_brute_force() -> None:
+    few = slice(0, 300)
+    x, y = draws()[:, few], truth()[few]
+    found = uncertainty.calibrate(x, y)
+    error, deviation = np.abs(y - x.mean(axis=0)), x.std(axis=0, ddof=1)
+    rmse = lambda e: np.sqrt(np.mean(np.square(e)))  # noqa: E731
+    area = 0.0
+    previous = None
+    for i, fraction in enumerate(found.removed.values):
+        kept = 300 - int(fraction * 300)
+        by_deviation = rmse(error[np.argsort(deviation)[:kept]]) / rmse(error)
+        by_error = rmse(np.sort(error)[:kept]) / rmse(error)
+        assert float(found.sparsification[i]) == pytest.approx(by_deviation, rel=1e-12)
+        assert float(found.oracle[i]) == pytest.approx(by_error, rel=1e-12)
+        gap = by_deviation - by_error
+        if previous is not None:
+            area += 0.05 * (gap + previous) / 2
+        previous = gap
+    assert float(found.ause) == pytest.approx(area, rel=1e-9)
+    # deviations that say nothing of errors do worse
+    shuffled = uncertainty.calibrate(MEAN[few] + (x - MEAN[few])[:, ::-1], y)
+    assert float(found.ause) < 0.8 * float(shuffled.ause)
+
+
+def test_quantiles_with_noise_are_those_of_the_mixture() -> None:
+    x = draws()[:7, :3]
+    result = xr.Dataset({"draws": (("chain", "draw", "channel", "x"), x.reshape(1, 7, 1, 3))})
+    found = uncertainty.maps(result, levels=[0.8], noise_sigma=0.4)
+    for i in range(3):
+        for name, p in (("lower", 0.1), ("upper", 0.9)):
+            at = float(found[name][0, 0, i])
+            assert scipy.stats.norm.cdf(at, x[:, i], 0.4).mean() == pytest.approx(p, abs=1e-8)
+    np.testing.assert_allclose(found["std"][0], np.hypot(x.std(axis=0, ddof=1), 0.4))
+
+
+def test_maps_pool_whole_chains() -> None:
+    x = draws()[:12, :30].reshape(3, 4, 2, 3, 5)
+    x[1] = np.nan
+    result = xr.Dataset({"draws": (("chain", "draw", "channel", "y", "x"), x)})
+    found = uncertainty.maps(result)
+    pooled = x[[0, 2]].reshape(8, 2, 3, 5)
+    np.testing.assert_allclose(found["mean"], pooled.mean(axis=0))
+    np.testing.assert_allclose(found["std"], pooled.std(axis=0, ddof=1))
+    np.testing.assert_allclose(found.lower[0], np.quantile(pooled, 0.25, axis=0, method="weibull"))
+    assert found.attrs["draws"] == 8
+
+
+def test_a_task_is_judged_by_truth_and_by_held_out_pixels() -> None:
+    shape, sigma = (1, 40, 50), 0.1
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(shape, generator=generator, dtype=torch.float64)
+    task = tasks.denoise(clean, noise_sigma=sigma).hold_out(0.5, seed=1)
+    spread = 0.05
+    centre = clean.numpy() + spread * RNG.standard_normal(shape)
+    values = centre + spread * RNG.standard_normal((2, 100, *shape))
+    result = xr.Dataset({"draws": (("chain", "draw", "channel", "y", "x"), values)})
+    found = uncertainty.calibration(result, task)
+    assert found["truth"].attrs["values"] == 2000
+    assert found["held_out"].attrs["values"] == 1000
+    for part in found.values():
+        assert np.abs(part.coverage - part.level).max() < 4.5 * 0.5 / np.sqrt(1000) + 0.01
+    held = float(found["held_out"].sharpness)
+    assert held == pytest.approx(np.hypot(spread, sigma), rel=0.02)
+    wide = uncertainty.calibration(result, task.in_range(255.0))
+    xr.testing.assert_allclose(wide["held_out"], found["held_out"])
+    with pytest.raises(InvalidInputError, match="nothing is known"):
+        blind = tasks.denoise(None, measurement=clean, noise_sigma=0.1)
+        uncertainty.calibration(result, blind)
+    with pytest.raises(InvalidInputError, match="levels must be"):
+        uncertainty.maps(result, levels=[1.0])
+    with pytest.raises(InvalidInputError, match="at least 2 of both"):
+        uncertainty.calibrate(np.zeros((3, 4)), np.zeros(5))
