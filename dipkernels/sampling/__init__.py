@@ -1,6 +1,7 @@
 """Sample the posterior of a network's parameters, with the target stated, and judge the result."""
 
 from dipkernels.sampling import uncertainty
+from dipkernels.sampling.alternatives import deep_ensemble, linearised
 from dipkernels.sampling.chains import SamplingInterrupted
 from dipkernels.sampling.diagnostics import Verdict, diagnose, summary, to_inference_data, verdict
 from dipkernels.sampling.sample import gp_dip, sample
@@ -20,10 +21,12 @@ __all__ = [
     "SamplingInterrupted",
     "Verdict",
     "WeightPrior",
+    "deep_ensemble",
     "diagnose",
     "gp_dip",
     "initialisation_prior",
     "isotropic_prior",
+    "linearised",
     "psgld_step",
     "sample",
     "sghmc_step",

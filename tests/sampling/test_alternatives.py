@@ -1,0 +1,72 @@
+"""The linearised posterior of a linear network is its posterior; ensembles are fits."""
+
+import numpy as np
+import pytest
+import torch
+
+from dipkernels import fit, sampling, tasks
+from dipkernels.errors import InvalidInputError
+from dipkernels.sampling.alternatives import conjugate_gradients
+from dipkernels.seeds import derive
+from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
+
+SIGMA, DEVIATION = 0.3, 0.5
+
+
+def test_conjugate_gradients_solve() -> None:
+    rng = np.random.default_rng(0)
+    factor = rng.standard_normal((13, 13))
+    matrix = torch.from_numpy(factor @ factor.T + np.eye(13))
+    right = torch.from_numpy(rng.standard_normal((13, 4)))
+    right[:, 2] = 0
+    found, residual, iterations = conjugate_gradients(
+        lambda block: matrix @ block, right, tolerance=1e-11, max_iterations=60
+    )
+    # residual 1e-11 times the condition number, some hundreds
+    torch.testing.assert_close(found, torch.linalg.solve(matrix, right), rtol=1e-8, atol=1e-8)
+    assert residual <= 1e-11 and iterations < 60
+    _, residual, iterations = conjugate_gradients(
+        lambda block: matrix @ block, right, tolerance=1e-11, max_iterations=3
+    )
+    assert iterations == 3 and residual > 1e-11
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.25])
+def test_a_linear_network_has_its_exact_posterior(temperature: float) -> None:
+    prior = make_prior(smooth_kernel(1, 1.5))
+    task = tasks.inpaint(clean_image(), half_mask(3), noise_sigma=SIGMA).hold_out(0.25, seed=1)
+    draws = 3000
+    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    # anywhere: the network is linear
+    result = sampling.linearised(
+        posterior, prior.init(5), draws=draws, tolerance=1e-12, max_iterations=100
+    )
+    units = torch.eye(N, dtype=torch.float64)
+    factor = np.stack([prior.image({"weights": e}).numpy().ravel() for e in units], axis=1)
+    seen = task.counted.numpy().ravel()
+    y = task.measurement.numpy().ravel()[seen]
+    precision = factor[seen].T @ factor[seen] / SIGMA**2 + np.eye(N) / DEVIATION**2
+    mean = factor @ np.linalg.solve(precision, factor[seen].T @ y / SIGMA**2)
+    np.testing.assert_allclose(result["mean"].values.ravel(), mean, atol=1e-9)
+    covariance = temperature * factor @ np.linalg.solve(precision, factor.T)
+    values, vectors = np.linalg.eigh(covariance)
+    z = (result.draws.values.reshape(draws, N) - mean) @ vectors / np.sqrt(values)
+    assert np.abs(z.mean(axis=0)).max() < 4.5 / np.sqrt(draws)
+    errors = np.sqrt((np.ones((N, N)) + np.eye(N)) / draws)
+    assert (np.abs(np.cov(z.T) - np.eye(N)) < 5 * errors).all()  # 528 entries
+    with pytest.raises(InvalidInputError, match="at least 2 draws"):
+        sampling.linearised(posterior, prior.init(5), draws=1)
+
+
+def test_an_ensemble_is_fits_from_its_seeds() -> None:
+    prior = make_prior(smooth_kernel(1, 1.5))
+    task = tasks.denoise(clean_image(), noise_sigma=SIGMA)
+    found = sampling.deep_ensemble(prior, task, members=3, iterations=7, seed=2)
+    assert found.draws.shape == (1, 3, *task.shape)
+    one = fit(prior, task, iterations=7, seed=derive("member-1", 2))
+    np.testing.assert_allclose(found.draws[0, 1], one.final, rtol=1e-12)
+    assert sampling.uncertainty.maps(found).attrs["draws"] == 3
+    with pytest.raises(InvalidInputError, match="at least 2 members"):
+        sampling.deep_ensemble(prior, task, members=1)
+    with pytest.raises(InvalidInputError, match="picture must be"):
+        sampling.deep_ensemble(prior, task, picture="best")
