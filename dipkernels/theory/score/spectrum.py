@@ -12,8 +12,10 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
 from dipkernels.memory import parameter_bytes
 
-# Of time, in units of one over the largest eigenvalue; 20 points a decade find the right valley.
-FIRST, LAST, POINTS = 1e-1, 1e13, 281
+# Times in units of one over the largest eigenvalue. What rounding makes of eigenvalues that are 0
+# is learned after the last.
+FIRST, DECADE_POINTS = 1e-1, 20
+LAST, UNTIL_ROUNDING = (1e9, 1e13), 1e-3
 ROWS_BUDGET = 4 * 2**30
 COLUMNS_AT_ONCE = 2**15
 
@@ -25,7 +27,7 @@ class KernelSpectrum:
     Attributes
     ----------
     values : ndarray, shape (n,)
-        Ascending, not negative.
+        Ascending, not negative; 0 where they can't be told from it.
     vectors : ndarray, shape (n, n)
         Orthonormal columns.
     rounding : float
@@ -45,8 +47,8 @@ class KernelSpectrum:
         matrix : ndarray, shape (n, n)
             Its symmetric part counts.
         rounding : float, optional
-            Norm of its error; by default n roundings of float64, relative to the largest
-            eigenvalue, which is what the decomposition itself makes.
+            Norm of its error; by default, and at least, 2n roundings of float64, relative to the
+            largest eigenvalue, for what the decomposition itself makes.
 
         Returns
         -------
@@ -66,8 +68,9 @@ class KernelSpectrum:
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
         if not values[-1] > 0:
             raise InvalidInputError("the kernel has no positive eigenvalue: nothing is learned")
+        # What rounding alone makes of 0 would be learned at late times: it is 0, by at most twice.
         own = len(values) * float(np.finfo(np.float64).eps) * float(values[-1])
-        return cls(np.maximum(values, 0.0), vectors, max(own, rounding or 0.0))
+        return cls(np.where(values > own, values, 0.0), vectors, max(2 * own, rounding or 0.0))
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def kernel_spectrum(ntk: NTK) -> KernelSpectrum:
     else:
         matrix = ntk.to_dense().cpu().double().numpy()
     found = KernelSpectrum.of_matrix(matrix)
-    relative = ntk.shape[0] * torch.finfo(ntk.dtype).eps
+    relative = 2 * ntk.shape[0] * torch.finfo(ntk.dtype).eps
     return KernelSpectrum(found.values, found.vectors, relative * float(found.values[-1]))
 
 
@@ -203,7 +206,7 @@ def predicted_peak(
     Returns
     -------
     PredictedPeak
-        The least error over nine decades of time and more, refined between its points.
+        The least error over ten decades of time and more, refined between their points.
 
     Raises
     ------
@@ -223,10 +226,12 @@ def predicted_peak(
     if noise is not None and noise_sigma != 0:
         raise InvalidInputError("noise_sigma has no effect with the noise given: pass 0")
     largest = float(spectrum.values[-1])
-    times = np.geomspace(FIRST, LAST, POINTS) / largest
+    last = float(np.clip(UNTIL_ROUNDING * largest / spectrum.rounding, *LAST))
+    points = int(DECADE_POINTS * np.log10(last / FIRST)) + 1
+    times = np.geomspace(FIRST, last, points) / largest
     low, middle, high = _errors(spectrum, residual, noise_sigma, noise)(times)
     best = int(np.argmin(middle))
-    around = np.log(times[[max(best - 1, 0), min(best + 1, POINTS - 1)]])
+    around = np.log(times[[max(best - 1, 0), min(best + 1, points - 1)]])
     curve = _errors(spectrum, residual, noise_sigma, noise)
     refined = minimize_scalar(
         lambda x: float(curve(np.exp(np.array([x])))[1][0]), bounds=tuple(around), method="bounded"
