@@ -8,13 +8,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files beside this one
 
+from experiments.kernel_ranking.estimators import run_estimators
 from experiments.kernel_ranking.fits import run_fits
 from experiments.kernel_ranking.kernels import scores_after_steps, scores_at_initialisation
 from experiments.kernel_ranking.report import write_report
 from experiments.kernel_ranking.setting import PRESETS, Preset, make_prior
 from experiments.kernel_ranking.table import Table
 
-STAGES = ("fits", "scores", "after", "report")
+STAGES = ("fits", "scores", "after", "estimators", "report")
 COLUMNS = (
     "prior",
     "seed",
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         run_scores(preset, chosen.output, names, seeds)
     if "after" in chosen.stages:
         run_after(preset, chosen.output, names)
+    if "estimators" in chosen.stages:
+        run_estimators(preset, chosen.output)
     if "report" in chosen.stages:
         print(write_report(preset, chosen.output))
 
