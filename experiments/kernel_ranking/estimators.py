@@ -5,8 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from dipkernels.linalg import DenseOperator
+from dipkernels.kernels import NTK
 from dipkernels.theory import KernelSpectrum, expand, learning_curve, predicted_peak
 from dipkernels.theory.score.score import peak_of_expansion
 from experiments.kernel_ranking.setting import Preset, make_task
@@ -16,15 +17,18 @@ COLUMNS = ("prior", "image", "steps", "exact", "estimate", "lower", "upper", "re
 STEPS = (50, 100, 200, 400)
 
 
-class StoredKernel(DenseOperator):
-    """A kernel that was kept, in the place of the network's NTK."""
+class StoredKernel(NTK):
+    """A kernel that was kept, in the place of the network's own."""
 
     def __init__(self, name: str, spectrum: KernelSpectrum, image: np.ndarray, size: int) -> None:
-        matrix = (spectrum.vectors * spectrum.values) @ spectrum.vectors.T
-        super().__init__(torch.from_numpy(matrix))
+        self.matrix = torch.from_numpy((spectrum.vectors * spectrum.values) @ spectrum.vectors.T)
+        self.shape, self.dtype, self.device = self.matrix.shape, torch.float64, torch.device("cpu")
         self.image_shape = (1, size, size)
         self.image = torch.from_numpy(image).reshape(self.image_shape)
         self.prior = SimpleNamespace(name=name)
+
+    def _matmat(self, block: Tensor) -> Tensor:
+        return self.matrix @ block
 
 
 def run_estimators(preset: Preset, output: Path) -> Table:
@@ -58,7 +62,7 @@ def run_estimators(preset: Preset, output: Path) -> Table:
         exact = predicted_peak(spectrum, clean - start, task.noise_sigma)
         rows = []
         for steps in STEPS:
-            expansion = expand(kernel, task, steps=min(steps, len(clean)))  # type: ignore[arg-type]
+            expansion = expand(kernel, task, steps=min(steps, len(clean)))
             found = peak_of_expansion(expansion)
             rows.append(
                 {

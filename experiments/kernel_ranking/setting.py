@@ -82,6 +82,7 @@ PRESETS = {
         first=4,
         most=4,
         after=(2,),
+        after_images=("astronaut",),
         samples=8,
     ),
     "cpu": Preset(),
