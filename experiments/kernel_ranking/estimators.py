@@ -14,7 +14,7 @@ from experiments.kernel_ranking.setting import Preset, make_task
 from experiments.kernel_ranking.table import Table
 
 COLUMNS = ("prior", "image", "steps", "exact", "estimate", "lower", "upper", "resolved")
-STEPS = (50, 100, 200, 400)
+STEPS = (25, 50, 100, 200)
 
 
 class StoredKernel(NTK):

@@ -82,10 +82,10 @@ def score(
     Band with ``dense``: rounding, see `predicted_peak`. With ``lanczos``: the peak certainly
     reaches the lower end, the highest point of the curve's lower bound, and is certainly below
     the upper end, that of its upper bound (with missing pixels, an estimate; both widened by the
-    probes' errors). Between them ``psnr`` is the peak of the Gauss rules alone, which hold the
-    right total in every part of the spectrum: where the band is wide, an estimate with no error.
-    The documentation says how near it came. Neither band covers what the linearisation leaves
-    out; nor is it the measured peak under Adam, which the documentation compares it with.
+    probes' errors). Where that is wide, ``psnr`` is the top of the curve in the middle of its
+    bounds: an estimate without an error; the documentation says how near it came. Neither band
+    covers what the linearisation leaves out; nor is the score the measured peak under Adam, which
+    the documentation compares it with.
     Source: Tachella et al. 2021 for the filter; Heckel & Soltanolkotabi 2020 for early stopping.
 
     Examples
@@ -200,17 +200,14 @@ def peak_of_expansion(expansion: Expansion) -> PredictedPeak:
         See `score`. ``freedom`` is over the measured outputs.
     """
     curve = learning_curve(expansion)
-    region = curve.sel(region=expansion.score_region)
     times = default_times(expansion)
-    flow = GradientFlow(times)
     if curve.peak_resolved:
         best = int(np.argmin(np.abs(times - curve.peak_time)))
         psnr = float(curve.peak_psnr)
-    else:
-        estimate = -10 * np.log10(_gauss_error(expansion, flow, region))
-        best = int(np.argmax(estimate))
-        lower, upper = curve.peak_psnr_lower, curve.peak_psnr_upper
-        psnr = float(np.clip(estimate[best], lower, upper))
+    else:  # the top of the curve between the bounds
+        middle = curve.psnr.sel(region=expansion.score_region).values
+        best = int(np.argmax(middle))
+        psnr = float(middle[best])
     freedom = float("nan")  # without noise there are no probes to tell it
     if expansion.probes:
         at = GradientFlow(times[best : best + 1])
@@ -229,17 +226,6 @@ def _trace(probe: Any, function: Any) -> np.ndarray:
     if known:
         weights[-known:] = 1.0
     return np.asarray(function(own.nodes) @ weights)
-
-
-def _gauss_error(expansion: Expansion, flow: GradientFlow, region: xr.Dataset) -> np.ndarray:
-    if not bool(expansion.measured.all()):
-        return np.asarray(region.mse)  # no bounds there, hence no rule that is better
-    n = len(expansion.residual)
-    mse = expansion.bias.gauss()(lambda x: flow.decay(x) ** 2) / n
-    if expansion.probes:
-        learned = [_trace(p, lambda x: (1 - flow.decay(x)) ** 2) for p in expansion.probes]
-        mse = mse + expansion.noise_sigma**2 * np.mean(learned, axis=0) / n
-    return np.asarray(mse)
 
 
 def _dataset(
