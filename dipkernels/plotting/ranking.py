@@ -31,7 +31,7 @@ def plot_ranking(kernels: Sequence[Panel], families: Mapping[str, str]) -> Figur
         mean of each image over the priors.
     """
     palette = colours(list(dict.fromkeys(families.values())))
-    figure, axes = panels(len(kernels), columns=2, width=5.2, height=4.2)
+    figure, axes = panels(len(kernels), columns=2, width=4.6, height=3.7)
     for ax, kernel in zip(axes, kernels, strict=True):
         _draw(ax, kernel, families, palette)
     shared_legend(figure, axes[0])

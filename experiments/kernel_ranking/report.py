@@ -12,6 +12,7 @@ from dipkernels.theory import rank_agreement
 from experiments.kernel_ranking.setting import PRIORS, Preset
 
 MOST_PANELS = 6
+NEARLY = 0.8
 CEILING = "a fit from another initialisation"  # what no score can be expected to exceed by much
 NOT_DB = ("response's slope", "half-power frequency", "parameters")
 OF_DB = ("rms", "rms_centred", "offset")
@@ -91,9 +92,11 @@ def _read(path: Path, column: str, seed: str | None = None) -> dict[str, Values]
 def _complete(
     values: Values, measured: Values, preset: Preset
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Images that have any value, and the priors that have all of these."""
-    images = tuple(i for i in preset.images if any((i, p) in values for p in preset.priors))
+    """Images that have a value for nearly as many priors as any, and the priors with all of them."""
     both = values.keys() & measured.keys()
+    counts = [sum((i, p) in both for p in preset.priors) for i in preset.images]
+    enough = max(1.0, NEARLY * max(counts))
+    images = tuple(i for i, n in zip(preset.images, counts, strict=True) if n >= enough)
     return images, tuple(p for p in preset.priors if all((i, p) in both for i in images))
 
 

@@ -1,6 +1,6 @@
 """What is compared, at which size, and how it is fitted."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from dipkernels import images, networks, tasks
 from dipkernels.networks import ImagePrior
@@ -66,11 +66,10 @@ class Preset:
     seeds: int = 2
     first: int = 200
     most: int = 1600
-    after: tuple[int, ...] = (30, 100, 10)
+    after: tuple[int, ...] = (30,)
     after_images: tuple[str, ...] = ("astronaut", "coins")
     samples: int = 256
     full_width: bool = False
-    record: dict[str, object] = field(default_factory=dict)
 
 
 PRESETS = {
@@ -86,7 +85,15 @@ PRESETS = {
         samples=8,
     ),
     "cpu": Preset(),
-    "paper": Preset(size=64, seeds=3, first=1000, most=8000, after_images=IMAGES, full_width=True),
+    "paper": Preset(
+        size=64,
+        seeds=3,
+        first=1000,
+        most=8000,
+        after=(30, 100, 10),
+        after_images=IMAGES,
+        full_width=True,
+    ),
 }
 
 
