@@ -98,6 +98,8 @@ def _complete(
     counts = [sum((i, p) in both for p in preset.priors) for i in preset.images]
     enough = max(1.0, NEARLY * max(counts))
     images = tuple(i for i, n in zip(preset.images, counts, strict=True) if n >= enough)
+    if not images:
+        return (), ()
     return images, tuple(p for p in preset.priors if all((i, p) in both for i in images))
 
 
