@@ -8,6 +8,7 @@ import scipy.signal
 import torch
 from torch import Tensor
 
+from dipkernels import tasks
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting.stopping import (
     BlurSharpness,
@@ -256,6 +257,15 @@ def test_monitors_by_name() -> None:
         "frequency-bands",
         "clean-bands",
     ]
+    always = monitor_names()[:3]
+    clean = torch.rand(1, 16, 20, generator=torch.Generator().manual_seed(0))
+    for task, bands in (
+        (tasks.denoise(clean), ["frequency-bands", "clean-bands"]),
+        (tasks.denoise(measurement=clean, noise_sigma=0.1), ["frequency-bands"]),
+        (tasks.super_resolve(clean, factor=2), ["clean-bands"]),
+        (tasks.denoise(clean[:, :6, :7]), []),
+    ):
+        assert monitor_names(task) == always + bands
     assert make_monitor("windowed-variance").names == ("windowed_variance",)
     assert make_monitor("moving-variance").names == ("moving_variance",)
     assert make_monitor("blur-sharpness").names == ("blur", "sharpness")
