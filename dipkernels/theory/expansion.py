@@ -231,7 +231,16 @@ def default_times(expansion: Expansion, points: int = 181) -> np.ndarray:
     -------
     ndarray
         From 0.1 to 10^8 over the largest eigenvalue.
+
+    Raises
+    ------
+    InvalidInputError
+        If the kernel is zero.
     """
+    if not expansion.largest > 0:
+        raise InvalidInputError(
+            "the kernel is zero: nothing is ever learned, and there is no time to measure it by"
+        )
     return np.geomspace(0.1, 1e8, points) / expansion.largest
 
 

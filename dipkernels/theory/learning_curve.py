@@ -51,6 +51,8 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
 
     Raises
     ------
+    InvalidInputError
+        If the kernel is zero, and no dynamics say at which times to look.
     DivergenceError
         If the prediction overflows: the optimiser diverges with that step.
 

@@ -1,5 +1,6 @@
 """Times, peak and resolution of a predicted curve."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -111,3 +112,11 @@ def test_the_order_of_the_times_makes_no_difference_to_the_peak() -> None:
     assert other.attrs == ascending.attrs
     with pytest.raises(InvalidInputError, match="with a region 'nowhere'"):
         resolved_stretch(ascending, "nowhere")
+
+
+def test_a_kernel_that_is_zero_has_no_default_times() -> None:
+    _, ntk = kernel_and_ntk()
+    expansion = expand(ntk, make_task("denoise"), noise="realised", steps=4)
+    zero = dataclasses.replace(expansion, largest=0.0)
+    with pytest.raises(InvalidInputError, match="the kernel is zero"):
+        learning_curve(zero)
