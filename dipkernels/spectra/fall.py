@@ -56,7 +56,7 @@ def half_power_frequency(response: xr.Dataset) -> float:
     -------
     float
         Cycles per pixel, interpolated linearly; infinite if it never falls that far, NaN if the
-        lowest ring isn't positive, or there is none.
+        lowest ring isn't positive.
 
     Raises
     ------
@@ -64,9 +64,9 @@ def half_power_frequency(response: xr.Dataset) -> float:
         If the dataset is no spectrum over ``frequency``.
     """
     f, r = varying(response)
-    if not len(r) or not r[0] > 0:
+    if len(r) and not r[0] > 0:
         return math.nan
-    below = np.flatnonzero(r < r[0] / 2)
+    below = np.flatnonzero(r < r[0] / 2) if len(r) else np.array([])
     if len(below) == 0:
         return math.inf
     i = int(below[0])
