@@ -21,7 +21,7 @@ from dipkernels.plotting import cited as plots
 from dipkernels.plotting import save_figure
 from dipkernels.runs import RunFolder
 from dipkernels.theory.cited import covariance_three_ways, width_convergence
-from dipkernels.theory.cited.gaussian_process import (
+from dipkernels.theory.cited.poster import (
     autoencoder,
     convolutional,
     poster_autoencoder,

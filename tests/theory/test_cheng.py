@@ -9,7 +9,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.theory.cited import covariance_three_ways, width_convergence
-from dipkernels.theory.cited.gaussian_process import (
+from dipkernels.theory.cited.poster import (
     autoencoder,
     convolutional,
     poster_autoencoder,

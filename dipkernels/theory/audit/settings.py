@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from dipkernels.checks import as_annotated
 from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.preparation import describe_start, describe_task
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.provenance import fingerprint
 from dipkernels.tasks import Task
 
 OPTIMISERS = ("gradient-descent", "adam")
@@ -37,6 +38,8 @@ class AuditSettings:
     probes: int
 
     def __post_init__(self) -> None:
+        for name in ("seed", "iterations", "freeze", "modes", "rings", "steps", "probes"):
+            object.__setattr__(self, name, as_annotated(name, getattr(self, name), int))
         least = {"iterations": 1, "freeze": 1, "modes": 1, "rings": 1, "steps": 2, "probes": 2}
         for name, bound in least.items():
             if getattr(self, name) < bound:
@@ -109,9 +112,8 @@ class AuditSettings:
             **asdict(replace(self, learning_rates=dict(self.learning_rates))),
             "prior": repr(prior),
             "dtype": str(prior.dtype),
-            "network": fingerprint(prior.code, str(prior.parameter_shapes)),
-            "task": repr(task),
-            "measurement": fingerprint(task.measurement),
+            **describe_start(prior, self.seed),
+            "task": describe_task(task, prior),
         }
 
 
@@ -150,11 +152,28 @@ def make_settings(
     -------
     AuditSettings
         Checked.
+
+    Raises
+    ------
+    InvalidInputError
+        If one has another type, is out of range, or would have no effect.
     """
-    chosen = default_checks(numbers["iterations"]) if checks is None else tuple(sorted({*checks}))
+    numbers = {name: as_annotated(name, value, int) for name, value in numbers.items()}
+    chosen = default_checks(numbers["iterations"])
+    if checks is not None:
+        given = np.asarray(checks).tolist()
+        if not isinstance(given, list):
+            raise InvalidInputError(f"checks must be several whole numbers, got {checks!r}")
+        chosen = tuple(sorted({as_annotated("a check", check, int) for check in given}))
+    if isinstance(optimisers, str) or not isinstance(learning_rates or {}, Mapping):
+        raise InvalidInputError(
+            "optimisers must be a list of names, and learning_rates numbers by their names, got "
+            f"{optimisers!r} and {learning_rates!r}"
+        )
+    rates = (learning_rates or {}).items()
     return AuditSettings(
         optimisers=tuple(optimisers),
-        learning_rates=dict(learning_rates or {}),
+        learning_rates={name: as_annotated("a learning rate", x, float) for name, x in rates},
         checks=chosen,
         **numbers,
     )

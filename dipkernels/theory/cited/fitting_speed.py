@@ -82,7 +82,8 @@ def predicted_speed(
     -------
     xarray.Dataset
         ``misfit(target, iteration)``, ``|f - y|^2 / |f_0 - y|^2``, the mean of its bounds
-        ``misfit_lower`` and ``misfit_upper`` (in exact arithmetic; Gauss and Gauss-Radau);
+        ``misfit_lower`` and ``misfit_upper`` (Gauss and Gauss-Radau; in exact arithmetic, the upper
+        one up to half of the limit of stability);
         ``rate(target)``, ``r^T Theta r / |r|^2`` over the largest eigenvalue, with ``r = y - f_0``:
         how fast the misfit falls at first, in [0, 1]. Attributes ``largest_eigenvalue``,
         ``learning_rate``, ``products``.
@@ -90,7 +91,8 @@ def predicted_speed(
     Raises
     ------
     InvalidInputError
-        If a target has another shape, or there is none.
+        If a target has another shape or is the first image itself, there is none, or an option is
+        out of range.
 
     Notes
     -----
@@ -98,6 +100,8 @@ def predicted_speed(
     eigenvector of eigenvalue x shrinks by ``1 - step x`` an iteration.
     """
     _check(ntk.image_shape, targets)
+    if steps < 1:
+        raise InvalidInputError(f"steps must be at least 1, got {steps}")
     starts = torch.stack([y.flatten() - ntk.image.flatten() for y in targets.values()], dim=1)
     lanczos = Lanczos(ntk, starts, keep_products=False).extend(steps)
     spaces = lanczos.spaces()
