@@ -46,10 +46,18 @@ def test_a_wrong_argument_is_named(misuse):
 
 
 PLAIN = """
-from dipkernels import tasks
+from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK
-for call in (lambda: tasks.several(3), lambda: NTK(3, {})):
+from dipkernels.theory import audit
+for call in (
+    lambda: tasks.several(3),
+    lambda: NTK(3, {}),
+    lambda: audit(3, 4),
+    lambda: audit(3, 4, learning_rates=0.1),
+    lambda: audit(3, 4, learning_rates={"adam": "x"}),
+    lambda: networks.create("deep-decoder", image_size=32, width=4).frozen([1]),
+):
     try:
         call()
     except InvalidInputError as error:
@@ -59,9 +67,13 @@ for call in (lambda: tasks.several(3), lambda: NTK(3, {})):
 
 def test_types_that_the_checks_of_tests_would_find_first_are_named():
     done = subprocess.run([sys.executable, "-c", PLAIN], capture_output=True, text=True, check=True)
-    several, kernel = done.stdout.splitlines()
+    several, kernel, audited, rates, rate, frozen = done.stdout.splitlines()
     assert several == "several takes a list of tasks, got int"
     assert kernel.startswith("a kernel is of an ImagePrior at its parameters")
+    assert audited == "an audit is of an ImagePrior on a Task, got int and int"
+    assert rates.startswith("optimisers must be a list of names, and learning_rates numbers by")
+    assert rate == "a learning rate must be a number, got 'x'"
+    assert frozen == "frozen takes a dict of tensors, part of what prior.init() gives"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -70,8 +70,8 @@ class Preset:
 
 
 PRESETS = {
-    "smoke": Preset(12, 3, 12, 1, 2, 1e-3, ("astronaut", "chelsea"), 1, 8, 12,
-                    ("vit", "trained", "learned", "elsewhere")),
+    "smoke": Preset(6, 3, 6, 1, 2, 1e-3, ("astronaut", "chelsea"), 1, 4, 6,
+                    ("vit", "trained", "elsewhere")),
     "cpu": Preset(24, 3, 48, 2, 4, 1e-3, ("astronaut", "chelsea"), 4, 600, 240),
     "paper": Preset(512, 32, 192, 5, 8, 1e-4, ("astronaut", "chelsea", "coffee", "rocket"), 8,
                     5000, 600),
@@ -266,8 +266,11 @@ def summarise(rows: list[Row]) -> list[dict[str, object]]:
         plain = {row.conv_seed: row for row in paired(rows, "vit", image)}
         groups = {arm: paired(rows, arm, image) for arm in dict.fromkeys(r.arm for r in rows)}
         trained = [r for r in rows if r.arm == "trained" and r.image == image]
-        groups["trained, seeds of the convolutions"] = [r for r in trained if r.vit_seed == 0]
-        groups["trained, seeds of the ViT"] = [r for r in trained if r.conv_seed == 0]
+        apart = {
+            "trained, seeds of the convolutions": [r for r in trained if r.vit_seed == 0],
+            "trained, seeds of the ViT": [r for r in trained if r.conv_seed == 0],
+        }
+        groups |= {name: chosen for name, chosen in apart.items() if len(chosen) > 1}
         for name, chosen in groups.items():
             line: dict[str, object] = {"image": image, "arm": name, "seeds": len(chosen)}
             for column in ("measured_peak", "predicted_peak"):

@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.fitting.optimisers import default_learning_rate
@@ -32,6 +33,7 @@ SOURCES = ("measured", "predicted")
 _DEFAULT_OPTIMISERS = ("gradient-descent", "adam")
 
 
+@checked
 def audit(
     prior: ImagePrior,
     task: Task,

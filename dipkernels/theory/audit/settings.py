@@ -38,8 +38,6 @@ class AuditSettings:
     probes: int
 
     def __post_init__(self) -> None:
-        for name in ("seed", "iterations", "freeze", "modes", "rings", "steps", "probes"):
-            object.__setattr__(self, name, as_annotated(name, getattr(self, name), int))
         least = {"iterations": 1, "freeze": 1, "modes": 1, "rings": 1, "steps": 2, "probes": 2}
         for name, bound in least.items():
             if getattr(self, name) < bound:
@@ -158,13 +156,9 @@ def make_settings(
     InvalidInputError
         If one has another type, is out of range, or would have no effect.
     """
-    numbers = {name: as_annotated(name, value, int) for name, value in numbers.items()}
     chosen = default_checks(numbers["iterations"])
     if checks is not None:
-        given = np.asarray(checks).tolist()
-        if not isinstance(given, list):
-            raise InvalidInputError(f"checks must be several whole numbers, got {checks!r}")
-        chosen = tuple(sorted({as_annotated("a check", check, int) for check in given}))
+        chosen = tuple(sorted({as_annotated("a check", check, int) for check in checks}))
     if isinstance(optimisers, str) or not isinstance(learning_rates or {}, Mapping):
         raise InvalidInputError(
             "optimisers must be a list of names, and learning_rates numbers by their names, got "
