@@ -20,6 +20,7 @@ from dipkernels.networks.hybrids import ConvolutionStack
 from dipkernels.networks.vit import VisionTransformer
 from dipkernels.plotting import save_figure
 from dipkernels.plotting.style import PALETTE, panels
+from dipkernels.runs import RunFolder
 from dipkernels.theory import flow_curve, linear_fit
 
 CHANNELS, WIDE, LIFT = 3, 64, 10.0
@@ -215,7 +216,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     gc.freeze()  # what is imported by now needn't be searched for garbage by every kernel
     preset = PRESETS[given.preset]
-    given.output.mkdir(parents=True, exist_ok=True)
+    # Rows of another preset aren't taken for this one's.
+    RunFolder.open(given.output, {"experiment": "conv_after_transformer", **asdict(preset)})
     table = given.output / "results.csv"
     rows = read(table) if table.exists() else []
     done = {(row.image, row.arm, row.vit_seed, row.conv_seed) for row in rows}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from dipkernels.errors import OutputError
 from helpers.experiments import ROOT, script
 
 
@@ -35,6 +36,8 @@ def test_convolutions_after_a_transformer(tmp_path: Path) -> None:
     run.main(arguments)  # nothing is left to be done
     assert (tmp_path / "results.csv").stat().st_mtime_ns == before
     assert run.read(tmp_path / "results.csv")[3].arm == rows[3]["arm"]
+    with pytest.raises(OutputError, match="other settings"):  # rows of two sizes aren't mixed
+        run.main(["--preset", "cpu", "--output", str(tmp_path)])
 
 
 def test_the_summary_that_is_kept_is_that_of_the_results() -> None:

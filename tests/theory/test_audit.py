@@ -1,5 +1,7 @@
 """The audit: linear networks, dense kernels, what is refused, cuts and resumption."""
 
+import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from dipkernels import NTK, ImagePrior, Task, fit, tasks
+from dipkernels import NTK, ImagePrior, Task, fit, tasks, theory
 from dipkernels.errors import DivergenceError, InvalidInputError, OutputError
 from dipkernels.plotting import plot_audit
 from dipkernels.theory import GradientDescent, GradientFlow, audit, linear_fit
@@ -309,3 +311,19 @@ def test_figure_shows_every_optimiser(found: xr.Dataset) -> None:
     assert [title.splitlines()[0] for title in titles] == ["gradient-descent", "adam"]
     with pytest.raises(InvalidInputError, match="no audit"):
         plot_audit(xr.Dataset())
+
+
+def test_what_the_documentation_shows_runs(
+    found: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stub(prior: ImagePrior, task: Task, **options: Any) -> xr.Dataset:
+        assert prior.shape == task.shape
+        assert options.keys() <= inspect.signature(audit).parameters.keys()
+        return found
+
+    text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(theory, "audit", stub)
+    exec(code, {})
+    assert (tmp_path / "audit.png").exists()

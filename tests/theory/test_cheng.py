@@ -53,6 +53,11 @@ def test_poster_formula_by_its_own_words() -> None:
     np.testing.assert_allclose(found, lags, rtol=1e-12, atol=0)
 
 
+def test_a_negative_depth_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="depth"):
+        poster_convolutional(smooth_kernel(0.0, (8,)), -1)
+
+
 def test_the_limit_that_is_read_off_the_network_is_the_posters_for_convolutions() -> None:
     code = smooth_kernel(2.0, (32,))
     limit = infinite_width(convolutional((32,), 3, width=16), code=code).kernel.covariance

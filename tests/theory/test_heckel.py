@@ -101,6 +101,10 @@ def test_wrong_filters_and_widths_are_refused() -> None:
         circulant(triangle(2), (8, 8))
     with pytest.raises(InvalidInputError, match="at least 1"):
         triangle(0)
+    with pytest.raises(InvalidInputError, match="a whole number"):
+        triangle(2.5)
+    with pytest.raises(InvalidInputError, match="a whole number"):
+        gaussian(0.1, 3.5)
     with pytest.raises(InvalidInputError, match="positive"):
         gaussian(0.0, 10)
     with pytest.raises(InvalidInputError, match="even"):
@@ -159,6 +163,12 @@ def test_targets_of_another_shape_are_refused() -> None:
     ntk = NTK(prior, prior.init(0))
     with pytest.raises(InvalidInputError, match="shape"):
         predicted_speed(ntk, {"image": torch.rand(1, 4, 5)}, iterations=3)
+    image = torch.rand(1, 5, 4, dtype=torch.float64)
+    for options in ({"iterations": 0}, {"iterations": 3, "steps": 0}):
+        with pytest.raises(InvalidInputError, match="at least 1"):
+            predicted_speed(ntk, {"image": image}, **options)
+    diverging = predicted_speed(ntk, {"image": image}, iterations=400, learning_rate=1e4)
+    assert np.isinf(diverging.misfit[0, -1])
 
 
 def test_jacobian_norms_are_roots_of_quadratic_forms() -> None:

@@ -223,6 +223,8 @@ def test_comparison_of_filters() -> None:
     )
     with pytest.raises(InvalidInputError, match="whole grid"):
         compare_filters(a, b, [0, 17], (5, 7), radius=6)
+    even = compare_filters(torch.ones_like(a), b, [0, 17], (5, 7), radius=1)
+    assert np.isnan(even.rank_correlation).all()
     with pytest.raises(InvalidInputError, match="0 to 34"):
         compare_filters(a, b, [0, 35], (5, 7), radius=1)
     with pytest.raises(InvalidInputError, match="negative"):

@@ -100,8 +100,10 @@ def predicted_speed(
     eigenvector of eigenvalue x shrinks by ``1 - step x`` an iteration.
     """
     _check(ntk.image_shape, targets)
-    if steps < 1:
-        raise InvalidInputError(f"steps must be at least 1, got {steps}")
+    if steps < 1 or iterations < 1:
+        raise InvalidInputError(
+            f"steps and iterations must be at least 1, got {steps} and {iterations}"
+        )
     starts = torch.stack([y.flatten() - ntk.image.flatten() for y in targets.values()], dim=1)
     lanczos = Lanczos(ntk, starts, keep_products=False).extend(steps)
     spaces = lanczos.spaces()
@@ -110,10 +112,11 @@ def predicted_speed(
     rate = n / (2 * largest) if learning_rate is None else learning_rate
     descent = GradientDescent.of_fit(rate, iterations, n)
     norms = starts.double().square().sum(dim=0).cpu().numpy()[:, None]
-    lower, upper = (
-        np.stack([rule(lambda x: descent.decay(x) ** 2) for rule in rules]) / norms
-        for rules in ([s.gauss() for s in spaces], [s.gauss_radau() for s in spaces])
-    )
+    with np.errstate(over="ignore"):  # a rate beyond the limit of stability: to infinity
+        lower, upper = (
+            np.stack([rule(lambda x: descent.decay(x) ** 2) for rule in rules]) / norms
+            for rules in ([s.gauss() for s in spaces], [s.gauss_radau() for s in spaces])
+        )
     over = ("target", "iteration")
     return xr.Dataset(
         {

@@ -162,9 +162,9 @@ def compare_filters(
     xarray.Dataset
         Over ``pixel``: ``rank_correlation`` (Spearman's) over all other pixels, and
         ``rank_correlation_outside`` over those outside of the window alone (nearness makes for
-        agreement); ``share_outside`` and ``share_outside_reference``, of absolute weight;
-        ``window_share``, the window's part of the pixels outside of which an even filter has the
-        rest.
+        agreement), NaN where a filter is constant; ``share_outside`` and
+        ``share_outside_reference``, of absolute weight; ``window_share``, the window's part of the
+        pixels outside of which an even filter has the rest.
 
     Raises
     ------
@@ -329,4 +329,6 @@ def _along_fit(
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
     return float(scipy.stats.spearmanr(a, b).statistic)

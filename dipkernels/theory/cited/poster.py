@@ -187,7 +187,14 @@ def poster_convolutional(kernel: StationaryKernel, depth: int) -> StationaryKern
     StationaryKernel
         ``K(0)/(2 pi) (sin a + (pi - a) cos a)`` with ``cos a = K(r)/K(0)``, iterated. Exact in the
         limit of infinite width, for every size of kernels. Source: Cheng et al. 2019.
+
+    Raises
+    ------
+    InvalidInputError
+        If the depth is negative.
     """
+    if depth < 0:
+        raise InvalidInputError(f"depth can't be negative, got {depth}")
     for _ in range(depth):
         kernel = activate(convolve(kernel, TAPS, Weights.ntk(1.0)), "relu")
     return kernel
