@@ -78,8 +78,8 @@ def dense_images(
 
 @pytest.mark.parametrize(
     ("spatial", "hole"),
-    [((7, 10), False), ((7, 10), True), ((23,), True)],
-    ids=["2D", "2D-hole", "1D-hole"],
+    [((7, 10), False), ((23,), True)],  # holes in 2D: against the dense kernel, below
+    ids=["2D", "1D-hole"],
 )
 def test_a_linear_network_goes_as_predicted(spatial: tuple[int, ...], hole: bool) -> None:
     prior = linear_prior(*spatial)
