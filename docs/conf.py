@@ -97,6 +97,7 @@ PUBLIC_MODULES = (
     "theory.cited",
     "theory.cited.dual_kernels",
     "theory.cited.gaussian_process",
+    "theory.cited.poster",
     "theory.cited.jacobians",
     "theory.cited.patches",
     "linalg",

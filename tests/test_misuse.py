@@ -34,6 +34,7 @@ from dipkernels.theory import (
     GradientFlow,
     Momentum,
     PredictedOptimum,
+    audit,
     expand,
     learning_curve,
     stopping_time,
@@ -100,6 +101,16 @@ PLAIN: dict[str, tuple[Callable[[], object], str]] = {
     "optimum": (lambda: PredictedOptimum(1.5), "iteration must be a whole number, got 1.5"),
     "spaces": (lambda: effective_rank(None), "expected a list of KrylovSpace"),
     "no kernel": (lambda: comb_response(3, 4), "expected an operator with quadratic forms"),
+    "audit": (lambda: audit(3, 4), "prior must be an ImagePrior, got 3"),
+    "rates": (
+        lambda: audit(vit(), tasks.denoise(IMAGE), learning_rates=0.1),
+        "optimisers must be a list of names, and",
+    ),
+    "a rate": (
+        lambda: audit(vit(), tasks.denoise(IMAGE), learning_rates={"adam": "x"}),
+        "a learning rate must be a number, got 'x'",
+    ),
+    "frozen": (lambda: vit().frozen([1]), "frozen takes a dict of tensors"),
     "complex": (lambda: periodogram(SIGNAL + 1j), "expected real images, got torch.complex64"),
 }
 
