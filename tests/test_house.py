@@ -19,7 +19,7 @@ FLOORS = (
     ("errors", "checks", "seeds", "progress", "devices"),
     ("images", "linalg", "networks", "results", "checkpoints", "tasks"),
     ("memory", "provenance", "kernels", "spectra"),
-    ("fitting",),
+    ("fitting", "gp"),
     ("theory", "planning"),
     ("runs", "plotting"),
     ("compare",),
