@@ -118,4 +118,5 @@ def _table_of(blocks: Tensor, size: tuple[int, ...], period: tuple[int, ...]) ->
                 table[(*a, lags[0])] = part
             else:
                 table[(*a, lags[0][:, None], lags[1][None, :])] = part
-    return table
+    filled: Tensor = table
+    return filled

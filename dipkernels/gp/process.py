@@ -44,11 +44,12 @@ class GaussianProcess:
     Examples
     --------
     >>> from dipkernels import images, tasks
+    >>> from dipkernels.gp import rbf
     >>> clean = images.load("camera", size=32)
     >>> task = tasks.inpaint(clean, tasks.bernoulli_mask((32, 32)), noise_sigma=0.05)
     >>> posterior = GaussianProcess(rbf(2.0, 0.03), mean=0.5).posterior(task)
     >>> posterior.mean.shape, posterior.solver
-    (torch.Size([3, 32, 32]), 'primal')
+    (torch.Size([3, 32, 32]), 'dual')
     """
 
     def __init__(
@@ -68,7 +69,11 @@ class GaussianProcess:
         return f"GaussianProcess({self.kernel}, mean {self.mean:.4g}, {borders})"
 
     def covariance(
-        self, size: tuple[int, ...], device: torch.device | None = None
+        self,
+        size: tuple[int, ...],
+        *,
+        definite: bool = False,
+        device: torch.device | None = None,
     ) -> TorusCovariance:
         """Covariance of one channel of an image.
 
@@ -76,6 +81,8 @@ class GaussianProcess:
         ----------
         size : (length,) or (height, width)
             Of the image.
+        definite : bool
+            Whether to look for a torus on which it's positive semi-definite, as draws need.
         device : torch.device, optional
             Of the tables.
 
@@ -89,7 +96,9 @@ class GaussianProcess:
         InvalidInputError
             If the kernel doesn't fit the size.
         """
-        return covariance_on(self.kernel, size, periodic=self.periodic, device=device)
+        return covariance_on(
+            self.kernel, size, periodic=self.periodic, definite=definite, device=device
+        )
 
     @checked
     def sample(
@@ -117,7 +126,7 @@ class GaussianProcess:
             If the kernel's spectrum on its torus isn't positive semi-definite, so that the root of
             it doesn't exist.
         """
-        covariance = self.covariance(tuple(shape[1:]))
+        covariance = self.covariance(tuple(shape[1:]), definite=True)
         parts = _batches(n, shape[0], covariance)
         random = generator("gp prior", seed)
         drawn = [_fields(covariance, (k, shape[0]), random) for k in parts]
@@ -143,12 +152,16 @@ class GaussianProcess:
             Standard deviation of its noise, by default the task's. 0 is possible where the
             covariance of the measurement is well-conditioned.
         solver : {"auto", "fourier", "primal", "dual"}
-            ``"fourier"`` where every pixel of a torus was measured, exact. Else conjugate
-            gradients on one of two systems, each preconditioned: ``"primal"`` for scattered masks
-            (it takes noise and a positive semi-definite spectrum), ``"dual"`` for blocks, borders
-            and other operators. ``"auto"`` takes the first that is possible and fits the mask.
+            ``"fourier"`` where every pixel of a torus was measured, exact. Else conjugate gradients
+            on one of two systems, each preconditioned: ``"primal"`` for scattered masks on a torus
+            (it takes noise and a positive semi-definite spectrum), ``"dual"`` for blocks, for
+            images that aren't periodic, and for other operators. ``"auto"`` takes the first that
+            is possible and fits the mask.
         tolerance : float
-            Relative residual of conjugate gradients.
+            Relative error of conjugate gradients in their own norm. A pixel's mean is then off
+            by at most this times ``sqrt(r^T (A K A^T + s2)^(-1) r)``, about the square root of the
+            number of measurements, times the pixel's prior standard deviation; usually by far
+            less.
         max_iterations : int
             After which `AccuracyWarning` is given.
 
@@ -166,7 +179,9 @@ class GaussianProcess:
         if not (sigma >= 0 and math.isfinite(sigma)):
             raise InvalidInputError(f"noise_sigma must be finite and not negative, got {sigma}")
         task = task.to(dtype=torch.float64)
-        covariance = self.covariance(task.shape[1:], task.measurement.device)
+        covariance = self.covariance(
+            task.shape[1:], definite=solver == "primal", device=task.measurement.device
+        )
         observation = Observation(task, covariance, sigma**2, solver, tolerance, max_iterations)
         return Posterior(self, observation)
 
@@ -208,7 +223,7 @@ class Posterior:
 
     @property
     def solution(self) -> Solution | None:
-        """Iterations and residual of the mean's system; None where it was solved by FFTs."""
+        """Iterations, error and residual of the mean's system; None where it was solved by FFTs."""
         _ = self.mean
         return self._solution
 
@@ -365,6 +380,7 @@ class Posterior:
         }
         if self.solution is not None:
             attrs["iterations"] = self.solution.iterations
+            attrs["relative_error"] = float(self.solution.error.max())
             attrs["residual"] = float(self.solution.residual.max())
         units = {"units": "of the image"}
         data = {name: (dims, value.cpu().numpy(), units) for name, value in found.items()}
@@ -377,7 +393,8 @@ class Posterior:
 
     def _deviations(self, n: int, seed: int) -> Iterator[Tensor]:
         seen = self._seen
-        channels, k = seen.task.shape[0], seen.covariance
+        channels = seen.task.shape[0]
+        k = self._drawn_on()
         fields = generator("gp field", seed)
         noises = generator("gp noise", seed)
         for size in _batches(n, channels, k):
@@ -385,6 +402,13 @@ class Posterior:
             noise = torch.randn(size, *seen.shape, dtype=torch.float64, generator=noises)
             measured = seen.forward(prior) + seen.variance**0.5 * noise.to(k.device) * seen.counted
             yield prior - seen.gain(measured)
+
+    # The torus of the solver, if it has a process; else a larger one.
+    def _drawn_on(self) -> TorusCovariance:
+        solved = self._seen.covariance
+        if solved.definite:
+            return solved
+        return self.process.covariance(solved.size, definite=True, device=solved.device)
 
     def _closed_variance(self) -> Estimate[Tensor]:
         if not self._seen.exact:

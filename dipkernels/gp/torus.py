@@ -216,6 +216,7 @@ def covariance_on(
     size: Size,
     *,
     periodic: bool,
+    definite: bool = False,
     device: torch.device | None = None,
 ) -> TorusCovariance:
     """Put a kernel on the torus that serves an image.
@@ -229,8 +230,10 @@ def covariance_on(
     periodic : bool
         Whether the image's borders are joined. Otherwise the torus is so large that no two pixels
         of the image see each other around it: up to twice the image's sides, less where a function
-        of distance has fallen below rounding before. A torus whose spectrum is indefinite is
-        enlarged up to 4 times; if that doesn't help the smallest is kept, as it is.
+        of distance has fallen below rounding before.
+    definite : bool
+        Whether to enlarge a torus whose spectrum is indefinite, up to 4 times; if that doesn't
+        help the smallest is taken, as it is. Only what takes roots of the matrix needs it.
     device : torch.device, optional
         Of the tables.
 
@@ -252,7 +255,7 @@ def covariance_on(
     first = _smallest(kernel, size)
     found = smallest = TorusCovariance(_table(kernel, first, periodic, device), size)
     factor = 1.5
-    while not found.definite and factor <= _LARGEST:
+    while definite and not found.definite and factor <= _LARGEST:
         torus = tuple(int(next_fast_len(int(factor * n), real=True)) for n in first)
         found = TorusCovariance(_table(kernel, torus, periodic, device), size)
         factor *= 1.4
@@ -339,12 +342,15 @@ def _copies(function: Spectral, lags: Sequence[Tensor], torus: Size) -> Tensor:
     total = function(_distance(lags))
     scale = float(total.abs().max())
     for ring in range(1, _COPIES + 1):
-        added = torch.zeros_like(total)
-        for shift in itertools.product(range(-ring, ring + 1), repeat=len(torus)):
-            if max(map(abs, shift)) == ring:
-                moved = [r + s * n for r, s, n in zip(lags, shift, torus, strict=True)]
-                added += function(_distance(moved))
-        total += added
+        shifts = itertools.product(range(-ring, ring + 1), repeat=len(torus))
+        moved = [
+            _distance([r + s * n for r, s, n in zip(lags, shift, torus, strict=True)])
+            for shift in shifts
+            if max(map(abs, shift)) == ring
+        ]
+        parts = [function(part).sum(dim=0) for part in torch.stack(moved).split(16)]
+        added = torch.stack(parts).sum(dim=0)
+        total = total + added
         if float(added.abs().max()) <= _REACH * scale:
             return total
     raise InvalidInputError(
