@@ -49,7 +49,7 @@ class GaussianProcess:
     >>> task = tasks.inpaint(clean, tasks.bernoulli_mask((32, 32)), noise_sigma=0.05)
     >>> posterior = GaussianProcess(rbf(2.0, 0.03), mean=0.5).posterior(task)
     >>> posterior.mean.shape, posterior.solver
-    (torch.Size([3, 32, 32]), 'dual')
+    (torch.Size([1, 32, 32]), 'dual')
     """
 
     def __init__(
