@@ -256,7 +256,7 @@ def covariance_on(
     found = smallest = TorusCovariance(_table(kernel, first, periodic, device), size)
     factor = 1.5
     while definite and not found.definite and factor <= _LARGEST:
-        torus = tuple(int(next_fast_len(int(factor * n), real=True)) for n in first)
+        torus = tuple(_fast(factor * n) for n in first)
         found = TorusCovariance(_table(kernel, torus, periodic, device), size)
         factor *= 1.4
     return found if found.definite else smallest
@@ -316,8 +316,13 @@ def _smallest(kernel: LagKernel, size: Size) -> Size:
     for n in size:
         values = kernel(torch.arange(n, dtype=torch.float64))
         seen = (values.abs() > _REACH * kernel.outputscale).nonzero()
-        torus.append(int(next_fast_len(n + int(seen[-1, 0]), real=True)))
+        torus.append(_fast(n + int(seen[-1, 0])))
     return tuple(torus)
+
+
+# Multiples of 4 were up to a third faster than odd lengths beside them.
+def _fast(length: float | int) -> int:
+    return 4 * int(next_fast_len(math.ceil(length / 4)))
 
 
 def _table(

@@ -1,6 +1,7 @@
 """Conjugate gradients, preconditioned, for several right-hand sides at once."""
 
 import warnings
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -105,32 +106,17 @@ def conjugate_gradients(
     x = torch.zeros_like(right)
     error = right.new_zeros(len(right))
     scale = right.norm(dim=1)
-    active = scale > 0
-    residual, direction, old = right[active], right[active], scale[active]
-    # What each step takes off the squared error: all of it, and by the last steps.
-    energy, recent = torch.zeros_like(old), old.new_zeros(2 * DELAY, len(old))
+    state = _State(right, scale)
     iterations = 0
-    while bool(active.any()) and iterations < max_iterations:
-        z = precondition(residual)
-        rho = _positive((residual * z).sum(dim=1), "the preconditioner")
-        direction = z + (rho / old)[:, None] * direction if iterations else z
-        image = product(direction)
-        step = rho / _positive((direction * image).sum(dim=1), "the matrix")
-        x[active] += step[:, None] * direction
-        residual = residual - step[:, None] * image
-        recent = recent.roll(1, 0)
-        recent[0] = step * rho
-        energy = energy + recent[0]
+    while len(state.rows) and iterations < max_iterations:
+        state.step(product, precondition)
         iterations += 1
-        relative = (_remaining(recent) / energy).sqrt()
-        error[active] = relative.clamp(max=1)
-        unsolved = (relative > tolerance) & (residual.norm(dim=1) > _ROUNDING * scale[active])
-        active[active.clone()] = unsolved
-        residual, direction, old = residual[unsolved], direction[unsolved], rho[unsolved]
-        energy, recent = energy[unsolved], recent[:, unsolved]
-    solution = Solution(
-        x, iterations, error, _relative_residual(product, right, x, scale), not bool(active.any())
-    )
+        estimate, unsolved = state.judge(tolerance)
+        if not bool(unsolved.all()) or iterations == max_iterations:
+            x[state.rows], error[state.rows] = state.x, estimate
+            state.keep(unsolved)
+    residual = _relative_residual(product, right, x, scale)
+    solution = Solution(x, iterations, error, residual, not len(state.rows))
     if not solution.converged:
         warnings.warn(
             f"{solution}, tolerance {tolerance:g}: allow more iterations, ask for less, or use "
@@ -141,11 +127,44 @@ def conjugate_gradients(
     return solution
 
 
-# The squared error of DELAY steps ago: the sum of a geometric series of which two terms are known.
-def _remaining(recent: Tensor) -> Tensor:
-    last, before = recent[:DELAY].sum(dim=0), recent[DELAY:].sum(dim=0)
-    rate = last / before.clamp(min=1e-300)
-    return last / (1 - rate.clamp(max=_SLOWEST))
+class _State:
+    """The rows that aren't solved yet."""
+
+    def __init__(self, right: Tensor, scale: Tensor) -> None:
+        self.rows = (scale > 0).nonzero()[:, 0]
+        self.residual = right[self.rows]
+        self.x = torch.zeros_like(self.residual)
+        self.rho = self.scale = scale[self.rows]
+        self.energy = torch.zeros_like(self.scale)
+        # What each of the last steps took off the squared error, the newest first.
+        self.taken = deque([self.energy] * (2 * DELAY), maxlen=2 * DELAY)
+        self.direction: Tensor | None = None
+
+    def step(self, product: Product, precondition: Product) -> None:
+        z = precondition(self.residual)
+        rho = _positive((self.residual * z).sum(dim=1), "the preconditioner")
+        if self.direction is not None:
+            z = torch.addcmul(z, (rho / self.rho)[:, None], self.direction)
+        self.direction, self.rho = z, rho
+        image = product(z)
+        length = rho / _positive((z * image).sum(dim=1), "the matrix")
+        self.x = torch.addcmul(self.x, length[:, None], z)
+        self.residual = torch.addcmul(self.residual, length[:, None], image, value=-1)
+        self.taken.appendleft(length * rho)
+        self.energy = self.energy + self.taken[0]
+
+    # The squared error of DELAY steps ago is the sum of a geometric series with two known terms.
+    def judge(self, tolerance: float) -> tuple[Tensor, Tensor]:
+        last, before = torch.stack(list(self.taken)).unflatten(0, (2, DELAY)).sum(dim=1)
+        rate = (last / before.clamp(min=1e-300)).clamp(max=_SLOWEST)
+        estimate = (last / (1 - rate) / self.energy).sqrt().clamp(max=1)
+        rounding = self.residual.norm(dim=1) <= _ROUNDING * self.scale
+        return estimate, (estimate > tolerance) & ~rounding
+
+    def keep(self, which: Tensor) -> None:
+        for name in ("rows", "x", "residual", "direction", "rho", "scale", "energy"):
+            setattr(self, name, getattr(self, name)[which])
+        self.taken = deque([each[which] for each in self.taken], maxlen=2 * DELAY)
 
 
 def _relative_residual(product: Product, right: Tensor, x: Tensor, scale: Tensor) -> Tensor:
