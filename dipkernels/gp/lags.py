@@ -81,11 +81,12 @@ class LagKernel:
         Returns
         -------
         Tensor, of that shape
-            By forward-mode differentiation.
+            By automatic differentiation.
         """
-        relative = distance / self.lengthscale
-        slope = torch.func.jvp(self.correlation, (relative,), (-relative,))[1]
-        return self.outputscale * torch.as_tensor(slope)
+        relative = (distance / self.lengthscale).requires_grad_()
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad(self.correlation(relative).sum(), relative)
+        return -self.outputscale * relative.detach() * slope
 
     def with_scales(self, lengthscale: float, outputscale: float) -> "LagKernel":
         """Change the scales.

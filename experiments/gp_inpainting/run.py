@@ -43,11 +43,12 @@ class Preset:
     mask_seeds: tuple[int, ...]
     draws: int
     relative_noise: tuple[float, ...] = RELATIVE_NOISE
+    evidence: str = "auto"  # how the RBF's is computed
     drawn_pixels: int = 256  # grids on which normalisations are averaged over draws
 
 
 PRESETS = {
-    "smoke": Preset(16, 0, 16, 8, 4, 4, (0,), 4, (3e-2,), 0),
+    "smoke": Preset(16, 0, 16, 8, 4, 4, (0,), 4, (3e-2,), "dense", 0),
     "cpu": Preset(64, 512, 1024, 256, 32, 200, (0, 1, 2), 64),
     "paper": Preset(64, 512, 1024, 1024, 1, 660_000, (0, 1, 2), 1024),
 }
@@ -155,7 +156,7 @@ def camera(side: int, seed: int) -> tasks.Task:
 def units(chosen: Preset, found: dict[str, StationaryKernel]) -> Iterator[Unit]:
     """All posteriors."""
     for image, seed, task in problems(chosen):
-        scales = gp.fit_hyperparameters(task, gp.rbf(1.0))
+        scales = gp.fit_hyperparameters(task, gp.rbf(1.0), method=chosen.evidence)
         process = scales.process
         relative = scales.noise_sigma / process.kernel.outputscale**0.5
         yield Unit(image, seed, "RBF, fitted", process, task, scales.noise_sigma, relative)
@@ -217,7 +218,7 @@ def solved(unit: Unit) -> dict[str, str]:
 def draw(chosen: Preset, found: dict[str, StationaryKernel], path: Path) -> None:
     """Draw both means, and how sure the network's process is."""
     task = camera(chosen.side, chosen.mask_seeds[0])
-    scales = gp.fit_hyperparameters(task, gp.rbf(1.0))
+    scales = gp.fit_hyperparameters(task, gp.rbf(1.0), method=chosen.evidence)
     kernel = found["infinite width, period 4"]
     sigma = 3e-2 * float(kernel.variances.mean().sqrt())
     posteriors: dict[str, xr.Dataset] = {
