@@ -22,6 +22,11 @@ from dipkernels.plotting import plot_posteriors, save_figure
 from dipkernels.results import load, save
 
 PUBLISHED = gp.rbf(math.exp(0.67132), 0.03068)
+ORDINARY = {
+    "RBF, fitted": gp.rbf(1.0),
+    "Matern 3/2, fitted": gp.matern(1.0),
+    "Matern 1/2, fitted": gp.matern(1.0, smoothness=0.5),
+}
 PUBLISHED_SIGMA = math.exp(-5.40 / 2)
 RELATIVE_NOISE = (1e-3, 1e-2, 3e-2)  # of the deviation of the prior; the published run had none
 FIELDS = (
@@ -156,11 +161,13 @@ def camera(side: int, seed: int) -> tasks.Task:
 def units(chosen: Preset, found: dict[str, StationaryKernel]) -> Iterator[Unit]:
     """All posteriors."""
     for image, seed, task in problems(chosen):
-        scales = gp.fit_hyperparameters(task, gp.rbf(1.0), method=chosen.evidence)
-        process = scales.process
-        relative = scales.noise_sigma / process.kernel.outputscale**0.5
-        yield Unit(image, seed, "RBF, fitted", process, task, scales.noise_sigma, relative)
-        yield published(image, seed, task, process.mean)
+        for name, kernel in ORDINARY.items():
+            scales = gp.fit_hyperparameters(task, kernel, method=chosen.evidence)
+            process = scales.process
+            relative = scales.noise_sigma / process.kernel.outputscale**0.5
+            yield Unit(image, seed, name, process, task, scales.noise_sigma, relative)
+            if name == "RBF, fitted":
+                yield published(image, seed, task, process.mean)
         for name, kernel in found.items():
             deviation = float(kernel.variances.mean().sqrt())
             for relative in chosen.relative_noise:

@@ -16,7 +16,8 @@ def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec.loader.exec_module(module)
     rows = module.run("smoke", tmp_path)
     assert {row["kernel"] for row in rows} == {
-        "RBF, fitted", "RBF, published scales", "infinite width, stationary",
+        "RBF, fitted", "RBF, published scales", "Matern 3/2, fitted", "Matern 1/2, fitted",
+        "infinite width, stationary",
         "infinite width, period 4", "measured, stationary", "measured, period 4",
     }  # fmt: skip
     assert all(5 < float(row["psnr_pasted"]) < 40 for row in rows)
