@@ -230,10 +230,11 @@ def covariance_on(
     periodic : bool
         Whether the image's borders are joined. Otherwise the torus is so large that no two pixels
         of the image see each other around it: up to twice the image's sides, less where a function
-        of distance has fallen below rounding before.
+        of distance has fallen below rounding, or a stationary table is constant, before.
     definite : bool
         Whether to enlarge a torus whose spectrum is indefinite, up to 4 times; if that doesn't
-        help the smallest is taken, as it is. Only what takes roots of the matrix needs it.
+        help the smallest is taken, as it is; tables are taken whole. Only what takes roots of the
+        matrix needs it.
     device : torch.device, optional
         Of the tables.
 
@@ -249,7 +250,9 @@ def covariance_on(
     """
     if isinstance(kernel, StationaryKernel):
         _require_fit(kernel, size, periodic)
-        return TorusCovariance(kernel.covariance_table.to(device), size)
+        table = kernel.covariance_table
+        table = table if periodic or definite else _trimmed(table, size)
+        return TorusCovariance(table.to(device), size)
     if periodic:
         return TorusCovariance(_table(kernel, size, periodic, device), size)
     first = _smallest(kernel, size)
@@ -318,6 +321,25 @@ def _smallest(kernel: LagKernel, size: Size) -> Size:
         seen = (values.abs() > _REACH * kernel.outputscale).nonzero()
         torus.append(_fast(n + int(seen[-1, 0])))
     return tuple(torus)
+
+
+# A kernel that is constant beyond some lag needs no more than that lag around the image.
+def _trimmed(table: Tensor, size: Size) -> Tensor:
+    dims = len(size)
+    if math.prod(table.shape[:dims]) > 1:
+        return table
+    lags = table.reshape(table.shape[dims:])
+    far = lags[tuple(n // 2 for n in lags.shape)]
+    differs = (lags - far).abs() > _REACH * float(lags.abs().max())
+    for axis, n in enumerate(size):
+        torus = lags.shape[axis]
+        where = differs.movedim(axis, 0).flatten(1).any(dim=1).nonzero()[:, 0]
+        reach = int(torch.minimum(where, torus - where).max()) if len(where) else 0
+        short = _fast(n + reach)
+        if short < torus:
+            take = (torch.arange(short, device=table.device) + short // 2) % short - short // 2
+            table = table.index_select(dims + axis, take % torus)
+    return table
 
 
 # Multiples of 4 were up to a third faster than odd lengths beside them.

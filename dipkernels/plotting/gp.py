@@ -51,4 +51,5 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     axes[-1].set_title(f"standard deviation,\n{name}", fontsize=8)
     bar = figure.colorbar(drawn, ax=axes[-1], shrink=0.75)
     bar.ax.tick_params(labelsize=6)
+    bar.set_label("units of the image", fontsize=7)
     return figure

@@ -60,6 +60,18 @@ def test_the_torus_is_no_larger_than_the_kernel_reaches() -> None:
     torch.testing.assert_close(enlarged.to_dense(), long.to_dense(), rtol=1e-14, atol=0)
 
 
+def test_tables_that_are_constant_far_off_are_shortened() -> None:
+    kernel = smooth(60, 80)
+    table = kernel.covariance + 0.3
+    process = GaussianProcess(StationaryKernel.from_lags(table))
+    short = process.covariance((25, 33))
+    # two filters of 3 taps and their autocorrelation reach 4 pixels
+    assert [n < 45 for n in short.torus] == [True, True]
+    whole = process.covariance((25, 33), definite=True)
+    assert whole.torus == (60, 80)
+    torch.testing.assert_close(short.to_dense(), whole.to_dense(), rtol=0, atol=0)
+
+
 def _measured(kernel: StationaryKernel, reach: int) -> xr.Dataset:
     """What a perfect estimate of the kernel would be."""
     lags = np.arange(-reach, reach + 1)
