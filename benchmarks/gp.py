@@ -9,6 +9,7 @@ the products would cost if they did nothing but move their numbers through memor
 
 import math
 import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -22,17 +23,23 @@ from dipkernels.gp import GaussianProcess, rbf
 KERNEL = rbf(math.exp(0.67132), 0.03068)
 SIGMA = math.exp(-5.40 / 2)
 MEAN = 0.474
+ROUNDS = 5
 BANDWIDTH = 1e10  # bytes a second: one core of an ordinary machine
 
 
-def best(function: Callable[[], Tensor], repeats: int) -> tuple[float, Tensor]:
-    """Least time of several, and the result."""
+def timed(function: Callable[[], Tensor], repeats: int = 1) -> tuple[float, Tensor]:
+    """Median time of several, and the result."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
         result = function()
         times.append(time.perf_counter() - start)
-    return min(times), result
+    return statistics.median(times), result
+
+
+def spread(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.0f} ({min(values):.0f} to {max(values):.0f})"
 
 
 def problem(side: int) -> tasks.Task:
@@ -63,20 +70,30 @@ def main() -> None:
         torch.set_num_threads(int(sys.argv[1]))
     process = GaussianProcess(KERNEL, MEAN)
     small = problem(64)
-    inverse_seconds, exact = best(lambda: dense(small, inverse=True), 2)
-    cholesky_seconds, check = best(lambda: dense(small, inverse=False), 2)
-    seconds, found = best(lambda: process.posterior(small, SIGMA).mean, 20)
+    seconds: dict[str, list[float]] = {"inverse": [], "Cholesky": [], "FFTs": []}
+    for _ in range(ROUNDS):
+        taken, exact = timed(lambda: dense(small, inverse=True))
+        seconds["inverse"].append(taken)
+        taken, check = timed(lambda: dense(small, inverse=False))
+        seconds["Cholesky"].append(taken)
+        taken, found = timed(lambda: process.posterior(small, SIGMA).mean, 9)
+        seconds["FFTs"].append(taken)
+    ratios = {
+        name: spread([a / b for a, b in zip(seconds[name], seconds["FFTs"], strict=True)])
+        for name in ("inverse", "Cholesky")
+    }
+    medians = ", ".join(f"{name} {statistics.median(t):.4f} s" for name, t in seconds.items())
     print(
-        f"64x64: dense inverse {inverse_seconds:.3f} s, Cholesky {cholesky_seconds:.3f} s, FFTs "
-        f"{seconds:.4f} s: {inverse_seconds / seconds:.0f} and {cholesky_seconds / seconds:.0f} "
-        f"times faster; largest difference {float((found - exact).abs().max()):.1e}, between the "
-        f"dense two {float((check - exact).abs().max()):.1e}"
+        f"64x64: {medians}: FFTs are {ratios['inverse']} times faster than the inverse, "
+        f"{ratios['Cholesky']} than Cholesky; largest difference "
+        f"{float((found - exact).abs().max()):.1e}, between the dense two "
+        f"{float((check - exact).abs().max()):.1e}"
     )
     large = problem(512)
     start = time.perf_counter()
     posterior = process.posterior(large, SIGMA)
     psnr = float(large.psnr(posterior.mean, "whole"))
-    seconds = time.perf_counter() - start
+    large_seconds = time.perf_counter() - start
     solution = posterior.solution
     torus = math.prod(process.covariance((512, 512)).torus)
     # 4 real FFTs an iteration, each reading and writing all along both axes, and 10 vectors.
@@ -84,9 +101,9 @@ def main() -> None:
     flops = solution.iterations * 4 * 2.5 * torus * math.log2(torus) if solution else 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"512x512: {seconds:.2f} s for {solution}, {psnr:.2f} dB; moving {moved / 1e9:.1f} GB "
-        f"({flops / 1e9:.1f} GFLOP) would take {moved / BANDWIDTH:.2f} s at 10 GB/s; peak of the "
-        f"process, with the dense 64x64, {peak:.2f} GB"
+        f"512x512: {large_seconds:.2f} s for {solution}, {psnr:.2f} dB; moving "
+        f"{moved / 1e9:.1f} GB ({flops / 1e9:.1f} GFLOP) would take {moved / BANDWIDTH:.2f} s at "
+        f"10 GB/s; peak of the process, with the dense 64x64, {peak:.2f} GB"
     )
 
 
