@@ -9,8 +9,8 @@ import torch
 from dipkernels import tasks
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp import GaussianProcess, LagKernel, fit_hyperparameters, matern, rbf
-from gp.test_posterior import CASES, MEAN, SIGMA, image, reference, scattered
 from helpers.gaussian import dense
+from helpers.gp_cases import CASES, MEAN, SIGMA, image, reference, scattered
 
 STEP = 1e-5
 

@@ -13,7 +13,7 @@ from dipkernels import kernels, networks
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp import GaussianProcess, LagKernel, from_covariance, matern, rbf
 from dipkernels.kernels.stationary import StationaryKernel
-from gp.test_posterior import phased, smooth
+from helpers.gp_cases import phased, smooth
 
 DISTANCES = torch.linspace(0.01, 9, 40, dtype=torch.float64)
 
