@@ -58,6 +58,7 @@ html_sidebars = {
         "fitting",
         "stopping",
         "covariance",
+        "gp",
         "theory",
         "priors",
     )
@@ -87,6 +88,7 @@ PUBLIC_MODULES = (
     "images",
     "fitting",
     "fitting.stopping",
+    "gp",
     "kernels",
     "kernels.patch",
     "kernels.predictive",

@@ -20,6 +20,7 @@ FLOORS = (
     ("images", "linalg", "networks", "results", "checkpoints", "tasks"),
     ("memory", "provenance", "kernels", "spectra"),
     ("fitting", "runs"),
+    ("fitting", "gp"),
     ("theory", "planning"),
     ("plotting",),
     ("compare",),

@@ -7,6 +7,7 @@ from dipkernels.plotting.curves import (
     plot_predicted_against_measured,
     plot_predictions,
 )
+from dipkernels.plotting.gp import plot_posteriors
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
 from dipkernels.plotting.spectra import plot_bands, plot_layers, plot_spectra
@@ -22,6 +23,7 @@ __all__ = [
     "plot_fits",
     "plot_images",
     "plot_layers",
+    "plot_posteriors",
     "plot_predicted_against_measured",
     "plot_predictions",
     "plot_responses",
