@@ -125,7 +125,8 @@ def fit(
         Of the initialisation, and of the input noise. With several, each is a run of its own.
     monitors : sequence of Monitor or str
         Further scalars to record of every output, for `stopping_panel`; by name
-        ("windowed-variance", "moving-variance", "blur-sharpness") or as objects, which are used up.
+        ("windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", "clean-bands")
+        or as objects, which are used up.
     stop : Rule or str, optional
         A stopping rule, or its name (see `dipkernels.fitting.stopping`), that ends the fit; its
         monitor is added. With several runs, the fit ends when the rule has stopped all.

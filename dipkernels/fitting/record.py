@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipkernels.fitting.stopping import Monitor
+from dipkernels.fitting.stopping import Monitor, NeedsTasks
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.tasks import Task
 
@@ -48,6 +48,9 @@ class Record:
     ) -> None:
         self.tasks, self.seeds, self.runs = list(tasks), seeds, len(tasks) * seeds
         self.monitors = list(monitors)
+        for monitor in self.monitors:
+            if isinstance(monitor, NeedsTasks):
+                monitor.begin(self.tasks, seeds)
         first = self.tasks[0]
         self.regions, self.score_region = list(first.regions), first.score_region
         self.knows_truth = first.clean is not None

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dipkernels.errors import ImageError, InvalidInputError
 
+_GREY = (0.2989, 0.587, 0.114)
 WINDOW = 7  # of SSIM, scikit-image's default
 
 
@@ -134,6 +135,26 @@ def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     red, green, blue = image.split(1, dim=-3)
     grey: Tensor = 0.299 * red + 0.587 * green + 0.114 * blue
     return (16 + 219 * grey) / 255
+
+
+def grey(images: Float[Tensor, "runs channels *spatial"]) -> Float[Tensor, "runs *spatial"]:
+    """Turn images to grey.
+
+    Parameters
+    ----------
+    images : Tensor, shape (runs, channels, spatial...)
+        Any range.
+
+    Returns
+    -------
+    Tensor, shape (runs, spatial...)
+        0.2989 R + 0.587 G + 0.114 B of three channels, the mean of any other number.
+    """
+    if images.shape[1] != len(_GREY):
+        return images.mean(dim=1)
+    red, green, blue = images.unbind(dim=1)
+    weighted: Tensor = _GREY[0] * red + _GREY[1] * green + _GREY[2] * blue
+    return weighted
 
 
 def mse_to_psnr(value: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
 from dipkernels.seeds import derive, generator
-from dipkernels.spectra.response import radial_frequency, ring_edges
+from dipkernels.spectra.rings import radial_frequency, ring_edges
 
 __all__ = [
     "factorisation_against_width",

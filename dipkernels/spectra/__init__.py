@@ -1,13 +1,48 @@
-"""Spectra: what a kernel does to each spatial frequency, and how its eigenvalues are spread."""
+"""Spectra: what kernels, priors and images have at each spatial frequency, and eigenvalues."""
 
+from dipkernels.spectra.bands import (
+    AmplitudeBands,
+    BandFit,
+    ComplexBands,
+    band_edges,
+    band_fit,
+    frequency_bands,
+)
+from dipkernels.spectra.comb import comb_response, comb_strength
 from dipkernels.spectra.density import spectral_density
+from dipkernels.spectra.fall import RollOff, half_power_frequency, roll_off
+from dipkernels.spectra.power import (
+    natural_spectrum,
+    periodogram,
+    prior_spectrum,
+    radial_power,
+)
 from dipkernels.spectra.rank import effective_rank
-from dipkernels.spectra.response import frequency_response, half_power_frequency, ring_edges
+from dipkernels.spectra.response import anisotropy, frequency_response
+from dipkernels.spectra.rings import radial_frequency, ring_edges
+from dipkernels.spectra.sparsity import sparsity
 
 __all__ = [
+    "AmplitudeBands",
+    "BandFit",
+    "ComplexBands",
+    "RollOff",
+    "anisotropy",
+    "band_edges",
+    "band_fit",
+    "comb_response",
+    "comb_strength",
     "effective_rank",
+    "frequency_bands",
     "frequency_response",
     "half_power_frequency",
+    "natural_spectrum",
+    "periodogram",
+    "prior_spectrum",
+    "radial_frequency",
+    "radial_power",
     "ring_edges",
+    "roll_off",
+    "sparsity",
     "spectral_density",
 ]

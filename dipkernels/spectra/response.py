@@ -1,61 +1,60 @@
 """Frequency response of a kernel: how strongly each spatial frequency is fitted."""
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-import torch
 import xarray as xr
-from jaxtyping import Float
-from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.estimates import mean_and_error
-from dipkernels.progress import Progress
-from dipkernels.seeds import generator
+from dipkernels.spectra.fall import half_power_frequency, roll_off
+from dipkernels.spectra.modes import AnyKernel, Means, modes_of
+from dipkernels.spectra.rings import (
+    checked_edges,
+    frequency_axes,
+    radial_frequency,
+    ring_masks,
+)
 
-
-@runtime_checkable
-class QuadraticForms(Protocol):
-    """What a frequency response needs of a kernel, or of the kernels of all layers at once."""
-
-    shape: tuple[int, int]
-    dtype: torch.dtype
-    device: torch.device
-
-    def quadratic_form(self, block: Tensor) -> Tensor:
-        """Return forms of shape ``(k,)``, or ``(layers, k)``."""
+ORIENTATIONS = ("horizontal", "diagonal", "vertical")
+OCTAVES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+SUMMARIES = ("half_power_frequency", "roll_off", "roll_off_standard_error", "roll_off_misfit")
 
 
 def frequency_response(
-    kernel: QuadraticForms,
-    shape: tuple[int, int, int],
+    kernel: AnyKernel,
+    shape: tuple[int, ...] | None = None,
     *,
+    which: str | None = None,
     edges: Sequence[float] | np.ndarray | None = None,
-    probes: int = 3,
+    probes: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Measure the radial frequency response of a kernel over images.
+    """Measure the radial frequency response of any kernel over images or signals.
 
     The response at a frequency k is ``e_k^T Theta e_k = |J^T e_k|^2``, ``e_k`` the unit-norm
     Fourier mode: the rate at which gradient descent fits it. A ring's value is its mean over the
-    ring's frequencies and the channels, ``tr(P Theta P) / rank P``. Rings of few modes are
-    summed exactly; for the others random signs on the modes give an unbiased estimate.
+    ring's frequencies and the channels, ``tr(P Theta P) / rank P``. Of a covariance it's the mean
+    power of its images, as `prior_spectrum` with ``centre=False`` has it.
 
     Parameters
     ----------
-    kernel : SymmetricOperator or LayerKernels
-        Over flattened images ``(channels, height, width)``, of size n. Those of all layers cost no
-        more than that of the network.
-    shape : (channels, height, width)
-        Of the images.
+    kernel : SymmetricOperator, LayerKernels, StationaryKernel or Dataset
+        An operator over flattened images ``(channels, *spatial)``; those of all layers cost no
+        more than that of the network. A stationary kernel, of an infinitely wide network. Or what
+        `dipkernels.kernels.covariance` returns.
+    shape : (channels, length) or (channels, height, width), optional
+        Of an operator's images; by default its ``image_shape``.
+    which : {"covariance", "ntk"}, optional
+        Of a stationary kernel, which must say so.
     edges : sequence of float, optional
         Ascending radii that separate the rings, in cycles per pixel; by default `ring_edges`. A
         radius that is an edge belongs to the ring above. The constant image has a ring of its own.
-    probes : int
-        Random probes per ring, at least 2 for an error bar.
+    probes : int, optional
+        Random probes per ring of an operator, at least 2 for an error bar; by default 3. Rings of
+        no more modes are summed exactly, for others random signs on the modes are unbiased.
     seed : int
         Of the probes.
     progress : bool
@@ -65,15 +64,18 @@ def frequency_response(
     -------
     xarray.Dataset
         Over ``frequency`` (mean radius of each ring's modes, cycles per pixel): ``response`` with
-        its ``standard_error`` (0 where exact; it's the probes' error, not a spread over the
-        ring), and the number of ``modes`` of a channel. Attributes: ``half_power_frequency``,
-        ``products`` (a quadratic form counted as one half, which it costs with an NTK). With layers
-        the first two are over ``layer`` too, and ``half_power_frequency`` is a variable over it.
+        its ``standard_error`` (it's the probes' error, not a spread over the ring: 0 where exact,
+        as for stationary kernels), and the number of ``modes`` of a channel. Attributes:
+        ``half_power_frequency``; ``roll_off``, its ``roll_off_standard_error`` and
+        ``roll_off_misfit`` (see `RollOff`; NaN where no power law can be fitted); ``products`` (a
+        quadratic form counted as one half, which it costs with an NTK). With layers the first two
+        are over ``layer`` too, and what a response has for attributes are variables over it.
 
     Raises
     ------
     InvalidInputError
-        If the shape isn't the kernel's, the edges don't ascend, or there are fewer than 2 probes.
+        If the shape isn't the kernel's, the edges don't ascend, there are fewer than 2 probes, or
+        an argument is missing or without effect.
 
     Notes
     -----
@@ -81,31 +83,20 @@ def frequency_response(
     within the ring, ``P Theta P``, a ring's standard error relative to its value is at most
     ``sqrt(2 / probes) |B|_F / tr B``, which is ``sqrt(2 / (probes * rank P))`` where its
     eigenvalues are alike. It is 0 for a stationary kernel of one channel on a torus.
+
+    A covariance that isn't known for all lags of a torus is taken in a window of as many pixels as
+    lags are known, 0 included: frequencies are those of the window. Its errors are NaN: lags of one
+    image hang together in a way that the dataset doesn't keep. `prior_spectrum` has errors.
     """
-    if math.prod(shape) != kernel.shape[0]:
-        raise InvalidInputError(f"shape {shape} doesn't fit a kernel of size {kernel.shape[0]}")
-    if probes < 2:
-        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
-    radii = ring_edges(shape[1:]) if edges is None else np.asarray(edges, dtype=float)
-    if not (np.diff(radii) > 0).all():
-        raise InvalidInputError(f"the edges of rings must ascend, got {radii.tolist()}")
-    radius = radial_frequency(shape[1:])
-    rings = _rings(radius, radii)
-    means, errors, spent = [], [], 0
-    with Progress(len(rings), "frequency response", enabled=progress) as bar:
-        for index, ring in enumerate(rings):
-            block, exact = _ring_probes(ring, shape[0], probes, seed, index)
-            forms = kernel.quadratic_form(block.to(kernel.device, kernel.dtype)).cpu().double()
-            mean, error = mean_and_error(forms.movedim(-1, 0))
-            means.append(mean.numpy())
-            errors.append(np.zeros(mean.shape) if exact else error.numpy())
-            spent += block.shape[1]
-            bar.advance()
-    dims = ("frequency", "layer")[: 1 + np.ndim(means[0])]
+    modes = modes_of(kernel, shape, which=which, probes=probes, seed=seed)
+    rings = ring_masks(modes.size, checked_edges(edges, modes.size))
+    means = modes.means(rings, "frequency response", progress=progress)
+    radius = radial_frequency(modes.size)
+    dims = ("frequency", *means.extra)
     dataset = xr.Dataset(
         {
-            "response": (dims, np.array(means), {"long_name": "mean response of the ring"}),
-            "standard_error": (dims, np.array(errors)),
+            "response": (dims, means.values, {"long_name": "mean response of the ring"}),
+            "standard_error": (dims, means.errors),
             "modes": ("frequency", [int(ring.sum()) for ring in rings]),
         },
         {
@@ -115,103 +106,138 @@ def frequency_response(
                 {"units": "cycles/pixel"},
             )
         },
-        {"products": spent / 2},
+        {"products": means.products},
     )
-    if len(dims) == 1:
-        return dataset.assign_attrs(half_power_frequency=half_power_frequency(dataset))
-    names = getattr(kernel, "names", range(dataset.sizes["layer"]))
-    halves = [half_power_frequency(dataset.isel(layer=i)) for i in range(len(names))]
-    dataset = dataset.assign_coords(layer=list(names)).assign(
-        half_power_frequency=("layer", halves)
-    )
+    if means.layers is None:
+        return dataset.assign_attrs(dict(zip(SUMMARIES, _summary(dataset), strict=True)))
+    each = np.array([_summary(dataset.isel(layer=i)) for i in range(len(means.layers))])
+    summaries = {name: ("layer", each[:, i]) for i, name in enumerate(SUMMARIES)}
+    dataset = dataset.assign_coords(layer=means.layers).assign(summaries)
     return dataset.transpose("layer", "frequency")
 
 
-def half_power_frequency(response: xr.Dataset) -> float:
-    """Frequency at which a response has fallen to half of its lowest ring's.
+def anisotropy(
+    kernel: AnyKernel,
+    shape: tuple[int, ...] | None = None,
+    *,
+    which: str | None = None,
+    edges: Sequence[float] | np.ndarray = OCTAVES,
+    probes: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Compare a kernel's response along the axes with that along the diagonals.
+
+    Frequencies within 22.5 degrees of the horizontal axis are ``horizontal`` (waves that vary along
+    x), those within 22.5 degrees of the vertical one ``vertical``, all others ``diagonal``.
 
     Parameters
     ----------
-    response : xarray.Dataset
-        As `frequency_response` returns. The constant image is left out: most networks fit it in
-        a way of its own, through biases and the output non-linearity.
+    kernel, shape, which
+        As of `frequency_response`, in 2D.
+    edges : sequence of float
+        Ascending radii in cycles per pixel; by default three octaves up to 1/2, beyond which there
+        are diagonals alone. Frequencies below the first and above the last are left out.
+    probes : int, optional
+        Random probes for each of three orientations a ring; by default 3.
+    seed : int
+        Of the probes.
+    progress : bool
+        Show a bar.
 
     Returns
     -------
-    float
-        Cycles per pixel, interpolated linearly; infinite if it never falls that far.
+    xarray.Dataset
+        Over ``(frequency, orientation)``: ``response``, ``standard_error``, ``modes``. Over
+        ``frequency`` (mean radius of a ring): ``axes_over_diagonals``, the mean of the horizontal
+        and the vertical response over the diagonal one, and ``horizontal_over_vertical``, each
+        with a standard error; 1 for an isotropic kernel. ``layer`` comes in front where the kernel
+        has layers. Attribute ``products``.
+
+    Raises
+    ------
+    InvalidInputError
+        As of `frequency_response`; if the kernel isn't of 2D images; or a ring has no frequency of
+        some orientation, as rings of small images may.
+
+    Notes
+    -----
+    The errors of ratios are of first order in those of the responses, which are independent of each
+    other given the kernel. On a grid the three orientations have slightly different mean radii: an
+    isotropic response of ``f ** -2`` gives ratios up to 2 % from 1 at 64 pixels.
     """
-    varying = response.isel(frequency=response.frequency.values > 0)
-    f, r = varying.frequency.values, varying.response.values
-    below = np.flatnonzero(r < r[0] / 2) if len(r) else np.array([])
-    if len(below) == 0:
-        return math.inf
-    i = int(below[0])
-    fraction = (r[i - 1] - r[0] / 2) / (r[i - 1] - r[i])
-    return float(f[i - 1] + fraction * (f[i] - f[i - 1]))
+    modes = modes_of(kernel, shape, which=which, probes=probes, seed=seed)
+    if len(modes.size) != 2:
+        raise InvalidInputError(f"orientation is of 2D images, got signals of size {modes.size}")
+    radii = checked_edges(edges, modes.size)
+    sectors = _sectors(modes.size, radii)
+    means = modes.means([s for ring in sectors for s in ring], "orientation", progress=progress)
+    radius = radial_frequency(modes.size)
+    dims = ("frequency", "orientation", *means.extra)
+    shaped = (len(sectors), len(ORIENTATIONS), *means.values.shape[1:])
+    values, errors = means.values.reshape(shaped), means.errors.reshape(shaped)
+    dataset = xr.Dataset(
+        {
+            "response": (dims, values),
+            "standard_error": (dims, errors),
+            "modes": (dims[:2], [[int(s.sum()) for s in ring] for ring in sectors]),
+            **_ratios(values, errors, means),
+        },
+        {
+            "frequency": (
+                "frequency",
+                [radius[np.any(ring, axis=0)].mean() for ring in sectors],
+                {"units": "cycles/pixel"},
+            ),
+            "orientation": list(ORIENTATIONS),
+        },
+        {"products": means.products},
+    )
+    if means.layers is None:
+        return dataset
+    return dataset.assign_coords(layer=means.layers).transpose("layer", ...)
 
 
-def radial_frequency(size: tuple[int, int]) -> np.ndarray:
-    """Radius of every discrete frequency of a grid.
-
-    Parameters
-    ----------
-    size : (height, width)
-        Of the grid.
-
-    Returns
-    -------
-    ndarray, shape (height, width)
-        Cycles per pixel, in FFT order; the corner has up to ``sqrt(1/2)``.
-    """
-    fy, fx = (np.fft.fftfreq(n) for n in size)
-    return np.asarray(np.hypot(fy[:, None], fx[None, :]))
+def _summary(spectrum: xr.Dataset) -> tuple[float, ...]:
+    try:
+        found = roll_off(spectrum)
+    except InvalidInputError:  # too few rings, or nothing there
+        return half_power_frequency(spectrum), math.nan, math.nan, math.nan
+    return (
+        half_power_frequency(spectrum),
+        found.exponent,
+        found.standard_error,
+        found.misfit,
+    )
 
 
-def ring_edges(size: tuple[int, int], count: int = 14) -> np.ndarray:
-    """Default rings: one cycle wide at low frequencies, wider above, the corners included.
-
-    Parameters
-    ----------
-    size : (height, width)
-        Of the image.
-    count : int
-        Of rings, about.
-
-    Returns
-    -------
-    ndarray
-        Ascending radii in cycles per pixel; the last lies beyond the corner.
-    """
-    # In cycles per image: one-cycle rings, and a cubic term that brings the last to the corner.
-    longest, steps = max(size), np.arange(count)
-    growth = max(0.0, 0.75 * longest - 0.5 - count) / count**3
-    edges = (0.5 + steps + growth * steps**3) / longest
-    return np.append(edges[edges < 0.72], 0.75)
+# By ring, then by orientation. Absolute frequencies, so that -k goes with every k.
+def _sectors(size: tuple[int, ...], radii: np.ndarray) -> list[list[np.ndarray]]:
+    fy, fx = (np.abs(axis) for axis in frequency_axes(size))
+    radius, angle = np.hypot(fy, fx), np.degrees(np.arctan2(fy, fx))
+    which = np.digitize(angle, (22.5, 67.5))
+    rings = [(radius >= low) & (radius < high) for low, high in itertools.pairwise(radii)]
+    sectors = [[ring & (which == i) for i in range(len(ORIENTATIONS))] for ring in rings]
+    empty = [i for i, ring in enumerate(sectors) if not all(sector.any() for sector in ring)]
+    if empty or not sectors:
+        raise InvalidInputError(
+            f"images of size {size} don't have frequencies of all orientations in each ring of the "
+            f"edges {np.round(radii, 4).tolist()}: give fewer and wider rings, at least one"
+        )
+    return sectors
 
 
-def _rings(radius: np.ndarray, edges: np.ndarray) -> list[np.ndarray]:
-    constant = radius == 0
-    which = np.digitize(radius, edges)
-    rings = [(which == i) & ~constant for i in range(len(edges) + 1)]
-    return [constant, *(ring for ring in rings if ring.any())]
-
-
-def _ring_probes(
-    ring: np.ndarray, channels: int, probes: int, seed: int, index: int
-) -> tuple[Float[Tensor, "n k"], bool]:
-    # Columns whose mean quadratic form is the ring's mean response; whether that is exact.
-    # Works in the Hartley basis (cos + sin), which is real and orthonormal and spans the same
-    # space as the Fourier modes of a ring, since a ring holds -k with every k.
-    where = torch.from_numpy(ring)
-    rank = channels * int(ring.sum())
-    if rank <= probes:
-        coefficients = torch.zeros(rank, channels, *ring.shape, dtype=torch.float64)
-        coefficients[:, :, where] = torch.eye(rank, dtype=torch.float64).reshape(rank, channels, -1)
-    else:
-        stream = generator(f"ring-{index}", seed)
-        signs = torch.randint(0, 2, (probes, channels, *ring.shape), generator=stream)
-        coefficients = (2.0 * signs - 1).double() * where / rank**0.5
-    spectrum = torch.fft.fft2(coefficients, norm="ortho")
-    modes = spectrum.real - spectrum.imag
-    return modes.reshape(len(modes), -1).T, rank <= probes
+def _ratios(values: np.ndarray, errors: np.ndarray, means: Means) -> dict[str, object]:
+    dims = ("frequency", *means.extra)
+    (h, d, v), (eh, ed, ev) = np.moveaxis(values, 1, 0), np.moveaxis(errors, 1, 0)
+    axes = (h + v) / (2 * d), h / v
+    spread = (
+        np.sqrt((np.hypot(eh, ev) / (2 * d)) ** 2 + (axes[0] * ed / d) ** 2),
+        np.sqrt((eh / v) ** 2 + (axes[1] * ev / v) ** 2),
+    )
+    found: dict[str, object] = {}
+    for name, ratio, error in zip(
+        ("axes_over_diagonals", "horizontal_over_vertical"), axes, spread, strict=True
+    ):
+        found[name], found[f"{name}_standard_error"] = (dims, ratio), (dims, error)
+    return found

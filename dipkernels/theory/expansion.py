@@ -1,6 +1,7 @@
 """The part of a prediction that costs products: Krylov spaces of the kernel for one task."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from dipkernels.progress import Progress
 from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
+Noise = Literal["expected", "realised"]
+PROBES = 3
+
 
 @dataclass(frozen=True, eq=False)
 class Expansion:
@@ -22,8 +26,13 @@ class Expansion:
 
     Attributes
     ----------
+    noise : {"expected", "realised"}
+        Whether predictions are of the mean over noises, or of this measurement.
     residual : Tensor, float64, shape (n,)
         ``clean - f_0``: what a perfect fit has yet to learn.
+    start : Tensor, float64, shape (n,)
+        What the loss asks for: the residual, or ``measurement - f_0`` if the noise is realised;
+        only its measured entries count.
     measured : Tensor of bool, shape (n,)
         Which outputs the loss sees.
     regions : dict of str to Tensor of bool, shape (n,)
@@ -33,21 +42,26 @@ class Expansion:
     noise_sigma : float
         Of the measurement.
     bias : KrylovSpace
-        Of the kernel on the measured outputs, from the residual.
+        Of the kernel on the measured outputs, from ``start``.
+    known : Deflation, optional
+        Eigenvectors left out of that space, because they were known before.
     probes : list of KrylovSpace
-        The same from random signs; empty without noise.
+        The same from random signs; empty without noise, or if it is realised.
     largest : float
         Largest eigenvalue seen.
     products : int
         Spent on all of it.
     """
 
+    noise: Noise
     residual: Float[Tensor, " n"]
+    start: Float[Tensor, " n"]
     measured: Bool[Tensor, " n"]
     regions: dict[str, Bool[Tensor, " n"]]
     score_region: str
     noise_sigma: float
     bias: KrylovSpace
+    known: Deflation | None
     probes: list[KrylovSpace]
     largest: float
     products: int
@@ -57,28 +71,36 @@ def expand(
     ntk: NTK,
     task: Task,
     *,
+    noise: Noise = "expected",
     steps: int = 80,
     probe_steps: int | None = None,
-    probes: int = 3,
+    probes: int | None = None,
     seed: int = 0,
     spaces: list[KrylovSpace] | None = None,
     progress: bool = False,
 ) -> Expansion:
-    """Run Lanczos on the kernel from the residual and, where there is noise, from probes.
+    """Run Lanczos on the kernel from what is to be learned, and from probes for the noise.
 
     Parameters
     ----------
     ntk : NTK
-        At initialisation.
+        At initialisation, or at any parameters of a fit, from which its further course is
+        predicted.
     task : Task
         Of the prior's shape, with its clean image.
+    noise : {"expected", "realised"}
+        What is predicted: the mean over noises of the task's variance, which must be independent
+        of the parameters; or the fit of this task's own measurement. At parameters that have been
+        fitted to the measurement, only the latter is right: there the residual knows the noise. It
+        is exact for noise of any kind, clipped noise too, where "expected" takes white noise.
     steps : int
         Lanczos steps from the residual, at least 2. About ``2 sqrt(t largest)`` give 1 % at
-        time t, fewer where known eigenvectors are deflated.
+        time t, fewer where known eigenvectors are deflated. A realised measurement has noise in
+        all eigenvectors, and takes about twice as many.
     probe_steps : int, optional
-        Lanczos steps of the probes, at least 2; by default half as many.
-    probes : int
-        Random signs for the variance, at least 2.
+        Lanczos steps of the probes, at least 2; by default half as many. Of expected noise only.
+    probes : int, optional
+        Random signs for the variance, at least 2; by default 3. Of expected noise only.
     seed : int
         Of the probes.
     spaces : list of KrylovSpace, optional
@@ -97,26 +119,21 @@ def expand(
     ------
     InvalidInputError
         If task and kernel differ in shape, the task has no clean image or measures something else
-        than pixels, fewer than 2 steps or probes are asked for, or spaces are given for a task
-        with missing pixels.
+        than pixels, fewer than 2 steps or probes are asked for, probes are set for realised noise,
+        or spaces are given for a task with missing pixels.
 
     Notes
     -----
-    Costs ``steps`` products and, with noise, ``probes * probe_steps`` more. On a fully measured
-    image the probes are deflated by the eigenvectors that all runs before them have found, whose
-    share of the variance is then exact.
+    Costs ``steps`` products and, with expected noise, ``probes * probe_steps`` more. On a fully
+    measured image the probes are deflated by the eigenvectors that all runs before them have found,
+    whose share of the variance is then exact.
     """
+    if noise not in ("expected", "realised"):
+        raise InvalidInputError(f"noise must be 'expected' or 'realised', got {noise!r}")
     if task.shape != ntk.image_shape:
         raise InvalidInputError(
             f"the task has shape {task.shape}, the kernel is over images {ntk.image_shape}"
         )
-    probe_steps = max(2, steps // 2) if probe_steps is None else probe_steps
-    if min(steps, probe_steps) < 2:
-        raise InvalidInputError(
-            f"at least 2 Lanczos steps are needed, got steps={steps}, probe_steps={probe_steps}"
-        )
-    if probes < 2:
-        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
     if task.clean is None:
         raise InvalidInputError("a prediction is of the error to a clean image; this task has none")
     if task.peak != 1.0:
@@ -124,18 +141,24 @@ def expand(
             f"predictions are for images in [0, 1]; this white is {task.peak:g} here: use the task "
             "as it was before in_range, and a network without that output range"
         )
+    probes, probe_steps = _probes(noise, steps, probes, probe_steps)
     measured = task.measured.to(ntk.device).flatten()
-    residual = (task.clean.to(ntk.device).double() - ntk.image.double()).flatten()
+    begun = ntk.image.double().flatten()
+    residual = task.clean.to(ntk.device).double().flatten() - begun
+    start = residual
+    if noise == "realised":
+        start = task.measurement.to(ntk.device).double().flatten() - begun
     partial = None if bool(measured.all()) else measured
     if partial is not None and spaces is not None:
         raise InvalidInputError("spaces of the whole kernel have no use with missing pixels")
 
     known, probe_spaces = list(spaces or []), []
-    noisy = task.noise_sigma > 0
+    noisy = task.noise_sigma > 0 and noise == "expected"
     with Progress(
         steps + probe_steps * noisy, f"{ntk.prior.name}: prediction", enabled=progress
     ) as bar:
-        run = Lanczos(ntk, residual[:, None], mask=partial, deflation=_deflation(known, partial))
+        deflation = _deflation(known, partial)
+        run = Lanczos(ntk, start[:, None], mask=partial, deflation=deflation)
         (bias_space,) = run.extend(steps, progress=bar).spaces()
         products = run.product_count
         if noisy:
@@ -146,16 +169,36 @@ def expand(
             probe_spaces = run.extend(probe_steps, progress=bar).spaces()
             products += run.product_count
     return Expansion(
+        noise,
         residual,
+        start,
         measured,
         {name: mask.to(ntk.device).flatten() for name, mask in task.regions.items()},
         task.score_region,
         task.noise_sigma,
         bias_space,
+        deflation,
         probe_spaces,
         max(float(s.gauss().nodes.max()) for s in [bias_space, *probe_spaces]),
         products,
     )
+
+
+def _probes(
+    noise: Noise, steps: int, probes: int | None, probe_steps: int | None
+) -> tuple[int, int]:
+    """Fill in and check how many probes, and their steps."""
+    if noise == "realised" and (probes, probe_steps) != (None, None):
+        raise InvalidInputError("realised noise needs no probes: leave out probes and probe_steps")
+    probes = PROBES if probes is None else probes
+    probe_steps = max(2, steps // 2) if probe_steps is None else probe_steps
+    if min(steps, probe_steps) < 2:
+        raise InvalidInputError(
+            f"at least 2 Lanczos steps are needed, got steps={steps}, probe_steps={probe_steps}"
+        )
+    if probes < 2:
+        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
+    return probes, probe_steps
 
 
 def _deflation(spaces: list[KrylovSpace], partial: Tensor | None) -> Deflation | None:

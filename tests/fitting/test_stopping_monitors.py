@@ -249,7 +249,13 @@ def test_half_precision_is_measured_in_single(make: Callable[[], Monitor]) -> No
 
 
 def test_monitors_by_name() -> None:
-    assert monitor_names() == ["windowed-variance", "moving-variance", "blur-sharpness"]
+    assert monitor_names() == [
+        "windowed-variance",
+        "moving-variance",
+        "blur-sharpness",
+        "frequency-bands",
+        "clean-bands",
+    ]
     assert make_monitor("windowed-variance").names == ("windowed_variance",)
     assert make_monitor("moving-variance").names == ("moving_variance",)
     assert make_monitor("blur-sharpness").names == ("blur", "sharpness")

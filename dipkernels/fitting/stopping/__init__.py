@@ -4,11 +4,13 @@
 A rule of your own is a class derived from `Rule`, or a function; pass it, or `register_rule` it.
 """
 
+from dipkernels.fitting.stopping.bands import CleanBands, FrequencyBands
 from dipkernels.fitting.stopping.calibration import Calibration, calibrate, leave_one_out
 from dipkernels.fitting.stopping.monitors import (
     BlurSharpness,
     Monitor,
     MovingVariance,
+    NeedsTasks,
     WindowedVariance,
     make_monitor,
     monitor_names,
@@ -40,15 +42,18 @@ __all__ = [
     "BlurSharpness",
     "BlurSharpnessRule",
     "Calibration",
+    "CleanBands",
     "Decision",
     "DeltaMSE",
     "Discrepancy",
+    "FrequencyBands",
     "FunctionRule",
     "HeldOut",
     "Last",
     "Monitor",
     "MovingVariance",
     "MovingVarianceRule",
+    "NeedsTasks",
     "NotApplicableError",
     "Oracle",
     "Rule",

@@ -4,7 +4,7 @@ A monitor sees every output once and keeps what it needs on the device of the ou
 waits for the device. Runs are independent of each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,7 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.fitting.stopping.reference_free import blur, grey, sharpness
+from dipkernels.fitting.stopping.bands import CleanBands, FrequencyBands
+from dipkernels.fitting.stopping.reference_free import blur, sharpness
+from dipkernels.images.metrics import grey
+from dipkernels.tasks import Task
 
 Images = Float[Tensor, "runs channels *spatial"]
 
@@ -61,6 +64,23 @@ class Monitor(Protocol):
         ----------
         state : dict of str to Tensor
             As `state` made it, on any device.
+        """
+        ...
+
+
+@runtime_checkable
+class NeedsTasks(Protocol):
+    """A monitor that compares outputs with what was measured, or with the truth."""
+
+    def begin(self, tasks: Sequence[Task], seeds: int) -> None:
+        """Learn of the fit, before its first output.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            On the device of the fit. Runs are ordered by task, then by seed.
+        seeds : int
+            Runs of each task.
         """
         ...
 
@@ -355,6 +375,8 @@ _MONITORS: dict[str, Callable[[], Monitor]] = {
     "windowed-variance": WindowedVariance,
     "moving-variance": MovingVariance,
     "blur-sharpness": BlurSharpness,
+    "frequency-bands": FrequencyBands,
+    "clean-bands": CleanBands,
 }
 
 
@@ -364,7 +386,7 @@ def monitor_names() -> list[str]:
     Returns
     -------
     list of str
-        As the rules of the literature need them.
+        As the rules of the literature need them, and bands of frequencies.
     """
     return list(_MONITORS)
 
@@ -374,7 +396,8 @@ def make_monitor(name: str) -> Monitor:
 
     Parameters
     ----------
-    name : {"windowed-variance", "moving-variance", "blur-sharpness"}
+    name : {"windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", \
+"clean-bands"}
         Which.
 
     Returns

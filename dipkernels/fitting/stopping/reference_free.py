@@ -9,31 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, avg_pool2d, pad
 
-_LUMA = (0.2989, 0.587, 0.114)
 _BOX = 9  # pixels of the box filter that blurs again
 _MIN_SIDE = 12  # pixels a side that blur's crops need
 _RANKS = 1001  # of the sorted differences: two are dropped, 999 are used
 _DROPPED = 2
 _RANK_DECAY = 0.01
-
-
-def grey(images: Float[Tensor, "runs channels *spatial"]) -> Float[Tensor, "runs *spatial"]:
-    """Turn images to grey.
-
-    Parameters
-    ----------
-    images : Tensor, shape (runs, channels, spatial...)
-        Any range.
-
-    Returns
-    -------
-    Tensor, shape (runs, spatial...)
-        0.2989 R + 0.587 G + 0.114 B of three channels, the mean of any other number.
-    """
-    if images.shape[1] != len(_LUMA):
-        return images.mean(dim=1)
-    red, green, blue = images.unbind(dim=1)
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
 
 
 def blur(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:

@@ -1,63 +1,16 @@
-"""How an error along an eigenvector of the kernel shrinks with time, by optimiser."""
+"""Gradient flow and plain gradient descent."""
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from dipkernels.errors import InvalidInputError
-
-
-class Dynamics(ABC):
-    """A linear optimiser, as scalar functions of an eigenvalue.
-
-    Attributes
-    ----------
-    dimension : str
-        Name of the time axis in datasets.
-    times : ndarray, shape (t,)
-        Where the functions are evaluated.
-    """
-
-    dimension: str
-    times: np.ndarray
-
-    @abstractmethod
-    def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """Factor by which the error has shrunk.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            1 at time 0.
-        """
-
-    @abstractmethod
-    def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """``(1 - decay) / eigenvalue``, with its limit at 0.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            In units of the flow's time.
-        """
-
-
-def _check_times(times: np.ndarray) -> None:
-    if times.ndim != 1 or not len(times) or not (np.isfinite(times) & (times >= 0)).all():
-        raise InvalidInputError(
-            f"times must be a non-empty array of finite numbers that aren't negative, got {times}"
-        )
+from dipkernels.theory.dynamics.base import (
+    Dynamics,
+    check_iterations,
+    check_times,
+    iterations_of_fit,
+    step_of_fit,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +31,10 @@ class GradientFlow(Dynamics):
 
     times: np.ndarray
     dimension = "time"
+    limit = float("inf")
 
     def __post_init__(self) -> None:
-        _check_times(self.times)
+        check_times(self.times)
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Factor by which the error has shrunk, ``exp(-t x)``.
@@ -115,6 +69,21 @@ class GradientFlow(Dynamics):
         mean_decay = np.where(product > 0, -np.expm1(-safe) / safe, 1.0)
         return np.asarray(self.times[:, None] * mean_decay)
 
+    def monotone(self, largest: float) -> bool:
+        """Say that the decay's derivatives alternate in sign.
+
+        Parameters
+        ----------
+        largest : float
+            Any eigenvalue.
+
+        Returns
+        -------
+        bool
+            True.
+        """
+        return True
+
 
 @dataclass(frozen=True, eq=False)
 class GradientDescent(Dynamics):
@@ -140,31 +109,34 @@ class GradientDescent(Dynamics):
     dimension = "iteration"
 
     def __post_init__(self) -> None:
-        if not 0 < self.step < np.inf:
-            raise InvalidInputError(f"the step must be positive and finite, got {self.step}")
-        _check_times(self.times)
-        if not np.issubdtype(self.times.dtype, np.integer):
-            raise InvalidInputError(f"iterations must be integers, got {self.times.dtype}")
+        check_iterations(self.step, self.times)
 
     @classmethod
-    def of_fit(cls, learning_rate: float, iterations: int, outputs: int) -> "GradientDescent":
+    def of_fit(
+        cls, learning_rate: float, iterations: int | np.ndarray, outputs: int
+    ) -> "GradientDescent":
         """Describe a call of `dipkernels.fit` with ``optimiser="gradient-descent"``.
 
         Parameters
         ----------
         learning_rate : float
             Of the fit, on the mean squared error.
-        iterations : int
-            Steps.
+        iterations : int or ndarray of int
+            Steps; or the iterations that are wanted, few of a long fit.
         outputs : int
             Channels times pixels, all of them even with a mask.
 
         Returns
         -------
         GradientDescent
-            At iterations 0 to ``iterations``.
+            At iterations 0 to ``iterations``, or at those given.
         """
-        return cls(2 * learning_rate / outputs, np.arange(iterations + 1))
+        return cls(step_of_fit(learning_rate, outputs), iterations_of_fit(iterations))
+
+    @property
+    def limit(self) -> float:
+        """Eigenvalue at which descent ceases to be stable, ``2 / step``."""
+        return 2 / self.step
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Factor by which the error has shrunk, ``(1 - step x)^i``.
@@ -205,3 +177,19 @@ class GradientDescent(Dynamics):
         )
         quotient = learned / np.where(product > 0, product, 1.0)
         return np.asarray(self.step * np.where(product > 0, quotient, self.times[:, None]))
+
+    def monotone(self, largest: float) -> bool:
+        """Say whether the decay's derivatives alternate in sign.
+
+        Parameters
+        ----------
+        largest : float
+            Eigenvalue up to which it is asked.
+
+        Returns
+        -------
+        bool
+            Up to half of the limit of stability: ``step * largest <= 1``. A millionth more is let
+            pass, which is what the step at that limit is known to.
+        """
+        return bool(self.step * largest <= 1 + 1e-6)

@@ -1,0 +1,244 @@
+"""How much of an image's frequency bands an output has: as published, and against the truth."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.images.metrics import grey
+from dipkernels.spectra.rings import corner, radial_frequency
+
+BANDS = 5
+NYQUIST = 0.5
+_SLACK = 1e-9  # so that a frequency on an edge isn't moved by rounding
+
+Images = Float[Tensor, "images channels *spatial"]
+
+
+@dataclass(frozen=True)
+class BandFit:
+    """An output's bands held against those of a reference.
+
+    Attributes
+    ----------
+    gain : Tensor, shape (images, bands)
+        ``Re sum F conj(R) / sum |R|^2``: how much of the reference is there. 1 if all of it is,
+        whatever else there is; 0 if nothing is; below 0 where it's there with the wrong sign.
+    error : Tensor, shape (images, bands)
+        ``sum |F - R|^2 / sum |R|^2``: 0 if the output is the reference, 1 for a constant one.
+        ``error - (1 - gain)^2`` is what was added to the reference, relative to its power.
+    """
+
+    gain: Tensor
+    error: Tensor
+
+
+class AmplitudeBands:
+    """Frequency-band correspondence with a fixed reference, as published.
+
+    Ratios of amplitudes ``|F(k)| / |R(k)|`` of grey images, clipped to [0, 1], averaged over five
+    rings that are each 1/10 cycle per pixel wide. The constant belongs to the first; the corners,
+    above 1/2 cycle per pixel, to none.
+
+    Parameters
+    ----------
+    reference : Tensor, shape ``(1, channels, *spatial)`` or ``(images, channels, *spatial)``
+        One for all images, or one for each; float32 or float64, as the images.
+        Published: the measured image, noise and all.
+
+    Raises
+    ------
+    InvalidInputError
+        If an image is too small to have a frequency in every band.
+
+    Notes
+    -----
+    What it can't tell: amplitudes have no phases, so that noise of the right strength counts as the
+    image; the reference is noisy, so that high bands near 1 mean fitted noise; the clipping hides
+    what is too strong, and makes the value of unrelated noise of equal power 0.7, not 0.
+
+    References
+    ----------
+    Shi, Mettes, Maji, Snoek: On Measuring and Controlling the Spectral Bias of the Deep Image
+    Prior. IJCV 2022; the published code says what is grey, and that it's the noisy image.
+    """
+
+    def __init__(self, reference: Images) -> None:
+        self._dims = reference.dim() - 2
+        self._weights = _membership(tuple(reference.shape[2:]), corners=False).to(reference)
+        self._amplitude = _transform(grey(reference), self._dims).abs()
+
+    def __call__(self, images: Images) -> Float[Tensor, "images bands"]:
+        """Compute the correspondence of images.
+
+        Parameters
+        ----------
+        images : Tensor, shape ``(images, channels, *spatial)``
+            On the device of the reference.
+
+        Returns
+        -------
+        Tensor, shape (images, 5)
+            In [0, 1], the lowest frequencies first.
+        """
+        ratio = _transform(grey(images), self._dims).abs() / self._amplitude
+        # 0 / 0: nothing is missing.
+        clipped = ratio.nan_to_num(nan=1.0, posinf=1.0).clamp(max=1)
+        return clipped.flatten(1) @ self._weights.T
+
+
+class ComplexBands:
+    """Frequency bands of an output against those of a clean image, phases and corners included.
+
+    Five rings, each 1/10 cycle per pixel wide, of which the last one reaches to the corner; over
+    all channels. The constant is left out: it would outweigh all else in its band.
+
+    Parameters
+    ----------
+    reference : Tensor, shape ``(1, channels, *spatial)`` or ``(images, channels, *spatial)``
+        One for all images, or one for each; float32 or float64, as the images.
+
+    Raises
+    ------
+    InvalidInputError
+        If an image is too small to have a frequency in every band.
+
+    Notes
+    -----
+    What it can't tell: where in the image something is missing; and the strongest frequencies of a
+    band decide, which in photographs are its lowest and those of the long edges. Bands of little
+    power have large errors from little noise: that is what they mean.
+    """
+
+    def __init__(self, reference: Images) -> None:
+        self._dims = reference.dim() - 2
+        self._weights = _membership(tuple(reference.shape[2:]), corners=True).to(reference)
+        self._reference = _transform(reference, self._dims)
+        self._power = self._sums(self._reference.abs().square())
+
+    def __call__(self, images: Images) -> BandFit:
+        """Compare images with the reference.
+
+        Parameters
+        ----------
+        images : Tensor, shape ``(images, channels, *spatial)``
+            On the device of the reference.
+
+        Returns
+        -------
+        BandFit
+            NaN or infinite in a band that the reference doesn't have.
+        """
+        transform = _transform(images, self._dims)
+        common = self._sums((transform * self._reference.conj()).real)
+        difference = self._sums((transform - self._reference).abs().square())
+        return BandFit(common / self._power, difference / self._power)
+
+    # Over the channels and the frequencies of each band.
+    def _sums(self, values: Tensor) -> Tensor:
+        return values.sum(dim=1).flatten(1) @ self._weights.T
+
+
+def frequency_bands(
+    images: Images, reference: Float[Tensor, "*reference"]
+) -> Float[Tensor, "images bands"]:
+    """Compute the published frequency-band correspondence of images.
+
+    Parameters
+    ----------
+    images : Tensor, shape ``(images, channels, *spatial)``
+        Signals or images, non-square ones too: radii are in cycles per pixel.
+    reference : Tensor, shape ``(channels, *spatial)`` or ``(images, channels, *spatial)``
+        The image that is fitted.
+
+    Returns
+    -------
+    Tensor, shape (images, 5)
+        In [0, 1]; see `AmplitudeBands` for what it means, and what it can't tell.
+
+    Raises
+    ------
+    InvalidInputError
+        If the shapes don't fit, or the images are too small.
+    """
+    return AmplitudeBands(_batched(images, reference))(images)
+
+
+def band_fit(images: Images, reference: Float[Tensor, "*reference"]) -> BandFit:
+    """Compare frequency bands of images with those of a clean one.
+
+    Parameters
+    ----------
+    images : Tensor, shape ``(images, channels, *spatial)``
+        Signals or images.
+    reference : Tensor, shape ``(channels, *spatial)`` or ``(images, channels, *spatial)``
+        The clean image.
+
+    Returns
+    -------
+    BandFit
+        See there and at `ComplexBands`.
+
+    Raises
+    ------
+    InvalidInputError
+        If the shapes don't fit, or the images are too small.
+    """
+    return ComplexBands(_batched(images, reference))(images)
+
+
+def band_edges(*, dims: int, corners: bool) -> np.ndarray:
+    """Bound the bands.
+
+    Parameters
+    ----------
+    dims : int
+        1 or 2.
+    corners : bool
+        Whether the last reaches to the corner.
+
+    Returns
+    -------
+    ndarray, shape (6,)
+        Cycles per pixel, ascending; an upper edge belongs to the band below it.
+    """
+    edges = NYQUIST * np.arange(BANDS + 1) / BANDS
+    if corners:
+        edges[-1] = corner((1,) * dims)
+    return edges
+
+
+def _membership(size: tuple[int, ...], *, corners: bool) -> Tensor:
+    # Rows are bands: 1 over their number of frequencies for means; 1 without the constant for sums.
+    radius = radial_frequency(size).ravel()
+    edges = band_edges(dims=len(size), corners=corners)
+    which = np.digitize(radius - _SLACK, edges[1:], right=True)
+    rows = np.array([which == band for band in range(BANDS)], dtype=float)
+    if corners:
+        rows[:, radius == 0] = 0
+    if not rows.any(axis=1).all():
+        raise InvalidInputError(
+            f"images of size {size} have no frequency in some of the {BANDS} bands: at least about "
+            "10 pixels along one axis are needed"
+        )
+    return torch.from_numpy(rows if corners else rows / rows.sum(axis=1, keepdims=True))
+
+
+def _batched(images: Tensor, reference: Tensor) -> Tensor:
+    whole = reference[None] if reference.dim() == images.dim() - 1 else reference
+    fits = images.dim() in (3, 4) and images.shape[1:] == whole.shape[1:]
+    if not fits or len(whole) not in (1, len(images)):
+        raise InvalidInputError(
+            f"images {tuple(images.shape)} and reference {tuple(reference.shape)} don't fit: "
+            "expected (images, channels, *spatial), and one image or as many"
+        )
+    return whole
+
+
+# Over all axes but the first ones.
+def _transform(images: Tensor, dims: int) -> Tensor:
+    transform: Tensor = torch.fft.fftn(images, dim=tuple(range(-dims, 0)))
+    return transform

@@ -1,0 +1,162 @@
+"""How a spectrum falls: half-power frequency, and roll-off exponent."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+import xarray as xr
+
+from dipkernels.errors import InvalidInputError
+
+NYQUIST = 0.5
+FEWEST = 3  # rings that tell a line from a curve
+
+
+@dataclass(frozen=True)
+class RollOff:
+    """A power law ``f ** -exponent``, fitted to a spectrum.
+
+    Attributes
+    ----------
+    exponent : float
+        Positive where the spectrum falls; 2 is an amplitude of ``1 / f``.
+    standard_error : float
+        Of sampling alone: over images where the spectrum has some, else from the rings' errors;
+        NaN where neither is known.
+    line_error : float
+        The classical one of the regression: from the scatter of the rings about the line, be it
+        noise or curvature.
+    misfit : float
+        Root mean square of that scatter, in decades of power. Large: no power law.
+    low, high : float
+        Cycles per pixel, the lowest and the highest ring used.
+    """
+
+    exponent: float
+    standard_error: float
+    line_error: float
+    misfit: float
+    low: float
+    high: float
+
+
+def half_power_frequency(response: xr.Dataset) -> float:
+    """Frequency at which a spectrum has fallen to half of its lowest ring's.
+
+    Parameters
+    ----------
+    response : xarray.Dataset
+        As `frequency_response` or `radial_power` returns. The constant image is left out: most
+        networks fit it in a way of its own, through biases and the output non-linearity.
+
+    Returns
+    -------
+    float
+        Cycles per pixel, interpolated linearly; infinite if it never falls that far.
+
+    Raises
+    ------
+    InvalidInputError
+        If the dataset is no spectrum over ``frequency``.
+    """
+    f, r = varying(response)
+    below = np.flatnonzero(r < r[0] / 2) if len(r) else np.array([])
+    if len(below) == 0:
+        return math.inf
+    i = int(below[0])
+    fraction = (r[i - 1] - r[0] / 2) / (r[i - 1] - r[i])
+    return float(f[i - 1] + fraction * (f[i] - f[i - 1]))
+
+
+def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -> RollOff:
+    """Fit a power law to a spectrum, by least squares on the logarithms of its rings.
+
+    Parameters
+    ----------
+    spectrum : xarray.Dataset
+        As `frequency_response`, `radial_power` or `prior_spectrum` returns.
+    low, high : float
+        Range of the rings' frequencies, in cycles per pixel. The constant image is left out
+        always. By default up to the highest frequency along an axis: rings above it lie in the
+        corners alone.
+
+    Returns
+    -------
+    RollOff
+        Exponent with its errors.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are fewer than 3 rings in the range, or one of them isn't positive.
+
+    Notes
+    -----
+    All rings count alike. A ring's mean over few independent modes is skewed: with m of them, that
+    of a single random image lies ``1 / m`` lower on a logarithmic scale than its expectation.
+    """
+    name = _value(spectrum)
+    frequency = spectrum["frequency"].values
+    where = np.flatnonzero((frequency > 0) & (frequency >= low) & (frequency <= high))
+    values = spectrum[name].values[where]
+    if len(where) < FEWEST or not (values > 0).all():
+        raise InvalidInputError(
+            f"a power law needs at least {FEWEST} rings between {low} and {high} cycles/pixel, all "
+            f"positive; got {len(where)}, the lowest value {values.min() if len(where) else 'none'}"
+        )
+    x, y = np.log10(frequency[where]), np.log10(values)
+    line = scipy.stats.linregress(x, y)
+    slopes = (x - x.mean()) / ((x - x.mean()) ** 2).sum() / math.log(10)
+    residual = y - line.intercept - line.slope * x
+    return RollOff(
+        exponent=-float(line.slope),
+        standard_error=_sampling_error(spectrum, where, slopes / values),
+        line_error=float(line.stderr),
+        misfit=float(np.sqrt((residual**2).mean())),
+        low=float(frequency[where[0]]),
+        high=float(frequency[where[-1]]),
+    )
+
+
+def varying(spectrum: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Take a spectrum without the constant image.
+
+    Parameters
+    ----------
+    spectrum : xarray.Dataset
+        Over ``frequency``.
+
+    Returns
+    -------
+    frequency, value : ndarray
+        Of the rings above 0.
+
+    Raises
+    ------
+    InvalidInputError
+        If the dataset is no spectrum over ``frequency``.
+    """
+    name, frequency = _value(spectrum), spectrum["frequency"].values
+    return frequency[frequency > 0], spectrum[name].values[frequency > 0]
+
+
+def _value(spectrum: xr.Dataset) -> str:
+    for name in ("response", "power"):
+        if name in spectrum and spectrum[name].dims == ("frequency",):
+            return name
+    raise InvalidInputError(
+        "expected a response or a power over frequency alone, got "
+        f"{ {str(k): v.dims for k, v in spectrum.data_vars.items()} }: select a layer"
+    )
+
+
+# Derivatives of the exponent with respect to the rings, times their deviations.
+def _sampling_error(spectrum: xr.Dataset, rings: np.ndarray, derivatives: np.ndarray) -> float:
+    if spectrum.sizes.get("image", 1) > 1:
+        each = spectrum["image_power"].values[:, rings] @ derivatives
+        return float(each.std(ddof=1) / math.sqrt(len(each)))
+    names = [n for n in ("standard_error", "response_standard_error") if n in spectrum]
+    if not names:
+        return math.nan
+    return float(np.sqrt(((spectrum[names[-1]].values[rings] * derivatives) ** 2).sum()))

@@ -1,0 +1,132 @@
+"""Rings of spatial frequencies, in one and two dimensions."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from dipkernels.errors import InvalidInputError
+
+# Where the last of the default rings ends, and where those before it must: beyond the corner.
+_LAST = {1: 0.53, 2: 0.75}
+_REACHED = {1: 0.505, 2: 0.72}
+
+
+def radial_frequency(size: Sequence[int]) -> np.ndarray:
+    """Radius of every discrete frequency of a grid.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the grid.
+
+    Returns
+    -------
+    ndarray, shape ``size``
+        Cycles per pixel, in FFT order: up to 1/2 along an axis, up to ``sqrt(1/2)`` in the corner.
+    """
+    return np.asarray(np.hypot.reduce([np.abs(axis) for axis in frequency_axes(size)]))
+
+
+def frequency_axes(size: Sequence[int]) -> list[np.ndarray]:
+    """Frequency along each axis, for every discrete frequency of a grid.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the grid.
+
+    Returns
+    -------
+    list of ndarray, each of shape ``size``
+        Cycles per pixel, in FFT order, in [-1/2, 1/2).
+    """
+    return list(np.meshgrid(*(np.fft.fftfreq(n) for n in size), indexing="ij"))
+
+
+def ring_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
+    """Default rings: one cycle wide at low frequencies, wider above, the corners included.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the image.
+    count : int
+        Of rings, about.
+
+    Returns
+    -------
+    ndarray
+        Ascending radii in cycles per pixel; the last lies beyond the corner.
+    """
+    # In cycles per image: one-cycle rings, and a cubic term that brings the last to the corner.
+    last, reached = _LAST[len(size)], _REACHED[len(size)]
+    longest, steps = max(size), np.arange(count)
+    growth = max(0.0, last * longest - 0.5 - count) / count**3
+    edges = (0.5 + steps + growth * steps**3) / longest
+    return np.append(edges[edges < reached], last)
+
+
+def checked_edges(edges: Sequence[float] | np.ndarray | None, size: Sequence[int]) -> np.ndarray:
+    """Take the edges that are given, or the default ones.
+
+    Parameters
+    ----------
+    edges : sequence of float or None
+        Ascending radii in cycles per pixel.
+    size : (length,) or (height, width)
+        Of the image.
+
+    Returns
+    -------
+    ndarray
+        Ascending.
+
+    Raises
+    ------
+    InvalidInputError
+        If they don't ascend.
+    """
+    radii = ring_edges(size) if edges is None else np.asarray(edges, dtype=float)
+    if not (np.diff(radii) > 0).all():
+        raise InvalidInputError(f"the edges of rings must ascend, got {radii.tolist()}")
+    return radii
+
+
+def ring_masks(size: Sequence[int], edges: np.ndarray) -> list[np.ndarray]:
+    """Sort the frequencies of a grid into rings.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the grid.
+    edges : ndarray
+        Ascending radii; one that is an edge belongs to the ring above.
+
+    Returns
+    -------
+    list of ndarray of bool, each of shape ``size``
+        The constant alone, then the rings that have any frequency. Together they have each
+        frequency once, and every one has ``-k`` with each k.
+    """
+    radius = radial_frequency(size)
+    constant = radius == 0
+    which = np.digitize(radius, edges)
+    rings = [(which == i) & ~constant for i in range(len(edges) + 1)]
+    return [constant, *(ring for ring in rings if ring.any())]
+
+
+def corner(size: Sequence[int]) -> float:
+    """Highest radius of any grid of as many dimensions.
+
+    Parameters
+    ----------
+    size : (length,) or (height, width)
+        Of the grid.
+
+    Returns
+    -------
+    float
+        Cycles per pixel: 1/2 or ``sqrt(1/2)``.
+    """
+    return math.sqrt(len(size)) / 2
