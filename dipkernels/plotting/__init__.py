@@ -8,18 +8,22 @@ from dipkernels.plotting.curves import (
 )
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
+from dipkernels.plotting.spectra import plot_bands, plot_layers, plot_spectra
 from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
+    "plot_bands",
     "plot_densities",
     "plot_descent",
     "plot_eigenvectors",
     "plot_fits",
     "plot_images",
+    "plot_layers",
     "plot_predicted_against_measured",
     "plot_predictions",
     "plot_responses",
+    "plot_spectra",
     "plot_stopping",
     "save_figure",
 ]

@@ -58,7 +58,7 @@ class AmplitudeBands:
     -----
     What it can't tell: amplitudes have no phases, so that noise of the right strength counts as the
     image; the reference is noisy, so that high bands near 1 mean fitted noise; the clipping hides
-    what is too strong, and makes the value of unrelated noise of equal power 0.7, not 0.
+    what is too strong, and gives unrelated noise of equal power ``pi / 4 = 0.79``, not 0.
 
     References
     ----------

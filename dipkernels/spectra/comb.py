@@ -17,7 +17,7 @@ from dipkernels.spectra.rings import radial_frequency
 
 FEWEST_PATCHES = 4  # along an axis: below, harmonics have no neighbours between them
 PROBES = 8
-DRAWS = 4000
+DRAWS = 2000
 
 
 def comb_strength(

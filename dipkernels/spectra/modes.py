@@ -242,7 +242,8 @@ def modes_of(
             raise InvalidInputError(
                 f"which={which!r} is for stationary kernels, which are two; an operator is one"
             )
-        found = tuple(getattr(kernel, "image_shape", ())) if shape is None else tuple(shape)
+        whole = getattr(kernel, "ntk", kernel)  # of which the kernels of layers are parts
+        found = tuple(getattr(whole, "image_shape", ())) if shape is None else tuple(shape)
         if not found:
             raise InvalidInputError(
                 f"a {type(kernel).__name__} doesn't know the shape of its images: pass shape, "
