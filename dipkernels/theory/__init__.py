@@ -8,12 +8,19 @@ from dipkernels.theory.dynamics import (
     Momentum,
 )
 from dipkernels.theory.expansion import Expansion, expand
+from dipkernels.theory.fingerprint import (
+    FingerprintEffort,
+    fingerprint,
+    fingerprint_row,
+    plan_fingerprint,
+)
 from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
 from dipkernels.theory.stopping import PredictedOptimum, StoppingTime, stopping_time
 
 __all__ = [
     "Dynamics",
     "Expansion",
+    "FingerprintEffort",
     "FrozenAdam",
     "GradientDescent",
     "GradientFlow",
@@ -21,7 +28,10 @@ __all__ = [
     "PredictedOptimum",
     "StoppingTime",
     "expand",
+    "fingerprint",
+    "fingerprint_row",
     "learning_curve",
+    "plan_fingerprint",
     "resolved_stretch",
     "stopping_time",
 ]

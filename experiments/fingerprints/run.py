@@ -1,0 +1,73 @@
+"""Fingerprint cards of all registered priors, side by side.
+
+python experiments/fingerprints/run.py --preset cpu --output runs/fingerprints
+"""
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dipkernels import images, networks, tasks
+from dipkernels.report.gallery import gallery_settings
+from dipkernels.runs import RunFolder
+from dipkernels.theory import FingerprintEffort, fingerprint
+
+IMAGE = "astronaut"
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Size of the image, what is spent on each card, and which priors differ from their entry."""
+
+    size: int
+    effort: FingerprintEffort
+    priors: tuple[str, ...] = ()
+    options: dict[str, dict[str, object]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the priors, all that are registered unless some are named."""
+        return self.priors or tuple(networks.names())
+
+
+PRESETS = {
+    "smoke": Preset(
+        16,
+        FingerprintEffort(samples=4, iterations=4, descent=2, steps=4, probe_steps=3, positions=3),
+        ("deep-decoder", "mixer"),
+        {"deep-decoder": {"width": 8}, "mixer": {"width": 8, "depth": 1}},
+    ),
+    # The 49 million parameters of wide-skip would take an hour: a fifth of its width.
+    "cpu": Preset(32, FingerprintEffort(), options={"wide-skip": {"width": 192}}),
+    "paper": Preset(256, FingerprintEffort(iterations=3000, steps=300, probe_steps=100)),
+}
+
+
+def run(preset: str, output: Path, *, device: str = "cpu", progress: bool = True) -> None:
+    """Make all cards that the folder doesn't hold yet, and the gallery of those it holds."""
+    chosen = PRESETS[preset]
+    task = tasks.denoise(images.load(IMAGE, size=chosen.size))
+    record = gallery_settings(task, chosen.effort, image=IMAGE, device=device)
+    folder = RunFolder.open(output, record)
+    for name in chosen.names:
+        start = time.perf_counter()
+        prior = networks.create(name, image_size=chosen.size, **chosen.options.get(name, {})).to(
+            device=device
+        )
+        folder.stage(
+            f"{name}/card",
+            lambda prior=prior, name=name: fingerprint(
+                prior, task, effort=chosen.effort, folder=folder, name=name, progress=progress
+            ),
+        )
+        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    run(arguments.preset, arguments.output, device=arguments.device)
