@@ -6,6 +6,7 @@ from dipkernels.plotting.curves import (
     plot_predicted_against_measured,
     plot_predictions,
 )
+from dipkernels.plotting.fingerprint import fingerprint
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
 from dipkernels.plotting.spectra import plot_bands, plot_layers, plot_spectra
@@ -13,6 +14,7 @@ from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
+    "fingerprint",
     "plot_bands",
     "plot_densities",
     "plot_descent",

@@ -46,8 +46,9 @@ def fingerprint_row(card: xr.Dataset) -> dict[str, object]:
     Returns
     -------
     dict
-        By name. ``comb`` is the kernel's largest strength over periods, ``comb_period`` that
-        period; NaN where the image is too small for one. ``descent_error``: predicted less
+        By name. ``comb_period`` is the longest period whose comb is at least half as strong as the
+        strongest, since a grid's combs are there at its divisors, too; ``comb`` its strength, NaN
+        where the image is too small for one. ``descent_error``: predicted less
         measured PSNR at the last iteration of gradient descent, in dB. ``limit_distance``: how far
         the measured kernel's profile is from the infinitely wide network's, root mean square over
         radii from 1 on; NaN where that isn't known.
@@ -71,7 +72,8 @@ def _plain(value: object) -> object:
 def _comb(card: xr.Dataset) -> dict[str, object]:
     if not card.sizes.get("comb_period") or not bool(card.comb.notnull().any()):
         return {"comb": math.nan, "comb_standard_error": math.nan, "comb_period": 0}
-    best = card.isel(comb_period=int(np.nanargmax(card.comb.values)))
+    strong = np.flatnonzero(card.comb.values >= 0.5 * np.nanmax(card.comb.values))
+    best = card.isel(comb_period=int(strong[-1]))
     return {
         "comb": float(best.comb),
         "comb_standard_error": float(best.comb_standard_error),
