@@ -58,6 +58,7 @@ html_sidebars = {
         "fitting",
         "stopping",
         "covariance",
+        "fingerprints",
         "theory",
         "priors",
     )

@@ -97,7 +97,9 @@ def fingerprint(card: xr.Dataset) -> Figure:
 
 def _head(figure: Figure, card: xr.Dataset) -> None:
     row = fingerprint_row(card)
-    figure.text(0.018, 0.952, card.attrs["card"], fontsize=20, fontweight="bold", va="center")
+    name = str(card.attrs["card"])
+    font = min(20.0, 20 * 14 / len(name))  # that a long name keeps clear of the numbers
+    figure.text(0.018, 0.952, name, fontsize=font, fontweight="bold", va="center")
     size = " x ".join(str(n) for n in np.atleast_1d(card.attrs["shape"])[1:])
     channels = int(np.atleast_1d(card.attrs["shape"])[0])
     figure.text(
@@ -414,7 +416,7 @@ def _reason(card: xr.Dataset) -> str:
 
 _REASONS = (
     ("takes a code of shape", "no convolutional code"),
-    ("grid of", "another grid than the image's"),
+    ("grid of", "its grid is too small"),
 )
 
 

@@ -8,12 +8,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
+
 from dipkernels import images, networks, tasks
-from dipkernels.report.gallery import gallery_settings
+from dipkernels.report import gallery_page, gallery_settings
 from dipkernels.runs import RunFolder
 from dipkernels.theory import FingerprintEffort, fingerprint
 
 IMAGE = "astronaut"
+SHEET_COLUMNS, SHEET_WIDTH, COLOURS = 4, 620, 96
 LAST = ("self-attention", "wide-skip", "swin")  # the dearest
 
 
@@ -63,6 +66,20 @@ def run(preset: str, output: Path, *, device: str = "cpu", progress: bool = True
             ),
         )
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"cards: {gallery_page(folder, sorted(chosen.names, key=networks.names().index))}")
+    contact_sheet([output / f"{name}.png" for name in networks.names()], output / "all.png")
+
+
+def contact_sheet(paths: list[Path], target: Path) -> None:
+    """Put small copies of all cards that are there on one picture of few colours."""
+    cards = [Image.open(path).convert("RGB") for path in paths if path.exists()]
+    height = round(SHEET_WIDTH * cards[0].height / cards[0].width)
+    rows = -(-len(cards) // SHEET_COLUMNS)
+    sheet = Image.new("RGB", (SHEET_COLUMNS * SHEET_WIDTH, rows * height), "white")
+    for i, card in enumerate(cards):
+        small = card.resize((SHEET_WIDTH, height), Image.Resampling.LANCZOS)
+        sheet.paste(small, (i % SHEET_COLUMNS * SHEET_WIDTH, i // SHEET_COLUMNS * height))
+    sheet.quantize(COLOURS).save(target, optimize=True)
 
 
 if __name__ == "__main__":

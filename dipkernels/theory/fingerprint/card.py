@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import xarray as xr
@@ -25,6 +25,7 @@ IMAGE = "astronaut"
 KEPT_OF_ADAM = ("measurement", "best", "clean")
 
 
+@runtime_checkable
 class Folder(Protocol):
     """Where parts are kept as soon as they are done: a `dipkernels.runs.RunFolder`."""
 

@@ -207,9 +207,10 @@ def limit_part(prior: ImagePrior, place: Neighbourhood) -> xr.Dataset:
     attributes = {"before_output": int(before), "limit_reason": reason, "limit_notes": ""}
     if found is None:
         return xr.Dataset(attrs=attributes)
+    # Of a network that crops its image the torus is larger; the lags are the same.
     size = found.kernel.size
-    if size != tuple(prior.shape[1:]):
-        attributes["limit_reason"] = f"its kernel is on a grid of {size}, not the image's"
+    if any(n < 2 * r + 1 for n, r in zip(size, place.reach, strict=True)):
+        attributes["limit_reason"] = f"its kernel is on a grid of {size}, smaller than the lags"
         return xr.Dataset(attrs=attributes)
     attributes["limit_notes"] = "; ".join(found.notes)
     profiles = {
