@@ -24,7 +24,7 @@ SIZE = (11.4, 6.5)
 FREQUENCIES = (1 / 80, 0.75)
 POWERS = (1e-6, 1e4)
 RESPONSES = (1e-4, 1e4)
-PSNRS = (6.0, 30.0)
+PSNRS = (3.0, 30.0)
 ITERATIONS = (1.0, 1e6)
 PROFILES = (-0.5, 1.08)
 CORRELATIONS = (-0.15, 1.08)
@@ -135,7 +135,7 @@ def _key_numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (_number(row["sample_roll_off"], ".1f"), "roll-off", "exponent, samples"),
         (
             _strength(comb),
-            "comb" + (f", {row['comb_period']} px" if row["comb_period"] else ""),
+            f"comb, {row['comb_period']} px" if _stands_out(row) else "no comb",
             f"± {row['comb_standard_error']:.2g}, kernel" if math.isfinite(comb) else "too small",
         ),
         (
@@ -154,6 +154,10 @@ def _key_numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"Adam, it. {row['peak_iteration']}" + (", rising" if rising else ""),
         ),
     ]
+
+
+def _stands_out(row: Mapping[str, Any]) -> bool:
+    return bool(row["comb"] - 2 * row["comb_standard_error"] > 1)
 
 
 def _number(value: float, pattern: str) -> str:
@@ -242,7 +246,7 @@ def _spectrum(axes: Axes, card: xr.Dataset) -> None:
     fall = card.attrs["sample_roll_off"]
     if math.isfinite(fall):
         error = card.attrs["sample_roll_off_standard_error"]
-        axes.text(0.04, 0.20, f"$f^{{\\,{-fall:.2f} \\pm {error:.2f}}}$", transform=axes.transAxes,
+        axes.text(0.04, 0.20, f"$f^{{\\,{-fall:+.2f} \\pm {error:.2f}}}$", transform=axes.transAxes,
                   color=MEASURED, fontsize=9)  # fmt: skip
     axes.legend(loc="lower left", handlelength=1.6, borderaxespad=0.2, labelspacing=0.25,
                 ncols=2, columnspacing=1.0)  # fmt: skip
@@ -454,4 +458,4 @@ def _curves(axes: Axes, card: xr.Dataset) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("iteration", labelpad=2)
     axes.set_ylabel("PSNR to clean (dB)", labelpad=1)
-    axes.legend(loc="upper left", handlelength=1.6, labelspacing=0.25, borderaxespad=0.1)
+    axes.legend(loc="lower right", handlelength=1.6, labelspacing=0.25, borderaxespad=0.1)

@@ -38,9 +38,18 @@ class Preset:
 PRESETS = {
     "smoke": Preset(
         16,
-        FingerprintEffort(samples=4, iterations=4, descent=2, steps=4, probe_steps=3, positions=3),
+        FingerprintEffort(
+            samples=4,
+            iterations=4,
+            descent=2,
+            steps=4,
+            probe_steps=3,
+            positions=3,
+            response_probes=2,
+            comb_probes=2,
+        ),
         ("deep-decoder", "mixer"),
-        {"deep-decoder": {"width": 8}, "mixer": {"width": 8, "depth": 1}},
+        {"deep-decoder": {"width": 8, "normalisation": "none"}, "mixer": {"width": 8, "depth": 1}},
     ),
     # The 49 million parameters of wide-skip would take an hour: a fifth of its width.
     "cpu": Preset(32, FingerprintEffort(), options={"wide-skip": {"width": 192}}),
