@@ -18,8 +18,8 @@ TOTAL = "all layers"
 def layer_groups(parameters: Parameters, most: int = MOST_GROUPS) -> dict[str, list[str]]:
     """Gather the parameters of a network into at most so many groups of neighbours.
 
-    The groups are modules, as far down as there are not too many of them; if one step further down
-    there are, neighbours are put together in runs of about as many modules each.
+    The groups are modules, as far down as there are not too many of them. Where that would leave two
+    at most, they are those one step further down, put together in runs of about as many each.
 
     Parameters
     ----------
@@ -42,9 +42,9 @@ def layer_groups(parameters: Parameters, most: int = MOST_GROUPS) -> dict[str, l
     Examples
     --------
     >>> import torch
-    >>> names = ["head.weight", "head.bias", "body.0.weight", "body.1.weight"]
-    >>> list(layer_groups(dict.fromkeys(names, torch.zeros(1)), most=2))
-    ['head', 'body']
+    >>> names = ["code", "head.weight", "head.bias", "body.weight"]
+    >>> list(layer_groups(dict.fromkeys(names, torch.zeros(1))))
+    ['code', 'head', 'body']
     >>> list(layer_groups({f"{i}.weight": torch.zeros(1) for i in range(5)}, most=2))
     ['0 .. 2', '3 .. 4']
     """
