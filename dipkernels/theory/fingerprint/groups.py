@@ -18,7 +18,7 @@ TOTAL = "all layers"
 def layer_groups(parameters: Parameters, most: int = MOST_GROUPS) -> dict[str, list[str]]:
     """Gather the parameters of a network into at most so many groups of neighbours.
 
-    The groups are modules, as far down as there are not too many of them. Where that would leave two
+    The groups are modules, as far down as there are not too many of them. Where that leaves two
     at most, they are those one step further down, put together in runs of about as many each.
 
     Parameters
