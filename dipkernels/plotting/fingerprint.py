@@ -1,6 +1,7 @@
 """The fingerprint card: one figure a prior, the same axes for all."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -136,7 +137,9 @@ def _key_numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         (
             _strength(comb),
             f"comb, {row['comb_period']} px" if _stands_out(row) else "no comb",
-            f"± {row['comb_standard_error']:.2g}, kernel" if math.isfinite(comb) else "too small",
+            f"± {_strength(row['comb_standard_error'])}, kernel"
+            if math.isfinite(comb)
+            else "too small",
         ),
         (
             _number(row["shift_variance"], ".2f"),
@@ -348,7 +351,7 @@ def _without_shared_part(names: list[str]) -> list[str]:
     ]
 
 
-def _short(name: str, most: int = 14) -> str:
+def _short(name: str, most: int = 12) -> str:
     return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
@@ -415,13 +418,8 @@ def _reason(card: xr.Dataset) -> str:
     for key, words in _REASONS:
         if key in reason:
             return words
-    return _wrapped(reason.split(" for its infinite-width")[0], 30, 3)
-
-
-_REASONS = (
-    ("takes a code of shape", "no convolutional code"),
-    ("grid of", "its grid is too small"),
-)
+    operation = re.match(r"'(\w+)' in '[^']*' can't be read", reason)
+    return f"no rule for {operation[1]} there" if operation else _wrapped(reason, 30, 3)
 
 
 def _wrapped(text: str, width: int, lines: int) -> str:
