@@ -412,7 +412,14 @@ def _lags(axes: Axes, card: xr.Dataset) -> None:
                 labelspacing=0.25, borderaxespad=0.1)  # fmt: skip
 
 
-# In a few words, since the reader's sentence is long.
+# What a reason says, in few words.
+_REASONS = (
+    ("takes a code of shape", "its code is no image"),
+    ("was used before", "layers share weights"),
+    ("grid of", "its grid is too small"),
+)
+
+
 def _reason(card: xr.Dataset) -> str:
     reason = str(card.attrs.get("limit_reason", ""))
     for key, words in _REASONS:
