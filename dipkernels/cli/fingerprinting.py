@@ -43,7 +43,7 @@ def fingerprint(
     """Make the card of each network: samples, kernel and fits at one glance, and their gallery."""
     from dipkernels import networks
     from dipkernels.devices import resolve_device
-    from dipkernels.report import gallery_page, gallery_settings
+    from dipkernels.report import gallery_page, gallery_settings, stored_card
     from dipkernels.runs import RunFolder, default_folder
     from dipkernels.theory import FingerprintEffort
 
@@ -69,9 +69,9 @@ def fingerprint(
         _announce(priors, task, effort, folder)
     try:
         for number, (name, prior) in enumerate(priors.items(), start=1):
-            seconds = _make(name, prior, task, effort, folder, seed, quiet=quiet)
+            card = stored_card(folder, name, prior, task, effort, seed=seed, progress=not quiet)
             if not quiet:
-                typer.echo(f"[{number}/{len(priors)}] {name}: {seconds:.0f} s")
+                typer.echo(f"[{number}/{len(priors)}] {name}: {card.attrs['seconds']:.0f} s")
     except BaseException as error:
         page = gallery_page(folder, chosen)
         if not isinstance(error, KeyboardInterrupt):
@@ -83,27 +83,6 @@ def fingerprint(
         )
         raise typer.Exit(INTERRUPTED) from None
     typer.echo(f"Cards: {gallery_page(folder, chosen)}")
-
-
-def _make(
-    name: str,
-    prior: "ImagePrior",
-    task: "Task",
-    effort: "FingerprintEffort",
-    folder: "RunFolder",
-    seed: int,
-    *,
-    quiet: bool,
-) -> float:
-    from dipkernels import theory
-
-    card = folder.stage(
-        f"{name}/card",
-        lambda: theory.fingerprint(
-            prior, task, seed=seed, effort=effort, folder=folder, name=name, progress=not quiet
-        ),
-    )
-    return float(card.attrs["seconds"])
 
 
 def _announce(

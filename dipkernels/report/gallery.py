@@ -12,14 +12,15 @@ from typing import Any
 import jinja2
 import xarray as xr
 
-from dipkernels import plotting
+from dipkernels import plotting, theory
+from dipkernels.networks import ImagePrior
 from dipkernels.provenance import fingerprint as sha256
 from dipkernels.provenance import provenance
 from dipkernels.report.table import csv_table
-from dipkernels.results import write_text
+from dipkernels.results import save, write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task
-from dipkernels.theory import FingerprintEffort, fingerprint_row
+from dipkernels.theory import FingerprintEffort
 
 CARD = "card"  # of the stored result, below the prior's name
 PAGE, TABLE = "index.html", "summary.csv"
@@ -63,6 +64,42 @@ def gallery_settings(
     }
 
 
+def stored_card(
+    folder: RunFolder,
+    name: str,
+    prior: ImagePrior,
+    task: Task,
+    effort: FingerprintEffort,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return the card of a prior, made and kept if the folder doesn't hold it.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        With the settings of `gallery_settings`.
+    name : str
+        Of the card.
+    prior, task, effort, seed, progress
+        As of `dipkernels.theory.fingerprint`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``NAME/card.nc``.
+    """
+    stored = folder.stored(f"{name}/{CARD}")
+    if stored is not None:
+        return stored
+    card = theory.fingerprint(
+        prior, task, seed=seed, effort=effort, folder=folder, name=name, progress=progress
+    )
+    save(card, folder.file(f"{name}/{CARD}"))
+    return card
+
+
 @dataclass(frozen=True)
 class _Column:
     """One column: its head, the number that it sorts by, how that is written, what it says."""
@@ -95,7 +132,7 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     order += [name for name in found if name not in order]
     cards = {name: folder.stored(f"{name}/{CARD}") for name in order}
     drawn = {name: card for name, card in cards.items() if card is not None}
-    rows = [fingerprint_row(card) for card in drawn.values()]
+    rows = [theory.fingerprint_row(card) for card in drawn.values()]
     write_text(csv_table(rows), folder.path / TABLE)
     pictures = {name: _picture(folder, name, card) for name, card in drawn.items()}
     settings = json.loads((folder.path / SETTINGS_FILE).read_text(encoding="utf-8"))

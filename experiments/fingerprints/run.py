@@ -11,9 +11,9 @@ from pathlib import Path
 from PIL import Image
 
 from dipkernels import images, networks, tasks
-from dipkernels.report import gallery_page, gallery_settings
+from dipkernels.report import gallery_page, gallery_settings, stored_card
 from dipkernels.runs import RunFolder
-from dipkernels.theory import FingerprintEffort, fingerprint
+from dipkernels.theory import FingerprintEffort
 
 IMAGE = "astronaut"
 SHEET_COLUMNS, SHEET_WIDTH, COLOURS = 4, 620, 96
@@ -68,12 +68,7 @@ def run(preset: str, output: Path, *, device: str = "cpu", progress: bool = True
         prior = networks.create(name, image_size=chosen.size, **chosen.options.get(name, {})).to(
             device=device
         )
-        folder.stage(
-            f"{name}/card",
-            lambda prior=prior, name=name: fingerprint(
-                prior, task, effort=chosen.effort, folder=folder, name=name, progress=progress
-            ),
-        )
+        stored_card(folder, name, prior, task, chosen.effort, progress=progress)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     print(f"cards: {gallery_page(folder, sorted(chosen.names, key=networks.names().index))}")
     contact_sheet([output / f"{name}.png" for name in networks.names()], output / "all.png")

@@ -8,6 +8,8 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
+from dipkernels import theory
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,5 +39,5 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it was computed again")
 
-    monkeypatch.setattr(experiment, "fingerprint", never)
+    monkeypatch.setattr(theory, "fingerprint", never)
     experiment.run("smoke", tmp_path / "out", progress=False)

@@ -309,6 +309,18 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
         again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert again.exit_code == 0
     assert "is there" in again.output
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(theory, "fingerprint", stop)
+        broken = CliRunner().invoke(
+            app, ["fingerprint", "vit", *short, "--quiet", "--output", str(output)]
+        )
+    assert broken.exit_code == 130
+    assert f"--output {output} continues" in broken.output
+    (output / "vit").mkdir()
     with monkeypatch.context() as patch:  # another card joins those that are there
         patch.setattr(theory, "fingerprint", lambda *_, name, **__: stored.assign_attrs(card=name))
         other = CliRunner().invoke(
