@@ -59,6 +59,7 @@ html_sidebars = {
         "stopping",
         "covariance",
         "gp",
+        "fingerprints",
         "theory",
         "priors",
     )

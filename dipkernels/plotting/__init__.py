@@ -7,6 +7,7 @@ from dipkernels.plotting.curves import (
     plot_predicted_against_measured,
     plot_predictions,
 )
+from dipkernels.plotting.fingerprint import fingerprint
 from dipkernels.plotting.gp import plot_posteriors
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
@@ -15,6 +16,7 @@ from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
+    "fingerprint",
     "plot_audit",
     "plot_bands",
     "plot_densities",

@@ -10,6 +10,12 @@ from dipkernels.theory.dynamics import (
     Momentum,
 )
 from dipkernels.theory.expansion import Expansion, expand
+from dipkernels.theory.fingerprint import (
+    FingerprintEffort,
+    fingerprint,
+    fingerprint_row,
+    plan_fingerprint,
+)
 from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
 from dipkernels.theory.score import (
     KernelSpectrum,
@@ -26,6 +32,7 @@ from dipkernels.theory.stopping import PredictedOptimum, StoppingTime, stopping_
 __all__ = [
     "Dynamics",
     "Expansion",
+    "FingerprintEffort",
     "FrozenAdam",
     "GradientDescent",
     "GradientFlow",
@@ -38,11 +45,14 @@ __all__ = [
     "audit",
     "covariance_spectrum",
     "expand",
+    "fingerprint",
+    "fingerprint_row",
     "flow_curve",
     "kernel_drift",
     "kernel_spectrum",
     "learning_curve",
     "linear_fit",
+    "plan_fingerprint",
     "predicted_peak",
     "rank_agreement",
     "resolved_stretch",
