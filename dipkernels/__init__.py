@@ -22,6 +22,7 @@ _MODULES = (
     "compare",
     "errors",
     "fitting",
+    "gp",
     "images",
     "kernels",
     "linalg",

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 import os
 import types
 from collections.abc import Callable, Sequence
@@ -9,14 +10,18 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, get_args
 
+import numpy as np
+
 from dipkernels.errors import InvalidInputError
 
+LONGEST = 200  # of what a message shows of a value
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # What a value may be, how it is kept (NumPy's numbers as Python's), what to ask for.
-_KINDS: dict[Any, tuple[tuple[type, ...], Callable[[Any], Any], str]] = {
-    float: ((Real,), float, "a number"),
+_Kind = tuple[tuple[type, ...], Callable[[Any], Any], str]
+_KINDS: dict[Any, _Kind] = {
+    float: ((Real,), lambda number: _float(number), "a number"),
     int: ((Integral,), int, "a whole number"),
     bool: ((bool,), bool, "True or False"),
     str: ((str,), str, "a word"),
@@ -24,8 +29,11 @@ _KINDS: dict[Any, tuple[tuple[type, ...], Callable[[Any], Any], str]] = {
     tuple[int, ...]: ((tuple, list), tuple, "several whole numbers"),
     tuple[int, int]: ((tuple, list), tuple, "two whole numbers"),
     Sequence[int]: ((tuple, list), tuple, "several whole numbers"),
+    np.ndarray: ((np.ndarray,), lambda array: array, "a NumPy array"),
     types.NoneType: ((types.NoneType,), lambda _: None, "None"),
 }
+# Classes that say nothing of a value.
+_ANYTHING = (object, Any, inspect.Parameter.empty)
 
 
 def as_annotated(name: str, value: Any, annotation: Any) -> Any:
@@ -39,7 +47,8 @@ def as_annotated(name: str, value: Any, annotation: Any) -> Any:
         What was given.
     annotation : type
         ``int``, ``float``, ``bool``, ``str``, ``Path``, ``tuple[int, int]``, ``tuple[int, ...]``,
-        ``Sequence[int]``, None, or a union of them; a value of any other is returned as it is.
+        ``Sequence[int]``, None, a class, a tensor of any shape, or a union of them; a value of any
+        other is returned as it is.
 
     Returns
     -------
@@ -57,16 +66,18 @@ def as_annotated(name: str, value: Any, annotation: Any) -> Any:
     1.0
     """
     union = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    if not all(kind in _KINDS for kind in union):
+    kinds = [(member, _kind(member)) for member in union]
+    if any(kind is None for _, kind in kinds):
         return value
-    for kind in union:
-        allowed, keep, _ = _KINDS[kind]
-        if isinstance(value, bool) and kind is not bool:
+    for member, kind in kinds:
+        allowed, keep, _ = kind  # type: ignore[misc]
+        if isinstance(value, bool) and member in (int, float):
             continue
-        if isinstance(value, allowed) and _holds_numbers(value, get_args(kind)):
+        if isinstance(value, allowed) and _holds_numbers(value, get_args(member)):
             return keep(value)
-    wanted = " or ".join(_KINDS[kind][2] for kind in union)
-    raise InvalidInputError(f"{name} must be {wanted}, got {value!r}")
+    wanted = " or ".join(kind[2] for _, kind in kinds if kind is not None)
+    given = repr(value) if len(repr(value)) < LONGEST else f"a {type(value).__name__}"
+    raise InvalidInputError(f"{name} must be {wanted}, got {given}")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
@@ -105,11 +116,30 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
             bound = signature.bind(*args, **kwargs)
         except TypeError:  # Python says it better, with the function's name
             return function(*args, **kwargs)
-        for name in bound.arguments.keys() & annotations:
+        for name in [each for each in bound.arguments if each in annotations]:
             bound.arguments[name] = as_annotated(name, bound.arguments[name], annotations[name])
         return function(*bound.args, **bound.kwargs)
 
     return with_checks
+
+
+def _kind(annotation: Any) -> _Kind | None:
+    if annotation in _KINDS:
+        return _KINDS[annotation]
+    # of jaxtyping; shapes are said by what takes them
+    array = getattr(annotation, "array_type", None)
+    found = annotation if array is None else array
+    if not isinstance(found, type) or found in _ANYTHING or getattr(found, "_is_protocol", False):
+        return None
+    article = "an" if found.__name__[0] in "AEIO" or found.__name__ == "NTK" else "a"
+    return (found,), lambda value: value, f"{article} {found.__name__}"
+
+
+def _float(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
 
 
 def _holds_numbers(value: Any, kinds: tuple[Any, ...]) -> bool:

@@ -51,4 +51,4 @@ class NotSymmetricError(DipkernelsError, ArithmeticError):
 
 
 class AccuracyWarning(UserWarning):
-    """An operator that is symmetric positive semi-definite to fewer digits than its type has."""
+    """A result, or an operator's symmetry, with fewer digits than were asked for."""

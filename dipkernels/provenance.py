@@ -1,6 +1,7 @@
 """Where a result comes from: versions, device, settings, time."""
 
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import platform
@@ -77,6 +78,7 @@ def fingerprint(*items: Tensor | str) -> str:
     return digest.hexdigest()
 
 
+@functools.cache  # a search of all installed packages
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -1,17 +1,46 @@
 """What a wrong argument gives: one sentence that says what was given and what to do."""
 
+import math
 import re
-import subprocess
-import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from jaxtyping import Float
 
-from dipkernels import images, networks, tasks
+from dipkernels import NTK, images, networks, tasks
 from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import DeviceError, DipkernelsError, InvalidInputError
+from dipkernels.fitting.stopping import Monitor
+from dipkernels.spectra import (
+    comb_response,
+    comb_strength,
+    effective_rank,
+    frequency_response,
+    half_power_frequency,
+    periodogram,
+    prior_spectrum,
+    ring_edges,
+    roll_off,
+    sparsity,
+)
+from dipkernels.theory import (
+    FrozenAdam,
+    GradientDescent,
+    GradientFlow,
+    Momentum,
+    PredictedOptimum,
+    audit,
+    expand,
+    learning_curve,
+    stopping_time,
+)
 
+SIGNAL = torch.rand(1, 1, 24, generator=torch.Generator().manual_seed(1))
 IMAGE = torch.rand(3, 32, 40, generator=torch.Generator().manual_seed(0))
 
 
@@ -34,6 +63,20 @@ MISUSES = {
     "hold out": (lambda: tasks.denoise(IMAGE).hold_out("a"), "fraction must be a number"),
     "range": (lambda: tasks.denoise(IMAGE).in_range(True), "peak must be a number"),
     "device": (lambda: vit().to(device="cudda"), "no such device: 'cudda'"),
+    "expand": (lambda: expand(3, 4), "ntk must be an NTK, got 3"),
+    "curve": (lambda: learning_curve("flow"), "expansion must be an Expansion, got 'flow'"),
+    "no curve": (lambda: stopping_time(IMAGE), "curve must be a Dataset, got a Tensor"),
+    "rate": (lambda: GradientDescent.of_fit("a", 3, 5), "learning_rate must be a number"),
+    "outputs": (lambda: GradientDescent.of_fit(0.1, 3, 0), "at least 1 output, got 0"),
+    "iterations": (lambda: Momentum.of_fit(0.1, 0.9, [1], 5), "whole number or a NumPy array"),
+    "response": (lambda: frequency_response(IMAGE, 3), "shape must be several whole numbers"),
+    "images": (lambda: periodogram([1.0]), "images must be a Tensor, got [1.0]"),
+    "prior": (lambda: prior_spectrum("conv"), "prior must be an ImagePrior, got 'conv'"),
+    "rings": (lambda: ring_edges((8, 8), 0), "a count of at least 1, got (8, 8) and 0"),
+    "spectrum": (lambda: half_power_frequency(3), "response must be a Dataset"),
+    "low": (lambda: roll_off(xr.Dataset(), low="a"), "low must be a number"),
+    "energy": (lambda: sparsity(SIGNAL, energy="a"), "energy must be a number"),
+    "period": (lambda: comb_strength(SIGNAL, 4.5), "period must be a whole number"),
     "other device": (lambda: tasks.denoise(IMAGE).to(device="vulkan"), "use cpu, cuda"),
 }
 
@@ -45,23 +88,39 @@ def test_a_wrong_argument_is_named(misuse):
         act()
 
 
-PLAIN = """
-from dipkernels import tasks
-from dipkernels.errors import InvalidInputError
-from dipkernels.kernels import NTK
-for call in (lambda: tasks.several(3), lambda: NTK(3, {})):
-    try:
-        call()
-    except InvalidInputError as error:
-        print(error)
-"""
+SOME = np.arange(3)
+# The same where the shape checks of tests would be the first to say so.
+PLAIN: dict[str, tuple[Callable[[], object], str]] = {
+    "several": (lambda: tasks.several(3), "several takes a list of tasks, got int"),
+    "kernel": (lambda: NTK(3, {}), "a kernel is of an ImagePrior at its parameters"),
+    "times": (lambda: GradientFlow([1.0]), "times must be a NumPy array, got [1.0]"),
+    "words": (lambda: GradientFlow(np.array(["a"])), "an array of numbers, got one of <U1"),
+    "step": (lambda: GradientDescent("a", SOME), "step must be a number, got 'a'"),
+    "momentum": (lambda: Momentum(1.0, "a", SOME), "momentum must be a number, got 'a'"),
+    "taken": (lambda: FrozenAdam(1.0, SOME, taken=1.5), "taken must be a whole number, got 1.5"),
+    "optimum": (lambda: PredictedOptimum(1.5), "iteration must be a whole number, got 1.5"),
+    "spaces": (lambda: effective_rank(None), "expected a list of KrylovSpace"),
+    "no kernel": (lambda: comb_response(3, 4), "expected an operator with quadratic forms"),
+    "audit": (lambda: audit(3, 4), "prior must be an ImagePrior, got 3"),
+    "rates": (
+        lambda: audit(vit(), tasks.denoise(IMAGE), learning_rates=0.1),
+        "optimisers must be a list of names, and",
+    ),
+    "a rate": (
+        lambda: audit(vit(), tasks.denoise(IMAGE), learning_rates={"adam": "x"}),
+        "a learning rate must be a number, got 'x'",
+    ),
+    "frozen": (lambda: vit().frozen([1]), "frozen takes a dict of tensors"),
+    "complex": (lambda: periodogram(SIGNAL + 1j), "expected real images, got torch.complex64"),
+}
 
 
-def test_types_that_the_checks_of_tests_would_find_first_are_named():
-    done = subprocess.run([sys.executable, "-c", PLAIN], capture_output=True, text=True, check=True)
-    several, kernel = done.stdout.splitlines()
-    assert several == "several takes a list of tasks, got int"
-    assert kernel.startswith("a kernel is of an ImagePrior at its parameters")
+@pytest.mark.parametrize("misuse", PLAIN)
+def test_a_wrong_type_is_named_without_the_checks_of_tests(misuse, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    act, words = PLAIN[misuse]
+    with pytest.raises(InvalidInputError, match=re.escape(words)):
+        act()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -78,6 +137,26 @@ def test_numbers_of_numpy_are_numbers():
         as_annotated("x", True, int | None)
     with pytest.raises(InvalidInputError, match="x must be two whole numbers"):
         as_annotated("x", (1, 2, 3), tuple[int, int])
+
+
+def test_classes_and_tensors_are_checked_but_not_what_anything_may_be():
+    with pytest.raises(InvalidInputError, match="x must be a Tensor or None, got 3"):
+        as_annotated("x", 3, Float[torch.Tensor, " n"] | None)
+    with pytest.raises(InvalidInputError, match="x must be an NTK, got a Tensor"):
+        as_annotated("x", torch.zeros(200), NTK)
+    for annotation in (Any, object, Sequence[float], list[int], Sequence[float] | None, Monitor):
+        assert as_annotated("x", "anything", annotation) == "anything"
+    assert as_annotated("x", 10**400, float) == math.inf
+
+
+def test_the_first_wrong_argument_is_named():
+    @checked
+    def two(first: int, second: int) -> None:
+        pass
+
+    for call in (lambda: two("a", "b"), lambda: two(first="a", second="b")):
+        with pytest.raises(InvalidInputError, match="first must be"):
+            call()
 
 
 def test_checks_leave_the_call_as_it_is():

@@ -1,4 +1,4 @@
-"""The command line: ``dipkernels compare``, ``fit``, ``ntk`` and ``list``.
+"""The command line: ``dipkernels compare``, ``fit``, ``fingerprint``, ``ntk`` and ``list``.
 
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -8,6 +8,7 @@ import sys
 import typer
 
 from dipkernels.cli.comparing import compare
+from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(compare)
 app.command()(fit)
+app.command()(fingerprint)
 app.command()(ntk)
 app.command("list")(list_names)
 

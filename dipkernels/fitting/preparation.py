@@ -173,36 +173,71 @@ def identity_of(
     values = settings.record()
     if settings.schedule == "constant":
         del values["iterations"]
-    probe = prior.code.new_tensor([0.3]).expand(prior.shape)
-    with torch.no_grad():
-        start = prior.image(prior.init(seeds[0])).double()
     return {
         **values,
         "prior": repr(prior),
-        "network": fingerprint(prior.code, str(prior.parameter_shapes)),
-        # Networks of the same shapes differ in what they make of the first seed.
-        "start of the network": [
-            f"{float(x):.4g}" for x in (start.mean(), start.std(), start.norm(p=4))
-        ],
+        **describe_start(prior, seeds[0]),
         "dtype": str(prior.dtype),
         "device": str(prior.device),
         "seeds": seeds,
-        "tasks": [
-            # The misfit tells operators and held-out pixels apart, up to the order of its sum.
-            [
-                each.name,
-                fingerprint(each.measurement),
-                "none" if each.clean is None else fingerprint(each.clean),
-                each.noise_sigma,
-                [each.score_region, *each.regions],
-                f"{float(each.misfit(probe)):.5g}",
-            ]
-            for each in tasks
-        ],
+        "tasks": [describe_task(each, prior) for each in tasks],
         "recorded": record.columns,
         "monitors": [_options_of(monitor) for monitor in record.monitors],
         "stop": None if rule is None else [rule.name, _options_of(rule)],
     }
+
+
+def describe_start(prior: ImagePrior, seed: int) -> dict[str, Any]:
+    """Tell networks apart, for the identity of what is stored.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    seed : int
+        Of an initialisation.
+
+    Returns
+    -------
+    dict
+        Fit for JSON.
+    """
+    with torch.no_grad():
+        start = prior.image(prior.init(seed)).double()
+    return {
+        "network": fingerprint(prior.code, str(prior.parameter_shapes)),
+        # Networks of the same shapes differ in what they make of a seed.
+        "start of the network": [
+            f"{float(x):.4g}" for x in (start.mean(), start.std(), start.norm(p=4))
+        ],
+    }
+
+
+def describe_task(task: Task, prior: ImagePrior) -> list[Any]:
+    """Tell tasks apart, for the identity of what is stored.
+
+    Parameters
+    ----------
+    task : Task
+        What was measured.
+    prior : ImagePrior
+        Of images of its shape.
+
+    Returns
+    -------
+    list
+        Fit for JSON.
+    """
+    probe = prior.code.new_tensor([0.3]).expand(prior.shape)
+    return [
+        task.name,
+        fingerprint(task.measurement),
+        "none" if task.clean is None else fingerprint(task.clean),
+        task.noise_sigma,
+        [task.score_region, *task.regions],
+        # It tells operators and held-out pixels apart, up to the order of its sum.
+        f"{float(task.misfit(probe)):.5g}",
+    ]
 
 
 # The options that an object was made with: its public attributes that are numbers or words.

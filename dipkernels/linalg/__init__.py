@@ -1,6 +1,7 @@
 """Matrix-free linear algebra: symmetric operators, Lanczos, quadrature, estimates with errors."""
 
 from dipkernels.linalg.accuracy import Symmetry
+from dipkernels.linalg.conjugate_gradients import Solution, conjugate_gradients
 from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
 from dipkernels.linalg.estimates import Estimate
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
@@ -16,8 +17,10 @@ __all__ = [
     "KrylovSpace",
     "Lanczos",
     "Quadrature",
+    "Solution",
     "SymmetricOperator",
     "Symmetry",
+    "conjugate_gradients",
     "gauss",
     "gauss_radau",
     "krylov_probes",

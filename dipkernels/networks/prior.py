@@ -1,30 +1,32 @@
 """`ImagePrior`: a network with its code and its initialiser, as a pure function of parameters."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, replace_all_batch_norm_modules_
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.parameter import UninitializedParameter
-from torch.overrides import TorchFunctionMode
+from torch.func import functional_call
 
 from dipkernels.checks import checked
 from dipkernels.devices import resolve_device
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.initialisation import (
-    DEFAULT,
-    Initialisation,
-    check_initialisation,
-    initialise,
+from dipkernels.networks.initialisation import DEFAULT, Initialisation, check_initialisation
+from dipkernels.networks.stateless import (
+    AttentionCalls,
+    Parameters,
+    build,
+    differentiable_attention,
+    has_ties,
+    hollowed,
+    trainable,
+    untrained,
 )
 from dipkernels.seeds import derive
 
-Parameters = dict[str, Tensor]
+__all__ = ["ImagePrior", "Parameters"]
 
 
 class ImagePrior:
@@ -90,19 +92,19 @@ class ImagePrior:
         self._factory = factory
         self._output = output
         self.code = code.detach()
-        module = _build(factory, 0, initialisation)
+        module = build(factory, 0, initialisation)
         self.name = name or type(module).__name__
-        parameters = _trainable(module)
+        parameters = trainable(module)
         if not parameters:
             raise InvalidInputError(f"{self.name} has no trainable parameters: nothing to fit")
         self.parameter_shapes = {key: tuple(value.shape) for key, value in parameters.items()}
         self.dtype = self.code.dtype if self.code.is_floating_point() else torch.float32
-        self._frozen = {k: self._cast(v) for k, v in _frozen(module).items()}
+        self._frozen = {k: self._cast(v) for k, v in untrained(module).items()}
         self._buffers = {k: self._cast(v) for k, v in module.named_buffers()}
-        self._tied = _has_ties(module)
-        self._hollow = _hollowed(module)
+        self._tied = has_ties(module)
+        self._hollow = hollowed(module)
         self._attends = True  # until a pass has shown that it doesn't
-        with _AttentionCalls() as calls:
+        with AttentionCalls() as calls:
             self.shape = self._checked_output_shape(parameters)
         self._attends = calls.seen
 
@@ -141,7 +143,7 @@ class ImagePrior:
             By name, on the prior's device, in its dtype. The same seed gives the same weights in
             every dtype and on every device.
         """
-        parameters = _trainable(_build(self._factory, seed, self.initialisation))
+        parameters = trainable(build(self._factory, seed, self.initialisation))
         return {k: parameters[k].to(self.device, self.dtype) for k in self.parameter_shapes}
 
     def frozen(self, values: Parameters) -> "ImagePrior":
@@ -160,8 +162,13 @@ class ImagePrior:
         Raises
         ------
         InvalidInputError
-            If one isn't a parameter of this prior or of another shape, or none would be left.
+            If one isn't a tensor, no parameter of this prior or of another shape, or none would be
+            left.
         """
+        if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
+            raise InvalidInputError(
+                "frozen takes a dict of tensors, part of what prior.init() gives"
+            )
         shapes = {key: tuple(value.shape) for key, value in values.items()}
         wrong = [key for key, shape in shapes.items() if self.parameter_shapes.get(key) != shape]
         if wrong or not 0 < len(values) < len(self.parameter_shapes):
@@ -240,7 +247,8 @@ class ImagePrior:
         Returns
         -------
         nn.Module
-            On the prior's device, in its dtype, in evaluation mode; its BatchNorm layers
+            On the prior's device, in its dtype, in evaluation mode, what is frozen without
+            gradients; its BatchNorm layers
             normalise with the statistics of what they are given. Called with the prior's code it
             returns what the prior makes its image of, with the batch axis.
 
@@ -250,11 +258,12 @@ class ImagePrior:
             If a parameter is missing or there is one too many.
         """
         self._require_own(parameters)
-        module = _build(self._factory, 0, self.initialisation).to(self.device, self.dtype)
+        module = build(self._factory, 0, self.initialisation).to(self.device, self.dtype)
         with torch.no_grad():
             for key, parameter in module.named_parameters():
                 if parameter.requires_grad:
                     parameter.copy_(parameters[key] if key in parameters else self._frozen[key])
+                    parameter.requires_grad_(key in parameters)
         return module
 
     @checked
@@ -330,7 +339,7 @@ class ImagePrior:
         # Copies, because a module may count its calls in a buffer: every call starts afresh.
         buffers = {key: value.clone() for key, value in self._buffers.items()}
         everything = {**self._frozen, **buffers, **parameters}
-        with _differentiable_attention() if self._attends else nullcontext():
+        with differentiable_attention() if self._attends else nullcontext():
             # Looking for ties costs a walk through the network, at every call.
             return functional_call(self._hollow, everything, (code,), tie_weights=self._tied)
 
@@ -360,98 +369,3 @@ class ImagePrior:
                 "(1, channels, *spatial): check the code's batch axis, or pass output="
             )
         return tuple(out.shape[1:])
-
-
-# A new module, drawn under a random state of its own and made stateless.
-def _build(
-    factory: Callable[[], nn.Module], seed: int, initialisation: Initialisation
-) -> nn.Module:
-    cuda = torch.cuda.is_initialized()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
-        # Not torch.manual_seed, which would also seed a CUDA that is started only later.
-        random_state = torch.default_generator.manual_seed(derive("init", seed))
-        if cuda:
-            torch.cuda.manual_seed_all(derive("init", seed))
-        before = random_state.get_state()
-        module = factory()
-        # One that draws nothing may hand out a module that others use: not ours to empty.
-        reused = torch.equal(random_state.get_state(), before) and factory() is module
-        _require_fresh(module, reused)
-        initialise(module, initialisation)
-    replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
-    return module.eval()
-
-
-def _require_fresh(module: object, reused: bool) -> None:
-    kind = type(module).__name__
-    if not isinstance(module, nn.Module):
-        raise InvalidInputError(
-            f"factory returned {kind}, not a torch.nn.Module: pass the class or a function that "
-            "builds the network, such as lambda: MyNet(3)"
-        )
-    if reused:
-        raise InvalidInputError(
-            f"factory returned the same {kind} twice: let it build a new one at every call, "
-            "lambda: MyNet(3) instead of lambda: net"
-        )
-    if any(isinstance(parameter, UninitializedParameter) for parameter in module.parameters()):
-        raise InvalidInputError(
-            f"{kind} has lazy layers, whose shapes are not known yet: let the factory call the "
-            "module once before it returns it"
-        )
-
-
-def _trainable(module: nn.Module) -> Parameters:
-    return {k: v.detach() for k, v in module.named_parameters() if v.requires_grad}
-
-
-def _frozen(module: nn.Module) -> Parameters:
-    return {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
-
-
-def _has_ties(module: nn.Module) -> bool:
-    def counts(*, once: bool) -> tuple[int, int]:
-        parameters = module.named_parameters(remove_duplicate=once)
-        return len(list(parameters)), len(list(module.named_buffers(remove_duplicate=once)))
-
-    return counts(once=True) != counts(once=False)
-
-
-# Gives up the memory of the parameters but keeps their identity, so that ties survive.
-def _hollowed(module: nn.Module) -> nn.Module:
-    for parameter in module.parameters():
-        parameter.data = parameter.new_zeros(()).expand(parameter.shape)
-    return module
-
-
-class _AttentionCalls(TorchFunctionMode):
-    """Notices whether torch's attention is called: only then `_differentiable_attention` is needed.
-
-    Without it a call is quicker, and `torch.compile` can take the network whole.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        self.seen = self.seen or "attention" in getattr(func, "__name__", "")
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _differentiable_attention() -> Iterator[None]:
-    """Make torch's own attention layers differentiable in forward mode.
-
-    Its fused kernels have no forward-mode derivative (pytorch#98164), nor has the encoder
-    layers' inference path.
-    """
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

@@ -7,6 +7,8 @@ from dipkernels.plotting.curves import (
     plot_predicted_against_measured,
     plot_predictions,
 )
+from dipkernels.plotting.fingerprint import fingerprint
+from dipkernels.plotting.gp import plot_posteriors
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
 from dipkernels.plotting.spectra import plot_bands, plot_layers, plot_spectra
@@ -14,6 +16,7 @@ from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
+    "fingerprint",
     "plot_audit",
     "plot_bands",
     "plot_densities",
@@ -22,6 +25,7 @@ __all__ = [
     "plot_fits",
     "plot_images",
     "plot_layers",
+    "plot_posteriors",
     "plot_predicted_against_measured",
     "plot_predictions",
     "plot_responses",

@@ -128,14 +128,14 @@ def show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
     axes.set_title(title, fontsize=8)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG.
 
     Parameters
     ----------
     figure : Figure
         Any.
-    path : Path
+    path : str or Path
         Where to; an existing file is replaced.
 
     Raises

@@ -72,7 +72,8 @@ def deep_ensemble(
         raise InvalidInputError(f"an ensemble needs at least 2 members, got {members}")
     if picture not in PICTURES or (picture == "chosen_image") != ("stop" in options):
         raise InvalidInputError(
-            f"picture must be one of {PICTURES}, and 'chosen_image' goes with stop=, got '{picture}'"
+            f"picture must be one of {PICTURES}, and 'chosen_image' goes with stop=, got "
+            f"'{picture}'"
         )
     seeds = [derive(f"member-{i}", seed) for i in range(members)]
     result = fit(prior, task, seed=seeds, **options)

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import grey
 from dipkernels.spectra.rings import corner, radial_frequency
@@ -67,7 +68,7 @@ class AmplitudeBands:
     """
 
     def __init__(self, reference: Images) -> None:
-        self._dims = reference.dim() - 2
+        self._dims, self._shape = reference.dim() - 2, reference.shape
         self._weights = _membership(tuple(reference.shape[2:]), corners=False).to(reference)
         self._amplitude = _transform(grey(reference), self._dims).abs()
 
@@ -82,11 +83,18 @@ class AmplitudeBands:
         Returns
         -------
         Tensor, shape (images, 5)
-            In [0, 1], the lowest frequencies first.
+            In [0, 1], the lowest frequencies first; NaN where an image or its reference is.
+
+        Raises
+        ------
+        InvalidInputError
+            If they aren't of the reference's shape.
         """
-        ratio = _transform(grey(images), self._dims).abs() / self._amplitude
+        _require_fit(images.shape, self._shape)
+        amplitude = _transform(grey(images), self._dims).abs()
         # 0 / 0: nothing is missing.
-        clipped = ratio.nan_to_num(nan=1.0, posinf=1.0).clamp(max=1)
+        nothing = (amplitude == 0) & (self._amplitude == 0)
+        clipped = (amplitude / self._amplitude).masked_fill(nothing, 1).clamp(max=1)
         return clipped.flatten(1) @ self._weights.T
 
 
@@ -114,7 +122,7 @@ class ComplexBands:
     """
 
     def __init__(self, reference: Images) -> None:
-        self._dims = reference.dim() - 2
+        self._dims, self._shape = reference.dim() - 2, reference.shape
         self._weights = _membership(tuple(reference.shape[2:]), corners=True).to(reference)
         self._reference = _transform(reference, self._dims)
         self._power = self._sums(self._reference.abs().square())
@@ -131,7 +139,13 @@ class ComplexBands:
         -------
         BandFit
             NaN or infinite in a band that the reference doesn't have.
+
+        Raises
+        ------
+        InvalidInputError
+            If they aren't of the reference's shape.
         """
+        _require_fit(images.shape, self._shape)
         transform = _transform(images, self._dims)
         common = self._sums((transform * self._reference.conj()).real)
         difference = self._sums((transform - self._reference).abs().square())
@@ -142,6 +156,7 @@ class ComplexBands:
         return values.sum(dim=1).flatten(1) @ self._weights.T
 
 
+@checked
 def frequency_bands(
     images: Images, reference: Float[Tensor, "*reference"]
 ) -> Float[Tensor, "images bands"]:
@@ -150,7 +165,7 @@ def frequency_bands(
     Parameters
     ----------
     images : Tensor, shape ``(images, channels, *spatial)``
-        Signals or images, non-square ones too: radii are in cycles per pixel.
+        Signals or images, non-square ones too: radii are in cycles per pixel. Any real type.
     reference : Tensor, shape ``(channels, *spatial)`` or ``(images, channels, *spatial)``
         The image that is fitted.
 
@@ -164,9 +179,11 @@ def frequency_bands(
     InvalidInputError
         If the shapes don't fit, or the images are too small.
     """
-    return AmplitudeBands(_batched(images, reference))(images)
+    images, whole = _batched(images, reference)
+    return AmplitudeBands(whole)(images)
 
 
+@checked
 def band_fit(images: Images, reference: Float[Tensor, "*reference"]) -> BandFit:
     """Compare frequency bands of images with those of a clean one.
 
@@ -187,9 +204,11 @@ def band_fit(images: Images, reference: Float[Tensor, "*reference"]) -> BandFit:
     InvalidInputError
         If the shapes don't fit, or the images are too small.
     """
-    return ComplexBands(_batched(images, reference))(images)
+    images, whole = _batched(images, reference)
+    return ComplexBands(whole)(images)
 
 
+@checked
 def band_edges(*, dims: int, corners: bool) -> np.ndarray:
     """Bound the bands.
 
@@ -204,7 +223,14 @@ def band_edges(*, dims: int, corners: bool) -> np.ndarray:
     -------
     ndarray, shape (6,)
         Cycles per pixel, ascending; an upper edge belongs to the band below it.
+
+    Raises
+    ------
+    InvalidInputError
+        If images have other dimensions.
     """
+    if dims not in (1, 2):
+        raise InvalidInputError(f"bands are of signals (dims 1) or images (dims 2), got {dims}")
     edges = NYQUIST * np.arange(BANDS + 1) / BANDS
     if corners:
         edges[-1] = corner((1,) * dims)
@@ -227,15 +253,21 @@ def _membership(size: tuple[int, ...], *, corners: bool) -> Tensor:
     return torch.from_numpy(rows if corners else rows / rows.sum(axis=1, keepdims=True))
 
 
-def _batched(images: Tensor, reference: Tensor) -> Tensor:
+# One dtype that FFTs take, and a reference with an axis for images.
+def _batched(images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     whole = reference[None] if reference.dim() == images.dim() - 1 else reference
-    fits = images.dim() in (3, 4) and images.shape[1:] == whole.shape[1:]
-    if not fits or len(whole) not in (1, len(images)):
+    _require_fit(images.shape, whole.shape)
+    common = torch.promote_types(torch.promote_types(images.dtype, whole.dtype), torch.float32)
+    return images.to(common), whole.to(common)
+
+
+def _require_fit(images: torch.Size, reference: torch.Size) -> None:
+    fits = len(images) in (3, 4) and images[1:] == reference[1:] and len(images) == len(reference)
+    if not fits or not images.numel() or reference[0] not in (1, images[0]):
         raise InvalidInputError(
-            f"images {tuple(images.shape)} and reference {tuple(reference.shape)} don't fit: "
+            f"images {tuple(images)} and reference {tuple(reference)} don't fit: "
             "expected (images, channels, *spatial), and one image or as many"
         )
-    return whole
 
 
 # Over all axes but the first ones.

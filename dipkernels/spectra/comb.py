@@ -9,10 +9,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.seeds import derive
-from dipkernels.spectra.modes import AnyKernel, ProbedModes, modes_of
-from dipkernels.spectra.power import periodogram
+from dipkernels.spectra.modes import AnyKernel, ProbedModes, QuadraticForms, modes_of
+from dipkernels.spectra.power import is_constant, periodogram
 from dipkernels.spectra.rings import radial_frequency
 
 FEWEST_PATCHES = 4  # along an axis: below, harmonics have no neighbours between them
@@ -20,6 +21,7 @@ PROBES = 8
 DRAWS = 2000
 
 
+@checked
 def comb_strength(
     images: Float[Tensor, "images channels *spatial"],
     period: int,
@@ -51,7 +53,8 @@ def comb_strength(
     Returns
     -------
     xarray.Dataset
-        Over ``image``: ``strength``, 1 without a comb; ``p_value``, the share of images without a
+        Over ``image``: ``strength``, about 1 without a comb (a ratio's mean lies above: see
+        ``null_mean``); ``p_value``, the share of images without a
         comb that are at least as strong; ``null_mean`` and ``null_standard_deviation`` of the
         strength without one; ``excess_share``, the share of the image's variance that is on the
         harmonics beyond what their neighbours have (may be below 0). Attributes: ``period``,
@@ -60,7 +63,8 @@ def comb_strength(
     Raises
     ------
     InvalidInputError
-        If there are fewer than 4 whole patches along an axis, or a number is out of range.
+        If there are fewer than 4 whole patches along an axis, a number is out of range, or an image
+        is constant or not finite.
 
     Notes
     -----
@@ -73,6 +77,8 @@ def comb_strength(
     """
     lattice = _Lattice(_whole(tuple(images.shape[2:]), period), period, reach)
     whole: Any = (..., *(slice(n) for n in lattice.size))
+    if bool(is_constant(images[whole]).any()):
+        raise InvalidInputError("a constant image has no comb")
     power = periodogram(images[whole]).mean(dim=1).cpu().numpy()
     rows = [lattice.judge(each, seed) for each in power]
     return xr.Dataset(
@@ -81,6 +87,7 @@ def comb_strength(
     )
 
 
+@checked
 def comb_response(
     kernel: AnyKernel,
     period: int,
@@ -110,8 +117,8 @@ def comb_response(
     -------
     xarray.Dataset
         Over nothing, or over ``layer``: ``strength``, the weighted mean response at the harmonics
-        over that of their neighbours; ``harmonics`` and ``neighbours``, these means. Each with a
-        standard error. Attributes: ``period``, ``reach``, ``products``.
+        over that of their neighbours, NaN where both are 0; ``harmonics`` and ``neighbours``, these
+        means. Each with a standard error. Attributes: ``period``, ``reach``, ``products``.
 
     Raises
     ------
@@ -123,7 +130,7 @@ def comb_response(
     Costs ``2 probes`` quadratic forms, ``probes`` products with an NTK. 1 for a kernel whose
     response doesn't know of the patches and changes little within the reach of a harmonic.
     """
-    if probes is None and not isinstance(kernel, xr.Dataset) and not hasattr(kernel, "spectrum"):
+    if probes is None and isinstance(kernel, QuadraticForms):
         probes = PROBES
     modes = modes_of(kernel, shape, which=which, probes=probes, seed=seed)
     size = _whole(modes.size, period)
@@ -136,8 +143,9 @@ def comb_response(
     lattice = _Lattice(size, period, reach)
     means = modes.means(lattice.weights(), "patch comb", progress=False)
     (on, beside), (on_error, beside_error) = means.values, means.errors
-    strength = on / beside
-    error = np.hypot(on_error, strength * beside_error) / beside
+    with np.errstate(divide="ignore", invalid="ignore"):  # a kernel that is 0 there
+        strength = on / beside
+        error = np.hypot(on_error, strength * beside_error) / beside
     dims = means.extra
     dataset = xr.Dataset(
         {
@@ -154,6 +162,10 @@ def comb_response(
 
 
 def _whole(size: tuple[int, ...], period: int) -> tuple[int, ...]:
+    if len(size) not in (1, 2):
+        raise InvalidInputError(
+            f"expected images (images, channels, *spatial), got {len(size)} spatial axes"
+        )
     if period < 2 or any(n // period < FEWEST_PATCHES for n in size):
         raise InvalidInputError(
             f"a comb needs a period of at least 2 pixels and {FEWEST_PATCHES} whole patches along "
@@ -195,6 +207,8 @@ class _Lattice:
 
     def judge(self, power: np.ndarray, seed: int) -> dict[str, float]:
         """Strength of one image's power, and what it would be without a comb."""
+        if not np.isfinite(power).all():
+            raise InvalidInputError("an image is NaN or infinite somewhere: it has no comb")
         at = np.array([power[h] for h in self.harmonics])
         beside = np.array([power[around].mean() for around in self.neighbours])
         if not beside.any():

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 
 
+@checked
 def spectral_density(
     probes: Sequence[KrylovSpace],
     *,
@@ -43,13 +45,19 @@ def spectral_density(
     Raises
     ------
     InvalidInputError
-        If there are no probes, or the operator is zero.
+        If there are no probes, a number is out of range, or the operator is zero.
 
     Notes
     -----
     Costs nothing beyond the runs. A float32 operator's eigenvalues below 1e-7 of the largest are
     rounding. Source: Lin, Saad & Yang 2016; Papyan 2020 for networks.
     """
+    require_spaces(probes)
+    if not (0 < bandwidth < np.inf and 0 < decades < np.inf and points > 1):
+        raise InvalidInputError(
+            "bandwidth and decades must be positive and points at least 2, got "
+            f"{bandwidth}, {decades} and {points}"
+        )
     if not probes:
         raise InvalidInputError("a spectral density needs at least 1 probe, got none")
     rules = [space.gauss() for space in probes]
@@ -83,6 +91,26 @@ def spectral_density(
             "products": sum(len(space.alpha) for space in probes),
         },
     )
+
+
+def require_spaces(spaces: object) -> None:
+    """Require Krylov spaces.
+
+    Parameters
+    ----------
+    spaces : list or tuple of KrylovSpace
+        Given by the caller.
+
+    Raises
+    ------
+    InvalidInputError
+        If they are something else.
+    """
+    if not isinstance(spaces, list | tuple) or not all(isinstance(s, KrylovSpace) for s in spaces):
+        raise InvalidInputError(
+            "expected a list of KrylovSpace, as Lanczos.spaces and krylov_probes return, got a "
+            f"{type(spaces).__name__}"
+        )
 
 
 def _standard_error(samples: np.ndarray) -> np.ndarray:

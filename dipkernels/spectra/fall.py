@@ -7,6 +7,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 
 NYQUIST = 0.5
@@ -41,6 +42,7 @@ class RollOff:
     high: float
 
 
+@checked
 def half_power_frequency(response: xr.Dataset) -> float:
     """Frequency at which a spectrum has fallen to half of its lowest ring's.
 
@@ -53,7 +55,8 @@ def half_power_frequency(response: xr.Dataset) -> float:
     Returns
     -------
     float
-        Cycles per pixel, interpolated linearly; infinite if it never falls that far.
+        Cycles per pixel, interpolated linearly; infinite if it never falls that far, NaN if the
+        lowest ring isn't positive.
 
     Raises
     ------
@@ -61,6 +64,8 @@ def half_power_frequency(response: xr.Dataset) -> float:
         If the dataset is no spectrum over ``frequency``.
     """
     f, r = varying(response)
+    if len(r) and not r[0] > 0:
+        return math.nan
     below = np.flatnonzero(r < r[0] / 2) if len(r) else np.array([])
     if len(below) == 0:
         return math.inf
@@ -69,6 +74,7 @@ def half_power_frequency(response: xr.Dataset) -> float:
     return float(f[i - 1] + fraction * (f[i] - f[i - 1]))
 
 
+@checked
 def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -> RollOff:
     """Fit a power law to a spectrum, by least squares on the logarithms of its rings.
 
@@ -89,7 +95,7 @@ def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -
     Raises
     ------
     InvalidInputError
-        If there are fewer than 3 rings in the range, or one of them isn't positive.
+        If there are fewer than 3 rings in the range, or one of them isn't positive and finite.
 
     Notes
     -----
@@ -100,7 +106,7 @@ def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -
     frequency = spectrum["frequency"].values
     where = np.flatnonzero((frequency > 0) & (frequency >= low) & (frequency <= high))
     values = spectrum[name].values[where]
-    if len(where) < FEWEST or not (values > 0).all():
+    if len(where) < FEWEST or not ((values > 0) & (values < np.inf)).all():
         raise InvalidInputError(
             f"a power law needs at least {FEWEST} rings between {low} and {high} cycles/pixel, all "
             f"positive; got {len(where)}, the lowest value {values.min() if len(where) else 'none'}"

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels import images as image_files
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.sizes import Size
 from dipkernels.kernels.covariance.draws import FIXED, Codes, draw_images
@@ -24,6 +25,7 @@ WINDOWS = ("none", "hann")
 PHOTOGRAPHS = ("astronaut", "camera", "chelsea", "coffee", "rocket")
 
 
+@checked
 def periodogram(
     images: Float[Tensor, "images channels *spatial"], *, window: str = "none", centre: bool = True
 ) -> Float[Tensor, "images channels *spatial"]:
@@ -53,8 +55,8 @@ def periodogram(
     Raises
     ------
     InvalidInputError
-        If the images aren't 1D or 2D with an axis for images and channels, or there is no such
-        window.
+        If the images aren't real, and 1D or 2D with an axis for images and channels, or there is no
+        such window.
     """
     if images.dim() not in (3, 4) or not images.numel():
         raise InvalidInputError(
@@ -63,6 +65,8 @@ def periodogram(
         )
     if window not in WINDOWS:
         raise InvalidInputError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}")
+    if images.is_complex():
+        raise InvalidInputError(f"expected real images, got {images.dtype}")
     values, axes = images.detach().double(), tuple(range(2, images.dim()))
     weights = torch.ones(images.shape[2:], dtype=torch.float64, device=images.device)
     if window == "hann":
@@ -77,6 +81,24 @@ def periodogram(
     return power
 
 
+def is_constant(images: Tensor) -> Tensor:
+    """Say which images have one value in each channel.
+
+    Parameters
+    ----------
+    images : Tensor, shape ``(images, channels, *spatial)``
+        Signals or images.
+
+    Returns
+    -------
+    Tensor of bool, shape (images,)
+        Exact: what rounding leaves of a periodogram isn't.
+    """
+    channels = images.flatten(2)
+    return (channels.amax(dim=2) == channels.amin(dim=2)).all(dim=1)
+
+
+@checked
 def radial_power(
     images: Float[Tensor, "images channels *spatial"],
     *,
@@ -118,6 +140,7 @@ def radial_power(
     return _dataset(rows, tuple(images.shape[2:]), edges, window, centre)
 
 
+@checked
 def prior_spectrum(
     prior: ImagePrior,
     samples: int = 32,
@@ -178,6 +201,7 @@ def prior_spectrum(
     )
 
 
+@checked
 def natural_spectrum(
     size: int | Size,
     *,

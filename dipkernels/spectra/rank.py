@@ -7,6 +7,7 @@ import xarray as xr
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
+from dipkernels.spectra.density import require_spaces
 
 
 def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
@@ -39,6 +40,7 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     of means is biased by the square of its error; the jackknife removes that and gives the standard
     errors. Source: Roy & Vetterli 2007 for the entropy; Hutchinson 1990 for the traces.
     """
+    require_spaces(probes)
     if len(probes) < 2:
         raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {len(probes)}")
     rules = [space.gauss() for space in probes]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.fall import half_power_frequency, roll_off
 from dipkernels.spectra.modes import AnyKernel, Means, modes_of
@@ -22,6 +23,7 @@ OCTAVES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 SUMMARIES = ("half_power_frequency", "roll_off", "roll_off_standard_error", "roll_off_misfit")
 
 
+@checked
 def frequency_response(
     kernel: AnyKernel,
     shape: tuple[int, ...] | None = None,
@@ -116,6 +118,7 @@ def frequency_response(
     return dataset.transpose("layer", "frequency")
 
 
+@checked
 def anisotropy(
     kernel: AnyKernel,
     shape: tuple[int, ...] | None = None,
@@ -151,8 +154,8 @@ def anisotropy(
         Over ``(frequency, orientation)``: ``response``, ``standard_error``, ``modes``. Over
         ``frequency`` (mean radius of a ring): ``axes_over_diagonals``, the mean of the horizontal
         and the vertical response over the diagonal one, and ``horizontal_over_vertical``, each
-        with a standard error; 1 for an isotropic kernel. ``layer`` comes in front where the kernel
-        has layers. Attribute ``products``.
+        with a standard error; 1 for an isotropic kernel, NaN for one that is 0 there. ``layer``
+        comes in front where the kernel has layers. Attribute ``products``.
 
     Raises
     ------
@@ -165,8 +168,8 @@ def anisotropy(
     The errors of ratios are of first order in those of the responses, which are independent of each
     other given the kernel. On a grid the orientations have few frequencies of different radii in
     the lowest octave, so that steep responses seem anisotropic there. Measured for an isotropic
-    ``f ** -2`` at 64 x 64: axes over diagonals is 1.16, 1.06 and 1.02 in the three octaves; half
-    as far from 1 at 128 x 128. A flat response gives 1 exactly.
+    ``f ** -2`` at 64 x 64: axes over diagonals is 1.16, 1.06 and 1.02 in the three octaves; about
+    a third as far from 1 at 128 x 128. A flat response gives 1 exactly.
     """
     modes = modes_of(kernel, shape, which=which, probes=probes, seed=seed)
     if len(modes.size) != 2:
@@ -232,11 +235,12 @@ def _sectors(size: tuple[int, ...], radii: np.ndarray) -> list[list[np.ndarray]]
 def _ratios(values: np.ndarray, errors: np.ndarray, means: Means) -> dict[str, object]:
     dims = ("frequency", *means.extra)
     (h, d, v), (eh, ed, ev) = np.moveaxis(values, 1, 0), np.moveaxis(errors, 1, 0)
-    axes = (h + v) / (2 * d), h / v
-    spread = (
-        np.sqrt((np.hypot(eh, ev) / (2 * d)) ** 2 + (axes[0] * ed / d) ** 2),
-        np.sqrt((eh / v) ** 2 + (axes[1] * ev / v) ** 2),
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # a kernel that is 0 there
+        axes = (h + v) / (2 * d), h / v
+        spread = (
+            np.sqrt((np.hypot(eh, ev) / (2 * d)) ** 2 + (axes[0] * ed / d) ** 2),
+            np.sqrt((eh / v) ** 2 + (axes[1] * ev / v) ** 2),
+        )
     found: dict[str, object] = {}
     for name, ratio, error in zip(
         ("axes_over_diagonals", "horizontal_over_vertical"), axes, spread, strict=True

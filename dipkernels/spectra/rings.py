@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 
 # Where the last of the default rings ends, and where those before it must: beyond the corner.
@@ -12,6 +13,7 @@ _LAST = {1: 0.53, 2: 0.75}
 _REACHED = {1: 0.505, 2: 0.72}
 
 
+@checked
 def radial_frequency(size: Sequence[int]) -> np.ndarray:
     """Radius of every discrete frequency of a grid.
 
@@ -44,6 +46,7 @@ def frequency_axes(size: Sequence[int]) -> list[np.ndarray]:
     return list(np.meshgrid(*(np.fft.fftfreq(n) for n in size), indexing="ij"))
 
 
+@checked
 def ring_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
     """Default rings: one cycle wide at low frequencies, wider above, the corners included.
 
@@ -58,7 +61,17 @@ def ring_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
     -------
     ndarray
         Ascending radii in cycles per pixel; the last lies beyond the corner.
+
+    Raises
+    ------
+    InvalidInputError
+        If the size isn't that of a signal or an image, or no ring is asked for.
     """
+    if len(size) not in _LAST or min(size) < 1 or count < 1:
+        raise InvalidInputError(
+            f"rings need a size (length,) or (height, width) and a count of at least 1, got "
+            f"{tuple(size)} and {count}"
+        )
     # In cycles per image: one-cycle rings, and a cubic term that brings the last to the corner.
     last, reached = _LAST[len(size)], _REACHED[len(size)]
     longest, steps = max(size), np.arange(count)
@@ -85,9 +98,14 @@ def checked_edges(edges: Sequence[float] | np.ndarray | None, size: Sequence[int
     Raises
     ------
     InvalidInputError
-        If they don't ascend.
+        If they are no numbers, or don't ascend.
     """
-    radii = ring_edges(size) if edges is None else np.asarray(edges, dtype=float)
+    try:
+        radii = ring_edges(size) if edges is None else np.asarray(edges, dtype=float)
+    except (TypeError, ValueError):
+        radii = np.empty(())
+    if radii.ndim != 1:
+        raise InvalidInputError(f"the edges of rings must be a list of numbers, got {edges!r}")
     if not (np.diff(radii) > 0).all():
         raise InvalidInputError(f"the edges of rings must ascend, got {radii.tolist()}")
     return radii

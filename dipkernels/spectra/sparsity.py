@@ -8,13 +8,15 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.spectra.power import periodogram
+from dipkernels.spectra.power import is_constant, periodogram
 
 BASES = ("fourier", "wavelet")
 MODE = "periodization"
 
 
+@checked
 def sparsity(
     images: Float[Tensor, "images channels *spatial"],
     basis: str = "wavelet",
@@ -55,7 +57,7 @@ def sparsity(
     ------
     InvalidInputError
         If a name is unknown, a number out of range, an option without effect, or an image
-        constant.
+        constant or not finite.
 
     Notes
     -----
@@ -85,17 +87,21 @@ def sparsity(
         raise InvalidInputError(
             f"expected images (images, channels, *spatial), got shape {tuple(images.shape)}"
         )
+    if not bool(images.isfinite().all()):
+        raise InvalidInputError("an image is NaN or infinite somewhere: it has no sparsity")
+    if bool(is_constant(images).any()):
+        raise InvalidInputError("a constant image has no coefficients besides its mean")
     if basis == "fourier":
         if wavelet is not None or levels is not None:
             raise InvalidInputError("wavelet and levels have no effect on the Fourier basis")
         moduli = periodogram(images).sqrt().flatten(1).cpu().numpy()
         described: dict[str, str | int] = {}
     else:
-        chosen, depth = _wavelet(wavelet or "sym4", levels, tuple(images.shape[2:]))
+        chosen, depth = _wavelet(
+            "sym4" if wavelet is None else wavelet, levels, tuple(images.shape[2:])
+        )
         moduli = np.abs(_wavelet_coefficients(images, chosen, depth))
         described = {"wavelet": chosen.name, "levels": depth, "mode": MODE}
-    if not (moduli.sum(axis=1) > 0).all():
-        raise InvalidInputError("a constant image has no coefficients besides its mean")
     ascending = np.sort(moduli, axis=1)
     return xr.Dataset(
         {

@@ -8,12 +8,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.eigenpairs import ritz_pairs
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.progress import Progress
 from dipkernels.seeds import derive
+from dipkernels.spectra.density import require_spaces
 from dipkernels.tasks import Task
 
 Noise = Literal["expected", "realised"]
@@ -67,6 +69,7 @@ class Expansion:
     products: int
 
 
+@checked
 def expand(
     ntk: NTK,
     task: Task,
@@ -100,7 +103,8 @@ def expand(
     probe_steps : int, optional
         Lanczos steps of the probes, at least 2; by default half as many. Of expected noise only.
     probes : int, optional
-        Random signs for the variance, at least 2; by default 3. Of expected noise only.
+        Random signs for the variance, at least 2; by default 3. Of expected noise only; none are
+        drawn for a task without noise.
     seed : int, optional
         Of the probes; by default 0. Of expected noise only.
     spaces : list of KrylovSpace, optional
@@ -130,6 +134,8 @@ def expand(
     """
     if noise not in ("expected", "realised"):
         raise InvalidInputError(f"noise must be 'expected' or 'realised', got {noise!r}")
+    if spaces is not None:
+        require_spaces(spaces)
     if task.shape != ntk.image_shape:
         raise InvalidInputError(
             f"the task has shape {task.shape}, the kernel is over images {ntk.image_shape}"
@@ -225,7 +231,16 @@ def default_times(expansion: Expansion, points: int = 181) -> np.ndarray:
     -------
     ndarray
         From 0.1 to 10^8 over the largest eigenvalue.
+
+    Raises
+    ------
+    InvalidInputError
+        If the kernel is zero.
     """
+    if not expansion.largest > 0:
+        raise InvalidInputError(
+            "the kernel is zero: nothing is ever learned, and there is no time to measure it by"
+        )
     return np.geomspace(0.1, 1e8, points) / expansion.largest
 
 

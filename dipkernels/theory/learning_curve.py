@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from dipkernels.errors import DivergenceError
+from dipkernels.checks import checked
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.theory.action import Bounds, probe_errors, run_errors
@@ -19,6 +20,7 @@ BAND_ERRORS = 2.0
 RESOLVED_DB = 1.0
 
 
+@checked
 def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr.Dataset:
     """Predict the error of a fit against time.
 
@@ -49,21 +51,26 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
 
     Raises
     ------
+    InvalidInputError
+        If the kernel is zero, and no dynamics say at which times to look.
     DivergenceError
         If the prediction overflows: the optimiser diverges with that step.
 
     Notes
     -----
     Band of expected noise, image fully measured: Gauss and Gauss-Radau quadrature bound bias and
-    variance from both sides in exact arithmetic, widened by two standard errors of the probes.
+    variance from both sides in exact arithmetic, widened by two standard errors of the probes (by
+    Student's t that covers 82 % with three probes, 92 % with ten).
     Band of realised noise: a bound on how far the function's action in the Krylov space is off,
-    over regions that were measured. Both need `Dynamics.monotone`. Else, and over missing pixels,
-    the band is an estimate and no bound: by how much the image changes with the last fifth of the
-    Lanczos steps. The band covers the numerics, not the network's departure from its
-    linearisation. Source: Golub & Meurant 2010 for the quadrature; the documentation's page on
+    over regions that were measured. Both need `Dynamics.monotone`, and where known eigenvectors
+    were deflated they hold to the error of those, about a thousandth of the MSE. Else, and over
+    missing pixels, the band is an estimate and no bound: by how much the image changes with the
+    last fifth of the Lanczos steps. The band covers the numerics, not the network's departure from
+    its linearisation. Source: Golub & Meurant 2010 for the quadrature; the documentation's page on
     theory derives the rest.
     """
-    dynamics = dynamics or GradientFlow(default_times(expansion))
+    if dynamics is None:
+        dynamics = GradientFlow(default_times(expansion))
     with np.errstate(over="ignore", invalid="ignore"):  # divergence is found below
         parts, (low, middle, high) = _parts(expansion, dynamics)
     if not np.isfinite(low + high).all():
@@ -150,13 +157,14 @@ def _columns(*arrays: np.ndarray) -> Bounds:
     return low, middle, high
 
 
+@checked
 def resolved_stretch(curve: xr.Dataset, score_region: str) -> int:
     """Count the leading times at which the band is at most `RESOLVED_DB` wide.
 
     Parameters
     ----------
     curve : xarray.Dataset
-        As `learning_curve` returns.
+        As `learning_curve` returns, its times in ascending order.
     score_region : str
         Whose band counts.
 
@@ -164,7 +172,16 @@ def resolved_stretch(curve: xr.Dataset, score_region: str) -> int:
     -------
     int
         After that many times the numerics no longer tell the prediction.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is no predicted curve, or has no such region.
     """
+    if "psnr_upper" not in curve or score_region not in curve.region.values:
+        raise InvalidInputError(
+            f"expected a curve of learning_curve with a region {score_region!r}"
+        )
     score = curve.sel(region=score_region)
     wide = np.flatnonzero(~(score.psnr_upper - score.psnr_lower <= RESOLVED_DB).values)
     return int(wide[0]) if len(wide) else len(score.psnr)
@@ -173,7 +190,8 @@ def resolved_stretch(curve: xr.Dataset, score_region: str) -> int:
 def _peak(
     dataset: xr.Dataset, dynamics: Dynamics, expansion: Expansion
 ) -> dict[str, float | int | str]:
-    score = dataset.sel(region=expansion.score_region)
+    dataset = dataset.sortby(dynamics.dimension)
+    score, times = dataset.sel(region=expansion.score_region), dataset[dynamics.dimension].values
     lower, upper = score.psnr_lower.values, score.psnr_upper.values
     stretch = resolved_stretch(dataset, expansion.score_region)
     best = int(np.argmax(score.psnr.values[: max(1, stretch)]))
@@ -189,7 +207,7 @@ def _peak(
         "peak_psnr": float(score.psnr[best] if resolved else lower[best]),
         "peak_psnr_lower": float(band[0]),
         "peak_psnr_upper": float(band[1]),
-        "peak_time": float(dynamics.times[best]),
+        "peak_time": float(times[best]),
         "peak_resolved": int(resolved),
         "noise": expansion.noise,
         "largest_eigenvalue": expansion.largest,

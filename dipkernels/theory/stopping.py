@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.stopping import Decision, Rule
 
@@ -37,6 +38,7 @@ class StoppingTime:
     resolved: bool
 
 
+@checked
 def stopping_time(
     curve: xr.Dataset, *, learning_rate: float | None = None, momentum: float = 0.0
 ) -> StoppingTime:
@@ -60,8 +62,8 @@ def stopping_time(
     Raises
     ------
     InvalidInputError
-        If a learning rate is given for a curve that is over iterations already, a momentum
-        without one, or either is out of range.
+        If it is no predicted curve, a learning rate is given for a curve that is over iterations
+        already, a momentum without one, or either is out of range.
 
     Notes
     -----
@@ -71,6 +73,8 @@ def stopping_time(
     ``t n (1 - momentum) / (2 learning_rate)`` of a fit of n outputs, for steps well within
     stability.
     """
+    if "peak_time" not in curve.attrs or "psnr_upper" not in curve:
+        raise InvalidInputError("expected a curve as learning_curve returns: this has no peak_time")
     unit = "time" if "time" in curve.dims else "iteration"
     factor = 1.0
     if learning_rate is None:
@@ -111,6 +115,11 @@ class PredictedOptimum(Rule):
         Predicted there, in dB.
     needs_truth : bool
         Whether the curve was predicted from the clean image of the very fit that is judged.
+
+    Raises
+    ------
+    InvalidInputError
+        If the iteration is no whole number, or negative.
     """
 
     iteration: int
@@ -119,7 +128,13 @@ class PredictedOptimum(Rule):
 
     name = "predicted"
 
+    def __post_init__(self) -> None:
+        as_annotated("iteration", self.iteration, int)
+        if self.iteration < 0:
+            raise InvalidInputError(f"iteration must not be negative, got {self.iteration}")
+
     @classmethod
+    @checked
     def of_curve(
         cls,
         curve: xr.Dataset,

@@ -20,6 +20,7 @@ from dipkernels.networks.hybrids import ConvolutionStack
 from dipkernels.networks.vit import VisionTransformer
 from dipkernels.plotting import save_figure
 from dipkernels.plotting.style import PALETTE, panels
+from dipkernels.runs import RunFolder
 from dipkernels.theory import flow_curve, linear_fit
 
 CHANNELS, WIDE, LIFT = 3, 64, 10.0
@@ -70,8 +71,8 @@ class Preset:
 
 
 PRESETS = {
-    "smoke": Preset(12, 3, 12, 1, 2, 1e-3, ("astronaut", "chelsea"), 1, 8, 12,
-                    ("vit", "trained", "learned", "elsewhere")),
+    "smoke": Preset(6, 3, 6, 1, 2, 1e-3, ("astronaut", "chelsea"), 1, 4, 6,
+                    ("vit", "trained", "elsewhere")),
     "cpu": Preset(24, 3, 48, 2, 4, 1e-3, ("astronaut", "chelsea"), 4, 600, 240),
     "paper": Preset(512, 32, 192, 5, 8, 1e-4, ("astronaut", "chelsea", "coffee", "rocket"), 8,
                     5000, 600),
@@ -215,7 +216,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     gc.freeze()  # what is imported by now needn't be searched for garbage by every kernel
     preset = PRESETS[given.preset]
-    given.output.mkdir(parents=True, exist_ok=True)
+    # Rows of another preset aren't taken for this one's.
+    RunFolder.open(given.output, {"experiment": "conv_after_transformer", **asdict(preset)})
     table = given.output / "results.csv"
     rows = read(table) if table.exists() else []
     done = {(row.image, row.arm, row.vit_seed, row.conv_seed) for row in rows}
@@ -266,8 +268,11 @@ def summarise(rows: list[Row]) -> list[dict[str, object]]:
         plain = {row.conv_seed: row for row in paired(rows, "vit", image)}
         groups = {arm: paired(rows, arm, image) for arm in dict.fromkeys(r.arm for r in rows)}
         trained = [r for r in rows if r.arm == "trained" and r.image == image]
-        groups["trained, seeds of the convolutions"] = [r for r in trained if r.vit_seed == 0]
-        groups["trained, seeds of the ViT"] = [r for r in trained if r.conv_seed == 0]
+        apart = {
+            "trained, seeds of the convolutions": [r for r in trained if r.vit_seed == 0],
+            "trained, seeds of the ViT": [r for r in trained if r.conv_seed == 0],
+        }
+        groups |= {name: chosen for name, chosen in apart.items() if len(chosen) > 1}
         for name, chosen in groups.items():
             line: dict[str, object] = {"image": image, "arm": name, "seeds": len(chosen)}
             for column in ("measured_peak", "predicted_peak"):

@@ -21,7 +21,7 @@ from dipkernels.plotting import cited as plots
 from dipkernels.plotting import save_figure
 from dipkernels.runs import RunFolder
 from dipkernels.theory.cited import covariance_three_ways, width_convergence
-from dipkernels.theory.cited.gaussian_process import (
+from dipkernels.theory.cited.poster import (
     autoencoder,
     convolutional,
     poster_autoencoder,
@@ -34,16 +34,18 @@ from dipkernels.theory.cited.gaussian_process import (
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "length": 64, "lags": 8, "width": 4, "samples": 16, "scale": 0.125,
-        "widths": [4, 8], "size": 16, "normal_width": 4, "normal_samples": 16,
+        "curves": 1, "widths": [4, 8], "repetitions": 2, "size": 16, "normal_width": 4,
+        "normal_samples": 16,
     },
     "cpu": {
         "length": 512, "lags": 127, "width": 32, "samples": 96, "scale": 1.0,
-        "widths": [8, 16, 32, 64, 128], "size": 32, "normal_width": 32, "normal_samples": 256,
+        "curves": 4, "widths": [8, 16, 32, 64, 128], "repetitions": 8, "size": 32,
+        "normal_width": 32, "normal_samples": 256,
     },
     "paper": {
         "length": 2048, "lags": 127, "width": 256, "samples": 10_000, "scale": 1.0,
-        "widths": [32, 64, 128, 256, 512], "size": 100, "normal_width": 1024,
-        "normal_samples": 10_000,
+        "curves": 4, "widths": [32, 64, 128, 256, 512], "repetitions": 8, "size": 100,
+        "normal_width": 1024, "normal_samples": 10_000,
     },
 }  # fmt: skip
 
@@ -92,7 +94,7 @@ def converge(preset: dict[str, Any]) -> xr.Dataset:
         limit,
         samples=4,
         codes=lambda width: smooth_codes(width, (64,), 2.0),
-        repetitions=8,
+        repetitions=preset["repetitions"],
     )
 
 
@@ -144,7 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
     drawn: dict[str, dict[str, xr.Dataset]] = {}
     rows = []
     for panel, (make, poster, settings) in PANELS.items():
-        for depth, deviation in settings:
+        for depth, deviation in settings[: preset["curves"]]:
             print(f"{panel}: depth {depth}, scale {deviation:g}", flush=True)
             one = run.stage(
                 f"{make.__name__}-{depth}-{deviation:g}",

@@ -30,17 +30,18 @@ from dipkernels.theory.cited import (
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
-        "size": 16, "patch": 3, "width": 8, "descent": 20, "adam": [2, 4], "images": ["brick"],
-        "networks": ["conv"], "seeds": 1,
+        "size": 16, "patch": 3, "width": 8, "descent": 5, "adam": [2], "images": ["brick"],
+        "networks": ["conv"], "options": {"width": 6, "layers": 1}, "seeds": 1,
     },
     "cpu": {
         "size": 40, "patch": 7, "width": 256, "descent": 200, "adam": [10, 100, 300],
-        "images": ["brick", "camera"], "networks": ["conv", "skip", "deep-decoder"], "seeds": 2,
+        "images": ["brick", "camera"], "networks": ["conv", "skip", "deep-decoder"],
+        "options": {"width": 32}, "seeds": 2,
     },
     "paper": {
         "size": 128, "patch": 11, "width": 512, "descent": 100_000, "adam": [100, 1000, 3000],
         "images": ["brick", "camera", "astronaut"],
-        "networks": ["conv", "skip", "unet", "deep-decoder"], "seeds": 5,
+        "networks": ["conv", "skip", "deep-decoder"], "options": {"width": 32}, "seeds": 5,
     },
 }  # fmt: skip
 
@@ -155,8 +156,7 @@ def along(preset: dict[str, Any], network: str, name: str, optimiser: str, seed:
     """Follow the filter of a registered network over a fit."""
     size = preset["size"]
     task = task_of(name, size, seed)
-    options = {"width": min(32, preset["width"])}
-    prior = networks.create(network, image_size=size, channels=1, **options)
+    prior = networks.create(network, image_size=size, channels=1, **preset["options"])
     dataset = filter_along_fit(
         prior, task, grid(size), iterations=preset["adam"], optimiser=optimiser, seed=seed
     )

@@ -1,22 +1,13 @@
 """The experiments of the audit run, store what they find, and go on where they were cut off."""
 
 import csv
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"run_{name}", EXPERIMENTS / name / "run.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from dipkernels.errors import OutputError
+from helpers.experiments import ROOT, script
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -40,11 +31,21 @@ def test_convolutions_after_a_transformer(tmp_path: Path) -> None:
     arguments = ["--preset", "smoke", "--output", str(tmp_path)]
     run.main(arguments)
     rows = table(tmp_path / "results.csv")
-    assert len(rows) == 4 * 2
+    assert len(rows) == 3 * 2
     before = (tmp_path / "results.csv").stat().st_mtime_ns
     run.main(arguments)  # nothing is left to be done
     assert (tmp_path / "results.csv").stat().st_mtime_ns == before
     assert run.read(tmp_path / "results.csv")[3].arm == rows[3]["arm"]
+    with pytest.raises(OutputError, match="other settings"):  # rows of two sizes aren't mixed
+        run.main(["--preset", "cpu", "--output", str(tmp_path)])
+
+
+def test_the_summary_that_is_kept_is_that_of_the_results() -> None:
+    run = script("conv_after_transformer")
+    folder = ROOT / "conv_after_transformer"
+    found = run.summarise(run.read(folder / "results.csv"))
+    kept = table(folder / "summary.csv")
+    assert [{key: str(value) for key, value in line.items()} for line in found] == kept
 
 
 def test_arms_share_the_transformer_and_differ_after_it() -> None:

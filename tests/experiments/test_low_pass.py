@@ -7,8 +7,8 @@ from helpers.experiments import check_smallest_run
 TABLES = {
     "dual_kernels.csv": 6,
     "jacobian_norms.csv": 8,
-    "jacobian_along_fit.csv": 12,
-    "fitting_speed.csv": 20,
+    "jacobian_along_fit.csv": 8,
+    "fitting_speed.csv": 8,
 }
 
 

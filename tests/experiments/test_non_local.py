@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
-from helpers.experiments import check_smallest_run
+from dipkernels import networks
+from helpers.experiments import check_smallest_run, script
 
 
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
-    tables = {"vanilla.csv": 2, "angles.csv": 4, "along_fit.csv": 8}
+    tables = {"vanilla.csv": 2, "angles.csv": 4, "along_fit.csv": 5}
     check_smallest_run("non_local", tmp_path, tables, {"filters"})
+
+
+def test_networks_of_all_presets_have_their_options() -> None:
+    for preset in script("non_local").PRESETS.values():
+        for name in preset["networks"]:
+            networks.create(name, image_size=32, channels=1, **preset["options"])

@@ -2,17 +2,25 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 
 ROOT = Path(__file__).parents[2] / "experiments"
 
 
-def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures: set[str]) -> None:
-    """Run an experiment, look at what it wrote, remove one result, and run it again."""
+def script(name: str) -> ModuleType:
+    """Load the script of an experiment."""
     spec = importlib.util.spec_from_file_location(f"{name}_run", ROOT / name / "run.py")
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures: set[str]) -> None:
+    """Run an experiment, look at what it wrote, remove one result, and run it again."""
+    module = script(name)
     arguments = ["--preset", "smoke", "--output", str(folder / "out")]
     module.main(arguments)
     for table, rows in tables.items():

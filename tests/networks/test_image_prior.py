@@ -308,3 +308,14 @@ def test_freezing_what_isnt_there_or_everything_is_refused() -> None:
         prior.frozen(parameters)
     with pytest.raises(InvalidInputError, match="got 0"):
         prior.frozen({})
+
+
+def test_a_module_of_a_prior_with_frozen_parameters_keeps_them() -> None:
+    prior = ImagePrior(lambda: nn.Conv2d(2, 3, 3), code(1, 2, 5, 8))
+    parameters = prior.init(4)
+    partial = prior.frozen({"bias": parameters["bias"] + 1})
+    module = partial.module(partial.init(4))
+    trained = {key for key, value in module.named_parameters() if value.requires_grad}
+    assert trained == {"weight"}  # an optimiser doesn't move what is frozen
+    expected = prior.image({**parameters, "bias": parameters["bias"] + 1})
+    torch.testing.assert_close(module(prior.code)[0], expected)

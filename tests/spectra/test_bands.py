@@ -2,6 +2,8 @@
 
 import cmath
 import math
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +11,15 @@ import torch
 from torch import Tensor
 
 from dipkernels import fit, tasks
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.fitting.stopping import CleanBands, FrequencyBands
-from dipkernels.spectra import band_edges, band_fit, frequency_bands
+from dipkernels.spectra import (
+    AmplitudeBands,
+    ComplexBands,
+    band_edges,
+    band_fit,
+    frequency_bands,
+)
 from helpers.priors import draw, make
 
 SHAPES = [(1, 21), (3, 9, 13), (2, 12, 11)]
@@ -181,3 +189,65 @@ def test_tasks_in_another_range_are_compared_in_units_of_white() -> None:
     monitor.begin([task.in_range(255.0)], 2)
     expected = frequency_bands(images, task.measurement.double())
     np.testing.assert_allclose(monitor.update(images), expected, rtol=1e-6)
+
+
+def test_what_is_not_finite_is_in_no_band() -> None:
+    clean = draw(2, 1, 16, 19, seed=7)
+    broken = clean.clone()
+    broken[1, 0, 3, 3] = math.nan
+    found = frequency_bands(broken, clean[0])
+    assert found[0].isfinite().all()
+    assert found[1].isnan().all()
+    assert frequency_bands(clean, broken[1]).isnan().all()
+    # nothing of nothing is missing, something of nothing is there
+    flat = torch.full((1, 16, 19), 0.5, dtype=torch.float64)
+    found = frequency_bands(torch.cat([flat[None], clean]), flat)
+    assert (found[0] == 1).all()
+    assert (found[1:, 1:] == 1).all()  # the first band has the constant, too
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_bands_of_any_real_type(dtype: torch.dtype) -> None:
+    images, reference = draw(2, 1, 14, 12, seed=1), draw(1, 14, 12, seed=2)
+    rounded = images.to(dtype)
+    for other in (reference, reference.float()):
+        found = frequency_bands(rounded, other), band_fit(rounded, other)
+        expected = frequency_bands(rounded.double(), other.double())
+        torch.testing.assert_close(found[0].double(), expected, rtol=1e-4, atol=1e-5)
+        gain = band_fit(rounded.double(), other.double()).gain
+        torch.testing.assert_close(found[1].gain.double(), gain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make_bands", [AmplitudeBands, ComplexBands])
+def test_bands_refuse_images_of_another_shape(make_bands: type) -> None:
+    bands = make_bands(draw(1, 1, 12, 13))
+    # three channels against one would sum to thrice as much
+    for shape in [(1, 3, 12, 13), (1, 1, 13, 12), (1, 12, 13)]:
+        with pytest.raises(InvalidInputError, match="don't fit"):
+            bands(draw(*shape))
+    with pytest.raises(InvalidInputError, match="don't fit"):
+        make_bands(draw(2, 1, 12, 13))(draw(3, 1, 12, 13))
+    with pytest.raises(InvalidInputError, match="got 3"):
+        band_edges(dims=3, corners=True)
+
+
+def test_bands_go_on_from_a_checkpoint_for_every_image_and_seed(tmp_path: Path) -> None:
+    prior = make("conv", (12, 17), channels=1)
+    settings: dict[str, Any] = {"seed": [0, 3], "monitors": ["frequency-bands", "clean-bands"]}
+    several = [noisy((12, 17), seed).in_range(2.0) for seed in (1, 2)]
+    whole = fit(prior, several, iterations=6, **settings)
+    path = tmp_path / "fit.ckpt"
+    fit(prior, several, iterations=3, checkpoint=path, **settings)
+    resumed = fit(prior, several, iterations=6, checkpoint=path, **settings)
+    for name in (*FrequencyBands.names, *CleanBands.names):
+        np.testing.assert_array_equal(resumed[name], whole[name])
+        # of its own reference, each
+        assert len(np.unique(whole[name].isel(iteration=-1))) == 4
+    # in units in which white is 1, whatever it is to the network
+    final = torch.from_numpy(whole.final.isel(image=1, seed=1).values)[None]
+    expected = frequency_bands(final, several[1].measurement.double() / 2)
+    last = whole.isel(image=1, seed=1, iteration=-1)
+    found = [float(last[name]) for name in FrequencyBands.names]
+    np.testing.assert_allclose(found, expected[0], rtol=1e-4)
+    with pytest.raises(OutputError, match="another fit"):
+        fit(prior, several, iterations=6, checkpoint=path, seed=[0, 3], monitors=["clean-bands"])

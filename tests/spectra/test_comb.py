@@ -11,7 +11,7 @@ from dipkernels import NTK
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.linalg import DenseOperator
-from dipkernels.spectra import comb_response, comb_strength
+from dipkernels.spectra import anisotropy, comb_response, comb_strength, sparsity
 from helpers.priors import draw, make
 from helpers.spectra import power_law
 
@@ -193,3 +193,30 @@ def test_combs_validate_what_they_get() -> None:
     kernel = StationaryKernel.white((22,))
     with pytest.raises(InvalidInputError, match="whole patches of 4 pixels only"):
         comb_response(kernel, 4, which="covariance")
+
+
+def test_an_image_that_is_not_finite_has_no_comb() -> None:
+    # it used to have one with p = 1 / 2001
+    broken = draw(1, 1, 24, 24)
+    broken[0, 0, 0, 0] = math.nan
+    with pytest.raises(InvalidInputError, match="NaN or infinite"):
+        comb_strength(broken, 4)
+    with pytest.raises(InvalidInputError, match="NaN or infinite"):
+        sparsity(broken)
+
+
+def test_a_kernel_that_is_zero_beside_the_constant_has_neither_comb_nor_orientation() -> None:
+    constant = StationaryKernel.from_lags(torch.ones(16, 16, dtype=torch.float64))
+    assert comb_response(constant, 4, which="covariance").strength.isnull()
+    assert anisotropy(constant, which="covariance").axes_over_diagonals.isnull().all()
+
+
+@pytest.mark.parametrize("size", [(21,), (18, 25), (17, 16)], ids=str)
+def test_constant_images_are_refused_whatever_their_mean_rounds_to(size: tuple[int, ...]) -> None:
+    for value in np.random.default_rng(0).random(12):
+        flat = torch.full((1, 2, *size), float(value), dtype=torch.float64)
+        with pytest.raises(InvalidInputError, match="has no comb"):
+            comb_strength(flat, 4)
+        for basis in ("fourier", "wavelet"):
+            with pytest.raises(InvalidInputError, match="a constant image"):
+                sparsity(flat, basis, wavelet="haar" if basis == "wavelet" else None)

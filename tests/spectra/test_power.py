@@ -187,3 +187,16 @@ def test_spectra_validate_what_they_get() -> None:
         roll_off(flat.assign(power=0 * flat.power))
     with pytest.raises(InvalidInputError, match="over frequency alone"):
         roll_off(flat[["image_power"]])
+
+
+def test_a_spectrum_without_a_positive_lowest_ring_has_no_half_power() -> None:
+    flat = radial_power(draw(1, 1, 40))
+    for value in (0.0, -1.0, math.nan):
+        power = flat.power.copy()
+        power[1] = value
+        assert math.isnan(half_power_frequency(flat.assign(power=power)))
+    with pytest.raises(InvalidInputError, match="a power law needs"):
+        roll_off(flat.assign(power=flat.power / 0.0))
+    for edges in (np.array(0.1), np.array(["a"]), np.ones((2, 2))):
+        with pytest.raises(InvalidInputError, match="must be a list of numbers"):
+            radial_power(draw(1, 1, 40), edges=edges)

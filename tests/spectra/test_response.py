@@ -291,7 +291,7 @@ def test_density_counts_exactly_with_orthogonal_probes() -> None:
 
 
 def test_trace_of_the_density_errs_as_it_says() -> None:
-    operator, seeds = with_spectrum(EIGENVALUES, 3), 120
+    operator, seeds = with_spectrum(EIGENVALUES, 3), 60
     runs = [spectral_density(probes_of(operator, 16, 1, seed)) for seed in range(seeds)]
     # one step does: a Gauss rule of one node integrates x exactly
     scores = [(run.trace - EIGENVALUES.sum()) / run.trace_standard_error for run in runs]

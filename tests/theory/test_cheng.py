@@ -9,7 +9,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.theory.cited import covariance_three_ways, width_convergence
-from dipkernels.theory.cited.gaussian_process import (
+from dipkernels.theory.cited.poster import (
     autoencoder,
     convolutional,
     poster_autoencoder,
@@ -29,8 +29,9 @@ def test_smooth_kernel_is_the_published_gaussian() -> None:
     y, x = np.ogrid[:10, :10]
     np.testing.assert_allclose(plane[:10, :10], np.exp(-(y**2 + x**2) / 16), rtol=0, atol=1e-10)
     assert smooth_kernel(0.0, (9,)).covariance.tolist() == [1.0] + [0.0] * 8
-    with pytest.raises(InvalidInputError, match="negative"):
-        smooth_kernel(-1.0, (9,))
+    for wrong in (-1.0, float("inf")):
+        with pytest.raises(InvalidInputError, match="negative"):
+            smooth_kernel(wrong, (9,))
 
 
 def test_smooth_codes_have_that_covariance() -> None:
@@ -50,6 +51,11 @@ def test_poster_formula_by_its_own_words() -> None:
         lags = lags[0] / (2 * np.pi) * (np.sin(angle) + (np.pi - angle) * np.cos(angle))
     found = poster_convolutional(smooth_kernel(2.0, (40,)), 3).covariance.numpy()
     np.testing.assert_allclose(found, lags, rtol=1e-12, atol=0)
+
+
+def test_a_negative_depth_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="depth"):
+        poster_convolutional(smooth_kernel(0.0, (8,)), -1)
 
 
 def test_the_limit_that_is_read_off_the_network_is_the_posters_for_convolutions() -> None:
@@ -86,20 +92,22 @@ def test_three_ways_agree_for_a_wide_convolutional_network() -> None:
     # Within four standard errors at all lags, plus the bias of order 1 / width.
     assert (np.abs(measured - limit) <= 4 * found.standard_error.values + 0.01).all()
     # The error bar is what independent repetitions scatter by, within the chance of both.
+    narrow = convolutional((16,), 1, width=6, deviation=1.0)
+    code = smooth_kernel(1.0, (16,))
     others = [
         covariance_three_ways(
-            prior,
+            narrow,
             code,
-            poster_convolutional(code, 2),
-            samples=64,
-            codes=smooth_codes(48, (32,), 2.0),
-            max_lag=12,
+            poster_convolutional(code, 1),
+            samples=16,
+            codes=smooth_codes(6, (16,), 1.0),
+            max_lag=4,
             seed=seed,
         )
-        for seed in range(1, 9)
+        for seed in range(1, 13)
     ]
-    scatter = np.std([o.correlation[0, 6] for o in others], ddof=1)
-    typical = np.mean([o.standard_error[6] for o in others])
+    scatter = np.std([o.correlation[0, 4] for o in others], ddof=1)
+    typical = np.mean([o.standard_error[4] for o in others])
     assert 0.5 < scatter / typical < 2
     with pytest.raises(InvalidInputError, match="multiple of 8"):
         covariance_three_ways(
@@ -146,3 +154,13 @@ def test_error_shrinks_with_the_width() -> None:
     assert found.error.dims == ("width", "repetition")
     # All channels count, of each of which the variance falls: between -1/2 and -1, with scatter.
     assert -1.3 < found.slope < -0.3
+    for widths, repetitions in (([4], 2), ([4, 8], 1)):
+        with pytest.raises(InvalidInputError, match="at least 2"):
+            width_convergence(
+                lambda width: convolutional((16,), 2, width=width),
+                widths,
+                limit,
+                samples=2,
+                codes=lambda width: smooth_codes(width, (16,), 0.0),
+                repetitions=repetitions,
+            )

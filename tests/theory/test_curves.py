@@ -150,10 +150,10 @@ def test_random_probes_err_as_the_band_says(kind: str) -> None:
     task, dynamics = make_task(kind), GradientFlow(np.array([1.0, 4.0]))
     expansion = expand(ntk, make_task(kind, 0.0), steps=N)
     mask = None if bool(expansion.measured.all()) else expansion.measured
-    spaces = Lanczos(ntk, ntk.rademacher(384, 1), mask=mask).extend(12).spaces()
+    spaces = Lanczos(ntk, ntk.rademacher(256, 1), mask=mask).extend(12).spaces()
     truth = sum(dense_curve(kernel, task, expansion.residual.numpy(), dynamics))
     scores = []
-    for group in range(24):
+    for group in range(16):
         probes = spaces[16 * group : 16 * (group + 1)]
         noisy = dataclasses.replace(expansion, probes=probes, noise_sigma=SIGMA)
         curve = learning_curve(noisy, dynamics)

@@ -23,7 +23,12 @@ from dipkernels.theory.cited import (
     two_layer_generator,
 )
 from dipkernels.theory.cited.dual_kernels import PUBLISHED_SCALE, circulant, gaussian, triangle
-from dipkernels.theory.cited.jacobians import convolution_weights, subspace_overlap, unexplained
+from dipkernels.theory.cited.jacobians import (
+    _loss_gradient,
+    convolution_weights,
+    subspace_overlap,
+    unexplained,
+)
 from helpers.priors import make
 
 # Smallest and largest eigenvalue as printed by the code behind figure 6, and its digits.
@@ -96,6 +101,10 @@ def test_wrong_filters_and_widths_are_refused() -> None:
         circulant(triangle(2), (8, 8))
     with pytest.raises(InvalidInputError, match="at least 1"):
         triangle(0)
+    with pytest.raises(InvalidInputError, match="a whole number"):
+        triangle(2.5)
+    with pytest.raises(InvalidInputError, match="a whole number"):
+        gaussian(0.1, 3.5)
     with pytest.raises(InvalidInputError, match="positive"):
         gaussian(0.0, 10)
     with pytest.raises(InvalidInputError, match="even"):
@@ -154,18 +163,33 @@ def test_targets_of_another_shape_are_refused() -> None:
     ntk = NTK(prior, prior.init(0))
     with pytest.raises(InvalidInputError, match="shape"):
         predicted_speed(ntk, {"image": torch.rand(1, 4, 5)}, iterations=3)
+    image = torch.rand(1, 5, 4, dtype=torch.float64)
+    for options in ({"iterations": 0}, {"iterations": 3, "steps": 0}):
+        with pytest.raises(InvalidInputError, match="at least 1"):
+            predicted_speed(ntk, {"image": image}, **options)
+    diverging = predicted_speed(ntk, {"image": image}, iterations=400, learning_rate=1e4)
+    assert np.isinf(diverging.misfit[0, -1])
 
 
 def test_jacobian_norms_are_roots_of_quadratic_forms() -> None:
     prior = make("deep-decoder", (9, 12), channels=1)
     image = torch.rand(1, 9, 12, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
     found = jacobian_norms(prior, {"a": image, "b": image**2}, [3, 5])
-    for seed in (3, 5):
+    assert found.seed.values.tolist() == [3, 5]
+    for seed in (5,):  # the second of both
         ntk = NTK(prior, prior.init(seed), layers=convolution_weights(prior))
         form = ntk.quadratic_form(torch.stack([image.flatten(), (image**2).flatten()], dim=1))
         np.testing.assert_allclose(found.norm.sel(seed=seed), form.sqrt(), rtol=1e-10)
     with pytest.raises(InvalidInputError, match="expected"):
         jacobian_norms(prior, {"a": image[0]}, [0])
+    with pytest.raises(InvalidInputError, match="nope is no parameter"):
+        jacobian_norms(prior, {"a": image}, [0], layers=["nope"])
+    with pytest.raises(InvalidInputError, match="a list of names"):
+        jacobian(prior, prior.init(0), layers=convolution_weights(prior)[0])
+    code = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(1))
+    flat = ImagePrior(lambda: nn.Linear(4, 9), code)  # no convolutions: not 0, but an error
+    with pytest.raises(InvalidInputError, match="no weights of convolutions"):
+        jacobian_norms(flat, {"a": torch.ones(2, 9)}, [0])
 
 
 def test_jacobian_by_finite_differences_and_its_accumulation() -> None:
@@ -239,3 +263,28 @@ def test_accumulated_gradients_are_what_forgetting_to_reset_them_gives() -> None
     )
     with pytest.raises(InvalidInputError, match="ascending"):
         jacobian_along_fit(prior, task, {}, iterations=[3, 2], ranks=[1], learning_rate=0.01)
+    good = {"signals": {"a": clean}, "iterations": [1], "ranks": [1], "learning_rate": 0.01}
+    for wrong, text in (
+        ({"iterations": []}, "ascending"),
+        ({"ranks": []}, "ranks"),
+        ({"ranks": [17]}, "ranks"),
+        ({"signals": {"a": clean[:, :5]}}, "signals"),
+        ({"signals": {}}, "signals"),
+    ):
+        with pytest.raises(InvalidInputError, match=text):
+            jacobian_along_fit(prior, task, **{**good, **wrong})
+
+
+def test_the_gradient_before_is_of_what_was_measured() -> None:
+    prior = make("deep-decoder", (16,), channels=1, upsamplings=2, width=6)
+    clean = torch.linspace(0, 1, 16, dtype=torch.float64)[None]
+    mask = torch.ones(16, dtype=torch.bool)
+    mask[3:9] = False
+    task = tasks.inpaint(clean, mask, noise_sigma=0.1)
+    parameters = prior.init(0)
+    chosen = convolution_weights(prior)
+    leaves = {key: value.clone().requires_grad_() for key, value in parameters.items()}
+    task.misfit(prior.image(leaves)).backward()
+    expected = torch.cat([leaves[key].grad.flatten() for key in chosen])
+    found = _loss_gradient(prior, task, parameters, chosen)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)

@@ -284,3 +284,13 @@ def test_signals_are_predicted_like_images(kind: str) -> None:
     )
     np.testing.assert_allclose(curve.psnr, measured.psnr_clean, atol=1e-8)
     assert stopping_time(curve).psnr > float(curve.psnr.sel(region=curve.score_region)[0]) + 1
+
+
+def test_a_long_memory_asks_for_no_more_corrections_than_iterations() -> None:
+    # the correction is 1 after 4e10 iterations, which is no reason to compute them all
+    eigenvalues, times = np.array([0.0, 0.3]), np.array([0, 1, 2])
+    found = FrozenAdam(0.5, times, beta=1 - 1e-9).decay(eigenvalues)
+    # nearly all gradients count alike: the mean of those so far
+    once = 1 - 0.5 * eigenvalues
+    exact = [np.ones(2), once, once - 0.5 * eigenvalues * (1 + once) / 2]
+    np.testing.assert_allclose(found, exact, atol=1e-6)

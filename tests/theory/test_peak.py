@@ -1,12 +1,13 @@
 """Times, peak and resolution of a predicted curve."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from dipkernels.errors import DivergenceError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.theory import (
     GradientDescent,
     GradientFlow,
@@ -98,3 +99,24 @@ def test_descent_that_diverges_is_an_error_that_says_so() -> None:
         DivergenceError, match=f"stable up to an eigenvalue of {expansion.largest / 1.1:.3g}, the"
     ):
         learning_curve(expansion, GradientDescent(1.1 * limit, np.array([0, 10_000])))
+
+
+def test_the_order_of_the_times_makes_no_difference_to_the_peak() -> None:
+    _, ntk = kernel_and_ntk(7)
+    expansion = expand(ntk, make_task("denoise"), noise="realised", steps=6)
+    times = np.geomspace(0.01, 1e6, 50)
+    ascending = learning_curve(expansion, GradientFlow(times))
+    shuffled = np.random.default_rng(0).permutation(times)
+    other = learning_curve(expansion, GradientFlow(shuffled))
+    np.testing.assert_array_equal(other.time, shuffled)
+    assert other.attrs == ascending.attrs
+    with pytest.raises(InvalidInputError, match="with a region 'nowhere'"):
+        resolved_stretch(ascending, "nowhere")
+
+
+def test_a_kernel_that_is_zero_has_no_default_times() -> None:
+    _, ntk = kernel_and_ntk()
+    expansion = expand(ntk, make_task("denoise"), noise="realised", steps=4)
+    zero = dataclasses.replace(expansion, largest=0.0)
+    with pytest.raises(InvalidInputError, match="the kernel is zero"):
+        learning_curve(zero)

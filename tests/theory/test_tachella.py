@@ -48,6 +48,11 @@ def test_patches_are_what_a_convolution_multiplies(shape: tuple[int, ...], paddi
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
     with pytest.raises(InvalidInputError, match="odd"):
         patches(image, 4)
+    if padding != "zero":
+        largest = 2 * min(shape[1:]) + (1 if padding == "circular" else -1)
+        assert len(patches(image, largest, padding=padding)) == image[0].numel()
+        with pytest.raises(InvalidInputError, match=f"at most {largest}"):
+            patches(image, largest + 2, padding=padding)
     with pytest.raises(InvalidInputError, match="padding"):
         patches(image, 3, padding="mirror")
 
@@ -193,6 +198,8 @@ def test_correlation_of_residuals() -> None:
     assert float(residual_correlation(smooth, 2)[1]) == pytest.approx(0.5, abs=0.09)
     with pytest.raises(InvalidInputError, match="max_lag"):
         residual_correlation(white, 50)
+    with pytest.raises(InvalidInputError, match="constant"):
+        residual_correlation(torch.ones(1, 5, 5), 2)
 
 
 def test_comparison_of_filters() -> None:
@@ -216,12 +223,18 @@ def test_comparison_of_filters() -> None:
     )
     with pytest.raises(InvalidInputError, match="whole grid"):
         compare_filters(a, b, [0, 17], (5, 7), radius=6)
+    even = compare_filters(torch.ones_like(a), b, [0, 17], (5, 7), radius=1)
+    assert np.isnan(even.rank_correlation).all()
+    with pytest.raises(InvalidInputError, match="0 to 34"):
+        compare_filters(a, b, [0, 35], (5, 7), radius=1)
+    with pytest.raises(InvalidInputError, match="negative"):
+        share_outside(a, [0, 17], (5, 7), -1)
     with pytest.raises(InvalidInputError, match="blocks"):
         compare_filters(a, b, [0], (5, 7), radius=1)
 
 
 def test_filters_along_fits() -> None:
-    prior = networks.create("conv", image_size=(6, 5), channels=1, width=6, output="none")
+    prior = networks.create("conv", image_size=(6, 5), channels=1, width=6, layers=1, output="none")
     prior = prior.to(dtype=torch.float64)
     task = tasks.denoise(picture(1, 6, 5, seed=12), noise_sigma=0.1)
     found = filter_along_fit(prior, task, [7, 20], iterations=[5], learning_rate=0.01)
@@ -259,3 +272,6 @@ def test_filters_along_fits() -> None:
         filter_along_fit(prior, task, [7], iterations=[0, 1])
     with pytest.raises(InvalidInputError, match="optimiser"):
         filter_along_fit(prior, task, [7], iterations=[1], optimiser="sgd")
+    for pixels in ([30], [-1], []):
+        with pytest.raises(InvalidInputError, match="0 to 29"):
+            filter_along_fit(prior, task, pixels, iterations=[1])

@@ -380,15 +380,30 @@ _MONITORS: dict[str, Callable[[], Monitor]] = {
 }
 
 
-def monitor_names() -> list[str]:
+def monitor_names(task: Task | None = None) -> list[str]:
     """List the monitors that `make_monitor` makes.
+
+    Parameters
+    ----------
+    task : Task, optional
+        Leave out those that can't follow a fit of this task: bands of frequencies need an image
+        to compare with, and some 10 pixels a side.
 
     Returns
     -------
     list of str
         As the rules of the literature need them, and bands of frequencies.
     """
-    return list(_MONITORS)
+    return [name for name in _MONITORS if task is None or _can_follow(_MONITORS[name](), task)]
+
+
+def _can_follow(monitor: Monitor, task: Task) -> bool:
+    if isinstance(monitor, NeedsTasks):
+        try:
+            monitor.begin([task], 1)
+        except InvalidInputError:
+            return False
+    return True
 
 
 def make_monitor(name: str) -> Monitor:

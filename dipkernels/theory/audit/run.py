@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.fitting.optimisers import default_learning_rate
@@ -32,6 +33,7 @@ SOURCES = ("measured", "predicted")
 _DEFAULT_OPTIMISERS = ("gradient-descent", "adam")
 
 
+@checked
 def audit(
     prior: ImagePrior,
     task: Task,
@@ -159,6 +161,11 @@ def audit(
 
 
 def _check(prior: ImagePrior, task: Task, settings: AuditSettings) -> None:
+    if not isinstance(prior, ImagePrior) or not isinstance(task, Task):
+        raise InvalidInputError(
+            f"an audit is of an ImagePrior on a Task, got {type(prior).__name__} and "
+            f"{type(task).__name__}"
+        )
     if task.shape != prior.shape:
         raise InvalidInputError(f"the task has shape {task.shape}, the prior {prior.shape}")
     if task.clean is None:
@@ -272,7 +279,7 @@ class _Audit:
         )
         measured = fit.run()
         predicted = self._folder.stage(f"{name}/prediction", lambda: self._predict(name, rate, fit))
-        drift = [self._folder.stage(f"{name}/drift-{0:07d}", lambda: self._drift(0, None, vectors))]
+        drift = [self._folder.stage("start", lambda: self._drift(0, None, vectors))]
         for check in settings.checks:
             drift.append(
                 self._folder.stage(

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from dipkernels.checks import as_annotated
 from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.preparation import describe_start, describe_task
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.provenance import fingerprint
 from dipkernels.tasks import Task
 
 OPTIMISERS = ("gradient-descent", "adam")
@@ -109,9 +110,8 @@ class AuditSettings:
             **asdict(replace(self, learning_rates=dict(self.learning_rates))),
             "prior": repr(prior),
             "dtype": str(prior.dtype),
-            "network": fingerprint(prior.code, str(prior.parameter_shapes)),
-            "task": repr(task),
-            "measurement": fingerprint(task.measurement),
+            **describe_start(prior, self.seed),
+            "task": describe_task(task, prior),
         }
 
 
@@ -150,11 +150,24 @@ def make_settings(
     -------
     AuditSettings
         Checked.
+
+    Raises
+    ------
+    InvalidInputError
+        If one has another type, is out of range, or would have no effect.
     """
-    chosen = default_checks(numbers["iterations"]) if checks is None else tuple(sorted({*checks}))
+    chosen = default_checks(numbers["iterations"])
+    if checks is not None:
+        chosen = tuple(sorted({as_annotated("a check", check, int) for check in checks}))
+    if isinstance(optimisers, str) or not isinstance(learning_rates or {}, Mapping):
+        raise InvalidInputError(
+            "optimisers must be a list of names, and learning_rates numbers by their names, got "
+            f"{optimisers!r} and {learning_rates!r}"
+        )
+    rates = (learning_rates or {}).items()
     return AuditSettings(
         optimisers=tuple(optimisers),
-        learning_rates=dict(learning_rates or {}),
+        learning_rates={name: as_annotated("a learning rate", x, float) for name, x in rates},
         checks=chosen,
         **numbers,
     )

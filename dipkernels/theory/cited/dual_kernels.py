@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import Activation, StationaryKernel, activate
 from dipkernels.networks.prior import ImagePrior
@@ -15,6 +16,7 @@ from dipkernels.networks.prior import ImagePrior
 PUBLISHED_SCALE = 1 / 3
 
 
+@checked
 def triangle(half_width: int) -> Float[Tensor, " taps"]:
     """Make a triangular filter of unit norm.
 
@@ -39,6 +41,7 @@ def triangle(half_width: int) -> Float[Tensor, " taps"]:
     return _normed(taps)
 
 
+@checked
 def gaussian(width: float, size: int) -> Float[Tensor, " size"]:
     """Make a Gaussian filter of unit norm, ``exp(-p^2 / (width size)^2)``.
 

@@ -82,7 +82,8 @@ def predicted_speed(
     -------
     xarray.Dataset
         ``misfit(target, iteration)``, ``|f - y|^2 / |f_0 - y|^2``, the mean of its bounds
-        ``misfit_lower`` and ``misfit_upper`` (in exact arithmetic; Gauss and Gauss-Radau);
+        ``misfit_lower`` and ``misfit_upper`` (Gauss and Gauss-Radau; in exact arithmetic, the upper
+        one up to half of the limit of stability);
         ``rate(target)``, ``r^T Theta r / |r|^2`` over the largest eigenvalue, with ``r = y - f_0``:
         how fast the misfit falls at first, in [0, 1]. Attributes ``largest_eigenvalue``,
         ``learning_rate``, ``products``.
@@ -90,7 +91,8 @@ def predicted_speed(
     Raises
     ------
     InvalidInputError
-        If a target has another shape, or there is none.
+        If a target has another shape or is the first image itself, there is none, or an option is
+        out of range.
 
     Notes
     -----
@@ -98,6 +100,10 @@ def predicted_speed(
     eigenvector of eigenvalue x shrinks by ``1 - step x`` an iteration.
     """
     _check(ntk.image_shape, targets)
+    if steps < 1 or iterations < 1:
+        raise InvalidInputError(
+            f"steps and iterations must be at least 1, got {steps} and {iterations}"
+        )
     starts = torch.stack([y.flatten() - ntk.image.flatten() for y in targets.values()], dim=1)
     lanczos = Lanczos(ntk, starts, keep_products=False).extend(steps)
     spaces = lanczos.spaces()
@@ -106,10 +112,11 @@ def predicted_speed(
     rate = n / (2 * largest) if learning_rate is None else learning_rate
     descent = GradientDescent.of_fit(rate, iterations, n)
     norms = starts.double().square().sum(dim=0).cpu().numpy()[:, None]
-    lower, upper = (
-        np.stack([rule(lambda x: descent.decay(x) ** 2) for rule in rules]) / norms
-        for rules in ([s.gauss() for s in spaces], [s.gauss_radau() for s in spaces])
-    )
+    with np.errstate(over="ignore"):  # a rate beyond the limit of stability: to infinity
+        lower, upper = (
+            np.stack([rule(lambda x: descent.decay(x) ** 2) for rule in rules]) / norms
+            for rules in ([s.gauss() for s in spaces], [s.gauss_radau() for s in spaces])
+        )
     over = ("target", "iteration")
     return xr.Dataset(
         {

@@ -1,250 +1,19 @@
 """Cheng et al.: covariance of a network's output against depth and input scale, three ways."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import torch
 import xarray as xr
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from dipkernels import networks
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance, infinite_width
-from dipkernels.kernels.stationary import StationaryKernel, Weights, activate, convolve, stride
+from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks.prior import ImagePrior
-from dipkernels.seeds import generator
 
 METHODS = ("measured", "infinite width", "poster")
 GROUPS = 8  # of networks, for standard errors
-TAPS = 3  # of their convolutions
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
-
-
-def smooth_kernel(deviation: float, size: tuple[int, ...]) -> StationaryKernel:
-    """Make the covariance of white noise of variance 1 that a Gaussian has smoothed.
-
-    Parameters
-    ----------
-    deviation : float
-        Of the Gaussian, in pixels; 0 for white noise.
-    size : (length,) or (height, width)
-        Of the torus; several deviations.
-
-    Returns
-    -------
-    StationaryKernel
-        ``exp(-r^2 / (4 deviation^2))`` at lag r on the torus (the sum over its images), scaled to
-        1 at lag 0.
-
-    Raises
-    ------
-    InvalidInputError
-        If the deviation is negative.
-    """
-    if not deviation >= 0:
-        raise InvalidInputError(f"the deviation must not be negative, got {deviation}")
-    if deviation == 0:
-        return StationaryKernel.white(size)
-    lags = torch.fft.ifftn(_transfer(deviation, size) ** 2).real
-    return StationaryKernel.from_lags(lags / lags.flatten()[0])
-
-
-def smooth_codes(
-    channels: int, size: tuple[int, ...], deviation: float
-) -> Callable[[int], Float[Tensor, "1 channels *size"]]:
-    """Make a source of codes whose channels have the covariance `smooth_kernel`.
-
-    Parameters
-    ----------
-    channels : int
-        Of each code.
-    size : (length,) or (height, width)
-        Of the torus.
-    deviation : float
-        In pixels.
-
-    Returns
-    -------
-    callable
-        From a seed to a code, float32: ``codes=`` of `dipkernels.kernels.covariance`.
-    """
-    spectrum = smooth_kernel(deviation, size).spectrum().clamp(min=0).sqrt()
-    axes = tuple(range(1, len(size) + 1))
-
-    def draw(seed: int) -> Tensor:
-        random = generator("smooth code", seed)
-        white = torch.randn(channels, *size, generator=random, dtype=torch.float64)
-        smooth = torch.fft.ifftn(torch.fft.fftn(white, dim=axes) * spectrum, dim=axes).real
-        code: Tensor = smooth[None].float()
-        return code
-
-    return draw
-
-
-def unit_gain(module: nn.Module) -> None:
-    """Draw all convolutions anew, normal with variance one over the fan-in: an ``initialisation=``.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Changed in place. Source: Cheng et al. 2019, their code's ``1 / (3 channels)``.
-    """
-    for layer in module.modules():
-        if isinstance(layer, _CONVOLUTIONS):
-            nn.init.normal_(layer.weight, std=(layer.weight[0].numel()) ** -0.5)
-
-
-def convolutional(
-    size: tuple[int, ...], depth: int, *, width: int, deviation: float = 0.0
-) -> ImagePrior:
-    """Make Cheng et al.'s convolutional network, in one dimension or two, on a torus.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the image.
-    depth : int
-        Convolutions with a ReLU; a linear one follows.
-    width : int
-        Channels of the code and all layers, the image included: they have the same
-        covariance each, so that one network serves for all.
-    deviation : float
-        Of the code, see `smooth_kernel`.
-
-    Returns
-    -------
-    ImagePrior
-        Without biases, normalisation and output non-linearity. Circular where the published code
-        convolves long signals without padding: the same, away from borders.
-    """
-    code = smooth_codes(width, size, deviation)(0)[0]
-    return networks.create(
-        "conv",
-        image_size=size,
-        channels=width,
-        width=width,
-        layers=depth,
-        last_kernel_size=TAPS,
-        normalisation="none",
-        padding="circular",
-        output="none",
-        code=code,
-        initialisation=unit_gain,
-    )
-
-
-def autoencoder(
-    size: tuple[int, ...], depth: int, *, width: int, deviation: float = 0.0
-) -> ImagePrior:
-    """Make Cheng et al.'s auto-encoder: a U-net without skips and normalisation, on a torus.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the image, a multiple of ``2 ** depth``.
-    depth : int
-        Scales.
-    width : int
-        Channels of the code and all layers, the image included.
-    deviation : float
-        Of the code.
-
-    Returns
-    -------
-    ImagePrior
-        With average pooling, linear interpolation, ReLU and Kaiming's normal weights, without
-        biases.
-    """
-    code = smooth_codes(width, size, deviation)(0)[0]
-    return networks.create(
-        "skip",
-        image_size=size,
-        channels=width,
-        width=width,
-        scales=depth,
-        skip_channels=0,
-        normalisation="none",
-        activation="relu",
-        downsampling="average",
-        upsampling="bilinear",
-        padding="circular",
-        bias=False,
-        output="none",
-        code=code,
-        initialisation="kaiming-normal",
-    )
-
-
-def poster_convolutional(kernel: StationaryKernel, depth: int) -> StationaryKernel:
-    """Apply the poster's formula for a ReLU layer, once for each.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the code.
-    depth : int
-        Layers.
-
-    Returns
-    -------
-    StationaryKernel
-        ``K(0)/(2 pi) (sin a + (pi - a) cos a)`` with ``cos a = K(r)/K(0)``, iterated. Exact in the
-        limit of infinite width, for every size of kernels. Source: Cheng et al. 2019.
-    """
-    for _ in range(depth):
-        kernel = activate(convolve(kernel, TAPS, Weights.ntk(1.0)), "relu")
-    return kernel
-
-
-def poster_autoencoder(kernel: StationaryKernel, depth: int) -> StationaryKernel:
-    """Apply the poster's formulas for an auto-encoder: ReLU, ``K(2 r)`` down, ``K(r / 2)`` up.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the code, stationary.
-    depth : int
-        Scales, each with two convolutions and ReLUs down and two up.
-
-    Returns
-    -------
-    StationaryKernel
-        What the poster says. The network pools, where the formula subsamples, and interpolates
-        linearly, where the formula has a band-limited filter.
-    """
-    for _ in range(depth):
-        kernel = poster_convolutional(stride(kernel, 2), 2)
-    for _ in range(depth):
-        kernel = poster_convolutional(stretched(kernel), 2)
-    return kernel
-
-
-def stretched(kernel: StationaryKernel) -> StationaryKernel:
-    """Interpolate by 2 with the band-limited filter: the poster's ``K(r / 2)``.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Stationary.
-
-    Returns
-    -------
-    StationaryKernel
-        Of twice the size, its values between the old lags those of the trigonometric interpolant.
-
-    Raises
-    ------
-    InvalidInputError
-        If it has phases.
-    """
-    if any(t > 1 for t in kernel.period):
-        raise InvalidInputError(f"expected a stationary kernel, got one of period {kernel.period}")
-    values = kernel.covariance
-    for axis in range(values.dim()):
-        values = _interpolated(values.movedim(axis, -1)).movedim(-1, axis)
-    return StationaryKernel.from_lags(values)
 
 
 def covariance_three_ways(
@@ -337,7 +106,7 @@ def width_convergence(
     repetitions: int = 4,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Measure how the covariance of single networks approaches its limit as they get wider.
+    """Measure how the covariance over a few networks approaches its limit as they get wider.
 
     Parameters
     ----------
@@ -362,7 +131,17 @@ def width_convergence(
         ``error(width, repetition)``: root mean square over lags of the difference of correlations.
         Attribute ``slope`` of its logarithm, averaged over repetitions, against the width's:
         -1/2 is expected where the chance of the weights dominates.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are fewer than two widths, or repetitions.
     """
+    if len({*widths}) < 2 or repetitions < 2:
+        raise InvalidInputError(
+            "a slope and its scatter need at least 2 widths and 2 repetitions, got "
+            f"{list(widths)} and {repetitions}"
+        )
     lags = len(reference)
     limit = np.asarray(reference) / float(reference[0])
     errors = np.empty((len(widths), repetitions))
@@ -385,27 +164,3 @@ def width_convergence(
         {"width": list(widths)},
         {"slope": float(slope), "samples": samples},
     )
-
-
-def _transfer(deviation: float, size: tuple[int, ...]) -> Tensor:
-    """Fourier transform of a Gaussian that is wrapped about the torus."""
-    total = torch.zeros(size, dtype=torch.float64)
-    for axis, n in enumerate(size):
-        frequency = torch.fft.fftfreq(n, dtype=torch.float64)
-        shape = [1] * len(size)
-        shape[axis] = n
-        total = total + frequency.reshape(shape) ** 2
-    return torch.exp(-2 * math.pi**2 * deviation**2 * total)
-
-
-def _interpolated(values: Tensor) -> Tensor:
-    n = values.shape[-1]
-    spectrum = torch.fft.fft(values)
-    fine = torch.zeros(*values.shape[:-1], 2 * n, dtype=spectrum.dtype)
-    half = (n + 1) // 2
-    fine[..., :half] = spectrum[..., :half]
-    fine[..., 2 * n - (n - half) :] = spectrum[..., half:]
-    if n % 2 == 0:  # the highest frequency of an even number of values has two aliases
-        fine[..., n // 2] = fine[..., 2 * n - n // 2] = spectrum[..., n // 2] / 2
-    interpolated: Tensor = 2 * torch.fft.ifft(fine).real
-    return interpolated

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit, load_adam_metric, load_parameters
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.ntk import NTK
@@ -19,7 +19,7 @@ from dipkernels.kernels.pixels import Pixels
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.tasks import Task
-from dipkernels.theory.cited.patches import local_window, share_outside
+from dipkernels.theory.cited.patches import local_window, require_pixels, share_outside
 from dipkernels.theory.expansion import as_array
 
 KINDS = ("tangent", "preconditioned")
@@ -124,13 +124,15 @@ def residual_correlation(
     Raises
     ------
     InvalidInputError
-        If the lag is out of range.
+        If the lag is out of range, or the residual is constant.
     """
     side = residual.shape[-1]
     if not 0 <= max_lag < side:
         raise InvalidInputError(f"max_lag must be in 0 to {side - 1}, got {max_lag}")
     x = residual - residual.mean(dim=tuple(range(1, residual.dim())), keepdim=True)
     products = [(x[..., : side - r] * x[..., r:]).mean() for r in range(max_lag + 1)]
+    if not float(products[0]) > 0:
+        raise InvalidInputError("the residual is constant, or not finite: it has no correlation")
     return torch.stack(products) / products[0]
 
 
@@ -160,9 +162,9 @@ def compare_filters(
     xarray.Dataset
         Over ``pixel``: ``rank_correlation`` (Spearman's) over all other pixels, and
         ``rank_correlation_outside`` over those outside of the window alone (nearness makes for
-        agreement); ``share_outside`` and ``share_outside_reference``, of absolute weight;
-        ``window_share``, the window's part of the pixels outside of which an even filter has the
-        rest.
+        agreement), NaN where a filter is constant; ``share_outside`` and
+        ``share_outside_reference``, of absolute weight; ``window_share``, the window's part of the
+        pixels outside of which an even filter has the rest.
 
     Raises
     ------
@@ -245,15 +247,19 @@ def filter_along_fit(
     Raises
     ------
     InvalidInputError
-        If iterations aren't ascending, the optimiser is another.
+        If iterations aren't ascending, the optimiser is another, or a pixel is outside.
+    DivergenceError
+        If the fit diverges.
 
     Notes
     -----
     Costs the fit, and for each iteration a linearisation and as many products as pixels, at once:
     memory as many times the parameters.
     """
-    if list(iterations) != sorted(set(iterations)) or not iterations or iterations[0] < 1:
-        raise InvalidInputError(f"iterations must be ascending, from 1 on, got {list(iterations)}")
+    iterations = list(iterations)
+    if iterations != sorted(set(iterations)) or not iterations or iterations[0] < 1:
+        raise InvalidInputError(f"iterations must be ascending, from 1 on, got {iterations}")
+    pixels = require_pixels(pixels, int(np.prod(prior.shape)))
     if optimiser not in ("adam", "gradient-descent"):
         raise InvalidInputError(f"optimiser must be adam or gradient-descent, got {optimiser!r}")
     task = task.to(device=prior.device, dtype=prior.dtype)
@@ -265,7 +271,7 @@ def filter_along_fit(
         for index, iteration in enumerate(times):
             parameters, metric = prior.init(seed), None
             if iteration:
-                fit(
+                result = fit(
                     prior,
                     task,
                     optimiser=optimiser,
@@ -274,6 +280,11 @@ def filter_along_fit(
                     seed=seed,
                     checkpoint=file,
                 )
+                if result.status == "diverged":
+                    raise DivergenceError(
+                        f"{prior} diverged before iteration {iteration}: give a smaller "
+                        "learning_rate"
+                    )
                 stored = load_parameters(file)
                 parameters = {key: value.to(prior.device) for key, value in stored.items()}
                 metric = load_adam_metric(file) if optimiser == "adam" else None
@@ -318,4 +329,6 @@ def _along_fit(
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
     return float(scipy.stats.spearmanr(a, b).statistic)

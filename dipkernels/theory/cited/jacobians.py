@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.tasks import Task
@@ -64,7 +64,7 @@ def jacobian_norms(
     Raises
     ------
     InvalidInputError
-        If an image has another shape.
+        If an image has another shape, or a layer is no parameter: without convolutions, name some.
 
     Notes
     -----
@@ -72,7 +72,7 @@ def jacobian_norms(
     but also traces the network, which pays only for many products.
     Source: Heckel & Soltanolkotabi 2020, figure 12.
     """
-    chosen = convolution_weights(prior) if layers is None else list(layers)
+    chosen = _chosen(prior, layers)
     for name, y in images.items():
         if tuple(y.shape) != prior.shape:
             raise InvalidInputError(f"{name} has shape {tuple(y.shape)}, expected {prior.shape}")
@@ -107,8 +107,13 @@ def jacobian(
     -------
     Tensor, shape (n, p)
         ``8 n p`` bytes in float64; costs n backward passes.
+
+    Raises
+    ------
+    InvalidInputError
+        If a layer is no parameter, or the network has no convolutions and none are named.
     """
-    chosen = convolution_weights(prior) if layers is None else list(layers)
+    chosen = _chosen(prior, layers)
     pull = vmap(_pullback(prior, parameters, chosen))
     n = math.prod(prior.shape)
     units = torch.eye(n, dtype=prior.dtype, device=prior.device).reshape(n, *prior.shape)
@@ -248,11 +253,20 @@ def jacobian_along_fit(
     Raises
     ------
     InvalidInputError
-        If iterations or ranks are out of range.
+        If iterations or ranks are out of range, a signal has another shape or there is none, or a
+        layer is no parameter.
+    DivergenceError
+        If the fit diverges before the last iteration.
     """
-    if list(iterations) != sorted(set(iterations)) or iterations[0] < 1:
-        raise InvalidInputError(f"iterations must be ascending, from 1 on, got {list(iterations)}")
-    chosen = convolution_weights(prior) if layers is None else list(layers)
+    iterations, ranks = list(iterations), list(ranks)
+    if iterations != sorted(set(iterations)) or not iterations or iterations[0] < 1:
+        raise InvalidInputError(f"iterations must be ascending, from 1 on, got {iterations}")
+    if not ranks or min(ranks) < 1 or max(ranks) > math.prod(prior.shape):
+        raise InvalidInputError(f"ranks must be in 1 to {math.prod(prior.shape)}, got {ranks}")
+    wrong = [name for name, signal in signals.items() if tuple(signal.shape) != prior.shape]
+    if wrong or not signals:
+        raise InvalidInputError(f"signals must be images of shape {prior.shape}: {wrong or 'none'}")
+    chosen = _chosen(prior, layers)
     kept = _iterates(prior, task, iterations, learning_rate, seed)
     y = task.measurement.flatten().to(prior.device, prior.dtype)
     fields: dict[str, list[list[np.ndarray]]] = {
@@ -265,7 +279,7 @@ def jacobian_along_fit(
         image = prior.image(kept[iteration]).detach().flatten()
         errors.append(float((image - y).norm() / y.norm()))
         right = jacobian(prior, kept[iteration], layers=chosen)
-        last = _loss_gradient(prior, kept[iteration - 1], y, chosen)
+        last = _loss_gradient(prior, task, kept[iteration - 1], chosen)
         for variant, matrix in enumerate((right, accumulated(right, last))):
             left, values, _ = torch.linalg.svd(matrix.double(), full_matrices=False)
             if len(firsts) <= variant:
@@ -297,6 +311,20 @@ def jacobian_along_fit(
     )
 
 
+def _chosen(prior: ImagePrior, layers: Sequence[str] | None) -> list[str]:
+    if isinstance(layers, str):
+        raise InvalidInputError(f"layers must be a list of names, got {layers!r}")
+    chosen = convolution_weights(prior) if layers is None else list(layers)
+    wrong = [key for key in chosen if key not in prior.parameter_shapes]
+    if wrong or not chosen:
+        what = f"{wrong[0]} is no parameter" if wrong else "no weights of convolutions"
+        raise InvalidInputError(
+            f"{what} of {prior}: give layers=, some of {', '.join([*prior.parameter_shapes][:4])}, "
+            "..."
+        )
+    return chosen
+
+
 def _pullback(
     prior: ImagePrior, parameters: Parameters, chosen: Sequence[str]
 ) -> Callable[[Tensor], tuple[Parameters]]:
@@ -311,10 +339,10 @@ def _pullback(
 
 
 def _loss_gradient(
-    prior: ImagePrior, parameters: Parameters, y: Tensor, chosen: Sequence[str]
+    prior: ImagePrior, task: Task, parameters: Parameters, chosen: Sequence[str]
 ) -> Tensor:
-    image = prior.image(parameters).detach()
-    cotangent = 2 / len(y) * (image - y.reshape(image.shape))
+    image = prior.image(parameters).detach().requires_grad_()
+    (cotangent,) = torch.autograd.grad(task.misfit(image), image)
     gradients = _pullback(prior, parameters, chosen)(cotangent)[0]
     return torch.cat([gradients[key].flatten() for key in chosen])
 
@@ -329,7 +357,7 @@ def _iterates(
         if iteration in wanted:
             kept[iteration] = {key: value.clone() for key, value in parameters.items()}
 
-    fit(
+    result = fit(
         prior,
         task,
         learning_rate=learning_rate,
@@ -337,4 +365,9 @@ def _iterates(
         seed=seed,
         callback=keep,
     )
+    if result.status == "diverged":
+        raise DivergenceError(
+            f"the fit of {prior} diverged before iteration {max(iterations)}: use a smaller "
+            f"learning rate than {learning_rate:g}"
+        )
     return kept

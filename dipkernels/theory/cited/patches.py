@@ -1,5 +1,7 @@
 """Patches about every pixel, and two filters that compare them: non-local means, a network's."""
 
+import math
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -33,13 +35,20 @@ def patches(
     Raises
     ------
     InvalidInputError
-        If the size isn't odd and positive, or there is no such padding.
+        If the size isn't odd and positive, or too large for the padding, or there is no such
+        padding.
     """
     if size < 1 or size % 2 == 0:
         raise InvalidInputError(f"the side of a patch must be odd and positive, got {size}")
     if padding not in ("reflect", "zero", "circular"):
         raise InvalidInputError(f"padding must be reflect, zero or circular, got {padding!r}")
     dims, half = image.dim() - 1, size // 2
+    most = {"reflect": 2 * min(image.shape[1:]) - 1, "circular": 2 * min(image.shape[1:]) + 1}
+    if size > most.get(padding, size):
+        raise InvalidInputError(
+            f"patches of {size} pixels are too large for {padding} padding of an image of "
+            f"{tuple(image.shape[1:])} pixels: at most {most[padding]}, or use zero padding"
+        )
     mode = "constant" if padding == "zero" else PADDINGS[padding]
     whole = torch.nn.functional.pad(image[None], [half] * (2 * dims), mode=mode)[0]
     for axis in range(1, dims + 1):
@@ -178,6 +187,32 @@ def share_outside(
     return (absolute * outside).sum(dim=1) / absolute.sum(dim=1)
 
 
+def require_pixels(pixels: Sequence[int], count: int) -> list[int]:
+    """Check indices of pixels.
+
+    Parameters
+    ----------
+    pixels : sequence of int
+        At least one.
+    count : int
+        Of all pixels.
+
+    Returns
+    -------
+    list of int
+        The same.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none, or one isn't in 0 to ``count - 1``.
+    """
+    found = [operator.index(pixel) for pixel in pixels]
+    if not found or min(found) < 0 or max(found) >= count:
+        raise InvalidInputError(f"pixels must be indices in 0 to {count - 1}, got {found}")
+    return found
+
+
 def local_window(pixels: Sequence[int], spatial: tuple[int, ...], radius: int) -> Tensor:
     """Mark the pixels within a window about each of some pixels.
 
@@ -194,7 +229,15 @@ def local_window(pixels: Sequence[int], spatial: tuple[int, ...], radius: int) -
     -------
     Tensor of bool, shape (len(pixels), number of pixels)
         True inside. The border cuts windows off.
+
+    Raises
+    ------
+    InvalidInputError
+        If a pixel is outside of the grid, or the radius is negative.
     """
+    if radius < 0:
+        raise InvalidInputError(f"the radius of a window can't be negative, got {radius}")
+    pixels = require_pixels(pixels, math.prod(spatial))
     grid = torch.cartesian_prod(*(torch.arange(n) for n in spatial)).reshape(-1, len(spatial))
     distance = (grid[list(pixels)][:, None] - grid[None]).abs().amax(dim=-1)
     return distance <= radius

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from dipkernels.checks import as_annotated
 from dipkernels.errors import InvalidInputError
 
 
@@ -84,8 +85,11 @@ def check_times(times: np.ndarray) -> None:
     Raises
     ------
     InvalidInputError
-        If there are none, or one is negative or not finite.
+        If they are no array of numbers, there are none, or one is negative or not finite.
     """
+    as_annotated("times", times, np.ndarray)
+    if not np.issubdtype(times.dtype, np.number) and times.dtype != bool:
+        raise InvalidInputError(f"times must be an array of numbers, got one of {times.dtype}")
     if times.ndim != 1 or not len(times) or not (np.isfinite(times) & (times >= 0)).all():
         raise InvalidInputError(
             f"times must be a non-empty array of finite numbers that aren't negative, got {times}"
@@ -108,6 +112,7 @@ def check_iterations(step: float, iterations: np.ndarray) -> None:
         If the step isn't positive and finite, an iteration is negative or not an integer, or
         there are none.
     """
+    as_annotated("step", step, float)
     if not 0 < step < np.inf:
         raise InvalidInputError(f"the step must be positive and finite, got {step}")
     check_times(iterations)
@@ -129,7 +134,14 @@ def step_of_fit(learning_rate: float, outputs: int) -> float:
     -------
     float
         ``2 learning_rate / outputs``.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are no outputs.
     """
+    if outputs < 1:
+        raise InvalidInputError(f"a fit has at least 1 output, got {outputs}")
     return 2 * learning_rate / outputs
 
 

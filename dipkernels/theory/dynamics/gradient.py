@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dipkernels.checks import checked
 from dipkernels.theory.dynamics.base import (
     Dynamics,
     check_iterations,
@@ -112,6 +113,7 @@ class GradientDescent(Dynamics):
         check_iterations(self.step, self.times)
 
     @classmethod
+    @checked
     def of_fit(
         cls, learning_rate: float, iterations: int | np.ndarray, outputs: int
     ) -> "GradientDescent":

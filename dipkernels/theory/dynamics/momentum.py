@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.theory.dynamics.base import (
     Dynamics,
@@ -151,6 +152,7 @@ class Momentum(_Remembering):
         _check_memory("momentum", self.momentum)
 
     @classmethod
+    @checked
     def of_fit(
         cls, learning_rate: float, momentum: float, iterations: int | np.ndarray, outputs: int
     ) -> "Momentum":
@@ -251,10 +253,12 @@ class FrozenAdam(_Remembering):
     def __post_init__(self) -> None:
         check_iterations(self.step, self.times)
         _check_memory("beta", self.beta)
+        as_annotated("taken", self.taken, int)
         if self.taken < 0:
             raise InvalidInputError(f"taken must not be negative, got {self.taken}")
 
     @classmethod
+    @checked
     def of_fit(
         cls,
         learning_rate: float,
@@ -309,12 +313,14 @@ class FrozenAdam(_Remembering):
     def _first_steps(self) -> np.ndarray:
         if self.beta == 0:
             return np.empty(0)
-        # until the correction is 1 in double precision
-        last = int(np.ceil(np.log(1e-17) / np.log(self.beta)))
+        # until the correction is 1 in double precision, or nothing more is asked for
+        last = math.ceil(math.log(1e-17) / math.log(self.beta))
+        last = min(last, self.taken + int(self.times.max()))
         count = np.arange(self.taken + 1, max(self.taken, last) + 1)
         return np.asarray(self.step / (1 - self.beta**count))
 
 
 def _check_memory(name: str, value: float) -> None:
+    as_annotated(name, value, float)
     if not 0 <= value < 1:
         raise InvalidInputError(f"{name} must be in [0, 1), got {value}")

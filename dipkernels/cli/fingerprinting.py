@@ -1,0 +1,116 @@
+"""``dipkernels fingerprint``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dipkernels.cli.options import (
+    INTERRUPTED,
+    DeviceOption,
+    ImageOption,
+    OutputOption,
+    QuietOption,
+    SeedOption,
+    SizeOption,
+    duration,
+)
+from dipkernels.cli.tasks import TaskOptions
+from dipkernels.errors import DipkernelsError, InvalidInputError
+
+if TYPE_CHECKING:
+    from dipkernels.networks import ImagePrior
+    from dipkernels.runs import RunFolder
+    from dipkernels.tasks import Task
+    from dipkernels.theory import FingerprintEffort
+
+
+def fingerprint(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Of priors; 'dipkernels list' shows them.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All registered priors.")] = False,
+    image: ImageOption = "astronaut",
+    size: SizeOption = "64",
+    iterations: Annotated[int, typer.Option(help="Of Adam.")] = 300,
+    steps: Annotated[int, typer.Option(help="Lanczos steps of the prediction.")] = 100,
+    samples: Annotated[int, typer.Option(help="Initialisations that are drawn.")] = 32,
+    seed: SeedOption = 0,
+    device: DeviceOption = "cpu",
+    output: OutputOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Make the card of each network: samples, kernel and fits at one glance, and their gallery."""
+    from dipkernels import networks
+    from dipkernels.devices import resolve_device
+    from dipkernels.report import gallery_page, gallery_settings, stored_card
+    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.theory import FingerprintEffort
+
+    if every == bool(names):
+        raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
+    chosen = list(dict.fromkeys(names or networks.names()))
+    effort = FingerprintEffort(
+        samples=samples, iterations=iterations, steps=steps, probe_steps=max(2, 2 * steps // 5)
+    )
+    target = resolve_device(device)
+    task = TaskOptions().make(image, size, seed, ("denoise",))
+    channels, *spatial = task.shape
+    priors = {
+        name: networks.create(
+            name, image_size=tuple(spatial), channels=channels, code_seed=seed
+        ).to(device=target)
+        for name in chosen
+    }
+    record = gallery_settings(task, effort, image=image, seed=seed, device=str(target))
+    label = f"fingerprint-{Path(image).stem}-{spatial[0]}x{spatial[1]}"
+    folder = RunFolder.open(output or default_folder(label), record)
+    if not quiet:
+        _announce(priors, task, effort, folder)
+    try:
+        for number, (name, prior) in enumerate(priors.items(), start=1):
+            card = stored_card(folder, name, prior, task, effort, seed=seed, progress=not quiet)
+            if not quiet:
+                typer.echo(f"[{number}/{len(priors)}] {name}: {card.attrs['seconds']:.0f} s")
+    except BaseException as error:
+        page = gallery_page(folder, chosen)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        typer.echo(
+            f"\nInterrupted. The cards that were done are in {page}; the same command with "
+            f"--output {folder.path} continues.",
+            err=True,
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"Cards: {gallery_page(folder, chosen)}")
+
+
+def _announce(
+    priors: "dict[str, ImagePrior]",
+    task: "Task",
+    effort: "FingerprintEffort",
+    folder: "RunFolder",
+) -> None:
+    """Say what will be done and what it will take, and refuse what can't fit."""
+    from dipkernels.planning import readable_bytes
+    from dipkernels.theory import plan_fingerprint
+
+    typer.echo(
+        f"{len(priors)} card(s), each {effort.iterations} iterations of Adam, {effort.descent} of "
+        f"gradient descent, {effort.products} products with the kernel, {effort.samples} samples:"
+    )
+    total = 0.0
+    for name, prior in priors.items():
+        if folder.file(f"{name}/card").exists():
+            typer.echo(f"  {name:19} is there")
+            continue
+        try:
+            planned = plan_fingerprint(prior, task, effort=effort).require()
+        except DipkernelsError as error:
+            raise type(error)(f"{name}: {error}") from error
+        total += planned.seconds
+        typer.echo(
+            f"  {name:19}{prior.parameter_count:>12,} parameters "
+            f"{duration(planned.seconds):>13}{readable_bytes(planned.bytes):>10}"
+        )
+    typer.echo(f"About {duration(total)} in all. Results as they come: {folder.path}\n")

@@ -1,0 +1,307 @@
+"""Log evidence of a measurement under a Gaussian process, and its derivatives."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError, NotSymmetricError
+from dipkernels.gp.observation import Observation
+from dipkernels.gp.torus import TorusCovariance
+from dipkernels.linalg import Estimate, KrylovSpace, SymmetricOperator, krylov_probes
+from dipkernels.linalg.estimates import mean_and_error
+
+METHODS = ("auto", "fourier", "dense", "lanczos")
+_BLOCK = 256  # columns of a dense matrix that are formed at once
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """``log p(y)``, natural logarithm, of all entries that count.
+
+    Attributes
+    ----------
+    value : Estimate
+        With its standard error over probes; 0 where it's exact.
+    bounds : (float, float)
+        Between which quadrature puts this very estimate: equal where nothing was quadrature. If
+        they're far apart for the standard error, take more steps.
+    gradient : dict of str to Estimate
+        Derivatives with respect to ``"log_noise_variance"`` (missing without noise),
+        ``"log_outputscale"`` (a common factor of the kernel), ``"log_lengthscale"`` (of a
+        LagKernel) and ``"mean"``.
+    method : str
+        What it was computed by.
+    """
+
+    value: Estimate[float]
+    bounds: tuple[float, float]
+    gradient: dict[str, Estimate[float]]
+    method: str
+
+
+class MeasuredCovariance(SymmetricOperator):
+    """``A K A^T`` over the entries that count: the covariance of measurements without noise.
+
+    Parameters
+    ----------
+    observation : Observation
+        Of n entries that count.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        self._observation = observation
+        self._index = observation.counted.flatten().nonzero()[:, 0]
+        self.shape = (observation.count, observation.count)
+        self.dtype, self.device = torch.float64, self._index.device
+
+    def embed(self, block: Tensor) -> Tensor:
+        """Put columns ``(n, k)`` into flattened measurements ``(k, numbers)``, 0 elsewhere."""
+        rows = block.new_zeros(block.shape[1], math.prod(self._observation.shape))
+        rows[:, self._index] = block.T
+        return rows
+
+    def restrict(self, rows: Tensor) -> Tensor:
+        """Undo `embed`."""
+        return rows[:, self._index].T
+
+    def _matmat(self, block: Tensor) -> Tensor:
+        return self.restrict(self._observation.product(self.embed(block)))
+
+    def __repr__(self) -> str:
+        return f"MeasuredCovariance({self.shape[0]} entries)"
+
+
+def log_evidence(
+    observation: Observation,
+    residual: Tensor,
+    derivative: TorusCovariance | None,
+    *,
+    method: str,
+    probes: int,
+    steps: int,
+    seed: int,
+) -> Evidence:
+    """Compute the evidence; see `dipkernels.gp.Posterior.log_evidence`.
+
+    Parameters
+    ----------
+    observation : Observation
+        Of the task.
+    residual : Tensor, shape of the measurement
+        Less what the process's mean would give.
+    derivative : TorusCovariance or None
+        Of the kernel, by the logarithm of its length-scale.
+    method, probes, steps, seed
+        As there.
+
+    Returns
+    -------
+    Evidence
+        With gradients.
+
+    Raises
+    ------
+    InvalidInputError
+        If the method is unknown or not possible.
+    NotSymmetricError
+        If the covariance of the measurement is not positive definite.
+    """
+    if method not in METHODS:
+        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    if method == "auto":
+        method = "fourier" if observation.exact else "lanczos"
+    if method == "fourier" and not observation.exact:
+        raise InvalidInputError(
+            "method='fourier' is for a periodic image all of whose pixels were measured"
+        )
+    problem = _Problem(observation, residual, derivative)
+    if method == "fourier":
+        return problem.fourier()
+    if method == "dense":
+        return problem.dense()
+    return problem.lanczos(probes, steps, seed)
+
+
+class _Problem:
+    """The quadratic form, and its part in every derivative, are the same for all methods."""
+
+    def __init__(
+        self, observation: Observation, residual: Tensor, derivative: TorusCovariance | None
+    ) -> None:
+        self.seen, self.residual, self.derivative = observation, residual, derivative
+        ones = torch.ones(observation.task.shape, dtype=torch.float64, device=residual.device)
+        self.constant = observation.forward(ones)
+        self.s2 = observation.variance
+        self.n = observation.count
+
+    def fourier(self) -> Evidence:
+        k = self.seen.covariance
+        noisy = self._positive(k.eigenvalues + self.s2)
+        channels = len(self.residual)
+        traces = {"log_outputscale": channels * float((k.eigenvalues / noisy).sum())}
+        if self.derivative is not None:  # only of functions of distance, which have one phase
+            slopes = self.derivative.eigenvalues / noisy
+            traces["log_lengthscale"] = channels * float(slopes.sum())
+        traces["log_noise_variance"] = channels * float((self.s2 / noisy).sum())
+        logdet = channels * float(noisy.log().sum())
+        return self._exact(self.seen.weights(self.residual[None])[0], logdet, traces, "fourier")
+
+    def dense(self) -> Evidence:
+        operator = MeasuredCovariance(self.seen)
+        prior = dense_matrix(operator, operator.__matmul__)
+        eye = torch.eye(self.n, dtype=torch.float64, device=prior.device)
+        lower, failed = torch.linalg.cholesky_ex(prior + self.s2 * eye)
+        if int(failed):
+            raise NotSymmetricError(
+                "the covariance of the measurement is not positive definite: raise noise_sigma"
+            )
+        inverse = torch.cholesky_inverse(lower)
+        traces = {
+            "log_outputscale": float((inverse * prior).sum()),
+            "log_noise_variance": self.s2 * float(inverse.trace()),
+        }
+        if self.derivative is not None:
+            slope = dense_matrix(operator, lambda block: self._sloped(operator, block))
+            traces["log_lengthscale"] = float((inverse * slope).sum())
+        alpha = inverse @ operator.restrict(self.residual.reshape(1, -1))
+        logdet = 2 * float(lower.diagonal().log().sum())
+        return self._exact(
+            operator.embed(alpha).reshape(self.residual.shape), logdet, traces, "dense"
+        )
+
+    def lanczos(self, probes: int, steps: int, seed: int) -> Evidence:
+        operator, s2 = MeasuredCovariance(self.seen), self.s2
+        if s2 == 0:
+            raise InvalidInputError(
+                "without noise the logarithm's quadrature has no bound: pass noise_sigma, or "
+                "method='dense'"
+            )
+        alpha = self.seen.weights(self.residual[None])[0]
+        spaces = krylov_probes(operator, probes, steps, seed=seed)
+        products = sum(len(space.alpha) for space in spaces)
+
+        def trace(function: Callable[[np.ndarray], np.ndarray]) -> Estimate[float]:
+            return _averaged([float(space.gauss()(function)) for space in spaces], products)
+
+        traces = {
+            "log_noise_variance": trace(lambda v: s2 / (v + s2)),
+            "log_outputscale": trace(lambda v: v / (v + s2)),
+        }
+        if self.derivative is not None:
+            signs = operator.rademacher(probes, seed)
+            solved = self.seen.weights(operator.embed(signs).reshape(-1, *self.seen.shape))
+            sloped = operator.embed(self._sloped(operator, signs))
+            forms = (solved.flatten(1) * sloped).sum(dim=1)
+            traces["log_lengthscale"] = _averaged(forms.tolist(), products)
+        upper, lower = log_determinants(spaces, s2)
+        high, low = _averaged(upper, products), _averaged(lower, products)
+        values = [self._value(alpha, each.value) for each in (high, low)]
+        value = Estimate(values[0], high.standard_error / 2, products)
+        return Evidence(value, (values[0], values[1]), self._gradient(alpha, traces), "lanczos")
+
+    def _sloped(self, operator: MeasuredCovariance, block: Tensor) -> Tensor:
+        rows = operator.embed(block)
+        return operator.restrict(self._slope_product(rows.reshape(-1, *self.seen.shape)))
+
+    def _slope_product(self, batch: Tensor) -> Tensor:
+        if self.derivative is None:
+            raise InvalidInputError("this kernel has no length-scale")
+        product = self.derivative.function(lambda v: v)
+        image = self.derivative.crop(product(self.seen.adjoint(batch)))
+        return self.seen.forward(image).flatten(1)
+
+    def _exact(
+        self, alpha: Tensor, logdet: float, traces: dict[str, float], method: str
+    ) -> Evidence:
+        value = self._value(alpha, logdet)
+        known = {name: Estimate(trace, 0.0, 0) for name, trace in traces.items()}
+        gradient = self._gradient(alpha, known)
+        return Evidence(Estimate(value, 0.0, 0), (value, value), gradient, method)
+
+    def _value(self, alpha: Tensor, logdet: float) -> float:
+        fit = float((self.residual * alpha).sum())
+        return -0.5 * (fit + logdet + self.n * math.log(2 * math.pi))
+
+    # d/dt log p = (a^T C' a - tr(C^-1 C')) / 2 with a = C^-1 r.
+    def _gradient(
+        self, alpha: Tensor, traces: dict[str, Estimate[float]]
+    ) -> dict[str, Estimate[float]]:
+        flat = alpha.reshape(1, -1)
+        forms = {
+            "log_outputscale": float((flat * self.seen.product(flat)).sum()),
+            "log_noise_variance": self.s2 * float(alpha.square().sum()),
+        }
+        if "log_lengthscale" in traces:
+            forms["log_lengthscale"] = float((flat * self._slope_product(alpha[None])).sum())
+        gradient = {
+            name: Estimate(
+                (forms[name] - trace.value) / 2, trace.standard_error / 2, trace.products
+            )
+            for name, trace in traces.items()
+            if self.s2 > 0 or name != "log_noise_variance"
+        }
+        gradient["mean"] = Estimate(float((self.constant * alpha).sum()), 0.0, 0)
+        return gradient
+
+    def _positive(self, values: Tensor) -> Tensor:
+        if not bool((values > 0).all()):
+            raise NotSymmetricError(
+                "the covariance of the measurement is not positive definite: its smallest "
+                f"eigenvalue is {float(values.min()):.2e}; raise noise_sigma"
+            )
+        return values
+
+
+def log_determinants(spaces: list[KrylovSpace], shift: float) -> tuple[list[float], list[float]]:
+    """Estimate ``log det(B + shift)`` from probes of a positive semi-definite ``B``.
+
+    Parameters
+    ----------
+    spaces : list of KrylovSpace
+        As of `krylov_probes`.
+    shift : float
+        Positive.
+
+    Returns
+    -------
+    upper, lower : list of float
+        One a probe: by the Gauss rule, an upper bound for the probe's own form, as even derivatives
+        of the logarithm are negative; and by the Gauss-Radau rule with a node at 0, a lower one.
+    """
+
+    def function(nodes: np.ndarray) -> np.ndarray:
+        return np.log(nodes + shift)
+
+    upper = [float(space.gauss()(function)) for space in spaces]
+    lower = [float(space.gauss_radau()(function)) for space in spaces]
+    return upper, lower
+
+
+def dense_matrix(operator: MeasuredCovariance, product: Callable[[Tensor], Tensor]) -> Tensor:
+    """Form a matrix over the entries that count.
+
+    Parameters
+    ----------
+    operator : MeasuredCovariance
+        For its size.
+    product : callable
+        Multiplies columns by the matrix, which is symmetric.
+
+    Returns
+    -------
+    Tensor, shape (n, n)
+        By n products, in blocks.
+    """
+    n = operator.shape[0]
+    eye = torch.eye(n, dtype=torch.float64, device=operator.device)
+    matrix = torch.cat([product(part) for part in eye.split(_BLOCK, dim=1)], dim=1)
+    return (matrix + matrix.T) / 2
+
+
+def _averaged(values: list[float], products: int) -> Estimate[float]:
+    mean, error = mean_and_error(torch.tensor(values, dtype=torch.float64))
+    return Estimate(float(mean), float(error), products)

@@ -1,0 +1,122 @@
+"""Measured covariances as kernels: from lags within an image to tables on a torus."""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.stationary import StationaryKernel
+from dipkernels.kernels.stationary.blocks import block_matrices
+
+
+@dataclass(frozen=True)
+class MeasuredKernel:
+    """A kernel made of an estimate.
+
+    Attributes
+    ----------
+    kernel : StationaryKernel
+        Positive semi-definite.
+    removed : float
+        Norm of what had to be taken away for that, the negative part of the spectrum, over the
+        norm of the rest: of the size of the estimate's own error, if all is well.
+    """
+
+    kernel: StationaryKernel
+    removed: float
+
+
+def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> MeasuredKernel:
+    """Make a kernel of a measured covariance.
+
+    An estimate has noise, with which its spectrum isn't positive everywhere. The nearest kernel on
+    the torus of its lags is taken whose spectrum is.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        As `dipkernels.kernels.covariance` returns, with channels averaged. Its lags must reach as
+        far as the image is long that is to be modelled: for sides of n pixels measure
+        ``max_lag=n`` on networks of more than n pixels.
+    phases : bool
+        Take ``phase_kernel``, measured with a period; its anchors' phases are those of the image's
+        pixels, from its first on.
+
+    Returns
+    -------
+    MeasuredKernel
+        On a torus of twice the largest lag, shortened to a multiple of the period.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is no such kernel, or it has an axis for channels.
+    """
+    name = "phase_kernel" if phases else "kernel"
+    if name not in dataset:
+        raise InvalidInputError(
+            f"the dataset has no {name}: it has {', '.join(map(str, dataset.data_vars))}"
+        )
+    lag_dims = [str(d) for d in dataset[name].dims if str(d).startswith("lag_")]
+    phase_dims = [str(d) for d in dataset[name].dims if str(d).startswith("phase_")]
+    if len(lag_dims) + len(phase_dims) != dataset[name].ndim:
+        raise InvalidInputError(
+            f"expected a kernel over lags alone, got {dataset[name].dims}: select a channel, or "
+            "measure with channels='average'"
+        )
+    values = torch.from_numpy(np.array(dataset[name].values, dtype=np.float64))
+    period = tuple(values.shape[: len(phase_dims)]) or (1,) * len(lag_dims)
+    table = values.reshape(*period, *values.shape[len(phase_dims) :])
+    for axis, (dim, t) in enumerate(zip(lag_dims, period, strict=True)):
+        table = _wrapped(table, len(period) + axis, dataset[dim].values, t)
+    return _nearest(table)
+
+
+# Lags of a torus, 0 first, from lags that ascend from below 0 to above.
+def _wrapped(table: Tensor, axis: int, lags: np.ndarray, period: int) -> Tensor:
+    origin = int(np.flatnonzero(lags == 0)[0])
+    reach = min(origin, len(lags) - 1 - origin)
+    size = max(2 * reach // period, 1) * period
+    take = (torch.arange(size) + size // 2) % size - size // 2 + origin
+    wrapped: Tensor = table.index_select(axis, take)
+    return wrapped
+
+
+def _nearest(table: Tensor) -> MeasuredKernel:
+    dims = table.dim() // 2
+    size, period = tuple(table.shape[dims:]), tuple(table.shape[:dims])
+    blocks = block_matrices(table)
+    values, vectors = torch.linalg.eigh((blocks + blocks.mH) / 2)
+    kept = values.clamp(min=0)
+    removed = float((values - kept).norm() / kept.norm().clamp(min=1e-300))
+    positive = (vectors * kept[:, None, :]) @ vectors.mH
+    table = _table_of(positive, size, period)
+    mean = table.new_zeros(period)
+    return MeasuredKernel(StationaryKernel(table, torch.zeros_like(table), mean), removed)
+
+
+# The inverse of `block_matrices`.
+def _table_of(blocks: Tensor, size: tuple[int, ...], period: tuple[int, ...]) -> Tensor:
+    dims = len(size)
+    coarse = tuple(n // t for n, t in zip(size, period, strict=True))
+    picked = torch.fft.ifftn(
+        blocks.conj().reshape(*coarse, *period, *period), dim=tuple(range(dims))
+    ).real
+    table = picked.new_zeros(*period, *size)
+    steps = [torch.arange(n) for n in coarse]
+    for a in itertools.product(*map(range, period)):
+        for b in itertools.product(*map(range, period)):
+            lags = [
+                (q - p + t * j) % n for p, q, t, j, n in zip(a, b, period, steps, size, strict=True)
+            ]
+            part = picked[(..., *a, *b)]
+            if dims == 1:
+                table[(*a, lags[0])] = part
+            else:
+                table[(*a, lags[0][:, None], lags[1][None, :])] = part
+    filled: Tensor = table
+    return filled

@@ -1,0 +1,228 @@
+"""What a task has measured of a Gaussian process, and the linear systems that follow."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dipkernels.errors import AccuracyWarning, InvalidInputError
+from dipkernels.gp.torus import TorusCovariance
+from dipkernels.linalg import Solution, conjugate_gradients
+from dipkernels.tasks import Task
+
+SOLVERS = ("auto", "fourier", "primal", "dual")
+SCATTERED = 0.5  # of the mixed neighbours that chance would give
+SPARSE = 0.1  # below this share of the torus the dual form is smaller and as fast
+_FLOOR = 1e-10  # of the largest eigenvalue: what a preconditioner may divide by at no noise
+
+
+class Observation:
+    """Measurements ``y = A x + noise`` of an image ``x`` with covariance ``K``, and their solver.
+
+    Parameters
+    ----------
+    task : Task
+        In float64.
+    covariance : TorusCovariance
+        Of each channel; channels are independent.
+    variance : float
+        Of the noise.
+    solver : str
+        One of `SOLVERS`.
+    tolerance, max_iterations
+        Of conjugate gradients.
+
+    Attributes
+    ----------
+    solver : str
+        ``"fourier"``: every pixel of a torus was measured, nothing is left to solve. ``"dual"``:
+        ``(A K A^T + s2) a = r``. ``"primal"``: ``(1 + L A^T A L / s2) u = L A^T r / s2`` with
+        ``L = K^(1/2)``.
+    last : Solution or None
+        Of the last system.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        covariance: TorusCovariance,
+        variance: float,
+        solver: str,
+        tolerance: float,
+        max_iterations: int,
+    ) -> None:
+        if solver not in SOLVERS:
+            raise InvalidInputError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+        self.task, self.covariance, self.variance = task, covariance, variance
+        self.tolerance, self.max_iterations = tolerance, max_iterations
+        self.shape = tuple(task.measurement.shape)
+        self.counted = task.counted
+        self.count = int(self.counted.sum())
+        self.last: Solution | None = None
+        self._masks_pixels = task.operator.mask is not None
+        self._product = covariance.function(_same)
+        self.exact = covariance.whole and self._masks_pixels and bool(self.counted.all())
+        self.solver = self._chosen() if solver == "auto" else solver
+        self._require_possible()
+        self._precondition: Callable[[Tensor], Tensor] | None = None
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Measure images, 0 where nothing counts."""
+        out: Tensor = self.task.operator.forward(image) * self.counted
+        return out
+
+    def adjoint(self, measurement: Tensor) -> Tensor:
+        """Apply the adjoint of `forward`."""
+        out: Tensor = self.task.operator.adjoint(measurement * self.counted)
+        return out
+
+    def product(self, rows: Tensor) -> Tensor:
+        """Multiply rows ``(k, numbers of the measurement)`` by ``A K A^T``."""
+        batch = rows.reshape(-1, *self.shape)
+        image = self.covariance.crop(self._product(self.adjoint(batch)))
+        return self.forward(image).reshape(len(rows), -1)
+
+    def gain(self, measurement: Tensor) -> Tensor:
+        """Multiply by ``K A^T (A K A^T + s2)^(-1)``: the part of images that measurements tell.
+
+        Parameters
+        ----------
+        measurement : Tensor, shape ``(k, *measurement_shape)``
+            Of deviations from the mean.
+
+        Returns
+        -------
+        Tensor, shape ``(k, channels, *spatial)``
+            Deviations of the image.
+        """
+        k, s2 = self.covariance, self.variance
+        measurement = measurement * self.counted
+        if self.solver == "fourier":
+            return k.function(lambda v: v / (v + s2))(measurement)
+        if self.solver == "primal":
+            return k.crop(self._primal(measurement))
+        return k.crop(self._product(self.adjoint(self._dual(measurement))))
+
+    def weights(self, measurement: Tensor) -> Tensor:
+        """Multiply by ``(A K A^T + s2)^(-1)``; shapes are those of the measurement."""
+        if self.solver == "fourier":
+            s2 = self.variance
+            return self.covariance.function(lambda v: 1 / (v + s2))(measurement)
+        if self.solver == "dual":
+            return self._dual(measurement * self.counted)
+        measurement = measurement * self.counted
+        return (measurement - self.forward(self.gain(measurement))) / self.variance
+
+    def _dual(self, measurement: Tensor) -> Tensor:
+        if self._precondition is None:
+            self._precondition = self._dual_preconditioner()
+        rows = measurement.reshape(len(measurement), -1)
+        self.last = conjugate_gradients(
+            lambda x: self.product(x) + self.variance * x,
+            rows,
+            preconditioner=self._precondition,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+        )
+        return self.last.x.reshape(measurement.shape)
+
+    def _primal(self, measurement: Tensor) -> Tensor:
+        k, s2 = self.covariance, self.variance
+        root = k.function(lambda v: v.clamp(min=0).sqrt())
+        share = self.count / (self.shape[0] * math.prod(k.torus))
+        precondition = k.function(lambda v: 1 / (1 + share * v.clamp(min=0) / s2))
+        fields = (self.task.shape[0], *k.torus)
+
+        def product(rows: Tensor) -> Tensor:
+            u = rows.reshape(-1, *fields)
+            seen = self.adjoint(self.forward(k.crop(root(u))))
+            return (u + root(seen) / s2).flatten(1)
+
+        def approximate(rows: Tensor) -> Tensor:
+            return precondition(rows.reshape(-1, *fields)).flatten(1)
+
+        self.last = conjugate_gradients(
+            product,
+            root(self.adjoint(measurement)).flatten(1) / s2,
+            preconditioner=approximate,
+            tolerance=self.tolerance,
+            max_iterations=self.max_iterations,
+        )
+        return root(self.last.x.reshape(-1, *fields))
+
+    def _dual_preconditioner(self) -> Callable[[Tensor], Tensor]:
+        if self._masks_pixels:
+            return self._masked(self.covariance)
+        grid = self._measured_grid()
+        return torch.clone if grid is None else self._masked(grid)
+
+    # Embed, divide by the spectrum, restrict.
+    def _masked(self, k: TorusCovariance) -> Callable[[Tensor], Tensor]:
+        floor = self.variance + _FLOOR * float(k.eigenvalues.max())
+        divide = k.function(lambda v: 1 / (v.clamp(min=0) + floor))
+
+        def approximate(rows: Tensor) -> Tensor:
+            out = k.crop(divide(rows.reshape(-1, *self.shape))) * self.counted
+            return out.flatten(1)
+
+        return approximate
+
+    # What a downsampled image's middle sees of its other pixels is nearly what every pixel sees.
+    def _measured_grid(self) -> TorusCovariance | None:
+        size = self.shape[1:]
+        if len(self.shape) != len(self.task.shape):
+            return None
+        unit = torch.zeros(self.shape, dtype=torch.float64, device=self.counted.device)
+        centre = tuple(n // 2 for n in size)
+        unit[(0, *centre)] = 1
+        if not bool(self.counted[(0, *centre)]):
+            return None
+        column = self.product(unit.reshape(1, -1)).reshape(self.shape)[0]
+        column = column.roll([-c for c in centre], tuple(range(len(size))))
+        dims = tuple(range(len(size)))
+        even = (column + column.flip(dims).roll((1,) * len(size), dims)) / 2
+        return TorusCovariance(even[(None,) * len(size)], size)
+
+    def _chosen(self) -> str:
+        if self.exact:
+            return "fourier"
+        # A border of unknown pixels is a block, whatever the mask inside it: 2 to 5 times dearer.
+        whole = self._masks_pixels and self.covariance.whole
+        usable = whole and self.variance > 0 and self.covariance.definite
+        return "primal" if usable and self._scattered() else "dual"
+
+    def _scattered(self) -> bool:
+        mask = self.counted
+        share = self.count / mask.numel()
+        if share < SPARSE:
+            return False
+        axes = range(1, mask.dim())
+        mixed = sum(float((mask != mask.roll(1, axis)).double().mean()) for axis in axes)
+        return mixed / len(axes) > SCATTERED * 2 * share * (1 - share)
+
+    def _require_possible(self) -> None:
+        if self.solver == "fourier" and not self.exact:
+            raise InvalidInputError(
+                "solver='fourier' is for a periodic image all of whose pixels were measured"
+            )
+        if self.solver == "primal" and self.variance == 0:
+            raise InvalidInputError("solver='primal' needs noise: pass noise_sigma, or 'dual'")
+        if self.solver == "primal" and not self.covariance.definite:
+            raise InvalidInputError(
+                "solver='primal' takes the root of a spectrum, and this kernel's on its torus "
+                f"has an eigenvalue of -{self.covariance.negativity:.1e} of the largest: take "
+                "'dual'"
+            )
+        if self.solver == "fourier" and not self.covariance.definite:
+            warnings.warn(
+                "this kernel is no covariance on its torus: an eigenvalue is "
+                f"-{self.covariance.negativity:.1e} of the largest",
+                AccuracyWarning,
+                stacklevel=4,
+            )
+
+
+def _same(values: Tensor) -> Tensor:
+    return values

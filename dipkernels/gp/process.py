@@ -1,0 +1,458 @@
+"""`GaussianProcess`: a prior over images, and what a task's measurement makes of it."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from dipkernels.checks import checked
+from dipkernels.errors import InvalidInputError
+from dipkernels.gp.evidence import Evidence, log_evidence
+from dipkernels.gp.lags import LagKernel
+from dipkernels.gp.observation import Observation
+from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
+from dipkernels.kernels.stationary import StationaryKernel
+from dipkernels.linalg import Estimate, Solution
+from dipkernels.seeds import generator
+from dipkernels.tasks import Task
+
+_TOGETHER = 256 * 2**20  # bytes of the fields that are worked on at once
+_AXES = {1: ("channel", "x"), 2: ("channel", "y", "x")}
+_VARIANCES = ("auto", "fourier", "draws", "solves")
+
+
+class GaussianProcess:
+    """A Gaussian process over the pixels of an image; its channels are independent and alike.
+
+    Parameters
+    ----------
+    kernel : LagKernel or StationaryKernel
+        A function of distance (`rbf`, `matern`); or tables on a torus, with or without phases, as
+        `dipkernels.kernels.infinite_width`, `from_covariance` and
+        `dipkernels.kernels.stationary` make them. Its covariance is taken, never its tangent
+        kernel.
+    mean : float
+        Of every pixel. The second moments that networks' kernels are go with 0.
+    periodic : bool
+        Whether the image's borders are joined. If not (the default), a StationaryKernel must be
+        on a torus of at least twice the image's sides less one, of which the image is a window: the
+        limit of the same network at twice the size, say.
+
+    Examples
+    --------
+    >>> from dipkernels import images, tasks
+    >>> from dipkernels.gp import rbf
+    >>> clean = images.load("camera", size=32)
+    >>> task = tasks.inpaint(clean, tasks.bernoulli_mask((32, 32)), noise_sigma=0.05)
+    >>> posterior = GaussianProcess(rbf(2.0, 0.03), mean=0.5).posterior(task)
+    >>> posterior.mean.shape, posterior.solver
+    (torch.Size([1, 32, 32]), 'dual')
+    """
+
+    def __init__(
+        self, kernel: LagKernel | StationaryKernel, mean: float = 0.0, periodic: bool = False
+    ) -> None:
+        if not isinstance(kernel, LagKernel | StationaryKernel):
+            raise InvalidInputError(
+                f"expected a LagKernel or a StationaryKernel, got {type(kernel).__name__}: see "
+                "gp.rbf, StationaryKernel.from_lags, gp.from_covariance"
+            )
+        if not math.isfinite(mean):
+            raise InvalidInputError(f"the mean must be finite, got {mean}")
+        self.kernel, self.mean, self.periodic = kernel, float(mean), bool(periodic)
+
+    def __repr__(self) -> str:
+        borders = "periodic" if self.periodic else "not periodic"
+        return f"GaussianProcess({self.kernel}, mean {self.mean:.4g}, {borders})"
+
+    def covariance(
+        self,
+        size: tuple[int, ...],
+        *,
+        definite: bool = False,
+        device: torch.device | None = None,
+    ) -> TorusCovariance:
+        """Covariance of one channel of an image.
+
+        Parameters
+        ----------
+        size : (length,) or (height, width)
+            Of the image.
+        definite : bool
+            Whether to look for a torus on which it's positive semi-definite, as draws need.
+        device : torch.device, optional
+            Of the tables.
+
+        Returns
+        -------
+        TorusCovariance
+            With products by the FFT; ``to_dense()`` forms the matrix.
+
+        Raises
+        ------
+        InvalidInputError
+            If the kernel doesn't fit the size.
+        """
+        return covariance_on(
+            self.kernel, size, periodic=self.periodic, definite=definite, device=device
+        )
+
+    @checked
+    def sample(
+        self, shape: tuple[int, ...], n: int = 1, *, seed: int = 0
+    ) -> Float[Tensor, "n channels *spatial"]:
+        """Draw images from the prior.
+
+        Parameters
+        ----------
+        shape : (channels, length) or (channels, height, width)
+            Of an image.
+        n : int
+            How many.
+        seed : int
+            Of the draw.
+
+        Returns
+        -------
+        Tensor of float64, shape ``(n, *shape)``
+            Exactly distributed, up to rounding.
+
+        Raises
+        ------
+        InvalidInputError
+            If the kernel's spectrum on its torus isn't positive semi-definite, so that the root of
+            it doesn't exist.
+        """
+        covariance = self.covariance(tuple(shape[1:]), definite=True)
+        parts = _batches(n, shape[0], covariance)
+        random = generator("gp prior", seed)
+        drawn = [_fields(covariance, (k, shape[0]), random) for k in parts]
+        return self.mean + torch.cat([covariance.crop(field) for field in drawn])
+
+    @checked
+    def posterior(
+        self,
+        task: Task,
+        noise_sigma: float | None = None,
+        *,
+        solver: str = "auto",
+        tolerance: float = 1e-8,
+        max_iterations: int = 2000,
+    ) -> "Posterior":
+        """Condition on a measurement.
+
+        Parameters
+        ----------
+        task : Task
+            Any whose operator is linear; entries that are held out don't count.
+        noise_sigma : float, optional
+            Standard deviation of its noise, by default the task's. 0 is possible where the
+            covariance of the measurement is well-conditioned.
+        solver : {"auto", "fourier", "primal", "dual"}
+            ``"fourier"`` where every pixel of a torus was measured, exact. Else conjugate gradients
+            on one of two systems, each preconditioned: ``"primal"`` for scattered masks on a torus
+            (it takes noise and a positive semi-definite spectrum), ``"dual"`` for blocks, for
+            images that aren't periodic, and for other operators. ``"auto"`` takes the first that
+            is possible and fits the mask.
+        tolerance : float
+            Relative error of conjugate gradients in their own norm. A pixel's mean is then off
+            by at most this times ``sqrt(r^T (A K A^T + s2)^(-1) r)``, about the square root of the
+            number of measurements, times the pixel's prior standard deviation; usually by far
+            less.
+        max_iterations : int
+            After which `AccuracyWarning` is given.
+
+        Returns
+        -------
+        Posterior
+            Nothing is solved yet.
+
+        Raises
+        ------
+        InvalidInputError
+            If the noise is negative, the kernel doesn't fit the image, or the solver the problem.
+        """
+        sigma = task.noise_sigma if noise_sigma is None else noise_sigma
+        if not (sigma >= 0 and math.isfinite(sigma)):
+            raise InvalidInputError(f"noise_sigma must be finite and not negative, got {sigma}")
+        task = task.to(dtype=torch.float64)
+        covariance = self.covariance(
+            task.shape[1:], definite=solver == "primal", device=task.measurement.device
+        )
+        observation = Observation(task, covariance, sigma**2, solver, tolerance, max_iterations)
+        return Posterior(self, observation)
+
+
+class Posterior:
+    """A Gaussian process given a measurement: all of it is Gaussian, and in float64.
+
+    Made by `GaussianProcess.posterior`. Nothing is clipped, and measured pixels aren't pasted.
+
+    Parameters
+    ----------
+    process : GaussianProcess
+        The prior.
+    observation : Observation
+        Of the task.
+    """
+
+    def __init__(self, process: GaussianProcess, observation: Observation) -> None:
+        self.process, self._seen = process, observation
+        self._mean: Tensor | None = None
+        self._solution: Solution | None = None
+
+    def __repr__(self) -> str:
+        sigma = self._seen.variance**0.5
+        return f"Posterior({self._seen.task}, noise sigma {sigma:.3g}, solver {self.solver})"
+
+    @property
+    def solver(self) -> str:
+        """Which system is solved: ``"fourier"``, ``"primal"`` or ``"dual"``."""
+        return self._seen.solver
+
+    @property
+    def mean(self) -> Float[Tensor, "channels *spatial"]:
+        """The posterior mean, ``m + K A^T (A K A^T + s2)^(-1) (y - A m)``; computed once."""
+        if self._mean is None:
+            self._mean = self.process.mean + self._seen.gain(self._residual()[None])[0]
+            self._solution = self._seen.last
+        return self._mean
+
+    @property
+    def solution(self) -> Solution | None:
+        """Iterations, error and residual of the mean's system; None where it was solved by FFTs."""
+        _ = self.mean
+        return self._solution
+
+    @checked
+    def variance(
+        self, method: str = "auto", *, draws: int = 64, seed: int = 0
+    ) -> Estimate[Float[Tensor, "channels *spatial"]]:
+        """Variance of every pixel given the measurement, noise of a measurement not included.
+
+        Parameters
+        ----------
+        method : {"auto", "fourier", "draws", "solves"}
+            ``"fourier"``: exact, where every pixel of a torus was measured. ``"solves"``: exact
+            but for the solver's tolerance, with a system for each pixel. ``"draws"``: mean square
+            of the deviations of posterior draws from their mean, which is known; unbiased.
+            ``"auto"``: the first if possible, else draws.
+        draws : int
+            How many, at least 2; has no part in the exact methods.
+        seed : int
+            Of the draws.
+
+        Returns
+        -------
+        Estimate
+            Value and standard error of shape ``(channels, *spatial)``. The error of m draws is
+            ``sqrt(2 / m)`` of the value, 18 % for 64; 0 where it's exact.
+
+        Raises
+        ------
+        InvalidInputError
+            If the method isn't possible, or there are too few draws.
+        """
+        if method not in _VARIANCES:
+            raise InvalidInputError(f"method must be one of {_VARIANCES}, got {method!r}")
+        if method == "auto":
+            method = "fourier" if self._seen.exact else "draws"
+        if method == "fourier":
+            return self._closed_variance()
+        if method == "solves":
+            return self._solved_variance()
+        if draws < 2:
+            raise InvalidInputError(f"at least 2 draws are needed, got {draws}")
+        total = sum(part.square().sum(dim=0) for part in self._deviations(draws, seed))
+        value = torch.as_tensor(total) / draws
+        return Estimate(value, value * math.sqrt(2 / draws), draws)
+
+    @checked
+    def draws(self, n: int = 1, *, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
+        """Draw images from the posterior, by Matheron's rule.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        seed : int
+            Of the draw.
+
+        Returns
+        -------
+        Tensor of float64, shape ``(n, channels, *spatial)``
+            A draw of the prior is measured, with noise, and moved by what the true measurement
+            says beyond that. One solve each.
+
+        Raises
+        ------
+        InvalidInputError
+            If the kernel's spectrum on its torus isn't positive semi-definite. Source: Wilson et
+            al. 2020.
+        """
+        return torch.cat([self.mean + part for part in self._deviations(n, seed)])
+
+    @checked
+    def log_evidence(
+        self, method: str = "auto", *, probes: int = 16, steps: int = 64, seed: int = 0
+    ) -> Evidence:
+        """Log density of the measurement under the prior and the noise, with its derivatives.
+
+        Parameters
+        ----------
+        method : {"auto", "fourier", "dense", "lanczos"}
+            ``"fourier"``: exact, where every pixel of a torus was measured. ``"dense"``: exact, by
+            a matrix of the squared number of measurements, for small images. ``"lanczos"``: the
+            quadratic form by conjugate gradients, the determinant by stochastic Lanczos
+            quadrature, traces in the derivatives by the same probes. ``"auto"``: the first if
+            possible, else the last.
+        probes, steps : int
+            Of Lanczos; they have no part in the exact methods.
+        seed : int
+            Of the probes.
+
+        Returns
+        -------
+        Evidence
+            Value, bounds of the quadrature, gradient.
+
+        Raises
+        ------
+        InvalidInputError
+            If the method isn't possible.
+        NotSymmetricError
+            If the covariance of the measurement is not positive definite.
+
+        Notes
+        -----
+        Lanczos costs ``probes * steps`` products, a solve for each probe if the kernel has a
+        length-scale, and ``8 steps n`` bytes a probe. Source: Ubaru, Chen & Saad 2017.
+        """
+        kernel, covariance = self.process.kernel, self._seen.covariance
+        derivative = None
+        if isinstance(kernel, LagKernel):
+            derivative = lengthscale_derivative_on(
+                kernel, covariance, periodic=self.process.periodic
+            )
+        return log_evidence(
+            self._seen,
+            self._residual(),
+            derivative,
+            method=method,
+            probes=probes,
+            steps=steps,
+            seed=seed,
+        )
+
+    def dataset(self, *, draws: int = 64, seed: int = 0) -> xr.Dataset:
+        """Collect mean and standard deviation.
+
+        Parameters
+        ----------
+        draws, seed : int
+            As of `variance`.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``mean``, ``standard_deviation`` and its ``standard_deviation_standard_error`` (0 where
+            exact) over ``(channel, y, x)`` or ``(channel, x)``, in units of the image; attributes
+            say how the mean was solved.
+        """
+        mean, variance = self.mean, self.variance(draws=draws, seed=seed)
+        deviation = variance.value.sqrt()
+        error = variance.standard_error / (2 * deviation.clamp(min=1e-300))
+        dims = _AXES[mean.dim() - 1]
+        found = {
+            "mean": mean,
+            "standard_deviation": deviation,
+            "standard_deviation_standard_error": error,
+        }
+        attrs: dict[str, object] = {
+            "process": repr(self.process),
+            "task": repr(self._seen.task),
+            "noise_sigma": self._seen.variance**0.5,
+            "solver": self.solver,
+            "variance_draws": variance.products,
+        }
+        if self.solution is not None:
+            attrs["iterations"] = self.solution.iterations
+            attrs["relative_error"] = float(self.solution.error.max())
+            attrs["residual"] = float(self.solution.residual.max())
+        units = {"units": "of the image"}
+        data = {name: (dims, value.cpu().numpy(), units) for name, value in found.items()}
+        return xr.Dataset(data, attrs=attrs)
+
+    def _residual(self) -> Tensor:
+        task = self._seen.task
+        ones = torch.ones(task.shape, dtype=torch.float64, device=task.measurement.device)
+        return task.measurement * self._seen.counted - self.process.mean * self._seen.forward(ones)
+
+    def _deviations(self, n: int, seed: int) -> Iterator[Tensor]:
+        seen = self._seen
+        channels = seen.task.shape[0]
+        k = self._drawn_on()
+        fields = generator("gp field", seed)
+        noises = generator("gp noise", seed)
+        for size in _batches(n, channels, k):
+            prior = k.crop(_fields(k, (size, channels), fields))
+            noise = torch.randn(size, *seen.shape, dtype=torch.float64, generator=noises)
+            measured = seen.forward(prior) + seen.variance**0.5 * noise.to(k.device) * seen.counted
+            yield prior - seen.gain(measured)
+
+    # The torus of the solver, if it has a process; else a larger one.
+    def _drawn_on(self) -> TorusCovariance:
+        solved = self._seen.covariance
+        if solved.definite:
+            return solved
+        return self.process.covariance(solved.size, definite=True, device=solved.device)
+
+    def _closed_variance(self) -> Estimate[Tensor]:
+        if not self._seen.exact:
+            raise InvalidInputError(
+                "method='fourier' is for a periodic image all of whose pixels were measured: take "
+                "'draws' or 'solves'"
+            )
+        s2 = self._seen.variance
+        one = self._seen.covariance.diagonal(lambda v: v * s2 / (v + s2))
+        value = one.expand(self._seen.task.shape).clone()
+        return Estimate(value, torch.zeros_like(value), 0)
+
+    def _solved_variance(self) -> Estimate[Tensor]:
+        seen, k = self._seen, self._seen.covariance
+        shape = seen.task.shape
+        product = k.function(lambda v: v)
+        n, parts = math.prod(shape), []
+        for start in range(0, n, 64):
+            chosen = torch.arange(start, min(start + 64, n), device=k.device)
+            rows = torch.arange(len(chosen), device=k.device)
+            unit = torch.zeros(len(chosen), n, dtype=torch.float64, device=k.device)
+            unit[rows, chosen] = 1
+            column = k.crop(product(unit.reshape(-1, *shape)))
+            left = column - seen.gain(seen.forward(column))
+            parts.append(left.flatten(1)[rows, chosen])
+        value = torch.cat(parts).reshape(shape)
+        return Estimate(value, torch.zeros_like(value), n)
+
+
+# Draws of the process on the torus.
+def _fields(k: TorusCovariance, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+    if not k.definite:
+        raise InvalidInputError(
+            f"this kernel has no process on its torus of {'x'.join(map(str, k.torus))}: an "
+            f"eigenvalue is -{k.negativity:.1e} of the largest. The posterior mean needs none, "
+            "draws do: take a kernel that falls off within the image, or one that is positive "
+            "semi-definite on a larger torus"
+        )
+    white = torch.randn(*shape, *k.torus, dtype=torch.float64, generator=random)
+    return k.function(lambda v: v.clamp(min=0).sqrt())(white.to(k.device))
+
+
+def _batches(n: int, channels: int, k: TorusCovariance) -> list[int]:
+    if n < 1:
+        raise InvalidInputError(f"at least 1 draw must be asked for, got {n}")
+    at_once = max(1, _TOGETHER // (8 * 8 * channels * math.prod(k.torus)))
+    return [min(at_once, n - start) for start in range(0, n, at_once)]

@@ -1,0 +1,253 @@
+"""The gallery: cards of many priors side by side in one self-contained HTML file."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import xarray as xr
+
+from dipkernels import plotting, theory
+from dipkernels.networks import ImagePrior
+from dipkernels.provenance import fingerprint as sha256
+from dipkernels.provenance import provenance
+from dipkernels.report.table import csv_table
+from dipkernels.results import save, write_text
+from dipkernels.runs import SETTINGS_FILE, RunFolder
+from dipkernels.tasks import Task
+from dipkernels.theory import FingerprintEffort
+
+CARD = "card"  # of the stored result, below the prior's name
+PAGE, TABLE = "index.html", "summary.csv"
+
+
+def gallery_settings(
+    task: Task, effort: FingerprintEffort, *, image: str, seed: int = 0, device: str = "cpu"
+) -> dict[str, object]:
+    """Describe what the cards of a folder have in common, to tell whether another may join them.
+
+    Parameters
+    ----------
+    task : Task
+        What is fitted.
+    effort : FingerprintEffort
+        How much is spent on each.
+    image : str
+        Its name, for titles.
+    seed : int
+        Of initialisation and probes.
+    device : str
+        That computes.
+
+    Returns
+    -------
+    dict
+        Fit for `dipkernels.runs.RunFolder.open`. The priors aren't in it: cards are added to a
+        folder by another call.
+    """
+    return {
+        "command": "fingerprint",
+        "image": image,
+        "shape": list(task.shape),
+        "task": task.name,
+        "noise_sigma": task.noise_sigma,
+        "measurement_sha256": sha256(task.measurement),
+        "effort": effort.record(),
+        "seed": seed,
+        "device": device,
+        "version": provenance("cpu")["version_dipkernels"],
+    }
+
+
+def stored_card(
+    folder: RunFolder,
+    name: str,
+    prior: ImagePrior,
+    task: Task,
+    effort: FingerprintEffort,
+    *,
+    seed: int = 0,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Return the card of a prior, made and kept if the folder doesn't hold it.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        With the settings of `gallery_settings`.
+    name : str
+        Of the card.
+    prior, task, effort, seed, progress
+        As of `dipkernels.theory.fingerprint`.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``NAME/card.nc``.
+    """
+    stored = folder.stored(f"{name}/{CARD}")
+    if stored is not None:
+        return stored
+    card = theory.fingerprint(
+        prior, task, seed=seed, effort=effort, folder=folder, name=name, progress=progress
+    )
+    save(card, folder.file(f"{name}/{CARD}"))
+    return card
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One column: its head, the number that it sorts by, how that is written, what it says."""
+
+    title: str
+    key: str
+    pattern: Callable[[dict[str, Any]], str]
+    meaning: str
+
+
+def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
+    """Draw the cards of a folder and write its table and page.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        That holds ``NAME/card.nc`` of each prior, from `dipkernels.theory.fingerprint`.
+    names : sequence of str, optional
+        Which, in this order; cards of others that the folder holds follow by name.
+
+    Returns
+    -------
+    Path
+        Of ``index.html``, which works without a network and without the other files: a table that
+        is sorted by a click on a column's head, and all cards. Beside it are ``summary.csv`` and
+        ``NAME.png``; figures that are newer than their card are kept.
+    """
+    found = sorted(path.parent.name for path in folder.path.glob(f"*/{CARD}.nc"))
+    order = [name for name in names or () if name in found]
+    order += [name for name in found if name not in order]
+    cards = {name: folder.stored(f"{name}/{CARD}") for name in order}
+    drawn = {name: card for name, card in cards.items() if card is not None}
+    rows = [theory.fingerprint_row(card) for card in drawn.values()]
+    write_text(csv_table(rows), folder.path / TABLE)
+    pictures = {name: _picture(folder, name, card) for name, card in drawn.items()}
+    settings = json.loads((folder.path / SETTINGS_FILE).read_text(encoding="utf-8"))
+    template = resources.files("dipkernels.report").joinpath("gallery.html.jinja")
+    html = (
+        jinja2.Environment(autoescape=True)
+        .from_string(template.read_text("utf-8"))
+        .render(
+            settings=settings["settings"],
+            provenance={k: v for k, v in settings.items() if k != "settings"},
+            columns=_COLUMNS,
+            lines=[_line(row) for row in rows],
+            pictures=pictures,
+        )
+    )
+    page = folder.path / PAGE
+    write_text(html, page)
+    return page
+
+
+def _picture(folder: RunFolder, name: str, card: xr.Dataset) -> str:
+    path = folder.path / f"{name}.png"
+    source = folder.file(f"{name}/{CARD}")
+    if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
+        plotting.save_figure(plotting.fingerprint(card), path)
+    return base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+# Text and number of each cell; what isn't a finite number sorts last.
+def _line(row: dict[str, Any]) -> list[dict[str, str]]:
+    cells = []
+    for column in _COLUMNS:
+        value = row.get(column.key)
+        number = str(value) if isinstance(value, str) else ""
+        if isinstance(value, int | float) and math.isfinite(value):
+            number = repr(float(value))
+        text = column.pattern(row) if number else "-"
+        cells.append({"text": text, "sort": number})
+    return cells
+
+
+def _plain(key: str, pattern: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: format(row[key], pattern)
+
+
+def _predicted(row: dict[str, Any]) -> str:
+    sign = "" if row["predicted_peak_resolved"] else "> "
+    return f"{sign}{row['predicted_peak_psnr']:.1f}"
+
+
+def _measured(row: dict[str, Any]) -> str:
+    mark = "+" if row["peak_iteration"] == row["iterations"] else ""
+    return f"{row['peak_psnr']:.1f} @ {row['peak_iteration']}{mark}"
+
+
+_COLUMNS: Sequence[_Column] = (
+    _Column("prior", "prior", _plain("prior", "s"), "Name in the registry."),
+    _Column("parameters", "parameters", _plain("parameters", ",d"), "Trainable parameters."),
+    _Column(
+        "half-power c/px",
+        "half_power_frequency",
+        _plain("half_power_frequency", ".3f"),
+        "Where the tangent kernel's response has fallen to half of its lowest ring; - if it "
+        "doesn't. Low: a low-pass filter.",
+    ),
+    _Column(
+        "roll-off",
+        "sample_roll_off",
+        _plain("sample_roll_off", ".1f"),
+        "Exponent of the fall of the samples' power; photographs have about 2.",
+    ),
+    _Column(
+        "comb",
+        "comb",
+        lambda row: f"{row['comb']:.2f} ({row['comb_period']} px)",
+        "The kernel's response on the harmonics of a grid over that beside them, the largest of "
+        "periods 2, 4 and 8; 1 without a grid.",
+    ),
+    _Column(
+        "shift variance",
+        "shift_variance",
+        lambda row: f"{row['shift_variance']:.2f} +- {row['shift_variance_standard_error']:.2f}",
+        "How much of a kernel's row changes when its pixel moves; 0 for a stationary kernel.",
+    ),
+    _Column(
+        "diagonal varies",
+        "diagonal_variation",
+        _plain("diagonal_variation", ".0%"),
+        "Standard deviation of the kernel's diagonal over pixels, relative to its mean.",
+    ),
+    _Column(
+        "predicted dB",
+        "predicted_peak_psnr",
+        _predicted,
+        "Peak of gradient flow, from the kernel alone; > where the products spent don't resolve "
+        "it but only what it at least reaches.",
+    ),
+    _Column(
+        "Adam dB @ it.",
+        "peak_psnr",
+        _measured,
+        "Highest PSNR to the clean image; + if it was still rising at the end.",
+    ),
+    _Column(
+        "GD: predicted - measured dB",
+        "descent_error",
+        _plain("descent_error", "+.2f"),
+        "At the last iteration of gradient descent.",
+    ),
+    _Column(
+        "to infinite width",
+        "limit_distance",
+        _plain("limit_distance", ".2f"),
+        "Root mean square between the tangent kernel over the lag, relative to lag 0, and that of "
+        "the infinitely wide network; - where the network can't be read.",
+    ),
+    _Column("s", "seconds", _plain("seconds", ".0f"), "All parts together."),
+)

@@ -1,0 +1,285 @@
+"""`fingerprint`: all parts of one prior's card, kept as they come."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting import fit
+from dipkernels.images import load
+from dipkernels.kernels import NTK
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.planning import Plan, plan
+from dipkernels.progress import Progress
+from dipkernels.provenance import describe_prior, provenance
+from dipkernels.tasks import Task, denoise
+from dipkernels.theory.fingerprint import parts
+from dipkernels.theory.fingerprint.rows import neighbourhood
+from dipkernels.theory.fingerprint.settings import FingerprintEffort
+
+IMAGE = "astronaut"
+KEPT_OF_ADAM = ("measurement", "best", "clean")
+
+
+@runtime_checkable
+class Folder(Protocol):
+    """Where parts are kept as soon as they are done: a `dipkernels.runs.RunFolder`."""
+
+    def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+        """Return what is stored under a name, or compute and store it."""
+
+    def checkpoint(self, name: str) -> Path:
+        """Path of the checkpoint of a fit."""
+
+
+class _Memory:
+    """Keeps nothing."""
+
+    def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+        """Compute."""
+        del name
+        return compute()
+
+    def checkpoint(self, name: str) -> None:
+        """Have none."""
+        del name
+
+
+def fingerprint(
+    prior: ImagePrior,
+    task: Task | None = None,
+    *,
+    seed: int = 0,
+    effort: FingerprintEffort | None = None,
+    folder: Folder | None = None,
+    name: str | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Measure what kind of prior a network is, from its samples to its fit: one card's data.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        Any network of images or signals, at least 8 pixels along each axis.
+    task : Task, optional
+        What is fitted and predicted, with its clean image. By default the bundled image
+        ``astronaut`` with noise of 25/255, for images of 1 or 3 channels.
+    seed : int
+        Of initialisation and probes; the kernel's parameters are those that the fits start from.
+    effort : FingerprintEffort, optional
+        How much is spent.
+    folder : RunFolder, optional
+        Keeps every part as ``NAME/PART.nc`` as soon as it is done; what it holds isn't computed
+        again, and an interrupted fit goes on.
+    name : str, optional
+        Of the card, and below the folder; by default the prior's.
+    progress : bool
+        Show bars.
+
+    Returns
+    -------
+    xarray.Dataset
+        Fit for netCDF. Over ``frequency`` (cycles per pixel): ``sample_power`` (Hann window),
+        with ``sample_power_standard_error`` over initialisations, ``natural_power`` of photographs,
+        and ``response`` of the tangent kernel with ``response_standard_error``;
+        ``layer_response(layer_group, frequency)``, which sum to it. ``samples``. ``filter``: the
+        kernel's row at the central pixel, within the middle channel, over its own diagonal.
+        ``shift_correlation(shift)``. Over ``radius``: ``ntk_profile`` with its spread over
+        pixels, ``covariance_profile`` of the samples, and of the infinitely wide network
+        ``limit_ntk_profile`` and ``limit_covariance_profile``, where it can be read (else
+        attribute ``limit_reason``). Over ``comb_period``: ``comb`` of the kernel and
+        ``sample_comb``, with standard errors. Over ``octave``: ``axes_over_diagonals``, in 2D.
+        Over ``time``: ``predicted_psnr`` of gradient flow, in units of one over the largest
+        eigenvalue, which are iterations of gradient descent at half of its limit of stability;
+        over ``descent_iteration``: ``descent_psnr`` and ``predicted_descent_psnr``; over
+        ``iteration``: ``adam_psnr``. Attributes: the numbers of `fingerprint_row`, settings,
+        provenance.
+
+    Raises
+    ------
+    InvalidInputError
+        If the image is too small, the task doesn't fit or has no clean image, or there is none by
+        default.
+
+    Notes
+    -----
+    Costs ``effort.products`` products with the tangent kernel, ``samples`` forward passes and
+    ``iterations + descent`` training steps; `plan_fingerprint` says how long that is. Definitions
+    are on the documentation's page on fingerprints.
+
+    Examples
+    --------
+    >>> from dipkernels import networks
+    >>> prior = networks.create("deep-decoder", image_size=(16, 20), width=8)
+    >>> effort = FingerprintEffort(samples=4, iterations=5, descent=2, steps=4, probe_steps=3)
+    >>> found = fingerprint(prior, effort=effort)
+    >>> 0 <= found.shift_variance, found.sizes["iteration"]
+    (True, 6)
+    """
+    effort = effort or FingerprintEffort()
+    task = _task(prior, task)
+    size = tuple(prior.shape[1:])
+    place = neighbourhood(size, effort.positions, seed)
+    store: Folder | _Memory = _Memory() if folder is None else folder
+    label = name or prior.name
+    kernels: list[NTK] = []
+
+    def ntk() -> NTK:  # linearised when it is first needed, once
+        if not kernels:
+            with Progress(1, f"{label}: linearising", enabled=progress) as bar:
+                kernels.append(NTK(prior, prior.init(seed)))
+                bar.advance()
+        return kernels[0]
+
+    def stage(part: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+        return store.stage(f"{label}/{part}", lambda: _timed(compute))
+
+    limit = stage("limit", lambda: parts.limit_part(prior, place))
+    samples = stage(
+        "samples",
+        lambda: parts.samples_part(prior, effort, place, limit, seed, progress=progress),
+    )
+    kernel = stage(
+        "kernel", lambda: parts.kernel_part(ntk(), effort, place, seed, progress=progress)
+    )
+    predicted = stage(
+        "prediction", lambda: parts.prediction_part(ntk(), task, effort, seed, progress=progress)
+    )
+    kernels.clear()
+    adam = stage(
+        "adam",
+        lambda: parts.adam_part(
+            prior,
+            task,
+            effort,
+            seed,
+            checkpoint=store.checkpoint(f"{label}/adam"),
+            progress=progress,
+        ),
+    )
+    descent = stage(
+        "descent",
+        lambda: fit(
+            prior,
+            task,
+            optimiser="gradient-descent",
+            learning_rate=float(predicted.descent_learning_rate),
+            iterations=effort.descent,
+            seed=seed,
+            progress=progress,
+        ),
+    )
+    found = [samples, kernel, limit, predicted, parts.natural_part(size)]
+    merged = xr.merge([*found, _curves(adam, descent)], combine_attrs="drop", join="outer")
+    attributes = {key: value for each in found for key, value in each.attrs.items()}
+    seconds = sum(float(each.attrs["seconds"]) for each in (*found[:4], adam, descent))
+    return merged.assign_attrs(
+        attributes
+        | _fit_numbers(adam, descent)
+        | {f"effort_{key}": value for key, value in effort.record().items() if value is not None}
+        | describe_prior(prior)
+        | provenance(prior.device)
+        | {
+            "card": label,
+            "shape": list(prior.shape),
+            "seed": seed,
+            "task": task.name,
+            "noise_sigma": task.noise_sigma,
+            "products": effort.products,
+            "seconds": seconds,
+        }
+    )
+
+
+def plan_fingerprint(
+    prior: ImagePrior,
+    task: Task | None = None,
+    *,
+    effort: FingerprintEffort | None = None,
+    timed: bool = True,
+) -> Plan:
+    """Say what a fingerprint will take, before it begins.
+
+    Parameters
+    ----------
+    prior, task, effort
+        As of `fingerprint`.
+    timed : bool
+        Whether to time a few steps.
+
+    Returns
+    -------
+    Plan
+        Of both fits and all products; samples cost less than a tenth of these.
+    """
+    effort = effort or FingerprintEffort()
+    return plan(
+        prior,
+        _task(prior, task),
+        iterations=effort.iterations + effort.descent,
+        products=effort.products,
+        columns=effort.probes,
+        checkpoint=True,
+        timed=timed,
+    )
+
+
+def _task(prior: ImagePrior, task: Task | None) -> Task:
+    if task is None:
+        channels, *size = prior.shape
+        if len(size) != 2 or channels not in (1, 3):
+            raise InvalidInputError(
+                f"there is no image by default for a prior of shape {prior.shape}: pass a task, "
+                "such as tasks.denoise(clean)"
+            )
+        clean = load(IMAGE, size=(size[0], size[1]))
+        task = denoise(clean.mean(dim=0, keepdim=True) if channels == 1 else clean)
+    if task.shape != prior.shape:
+        raise InvalidInputError(
+            f"the task has shape {task.shape}, the prior makes images of shape {prior.shape}"
+        )
+    if task.clean is None:
+        raise InvalidInputError("a card holds errors to a clean image, and this task has none")
+    return task.to(device=prior.device, dtype=prior.dtype)
+
+
+def _timed(compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+    start = time.perf_counter()
+    result = compute()
+    return result.assign_attrs(seconds=time.perf_counter() - start)
+
+
+def _curves(adam: xr.Dataset, descent: xr.Dataset) -> xr.Dataset:
+    fitted = adam.sel(region=adam.score_region)
+    slow = descent.sel(region=descent.score_region).rename(iteration="descent_iteration")
+    curves = xr.Dataset(
+        {
+            "adam_psnr": fitted.psnr_clean,
+            "adam_psnr_noisy": adam.psnr_noisy,
+            "descent_psnr": slow.psnr_clean,
+            **{name: adam[name] for name in KEPT_OF_ADAM},
+        }
+    )
+    return curves.drop_vars("region", errors="ignore")
+
+
+def _fit_numbers(adam: xr.Dataset, descent: xr.Dataset) -> dict[str, object]:
+    return {
+        "peak_psnr": float(adam.peak_psnr),
+        "peak_iteration": int(adam.peak_iteration),
+        "iterations": adam.sizes["iteration"] - 1,
+        "measurement_psnr": _psnr(adam),
+        "learning_rate": float(adam.learning_rate),
+        "status": str(adam.status),
+        "descent_peak_psnr": float(descent.peak_psnr),
+    }
+
+
+# What doing nothing scores; of the measured pixels alone.
+def _psnr(adam: xr.Dataset) -> float:
+    error = ((adam.measurement - adam.clean) ** 2).mean(skipna=True)
+    return float(-10 * np.log10(error)) if error > 0 else float("inf")

@@ -1,0 +1,440 @@
+"""The parts of a fingerprint, each a dataset of its own: samples, kernel, limit, fits."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting import fit, stable_learning_rate
+from dipkernels.kernels import NTK, covariance_of, draw_images, infinite_width
+from dipkernels.kernels.infinite import InfiniteWidth
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.progress import Progress
+from dipkernels.spectra import (
+    anisotropy,
+    comb_response,
+    comb_strength,
+    frequency_response,
+    natural_spectrum,
+    radial_power,
+    roll_off,
+)
+from dipkernels.tasks import Task
+from dipkernels.theory.dynamics import GradientDescent
+from dipkernels.theory.expansion import expand
+from dipkernels.theory.fingerprint.groups import TOTAL, WithTotal, layer_groups
+from dipkernels.theory.fingerprint.rows import (
+    Neighbourhood,
+    kernel_rows,
+    lag_profile,
+    shift_correlation,
+    shift_variance,
+    torus_window,
+    windows,
+)
+from dipkernels.theory.fingerprint.settings import FingerprintEffort
+from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
+
+COMB_PERIODS = (2, 4, 8)
+SHOWN = 4
+LEAST_RATE = 1e-3
+AXES = {1: ("x",), 2: ("y", "x")}
+
+
+def samples_part(
+    prior: ImagePrior,
+    effort: FingerprintEffort,
+    place: Neighbourhood,
+    limit: xr.Dataset,
+    seed: int,
+    *,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Draw images, and measure their spectrum, comb and covariance.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    effort : FingerprintEffort
+        How many samples.
+    place : Neighbourhood
+        Over which lags.
+    limit : xarray.Dataset
+        From `limit_part`: where it is of what the output's sigmoid takes, so is the covariance.
+    seed : int
+        Of the draws.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        See `dipkernels.theory.fingerprint`.
+    """
+    drawn = []
+    with Progress(effort.samples, f"{prior.name}: samples", enabled=progress) as bar:
+        for batch in draw_images(prior, effort.samples, seed=seed):
+            drawn.append(batch.cpu().double())
+            bar.advance(len(batch))
+    images = torch.cat(drawn)
+    size = tuple(images.shape[2:])
+    spectrum = radial_power(images, window="hann")
+    before = bool(limit.attrs["before_output"])
+    covariance = _covariance_profile(
+        torch.logit(images, eps=1e-6) if before else images, place.reach
+    )
+    dims = ("sample", "channel", *AXES[len(size)])
+    dataset = xr.Dataset(
+        {
+            "samples": (dims, images[:SHOWN].numpy().astype(np.float32)),
+            "sample_power": spectrum.power,
+            "sample_power_standard_error": spectrum.standard_error,
+            "covariance_profile": ("radius", covariance),
+            **_sample_combs(images, seed),
+        },
+        {"radius": np.arange(len(covariance)), "comb_period": comb_periods(size)},
+    )
+    try:
+        found = roll_off(spectrum)
+        fall = found.exponent, found.standard_error, found.misfit
+    except InvalidInputError:  # too few rings, or images without variance
+        fall = (math.nan,) * 3
+    names = ("sample_roll_off", "sample_roll_off_standard_error", "sample_roll_off_misfit")
+    deviation = float(images.std(dim=tuple(range(2, images.dim())), correction=0).mean())
+    return dataset.assign_attrs(dict(zip(names, fall, strict=True)), sample_deviation=deviation)
+
+
+def kernel_part(
+    ntk: NTK,
+    effort: FingerprintEffort,
+    place: Neighbourhood,
+    seed: int,
+    *,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Measure the tangent kernel: response with its layers, rows, shift variance, comb.
+
+    Parameters
+    ----------
+    ntk : NTK
+        At initialisation.
+    effort : FingerprintEffort
+        Probes and rows.
+    place : Neighbourhood
+        Which rows.
+    seed : int
+        Of the probes.
+    progress : bool
+        Show bars.
+
+    Returns
+    -------
+    xarray.Dataset
+        See `dipkernels.theory.fingerprint`.
+    """
+    shape = ntk.image_shape
+    layers = WithTotal(ntk.by_layer(layer_groups(ntk.parameters)))
+    response = frequency_response(
+        layers, probes=effort.response_probes, seed=seed, progress=progress
+    )
+    whole = response.sel(layer=TOTAL)
+    split = response.response.isel(layer=slice(None, -1)).rename(layer="layer_group")
+    channel, wanted = shape[0] // 2, [place.centre, *place.diagonal, *place.scattered]
+    with Progress(1, f"{ntk.prior.name}: rows", enabled=progress) as bar:
+        rows = kernel_rows(ntk, shape, wanted, channel)
+        bar.advance()
+    cut = windows(rows, wanted, place.reach)
+    own = np.array([row[pixel] for row, pixel in zip(rows, wanted, strict=True)])
+    scattered = slice(1 + len(place.diagonal), None)
+    variance, variance_error = shift_variance(cut[scattered])
+    profiles = np.stack([lag_profile(each) for each in cut[scattered]])
+    dataset = xr.Dataset(
+        {
+            "response": whole.response,
+            "response_standard_error": whole.standard_error,
+            "modes": response.modes,
+            "layer_response": split,
+            "filter": (AXES[len(shape) - 1], rows[0] / own[0]),
+            "shift_correlation": ("shift", shift_correlation(cut[1 : scattered.start])),
+            "ntk_profile": ("radius", lag_profile(cut[scattered].mean(axis=0))),
+            "ntk_profile_spread": ("radius", profiles.std(axis=0, ddof=1)),
+            "diagonal": ("position", own[scattered]),
+            "position_pixel": (("position", "axis"), np.array(place.scattered)),
+            **_kernel_combs(ntk, effort, seed),
+            **_anisotropy(ntk, effort, seed, progress=progress),
+        },
+        {
+            "shift": ("shift", np.arange(len(place.diagonal)), {"units": "pixels per axis"}),
+            "radius": ("radius", np.arange(profiles.shape[1]), {"units": "pixels"}),
+            "comb_period": ("comb_period", comb_periods(shape[1:]), {"units": "pixels"}),
+        },
+    ).drop_vars("layer")
+    names = ("half_power_frequency", "roll_off", "roll_off_standard_error", "roll_off_misfit")
+    return dataset.assign_attrs(
+        {name: float(whole[name]) for name in names},
+        shift_variance=variance,
+        shift_variance_standard_error=variance_error,
+        diagonal_variation=float(own[scattered].std(ddof=1) / own[scattered].mean()),
+        filter_constant=float(cut[0].mean() / own[0]),
+        filter_pixel=list(place.centre),
+        channel=channel,
+    )
+
+
+def limit_part(prior: ImagePrior, place: Neighbourhood) -> xr.Dataset:
+    """Derive the infinite-width kernels as functions of the lag, where the network can be read.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    place : Neighbourhood
+        Over which lags.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``limit_ntk_profile`` and ``limit_covariance_profile`` over ``radius``; without them where
+        the network can't be read, and then attribute ``limit_reason`` says why.
+    """
+    found, before, reason = _limit(prior)
+    attributes = {"before_output": int(before), "limit_reason": reason, "limit_notes": ""}
+    if found is None:
+        return xr.Dataset(attrs=attributes)
+    # Of a network that crops its image the torus is larger; the lags are the same.
+    size = found.kernel.size
+    if any(n < 2 * r + 1 for n, r in zip(size, place.reach, strict=True)):
+        attributes["limit_reason"] = f"its kernel is on a grid of {size}, smaller than the lags"
+        return xr.Dataset(attrs=attributes)
+    attributes["limit_notes"] = "; ".join(found.notes)
+    profiles = {
+        f"limit_{name}_profile": (
+            "radius",
+            lag_profile(torus_window(table.cpu().double().numpy(), place.reach)),
+        )
+        for name, table in (("ntk", found.kernel.ntk), ("covariance", found.kernel.covariance))
+    }
+    return xr.Dataset(profiles, {"radius": np.arange(min(place.reach) + 1)}, attributes)
+
+
+def prediction_part(
+    ntk: NTK, task: Task, effort: FingerprintEffort, seed: int, *, progress: bool = False
+) -> xr.Dataset:
+    """Predict gradient flow and gradient descent on a task.
+
+    Parameters
+    ----------
+    ntk : NTK
+        At initialisation.
+    task : Task
+        What is fitted.
+    effort : FingerprintEffort
+        Lanczos steps and probes.
+    seed : int
+        Of the probes.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        See `dipkernels.theory.fingerprint`.
+    """
+    expansion = expand(
+        ntk,
+        task,
+        steps=effort.steps,
+        probes=effort.probes,
+        probe_steps=effort.probe_steps,
+        seed=seed,
+        progress=progress,
+    )
+    flow = learning_curve(expansion)
+    rate = stable_learning_rate(ntk, largest_eigenvalue=expansion.largest)
+    descent = learning_curve(
+        expansion, GradientDescent.of_fit(rate, effort.descent, ntk.shape[0])
+    ).sel(region=task.score_region)
+    score = flow.sel(region=task.score_region)
+    told = resolved_stretch(flow, task.score_region)
+    return xr.Dataset(
+        {
+            "predicted_psnr": ("time", score.psnr.values, {"units": "dB"}),
+            "predicted_psnr_lower": ("time", score.psnr_lower.values, {"units": "dB"}),
+            "predicted_psnr_upper": ("time", score.psnr_upper.values, {"units": "dB"}),
+            "predicted_resolved": ("time", (np.arange(score.sizes["time"]) < told).astype(int)),
+            "predicted_descent_psnr": ("descent_iteration", descent.psnr.values, {"units": "dB"}),
+        },
+        {
+            "time": (
+                "time",
+                score.time.values * expansion.largest,
+                {"units": "1 / largest eigenvalue"},
+            ),
+            "descent_iteration": descent.iteration.values,
+        },
+        {
+            **{
+                f"predicted_{key}": flow.attrs[key]
+                for key in ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved")
+            },
+            "predicted_peak_time": flow.attrs["peak_time"] * expansion.largest,
+            "largest_eigenvalue": expansion.largest,
+            "descent_learning_rate": rate,
+        },
+    )
+
+
+def adam_part(
+    prior: ImagePrior,
+    task: Task,
+    effort: FingerprintEffort,
+    seed: int,
+    *,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Fit with Adam.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    task : Task
+        What is fitted.
+    effort : FingerprintEffort
+        Iterations and rate.
+    seed : int
+        Of the initialisation, that of the kernel.
+    checkpoint : str or Path, optional
+        Of the fit.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `dipkernels.fit`.
+    """
+    rate = effort.learning_rate
+    if rate is None and prior.learning_rate is not None:
+        rate = max(prior.learning_rate, LEAST_RATE)
+    return fit(
+        prior,
+        task,
+        iterations=effort.iterations,
+        learning_rate=rate,
+        seed=seed,
+        checkpoint=checkpoint,
+        progress=progress,
+    )
+
+
+def comb_periods(size: tuple[int, ...]) -> list[int]:
+    """Choose the periods at which combs are looked for.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Of the image.
+
+    Returns
+    -------
+    list of int
+        Of 2, 4 and 8 pixels, those with four whole periods along each axis.
+    """
+    return [period for period in COMB_PERIODS if min(size) // period >= 4]
+
+
+def _limit(prior: ImagePrior) -> tuple[InfiniteWidth | None, bool, str]:
+    # With an output sigmoid the first way works, without one the second; else it says why not.
+    try:
+        return infinite_width(prior, before_output=True), True, ""
+    except InvalidInputError:
+        pass
+    try:
+        return infinite_width(prior), False, ""
+    except InvalidInputError as error:
+        return None, False, str(error)
+
+
+def _covariance_profile(images: Tensor, reach: tuple[int, ...]) -> np.ndarray:
+    found = covariance_of(
+        [images], len(images), tuple(images.shape[1:]), max_lag=max(reach), tests=False
+    )
+    kernel = found.kernel.transpose(*(f"lag_{axis}" for axis in AXES[len(reach)]))
+    for axis, r in zip(AXES[len(reach)], reach, strict=True):
+        kernel = kernel.sel({f"lag_{axis}": slice(-r, r)})
+    return lag_profile(kernel.values)
+
+
+def _sample_combs(images: Tensor, seed: int) -> dict[str, Any]:
+    strengths, errors = [], []
+    for period in comb_periods(tuple(images.shape[2:])):
+        try:
+            each = comb_strength(images, period, seed=seed).strength.values
+        except InvalidInputError:  # constant images
+            each = np.full(len(images), math.nan)
+        strengths.append(each.mean())
+        errors.append(each.std(ddof=1) / math.sqrt(len(each)))
+    return {
+        "sample_comb": ("comb_period", strengths),
+        "sample_comb_standard_error": ("comb_period", errors),
+    }
+
+
+def _kernel_combs(ntk: NTK, effort: FingerprintEffort, seed: int) -> dict[str, Any]:
+    found = [
+        comb_response(ntk, period, probes=effort.comb_probes, seed=seed)
+        for period in comb_periods(ntk.image_shape[1:])
+    ]
+    return {
+        "comb": ("comb_period", [float(each.strength) for each in found]),
+        "comb_standard_error": (
+            "comb_period",
+            [float(each.strength_standard_error) for each in found],
+        ),
+    }
+
+
+def _anisotropy(
+    ntk: NTK, effort: FingerprintEffort, seed: int, *, progress: bool
+) -> dict[str, Any]:
+    if len(ntk.image_shape) != 3:
+        return {}
+    try:
+        found = anisotropy(ntk, probes=effort.response_probes, seed=seed, progress=progress)
+    except InvalidInputError:  # too small for three orientations in each octave
+        return {}
+    return {
+        name: ("octave", found[name].values)
+        for name in (
+            "axes_over_diagonals",
+            "axes_over_diagonals_standard_error",
+            "horizontal_over_vertical",
+            "horizontal_over_vertical_standard_error",
+        )
+    } | {"octave_frequency": ("octave", found.frequency.values, {"units": "cycles/pixel"})}
+
+
+def natural_part(size: tuple[int, ...]) -> xr.Dataset:
+    """Measure the spectrum of photographs on the same rings.
+
+    Parameters
+    ----------
+    size : tuple of int
+        Of the image.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``natural_power`` over ``frequency``; empty for signals.
+    """
+    if len(size) != 2:
+        return xr.Dataset()
+    return xr.Dataset({"natural_power": natural_spectrum((size[0], size[1])).power})

@@ -1,0 +1,94 @@
+"""How much is spent on a fingerprint."""
+
+from dataclasses import asdict, dataclass, fields
+
+from dipkernels.checks import as_annotated
+from dipkernels.errors import InvalidInputError
+
+LEAST = {
+    "samples": 4,
+    "iterations": 1,
+    "descent": 1,
+    "steps": 2,
+    "probe_steps": 2,
+    "probes": 2,
+    "positions": 2,
+    "response_probes": 2,
+    "comb_probes": 2,
+}
+RINGS, SECTORS, PERIODS = 15, 9, 3  # at most, of responses that are probed
+NEIGHBOURS = 9  # rows beside each other, at most
+
+
+@dataclass(frozen=True)
+class FingerprintEffort:
+    """How much is spent on one fingerprint.
+
+    Attributes
+    ----------
+    samples : int
+        Initialisations, for the spectrum, the comb and the covariance; at least 4.
+    iterations : int
+        Of the fit with Adam.
+    descent : int
+        Of gradient descent at half of its limit of stability.
+    steps : int
+        Lanczos steps of the prediction from the residual, at least 2.
+    probe_steps, probes : int
+        Lanczos steps of the prediction's probes, and how many there are; at least 2 each.
+    positions : int
+        Random pixels whose rows of the kernel make the shift variance; at least 2.
+    response_probes : int
+        Random probes for each ring of frequencies; at least 2.
+    comb_probes : int
+        For each period of the comb; at least 2.
+    learning_rate : float or None
+        Adam's. None: the published one, but at least 0.001. The transformers' is 0.0001 for 5000
+        iterations; a card has a few hundred.
+
+    Raises
+    ------
+    InvalidInputError
+        If a number is too small.
+    """
+
+    samples: int = 32
+    iterations: int = 300
+    descent: int = 30
+    steps: int = 100
+    probe_steps: int = 40
+    probes: int = 2
+    positions: int = 12
+    response_probes: int = 3
+    comb_probes: int = 8
+    learning_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = as_annotated(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
+        for name, least in LEAST.items():
+            if (value := getattr(self, name)) < least:
+                raise InvalidInputError(f"{name} must be at least {least}, got {value}")
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
+            raise InvalidInputError(
+                f"learning_rate must be positive and finite, got {self.learning_rate}"
+            )
+
+    @property
+    def products(self) -> int:
+        """With the kernel, in all; about, since small images have fewer rings and rows."""
+        response = (RINGS + SECTORS) * self.response_probes / 2
+        rows = NEIGHBOURS + self.positions + 1
+        predicted = self.steps + self.probes * self.probe_steps
+        return round(response + PERIODS * self.comb_probes + rows + predicted)
+
+    def record(self) -> dict[str, int | float | None]:
+        """List the settings, fit for JSON.
+
+        Returns
+        -------
+        dict
+            By name.
+        """
+        return asdict(self)

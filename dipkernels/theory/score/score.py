@@ -1,0 +1,249 @@
+"""`score`: the predicted peak of a fit, as a number that needs no training."""
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.ntk import NTK
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.progress import Progress
+from dipkernels.provenance import describe_prior, provenance
+from dipkernels.tasks import Task
+from dipkernels.theory.dynamics import GradientFlow
+from dipkernels.theory.expansion import Expansion, as_array, default_times, expand
+from dipkernels.theory.learning_curve import RESOLVED_DB, learning_curve
+from dipkernels.theory.score.spectrum import PredictedPeak, kernel_spectrum, predicted_peak
+
+METHODS = ("auto", "dense", "lanczos")
+DENSE_OUTPUTS = 1536
+FIELDS = ("psnr", "psnr_lower", "psnr_upper", "time", "freedom")
+
+
+def score(
+    prior: ImagePrior,
+    task: Task | Sequence[Task],
+    *,
+    seed: int | Sequence[int] = 0,
+    method: str = "auto",
+    steps: int | None = None,
+    probes: int | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Score a prior by the peak PSNR that its kernel at initialisation predicts.
+
+    The network is replaced by its linearisation, gradient flow fits the noisy image, and the
+    score is its PSNR at the best moment: bias against variance. It needs the clean image, so that
+    on the image to be restored it is an *oracle*. Without that, take tasks of other, clean
+    images (references) for `task`, of the same size and noise: a kernel is the network's own.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        Any network.
+    task : Task or sequence of Task
+        With clean images; only those, the level of the noise and the mask are used, not the
+        measurement. Several share the kernel with the ``dense`` method.
+    seed : int or sequence of int
+        Of the initialisations (and the probes). Several tell how far the score depends on them.
+    method : {"auto", "dense", "lanczos"}
+        ``"dense"`` forms the kernel in float64 and decomposes it: exact, for up to a few thousand
+        outputs, fully measured. ``"lanczos"`` takes a few hundred products at any size, with any
+        mask, in the prior's own type. ``"auto"`` is dense up to 1536 fully measured outputs.
+    steps : int, optional
+        Lanczos steps from the residual, by default 100; half as many from each probe.
+    probes : int, optional
+        Of the variance with Lanczos, by default 3.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``image`` and ``seed``: ``psnr`` (dB), its band ``psnr_lower`` to ``psnr_upper``,
+        ``resolved`` (whether the band is at most 1 dB wide), ``time`` of the peak, and
+        ``freedom``, the number of directions ``tr (I - E)`` that are learned by then. Over
+        ``seed``: ``products`` (backward passes with the dense method) and ``seconds``.
+        Attributes: ``score``, the mean over all; ``score_spread``, the standard deviation over
+        seeds of the mean over images (NaN for one seed); ``method``, settings, provenance.
+
+    Raises
+    ------
+    InvalidInputError
+        If a task doesn't fit the prior, has no clean image, or measures something else than
+        pixels; if the method is unknown, can't be had for a mask, or an option has no effect.
+
+    Notes
+    -----
+    Band with ``dense``: rounding, see `predicted_peak`. With ``lanczos``: the peak certainly
+    reaches the lower end, the highest point of the curve's lower bound, and is certainly below
+    the upper end, that of its upper bound (with missing pixels, an estimate; both widened by the
+    probes' errors). Where that is wide, ``psnr`` is the top of the curve in the middle of its
+    bounds: an estimate without an error; the documentation says how near it came. Neither band
+    covers what the linearisation leaves out; nor is the score the measured peak under Adam, which
+    the documentation compares it with.
+    Source: Tachella et al. 2021 for the filter; Heckel & Soltanolkotabi 2020 for early stopping.
+
+    Examples
+    --------
+    >>> from dipkernels import images, networks, tasks
+    >>> prior = networks.create("deep-decoder", image_size=8, channels=1, width=8)
+    >>> reference = tasks.denoise(images.load("camera", size=8))
+    >>> found = score(prior, reference, seed=(0, 1))
+    >>> found.psnr.dims, bool(found.resolved.all())
+    (('image', 'seed'), True)
+    """
+    tasks: list[Task] = list(task) if not isinstance(task, Task) else [task]
+    seeds = [int(s) for s in seed] if isinstance(seed, Iterable) else [int(seed)]
+    method = _checked(prior, tasks, seeds, method, steps, probes)
+    effort = (100 if steps is None else steps, 3 if probes is None else probes)
+    rows: list[list[PredictedPeak]] = []
+    products, seconds = [], []
+    with Progress(len(seeds), f"{prior.name}: score", enabled=progress) as bar:
+        for each in seeds:
+            start = time.perf_counter()
+            if method == "dense":
+                peaks, count = _dense(prior, tasks, each)
+            else:
+                peaks, count = _lanczos(prior, tasks, each, *effort)
+            rows.append(peaks)
+            products.append(count)
+            seconds.append(time.perf_counter() - start)
+            bar.advance()
+    dataset = _dataset(rows, seeds, products, seconds)
+    used = dict(zip(("steps", "probes"), effort, strict=True)) if method == "lanczos" else {}
+    return dataset.assign_attrs(
+        **describe_prior(prior), **provenance(prior.device), method=method, **used
+    )
+
+
+def _checked(
+    prior: ImagePrior,
+    tasks: list[Task],
+    seeds: list[int],
+    method: str,
+    steps: int | None,
+    probes: int | None,
+) -> str:
+    if not tasks or not seeds:
+        raise InvalidInputError("a score needs at least one task and one seed")
+    if method not in METHODS:
+        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
+    for task in tasks:
+        if task.shape != prior.shape:
+            raise InvalidInputError(
+                f"the task has shape {task.shape}, the prior makes images {prior.shape}"
+            )
+        if task.clean is None:
+            raise InvalidInputError(
+                "a score is the error to a clean image, and this task has none: score the prior "
+                "on tasks of other images of that size, whose clean image is known"
+            )
+        if task.peak != 1.0:
+            raise InvalidInputError(
+                f"scores are for images in [0, 1]; this white is {task.peak:g} here: use the task "
+                "as it was before in_range"
+            )
+    full = all(bool(task.measured.all()) for task in tasks)
+    if method == "dense" and not full:
+        raise InvalidInputError(
+            'with missing pixels a score takes method="lanczos": the dense one is for fully '
+            "measured images"
+        )
+    n = int(np.prod(prior.shape))
+    method = method if method != "auto" else "dense" if full and n <= DENSE_OUTPUTS else "lanczos"
+    if method == "dense" and (steps is not None or probes is not None):
+        raise InvalidInputError("steps and probes have no effect on the dense method")
+    return method
+
+
+def _dense(prior: ImagePrior, tasks: list[Task], seed: int) -> tuple[list[PredictedPeak], int]:
+    exact = prior.to(dtype=torch.float64)
+    ntk = NTK(exact, exact.init(seed))
+    spectrum = kernel_spectrum(ntk)
+    image = as_array(ntk.image).ravel()
+    peaks = [
+        predicted_peak(spectrum, as_array(task.clean).ravel() - image, task.noise_sigma)
+        for task in tasks
+        if task.clean is not None
+    ]
+    return peaks, len(image)
+
+
+def _lanczos(
+    prior: ImagePrior, tasks: list[Task], seed: int, steps: int, probes: int
+) -> tuple[list[PredictedPeak], int]:
+    ntk = NTK(prior, prior.init(seed))
+    peaks, products = [], 0
+    for task in tasks:
+        expansion = expand(ntk, task, steps=steps, probes=probes, seed=seed)
+        peaks.append(peak_of_expansion(expansion))
+        products += expansion.products
+    return peaks, products
+
+
+def peak_of_expansion(expansion: Expansion) -> PredictedPeak:
+    """Estimate the peak from Krylov spaces, also where these don't resolve it.
+
+    Parameters
+    ----------
+    expansion : Expansion
+        From `expand`.
+
+    Returns
+    -------
+    PredictedPeak
+        See `score`. ``freedom`` is over the measured outputs.
+    """
+    curve = learning_curve(expansion)
+    times = default_times(expansion)
+    if curve.peak_resolved:
+        best = int(np.argmin(np.abs(times - curve.peak_time)))
+        psnr = float(curve.peak_psnr)
+    else:  # the top of the curve between the bounds
+        middle = curve.psnr.sel(region=expansion.score_region).values
+        best = int(np.argmax(middle))
+        psnr = float(middle[best])
+    freedom = float("nan")  # without noise there are no probes to tell it
+    if expansion.probes:
+        at = GradientFlow(times[best : best + 1])
+        total = int(expansion.measured.sum())
+        freedom = total - float(np.mean([_trace(p, at.decay)[0] for p in expansion.probes]))
+    return PredictedPeak(
+        psnr, curve.peak_psnr_lower, curve.peak_psnr_upper, float(times[best]), freedom
+    )
+
+
+# Known eigenvalues count once each, the probes estimate the rest.
+def _trace(probe: Any, function: Any) -> np.ndarray:
+    own = probe.gauss()
+    known = len(probe.deflated.nodes)
+    weights = own.weights.copy()
+    if known:
+        weights[-known:] = 1.0
+    return np.asarray(function(own.nodes) @ weights)
+
+
+def _dataset(
+    rows: list[list[PredictedPeak]], seeds: list[int], products: list[int], seconds: list[float]
+) -> xr.Dataset:
+    over = ("image", "seed")
+    columns = [
+        [[getattr(p, key.removeprefix("psnr_")) for p in peaks] for peaks in rows] for key in FIELDS
+    ]
+    values = {key: np.array(x).T for key, x in zip(FIELDS, columns, strict=True)}
+    dataset = xr.Dataset(
+        {key: (over, value) for key, value in values.items()}
+        | {"products": ("seed", products), "seconds": ("seed", seconds, {"units": "s"})},
+        {"seed": seeds},
+    )
+    for key in FIELDS[:3]:
+        dataset[key].attrs["units"] = "dB"
+    dataset["resolved"] = dataset.psnr_upper - dataset.psnr_lower <= RESOLVED_DB
+    of_seed = dataset.psnr.mean("image").values
+    spread = float(of_seed.std(ddof=1)) if len(seeds) > 1 else float("nan")
+    return dataset.assign_attrs(score=float(of_seed.mean()), score_spread=spread)

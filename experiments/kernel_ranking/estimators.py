@@ -1,0 +1,81 @@
+"""How near Lanczos comes to the exact peak, by the number of its steps."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dipkernels.kernels import NTK
+from dipkernels.theory import KernelSpectrum, expand, learning_curve, predicted_peak
+from dipkernels.theory.score.score import peak_of_expansion
+from experiments.kernel_ranking.setting import Preset, make_task
+from experiments.kernel_ranking.table import Table
+
+COLUMNS = ("prior", "image", "steps", "exact", "estimate", "lower", "upper", "resolved")
+STEPS = (25, 50, 100, 200)
+
+
+class StoredKernel(NTK):
+    """A kernel that was kept, in the place of the network's own."""
+
+    def __init__(self, name: str, spectrum: KernelSpectrum, image: np.ndarray, size: int) -> None:
+        self.matrix = torch.from_numpy((spectrum.vectors * spectrum.values) @ spectrum.vectors.T)
+        self.shape, self.dtype, self.device = self.matrix.shape, torch.float64, torch.device("cpu")
+        self.image_shape = (1, size, size)
+        self.image = torch.from_numpy(image).reshape(self.image_shape)
+        self.prior = SimpleNamespace(name=name)
+
+    def _matmat(self, block: Tensor) -> Tensor:
+        return self.matrix @ block
+
+
+def run_estimators(preset: Preset, output: Path) -> Table:
+    """Compare the estimate and its band with the exact peak, for every kernel that was kept.
+
+    Parameters
+    ----------
+    preset : Preset
+        Gives size and images; the first one serves.
+    output : Path
+        Folder of ``spectra/`` and ``estimators.csv``.
+
+    Returns
+    -------
+    Table
+        One row a prior and number of steps.
+    """
+    table = Table(output / "estimators.csv", COLUMNS, ("prior", "image"))
+    image = preset.images[0]
+    task = make_task(image, preset.size)
+    assert task.clean is not None
+    clean = task.clean.double().numpy().ravel()
+    for name in preset.priors:
+        file = output / "spectra" / f"{name}-0.npz"
+        if (name, image) in table.done() or not file.exists():
+            continue
+        with np.load(file) as kept:
+            values, start = kept["values"], kept["image"]
+            spectrum = KernelSpectrum(values, kept["vectors"], 1e-12 * float(values[-1]))
+        kernel = StoredKernel(name, spectrum, start, preset.size)
+        exact = predicted_peak(spectrum, clean - start, task.noise_sigma)
+        rows = []
+        for steps in STEPS:
+            expansion = expand(kernel, task, steps=min(steps, len(clean)))
+            found = peak_of_expansion(expansion)
+            rows.append(
+                {
+                    "prior": name,
+                    "image": image,
+                    "steps": steps,
+                    "exact": exact.psnr,
+                    "estimate": found.psnr,
+                    "lower": found.lower,
+                    "upper": found.upper,
+                    "resolved": int(learning_curve(expansion).peak_resolved),
+                }
+            )
+        table.append(rows)
+        print(f"{name:20s} {exact.psnr:.2f}: " + ", ".join(f"{r['estimate']:.2f}" for r in rows))
+    return table
