@@ -92,6 +92,7 @@ PUBLIC_MODULES = (
     "fitting.stopping",
     "gp",
     "sampling",
+    "sampling.uncertainty",
     "kernels",
     "kernels.patch",
     "kernels.predictive",
