@@ -248,7 +248,7 @@ class Posterior:
         ----------
         leaves : dict of str to Tensor
             Each of shape ``(chains, ...)``.
-        images : Tensor, shape (chains, channels, *spatial)
+        images : Tensor, shape ``(chains, channels, *spatial)``
             Theirs.
 
         Returns
