@@ -10,7 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from dipkernels.checks import checked
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.evidence import Evidence, MeasuredCovariance, dense_matrix
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation
@@ -98,7 +98,10 @@ def fit_hyperparameters(
     Raises
     ------
     InvalidInputError
-        If the bounds aren't positive and ascending, or the noise isn't positive.
+        If the bounds aren't positive and ascending, the noise isn't positive, or the method isn't
+        possible.
+    NotSymmetricError
+        If the kernel isn't positive semi-definite.
 
     Notes
     -----
@@ -110,8 +113,10 @@ def fit_hyperparameters(
     all of them.
     """
     low, high = _bounds(bounds, task)
-    if noise_sigma is not None and not noise_sigma > 0:
-        raise InvalidInputError(f"noise_sigma must be positive, got {noise_sigma}")
+    if noise_sigma is not None and not 0 < noise_sigma < math.inf:
+        raise InvalidInputError(f"noise_sigma must be positive and finite, got {noise_sigma}")
+    if mean is not None and not math.isfinite(mean):
+        raise InvalidInputError(f"the mean must be finite, got {mean}")
     if method not in _METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
     task = task.to(dtype=torch.float64)
@@ -173,7 +178,8 @@ class _Profile:
             method = "fourier" if seen.exact else "lanczos"
         if method == "fourier":
             k = seen.covariance
-            values = k.eigenvalues.cpu().numpy().ravel()
+            _require_fourier(seen)
+            values = k.eigenvalues.clamp(min=0).cpu().numpy().ravel()
             self.determinant = Quadrature(values, np.full(values.shape, float(len(y))))
 
             def power(x: Tensor) -> np.ndarray:
@@ -224,6 +230,19 @@ class _Profile:
         self.determinant = Quadrature(nodes, np.concatenate([r.weights for r in rules]) / probes)
         run = Lanczos(operator, starts, keep_products=False).extend(2 * steps)
         self.rules = [space.gauss() for space in run.spaces()]
+
+
+# A logarithm of a negative eigenvalue is NaN, which every comparison passes over.
+def _require_fourier(seen: Observation) -> None:
+    if not seen.exact:
+        raise InvalidInputError(
+            "method='fourier' is for a periodic image all of whose pixels were measured"
+        )
+    if not seen.covariance.definite:
+        raise NotSymmetricError(
+            "this kernel is no covariance on the image's torus: an eigenvalue is "
+            f"-{seen.covariance.negativity:.1e} of the largest; take another kernel"
+        )
 
 
 def _bounds(bounds: Sequence[float] | None, task: Task) -> tuple[float, float]:

@@ -124,8 +124,12 @@ class GaussianProcess:
         ------
         InvalidInputError
             If the kernel's spectrum on its torus isn't positive semi-definite, so that the root of
-            it doesn't exist.
+            it doesn't exist; or if the shape is none of an image.
         """
+        if len(shape) < 2 or shape[0] < 1:
+            raise InvalidInputError(
+                f"expected a shape (channels, length) or (channels, height, width), got {shape}"
+            )
         covariance = self.covariance(tuple(shape[1:]), definite=True)
         parts = _batches(n, shape[0], covariance)
         random = generator("gp prior", seed)

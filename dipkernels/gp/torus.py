@@ -246,8 +246,12 @@ def covariance_on(
     Raises
     ------
     InvalidInputError
-        If the tables of a StationaryKernel don't fit the image.
+        If a side isn't positive, or the tables of a StationaryKernel don't fit the image.
     """
+    if not size or any(n < 1 for n in size):
+        raise InvalidInputError(
+            f"an image must have 1 or 2 axes of at least 1 pixel, got the size {tuple(size)}"
+        )
     if isinstance(kernel, StationaryKernel):
         _require_fit(kernel, size, periodic)
         table = kernel.covariance_table

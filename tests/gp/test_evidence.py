@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dipkernels import tasks
-from dipkernels.errors import InvalidInputError, NotSymmetricError
+from dipkernels.errors import AccuracyWarning, InvalidInputError, NotSymmetricError
 from dipkernels.gp import GaussianProcess, LagKernel, fit_hyperparameters, matern, rbf
 from helpers.gaussian import dense
 from helpers.gp_cases import CASES, MEAN, SIGMA, image, reference, scattered
@@ -138,3 +138,26 @@ def test_what_can_t_be_done_is_refused() -> None:
         fit_hyperparameters(task, rbf(1.0), bounds=(3.0, 1.0))
     with pytest.raises(InvalidInputError, match="must be positive"):
         fit_hyperparameters(task, rbf(1.0), noise_sigma=0.0)
+
+
+def test_what_has_no_fit_by_fft_is_refused() -> None:
+    task = tasks.denoise(image(1, 5, 6))
+    # a step of the distance is no covariance: its transform has negative lobes
+    indefinite = LagKernel("step", lambda d: (d < 1.5).double() + 0 * d, 1.0)
+    with pytest.raises(InvalidInputError, match="for a periodic image"):
+        fit_hyperparameters(task, rbf(1.0), method="fourier")
+    refused = pytest.raises(NotSymmetricError, match="no covariance on the image")
+    with pytest.warns(AccuracyWarning), refused:
+        fit_hyperparameters(task, indefinite, periodic=True, bounds=(1.0, 2.0))
+
+
+@pytest.mark.parametrize("options", [{"mean": math.nan}, {"noise_sigma": math.inf}])
+def test_numbers_of_a_fit_must_be_finite(options: dict) -> None:
+    with pytest.raises(InvalidInputError, match=r"the mean must|noise_sigma must"):
+        fit_hyperparameters(tasks.denoise(image(1, 5, 6)), rbf(1.0), **options)
+
+
+@pytest.mark.parametrize("shape", [(8,), (0, 4, 4), (1, 0, 4)])
+def test_samples_have_the_shape_of_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInputError, match=r"shape|size"):
+        GaussianProcess(rbf(1.0)).sample(shape)
