@@ -362,3 +362,35 @@ def test_agreement_validates_and_a_constant_score_ranks_nothing() -> None:
         rank_agreement(truth, truth[:, :4])
     with pytest.raises(InvalidInputError, match="finite"):
         rank_agreement(truth * np.nan, truth)
+
+
+def test_numbers_that_are_none_give_no_score() -> None:
+    spectrum, ones = KernelSpectrum.of_matrix(np.diag(np.arange(1.0, 6.0))), np.ones(5)
+    for sigma in (math.nan, -0.1, math.inf):
+        with pytest.raises(InvalidInputError, match="noise_sigma must be finite"):
+            predicted_peak(spectrum, ones, sigma)
+    with pytest.raises(InvalidInputError, match="residual holds NaN"):
+        predicted_peak(spectrum, np.nan * ones, 0.1)
+    with pytest.raises(InvalidInputError, match="must be a NumPy array"):
+        predicted_peak(spectrum, torch.ones(5), 0.1)
+    with pytest.raises(InvalidInputError, match="real matrix"):
+        KernelSpectrum.of_matrix(np.eye(3) * 1j)
+    with pytest.raises(InvalidInputError, match="at least 1 image"):
+        rank_agreement(np.ones((0, 3)), np.ones((0, 3)))
+    with pytest.raises(InvalidInputError, match="must be finite"):
+        stationary_wiener(np.ones((4, 4)), torch.full((1, 4, 4), math.nan), 0.1)
+
+
+def test_an_exact_spectrum_has_a_peak() -> None:
+    known = KernelSpectrum.of_matrix(np.diag(np.arange(1.0, 6.0)))
+    exact = KernelSpectrum(known.values, known.vectors, 0.0)
+    found, expected = (predicted_peak(each, np.ones(5), 0.1) for each in (exact, known))
+    assert found.psnr == pytest.approx(expected.psnr, abs=1e-9)  # of the refinement's tolerance
+
+
+@pytest.mark.parametrize("seed", [1.5, "01", -1])
+def test_seeds_of_a_score_are_whole_numbers(seed: object) -> None:
+    prior = networks.create("deep-decoder", image_size=8, channels=1, width=8)
+    task = tasks.denoise(torch.rand(1, 8, 8, generator=generator("seeds", 0)))
+    with pytest.raises(InvalidInputError, match="seed must be a whole number"):
+        score(prior, task, seed=seed)

@@ -4,12 +4,14 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.seeds import derive
 
 LEVEL = (2.5, 97.5)
 
 
+@checked
 def rank_agreement(
     predicted: np.ndarray, measured: np.ndarray, *, resamples: int = 2000, seed: int = 0
 ) -> xr.Dataset:
@@ -38,7 +40,8 @@ def rank_agreement(
     Raises
     ------
     InvalidInputError
-        If the shapes differ, a number isn't finite, or there are fewer than 3 priors.
+        If the shapes differ, a number isn't finite, or there are fewer than 3 priors, or no image
+        or resample.
 
     Notes
     -----
@@ -48,6 +51,10 @@ def rank_agreement(
         raise InvalidInputError(
             "expected scores and measurements of one shape (images, priors), of at least 3 priors, "
             f"got {predicted.shape} and {measured.shape}"
+        )
+    if not len(predicted) or resamples < 1:
+        raise InvalidInputError(
+            f"at least 1 image and 1 resample are needed, got {len(predicted)} and {resamples}"
         )
     if not (np.isfinite(predicted).all() and np.isfinite(measured).all()):
         raise InvalidInputError("scores and measurements must be finite")

@@ -1,14 +1,16 @@
 """`score`: the predicted peak of a fit, as a number that needs no training."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
+from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.preparation import as_seeds
 from dipkernels.kernels.ntk import NTK
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
@@ -24,6 +26,7 @@ DENSE_OUTPUTS = 1536
 FIELDS = ("psnr", "psnr_lower", "psnr_upper", "time", "freedom")
 
 
+@checked
 def score(
     prior: ImagePrior,
     task: Task | Sequence[Task],
@@ -97,8 +100,9 @@ def score(
     >>> found.psnr.dims, bool(found.resolved.all())
     (('image', 'seed'), True)
     """
-    tasks: list[Task] = list(task) if not isinstance(task, Task) else [task]
-    seeds = [int(s) for s in seed] if isinstance(seed, Iterable) else [int(seed)]
+    tasks: list[Task] = [task] if isinstance(task, Task) else list(task)
+    tasks = [as_annotated("task", each, Task) for each in tasks]
+    seeds, _ = as_seeds(seed)
     method = _checked(prior, tasks, seeds, method, steps, probes)
     effort = (100 if steps is None else steps, 3 if probes is None else probes)
     rows: list[list[PredictedPeak]] = []

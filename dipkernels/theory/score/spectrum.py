@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
 from dipkernels.memory import parameter_bytes
@@ -39,6 +40,7 @@ class KernelSpectrum:
     rounding: float
 
     @classmethod
+    @checked
     def of_matrix(cls, matrix: np.ndarray, *, rounding: float | None = None) -> "KernelSpectrum":
         """Decompose a symmetric positive semi-definite matrix.
 
@@ -58,11 +60,13 @@ class KernelSpectrum:
         Raises
         ------
         InvalidInputError
-            If it isn't square, not finite, or 0.
+            If it isn't square, real and finite, or is 0.
         """
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not matrix.size:
             raise InvalidInputError(f"expected a square matrix, got shape {matrix.shape}")
-        matrix = np.asarray(matrix, dtype=np.float64)
+        if np.iscomplexobj(matrix):
+            raise InvalidInputError("expected a real matrix, got a complex one")
+        matrix = matrix.astype(np.float64)
         if not np.isfinite(matrix).all():
             raise InvalidInputError("the kernel's matrix holds NaN or infinity")
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
@@ -181,6 +185,7 @@ def gram_of(rows: Tensor, metric: Tensor | None = None) -> np.ndarray:
     return gram
 
 
+@checked
 def predicted_peak(
     spectrum: KernelSpectrum,
     residual: np.ndarray,
@@ -211,7 +216,8 @@ def predicted_peak(
     Raises
     ------
     InvalidInputError
-        If the vectors don't fit, or both a level and noise are given.
+        If the vectors don't fit, a number isn't finite, the level is negative, or both a level
+        and noise are given.
 
     Notes
     -----
@@ -223,10 +229,15 @@ def predicted_peak(
     for name, vector in (("residual", residual), ("noise", noise)):
         if vector is not None and vector.shape != (n,):
             raise InvalidInputError(f"the {name} must have shape ({n},), got {vector.shape}")
+        if vector is not None and not np.isfinite(vector).all():
+            raise InvalidInputError(f"the {name} holds NaN or infinity")
+    if not 0 <= noise_sigma < np.inf:
+        raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
     if noise is not None and noise_sigma != 0:
         raise InvalidInputError("noise_sigma has no effect with the noise given: pass 0")
     largest = float(spectrum.values[-1])
-    last = float(np.clip(UNTIL_ROUNDING * largest / spectrum.rounding, *LAST))
+    least = n * float(np.finfo(np.float64).eps) * largest  # no matrix is known better
+    last = float(np.clip(UNTIL_ROUNDING * largest / max(spectrum.rounding, least), *LAST))
     points = int(DECADE_POINTS * np.log10(last / FIRST)) + 1
     times = np.geomspace(FIRST, last, points) / largest
     low, middle, high = _errors(spectrum, residual, noise_sigma, noise)(times)

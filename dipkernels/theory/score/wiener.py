@@ -5,6 +5,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.theory.score.spectrum import PredictedPeak
 
@@ -45,6 +46,7 @@ def covariance_spectrum(found: xr.Dataset) -> np.ndarray:
     return np.asarray(np.maximum(values, 0.0))
 
 
+@checked
 def stationary_wiener(
     spectrum: np.ndarray, clean: Float[Tensor, "channels *spatial"], noise_sigma: float
 ) -> PredictedPeak:
@@ -85,6 +87,8 @@ def stationary_wiener(
         raise InvalidInputError(f"the spectrum must have shape {size}, got {spectrum.shape}")
     if not (np.isfinite(spectrum).all() and (spectrum >= 0).all()):
         raise InvalidInputError("a spectrum can't be negative or NaN")
+    if spectrum.size < 2 or not bool(clean.isfinite().all()):
+        raise InvalidInputError("the image must be finite and have at least 2 pixels")
     if not 0 < noise_sigma < np.inf:
         raise InvalidInputError(f"the noise must have a positive level, got {noise_sigma}")
     image = clean.detach().cpu().double().numpy()
