@@ -13,6 +13,7 @@ import jinja2
 import xarray as xr
 
 from dipkernels import plotting, theory
+from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.provenance import fingerprint as sha256
 from dipkernels.provenance import provenance
@@ -21,6 +22,7 @@ from dipkernels.results import save, write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory import FingerprintEffort
+from dipkernels.theory.fingerprint.rows import neighbourhood
 
 CARD = "card"  # of the stored result, below the prior's name
 PAGE, TABLE = "index.html", "summary.csv"
@@ -49,7 +51,14 @@ def gallery_settings(
     dict
         Fit for `dipkernels.runs.RunFolder.open`. The priors aren't in it: cards are added to a
         folder by another call.
+
+    Raises
+    ------
+    InvalidInputError
+        If no card can be made with them: a folder would be bound to what can't be done.
     """
+    as_seeds(seed)
+    neighbourhood(task.shape[1:], effort.positions, seed)
     return {
         "command": "fingerprint",
         "image": image,

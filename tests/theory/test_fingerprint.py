@@ -343,3 +343,11 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
 def test_command_refuses(arguments: list[str], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         CliRunner().invoke(app, ["fingerprint", *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("wrong", [["--seed", "-1"], ["--size", "7"]])
+def test_a_card_that_cannot_be_leaves_no_folder(tmp_path: Path, wrong: list[str]) -> None:
+    output = tmp_path / "cards"
+    command = ["fingerprint", "deep-decoder", "--size", "8", "--output", str(output), *wrong]
+    assert CliRunner().invoke(app, command).exit_code != 0
+    assert not output.exists()  # it would take no cards of other settings

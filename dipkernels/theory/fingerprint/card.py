@@ -10,6 +10,7 @@ import xarray as xr
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
+from dipkernels.fitting.preparation import as_seeds
 from dipkernels.images import load
 from dipkernels.kernels import NTK
 from dipkernels.networks.prior import ImagePrior
@@ -123,6 +124,7 @@ def fingerprint(
     effort = effort or FingerprintEffort()
     task = _task(prior, task)
     size = tuple(prior.shape[1:])
+    as_seeds(seed)  # before anything is computed, as the fits come last
     place = neighbourhood(size, effort.positions, seed)
     store: Folder | _Memory = _Memory() if folder is None else folder
     label = name or prior.name
