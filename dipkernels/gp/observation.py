@@ -100,7 +100,7 @@ class Observation:
         k, s2 = self.covariance, self.variance
         measurement = measurement * self.counted
         if self.solver == "fourier":
-            return k.function(lambda v: v / (v + s2))(measurement)
+            return k.function(lambda v: share_of(v, v + s2))(measurement)
         if self.solver == "primal":
             return k.crop(self._primal(measurement))
         return k.crop(self._product(self.adjoint(self._dual(measurement))))
@@ -222,6 +222,22 @@ class Observation:
                 AccuracyWarning,
                 stacklevel=4,
             )
+
+
+def share_of(values: Tensor, total: Tensor) -> Tensor:
+    """Divide eigenvalues; 0 over 0, an eigenvalue without noise, has the limit 0 of little noise.
+
+    Parameters
+    ----------
+    values, total : Tensor, any one shape
+        ``values`` is 0 wherever ``total`` is.
+
+    Returns
+    -------
+    Tensor, of that shape
+        Their ratio.
+    """
+    return torch.where(total == 0, 0.0, values / torch.where(total == 0, 1.0, total))
 
 
 def _same(values: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
-from dipkernels.gp.observation import Observation
+from dipkernels.gp.observation import Observation, share_of
 from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.linalg import Estimate, Solution
@@ -421,7 +421,7 @@ class Posterior:
                 "'draws' or 'solves'"
             )
         s2 = self._seen.variance
-        one = self._seen.covariance.diagonal(lambda v: v * s2 / (v + s2))
+        one = self._seen.covariance.diagonal(lambda v: share_of(v * s2, v + s2))
         value = one.expand(self._seen.task.shape).clone()
         return Estimate(value, torch.zeros_like(value), 0)
 

@@ -9,6 +9,7 @@ import torch
 from dipkernels import tasks
 from dipkernels.errors import AccuracyWarning, InvalidInputError, NotSymmetricError
 from dipkernels.gp import GaussianProcess, LagKernel, fit_hyperparameters, matern, rbf
+from dipkernels.kernels.stationary import StationaryKernel
 from helpers.gaussian import dense
 from helpers.gp_cases import CASES, MEAN, SIGMA, image, reference, scattered
 
@@ -161,3 +162,13 @@ def test_numbers_of_a_fit_must_be_finite(options: dict) -> None:
 def test_samples_have_the_shape_of_images(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInputError, match=r"shape|size"):
         GaussianProcess(rbf(1.0)).sample(shape)
+
+
+def test_a_constant_without_noise_is_the_measurements_mean() -> None:
+    one = torch.ones(1, 8, dtype=torch.float64)  # of rank 1: all other eigenvalues are exactly 0
+    kernel = StationaryKernel(one, torch.zeros_like(one), torch.zeros(1, dtype=torch.float64))
+    task = tasks.denoise(image(1, 8))
+    posterior = GaussianProcess(kernel, periodic=True).posterior(task, 0.0)
+    expected = task.measurement.double().mean().expand(1, 8)
+    torch.testing.assert_close(posterior.mean, expected, rtol=1e-12, atol=0)
+    assert bool((posterior.variance().value == 0).all())
