@@ -201,7 +201,12 @@ class Engine:
         if name in ("adam", "l-bfgs"):
             return [default_learning_rate(name, self.prior, {})] * len(self.seeds)
         inits = (self.prior.init(seed) for seed in self.seeds)
-        return [default_learning_rate(name, self.prior, parameters) for parameters in inits]
+        # one rate for all images: masks don't change it, other operators may
+        tasks = [t for t in self.tasks if t.operator.mask is None] or self.tasks[:1]
+        return [
+            min(default_learning_rate(name, self.prior, parameters, task) for task in tasks)
+            for parameters in inits
+        ]
 
     def _initial_leaves(self) -> Parameters:
         stacked = self.prior.init_many(self.seeds)

@@ -7,10 +7,12 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.settings import FitSettings
+from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.eigenpairs import top_eigenpairs
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.tasks import Task
 
 ADAM_LEARNING_RATE = 1e-3
 LBFGS_HISTORY = 10
@@ -53,7 +55,9 @@ def make_optimiser(
     return torch.optim.SGD(parameters, lr=learning_rate, momentum=momentum, fused=True)
 
 
-def default_learning_rate(optimiser: str, prior: ImagePrior, parameters: Parameters) -> float:
+def default_learning_rate(
+    optimiser: str, prior: ImagePrior, parameters: Parameters, task: Task | None = None
+) -> float:
     """Choose a step where the caller gave none.
 
     Parameters
@@ -65,6 +69,8 @@ def default_learning_rate(optimiser: str, prior: ImagePrior, parameters: Paramet
         The network.
     parameters : dict of str to Tensor
         Where it starts.
+    task : Task, optional
+        What is fitted. Only operators other than masks change the rate.
 
     Returns
     -------
@@ -75,7 +81,10 @@ def default_learning_rate(optimiser: str, prior: ImagePrior, parameters: Paramet
         return ADAM_LEARNING_RATE if prior.learning_rate is None else prior.learning_rate
     if optimiser == "l-bfgs":
         return 1.0
-    return stable_learning_rate(NTK(prior, parameters))
+    ntk = NTK(prior, parameters)
+    if task is None or task.operator.mask is not None:
+        return stable_learning_rate(ntk)
+    return stable_learning_rate(MeasuredKernel(ntk, task))
 
 
 def stable_learning_rate(
@@ -91,7 +100,8 @@ def stable_learning_rate(
     Parameters
     ----------
     ntk : SymmetricOperator
-        Of size n.
+        Of size n; of a measurement by another operator than a mask,
+        `dipkernels.kernels.MeasuredKernel`.
     largest_eigenvalue : float, optional
         If known; else computed to 1 %, from some tens of products.
 

@@ -11,6 +11,7 @@ from dipkernels.kernels.covariance.lagged import LaggedProducts
 from dipkernels.kernels.infinite import InfiniteWidth, Operation, infinite_width
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
 from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters
+from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.pixels import KernelBlock, pixel_indices
@@ -23,6 +24,7 @@ __all__ = [
     "LaggedProducts",
     "LayerKernel",
     "LayerKernels",
+    "MeasuredKernel",
     "Operation",
     "RestrictedKernel",
     "adam_metric",

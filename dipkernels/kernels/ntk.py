@@ -80,7 +80,7 @@ class NTK(Kernel):
         layers: str | Sequence[str] | None = None,
         memory_budget: int = DEFAULT_BUDGET,
     ) -> None:
-        _check_parameters(prior, parameters)
+        require_parameters(prior, parameters)
         parameters = {key: value.detach() for key, value in parameters.items()}
         self.prior = prior
         self.image_shape = prior.shape
@@ -288,7 +288,23 @@ class NTK(Kernel):
         return f"NTK({self.prior.name}, {self.shape[0]}x{self.shape[1]}, {self.dtype}{part})"
 
 
-def _check_parameters(prior: ImagePrior, parameters: Parameters) -> None:
+def require_parameters(prior: ImagePrior, parameters: Parameters) -> None:
+    """Check that parameters are those of a prior.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    parameters : dict of str to Tensor
+        Of its shapes, type and device.
+
+    Raises
+    ------
+    InvalidInputError
+        If they aren't, or the first isn't a prior.
+    DivergenceError
+        If one holds NaN or infinity.
+    """
     if not isinstance(prior, ImagePrior) or not isinstance(parameters, dict):
         raise InvalidInputError(
             f"a kernel is of an ImagePrior at its parameters, as prior.init() makes them; got "

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,3 +51,32 @@ def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:
     n = samples.shape[0]
     spread = samples.std(dim=0) if n > 1 else torch.full_like(samples[0], float("nan"))
     return samples.mean(dim=0), spread / n**0.5
+
+
+def jackknife_error(left_out: np.ndarray) -> np.ndarray:
+    """Estimate the standard error of a statistic from its values with each sample left out in turn.
+
+    Parameters
+    ----------
+    left_out : ndarray, shape (n, ...)
+        Of n samples; at least 2.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        ``sqrt((n - 1) / n * sum of squared deviations)``.
+
+    Notes
+    -----
+    Source: Tukey 1958. Of a mean it is the usual standard error.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0, 4.0, 9.0])
+    >>> left_out = (x.sum() - x) / 3
+    >>> bool(np.isclose(jackknife_error(left_out), x.std(ddof=1) / 2))
+    True
+    """
+    count = len(left_out)
+    spread = left_out - left_out.mean(axis=0)
+    return np.asarray(np.sqrt((count - 1) / count * np.square(spread).sum(axis=0)))

@@ -1,5 +1,6 @@
 """Lanczos with full reorthogonalisation, for several start vectors at once, extendable."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +91,13 @@ class KrylovSpace:
             return self.gauss()
         return gauss_radau(self.alpha, self.beta, self.norm) + self.deflated
 
-    def ritz(self) -> tuple[np.ndarray, np.ndarray]:
+    def ritz(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Eigendecompose the tridiagonal.
+
+        Parameters
+        ----------
+        steps : int, optional
+            Of the first steps only; by default of all m.
 
         Returns
         -------
@@ -100,10 +106,35 @@ class KrylovSpace:
         vectors : ndarray, shape (m, m)
             Their coefficients in the basis, one a column.
         """
-        m = len(self.alpha)
-        tridiagonal = np.diag(self.alpha) + np.diag(self.beta[: m - 1], 1)
+        m = len(self.alpha) if steps is None else steps
+        tridiagonal = np.diag(self.alpha[:m]) + np.diag(self.beta[: max(m - 1, 0)], 1)
         values, vectors = np.linalg.eigh(tridiagonal, UPLO="U")
         return np.maximum(values, 0.0), vectors
+
+    def action(
+        self, functions: Callable[[np.ndarray], np.ndarray], steps: int | None = None
+    ) -> np.ndarray:
+        """Let functions of the operator act on ``v``, its part along known eigenvectors left out.
+
+        Parameters
+        ----------
+        functions : callable
+            Of eigenvalues ``(m,)``, not negative; gives ``(t, m)``.
+        steps : int, optional
+            By the first steps only; by default by all m.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            Coefficients of ``f(A) v`` in the basis; times `products` they are those of
+            ``A f(A) v``.
+
+        Notes
+        -----
+        Source: Saad 1992. Exact once the space is invariant.
+        """
+        values, vectors = self.ritz(steps)
+        return np.asarray(self.norm * (functions(values) * vectors[0]) @ vectors.T)
 
 
 class Lanczos:

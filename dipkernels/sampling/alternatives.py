@@ -5,17 +5,19 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import SPATIAL_DIMS
 from dipkernels.fitting.fit import fit
-from dipkernels.kernels.ntk import NTK
+from dipkernels.kernels.measured import MeasuredKernel
+from dipkernels.kernels.ntk import NTK, require_parameters
+from dipkernels.linalg import conjugate_gradients
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
+from dipkernels.sampling.summaries import describe_measurement
 from dipkernels.sampling.target import Posterior
 from dipkernels.seeds import derive
 from dipkernels.tasks import Task
@@ -112,9 +114,10 @@ def linearised(
     seed : int
         Of the draws.
     tolerance : float
-        Of conjugate gradients: residual relative to the right-hand side.
+        Of conjugate gradients: relative error of every solution, in the norm of the system.
     max_iterations : int
-        Of conjugate gradients, at most; the result says what was reached.
+        Of conjugate gradients, at most; the result says what was reached, and `AccuracyWarning`
+        is given where that isn't the tolerance.
     progress : bool
         Show a bar, if on a terminal.
 
@@ -122,12 +125,15 @@ def linearised(
     -------
     xarray.Dataset
         ``draws`` as `sample` has them, with one chain; ``mean``, the exact posterior mean up to the
-        tolerance, over ``(channel, ...)``. Attributes ``residual`` (the worst) and ``iterations``.
+        tolerance, over ``(channel, ...)``. Attributes ``error`` and ``residual`` (the worst), and
+        ``iterations``; see `dipkernels.linalg.Solution`.
 
     Raises
     ------
     InvalidInputError
-        If an option is out of range.
+        If an option is out of range, or these aren't the prior's parameters.
+    NotSymmetricError
+        If the noise is so small that the system is singular to the rounding of the products.
 
     Notes
     -----
@@ -142,6 +148,7 @@ def linearised(
             f"{draws}, {max_iterations} and {tolerance}"
         )
     prior, task, weights = posterior.prior, posterior.task, posterior.weight_prior
+    require_parameters(prior, parameters)
     ntk = NTK(prior, parameters, metric=weights.variance(parameters))
     mean = ntk.image.flatten()
     shift = {key: (weights.mean[key] - w).expand(w.shape)[None] for key, w in parameters.items()}
@@ -157,21 +164,22 @@ def linearised(
         columns.append(ntk.jvp({key: value[None] for key, value in step.items()})[:, 0])
     # The last column is the mean of the prior, without noise: that of the posterior comes of it.
     priors = torch.stack([*[mean + column for column in columns], mean], dim=1)
+    kernel = MeasuredKernel(ntk, task)
     counted = task.counted.flatten()[:, None]
-    noise = posterior.noise_sigma * normal(len(counted), draws)
-    seen = _forward(task, priors)
-    seen[:, :draws] += noise
-    right = (task.measurement.flatten()[:, None] - seen) * counted
-
-    def system(block: Tensor) -> Tensor:
-        product = _forward(task, ntk @ _adjoint(task, block * counted)) * counted
-        return product + posterior.noise_sigma**2 * block
-
+    seen = kernel.seen(priors)
+    seen[:, :draws] += posterior.noise_sigma * normal(len(counted), draws) * counted
+    right = task.measurement.flatten()[:, None] * counted - seen
     with Progress(max_iterations, f"{prior.name}: linearised", enabled=progress) as bar:
-        solution, residual, iterations = conjugate_gradients(
-            system, right, tolerance=tolerance, max_iterations=max_iterations, bar=bar
+
+        def system(rows: Tensor) -> Tensor:
+            bar.advance()
+            product = (kernel @ rows.T.to(prior.dtype)).T.double()
+            return product + posterior.noise_sigma**2 * rows
+
+        solution = conjugate_gradients(
+            system, right.T.double(), tolerance=tolerance, max_iterations=max_iterations
         )
-    images = priors + ntk @ _adjoint(task, solution)
+    images = priors + kernel.spread(solution.x.T.to(prior.dtype))
     centre = images[:, -1:]
     spread = posterior.temperature**0.5 * (images[:, :draws] - centre)
     shaped = (centre + spread).T.reshape(draws, *task.shape)
@@ -180,75 +188,15 @@ def linearised(
         **posterior.record(),
         "method": "linearised",
         "seed": seed,
-        "residual": residual,
-        "iterations": iterations,
+        "error": float(solution.error.max()),
+        "residual": float(solution.residual.max()),
+        "iterations": solution.iterations,
         **provenance(prior.device),
     }
     result = _of_draws((shaped / task.peak).cpu().numpy(), task, attributes)
     pixels = result["draws"].dims[2:]
     exact = (centre[:, 0].reshape(task.shape) / task.peak).cpu().numpy()
     return result.assign(mean=(pixels, exact))
-
-
-def conjugate_gradients(
-    system: Any,
-    right: Float[Tensor, "n k"],
-    *,
-    tolerance: float,
-    max_iterations: int,
-    bar: Progress | None = None,
-) -> tuple[Float[Tensor, "n k"], float, int]:
-    """Solve a symmetric positive definite system for several right-hand sides at once.
-
-    Parameters
-    ----------
-    system : callable
-        Multiplies a block ``(n, k)`` by the matrix.
-    right : Tensor, shape (n, k)
-        Right-hand sides; each has conjugate gradients of its own.
-    tolerance : float
-        Residual relative to the right-hand side at which all stop.
-    max_iterations : int
-        At most.
-    bar : Progress, optional
-        Advanced with every iteration.
-
-    Returns
-    -------
-    solution : Tensor, shape (n, k)
-        Columns with a right-hand side of 0 are 0.
-    residual : float
-        The largest relative one, as the recurrence has it.
-    iterations : int
-        How many were done.
-    """
-    x = torch.zeros_like(right)
-    r = p = right
-    norms = right.square().sum(dim=0)
-    rho = norms
-    tiny = torch.finfo(right.dtype).tiny
-    for iteration in range(max_iterations):
-        relative = float((rho / norms.clamp(min=tiny)).max()) ** 0.5
-        if relative <= tolerance:
-            return x, relative, iteration
-        image = system(p)
-        alpha = rho / (p * image).sum(dim=0).clamp(min=tiny)
-        x = x + alpha * p
-        r = r - alpha * image
-        new = r.square().sum(dim=0)
-        p = r + (new / rho.clamp(min=tiny)) * p
-        rho = new
-        if bar is not None:
-            bar.advance()
-    return x, float((rho / norms.clamp(min=tiny)).max()) ** 0.5, max_iterations
-
-
-def _forward(task: Task, block: Tensor) -> Tensor:
-    return task.forward(block.T.reshape(-1, *task.shape)).flatten(1).T.clone()
-
-
-def _adjoint(task: Task, block: Tensor) -> Tensor:
-    return task.adjoint(block.T.reshape(-1, *task.measurement.shape)).flatten(1).T
 
 
 def _of_draws(images: np.ndarray, task: Task, attributes: dict[str, Any]) -> xr.Dataset:
@@ -259,5 +207,6 @@ def _of_draws(images: np.ndarray, task: Task, attributes: dict[str, Any]) -> xr.
     if task.measurement.shape == task.shape:
         variables["measurement"] = (pixels, (task.measurement / task.peak).cpu().numpy())
         variables["counted"] = (pixels, task.counted.cpu().numpy())
-    kept = {"task": task.name, "noise_sigma": task.noise_sigma / task.peak} | attributes
+    own = {"task": task.name, "noise_sigma": task.noise_sigma / task.peak}
+    kept = own | describe_measurement(task) | attributes
     return xr.Dataset(variables, {"chain": [0]}, kept)

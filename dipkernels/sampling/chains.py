@@ -15,6 +15,7 @@ from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Dynamics
+from dipkernels.sampling.summaries import describe_measurement
 from dipkernels.tasks import Task
 
 BLOCK = 50  # iterations from one look at the losses to the next
@@ -176,6 +177,7 @@ def finish(
         **attributes,
         "task": task.name,
         "score_region": task.score_region,
+        **describe_measurement(task),
         "status": status,
         "seconds": chains.seconds,
         **provenance(prior.device),
@@ -202,7 +204,7 @@ def _dataset(collector: Collector, task: Task) -> xr.Dataset:
     alive = ~ended.any(axis=0)
     shape = (-1, *[1] * len(task.shape))
     for name, tensor in (
-        ("mean", collector.moments.mean),
+        ("mean", collector.moments.average()),
         ("std", collector.moments.variance().sqrt()),
     ):
         values = np.where(alive.reshape(shape), tensor.cpu().numpy(), np.nan) / peak

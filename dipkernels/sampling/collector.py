@@ -46,6 +46,16 @@ class Moments:
         self.mean += (weight / self.total) * difference
         self.squares += weight * difference * (images - self.mean)
 
+    def average(self) -> Tensor:
+        """Mean over the images of each chain.
+
+        Returns
+        -------
+        Tensor, shape (chains, channels, *spatial)
+            NaN before the first.
+        """
+        return self.mean if self.total else torch.full_like(self.mean, torch.nan)
+
     def variance(self) -> Tensor:
         """Variance over the images of each chain.
 

@@ -72,7 +72,8 @@ def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) 
     -------
     xarray.Dataset
         ``rhat``, ``ess_bulk``, ``ess_tail`` over ``pixel`` (with coordinates ``channel``, ``y``,
-        ``x``), and ``summary_rhat``, ``summary_ess_bulk``, ``summary_ess_tail`` over ``summary``.
+        ``x``), and whether it was ``constant`` in all draws of all chains, when it has none of the
+        three; ``summary_rhat``, ``summary_ess_bulk``, ``summary_ess_tail`` over ``summary``.
         With one chain R-hat is NaN: it compares chains. Attributes: numbers of chains and draws.
 
     Raises
@@ -105,6 +106,7 @@ def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) 
     for prefix, dim, array in (("", "pixel", flat), ("summary_", "summary", values)):
         for name, table in _tables(arviz, array).items():
             found[prefix + name] = (dim, table)
+    found["constant"] = ("pixel", (flat == flat[:1, :1]).all(axis=(0, 1)))
     attributes = {
         "chains": draws.sizes["chain"],
         "draws": draws.sizes["draw"],
@@ -153,23 +155,27 @@ def verdict(diagnosis: xr.Dataset) -> Verdict:
     """
     reasons = []
     chains = int(diagnosis.attrs["chains"])
+    known = diagnosis.isel(pixel=~diagnosis["constant"].values)
+    if not known.sizes["pixel"]:
+        return Verdict(False, ("no pixel differs between draws: the chains don't move",))
     if ended := int(diagnosis.attrs["diverged"]):
         reasons.append(f"{ended} of {chains + ended} chains diverged")
     if chains < 2:
         reasons.append("one chain can't be compared with others")
     else:
-        worst = float(diagnosis["rhat"].max())
-        share = float((diagnosis["rhat"] > RHAT).mean())
+        worst = float(known["rhat"].max())
+        # of a pixel that is constant in each chain, but not between them, it isn't a number
+        share = float((~(known["rhat"] <= RHAT)).mean())
         if share:
             reasons.append(f"R-hat above {RHAT} for {share:.0%} of pixels, up to {worst:.3g}")
         for name, value in zip(
             diagnosis["summary"].values, diagnosis["summary_rhat"].values, strict=True
         ):
-            if value > RHAT:
+            if not value <= RHAT:
                 reasons.append(f"R-hat {value:.3g} of the {_words(name)}")
     needed = ESS_OF_A_CHAIN * chains
     sizes = [
-        float(diagnosis[prefix + name].min())
+        float(np.nan_to_num(known[prefix + name].values).min())  # where none is known, none
         for prefix in ("", "summary_")
         for name in ("ess_bulk", "ess_tail")
     ]

@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import xarray as xr
 
 from dipkernels.checkpoints import Saver
 from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.preparation import check_runs
+from dipkernels.fitting.preparation import check_runs, describe_start, describe_task
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.provenance import fingerprint
@@ -295,6 +294,11 @@ def _seeds(chains: int, seed: int) -> list[int]:
 def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
     if start is None:
         return prior.init_many(seeds)
+    if not isinstance(start, dict) or start.keys() - prior.parameter_shapes.keys():
+        raise InvalidInputError(
+            f"start must be a dict of parameters of {prior}, as prior.init() or load_parameters() "
+            f"give them, got {sorted(start) if isinstance(start, dict) else type(start).__name__}"
+        )
     found = {}
     for key, shape in prior.parameter_shapes.items():
         value = start.get(key)
@@ -330,15 +334,10 @@ def _identity(posterior: Posterior, settings: ChainSettings, starts: Parameters)
 
 
 def _what(prior: ImagePrior, task: Task) -> dict[str, Any]:
-    probe = prior.code.new_tensor([0.3]).expand(prior.shape)
-    with torch.no_grad():
-        image = prior.image(prior.init(0)).double()
     return {
         "prior": repr(prior),
-        "network": fingerprint(prior.code, str(prior.parameter_shapes)),
-        "start of the network": [f"{float(x):.4g}" for x in (image.mean(), image.std())],
+        **describe_start(prior, 0),
         "dtype": str(prior.dtype),
         "device": str(prior.device),
-        "task": [task.name, fingerprint(task.measurement), f"{float(task.misfit(probe)):.5g}"],
-        "truth": "none" if task.clean is None else fingerprint(task.clean),
+        "task": describe_task(task, prior),
     }

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from dipkernels.checks import as_annotated
 from dipkernels.errors import InvalidInputError
-from dipkernels.sampling.steps import METHODS, SCHEDULES
+from dipkernels.sampling.steps import METHODS, step_factor
 
 FRICTION = 0.1
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
@@ -37,10 +37,7 @@ class ChainSettings:
             object.__setattr__(self, field.name, value)
         if self.method not in METHODS:
             raise InvalidInputError(f"method must be one of {METHODS}, got '{self.method}'")
-        if self.schedule not in SCHEDULES:
-            raise InvalidInputError(
-                f"schedule must be one of {tuple(SCHEDULES)}, got '{self.schedule}'"
-            )
+        step_factor(self.schedule, 0, max(self.iterations, 1))  # knows the schedules
         self._require_counts()
         if self.step_size is not None and not 0 < self.step_size < float("inf"):
             raise InvalidInputError(f"step_size must be positive and finite, got {self.step_size}")
@@ -49,9 +46,11 @@ class ChainSettings:
         self._require_effects()
 
     def _require_counts(self) -> None:
-        if self.chains < 1 or self.iterations < 2:
+        least = 3 if self.burn_in is None else 2  # half of them are burnt in, and one is the start
+        if self.chains < 1 or self.iterations < least:
             raise InvalidInputError(
-                f"a run needs a chain and 2 iterations, got {self.chains} and {self.iterations}"
+                f"a run needs a chain and {least} iterations, got {self.chains} and "
+                f"{self.iterations}"
             )
         if not 0 <= self.seed < 2**63:
             raise InvalidInputError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")

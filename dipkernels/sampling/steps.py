@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from dipkernels.errors import InvalidInputError
 from dipkernels.networks.prior import Parameters
 
 METHODS = ("sgld", "psgld", "sghmc")
@@ -198,11 +199,18 @@ def step_factor(name: str, iteration: int, iterations: int, cycles: int = 1) -> 
     float
         In (0, 1].
 
+    Raises
+    ------
+    InvalidInputError
+        If there is no such schedule.
+
     Examples
     --------
     >>> [round(step_factor("cyclical", i, 8, 2), 3) for i in range(5)]
     [1.0, 0.854, 0.5, 0.146, 1.0]
     """
+    if name not in SCHEDULES:
+        raise InvalidInputError(f"schedule must be one of {tuple(SCHEDULES)}, got '{name}'")
     return SCHEDULES[name](iteration, iterations, cycles)
 
 

@@ -7,6 +7,8 @@ import xarray as xr
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.regularisers import total_variation
 from dipkernels.images.metrics import mse_to_psnr
+from dipkernels.provenance import fingerprint
+from dipkernels.tasks import Task
 
 
 def require_draws(result: xr.Dataset, least: int = 1) -> xr.DataArray:
@@ -72,3 +74,26 @@ def image_summaries(result: xr.Dataset) -> dict[str, np.ndarray]:
         clean = torch.from_numpy(result["clean"].values).to(images.dtype)
         found["psnr"] = mse_to_psnr((images - clean).square().mean(dim=axes))
     return {name: value.double().numpy() for name, value in found.items()}
+
+
+def describe_measurement(task: Task) -> dict[str, str | float]:
+    """Tell what was measured, and which of it counted, from what else may have been.
+
+    Parameters
+    ----------
+    task : Task
+        That was sampled.
+
+    Returns
+    -------
+    dict
+        For the attributes of a result. ``counted`` is exact; ``measurement_sum`` is a weighted sum
+        in units in which white is 1, the same for another type, device or range of the task up to
+        rounding.
+    """
+    values = (task.measurement.double() / task.peak * task.counted).flatten().cpu()
+    weights = torch.cos(torch.arange(len(values), dtype=torch.float64))
+    return {
+        "counted": fingerprint(task.counted.cpu()),
+        "measurement_sum": float(values @ weights),
+    }

@@ -10,6 +10,7 @@ from torch import Tensor
 from dipkernels.checks import as_annotated
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.optimisers import stable_learning_rate
+from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.provenance import fingerprint
@@ -52,7 +53,10 @@ class WeightPrior:
             ``sum of (w - mean)^2 / (2 deviation^2)``.
         """
         parts = [
-            ((leaf - self.mean[key]) / self.deviation[key]).flatten(1).square().sum(dim=1)
+            ((leaf - self.mean[key]) / self.deviation[key])
+            .reshape(len(leaf), -1)
+            .square()
+            .sum(dim=1)
             for key, leaf in leaves.items()
         ]
         return 0.5 * torch.stack(parts).sum(dim=0)
@@ -284,10 +288,10 @@ class Posterior:
             As `ImagePrior.init` returns.
         share : float
             Of the limit of stability, ``2 / L``; in (0, 1). L bounds the largest eigenvalue of
-            the Gauss-Newton Hessian: that of the NTK over noise_sigma^2, plus the largest
-            precision of the weight prior; the operator's norm is taken for at most 1. A plain
-            Langevin step makes the variance along the stiffest direction ``1 / (1 - share)``
-            times too large, and that of all others less.
+            the Gauss-Newton Hessian: that of the NTK, as the task measures it, over noise_sigma^2,
+            plus the largest precision of the weight prior. A plain Langevin step makes the variance
+            along the stiffest direction ``1 / (1 - share)`` times too large, and that of all others
+            less.
 
         Returns
         -------
@@ -302,8 +306,8 @@ class Posterior:
         """
         if not 0 < share < 1:
             raise InvalidInputError(f"share must be in (0, 1), got {share}")
-        ntk = NTK(self.prior, parameters)
-        largest = ntk.shape[0] / (2 * stable_learning_rate(ntk))
+        kernel = MeasuredKernel(NTK(self.prior, parameters), self.task)
+        largest = kernel.shape[0] / (2 * stable_learning_rate(kernel))
         precision = max(float(d.min()) ** -2 for d in self.weight_prior.deviation.values())
         return share * 2 / (largest / self.noise_sigma**2 + precision)
 
@@ -359,8 +363,11 @@ def _weight_prior(prior: ImagePrior, given: object) -> WeightPrior:
     if isinstance(given, WeightPrior):
         _check_shapes(prior, given.mean)
         _check_shapes(prior, given.deviation)
-        if not all(bool((d > 0).all()) for d in given.deviation.values()):
-            raise InvalidInputError("the deviations of a weight prior must be positive")
+        sound = all(bool((d > 0).all() and d.isfinite().all()) for d in given.deviation.values())
+        if not (sound and all(bool(m.isfinite().all()) for m in given.mean.values())):
+            raise InvalidInputError(
+                "the means and deviations of a weight prior must be finite, deviations positive"
+            )
         return given
     if isinstance(given, str):
         raise InvalidInputError(

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.sampling.summaries import require_draws
+from dipkernels.sampling.summaries import describe_measurement, require_draws
 from dipkernels.tasks import Task
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -105,12 +105,14 @@ def calibrate(
         ``rmse``; ``ause``, the area between the two curves, 0 where deviations sort values as their
         errors do; ``nll``, the mean negative log-likelihood of a Gaussian with the predicted mean
         and deviation, in nats a value (0 deviation and an error: infinite); ``z_rms``, the root
-        mean square of error over deviation, 1 if the size is right.
+        mean square of error over deviation, 1 if the size is right. Values without deviation and
+        without error are left out of these two, which are NaN if there is no other.
 
     Raises
     ------
     InvalidInputError
-        If shapes don't fit, there are fewer than 2 draws or values, or an option is out of range.
+        If shapes don't fit, a number isn't finite, there are fewer than 2 draws or values, or an
+        option is out of range.
 
     Notes
     -----
@@ -126,15 +128,14 @@ def calibrate(
             "calibrate takes draws (draws, values) and a truth (values,), at least 2 of both, got "
             f"{draws.shape} and {truth.shape}"
         )
+    if not (np.isfinite(draws).all() and np.isfinite(truth).all()):
+        raise InvalidInputError("calibrate takes finite draws and truths, got NaN or infinity")
     _check_levels(levels)
     _check_noise(noise_sigma)
     pit = _pit(draws, truth, noise_sigma)
     coverage = [float((np.abs(2 * pit - 1) <= level).mean()) for level in levels]
-    deviation = np.sqrt(draws.var(axis=0, ddof=1) + noise_sigma**2)
-    error = truth - draws.mean(axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        nll = np.log(deviation) + 0.5 * np.log(2 * np.pi) + 0.5 * np.square(error / deviation)
-        z = error / deviation
+    deviation, error = _gaussian(draws, truth, noise_sigma)
+    nll, z_rms = _gaussian_scores(deviation, error)
     half = (1 - SHARPNESS_LEVEL) / 2
     lower, upper = _quantiles(draws, np.array([half, 1 - half]), noise_sigma)
     by_deviation, by_error = (_sparsified(error, key) for key in (deviation, np.abs(error)))
@@ -145,8 +146,8 @@ def calibrate(
         "interval_width": float((upper - lower).mean()),
         "rmse": float(np.sqrt(np.square(error).mean())),
         "ause": float(scipy.integrate.trapezoid(by_deviation - by_error, removed)),
-        "nll": float(nll.mean()),
-        "z_rms": float(np.sqrt(np.square(z).mean())),
+        "nll": nll,
+        "z_rms": z_rms,
     }
     return xr.Dataset(
         {
@@ -192,6 +193,7 @@ def calibration(
             f"the draws have shape {tuple(draws.shape[2:])}, the task {task.shape}: give the task "
             "that was sampled"
         )
+    _require_same_measurement(result, task)
     pooled = draws.values.reshape(-1, *draws.shape[2:])
     task = task.to(device="cpu", dtype=torch.float64)
     found = {}
@@ -216,6 +218,18 @@ def calibration(
     return found
 
 
+def _require_same_measurement(result: xr.Dataset, task: Task) -> None:
+    given = describe_measurement(task)
+    known = {key: result.attrs.get(key, value) for key, value in given.items()}
+    # a sum over float32 images is known to about 1e-5
+    alike = np.isclose(known["measurement_sum"], given["measurement_sum"], rtol=1e-4, atol=1e-4)
+    if known["counted"] != given["counted"] or not alike:
+        raise InvalidInputError(
+            "the draws are of another measurement, or of one with other pixels held out: give the "
+            "very task that was sampled; pixels can't be held out afterwards"
+        )
+
+
 def _check_levels(levels: Sequence[float]) -> None:
     if not len(levels) or not all(0 < level < 1 for level in levels):
         raise InvalidInputError(f"levels must be in (0, 1), got {tuple(levels)}")
@@ -224,6 +238,30 @@ def _check_levels(levels: Sequence[float]) -> None:
 def _check_noise(noise_sigma: float) -> None:
     if not 0 <= noise_sigma < float("inf"):
         raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
+
+
+# Of the Gaussian with the moments of the draws: its deviation, and the error of its mean.
+def _gaussian(
+    draws: np.ndarray, truth: np.ndarray, noise_sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
+    constant = (draws == draws[:1]).all(axis=0)  # whose mean and variance would only round
+    mean = np.where(constant, draws[0], draws.mean(axis=0))
+    variance = np.where(constant, 0.0, draws.var(axis=0, ddof=1))
+    return np.sqrt(variance + noise_sigma**2), truth - mean
+
+
+# Mean negative log-likelihood, and root mean square of error over deviation.
+def _gaussian_scores(deviation: np.ndarray, error: np.ndarray) -> tuple[float, float]:
+    # Values that are certain and right have infinite density: they say nothing of the others.
+    telling = (deviation > 0) | (error != 0)
+    deviation, error = deviation[telling], error[telling]
+    if not len(error):
+        return float("nan"), float("nan")
+    if not (deviation > 0).all():
+        return float("inf"), float("inf")
+    squares = np.square(error / deviation)
+    nll = np.log(deviation) + 0.5 * np.log(2 * np.pi) + 0.5 * squares
+    return float(nll.mean()), float(np.sqrt(squares.mean()))
 
 
 # Probability integral transform: the predictive distribution function at the truth.

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.linalg.estimates import jackknife_error
 from dipkernels.linalg.lanczos import KrylovSpace
 from dipkernels.spectra.density import require_spaces
 
@@ -69,5 +70,4 @@ def _jackknife(samples: np.ndarray, function: Callable[[np.ndarray], float]) -> 
     total = samples.sum(axis=0)
     left_out = np.array([function((total - sample) / (n - 1)) for sample in samples])
     value = n * function(total / n) - (n - 1) * left_out.mean()
-    spread = left_out - left_out.mean()
-    return float(value), float(np.sqrt((n - 1) / n * (spread**2).sum()))
+    return float(value), float(jackknife_error(left_out))

@@ -115,7 +115,4 @@ def _residual(space: KrylovSpace, coefficients: np.ndarray) -> np.ndarray:
 def _coefficients(dynamics: Dynamics, space: KrylovSpace, steps: int) -> np.ndarray:
     if not steps:
         return np.zeros((len(dynamics.times), 0))
-    tridiagonal = np.diag(space.alpha[:steps]) + np.diag(space.beta[: steps - 1], 1)
-    values, vectors = np.linalg.eigh(tridiagonal, UPLO="U")
-    learned = dynamics.accumulated(np.maximum(values, 0.0)) * vectors[0]
-    return np.asarray(space.norm * learned @ vectors.T)
+    return space.action(dynamics.accumulated, steps)

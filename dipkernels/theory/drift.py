@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.linalg.estimates import jackknife_error
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.spectra import frequency_response
 from dipkernels.spectra.modes import QuadraticForms
@@ -116,41 +117,14 @@ def response_drift(
     InvalidInputError
         If the shape doesn't fit the kernels, or there are fewer than 2 probes.
     """
-    channels, height, width = as_plane(image_shape)
-    edges = ring_edges((height, width), rings)
+    edges = ring_edges(image_shape[1:], rings)
     responses = [
-        frequency_response(kernel, (channels, height, width), edges=edges, probes=probes, seed=seed)
+        frequency_response(kernel, image_shape, edges=edges, probes=probes, seed=seed)
         for kernel in kernels.values()
     ]
     found = xr.concat(responses, "check", combine_attrs="drop", data_vars="all", coords="minimal")
     found = found.rename(standard_error="response_standard_error")
     return found[["response", "response_standard_error"]].assign_coords(check=list(kernels))
-
-
-def as_plane(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Write the shape of a signal as that of an image of one row.
-
-    Parameters
-    ----------
-    image_shape : (channels, height, width) or (channels, length)
-        Any.
-
-    Returns
-    -------
-    (channels, height, width)
-        Of the same numbers in the same order.
-
-    Raises
-    ------
-    InvalidInputError
-        If it has other than one or two axes of pixels.
-    """
-    if len(image_shape) not in (2, 3):
-        raise InvalidInputError(
-            f"frequencies are of images (channels, height, width) or (channels, length), got "
-            f"{image_shape}"
-        )
-    return image_shape[0], 1 if len(image_shape) == 2 else image_shape[1], image_shape[-1]
 
 
 # |A v|^2, |B v|^2, <A v, B v> and |(B - A) v|^2 of every column: shape (4, columns). The last one
@@ -177,8 +151,7 @@ def _jackknife(samples: np.ndarray, function: Callable[[np.ndarray], float]) -> 
     count = samples.shape[1]
     total = samples.sum(axis=1)
     left_out = np.array([function((total - samples[:, i]) / (count - 1)) for i in range(count)])
-    spread = np.square(left_out - left_out.mean()).sum() * (count - 1) / count
-    return function(total / count), float(np.sqrt(spread))
+    return function(total / count), float(jackknife_error(left_out))
 
 
 # Of the means of the four moments.

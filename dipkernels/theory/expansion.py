@@ -217,13 +217,13 @@ def _deflation(spaces: list[KrylovSpace], partial: Tensor | None) -> Deflation |
     return found if len(found.values) else None
 
 
-def default_times(expansion: Expansion, points: int = 181) -> np.ndarray:
+def default_times(largest: float, points: int = 181) -> np.ndarray:
     """Choose times from before anything is learned to long after, over nine decades.
 
     Parameters
     ----------
-    expansion : Expansion
-        Whose largest eigenvalue sets the unit.
+    largest : float
+        Eigenvalue of the kernel, which sets the unit.
     points : int
         Of the geometric grid.
 
@@ -237,11 +237,11 @@ def default_times(expansion: Expansion, points: int = 181) -> np.ndarray:
     InvalidInputError
         If the kernel is zero.
     """
-    if not expansion.largest > 0:
+    if not largest > 0:
         raise InvalidInputError(
             "the kernel is zero: nothing is ever learned, and there is no time to measure it by"
         )
-    return np.geomspace(0.1, 1e8, points) / expansion.largest
+    return np.geomspace(0.1, 1e8, points) / largest
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:

@@ -70,7 +70,7 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     theory derives the rest.
     """
     if dynamics is None:
-        dynamics = GradientFlow(default_times(expansion))
+        dynamics = GradientFlow(default_times(expansion.largest))
     with np.errstate(over="ignore", invalid="ignore"):  # divergence is found below
         parts, (low, middle, high) = _parts(expansion, dynamics)
     if not np.isfinite(low + high).all():

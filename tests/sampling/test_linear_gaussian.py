@@ -57,13 +57,14 @@ def test_log_density_is_that_of_bayesian_linear_regression() -> None:
 
 def test_the_default_step_is_a_tenth_of_the_limit_of_stability() -> None:
     prior, task, _ = model()
+    seen = task.counted.numpy().ravel()
     posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
-    everything = posterior.stable_step(prior.init(0), share=0.5)
-    kernel = smooth_kernel(1, 1.5)
-    largest = np.linalg.eigvalsh(kernel)[-1] / SIGMA**2 + 1 / DEVIATION**2
-    assert everything == pytest.approx(1 / largest, rel=0.011)  # eigenvalue to 1 %
-    # all pixels bound those that were measured
-    assert everything <= 1.01 / np.linalg.eigvalsh(dense()[0])[-1]
+    found = posterior.stable_step(prior.init(0), share=0.5)
+    # half of 2 over the largest eigenvalue of the pixels that count, with that of the weights
+    bound = np.linalg.eigvalsh(smooth_kernel(1, 1.5)[np.ix_(seen, seen)])[-1] / SIGMA**2
+    assert found == pytest.approx(1 / (bound + 1 / DEVIATION**2), rel=0.011)  # eigenvalue to 1 %
+    # which bounds that of the target
+    assert found <= 1.01 / np.linalg.eigvalsh(dense()[0])[-1]
 
 
 # Chains of a Gaussian target, by the pure functions: many at once, so that errors are small.

@@ -7,36 +7,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.stopping.stateless import Stateless
 from dipkernels.spectra.bands import BANDS, AmplitudeBands, ComplexBands
 from dipkernels.tasks import Task
 
 Images = Float[Tensor, "runs channels *spatial"]
 
 
-class _Bands:
+class _Bands(Stateless):
     # A monitor that remembers the images of its fit, and nothing of its outputs.
 
     def __init__(self) -> None:
         self._compare: AmplitudeBands | ComplexBands | None = None
-
-    def state(self) -> dict[str, Tensor]:
-        """Copy nothing.
-
-        Returns
-        -------
-        dict
-            Empty.
-        """
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Do nothing.
-
-        Parameters
-        ----------
-        state : dict
-            As `state` made it.
-        """
 
     def _require_begun(self) -> None:
         if self._compare is None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting.stopping.bands import CleanBands, FrequencyBands
 from dipkernels.fitting.stopping.reference_free import blur, sharpness
+from dipkernels.fitting.stopping.stateless import Stateless
 from dipkernels.images.metrics import grey
 from dipkernels.tasks import Task
 
@@ -321,7 +322,7 @@ class MovingVariance(_Keeping):
         return variance.to(_at_least_float32(images))[:, None]
 
 
-class BlurSharpness:
+class BlurSharpness(Stateless):
     """Blurriness and sharpness of every output, whose ratio the spectral-bias rule watches.
 
     See `dipkernels.fitting.stopping.blur` and `dipkernels.fitting.stopping.sharpness`. Cost: some
@@ -350,25 +351,6 @@ class BlurSharpness:
         """
         single = grey(images.to(_at_least_float32(images)))
         return torch.stack([blur(single), sharpness(single)], dim=1)
-
-    def state(self) -> dict[str, Tensor]:
-        """Copy nothing.
-
-        Returns
-        -------
-        dict
-            Empty.
-        """
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Do nothing.
-
-        Parameters
-        ----------
-        state : dict
-            As `state` made it.
-        """
 
 
 _MONITORS: dict[str, Callable[[], Monitor]] = {

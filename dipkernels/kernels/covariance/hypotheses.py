@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dipkernels.kernels.covariance.lagged import LaggedProducts
 from dipkernels.kernels.covariance.moments import RunningCovariance, RunningMoments
+from dipkernels.linalg.estimates import jackknife_error
 
 # Pairs of lags of the same length that no symmetry of the square lattice exchanges.
 EQUAL_RADII = (((0, 5), (3, 4)), ((1, 7), (5, 5)), ((1, 8), (4, 7)))
@@ -262,7 +263,7 @@ class Gaussianity:
         result = {}
         for key, value in whole.items():
             others = np.array([each[key] for each in left_out])
-            error = math.sqrt((g - 1) / g * ((others - others.mean()) ** 2).sum())
+            error = float(jackknife_error(others))
             t = value / error if error > 0 else math.nan
             p = float(2 * scipy.stats.t.sf(abs(t), g - 1))
             result[key] = (value, error, Verdict(t, p))

@@ -6,8 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.spectra.rings import radial_frequency, ring_edges
-from dipkernels.theory.drift import as_plane
+from dipkernels.spectra.rings import radial_frequency, ring_edges, ring_masks
 
 REST = "rest"
 
@@ -40,19 +39,16 @@ class Parts:
     def __init__(
         self, vectors: Float[Tensor, "n k"], image_shape: tuple[int, ...], rings: int
     ) -> None:
-        self._plane = as_plane(image_shape)
-        if vectors.shape[0] != np.prod(self._plane):
+        if vectors.shape[0] != np.prod(image_shape):
             raise InvalidInputError(
                 f"vectors of {vectors.shape[0]} numbers don't fit images {image_shape}"
             )
         self._vectors = vectors.double()
         self.modes = [*(str(i + 1) for i in range(vectors.shape[1])), REST]
-        radius = radial_frequency(self._plane[1:])
-        which = np.digitize(radius, ring_edges(self._plane[1:], rings)) + 1
-        which[radius == 0] = 0
-        present, index = np.unique(which, return_inverse=True)
-        self._rings = torch.from_numpy(index.reshape(radius.shape)).to(vectors.device)
-        self.frequency = np.array([radius[which == ring].mean() for ring in present])
+        self._shape, size = image_shape, image_shape[1:]
+        radius, masks = radial_frequency(size), ring_masks(size, ring_edges(size, rings))
+        self._rings = torch.from_numpy(np.stack(masks)).to(vectors.device, torch.float64)
+        self.frequency = np.array([radius[mask].mean() for mask in masks])
 
     def by_mode(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t modes"]:
         """Split by eigenvectors.
@@ -86,9 +82,8 @@ class Parts:
         Tensor, float64, shape (t, rings)
             The energy of each ring's Fourier modes over n: they sum to the mean square.
         """
-        spectrum = torch.fft.fft2(images.double().reshape(-1, *self._plane), norm="ortho")
+        axes = tuple(range(2, 1 + len(self._shape)))
+        spectrum = torch.fft.fftn(images.double().reshape(-1, *self._shape), dim=axes, norm="ortho")
         power = spectrum.abs().square().sum(dim=1).flatten(1)
-        energy = power.new_zeros(len(power), len(self.frequency))
-        energy.index_add_(1, self._rings.flatten(), power)
-        share: Tensor = energy / images.shape[1]
-        return share
+        shares: Tensor = power @ self._rings.flatten(1).T / images.shape[1]
+        return shares

@@ -14,9 +14,9 @@ from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
 from dipkernels.progress import Progress
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics, GradientFlow
+from dipkernels.theory.expansion import default_times
 
 RESOLVED_DB = 0.3  # what the Lanczos steps may lack of a PSNR that is still told
-_TIMES = 181  # of a flow, over nine decades, as of a learning curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +76,12 @@ class LinearFit:
 
     def _learned(self, dynamics: Dynamics, steps: int) -> Tensor:
         space = self.space
-        tridiagonal = np.diag(space.alpha[:steps]) + np.diag(space.beta[: steps - 1], 1)
-        values, vectors = np.linalg.eigh(tridiagonal, UPLO="U")
         with np.errstate(over="ignore", invalid="ignore"):
-            learned = dynamics.accumulated(np.maximum(values, 0.0)) * vectors[0]
-            coefficients = space.norm * learned @ vectors.T
+            coefficients = space.action(dynamics.accumulated, steps)
         if not np.isfinite(coefficients).all():
             raise DivergenceError(
                 "the prediction overflows: the optimiser diverges with that step on a largest "
-                f"eigenvalue of {values[-1]:.3g}; use a smaller one"
+                f"eigenvalue of {space.ritz()[0][-1]:.3g}; use a smaller one"
             )
         rows = torch.from_numpy(coefficients).to(space.products.device)
         return rows @ space.products[:steps]
@@ -158,7 +155,7 @@ def flow_curve(linear: LinearFit, task: Task) -> xr.Dataset:
         If the task has no clean image.
     """
     largest = float(linear.space.gauss().nodes.max())
-    flow = GradientFlow(np.geomspace(0.1, 1e8, _TIMES) / largest)
+    flow = GradientFlow(default_times(largest))
     device = linear.start.device
     if task.clean is None:
         raise InvalidInputError("a PSNR is to a clean image; this task has none")

@@ -27,6 +27,7 @@ from dipkernels.theory.audit.settings import AuditSettings, make_settings
 from dipkernels.theory.audit.trajectory import Trajectory
 from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import Dynamics, GradientDescent, GradientFlow
+from dipkernels.theory.expansion import as_array
 
 TARGETS = ("clean", "measurement")
 SOURCES = ("measured", "predicted")
@@ -298,10 +299,10 @@ class _Audit:
             kernel = NTK(self._prior, kernel.parameters, metric=fit.metric(settings.freeze))
         linear = self._linear(kernel)
         dynamics = _dynamics(name, rate, settings.recorded, kernel.shape[0])
-        lacking = _numpy(linear.unresolved(dynamics).square().mean(dim=1).sqrt())
+        lacking = as_array(linear.unresolved(dynamics).square().mean(dim=1).sqrt())
         return xr.Dataset(
             {
-                "image": (("iteration", "output"), _numpy(linear.images(dynamics))),
+                "image": (("iteration", "output"), as_array(linear.images(dynamics))),
                 "unresolved": ("iteration", lacking),
             },
             {"iteration": settings.recorded},
@@ -330,8 +331,8 @@ class _Audit:
             images = torch.from_numpy(source.image.values).to(self._prior.device).double()
             errors = self._errors(images)
             variables["psnr"].append(self._psnr(images))
-            variables["mode_energy"].append([_numpy(parts.by_mode(e)) for e in errors])
-            variables["ring_energy"].append([_numpy(parts.by_ring(e)) for e in errors])
+            variables["mode_energy"].append([as_array(parts.by_mode(e)) for e in errors])
+            variables["ring_energy"].append([as_array(parts.by_ring(e)) for e in errors])
         psnr = np.array(variables["psnr"])
         split = ("source", "target", "iteration")
         iteration = measured.iteration.values
@@ -367,7 +368,7 @@ class _Audit:
 
     def _psnr(self, images: Tensor) -> np.ndarray:
         error = (images.double() - self._clean.double().flatten()).square()
-        return np.asarray(-10 * np.log10(_numpy(error[:, self._scored].mean(dim=1))))
+        return np.asarray(-10 * np.log10(as_array(error[:, self._scored].mean(dim=1))))
 
     @property
     def _scored(self) -> Tensor:
@@ -385,7 +386,3 @@ def _dynamics(name: str, rate: float, iterations: np.ndarray, outputs: int) -> D
     if name == "adam":
         return GradientFlow(step * iterations)
     return GradientDescent(step, iterations)
-
-
-def _numpy(x: Tensor) -> np.ndarray:
-    return np.asarray(x.detach().cpu().numpy())

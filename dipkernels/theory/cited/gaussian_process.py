@@ -10,6 +10,7 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance, infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
+from dipkernels.linalg.estimates import jackknife_error
 from dipkernels.networks.prior import ImagePrior
 
 METHODS = ("measured", "infinite width", "poster")
@@ -81,9 +82,7 @@ def covariance_three_ways(
     )
     measured = moments.mean(axis=0)
     left_out = (moments.sum(axis=0) - moments) / (GROUPS - 1)
-    left_out = left_out / left_out[:, :1]
-    squares = ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0)
-    error = np.sqrt(squares * (GROUPS - 1) / GROUPS)
+    error = jackknife_error(left_out / left_out[:, :1])
     limit = infinite_width(prior, code=code).kernel.covariance
     curves = [measured, *(k[: max_lag + 1].numpy() for k in (limit, poster.covariance))]
     return xr.Dataset(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.linalg.estimates import jackknife_error
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.seeds import generator
 
@@ -179,8 +180,7 @@ def shift_variance(rows: Float[np.ndarray, "pixels *lags"]) -> tuple[float, floa
     left_out = np.array(
         [_relative_variance(np.delete(centred, i, axis=0)) for i in range(len(centred))]
     )
-    spread = left_out - left_out.mean()
-    return value, float(np.sqrt((len(rows) - 1) / len(rows) * (spread**2).sum()))
+    return value, float(jackknife_error(left_out))
 
 
 def shift_correlation(rows: Float[np.ndarray, "pixels *lags"]) -> Float[np.ndarray, " shifts"]:

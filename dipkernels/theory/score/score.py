@@ -204,7 +204,7 @@ def peak_of_expansion(expansion: Expansion) -> PredictedPeak:
         See `score`. ``freedom`` is over the measured outputs.
     """
     curve = learning_curve(expansion)
-    times = default_times(expansion)
+    times = default_times(expansion.largest)
     if curve.peak_resolved:
         best = int(np.argmin(np.abs(times - curve.peak_time)))
         psnr = float(curve.peak_psnr)

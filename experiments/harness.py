@@ -1,0 +1,202 @@
+"""What experiments share: presets from ``config.yaml``, options, and tables of finished units.
+
+A unit is the least that is repeated after an interruption, for instance one fit.
+"""
+
+import argparse
+import csv
+import dataclasses
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+
+from dipkernels.devices import resolve_device
+from dipkernels.errors import InvalidInputError
+from dipkernels.runs import RunFolder
+
+PRESETS = ("smoke", "cpu", "paper")
+S = TypeVar("S")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line of an experiment was given."""
+
+    preset: str
+    output: Path
+    device: torch.device
+
+
+def parse(script: str, description: str | None, arguments: Sequence[str] | None) -> Options:
+    """Read ``--preset``, ``--output`` and ``--device``.
+
+    Parameters
+    ----------
+    script : str
+        ``__file__`` of the experiment.
+    description : str
+        Its docstring.
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Returns
+    -------
+    Options
+        The output is ``runs/NAME-PRESET`` unless another is given.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--output", type=Path, help="folder of results; a run in it continues")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:0, mps or auto")
+    given = parser.parse_args(arguments)
+    default = Path("runs") / f"{Path(script).parent.name}-{given.preset}"
+    return Options(given.preset, given.output or default, resolve_device(given.device))
+
+
+def settings(script: str, preset: str, kind: type[S]) -> S:
+    """Read a preset from the ``config.yaml`` beside a script.
+
+    Parameters
+    ----------
+    script : str
+        ``__file__`` of the experiment.
+    preset : str
+        A section of the file.
+    kind : type
+        A dataclass with the section's keys; lists become tuples.
+
+    Returns
+    -------
+    object
+        Of that class.
+    """
+    path = Path(script).with_name("config.yaml")
+    sections = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if preset not in sections:
+        raise InvalidInputError(f"{path} has no preset '{preset}', only {', '.join(sections)}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    needed = {
+        name
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    section = sections[preset]
+    wrong, missing = sorted(set(section) - set(fields)), sorted(needed - set(section))
+    if wrong or missing:
+        raise InvalidInputError(f"{path}, {preset}: unknown keys {wrong}, missing keys {missing}")
+    return kind(**{key: _frozen(value) for key, value in section.items()})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(_frozen(item) for item in value)
+    return value
+
+
+def open_folder(script: str, options: Options, chosen: Any) -> RunFolder:
+    """Open the folder of results; one that holds other settings is refused.
+
+    Parameters
+    ----------
+    script : str
+        ``__file__`` of the experiment.
+    options : Options
+        Of the command line.
+    chosen : object
+        The preset, a dataclass.
+
+    Returns
+    -------
+    RunFolder
+        With the settings written.
+    """
+    record = {"experiment": Path(script).parent.name, **dataclasses.asdict(chosen)}
+    return RunFolder.open(options.output, record)
+
+
+class Table:
+    """Rows with a key, in a CSV that is written row by row.
+
+    Parameters
+    ----------
+    path : Path
+        Of the file; made with the first row.
+    columns : tuple of str
+        Of every row.
+    keys : tuple of str
+        The columns that name a unit of work.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], keys: Sequence[str]) -> None:
+        self.path, self.columns, self.keys = path, tuple(columns), tuple(keys)
+
+    def rows(self) -> list[dict[str, str]]:
+        """Read all rows, as strings.
+
+        Returns
+        -------
+        list of dict
+            Without a row whose writing was cut off.
+        """
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        return [row for row in lines if None not in row.values()]
+
+    def done(self) -> set[tuple[str, ...]]:
+        """Keys of the units that are finished.
+
+        Returns
+        -------
+        set of tuple of str
+            Without duplicates.
+        """
+        return {tuple(row[key] for key in self.keys) for row in self.rows()}
+
+    def append(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Add finished rows; the file is replaced whole.
+
+        Parameters
+        ----------
+        rows : iterable of mapping
+            Numbers are written with six digits.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows())
+            writer.writerows(
+                {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
+                for row in rows
+            )
+        partial.replace(self.path)
+
+
+def each(todo: Sequence[U]) -> Iterator[U]:
+    """Go through units, telling how far the work is and how long the rest may take.
+
+    Parameters
+    ----------
+    todo : sequence
+        What isn't done yet.
+
+    Yields
+    ------
+    object
+        Each of them.
+    """
+    start = time.perf_counter()
+    for number, unit in enumerate(todo, start=1):
+        yield unit
+        seconds = time.perf_counter() - start
+        left = seconds / number * (len(todo) - number)
+        print(f"{number}/{len(todo)} {unit}: {seconds:.0f} s, about {left:.0f} s left", flush=True)
