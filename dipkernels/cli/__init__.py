@@ -1,4 +1,4 @@
-"""The command line: ``dipkernels compare``, ``fit``, ``fingerprint``, ``ntk`` and ``list``.
+"""The command line: ``dipkernels compare``, ``fit``, ``fingerprint``, ``experiment``, and others.
 
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -8,6 +8,7 @@ import sys
 import typer
 
 from dipkernels.cli.comparing import compare
+from dipkernels.cli.experimenting import experiment
 from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
@@ -26,6 +27,7 @@ app.command()(compare)
 app.command()(fit)
 app.command()(fingerprint)
 app.command()(ntk)
+app.command()(experiment)
 app.command("list")(list_names)
 
 
