@@ -2,11 +2,24 @@
 
 from pathlib import Path
 
-from helpers.experiments import ROOT, check_smallest_run
+import pandas as pd
+import pytest
+
+from helpers.experiments import ROOT, script
 
 
-def test_smallest_run_writes_its_table_and_resumes(tmp_path: Path) -> None:
-    check_smallest_run("first_comparison", tmp_path, {"summary.csv": 1}, set())
-    assert (tmp_path / "out" / "report.html").exists()
-    drawn = {path.name for path in (tmp_path / "out" / "figures").glob("*.png")}
+def test_smallest_run_writes_its_report_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, output = script("first_comparison"), tmp_path / "out"
+    arguments = ["--preset", "smoke", "--output", str(output)]
+    run.main(arguments)
+    assert list(pd.read_csv(output / "summary.csv").prior) == ["deep-decoder"]
+    drawn = {path.name for path in (output / "figures").glob("*.png")}
     assert drawn == {path.name for path in (ROOT / "first_comparison").glob("*.png")}
+    stored = {path: path.stat().st_mtime_ns for path in output.rglob("*.nc")}
+    first = min(stored)
+    first.unlink()
+    monkeypatch.setattr(run, "write_report", lambda folder, _: folder.path / "report.html")
+    run.main(arguments)
+    assert {p for p in stored if p.stat().st_mtime_ns != stored[p]} == {first}
