@@ -1,5 +1,6 @@
 """Runs of the experiments at their smallest."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -8,6 +9,8 @@ from types import ModuleType
 import pandas as pd
 
 ROOT = Path(__file__).parents[2] / "experiments"
+sys.path.insert(0, str(ROOT.parent))
+harness = importlib.import_module("experiments.harness")
 
 
 def script(name: str) -> ModuleType:

@@ -1,0 +1,74 @@
+"""What experiments share: checked presets, tables that survive a cut, folders of one setting."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dipkernels.errors import DeviceError, InvalidInputError, OutputError
+from helpers.experiments import harness
+
+
+@dataclass(frozen=True)
+class Preset:
+    rate: float
+    sizes: tuple[int, ...]
+    options: dict[str, object]
+    seeds: int = 2
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "config.yaml").write_text(text)
+    return str(folder / "run.py")
+
+
+def test_settings_are_read_into_the_class(tmp_path: Path) -> None:
+    name = write(tmp_path, "cpu: {rate: 1, sizes: [3, 4], options: {depths: [1, 2]}}")
+    found = harness.settings(name, "cpu", Preset)
+    assert found == Preset(1.0, (3, 4), {"depths": (1, 2)})
+    assert isinstance(found.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cpu: {rate: 1e-3, sizes: [3], options: {}}", "cpu: rate must be a number, got '1e-3'"),
+        ("cpu: {rate: 1, sizes: 3, options: {}}", "sizes must be several whole numbers"),
+        ("cpu: {rate: 1, sizes: [3], option: {}}", "unknown keys .'option'., missing .*'options'"),
+        ("smoke: {}", "no preset 'cpu', only smoke"),
+    ],
+)
+def test_what_is_wrong_in_a_preset_is_said(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        harness.settings(write(tmp_path, text), "cpu", Preset)
+
+
+def test_options_have_defaults_and_devices_are_checked(tmp_path: Path) -> None:
+    name = str(tmp_path / "mine" / "run.py")
+    found = harness.parse(name, "What it does.", [])
+    assert (found.preset, found.output, found.device.type) == ("cpu", Path("runs/mine-cpu"), "cpu")
+    with pytest.raises(DeviceError):
+        harness.parse(name, "Nothing.", ["--device", "cuda:99"])
+
+
+def test_a_folder_holds_one_setting(tmp_path: Path) -> None:
+    name = str(tmp_path / "mine" / "run.py")
+    options = harness.parse(name, "What.", ["--output", str(tmp_path / "out")])
+    harness.open_folder(name, options, Preset(1.0, (3,), {}))
+    harness.open_folder(name, options, Preset(1.0, (3,), {}))
+    with pytest.raises(OutputError, match="other settings"):
+        harness.open_folder(name, options, Preset(2.0, (3,), {}))
+
+
+def test_a_table_forgets_a_row_that_was_cut_off(tmp_path: Path) -> None:
+    table = harness.Table(tmp_path / "t.csv", ("name", "seed", "psnr"), ("name", "seed"))
+    assert table.done() == set()
+    table.append([{"name": "vit", "seed": 0, "psnr": 20.123456789}])
+    table.append([{"name": "vit", "seed": 1, "psnr": 21.0}])
+    assert table.done() == {("vit", "0"), ("vit", "1")}
+    assert [row["psnr"] for row in table.rows()] == ["20.1235", "21"]
+    text = table.path.read_text()
+    table.path.write_text(text[: text.rindex(",")])
+    assert table.done() == {("vit", "0")}
+    table.append([{"name": "vit", "seed": 1, "psnr": 21.0}])
+    assert table.path.read_text() == text
