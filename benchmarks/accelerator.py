@@ -2,13 +2,17 @@
 
 Each stage is a process of its own, whose output goes to ``OUTPUT/STAGE.log``. A stage that ended
 well is marked by ``OUTPUT/STAGE.done`` and skipped by the next run of the same command; one that
-failed, or ran into ``--limit``, is listed with the last line that it printed, and tried again.
+failed, or ran into ``--limit`` or ``--each``, is listed with the last line that it printed, and
+tried again. An experiment is a stage of its name: its ``paper`` preset, which goes on in
+``OUTPUT/STAGE`` where it was stopped. Some need the images of DIPKERNELS_DATA.
 Nothing is downloaded. ``--device cpu --quick`` runs everything at toy size, to see that it works.
 
-Usage: ``python benchmarks/accelerator.py --output runs/gpu --limit 560``
+Usage: ``python benchmarks/accelerator.py --output runs/gpu --limit 560 --each 120``
 """
 
 import argparse
+import math
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +22,11 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 ADDOPTS = "--strict-markers --import-mode=importlib"
+GRACE = 30.0  # seconds that a stage has to store what it did, once it is stopped
 Command = list[str]
 
 
-def stages(device: str, *, quick: bool) -> dict[str, Command]:
+def stages(device: str, output: Path, *, quick: bool) -> dict[str, Command]:
     """Commands by stage, in the order of their worth."""
     marker = "cuda" if device == "cuda" else "not long and not cuda"
     tests = ["tests/fitting", "tests/test_ntk.py", "tests/test_linearisation.py"] if quick else []
@@ -36,7 +41,15 @@ def stages(device: str, *, quick: bool) -> dict[str, Command]:
         "fit": [*fit, "--size", "64" if quick else "512", "--seeds", "1"],
         "seeds": [*fit, "--size", "32" if quick else "128", "--seeds", "2" if quick else "16"],
         "ntk": [*ntk, "--sizes", *sizes, "--repeats", repeats],
+        **experiments(device, output, preset="smoke" if quick else "paper"),
     }
+
+
+def experiments(device: str, output: Path, *, preset: str) -> dict[str, Command]:
+    """Commands of all experiments, by name."""
+    command = ["-m", "dipkernels", "experiment", "--preset", preset, "--device", device, "--output"]
+    names = sorted(path.parent.name for path in ROOT.glob("experiments/*/run.py"))
+    return {name: [*command, str(output / name), name] for name in names}
 
 
 def run(name: str, command: Command, output: Path, limit: float) -> str:
@@ -52,8 +65,7 @@ def run(name: str, command: Command, output: Path, limit: float) -> str:
         try:
             code = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            stop(process)
             return f"stopped after {limit:.0f} s, see {log}"
     seconds = time.perf_counter() - start
     if code:
@@ -61,6 +73,16 @@ def run(name: str, command: Command, output: Path, limit: float) -> str:
         return f"failed with {code} after {seconds:.0f} s: {lines[-1] if lines else 'no output'}"
     done.write_text(f"{seconds:.0f} s on {kind()}\n", encoding="utf-8")
     return f"{seconds:.0f} s"
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process as Ctrl-C would, so that it keeps what it did; by force if it doesn't."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(timeout=GRACE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def kind() -> str:
@@ -75,22 +97,25 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="toy sizes")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds for all of it")
+    parser.add_argument("--each", type=float, default=math.inf, help="seconds for one stage")
     parser.add_argument("--stages", nargs="+", help="only these, by name")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; --device cpu --quick tries the script out")
-    known = stages(arguments.device, quick=arguments.quick)
+    output = arguments.output.resolve()  # stages run in the root
+    known = stages(arguments.device, output, quick=arguments.quick)
     chosen = arguments.stages or list(known)
     if unknown := set(chosen) - set(known):
         parser.error(f"no stage is called {sorted(unknown)}; there are {list(known)}")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    print(f"{kind()}, torch {torch.__version__}; results in {arguments.output}", flush=True)
+    output.mkdir(parents=True, exist_ok=True)
+    print(f"{kind()}, torch {torch.__version__}; results in {output}", flush=True)
     end, missing = time.monotonic() + arguments.limit, 0
     for name in chosen:
         left = end - time.monotonic()
-        ended = run(name, known[name], arguments.output, left) if left > 5 else "no time left"
-        missing += not (arguments.output / f"{name}.done").exists()
-        print(f"{name:12} {ended}", flush=True)
+        most = min(left, arguments.each)
+        ended = run(name, known[name], output, most) if left > 5 else "no time left"
+        missing += not (output / f"{name}.done").exists()
+        print(f"{name:24} {ended}", flush=True)
     return missing
 
 
