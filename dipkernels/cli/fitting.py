@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dipkernels.cli.networks import make_prior, parse_options
+from dipkernels.cli.networks import make_prior, parse_options, run_record
 from dipkernels.cli.options import (
     INTERRUPTED,
     ON_TASK,
@@ -37,8 +37,6 @@ from dipkernels.errors import InvalidInputError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dipkernels.networks import ImagePrior
-    from dipkernels.tasks import Task
 
 ON_FIT, ON_SPEED = "Fit", "Speed"
 
@@ -164,7 +162,7 @@ def fit(
     }
     network |= {"initialisation": initialisation, "hold_out": hold_out}
     asked = {"seed": seed, "seeds": seeds, "stop": stop}
-    record = _record(image, found, made, settings | network | asked)
+    record = run_record("fit", image, found, made, settings | network | asked)
     folder = RunFolder.open(output or default_folder(f"fit-{prior}-{Path(image).stem}"), record)
     interrupted = False
     try:
@@ -230,20 +228,3 @@ def write_fit(result: "xr.Dataset", folder: Path) -> None:
                 continue
             suffix = "" if seed is None else f"-seed{int(seed)}"
             images.save(torch.from_numpy(picture.values), folder / f"{name}{suffix}.png")
-
-
-def _record(image: str, task: "Task", prior: "ImagePrior", settings: dict[str, Any]) -> Any:
-    """List all that the result depends on."""
-    from dipkernels.provenance import fingerprint, provenance
-
-    return {
-        "command": "fit",
-        "image": image,
-        "task": repr(task),
-        "measurement_sha256": fingerprint(task.measurement),
-        "prior": repr(prior),
-        "network_sha256": fingerprint(prior.code, str(prior.parameter_shapes)),
-        **settings,
-        "device": str(prior.device),
-        "version": provenance("cpu")["version_dipkernels"],
-    }

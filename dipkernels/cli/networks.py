@@ -82,3 +82,41 @@ def make_prior(name: str, task: "Task", *, code: str | None, **options: Any) -> 
     return networks.create(
         name, image_size=tuple(spatial), channels=channels, code=chosen, **options
     )
+
+
+def run_record(
+    command: str, image: str, task: "Task", prior: "ImagePrior", settings: dict[str, Any]
+) -> dict[str, Any]:
+    """List all that the result of a command depends on.
+
+    Parameters
+    ----------
+    command : str
+        Its name.
+    image : str
+        As it was typed.
+    task : Task
+        Made of it.
+    prior : ImagePrior
+        On its device.
+    settings : dict
+        All others.
+
+    Returns
+    -------
+    dict
+        For `dipkernels.runs.RunFolder.open`.
+    """
+    from dipkernels.provenance import fingerprint, provenance
+
+    return {
+        "command": command,
+        "image": image,
+        "task": repr(task),
+        "measurement_sha256": fingerprint(task.measurement),
+        "prior": repr(prior),
+        "network_sha256": fingerprint(prior.code, str(prior.parameter_shapes)),
+        **settings,
+        "device": str(prior.device),
+        "version": provenance("cpu")["version_dipkernels"],
+    }
