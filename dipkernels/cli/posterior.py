@@ -246,7 +246,7 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
         products = f"{planned.products} products at most" if planned.products else ""
         what = ", ".join(filter(None, (work, products)))
         typer.echo(
-            f"  {head:22}{what:45}{duration(planned.seconds):>14}"
+            f"  {head:24}{what:48}{duration(planned.seconds):>14}"
             f"{readable_bytes(planned.bytes):>10}"
         )
     seconds = sum(planned.seconds for planned in plans.values())

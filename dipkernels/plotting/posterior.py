@@ -58,7 +58,7 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
         pictures["measured"] = measured
     title = "posterior mean"
     if task.clean is not None:
-        title += f"\n{_psnr(task, mean):.2f} dB over the {task.score_region}"
+        title += f"\n{_psnr(task, mean):.2f} dB over the {region_words(task)}"
     pictures[title] = mean
     spread = {"standard deviation": _rms(maps["std"].values)}
     if clean is not None:
@@ -69,7 +69,7 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
 
     count = len(pictures) + len(spread) + 1
     columns = min(3, len(pictures))
-    figure, axes = panels(count, columns=max(columns, 3), width=2.7, height=2.5)
+    figure, axes = panels(count, columns=max(columns, 3), width=2.7, height=2.3)
     for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
         if name == "measured":
             _measured(axis, task, picture)
@@ -244,7 +244,9 @@ def _trace_misfit(axis: Axes, task: Task, result: xr.Dataset) -> None:
         loss, label = loss / sigma**2, "mean squared misfit\nover the noise's variance"
         axis.axhline(1, color="0.5", lw=0.9, ls=":", label="of the truth")
     _traces(axis, result, loss)
-    axis.set_yscale("log")
+    values = loss.values[np.isfinite(loss.values) & (loss.values > 0)]
+    if len(values) and values.max() > 20 * values.min():
+        axis.set_yscale("log")
     axis.set_ylabel(label, fontsize=8)
 
 
@@ -332,6 +334,23 @@ def _cell(entries: int, task: Task) -> int:
     if entries >= pixels:
         return 1
     return int(np.ceil(np.sqrt(2 * pixels / max(entries, 1))))
+
+
+def region_words(task: Task) -> str:
+    """Say where a task is scored.
+
+    Parameters
+    ----------
+    task : Task
+        Any.
+
+    Returns
+    -------
+    str
+        For instance ``"hole"``, or ``"whole image"``.
+    """
+    whole = "whole signal" if len(task.shape) == 2 else "whole image"
+    return whole if task.score_region == "whole" else task.score_region
 
 
 def _scaled(task: Task, name: str) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from dipkernels import plotting, sampling
 from dipkernels.errors import MissingExtraError
+from dipkernels.plotting.posterior import region_words
 from dipkernels.report.table import csv_table
 from dipkernels.results import write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder
@@ -226,7 +227,7 @@ def _lines(
         single = np.mean([_psnr(draw - clean) for draw in draws])
         lines.append(
             f"Posterior mean {_psnr(maps['mean'].values[region] - clean):.2f} dB to the truth "
-            f"over the {task.score_region}; single draws {single:.2f} dB on average."
+            f"over the {region_words(task)}; single draws {single:.2f} dB on average."
         )
     for name, found in calibrations.items():
         against = {"truth": "the truth", "held_out": "held-out pixels"}[name]
