@@ -1,4 +1,4 @@
-"""The command line: ``dipkernels compare``, ``fit``, ``fingerprint``, ``ntk`` and ``list``.
+"""The command line: ``dipkernels compare``, ``fit``, ``posterior``, ``fingerprint``, and others.
 
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -12,6 +12,7 @@ from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
+from dipkernels.cli.posterior import posterior
 from dipkernels.errors import DipkernelsError
 
 __all__ = ["app", "main"]
@@ -24,6 +25,7 @@ app = typer.Typer(
 )
 app.command()(compare)
 app.command()(fit)
+app.command()(posterior)
 app.command()(fingerprint)
 app.command()(ntk)
 app.command("list")(list_names)
