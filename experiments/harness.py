@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 import yaml
 
+from dipkernels.checks import as_annotated
 from dipkernels.devices import resolve_device
 from dipkernels.errors import InvalidInputError
 from dipkernels.runs import RunFolder
@@ -53,7 +54,7 @@ def parse(script: str, description: str | None, arguments: Sequence[str] | None)
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
     parser.add_argument("--preset", choices=PRESETS, default="cpu")
     parser.add_argument("--output", type=Path, help="folder of results; a run in it continues")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:0, mps or auto")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     given = parser.parse_args(arguments)
     default = Path("runs") / f"{Path(script).parent.name}-{given.preset}"
     return Options(given.preset, given.output or default, resolve_device(given.device))
@@ -69,7 +70,8 @@ def settings(script: str, preset: str, kind: type[S]) -> S:
     preset : str
         A section of the file.
     kind : type
-        A dataclass with the section's keys; lists become tuples.
+        A dataclass with the section's keys; lists become tuples. Values of plain types are checked
+        against its annotations: YAML reads ``1e-3``, without a point, as a word.
 
     Returns
     -------
@@ -90,12 +92,19 @@ def settings(script: str, preset: str, kind: type[S]) -> S:
     wrong, missing = sorted(set(section) - set(fields)), sorted(needed - set(section))
     if wrong or missing:
         raise InvalidInputError(f"{path}, {preset}: unknown keys {wrong}, missing keys {missing}")
-    return kind(**{key: _frozen(value) for key, value in section.items()})
+    return kind(
+        **{
+            key: as_annotated(f"{path}, {preset}: {key}", _frozen(value), fields[key].type)
+            for key, value in section.items()
+        }
+    )
 
 
 def _frozen(value: Any) -> Any:
     if isinstance(value, list):
         return tuple(_frozen(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
     return value
 
 

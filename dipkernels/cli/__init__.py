@@ -1,4 +1,4 @@
-"""The command line: ``dipkernels compare``, ``fit``, ``posterior``, ``fingerprint``, and others.
+"""The command line: each command is a function in a module of this package.
 
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -8,6 +8,7 @@ import sys
 import typer
 
 from dipkernels.cli.comparing import compare
+from dipkernels.cli.experimenting import experiment
 from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
@@ -28,6 +29,7 @@ app.command()(fit)
 app.command()(posterior)
 app.command()(fingerprint)
 app.command()(ntk)
+app.command()(experiment)
 app.command("list")(list_names)
 
 

@@ -1,11 +1,11 @@
 """Gradient descent and Adam against the kernel at initialisation, network by network."""
 
-import argparse
 import csv
 import gc
+import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,23 +17,9 @@ from dipkernels.plotting import plot_audit, save_figure
 from dipkernels.plotting.style import PALETTE, panels
 from dipkernels.theory import audit
 
-# What makes a pass quick. Transformers get a larger step than the published 1e-4, with which they
-# would need thousands of iterations to their peak at this size.
-TOKENS = {"width": 48, "depth": 2, "patch_size": 4}
-VIT = {**TOKENS, "heads": 4, "mlp_width": 48}
-NETWORKS: dict[str, dict[str, object]] = {
-    "skip": {"width": 16, "code_channels": 8},
-    "deep-decoder": {"width": 48},
-    "conv-decoder": {"width": 24},
-    "vit": VIT,
-    "swin": {"width": 32, "depths": (1, 1, 1), "heads": (2, 2, 2), "patch_size": 2, "window": 4},
-    "mixer": {**TOKENS, "token_mlp_width": 48, "channel_mlp_width": 48},
-    "vit-conv3": VIT,
-}
-SMALLEST: dict[str, object] = {
-    "width": 8, "depth": 1, "patch_size": 4, "heads": 2, "mlp_width": 8
-}  # fmt: skip
-RATES = dict.fromkeys(("vit", "swin", "mixer", "vit-conv3"), 1e-3)
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
+
+from experiments.harness import open_folder, parse, settings
 
 
 @dataclass(frozen=True)
@@ -48,27 +34,16 @@ class Preset:
     steps: int
     probes: int
     networks: tuple[str, ...]
-    options: dict[str, dict[str, object]] = field(default_factory=dict)
-    rates: dict[str, float] = field(default_factory=dict)  # Adam's, where not the published ones
-
-
-PRESETS = {
-    "smoke": Preset(8, 1, "camera", 1, 4, 6, 2, ("vit",), {"vit": SMALLEST}),
-    "cpu": Preset(32, 3, "astronaut", 2, 500, 240, 4, tuple(NETWORKS), NETWORKS, RATES),
-    # published networks, sizes, learning rates and iterations
-    "paper": Preset(512, 3, "astronaut", 5, 5000, 400, 8, tuple(NETWORKS)),
-}
+    options: dict[str, dict[str, object]]  # where they aren't the registered ones
+    rates: dict[str, float]  # Adam's, where not the published ones
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run what hasn't been run yet, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--output", type=Path, required=True)
-    given = parser.parse_args(arguments)
+    given = parse(__file__, __doc__, arguments)
     gc.freeze()  # what is imported by now needn't be searched for garbage by every kernel
-    preset = PRESETS[given.preset]
-    given.output.mkdir(parents=True, exist_ok=True)
+    preset = settings(__file__, given.preset, Preset)
+    open_folder(__file__, given, preset)
     clean = images.load(preset.image, size=preset.size)
     clean = clean.mean(dim=0, keepdim=True) if preset.channels == 1 else clean
     rows = []
@@ -80,7 +55,7 @@ def main(arguments: list[str] | None = None) -> None:
                 image_size=preset.size,
                 channels=preset.channels,
                 **preset.options.get(name, {}),
-            )
+            ).to(device=given.device)
             found = audit(
                 prior,
                 tasks.denoise(clean, seed=seed),

@@ -1,9 +1,8 @@
 """What convolutions after a ViT contribute: random colouring, or learned weights."""
 
-import argparse
 import csv
 import gc
-import time
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,10 +19,14 @@ from dipkernels.networks.hybrids import ConvolutionStack
 from dipkernels.networks.vit import VisionTransformer
 from dipkernels.plotting import save_figure
 from dipkernels.plotting.style import PALETTE, panels
-from dipkernels.runs import RunFolder
 from dipkernels.theory import flow_curve, linear_fit
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
+
+from experiments.harness import Table, each, open_folder, parse, settings
+
 CHANNELS, WIDE, LIFT = 3, 64, 10.0
+KEYS = ("image", "arm", "vit_seed", "conv_seed")
 FRESH = 100  # added to a seed: another ViT than the one with which convolutions were learned
 Parameters = dict[str, Tensor]
 
@@ -67,16 +70,7 @@ class Preset:
     seeds: int
     iterations: int
     steps: int
-    arms: tuple[str, ...] = tuple(ARMS)
-
-
-PRESETS = {
-    "smoke": Preset(6, 3, 6, 1, 2, 1e-3, ("astronaut", "chelsea"), 1, 4, 6,
-                    ("vit", "trained", "elsewhere")),
-    "cpu": Preset(24, 3, 48, 2, 4, 1e-3, ("astronaut", "chelsea"), 4, 600, 240),
-    "paper": Preset(512, 32, 192, 5, 8, 1e-4, ("astronaut", "chelsea", "coffee", "rocket"), 8,
-                    5000, 600),
-}  # fmt: skip
+    arms: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -145,7 +139,7 @@ def run_one(
 ) -> Row:
     """Fit one network by Adam, and predict the peak of its kernel at initialisation."""
     arm, (vit_seed, conv_seed) = ARMS[name], seeds
-    prior = make_prior(preset, arm, conv_seed)
+    prior = make_prior(preset, arm, conv_seed).to(device=task.measurement.device)
     if arm.frozen:
         parameters = prior.init(vit_seed)
         fixed = {k: v for k, v in parameters.items() if k.startswith("convolutions.")}
@@ -210,26 +204,21 @@ def units(preset: Preset) -> Iterator[tuple[str, str, tuple[int, int]]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run what hasn't been run yet, and draw."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--output", type=Path, required=True)
-    given = parser.parse_args(arguments)
+    given = parse(__file__, __doc__, arguments)
     gc.freeze()  # what is imported by now needn't be searched for garbage by every kernel
-    preset = PRESETS[given.preset]
-    # Rows of another preset aren't taken for this one's.
-    RunFolder.open(given.output, {"experiment": "conv_after_transformer", **asdict(preset)})
-    table = given.output / "results.csv"
-    rows = read(table) if table.exists() else []
-    done = {(row.image, row.arm, row.vit_seed, row.conv_seed) for row in rows}
+    preset = settings(__file__, given.preset, Preset)
+    open_folder(__file__, given, preset)
+    table = Table(given.output / "results.csv", list(Row.__annotations__), KEYS)
     # noise of one seed an image: what is compared are networks
-    measured = {name: tasks.denoise(images.load(name, size=preset.size)) for name in preset.images}
-    todo = [unit for unit in units(preset) if (unit[0], unit[1], *unit[2]) not in done]
-    for number, (image, arm, seeds) in enumerate(todo):
-        before = time.perf_counter()
-        rows.append(run_one(preset, measured[image], image, arm, seeds, given.output))
-        write(rows, table)
-        seconds = time.perf_counter() - before
-        print(f"{number + 1}/{len(todo)} {rows[-1]} {seconds:.0f} s", flush=True)
+    measured = {
+        name: tasks.denoise(images.load(name, size=preset.size)).to(device=given.device)
+        for name in preset.images
+    }
+    done = table.done()
+    todo = [unit for unit in units(preset) if (unit[0], unit[1], *map(str, unit[2])) not in done]
+    for image, arm, seeds in each(todo):
+        table.append([asdict(run_one(preset, measured[image], image, arm, seeds, given.output))])
+    rows = read(table.path)
     summary = summarise(rows)
     with (given.output / "summary.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, summary[0].keys(), lineterminator="\n")
@@ -238,18 +227,8 @@ def main(arguments: list[str] | None = None) -> None:
     save_figure(plot(rows), given.output / "peaks.png")
 
 
-def write(rows: list[Row], path: Path) -> None:
-    """Write all rows, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, asdict(rows[0]).keys(), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
-    partial.replace(path)
-
-
 def read(path: Path) -> list[Row]:
-    """Read what `write` wrote."""
+    """Read the table of fits."""
     types = Row.__annotations__
     with path.open(newline="", encoding="utf-8") as file:
         return [Row(**{k: types[k](v) for k, v in line.items()}) for line in csv.DictReader(file)]

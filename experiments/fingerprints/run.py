@@ -1,11 +1,8 @@
-"""Fingerprint cards of all registered priors, side by side.
+"""Fingerprint cards of all registered priors, side by side."""
 
-python experiments/fingerprints/run.py --preset cpu --output runs/fingerprints
-"""
-
-import argparse
+import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -14,6 +11,10 @@ from dipkernels import images, networks, tasks
 from dipkernels.report import gallery_page, gallery_settings, stored_card
 from dipkernels.runs import RunFolder
 from dipkernels.theory import FingerprintEffort
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
+
+from experiments.harness import parse, settings
 
 IMAGE = "astronaut"
 SHEET_COLUMNS, SHEET_WIDTH, COLOURS = 4, 620, 96
@@ -25,9 +26,9 @@ class Preset:
     """Size of the image, what is spent on each card, and which priors differ from their entry."""
 
     size: int
-    effort: FingerprintEffort
-    priors: tuple[str, ...] = ()
-    options: dict[str, dict[str, object]] = field(default_factory=dict)
+    effort: dict[str, int]
+    priors: tuple[str, ...]
+    options: dict[str, dict[str, object]]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -35,40 +36,19 @@ class Preset:
         return self.priors or (*(n for n in networks.names() if n not in LAST), *LAST)
 
 
-PRESETS = {
-    "smoke": Preset(
-        16,
-        FingerprintEffort(
-            samples=4,
-            iterations=4,
-            descent=2,
-            steps=4,
-            probe_steps=3,
-            positions=3,
-            response_probes=2,
-            comb_probes=2,
-        ),
-        ("deep-decoder", "mixer"),
-        {"deep-decoder": {"width": 8, "normalisation": "none"}, "mixer": {"width": 8, "depth": 1}},
-    ),
-    # The 49 million parameters of wide-skip would take an hour: a fifth of its width.
-    "cpu": Preset(32, FingerprintEffort(), options={"wide-skip": {"width": 192}}),
-    "paper": Preset(256, FingerprintEffort(iterations=3000, steps=300, probe_steps=100)),
-}
-
-
-def run(preset: str, output: Path, *, device: str = "cpu", progress: bool = True) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Make all cards that the folder doesn't hold yet, and the gallery of those it holds."""
-    chosen = PRESETS[preset]
+    given = parse(__file__, __doc__, arguments)
+    chosen, output = settings(__file__, given.preset, Preset), given.output
+    effort = FingerprintEffort(**chosen.effort)
     task = tasks.denoise(images.load(IMAGE, size=chosen.size))
-    record = gallery_settings(task, chosen.effort, image=IMAGE, device=device)
+    # of any gallery, which the page is made from, and other cards may join
+    record = gallery_settings(task, effort, image=IMAGE, device=str(given.device))
     folder = RunFolder.open(output, record)
     for name in chosen.names:
         start = time.perf_counter()
-        prior = networks.create(name, image_size=chosen.size, **chosen.options.get(name, {})).to(
-            device=device
-        )
-        stored_card(folder, name, prior, task, chosen.effort, progress=progress)
+        prior = networks.create(name, image_size=chosen.size, **chosen.options.get(name, {}))
+        stored_card(folder, name, prior.to(device=given.device), task, effort, progress=True)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     print(f"cards: {gallery_page(folder, sorted(chosen.names, key=networks.names().index))}")
     contact_sheet([output / f"{name}.png" for name in networks.names()], output / "all.png")
@@ -87,9 +67,4 @@ def contact_sheet(paths: list[Path], target: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", choices=list(PRESETS), default="cpu")
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args()
-    run(arguments.preset, arguments.output, device=arguments.device)
+    main()

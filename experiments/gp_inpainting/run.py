@@ -1,12 +1,8 @@
-"""Inpainting by the Gaussian process of an infinitely wide deep image prior, against an RBF's.
+"""Inpainting by the Gaussian process of an infinitely wide deep image prior, against an RBF's."""
 
-python experiments/gp_inpainting/run.py --preset cpu --output runs/gp_inpainting
-"""
-
-import argparse
-import csv
 import math
 import os
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +17,10 @@ from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.plotting import plot_posteriors, save_figure
 from dipkernels.results import load, save
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
+
+from experiments.harness import Table, open_folder, parse, settings
+
 PUBLISHED = gp.rbf(math.exp(0.67132), 0.03068)
 ORDINARY = {
     "RBF, fitted": gp.rbf(1.0),
@@ -28,7 +28,6 @@ ORDINARY = {
     "Matern 1/2, fitted": gp.matern(1.0, smoothness=0.5),
 }
 PUBLISHED_SIGMA = math.exp(-5.40 / 2)
-RELATIVE_NOISE = (1e-3, 1e-2, 3e-2)  # of the deviation of the prior; the published run had none
 FIELDS = (
     "image", "side", "mask_seed", "kernel", "relative_noise", "psnr", "psnr_pasted", "solver",
     "iterations", "relative_error", "seconds",
@@ -47,16 +46,9 @@ class Preset:
     samples: int
     mask_seeds: tuple[int, ...]
     draws: int
-    relative_noise: tuple[float, ...] = RELATIVE_NOISE
-    evidence: str = "auto"  # how the RBF's is computed
-    drawn_pixels: int = 256  # grids on which normalisations are averaged over draws
-
-
-PRESETS = {
-    "smoke": Preset(16, 0, 16, 8, 4, 4, (0,), 4, (3e-2,), "dense", 0),
-    "cpu": Preset(64, 512, 1024, 256, 32, 200, (0, 1, 2), 64),
-    "paper": Preset(64, 512, 1024, 1024, 1, 660_000, (0, 1, 2), 1024),
-}
+    relative_noise: tuple[float, ...]  # to the prior's deviation; the published run had none
+    evidence: str  # how the RBF's is computed
+    drawn_pixels: int  # grids on which normalisations are averaged over draws
 
 
 @dataclass(frozen=True)
@@ -78,42 +70,34 @@ class Unit:
                 f"{self.relative:g}")  # fmt: skip
 
 
-def run(preset: str, output: Path) -> list[dict[str, str]]:
+def main(arguments: list[str] | None = None) -> None:
     """Compute all posteriors that the folder doesn't hold yet; draw the figure."""
-    chosen = PRESETS[preset]
-    output.mkdir(parents=True, exist_ok=True)
-    table = output / "results.csv"
-    rows = []
-    if table.exists():
-        with table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    done = {tuple(row[name] for name in FIELDS[:5]) for row in rows}
-    found = dip_kernels(chosen, output)
-    for unit in units(chosen, found, {key[:4] for key in done}):
-        if unit.key in done:
-            continue
-        row = solved(unit)
-        print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
-        rows.append(row)
-        with table.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, FIELDS)
-            writer.writeheader()
-            writer.writerows(rows)
-    draw(chosen, found, output / "posteriors.png")
-    return rows
+    options = parse(__file__, __doc__, arguments)
+    chosen, output = settings(__file__, options.preset, Preset), options.output
+    open_folder(__file__, options, chosen)
+    table = Table(output / "results.csv", FIELDS, FIELDS[:5])
+    found = dip_kernels(chosen, output, options.device)
+    done = table.done()
+    for unit in units(chosen, found, {key[:4] for key in done}, options.device):
+        if unit.key not in done:
+            row = solved(unit)
+            print(" ".join(f"{k}={v}" for k, v in row.items()), flush=True)
+            table.append([row])
+    draw(chosen, found, options.device, output / "posteriors.png")
 
 
-def dip_kernels(chosen: Preset, output: Path) -> dict[str, StationaryKernel]:
+def dip_kernels(chosen: Preset, output: Path, device: torch.device) -> dict[str, StationaryKernel]:
     """Covariances of the network in the literature: of its limit, and measured when narrower."""
     twice, found = 2 * chosen.side, {}
     path = output / "infinite_width.npy"
     if not path.exists():
         start = time.perf_counter()
         prior = networks.create("wide-skip", image_size=twice, channels=1, width=chosen.width)
+        prior = prior.to(device=device)
         limit = kernels.infinite_width(
             prior, code="noise", max_period=None, drawn_pixels=chosen.drawn_pixels
         ).kernel
-        np.save(path, limit.covariance_table.numpy())
+        np.save(path, limit.covariance_table.cpu().numpy())
         print(f"infinite width: {time.perf_counter() - start:.0f} s", flush=True)
     table = torch.from_numpy(np.load(path))
     phased = StationaryKernel(table, torch.zeros_like(table), table.new_zeros(table.shape[:2]))
@@ -124,7 +108,7 @@ def dip_kernels(chosen: Preset, output: Path) -> dict[str, StationaryKernel]:
         start = time.perf_counter()
         prior = networks.create(
             "wide-skip", image_size=twice, channels=chosen.channels, width=chosen.measured_width
-        )
+        ).to(device=device)
         measured = kernels.covariance(
             prior, chosen.samples, codes="noise", max_lag=chosen.side, period=4, tests=False,
             progress=True,
@@ -159,10 +143,14 @@ def camera(side: int, seed: int) -> tasks.Task:
 
 
 def units(
-    chosen: Preset, found: dict[str, StationaryKernel], stored: set[tuple[str, ...]]
+    chosen: Preset,
+    found: dict[str, StationaryKernel],
+    stored: set[tuple[str, ...]],
+    device: torch.device,
 ) -> Iterator[Unit]:
     """Yield all posteriors, but for fitted ones that are stored: fits are dear."""
-    for image, seed, task in problems(chosen):
+    for image, seed, problem in problems(chosen):
+        task = problem.to(device=device)
         for name, kernel in ORDINARY.items():
             if (image, str(task.shape[1]), str(seed), name) in stored:
                 continue
@@ -178,7 +166,7 @@ def units(
                 process = gp.GaussianProcess(kernel)
                 yield Unit(image, seed, name, process, task, relative * deviation, relative)
     if chosen.large:
-        task = camera(chosen.large, 0)
+        task = camera(chosen.large, 0).to(device=device)
         yield published("camera", 0, task, float(task.measurement[task.measured].mean()))
         kernel = extended(found["infinite width, stationary"], chosen.large)
         sigma = 3e-2 * float(kernel.variances.mean().sqrt())
@@ -226,9 +214,11 @@ def solved(unit: Unit) -> dict[str, str]:
     return dict(zip(FIELDS, values, strict=True))
 
 
-def draw(chosen: Preset, found: dict[str, StationaryKernel], path: Path) -> None:
+def draw(
+    chosen: Preset, found: dict[str, StationaryKernel], device: torch.device, path: Path
+) -> None:
     """Draw both means, and how sure the network's process is."""
-    task = camera(chosen.side, chosen.mask_seeds[0])
+    task = camera(chosen.side, chosen.mask_seeds[0]).to(device=device)
     scales = gp.fit_hyperparameters(task, gp.rbf(1.0), method=chosen.evidence)
     kernel = found["infinite width, period 4"]
     sigma = 3e-2 * float(kernel.variances.mean().sqrt())
@@ -238,16 +228,7 @@ def draw(chosen: Preset, found: dict[str, StationaryKernel], path: Path) -> None
         .posterior(task, sigma, tolerance=1e-5)
         .dataset(draws=chosen.draws),
     }
-    save_figure(plot_posteriors(task, posteriors), path)
-
-
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--output", type=Path, default=Path("runs/gp_inpainting"))
-    arguments = parser.parse_args()
-    run(arguments.preset, arguments.output)
+    save_figure(plot_posteriors(task.to(device="cpu"), posteriors), path)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from torch import Tensor
 from dipkernels.kernels import NTK
 from dipkernels.theory import KernelSpectrum, expand, learning_curve, predicted_peak
 from dipkernels.theory.score.score import peak_of_expansion
+from experiments.harness import Table
 from experiments.kernel_ranking.setting import Preset, make_task
-from experiments.kernel_ranking.table import Table
 
 COLUMNS = ("prior", "image", "steps", "exact", "estimate", "lower", "upper", "resolved")
 STEPS = (25, 50, 100, 200)

@@ -4,11 +4,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import torch
 import xarray as xr
 
 from dipkernels import fit
+from experiments.harness import Table
 from experiments.kernel_ranking.setting import Preset, learning_rate, make_prior, make_task
-from experiments.kernel_ranking.table import Table
 
 COLUMNS = (
     "prior",
@@ -26,7 +27,7 @@ COLUMNS = (
 KEYS = ("prior", "image", "seed")
 
 
-def run_fits(preset: Preset, output: Path, names: tuple[str, ...]) -> Table:
+def run_fits(preset: Preset, output: Path, device: torch.device) -> Table:
     """Fit what isn't fitted yet, seed by seed.
 
     Parameters
@@ -35,8 +36,8 @@ def run_fits(preset: Preset, output: Path, names: tuple[str, ...]) -> Table:
         What to fit.
     output : Path
         Folder of ``measured.csv``.
-    names : tuple of str
-        The priors.
+    device : torch.device
+        That fits.
 
     Returns
     -------
@@ -45,10 +46,10 @@ def run_fits(preset: Preset, output: Path, names: tuple[str, ...]) -> Table:
     """
     table = Table(output / "measured.csv", COLUMNS, KEYS)
     for seed in range(preset.seeds):
-        for name in names:
+        for name in preset.priors:
             for image in preset.images:
                 if (name, image, str(seed)) not in table.done():
-                    row = fit_once(name, image, seed, preset)
+                    row = fit_once(name, image, seed, preset, device)
                     table.append([row])
                     print(
                         f"{name:20s} {image:10s} seed {seed}: {row['peak_psnr']:.2f} dB at "
@@ -58,7 +59,9 @@ def run_fits(preset: Preset, output: Path, names: tuple[str, ...]) -> Table:
     return table
 
 
-def fit_once(name: str, image: str, seed: int, preset: Preset) -> dict[str, object]:
+def fit_once(
+    name: str, image: str, seed: int, preset: Preset, device: torch.device
+) -> dict[str, object]:
     """Fit past the peak: iterations are doubled until it lies in the first 60 %.
 
     Parameters
@@ -69,13 +72,15 @@ def fit_once(name: str, image: str, seed: int, preset: Preset) -> dict[str, obje
         Of the initialisation.
     preset : Preset
         Gives size and iterations.
+    device : torch.device
+        That fits.
 
     Returns
     -------
     dict
         A row of ``measured.csv``.
     """
-    prior, task = make_prior(name, preset), make_task(image, preset.size)
+    prior, task = make_prior(name, preset, device), make_task(image, preset.size)
     start, iterations = time.perf_counter(), preset.first
     rate = learning_rate(name)
     with tempfile.TemporaryDirectory() as folder:

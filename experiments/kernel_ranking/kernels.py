@@ -72,7 +72,7 @@ def train(prior: ImagePrior, task: Task, rate: float, seed: int, steps: list[int
     list of Trained
         One a number of steps.
     """
-    measurement = task.measurement.to(prior.dtype)
+    measurement = task.measurement.to(prior.device, prior.dtype)
     parameters = {k: v.clone().requires_grad_() for k, v in prior.init(seed).items()}
     optimiser = torch.optim.Adam(parameters.values(), lr=rate)
     kept = []
@@ -88,7 +88,7 @@ def train(prior: ImagePrior, task: Task, rate: float, seed: int, steps: list[int
             }
             now = {k: v.detach().clone() for k, v in parameters.items()}
             with torch.no_grad():
-                image = prior.image(now).double().numpy().ravel()
+                image = prior.image(now).cpu().double().numpy().ravel()
             kept.append(Trained(now, adam_metric_of(optimiser, parameters), squares, image))
     return kept
 
@@ -163,7 +163,7 @@ def scores_at_initialisation(
     runs = [train(prior, task, rate, seed, counts) for task in tasks.values()]
     start = time.perf_counter()
     ntk = NTK(prior, parameters)
-    rows_of_jacobian, image = jacobian(ntk), ntk.image.double().numpy().ravel()
+    rows_of_jacobian, image = jacobian(ntk), ntk.image.cpu().double().numpy().ravel()
     spectrum = _spectrum(rows_of_jacobian)
     seconds = time.perf_counter() - start
     rows = _predictions("initialisation", spectrum, image, tasks, seconds)

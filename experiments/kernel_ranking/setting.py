@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from dipkernels import images, networks, tasks
 from dipkernels.networks import ImagePrior
 from dipkernels.tasks import Task
@@ -29,7 +31,6 @@ PRIORS: dict[str, tuple[str, dict[str, object]]] = {
     "conv1-vit": ("hybrid", {"width": 96, "mlp_width": 96}),
     "vit-conv1": ("hybrid", {"width": 96, "mlp_width": 96}),
 }
-IMAGES = ("astronaut", "camera", "chelsea", "coffee", "coins", "rocket")
 
 # The transformers' published rate, 1e-4 for 5000 iterations, is ten times this.
 TRANSFORMER_RATE = 1e-3
@@ -60,44 +61,19 @@ class Preset:
         The registered widths.
     """
 
-    size: int = 32
-    priors: tuple[str, ...] = tuple(PRIORS)
-    images: tuple[str, ...] = IMAGES
-    seeds: int = 2
-    first: int = 200
-    most: int = 1600
-    after: tuple[int, ...] = (30,)
-    after_images: tuple[str, ...] = ("astronaut", "coins")
-    samples: int = 256
-    full_width: bool = False
+    size: int
+    priors: tuple[str, ...]
+    images: tuple[str, ...]
+    seeds: int
+    first: int
+    most: int
+    after: tuple[int, ...]
+    after_images: tuple[str, ...]
+    samples: int
+    full_width: bool
 
 
-PRESETS = {
-    "smoke": Preset(
-        size=8,
-        priors=("deep-decoder", "transposed-decoder", "conv"),
-        images=("astronaut", "coins"),
-        seeds=1,
-        first=4,
-        most=4,
-        after=(2,),
-        after_images=("astronaut",),
-        samples=8,
-    ),
-    "cpu": Preset(),
-    "paper": Preset(
-        size=64,
-        seeds=3,
-        first=1000,
-        most=8000,
-        after=(30, 100, 10),
-        after_images=IMAGES,
-        full_width=True,
-    ),
-}
-
-
-def make_prior(name: str, preset: Preset) -> ImagePrior:
+def make_prior(name: str, preset: Preset, device: torch.device) -> ImagePrior:
     """Make a prior of the preset's size.
 
     Parameters
@@ -106,6 +82,8 @@ def make_prior(name: str, preset: Preset) -> ImagePrior:
         One of `PRIORS`.
     preset : Preset
         Gives size and width.
+    device : torch.device
+        Where it is fitted.
 
     Returns
     -------
@@ -113,7 +91,7 @@ def make_prior(name: str, preset: Preset) -> ImagePrior:
         Of grey images.
     """
     options = {} if preset.full_width else PRIORS[name][1]
-    return networks.create(name, image_size=preset.size, channels=1, **options)
+    return networks.create(name, image_size=preset.size, channels=1, **options).to(device=device)
 
 
 def make_task(image: str, size: int, seed: int = 0) -> Task:

@@ -1,8 +1,9 @@
 """Heckel & Soltanolkotabi: figures 4, 6, 7 and 12, each beside its prediction. See README.md."""
 
-import argparse
 import functools
 import itertools
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from dipkernels import images, networks, tasks
 from dipkernels.networks import ImagePrior
 from dipkernels.plotting import cited as plots
 from dipkernels.plotting import save_figure
-from dipkernels.runs import RunFolder
 from dipkernels.seeds import generator
 from dipkernels.theory.cited import (
     dual_kernel,
@@ -27,26 +27,27 @@ from dipkernels.theory.cited import (
 )
 from dipkernels.theory.cited.dual_kernels import PUBLISHED_SCALE, gaussian, triangle
 
-GENERATORS = ["deep-decoder", "fixed-conv", "conv", "transposed-decoder", "skip"]
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
-# Published settings at full size; smaller ones keep the networks' shapes.
-PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "size": 16, "width": 8, "fit_seeds": 1, "iterations": 5, "steps": 6,
-        "networks": ["deep-decoder", "conv"],
-        "norm_size": 16, "norm_width": 8, "nets": 2, "length": 64, "follow": [1, 2],
-    },
-    "cpu": {
-        "size": 48, "width": 32, "fit_seeds": 2, "iterations": 200, "steps": 40,
-        "networks": GENERATORS,
-        "norm_size": 64, "norm_width": 64, "nets": 60, "length": 512, "follow": [1, 76, 3576],
-    },
-    "paper": {
-        "size": 256, "width": 128, "fit_seeds": 3, "iterations": 100_000, "steps": 200,
-        "networks": GENERATORS,
-        "norm_size": 256, "norm_width": 256, "nets": 5000, "length": 512, "follow": [1, 76, 3576],
-    },
-}  # fmt: skip
+from experiments.harness import open_folder, parse, settings
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size of the experiment."""
+
+    size: int  # of figure 4
+    width: int
+    fit_seeds: int
+    iterations: int
+    steps: int
+    networks: tuple[str, ...]
+    norm_size: int  # of figure 12
+    norm_width: int
+    nets: int
+    length: int  # of figure 7
+    follow: tuple[int, ...]
+
 
 FILTERS = {
     "triangles": {f"half-width {p}": triangle(p) for p in (1, 10, 30)},
@@ -93,9 +94,9 @@ class SignalDecoder(nn.Module):
         return signal
 
 
-def follow(preset: dict[str, Any], seed: int) -> xr.Dataset:
+def follow(preset: Preset, device: torch.device, seed: int) -> xr.Dataset:
     """Figure 7: a noisy step, fitted by Adam."""
-    length = preset["length"]
+    length = preset.length
     random = generator("figure 7", seed)
     code = torch.rand(1, 64, length // 16, generator=random)
     step = (torch.arange(length) < length // 2).float()[None]
@@ -103,27 +104,27 @@ def follow(preset: dict[str, Any], seed: int) -> xr.Dataset:
     task = tasks.denoise(step, measurement=noisy, noise_sigma=0.2)
     noise = (noisy - step).double()
     return jacobian_along_fit(
-        ImagePrior(lambda: SignalDecoder(64), code).to(dtype=torch.float64),
+        ImagePrior(lambda: SignalDecoder(64), code).to(device=device, dtype=torch.float64),
         task,
         {"step": step.double(), "centred step": step.double() - 0.5, "noise": noise},
-        iterations=preset["follow"],
+        iterations=preset.follow,
         ranks=[1, 2, 3, 5, 20, 50],
         learning_rate=0.01,
         seed=seed,
     )
 
 
-def norms(preset: dict[str, Any], name: str) -> xr.Dataset:
+def norms(preset: Preset, device: torch.device, name: str) -> xr.Dataset:
     """Figure 12: norms of Jacobian products over random networks."""
-    size, width = preset["norm_size"], preset["norm_width"]
+    size, width = preset.norm_size, preset.norm_width
     options: dict[str, Any] = {"image_size": size, "channels": 1}
     if name == "deep-decoder":
         options |= {"width": width, "upsamplings": 4}
     else:
         options |= {"width": width // 2}
-    prior = networks.create(name, **options)
+    prior = networks.create(name, **options).to(device=device)
     targets = image_and_noise(images.load("shepp_logan_phantom", size=size))
-    return jacobian_norms(prior, targets, range(preset["nets"]))
+    return jacobian_norms(prior, targets, range(preset.nets))
 
 
 def speed_rows(results: dict[str, list[xr.Dataset]]) -> pd.DataFrame:
@@ -149,13 +150,10 @@ def speed_rows(results: dict[str, list[xr.Dataset]]) -> pd.DataFrame:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run what isn't there yet, and write tables and figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--output", type=Path, default=None)
-    options = parser.parse_args(arguments)
-    output = options.output or Path("runs") / f"low_pass-{options.preset}"
-    preset = PRESETS[options.preset]
-    run = RunFolder.open(output, {"experiment": "low_pass", **preset})
+    options = parse(__file__, __doc__, arguments)
+    preset = settings(__file__, options.preset, Preset)
+    output, device = options.output, options.device
+    run = open_folder(__file__, options, preset)
 
     spectra = {
         family: {
@@ -172,11 +170,13 @@ def main(arguments: list[str] | None = None) -> None:
     pd.DataFrame(table).to_csv(output / "dual_kernels.csv", index=False, float_format="%.5g")
     save_figure(plots.plot_dual_spectra(spectra), output / "dual_kernels.png")
 
-    followed = [run.stage(f"follow-{s}", functools.partial(follow, preset, s)) for s in (0, 1)]
+    followed = [
+        run.stage(f"follow-{s}", functools.partial(follow, preset, device, s)) for s in (0, 1)
+    ]
     write_followed(followed, output)
 
     found = {
-        name: run.stage(f"norms-{name}", functools.partial(norms, preset, name))
+        name: run.stage(f"norms-{name}", functools.partial(norms, preset, device, name))
         for name in ("deep-decoder", "skip")
     }
     rows = []
@@ -188,18 +188,18 @@ def main(arguments: list[str] | None = None) -> None:
     pd.DataFrame(rows).to_csv(output / "jacobian_norms.csv", index=False, float_format="%.4g")
     save_figure(plots.plot_jacobian_norms(found), output / "jacobian_norms.png")
 
-    image = images.load("shepp_logan_phantom", size=preset["size"])
+    image = images.load("shepp_logan_phantom", size=preset.size).to(device)
     speeds: dict[str, list[xr.Dataset]] = {}
-    for name in preset["networks"]:
-        prior = fitted_prior(name, preset["size"], preset["width"])
-        for seed in range(preset["fit_seeds"]):
+    for name in preset.networks:
+        prior = fitted_prior(name, preset.size, preset.width).to(device=device)
+        for seed in range(preset.fit_seeds):
             print(f"speed of {name}, seed {seed}", flush=True)
 
             def compute(prior: ImagePrior = prior, seed: int = seed) -> xr.Dataset:
                 # What is to be learned, beyond the random image that the network starts from.
                 start = prior.image(prior.init(seed)).detach()
                 targets = {k: start + y for k, y in image_and_noise(image, seed=seed).items()}
-                counts = {"iterations": preset["iterations"], "steps": preset["steps"]}
+                counts = {"iterations": preset.iterations, "steps": preset.steps}
                 return fitting_speed(prior, targets, seed=seed, **counts)
 
             speeds.setdefault(name, []).append(run.stage(f"speed-{name}-{seed}", compute))

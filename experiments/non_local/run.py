@@ -1,7 +1,8 @@
 """Tachella et al.: the induced filter, non-local means, twicing, Adam. See README.md."""
 
-import argparse
 import functools
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from dipkernels.linalg import DenseOperator
 from dipkernels.networks import ImagePrior
 from dipkernels.plotting import cited as plots
 from dipkernels.plotting import save_figure
-from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory.cited import (
     compare_filters,
@@ -28,26 +28,28 @@ from dipkernels.theory.cited import (
     twicing,
 )
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {
-        "size": 16, "patch": 3, "width": 8, "descent": 5, "adam": [2], "images": ["brick"],
-        "networks": ["conv"], "options": {"width": 6, "layers": 1}, "seeds": 1,
-    },
-    "cpu": {
-        "size": 40, "patch": 7, "width": 256, "descent": 200, "adam": [10, 100, 300],
-        "images": ["brick", "camera"], "networks": ["conv", "skip", "deep-decoder"],
-        "options": {"width": 32}, "seeds": 2,
-    },
-    "paper": {
-        "size": 128, "patch": 11, "width": 512, "descent": 100_000, "adam": [100, 1000, 3000],
-        "images": ["brick", "camera", "astronaut"],
-        "networks": ["conv", "skip", "deep-decoder"], "options": {"width": 32}, "seeds": 5,
-    },
-}  # fmt: skip
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
+
+from experiments.harness import open_folder, parse, settings
 
 SIGMA = 25 / 255
 RADIUS = 5  # of the window beyond which a weight is called non-local
 PATCH_FACTOR = 1.0  # bandwidth of non-local means, in standard deviations of the noise
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One size of the experiment."""
+
+    size: int
+    patch: int  # side, of the vanilla network and of non-local means
+    width: int  # of the vanilla network
+    descent: int  # iterations of its fit
+    adam: tuple[int, ...]  # where the filters of the networks are taken
+    images: tuple[str, ...]
+    networks: tuple[str, ...]
+    options: dict[str, object]  # of each
+    seeds: int
 
 
 class Vanilla(nn.Module):
@@ -84,19 +86,18 @@ def grid(size: int) -> list[int]:
     return [y * size + x for y in at for x in at]
 
 
-def vanilla(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
+def vanilla(preset: Preset, device: torch.device, name: str, seed: int) -> xr.Dataset:
     """Compare the closed form, the measured kernel, non-local means; then gradient descent."""
-    size, patch, width = preset["size"], preset["patch"], preset["width"]
-    task = task_of(name, size, seed).to(dtype=torch.float64)
+    size, patch, width = preset.size, preset.patch, preset.width
+    task = task_of(name, size, seed).to(device=device, dtype=torch.float64)
     noisy, pixels = task.measurement, grid(size)
     y, n = noisy.flatten(), size * size
     means = non_local_means_weights(noisy, patch, PATCH_FACTOR * SIGMA)
     random = torch.rand(8, size, size, generator=torch.Generator().manual_seed(seed)).double()
     found = {}
-    for kind, code in {"noisy image": noisy, "noise": 0.1 * random}.items():
-        prior = ImagePrior(
-            functools.partial(Vanilla, code.shape[0], patch, width), code[None], name="vanilla"
-        )
+    for kind, code in {"noisy image": noisy, "noise": 0.1 * random.to(device)}.items():
+        make = functools.partial(Vanilla, code.shape[0], patch, width)
+        prior = ImagePrior(make, code[None].cpu(), name="vanilla").to(device=device)
         fan_in = float(code.shape[0] * patch**2)
         limit = patch_tangent_kernel(code, patch, first=fan_in, last=float(width))
         ntk = NTK(prior, prior.init(seed))
@@ -106,7 +107,7 @@ def vanilla(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
             limit[pixels], means[pixels], pixels, (size, size), radius=RADIUS
         ).mean("pixel")
         largest = float(torch.linalg.eigvalsh(limit)[-1])
-        count = preset["descent"]
+        count = preset.descent
         measured = fit(
             prior, task, optimiser="gradient-descent", learning_rate=n / (2 * largest),
             iterations=count, seed=seed,
@@ -114,7 +115,7 @@ def vanilla(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
         start = ntk.image.flatten()
         options: dict[str, Any] = {"iterations": count, "step": 1 / largest}
         by_limit = twicing(DenseOperator(limit), y, start=start, **options)
-        final = torch.tensor(measured.final.values).flatten().double()
+        final = torch.tensor(measured.final.values, device=device).flatten().double()
         best = max(float(task.psnr(z.reshape(noisy.shape))) for z in by_limit[1:])
         found[kind] = compared.assign(
             cosine_to_closed_form=float(cosine),
@@ -124,19 +125,19 @@ def vanilla(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
             residual_lag_1=float(
                 residual_correlation(noisy - by_limit[-1].reshape(noisy.shape), 1)[1]
             ),
-            limit_row=("output", limit[pixels[4]].numpy()),
+            limit_row=("output", limit[pixels[4]].cpu().numpy()),
         )
     filtered = (means @ y).reshape(noisy.shape)
     both = xr.concat(list(found.values()), dim=xr.Variable("code", list(found)))
     return both.assign(
-        means_row=("output", means[pixels[4]].numpy()), noisy=("output", y.numpy())
+        means_row=("output", means[pixels[4]].cpu().numpy()), noisy=("output", y.cpu().numpy())
     ).assign_attrs(means_psnr=float(task.psnr(filtered)), noisy_psnr=float(task.psnr(noisy)))
 
 
-def angles(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
+def angles(preset: Preset, device: torch.device, name: str, seed: int) -> xr.Dataset:
     """Compare with non-local means again, with and without the patches' norms."""
-    size, patch = preset["size"], preset["patch"]
-    noisy = task_of(name, size, seed).measurement.double()
+    size, patch = preset.size, preset.patch
+    noisy = task_of(name, size, seed).measurement.to(device).double()
     pixels = grid(size)
     means = non_local_means_weights(noisy, patch, PATCH_FACTOR * SIGMA)[pixels]
     found = {}
@@ -152,15 +153,18 @@ def angles(preset: dict[str, Any], name: str, seed: int) -> xr.Dataset:
     return xr.concat(list(found.values()), dim=xr.Variable("filter", list(found)))
 
 
-def along(preset: dict[str, Any], network: str, name: str, optimiser: str, seed: int) -> xr.Dataset:
+def along(
+    preset: Preset, device: torch.device, network: str, name: str, optimiser: str, seed: int
+) -> xr.Dataset:
     """Follow the filter of a registered network over a fit."""
-    size = preset["size"]
+    size = preset.size
     task = task_of(name, size, seed)
-    prior = networks.create(network, image_size=size, channels=1, **preset["options"])
+    prior = networks.create(network, image_size=size, channels=1, **preset.options)
+    prior = prior.to(device=device)
     dataset = filter_along_fit(
-        prior, task, grid(size), iterations=preset["adam"], optimiser=optimiser, seed=seed
+        prior, task, grid(size), iterations=preset.adam, optimiser=optimiser, seed=seed
     )
-    means = non_local_means_weights(task.measurement, preset["patch"], PATCH_FACTOR * SIGMA)
+    means = non_local_means_weights(task.measurement, preset.patch, PATCH_FACTOR * SIGMA)
     ranks = np.full((2, dataset.sizes["iteration"], 2), np.nan)
     for kind in range(2):
         for time in range(dataset.sizes["iteration"]):
@@ -179,19 +183,16 @@ def along(preset: dict[str, Any], network: str, name: str, optimiser: str, seed:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run what isn't there yet, and write tables and figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
-    parser.add_argument("--output", type=Path, default=None)
-    options = parser.parse_args(arguments)
-    output = options.output or Path("runs") / f"non_local-{options.preset}"
-    preset = PRESETS[options.preset]
-    run = RunFolder.open(output, {"experiment": "non_local", **preset})
-    rows, size = [], preset["size"]
-    for name in preset["images"]:
-        for seed in range(preset["seeds"]):
+    options = parse(__file__, __doc__, arguments)
+    preset = settings(__file__, options.preset, Preset)
+    output, device = options.output, options.device
+    run = open_folder(__file__, options, preset)
+    rows, size = [], preset.size
+    for name in preset.images:
+        for seed in range(preset.seeds):
             print(f"vanilla network on {name}, seed {seed}", flush=True)
             one = run.stage(
-                f"vanilla-{name}-{seed}", functools.partial(vanilla, preset, name, seed)
+                f"vanilla-{name}-{seed}", functools.partial(vanilla, preset, device, name, seed)
             )
             for code in one.code.values:
                 scalars = {
@@ -203,31 +204,33 @@ def main(arguments: list[str] | None = None) -> None:
                 rows.append({**row, **{k: one.attrs[k] for k in ("noisy_psnr", "means_psnr")}})
     pd.DataFrame(rows).to_csv(output / "vanilla.csv", index=False, float_format="%.3g")
     tables = []
-    for name in preset["images"]:
-        for seed in range(preset["seeds"]):
-            one = run.stage(f"angles-{name}-{seed}", functools.partial(angles, preset, name, seed))
+    for name in preset.images:
+        for seed in range(preset.seeds):
+            one = run.stage(
+                f"angles-{name}-{seed}", functools.partial(angles, preset, device, name, seed)
+            )
             tables.append(one.to_dataframe().reset_index().assign(image=name, seed=seed))
     pd.concat(tables).to_csv(output / "angles.csv", index=False, float_format="%.3g")
 
     rows, pictures = [], {}
-    for name in preset["images"]:
-        first = run.stage(f"vanilla-{name}-0", functools.partial(vanilla, preset, name, 0))
+    for name in preset.images:
+        first = run.stage(f"vanilla-{name}-0", functools.partial(vanilla, preset, device, name, 0))
         picture = {"image: noisy": first.noisy.values.reshape(size, size)}
         picture["non-local means"] = first.means_row.values.reshape(size, size)
         for code in first.code.values:
             row = first.limit_row.sel(code=code).values.reshape(size, size)
             picture[f"code: {code}"] = row
         pictures[f"vanilla {name}"] = picture
-    for network in preset["networks"]:
-        for name in preset["images"]:
+    for network in preset.networks:
+        for name in preset.images:
             for optimiser in ("adam", "gradient-descent"):
                 print(f"{network} on {name} by {optimiser}", flush=True)
                 stage = f"along-{network}-{name}-{optimiser}"
                 one = run.stage(
-                    stage, functools.partial(along, preset, network, name, optimiser, 0)
+                    stage, functools.partial(along, preset, device, network, name, optimiser, 0)
                 )
                 rows += along_rows(one, network, name, optimiser)
-                if optimiser == "adam" and name == preset["images"][0]:
+                if optimiser == "adam" and name == preset.images[0]:
                     pictures[network] = drawn(one, size)
     pd.DataFrame(rows).to_csv(output / "along_fit.csv", index=False, float_format="%.3g")
     centre = grid(size)[4]

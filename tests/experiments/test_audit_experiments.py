@@ -50,7 +50,7 @@ def test_the_summary_that_is_kept_is_that_of_the_results() -> None:
 
 def test_arms_share_the_transformer_and_differ_after_it() -> None:
     run = script("conv_after_transformer")
-    preset = run.PRESETS["smoke"]
+    preset = run.settings(run.__file__, "smoke", run.Preset)
     priors = {name: run.make_prior(preset, arm, 5) for name, arm in run.ARMS.items()}
     plain = priors["vit"].init(3)
     for name, prior in priors.items():
@@ -65,8 +65,3 @@ def test_arms_share_the_transformer_and_differ_after_it() -> None:
     key = "convolutions.layers.0.weight"
     assert not torch.equal(other[key], priors["trained"].init(3)[key])
     assert all(torch.equal(other[k], v) for k, v in plain.items())
-
-
-@pytest.mark.parametrize("name", ["audit", "conv_after_transformer"])
-def test_every_preset_is_complete(name: str) -> None:
-    assert {"smoke", "cpu", "paper"} <= script(name).PRESETS.keys()

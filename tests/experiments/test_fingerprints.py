@@ -1,33 +1,19 @@
 """The experiment's smallest preset runs, and what it has made isn't made again."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from PIL import Image
 
 from dipkernels import theory
-
-ROOT = Path(__file__).parents[2]
-
-
-def load() -> ModuleType:
-    path = ROOT / "experiments" / "fingerprints" / "run.py"
-    spec = importlib.util.spec_from_file_location("fingerprints_run", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+from helpers.experiments import script
 
 
 def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    experiment = load()
-    experiment.run("smoke", tmp_path / "out", progress=False)
-    names = experiment.PRESETS["smoke"].names
+    experiment = script("fingerprints")
+    arguments = ["--preset", "smoke", "--output", str(tmp_path / "out")]
+    experiment.main(arguments)
+    names = ("deep-decoder", "mixer")
     for name in names:
         assert (tmp_path / "out" / f"{name}.png").exists()
     lines = (tmp_path / "out" / "summary.csv").read_text().splitlines()
@@ -40,4 +26,4 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("it was computed again")
 
     monkeypatch.setattr(theory, "fingerprint", never)
-    experiment.run("smoke", tmp_path / "out", progress=False)
+    experiment.main(arguments)

@@ -1,6 +1,7 @@
 """Runs of the experiments at their smallest."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,9 +12,11 @@ ROOT = Path(__file__).parents[2] / "experiments"
 
 def script(name: str) -> ModuleType:
     """Load the script of an experiment."""
-    spec = importlib.util.spec_from_file_location(f"{name}_run", ROOT / name / "run.py")
+    label = f"experiments.{name}.run"
+    spec = importlib.util.spec_from_file_location(label, ROOT / name / "run.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[label] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
@@ -26,7 +29,7 @@ def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures:
     for table, rows in tables.items():
         assert len(pd.read_csv(folder / "out" / table)) == rows
     assert {p.stem for p in (folder / "out").glob("*.png")} == figures
-    stored = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("*.nc")}
+    stored = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.nc")}
     first = min(stored)
     first.unlink()
     module.main(arguments)

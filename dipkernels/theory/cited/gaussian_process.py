@@ -84,7 +84,7 @@ def covariance_three_ways(
     left_out = (moments.sum(axis=0) - moments) / (GROUPS - 1)
     error = jackknife_error(left_out / left_out[:, :1])
     limit = infinite_width(prior, code=code).kernel.covariance
-    curves = [measured, *(k[: max_lag + 1].numpy() for k in (limit, poster.covariance))]
+    curves = [measured, *(k[: max_lag + 1].cpu().numpy() for k in (limit, poster.covariance))]
     return xr.Dataset(
         {
             "correlation": (("method", "lag"), np.stack([c / c[0] for c in curves])),
@@ -142,7 +142,7 @@ def width_convergence(
             f"{list(widths)} and {repetitions}"
         )
     lags = len(reference)
-    limit = np.asarray(reference) / float(reference[0])
+    limit = reference.cpu().numpy() / float(reference[0])
     errors = np.empty((len(widths), repetitions))
     for row, width in enumerate(widths):
         for column in range(repetitions):

@@ -1,0 +1,162 @@
+"""``dipkernels experiment``: the studies of ``experiments/``, which are no part of the package."""
+
+import importlib.util
+import re
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dipkernels.cli.options import INTERRUPTED, DeviceOption
+from dipkernels.errors import InvalidInputError, OutputError, UnknownNameError
+
+PRESETS = ("smoke", "cpu", "paper")
+MARK = "harness.py"  # a folder that is called `experiments` and holds this is one of dipkernels
+INDEX_ROW = re.compile(r"^\| *\[`(\w+)`\]\([^)]*\) *\|([^|]*)\|([^|]*)\|", re.MULTILINE)
+CHECKOUT = Path(__file__).parents[2]  # where the package is installed in editable mode
+
+
+def experiment(
+    name: Annotated[
+        str | None, typer.Argument(help="A folder of experiments/; --list shows them.")
+    ] = None,
+    preset: Annotated[
+        str,
+        typer.Option(help="smoke (seconds), cpu (as committed) or paper (published size)."),
+    ] = "cpu",
+    device: DeviceOption = "cpu",
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder of results; a run in it continues. (default: runs/NAME-PRESET)"),
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="All, with claims and verdicts.")] = False,
+) -> None:
+    """Repeat an experiment of this project's checkout; what is done already isn't done again."""
+    if show == (name is not None):
+        raise InvalidInputError("give the name of an experiment, or --list to see them all")
+    if preset not in PRESETS:
+        raise InvalidInputError(f"--preset must be one of {', '.join(PRESETS)}, got '{preset}'")
+    folder = find_experiments()
+    if name is None:
+        if (preset, device, output) != ("cpu", "cpu", None):
+            raise InvalidInputError("--list runs nothing: other options have no effect with it")
+        typer.echo(describe(folder))
+        return
+    main = load_main(folder, name)
+    target = output or Path("runs") / f"{name}-{preset}"
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"--output {target} is a file, and must be a folder")
+    try:
+        main(["--preset", preset, "--output", str(target), "--device", device])
+    except KeyboardInterrupt:
+        typer.echo(
+            f"\nInterrupted. What was done is in {target}; the same command continues.", err=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"Results: {target}")
+
+
+def find_experiments() -> Path:
+    """Find the folder of experiments.
+
+    Returns
+    -------
+    Path
+        The nearest ``experiments`` of the working directory and its parents, else the one beside
+        the package, where that is a checkout.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none.
+    """
+    here = Path.cwd()
+    for root in (here, *here.parents, CHECKOUT):
+        if (root / "experiments" / MARK).is_file():
+            return root / "experiments"
+    raise InvalidInputError(
+        f"no folder of experiments in {here} or above it, nor beside the package: they aren't "
+        "installed with it; clone the repository and run this inside the clone"
+    )
+
+
+def load_main(folder: Path, name: str) -> Callable[[list[str]], object]:
+    """Load the script of an experiment.
+
+    Parameters
+    ----------
+    folder : Path
+        From `find_experiments`.
+    name : str
+        Of a folder in it.
+
+    Returns
+    -------
+    callable
+        Its ``main``, which takes the arguments of the command line.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such experiment.
+    InvalidInputError
+        If its script has no ``main``, or lacks a module.
+    """
+    known = _names(folder)
+    if name not in known:
+        raise UnknownNameError(f"no experiment '{name}' in {folder}; it has: {', '.join(known)}")
+    path, root = folder / name / "run.py", str(folder.parent)
+    if root not in sys.path:
+        sys.path.insert(0, root)  # for `experiments.harness`, and modules beside the script
+    label = f"experiments.{name}.run"  # by which other processes can import what it defines
+    specification = importlib.util.spec_from_file_location(label, path)
+    if specification is None or specification.loader is None:
+        raise InvalidInputError(f"{path} can't be loaded")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[label] = module
+    try:
+        specification.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(f"{path} needs a module that isn't there: {error}") from error
+    main = getattr(module, "main", None)
+    if not callable(main):
+        raise InvalidInputError(f"{path} has no function main(arguments)")
+    return main  # type: ignore[no-any-return]
+
+
+def describe(folder: Path) -> str:
+    """Say what each experiment claims and what came of it.
+
+    Parameters
+    ----------
+    folder : Path
+        From `find_experiments`.
+
+    Returns
+    -------
+    str
+        From the index, ``README.md``.
+    """
+    index = folder / "README.md"
+    text = index.read_text(encoding="utf-8") if index.is_file() else ""
+    told = {
+        name: (claim.strip(), verdict.strip()) for name, claim, verdict in INDEX_ROW.findall(text)
+    }
+    parts = []
+    for name in _names(folder):
+        claim, verdict = told.get(name, ("not in the index yet", "see its README"))
+        parts.append(f"{name}\n{_indented('claim', claim)}\n{_indented('verdict', verdict)}")
+    return "\n".join([*parts, "\ndipkernels experiment NAME --preset smoke|cpu|paper runs one."])
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob("*/run.py"))
+
+
+def _indented(label: str, text: str) -> str:
+    return textwrap.fill(
+        f"{label + ':':9}{text}", 100, initial_indent="  ", subsequent_indent=" " * 11
+    )
