@@ -307,7 +307,10 @@ class DescentRun:
         resume(chains, state, checkpoint)
         label = f"{prior.name}: {self.method}" + f" x {counts.chains}" * (counts.chains > 1)
         status = chains.run(label, saver, progress=progress)
-        return finish(chains, prior, task, status, attributes)
+        result = finish(chains, prior, task, status, attributes)
+        if descent.settings.backtracking is None:
+            return result
+        return result.assign(rollbacks=("chain", descent.rollbacks.cpu().numpy()))
 
 
 def fit_settings(

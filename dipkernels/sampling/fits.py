@@ -76,7 +76,8 @@ def gp_dip(
     Returns
     -------
     xarray.Dataset
-        As `sample` returns; ``mean`` and ``std`` are those of the draws.
+        As `sample` returns; ``mean`` and ``std`` are those of the draws. ``rollbacks`` over
+        ``chain``: how often backtracking acted.
 
     Raises
     ------
