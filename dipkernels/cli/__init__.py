@@ -1,4 +1,4 @@
-"""The command line: ``dipkernels compare``, ``fit``, ``fingerprint``, ``experiment``, and others.
+"""The command line: each command is a function in a module of this package.
 
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
@@ -13,6 +13,7 @@ from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
+from dipkernels.cli.posterior import posterior
 from dipkernels.errors import DipkernelsError
 
 __all__ = ["app", "main"]
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 app.command()(compare)
 app.command()(fit)
+app.command()(posterior)
 app.command()(fingerprint)
 app.command()(ntk)
 app.command()(experiment)

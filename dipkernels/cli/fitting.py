@@ -1,18 +1,35 @@
 """``dipkernels fit``."""
 
-import ast
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dipkernels.cli.networks import make_prior, parse_options, run_record
 from dipkernels.cli.options import (
     INTERRUPTED,
+    ON_TASK,
+    AnySizeOption,
+    ClipOption,
+    CodeOption,
     DeviceOption,
+    FactorOption,
+    FlashOption,
     ImageOption,
+    InitialisationOption,
+    KnownOption,
     MaskOption,
+    MeasuredOption,
+    NetworkOptions,
+    NoiseOption,
     OutputOption,
+    QualityOption,
     QuietOption,
+    RangeOption,
+    SharedNoiseOption,
+    TaskOption,
+    VariantOption,
+    option,
 )
 from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import InvalidInputError
@@ -20,90 +37,63 @@ from dipkernels.errors import InvalidInputError
 if TYPE_CHECKING:
     import xarray as xr
 
-    from dipkernels.networks import ImagePrior
-    from dipkernels.tasks import Task
 
-ON_TASK, ON_NETWORK, ON_FIT, ON_SPEED = "Task", "Network", "Fit", "Speed"
-
-
-def _option(panel: str, help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel)
+ON_FIT, ON_SPEED = "Fit", "Speed"
 
 
 def fit(
     prior: Annotated[str, typer.Argument(help="A name; 'dipkernels list' shows them.")],
     image: ImageOption = "astronaut",
-    size: Annotated[
-        str | None,
-        typer.Option(help="Pixels: 64, 48x64 or native. (default: 64; with --measured native)"),
-    ] = None,
-    task: Annotated[
-        str, _option(ON_TASK, "denoise, inpaint, dejpeg, super-resolve or flash.")
-    ] = "denoise",
+    size: AnySizeOption = None,
+    task: TaskOption = "denoise",
     mask: MaskOption = None,
-    known: Annotated[
-        float | None, _option(ON_TASK, "Fraction of pixels that a bernoulli mask keeps.")
-    ] = None,
-    noise_sigma: Annotated[
-        float | None, _option(ON_TASK, "Of the noise. (default: 25/255 to denoise, else 0)")
-    ] = None,
-    clip: Annotated[bool, _option(ON_TASK, "Clip the noisy image to [0, 1].", "--clip")] = False,
-    shared_noise: Annotated[
-        bool, _option(ON_TASK, "One noise for all channels.", "--shared-noise")
-    ] = False,
-    quality: Annotated[int | None, _option(ON_TASK, "Of JPEG, 1 to 100. (default: 10)")] = None,
-    factor: Annotated[int | None, _option(ON_TASK, "Of super-resolution. (default: 4)")] = None,
-    flash: Annotated[str | None, _option(ON_TASK, "The photograph with flash.")] = None,
-    measured: Annotated[
-        bool, _option(ON_TASK, "The image is the measurement: no clean one.", "--measured")
-    ] = False,
+    known: KnownOption = None,
+    noise_sigma: NoiseOption = None,
+    clip: ClipOption = False,
+    shared_noise: SharedNoiseOption = False,
+    quality: QualityOption = None,
+    factor: FactorOption = None,
+    flash: FlashOption = None,
+    measured: MeasuredOption = False,
     hold_out: Annotated[
-        float | None, _option(ON_TASK, "Fraction of measured pixels to judge the fit by.")
+        float | None, option(ON_TASK, "Fraction of measured pixels to judge the fit by.")
     ] = None,
-    variant: Annotated[str | None, _option(ON_NETWORK, "Other published settings.")] = None,
-    options: Annotated[
-        str, _option(ON_NETWORK, 'Of the network: "width=64 upsampling=nearest".')
-    ] = "",
-    code: Annotated[
-        str | None, _option(ON_NETWORK, "noise, meshgrid, fourier or phases. (default: its own)")
-    ] = None,
-    output_range: Annotated[
-        str | None, _option(ON_NETWORK, "sigmoid, none or 255. (default: its own)")
-    ] = None,
-    initialisation: Annotated[
-        str, _option(ON_NETWORK, "default, kaiming-normal, xavier-uniform, orthogonal, ...")
-    ] = "default",
-    iterations: Annotated[int, _option(ON_FIT, "Steps.")] = 1000,
-    optimiser: Annotated[str, _option(ON_FIT, "adam, sgd, gradient-descent or l-bfgs.")] = "adam",
+    variant: VariantOption = None,
+    options: NetworkOptions = "",
+    code: CodeOption = None,
+    output_range: RangeOption = None,
+    initialisation: InitialisationOption = "default",
+    iterations: Annotated[int, option(ON_FIT, "Steps.")] = 1000,
+    optimiser: Annotated[str, option(ON_FIT, "adam, sgd, gradient-descent or l-bfgs.")] = "adam",
     learning_rate: Annotated[
-        float | None, _option(ON_FIT, "By default: published (adam), from the kernel (sgd, gd).")
+        float | None, option(ON_FIT, "By default: published (adam), from the kernel (sgd, gd).")
     ] = None,
-    momentum: Annotated[float | None, _option(ON_FIT, "Of sgd.")] = None,
+    momentum: Annotated[float | None, option(ON_FIT, "Of sgd.")] = None,
     schedule: Annotated[
-        str, _option(ON_FIT, "constant, cosine, exponential, step or warmup.")
+        str, option(ON_FIT, "constant, cosine, exponential, step or warmup.")
     ] = "constant",
-    averaging: Annotated[float, _option(ON_FIT, "Decay of the running average.")] = 0.99,
-    input_noise: Annotated[float, _option(ON_FIT, "Deviation of noise on the code.")] = 0.0,
-    weight_decay: Annotated[float, _option(ON_FIT, "Factor of half the squared norm.")] = 0.0,
-    total_variation_weight: Annotated[float, _option(ON_FIT, "Factor of the variation.")] = 0.0,
+    averaging: Annotated[float, option(ON_FIT, "Decay of the running average.")] = 0.99,
+    input_noise: Annotated[float, option(ON_FIT, "Deviation of noise on the code.")] = 0.0,
+    weight_decay: Annotated[float, option(ON_FIT, "Factor of half the squared norm.")] = 0.0,
+    total_variation_weight: Annotated[float, option(ON_FIT, "Factor of the variation.")] = 0.0,
     total_variation: Annotated[
-        str | None, _option(ON_FIT, "anisotropic or isotropic. (default: anisotropic)")
+        str | None, option(ON_FIT, "anisotropic or isotropic. (default: anisotropic)")
     ] = None,
-    gradient_clip: Annotated[float | None, _option(ON_FIT, "Largest norm.")] = None,
+    gradient_clip: Annotated[float | None, option(ON_FIT, "Largest norm.")] = None,
     backtracking: Annotated[
-        float | None, _option(ON_FIT, "Go back when the fit falls by so many dB.")
+        float | None, option(ON_FIT, "Go back when the fit falls by so many dB.")
     ] = None,
     stop: Annotated[
-        str | None, _option(ON_FIT, "es-wmv, es-emv, blur-sharpness, discrepancy or held-out.")
+        str | None, option(ON_FIT, "es-wmv, es-emv, blur-sharpness, discrepancy or held-out.")
     ] = None,
-    seed: Annotated[int, _option(ON_FIT, "Of code, noise, mask and weights.")] = 0,
-    seeds: Annotated[int, _option(ON_FIT, "So many initialisations at once.")] = 1,
-    precision: Annotated[str, _option(ON_SPEED, "float, tf32 or bf16.")] = "float",
+    seed: Annotated[int, option(ON_FIT, "Of code, noise, mask and weights.")] = 0,
+    seeds: Annotated[int, option(ON_FIT, "So many initialisations at once.")] = 1,
+    precision: Annotated[str, option(ON_SPEED, "float, tf32 or bf16.")] = "float",
     channels_last: Annotated[
-        bool, _option(ON_SPEED, "Channels innermost.", "--channels-last")
+        bool, option(ON_SPEED, "Channels innermost.", "--channels-last")
     ] = False,
     compile: Annotated[
-        str | None, _option(ON_SPEED, "default, reduce-overhead or max-autotune.")
+        str | None, option(ON_SPEED, "default, reduce-overhead or max-autotune.")
     ] = None,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
@@ -126,7 +116,7 @@ def fit(
         found = found.hold_out(hold_out, seed=seed)
     if output_range == "255":
         found = found.in_range(255.0)
-    made = _make_prior(
+    made = make_prior(
         prior,
         found,
         variant=variant,
@@ -134,7 +124,7 @@ def fit(
         code_seed=seed,
         output=output_range,
         initialisation=initialisation,
-        **_parse_options(prior, options),
+        **parse_options(prior, options),
     ).to(device=target)
     settings: dict[str, Any] = {
         "optimiser": optimiser,
@@ -172,7 +162,7 @@ def fit(
     }
     network |= {"initialisation": initialisation, "hold_out": hold_out}
     asked = {"seed": seed, "seeds": seeds, "stop": stop}
-    record = _record(image, found, made, settings | network | asked)
+    record = run_record("fit", image, found, made, settings | network | asked)
     folder = RunFolder.open(output or default_folder(f"fit-{prior}-{Path(image).stem}"), record)
     interrupted = False
     try:
@@ -238,53 +228,3 @@ def write_fit(result: "xr.Dataset", folder: Path) -> None:
                 continue
             suffix = "" if seed is None else f"-seed{int(seed)}"
             images.save(torch.from_numpy(picture.values), folder / f"{name}{suffix}.png")
-
-
-def _parse_options(prior: str, text: str) -> dict[str, object]:
-    """Read ``name=value`` pairs; values are Python's literals, or words."""
-    from dipkernels import networks
-
-    allowed = networks.entry(prior).options
-    found: dict[str, object] = {}
-    for pair in text.split():
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise InvalidInputError(
-                f"--options must be like \"width=64 upsampling=nearest\", got '{pair}'"
-            )
-        if name not in allowed:
-            raise InvalidInputError(f"'{prior}' has no option {name}; it has: {', '.join(allowed)}")
-        try:
-            found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[name] = value
-    return found
-
-
-def _make_prior(name: str, task: "Task", *, code: str | None, **options: Any) -> "ImagePrior":
-    from dipkernels import networks
-
-    if task.guide is not None and code is not None:
-        raise InvalidInputError(f"--code {code} has no effect: the photograph with flash is it")
-    chosen = code if task.guide is None else task.guide
-    channels, *spatial = task.shape
-    return networks.create(
-        name, image_size=tuple(spatial), channels=channels, code=chosen, **options
-    )
-
-
-def _record(image: str, task: "Task", prior: "ImagePrior", settings: dict[str, Any]) -> Any:
-    """List all that the result depends on."""
-    from dipkernels.provenance import fingerprint, provenance
-
-    return {
-        "command": "fit",
-        "image": image,
-        "task": repr(task),
-        "measurement_sha256": fingerprint(task.measurement),
-        "prior": repr(prior),
-        "network_sha256": fingerprint(prior.code, str(prior.parameter_shapes)),
-        **settings,
-        "device": str(prior.device),
-        "version": provenance("cpu")["version_dipkernels"],
-    }

@@ -81,6 +81,7 @@ class TaskOptions:
         native = images.load(image)
         shown = native if pixels is None else images.resize(native, pixels)
         clean, measured = (None, shown) if self.measured else (shown, None)
+        noise_seed = 0 if self.measured else seed  # no noise is drawn for a measurement
         if self.kind == "denoise":
             return tasks.denoise(
                 clean,
@@ -88,7 +89,7 @@ class TaskOptions:
                 noise_sigma=self.noise_sigma,
                 clip=self.clip,
                 shared_noise=self.shared_noise,
-                seed=seed,
+                seed=noise_seed,
             )
         if self.kind == "dejpeg":
             return tasks.dejpeg(clean, measurement=measured, quality=self.quality)
@@ -98,14 +99,14 @@ class TaskOptions:
                 measurement=measured,
                 factor=4 if self.factor is None else self.factor,
                 noise_sigma=self.noise_sigma or 0.0,
-                seed=seed,
+                seed=noise_seed,
             )
         if self.kind == "flash":
             flash = images.load(str(self.flash), size=(shown.shape[1], shown.shape[2]))
             return tasks.flash_no_flash(flash, shown)
         mask = self._mask(native, shown, seed)
         sigma = self.noise_sigma or 0.0
-        return tasks.inpaint(clean, mask, measurement=measured, noise_sigma=sigma, seed=seed)
+        return tasks.inpaint(clean, mask, measurement=measured, noise_sigma=sigma, seed=noise_seed)
 
     def _require_kind(self, kinds: tuple[str, ...]) -> None:
         if self.kind in kinds:

@@ -348,7 +348,7 @@ class Engine:
     # To a Euclidean norm, over all parameters of a run.
     def _clip(self, largest: float) -> None:
         gradients = [leaf.grad for leaf in self.leaves.values() if leaf.grad is not None]
-        squares = [gradient.flatten(1).square().sum(dim=1) for gradient in gradients]
+        squares = [g.reshape(len(g), -1).square().sum(dim=1) for g in gradients]
         norms = torch.stack(squares).sum(dim=0).sqrt() / self._relative
         factors = (largest / norms).clamp(max=1.0)
         for gradient in gradients:

@@ -77,5 +77,5 @@ def half_squared_norms(leaves: Parameters) -> Float[Tensor, " runs"]:
     Tensor, shape (runs,)
         Not negative.
     """
-    squares = [leaf.flatten(1).square().sum(dim=1) for leaf in leaves.values()]
+    squares = [leaf.reshape(len(leaf), -1).square().sum(dim=1) for leaf in leaves.values()]
     return 0.5 * torch.stack(squares).sum(dim=0)

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from dipkernels.errors import MemoryLimitError
 from dipkernels.planning.rehearsal import ACTIVATIONS, ALLOCATOR, BASIS, PRODUCT, RECORD, STATE
 
+DRAWS = "draws"  # of chains, kept on the host
+
 REMEDIES = {
+    DRAWS: "keep fewer draws, by a larger thin",
     RECORD: "record fewer monitors, or give them a shorter window",
     BASIS: "take fewer Lanczos steps",
     PRODUCT: "give the kernel a smaller memory_budget or multiply fewer columns at once",

@@ -11,6 +11,7 @@ from dipkernels.plotting.fingerprint import fingerprint
 from dipkernels.plotting.gp import plot_posteriors
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
+from dipkernels.plotting.posterior import plot_calibration, plot_chains, plot_uncertainty
 from dipkernels.plotting.spectra import plot_bands, plot_layers, plot_spectra
 from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
@@ -19,6 +20,8 @@ __all__ = [
     "fingerprint",
     "plot_audit",
     "plot_bands",
+    "plot_calibration",
+    "plot_chains",
     "plot_densities",
     "plot_descent",
     "plot_eigenvectors",
@@ -31,5 +34,6 @@ __all__ = [
     "plot_responses",
     "plot_spectra",
     "plot_stopping",
+    "plot_uncertainty",
     "save_figure",
 ]

@@ -2,6 +2,15 @@
 
 from dipkernels.report.gallery import gallery_page, gallery_settings, stored_card
 from dipkernels.report.page import write_report
+from dipkernels.report.posterior import PosteriorReport, posterior_page
 from dipkernels.report.table import format_table
 
-__all__ = ["format_table", "gallery_page", "gallery_settings", "stored_card", "write_report"]
+__all__ = [
+    "PosteriorReport",
+    "format_table",
+    "gallery_page",
+    "gallery_settings",
+    "posterior_page",
+    "stored_card",
+    "write_report",
+]

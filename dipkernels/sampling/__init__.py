@@ -4,7 +4,8 @@ from dipkernels.sampling import uncertainty
 from dipkernels.sampling.alternatives import deep_ensemble, linearised
 from dipkernels.sampling.chains import SamplingInterrupted
 from dipkernels.sampling.diagnostics import Verdict, diagnose, summary, to_inference_data, verdict
-from dipkernels.sampling.sample import gp_dip, sample
+from dipkernels.sampling.fits import averaged, gp_dip, mc_dropout
+from dipkernels.sampling.sample import sample
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import psgld_step, sghmc_step, sgld_step, step_factor
 from dipkernels.sampling.target import (
@@ -21,12 +22,14 @@ __all__ = [
     "SamplingInterrupted",
     "Verdict",
     "WeightPrior",
+    "averaged",
     "deep_ensemble",
     "diagnose",
     "gp_dip",
     "initialisation_prior",
     "isotropic_prior",
     "linearised",
+    "mc_dropout",
     "psgld_step",
     "sample",
     "sghmc_step",

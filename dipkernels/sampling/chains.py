@@ -1,21 +1,25 @@
 """Runs chains, saves them every so often, and makes a dataset of what was kept."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from dipkernels.checkpoints import Saver
-from dipkernels.errors import DivergenceError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import SPATIAL_DIMS
 from dipkernels.fitting.fit import FitInterrupted, ctrl_c_between_iterations
+from dipkernels.fitting.preparation import describe_start, describe_task
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Dynamics
+from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import describe_measurement
+from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 BLOCK = 50  # iterations from one look at the losses to the next
@@ -134,6 +138,104 @@ class Chains:
         self.dynamics.load(state["dynamics"])
         self.collector.load(state["collector"])
         self.seconds = state["seconds"]
+
+
+def make_collector(task: Task, settings: ChainSettings, *, of_draws: bool = False) -> Collector:
+    """Make what keeps the images of a run.
+
+    Parameters
+    ----------
+    task : Task
+        That the images are scored on.
+    settings : ChainSettings
+        Numbers of chains, iterations, draws.
+    of_draws : bool
+        Moments of the draws alone.
+
+    Returns
+    -------
+    Collector
+        Empty.
+    """
+    return Collector(
+        task,
+        settings.chains,
+        settings.iterations,
+        burn_in=settings.burned,
+        thin=settings.stride,
+        draws=settings.draws,
+        of_draws=of_draws,
+    )
+
+
+def chain_seeds(chains: int, seed: int) -> list[int]:
+    """Give every chain a seed of its own, whatever their number.
+
+    Parameters
+    ----------
+    chains : int
+        How many.
+    seed : int
+        The user's.
+
+    Returns
+    -------
+    list of int
+        One a chain.
+    """
+    return [derive(f"chain-{i}", seed) for i in range(chains)]
+
+
+def describe_run(prior: ImagePrior, task: Task) -> dict[str, Any]:
+    """Tell what is run from other networks and tasks, for the identity of a checkpoint.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    task : Task
+        What was measured.
+
+    Returns
+    -------
+    dict
+        Fit for JSON.
+    """
+    return {
+        "prior": repr(prior),
+        **describe_start(prior, 0),
+        "dtype": str(prior.dtype),
+        "device": str(prior.device),
+        "task": describe_task(task, prior),
+    }
+
+
+def resume(run: Chains, state: dict[str, Any] | None, checkpoint: str | Path | None) -> None:
+    """Go on from a checkpoint, if there is one.
+
+    Parameters
+    ----------
+    run : Chains
+        Not begun.
+    state : dict or None
+        From the checkpoint.
+    checkpoint : str or Path or None
+        Its name.
+
+    Raises
+    ------
+    InvalidInputError
+        If it has more iterations than were asked for.
+    """
+    if state is None:
+        return
+    done = len(state["collector"]["trace"])
+    if done > run.iterations:
+        raise InvalidInputError(
+            f"the chains in {checkpoint} have {done} iterations already, {run.iterations} were "
+            "asked for: ask for more, or choose another checkpoint"
+        )
+    run.load(state)
 
 
 def finish(

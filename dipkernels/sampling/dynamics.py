@@ -1,4 +1,4 @@
-"""What moves the chains: Langevin dynamics on a stated target, and what Cheng et al. ran."""
+"""What moves the chains: Langevin dynamics on a stated target."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -7,11 +7,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.engine import BATCHING_DEVICES, Engine
-from dipkernels.fitting.record import Record
-from dipkernels.fitting.settings import FitSettings
-from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.fitting.engine import BATCHING_DEVICES
+from dipkernels.networks.prior import Parameters
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import (
     psgld_step,
@@ -23,7 +20,6 @@ from dipkernels.sampling.steps import (
 )
 from dipkernels.sampling.target import Posterior
 from dipkernels.seeds import derive
-from dipkernels.tasks import Task
 
 # Up to so many parameters, one batched evaluation beats one after another on a CPU, too.
 FEW_PARAMETERS = 20_000
@@ -77,7 +73,7 @@ class Langevin:
         self.iteration = 0
         self.leaves = {k: v.detach().clone().requires_grad_() for k, v in start.items()}
         device = posterior.prior.device
-        self._generators = _generators("langevin", seeds, device)
+        self._generators = make_generators("langevin", seeds, device)
         # Velocities of sghmc, mean squares of psgld.
         self._extra = {} if settings.method == "sgld" else zeros_like(start)
         few = posterior.prior.parameter_count <= FEW_PARAMETERS
@@ -190,114 +186,23 @@ class Langevin:
         return found
 
 
-class GpDip(Engine):
-    """What Cheng et al. ran: a fit by Adam, with noise on the 4-D parameters after every step.
+def make_generators(
+    stream: str, seeds: Sequence[int], device: torch.device
+) -> list[torch.Generator]:
+    """Give each chain random numbers of its own.
 
     Parameters
     ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        Of the prior's shape, on its device.
+    stream : str
+        What is drawn.
     seeds : sequence of int
         Of the chains.
-    settings : FitSettings
-        Of the fit.
-    noise : float
-        Deviation of the noise on the parameters.
+    device : torch.device
+        Where: at full image size a transfer would take longer than the step.
 
-    Raises
-    ------
-    InvalidInputError
-        If no parameter has four axes, so that none would get noise.
+    Returns
+    -------
+    list of torch.Generator
+        One a chain.
     """
-
-    def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        seeds: Sequence[int],
-        settings: FitSettings,
-        noise: float,
-    ) -> None:
-        super().__init__(prior, [task], seeds, settings, _Unrecorded())
-        self._deviation = noise
-        self._kernels = [leaf for leaf in self.leaves.values() if leaf.dim() == 5]
-        if not self._kernels:
-            raise InvalidInputError(
-                f"{prior} has no 4-D parameter, and the published code adds noise to no other: "
-                "use sampling.sample"
-            )
-        self._weight_generators = _generators("gp-dip", seeds, prior.device)
-
-    def weight(self) -> float:
-        """Weight of the present images in averages.
-
-        Returns
-        -------
-        float
-            1: the rate is constant.
-        """
-        return 1.0
-
-    def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take a step of Adam, then add the noise.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (chains,)
-            Misfits, as `evaluate` returned them.
-        images : Tensor, shape (chains, channels, *spatial)
-            Likewise; their graph is used up.
-        """
-        super().step(losses, images)
-        with torch.no_grad():
-            for leaf in self._kernels:
-                for chain, generator in zip(leaf, self._weight_generators, strict=True):
-                    noise = torch.empty_like(chain).normal_(generator=generator)
-                    chain.add_(noise, alpha=self._deviation)
-        self.iteration += 1
-        self.record.iterations = self.iteration  # type: ignore[misc]
-
-    def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
-        return {**super().state(), "weights": [g.get_state() for g in self._weight_generators]}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
-        super().load(state)
-        self.record.iterations = self.iteration  # type: ignore[misc]
-        for generator, content in zip(self._weight_generators, state["weights"], strict=True):
-            generator.set_state(content)
-
-
-class _Unrecorded(Record):
-    """Stands for a fit's record, since chains keep their own."""
-
-    iterations = 0  # the engine compares it; set from outside
-
-    def __init__(self) -> None:
-        pass
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        pass
-
-
-# On the device: at full image size a transfer would take longer than the step.
-def _generators(stream: str, seeds: Sequence[int], device: torch.device) -> list[torch.Generator]:
     return [torch.Generator(device=device).manual_seed(derive(stream, seed)) for seed in seeds]

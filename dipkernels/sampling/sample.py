@@ -8,19 +8,23 @@ from typing import Any
 import xarray as xr
 
 from dipkernels.checkpoints import Saver
-from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.preparation import check_runs, describe_start, describe_task
+from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.provenance import fingerprint
-from dipkernels.sampling.chains import Chains, finish
+from dipkernels.sampling.chains import (
+    Chains,
+    chain_seeds,
+    describe_run,
+    finish,
+    make_collector,
+    resume,
+)
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.dynamics import GpDip, Langevin
+from dipkernels.sampling.dynamics import Langevin
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.target import Posterior
-from dipkernels.seeds import derive
-from dipkernels.tasks import Task
 
 
 def sample(
@@ -113,7 +117,7 @@ def sample(
     )
     prior, task = posterior.prior, posterior.task
     check_runs(prior, [task], [seed], FitSettings())
-    seeds = _seeds(chains, seed)
+    seeds = chain_seeds(chains, seed)
     starts = _starts(prior, seeds, start)
     saver = state = None
     if checkpoint is not None:
@@ -125,128 +129,14 @@ def sample(
     resolved = settings.resolved(found)
     run = _Sampled(
         Langevin(posterior, resolved, starts, seeds),
-        _collector(task, resolved),
+        make_collector(task, resolved),
         resolved.iterations,
         found,
     )
-    _resume(run, state, checkpoint)
+    resume(run, state, checkpoint)
     label = f"{prior.name}: {method}" + f" x {chains}" * (chains > 1)
     status = run.run(label, saver, progress=progress)
     attributes = {**posterior.record(), **resolved.record()}
-    return finish(run, prior, task, status, attributes)
-
-
-@checked
-def gp_dip(
-    prior: ImagePrior,
-    task: Task,
-    *,
-    learning_rate: float = 0.01,
-    weight_decay: float = 5e-8,
-    input_noise: float = 1 / 30,
-    weight_noise: float | None = None,
-    backtracking: float | None = 5.0,
-    iterations: int = 20000,
-    burn_in: int = 7000,
-    thin: int = 50,
-    chains: int = 1,
-    seed: int = 0,
-    checkpoint: str | Path | None = None,
-    progress: bool = False,
-) -> xr.Dataset:
-    """Run what Cheng et al. published as SGLD (GP-DIP), with their settings for denoising.
-
-    It is Adam on the mean squared misfit, with weight decay and noise on the code; after every
-    step, noise of a constant deviation is added to the parameters with four axes, those of 2D
-    convolutions; gains, offsets and biases get none. The images after burn-in, thinned, are
-    averaged. No temperature is stated, and none follows: noise of that deviation does not belong to
-    Adam's step, so that no density is known that this would sample. For one that is, see `sample`.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network; theirs is `skip`.
-    task : Task
-        What was measured.
-    learning_rate : float
-        Adam's, constant.
-    weight_decay : float
-        As in `dipkernels.fit`.
-    input_noise : float
-        Deviation of the noise on the code at every iteration. Images are those of the perturbed
-        code.
-    weight_noise : float, optional
-        Deviation of the noise on the parameters; by default twice the learning rate.
-    backtracking : float, optional
-        As in `dipkernels.fit`: 5 dB.
-    iterations, burn_in, thin : int
-        The first of the 259 draws is the image after 7050 steps, the last that after 19950.
-    chains : int
-        Each from an initialisation of its own.
-    seed : int
-        Of all of that.
-    checkpoint : str or Path, optional
-        As in `sample`.
-    progress : bool
-        Show a bar, if on a terminal.
-
-    Returns
-    -------
-    xarray.Dataset
-        As `sample` returns; ``mean`` and ``std`` are those of the draws.
-
-    Raises
-    ------
-    InvalidInputError
-        If an option is out of range, or no parameter has four axes.
-    DivergenceError
-        If all chains diverge.
-    SamplingInterrupted
-        On Ctrl-C, with what there is until then.
-
-    Notes
-    -----
-    Source: Cheng et al. 2019 (arXiv:1904.07457), their code for 2D denoising.
-    """
-    counts = ChainSettings(
-        iterations=iterations, burn_in=burn_in, thin=thin, chains=chains, seed=seed
-    )
-    settings = FitSettings(
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        input_noise=input_noise,
-        backtracking=backtracking,
-        iterations=iterations,
-    )
-    noise = 2 * learning_rate if weight_noise is None else weight_noise
-    if not 0 < noise < float("inf"):
-        raise InvalidInputError(
-            f"weight_noise must be positive and finite, got {noise}: without it, use dipkernels.fit"
-        )
-    check_runs(prior, [task], [seed], settings)
-    task = task.to(device=prior.device, dtype=prior.dtype)
-    seeds = _seeds(chains, seed)
-    collector = _collector(task, counts, of_draws=True)
-    run = Chains(GpDip(prior, task, seeds, settings, noise), collector, iterations)
-    attributes: dict[str, Any] = {
-        **settings.record(),
-        "method": "gp-dip",
-        "target": "none is known: Adam and noise of constant deviation on some parameters",
-        "weight_noise": noise,
-        "noise_sigma": task.noise_sigma / task.peak,
-        "burn_in": burn_in,
-        "thin": thin,
-        "chains": chains,
-        "seed": seed,
-    }
-    saver = state = None
-    if checkpoint is not None:
-        identity = {k: v for k, v in attributes.items() if k != "iterations"}
-        saver = Saver(Path(checkpoint), {**identity, **_what(prior, task)}, kind="chains")
-        state = saver.load()
-    _resume(run, state, checkpoint)
-    label = f"{prior.name}: gp-dip" + f" x {chains}" * (chains > 1)
-    status = run.run(label, saver, progress=progress)
     return finish(run, prior, task, status, attributes)
 
 
@@ -261,34 +151,6 @@ class _Sampled(Chains):
 
     def state(self) -> dict[str, Any]:
         return {**super().state(), "step_size": self._step_size}
-
-
-def _resume(run: Chains, state: dict[str, Any] | None, checkpoint: str | Path | None) -> None:
-    if state is None:
-        return
-    done = len(state["collector"]["trace"])
-    if done > run.iterations:
-        raise InvalidInputError(
-            f"the chains in {checkpoint} have {done} iterations already, {run.iterations} were "
-            "asked for: ask for more, or choose another checkpoint"
-        )
-    run.load(state)
-
-
-def _collector(task: Task, settings: ChainSettings, *, of_draws: bool = False) -> Collector:
-    return Collector(
-        task,
-        settings.chains,
-        settings.iterations,
-        burn_in=settings.burned,
-        thin=settings.stride,
-        draws=settings.draws,
-        of_draws=of_draws,
-    )
-
-
-def _seeds(chains: int, seed: int) -> list[int]:
-    return [derive(f"chain-{i}", seed) for i in range(chains)]
 
 
 def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
@@ -328,16 +190,6 @@ def _identity(posterior: Posterior, settings: ChainSettings, starts: Parameters)
     return {
         **values,
         **posterior.identity(),
-        **_what(posterior.prior, posterior.task),
+        **describe_run(posterior.prior, posterior.task),
         "start": fingerprint(*starts.values()),
-    }
-
-
-def _what(prior: ImagePrior, task: Task) -> dict[str, Any]:
-    return {
-        "prior": repr(prior),
-        **describe_start(prior, 0),
-        "dtype": str(prior.dtype),
-        "device": str(prior.device),
-        "task": describe_task(task, prior),
     }

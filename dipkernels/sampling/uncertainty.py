@@ -16,6 +16,7 @@ LEVELS = (0.5, 0.8, 0.9, 0.95)
 CURVE = tuple(np.linspace(0.05, 0.95, 19).round(2))
 FRACTIONS = tuple(np.linspace(0, 0.95, 20).round(2))
 SHARPNESS_LEVEL = 0.9
+BINS = 10
 
 
 def maps(
@@ -99,7 +100,9 @@ def calibrate(
         ``coverage`` over ``level``: the share of values inside of their central interval;
         ``sparsification`` and ``oracle`` over ``removed``: root mean square error of what is left
         when that share of the values is removed, those of the largest predicted deviation first,
-        and those of the largest error first; both relative to that of all. Scalars:
+        and those of the largest error first; both relative to that of all; ``binned_deviation``
+        and ``binned_error`` over ``bin``: root mean squares of predicted deviation and of error in
+        (up to 10) bins of as many values each, sorted by the deviation. Scalars:
         ``calibration_error``, the mean over levels of ``|coverage - level|``; ``sharpness``, the
         mean predicted deviation; ``interval_width``, the mean width of the 90 % interval;
         ``rmse``; ``ause``, the area between the two curves, 0 where deviations sort values as their
@@ -139,6 +142,7 @@ def calibrate(
     half = (1 - SHARPNESS_LEVEL) / 2
     lower, upper = _quantiles(draws, np.array([half, 1 - half]), noise_sigma)
     by_deviation, by_error = (_sparsified(error, key) for key in (deviation, np.abs(error)))
+    binned = _binned(deviation, error)
     removed = np.array(FRACTIONS)
     scalars = {
         "calibration_error": float(np.abs(np.array(coverage) - np.array(levels)).mean()),
@@ -154,9 +158,11 @@ def calibrate(
             "coverage": ("level", coverage),
             "sparsification": ("removed", by_deviation),
             "oracle": ("removed", by_error),
+            "binned_deviation": ("bin", binned[0]),
+            "binned_error": ("bin", binned[1]),
             **scalars,
         },
-        {"level": list(levels), "removed": removed},
+        {"level": list(levels), "removed": removed, "bin": np.arange(len(binned[0]))},
         {"values": len(truth), "draws": len(draws), "noise_sigma": noise_sigma},
     )
 
@@ -290,6 +296,13 @@ def _quantiles(draws: np.ndarray, probabilities: np.ndarray, noise_sigma: float)
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         found.append((low + high) / 2)
     return np.stack(found)
+
+
+# Root mean squares of both in bins of equal counts, by rising deviation.
+def _binned(deviation: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    bins = np.array_split(np.argsort(deviation, kind="stable"), min(BINS, len(error)))
+    rms = [[np.sqrt(np.square(values[b]).mean()) for b in bins] for values in (deviation, error)]
+    return np.array(rms[0]), np.array(rms[1])
 
 
 # Root mean square of what is left when the largest of the key are removed, relative to that of all.

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from dipkernels import fit, sampling, tasks
+from dipkernels import ImagePrior, fit, sampling, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.seeds import derive
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
+from helpers.priors import draw
 
 SIGMA, DEVIATION = 0.3, 0.5
 
@@ -37,6 +39,52 @@ def test_a_linear_network_has_its_exact_posterior(temperature: float) -> None:
     assert (np.abs(np.cov(z.T) - np.eye(N)) < 5 * errors).all()  # 528 entries
     with pytest.raises(InvalidInputError, match="at least 2 draws"):
         sampling.linearised(posterior, prior.init(5), draws=1)
+
+
+def dense_jacobian(prior: ImagePrior, w: dict[str, Tensor]) -> Tensor:
+    jacobian = torch.func.jacrev(prior.image)(w)
+    dims = len(prior.shape)
+    return torch.cat([j.flatten(dims).flatten(0, dims - 1) for j in jacobian.values()], dim=1)
+
+
+def test_a_convolutional_network_has_the_posterior_of_its_jacobian() -> None:
+    """Weight-space algebra: ``f(w0) + J (w - w0)`` with the Gaussian prior of the weights."""
+    prior = ImagePrior(
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Tanh(),
+            nn.Conv2d(4, 1, 3, padding=1),
+        ),
+        draw(1, 2, 4, 5),
+    )  # fmt: skip
+    clean = 0.5 + 0.1 * draw(1, 4, 5, seed=1).clamp(-4, 4)
+    task = tasks.inpaint(clean, half_mask(3, (4, 5)), noise_sigma=SIGMA).hold_out(0.2)
+    posterior = sampling.Posterior(prior, task)
+    w = prior.init(3)
+    draws = 1500
+    result = sampling.linearised(
+        posterior, w, draws=draws, tolerance=1e-12, max_iterations=100, seed=2
+    )
+    jacobian = dense_jacobian(prior, w).numpy()
+    weights = posterior.weight_prior
+    flat = lambda values: np.concatenate(  # noqa: E731
+        [values[key].expand(v.shape).numpy().ravel() for key, v in w.items()]
+    )
+    centre, deviation = flat(weights.mean), flat(weights.deviation)
+    start = prior.image(w).numpy().ravel() - jacobian @ flat(w)
+    seen = task.counted.numpy().ravel()
+    rows, y = jacobian[seen], task.measurement.numpy().ravel()[seen]
+    precision = rows.T @ rows / SIGMA**2 + np.diag(deviation**-2)
+    right = rows.T @ (y - start[seen]) / SIGMA**2 + centre / deviation**2
+    mean = start + jacobian @ np.linalg.solve(precision, right)
+    # conjugate gradients to 1e-12, and matrices of condition 1e4
+    np.testing.assert_allclose(result["mean"].values.ravel(), mean, atol=1e-8)
+    covariance = jacobian @ np.linalg.solve(precision, jacobian.T)
+    values, vectors = np.linalg.eigh(covariance)
+    z = (result.draws.values.reshape(draws, -1) - mean) @ vectors / np.sqrt(values)
+    assert values.min() > 1e-8 and np.abs(z.mean(axis=0)).max() < 4.5 / np.sqrt(draws)
+    size = len(values)
+    errors = np.sqrt((np.ones((size, size)) + np.eye(size)) / draws)
+    assert (np.abs(np.cov(z.T) - np.eye(size)) < 5 * errors).all()  # 210 entries
 
 
 def test_an_ensemble_is_fits_from_its_seeds() -> None:

@@ -57,6 +57,25 @@ def test_too_few_effective_draws_one_chain_and_lost_chains_are_no_convergence() 
     assert "1 of 4 chains diverged" in str(sampling.verdict(sampling.diagnose(lost)))
 
 
+def test_draws_that_do_not_move_have_not_converged() -> None:
+    still = chains(0.0, draws=300)
+    still["draws"][:] = 0.3
+    assert "don't move" in sampling.summary(still).splitlines()[0]
+    # each chain stands still somewhere else
+    apart = chains(0.0, draws=300)
+    apart["draws"][:] = 0.1 * np.arange(4).reshape(4, 1, 1, 1, 1)
+    found = sampling.verdict(sampling.diagnose(apart))
+    assert not found.converged and "R-hat" in str(found)
+    # a single pixel that never changes (at the end of its range, say) is no fault of the others
+    one = chains(0.0)
+    one["draws"][:, :, 0, 1, 2] = 1.0
+    diagnosis = sampling.diagnose(one, pixels=None)
+    assert int(diagnosis.constant.sum()) == 1 and sampling.verdict(diagnosis).converged
+    # but one that is stuck in one chain only is
+    one["draws"][:3, :, 0, 1, 2] = 0.9
+    assert not sampling.verdict(sampling.diagnose(one, pixels=None)).converged
+
+
 def test_pixels_keep_their_places() -> None:
     result = chains(0.0, draws=400)
     result["draws"][:, :, 0, 1, 3] += 5.0 * np.arange(4)[:, None]

@@ -6,6 +6,7 @@ stationary covariance, SciPy's discrete Lyapunov equation. Tolerances are 4.5 st
 
 import functools
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.func import hessian
 
 from dipkernels import ImagePrior, Task, sampling, tasks
+from dipkernels.checkpoints import read_checkpoint
 from dipkernels.sampling.dynamics import Langevin
 from dipkernels.sampling.steps import DAMPING
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
@@ -166,6 +168,41 @@ def test_sampled_images_have_the_mean_and_covariance_of_the_posterior(
     np.testing.assert_allclose(
         result["std"].values.reshape(chains, N), images.std(axis=1, ddof=1), rtol=1e-10
     )
+
+
+def test_psgld_samples_the_posterior_in_the_metric_that_each_chain_ended_burn_in_with(
+    tmp_path: Path,
+) -> None:
+    prior, task, factor = model()
+    temperature, chains, burn_in, kept, step = 0.8, 24, 200, 700, 0.05
+    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    result = sampling.sample(
+        posterior, method="psgld", step_size=step, chains=chains,
+        iterations=burn_in + 1 + kept, burn_in=burn_in, thin=1, checkpoint=tmp_path / "c",
+    )  # fmt: skip
+    squares = read_checkpoint(tmp_path / "c")[1]["dynamics"]["extra"]["weights"].numpy()
+    precision, mean = dense()
+    images = result.draws.values.reshape(chains, kept, N)
+    w = np.linalg.solve(factor, images.reshape(-1, N).T).T.reshape(chains, kept, N)
+    z = np.empty_like(w)
+    bias = []
+    for chain in range(chains):
+        # x = G^(1/2) z: plain Langevin in z, a metric of its own in every chain
+        root = 1 / np.sqrt(DAMPING + np.sqrt(squares[chain]))
+        values, vectors = np.linalg.eigh(root[:, None] * precision * root)
+        variance = temperature / (values * (1 - step * values / 2))
+        z[chain] = ((w[chain] - mean) / root) @ vectors / np.sqrt(variance)
+        bias.append(step * values.max() / 2)
+    for statistic, expected in ((z.mean(axis=1), 0.0), (np.square(z).mean(axis=1), 1.0)):
+        error = statistic.std(axis=0, ddof=1) / np.sqrt(chains)
+        deviation = (statistic.mean(axis=0) - expected) / error
+        # 32 values of Student's t with 23 degrees of freedom: P(any above 5) < 0.2 %
+        assert np.abs(deviation).max() < 5
+        assert np.square(deviation).mean() < 2
+        assert error.mean() < 0.06
+    # the metric matters: a plain step would have another bias, and be unstable
+    assert 0.02 < min(bias) < max(bias) < 0.5
+    assert step * np.linalg.eigvalsh(precision)[-1] / 2 > 0.2
 
 
 def _sghmc_variance(eh: float, a: float) -> float:

@@ -5,11 +5,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from torch import nn
+from torch import Tensor, nn
 
 from dipkernels import ImagePrior, Task, sampling, tasks
 from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError, OutputError
@@ -154,6 +155,10 @@ def test_other_units_give_the_same_chains() -> None:
         ({"thin": 40}, "thin must be from 1 to 20"),
         ({"burn_in": 29}, "burn_in must be"),
         ({"start": {}}, "start must hold 0.weight"),
+        ({"start": {"0.weight": torch.zeros(4, 3, 3, 3), "head": torch.zeros(2)}}, "got .*'head'"),
+        ({"iterations": 2, "burn_in": None, "thin": None}, "a chain and 3 iterations, got 2 and 2"),
+        ({"iterations": 1, "burn_in": 0, "thin": None}, "a chain and 2 iterations"),
+        ({"schedule": "linear"}, "schedule must be one of"),
         ({"chains": 0}, "needs a chain"),
         ({"step_size": -1.0}, "step_size must be positive"),
     ],
@@ -161,6 +166,12 @@ def test_other_units_give_the_same_chains() -> None:
 def test_wrong_options_are_told(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         run(**({"method": "sgld", "iterations": 30} | options))
+
+
+def test_a_start_that_is_no_dict_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    with pytest.raises(InvalidInputError, match="start must be a dict of parameters"):
+        run("sgld", 30, start=[1])
 
 
 def test_wrong_targets_are_told() -> None:
@@ -177,6 +188,81 @@ def test_wrong_targets_are_told() -> None:
     signal = tasks.denoise(torch.rand(1, 9), noise_sigma=0.1)
     with pytest.raises(DipkernelsError, match="no 4-D parameter"):
         sampling.gp_dip(flat, signal, iterations=30, burn_in=9, thin=4)
+
+
+def test_a_weight_prior_that_is_no_density_is_told() -> None:
+    prior, task = make_prior(), make_task()
+    sound = sampling.isotropic_prior(prior, 0.3)
+    for field, value, message in (
+        ("mean", float("nan"), "must be finite"),
+        ("deviation", float("nan"), "must be finite"),
+        ("deviation", float("inf"), "must be finite"),
+        ("deviation", 0.0, "deviations positive"),
+    ):
+        broken = {**getattr(sound, field), "0.bias": torch.full((4,), value, dtype=torch.float64)}
+        parts = {"mean": sound.mean, "deviation": sound.deviation, field: broken}
+        with pytest.raises(InvalidInputError, match=message):
+            sampling.Posterior(prior, task, weight_prior=sampling.WeightPrior(**parts, name="x"))
+    with pytest.raises(InvalidInputError, match="schedule must be one of"):
+        sampling.step_factor("linear", 0, 10)
+    with pytest.raises(InvalidInputError, match=r"0\.bias|parameters"):
+        sampling.linearised(sampling.Posterior(prior, task), {"0.bias": torch.zeros(4)})
+
+
+class Scaled(nn.Module):
+    """A network with a parameter that has no axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 1, 3, padding=1)
+        self.gain = nn.Parameter(1 + 0.1 * torch.randn(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * self.conv(x)
+
+
+def test_a_parameter_without_axes_is_sampled_as_one_of_one_number() -> None:
+    class Listed(Scaled):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gain = nn.Parameter(self.gain.detach().reshape(1))
+
+    task, code = make_task(), make_prior().code
+    scalar, vector = ImagePrior(Scaled, code), ImagePrior(Listed, code)
+    calls: list[Any] = [
+        lambda p, method=method: sampling.sample(
+            sampling.Posterior(p, task), method=method, step_size=1e-4, iterations=12, chains=2
+        )
+        for method in ("sgld", "psgld", "sghmc")
+    ]
+    options: dict[str, Any] = {"iterations": 12, "weight_decay": 1e-3, "chains": 2}
+    calls += [
+        lambda p: sampling.gp_dip(p, task, burn_in=5, thin=1, **options),
+        lambda p: sampling.averaged(p, task, gradient_clip=0.1, **options),
+        lambda p: sampling.mc_dropout(p, task, draws=3, **options),
+        lambda p: sampling.linearised(sampling.Posterior(p, task), p.init(0), draws=3),
+        lambda p: sampling.deep_ensemble(p, task, members=2, iterations=5, weight_decay=1e-3),
+    ]
+    for call in calls:
+        a, b = call(scalar), call(vector)
+        np.testing.assert_allclose(a.draws, b.draws, rtol=1e-6, err_msg=str(a.method))
+
+
+def test_ctrl_c_in_burn_in_leaves_no_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Collector.add
+
+    def add_and_interrupt(self: Collector, *values: Any) -> None:
+        add(self, *values)
+        if self.iterations == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Collector, "add", add_and_interrupt)
+    with pytest.raises(sampling.SamplingInterrupted) as caught:
+        run("sgld", 40)
+    part = caught.value.result
+    # not an image of zeros
+    assert np.isnan(part["mean"]).all() and np.isnan(part["std"]).all()
+    assert part.sizes["draw"] == 0 and np.isfinite(part.loss).all()
 
 
 def test_the_weight_prior_has_the_moments_of_the_initialisation() -> None:
@@ -204,19 +290,24 @@ def test_weight_decay_and_its_prior_descend_alike() -> None:
         torch.testing.assert_close(-b[key] * 2 * task.noise_sigma**2 / n, a[key])
 
 
-def test_gp_dip_is_adam_with_noise_on_four_axes() -> None:
+@pytest.mark.parametrize("backtracking", [5.0, 0.05])
+def test_gp_dip_is_adam_with_noise_on_four_axes(backtracking: float) -> None:
     """Against a plain loop over a torch module with torch's own weight decay."""
     prior, task, seed = make_prior(), make_task(), 3
+    # torch decays what the step is taken from, this package what its gradient is of: without
+    # backtracking they are the same
+    decay = 1e-2 if backtracking > 1 else 0.0
     found = sampling.gp_dip(
-        prior, task, iterations=26, burn_in=9, thin=4, seed=seed, weight_decay=1e-2
-    )
+        prior, task, iterations=26, burn_in=9, thin=4, seed=seed, weight_decay=decay,
+        backtracking=backtracking,
+    )  # fmt: skip
     chain = derive("chain-0", seed)
     net = prior.module(prior.init(chain)).train()
     jitter, shake = (
         torch.Generator().manual_seed(derive(stream, chain)) for stream in ("input-noise", "gp-dip")
     )
-    optimiser = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=1e-2)
-    losses, kept = [], []
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01, weight_decay=decay)
+    losses, kept, accepted, rollbacks = [], [], None, 0
     for i in range(26):
         optimiser.zero_grad()
         draw = torch.empty_like(prior.code).normal_(generator=jitter)
@@ -225,8 +316,16 @@ def test_gp_dip_is_adam_with_noise_on_four_axes() -> None:
             kept.append(image.detach().numpy())
         loss = task.misfit(image)
         loss.backward()
-        optimiser.step()
         losses.append(float(loss.detach()))
+        # Ulyanov et al.: the gradient of the bad parameters, taken from the last good ones
+        if accepted and 10 * np.log10(losses[-1] / accepted[0]) > backtracking:
+            rollbacks += 1
+            with torch.no_grad():
+                for parameter, good in zip(net.parameters(), accepted[1], strict=True):
+                    parameter.copy_(good)
+        else:
+            accepted = losses[-1], [p.detach().clone() for p in net.parameters()]
+        optimiser.step()
         for parameter in net.parameters():
             if parameter.dim() == 4:
                 noise = torch.empty_like(parameter).normal_(generator=shake)
@@ -235,6 +334,8 @@ def test_gp_dip_is_adam_with_noise_on_four_axes() -> None:
     np.testing.assert_allclose(found["mean"][0], np.mean(kept, axis=0), rtol=1e-8)
     np.testing.assert_allclose(found["std"][0], np.std(kept, axis=0, ddof=1), rtol=1e-6)
     assert not np.isnan(found.draws).any() and found.sizes["draw"] == 4
+    assert found.rollbacks.values.tolist() == [rollbacks]
+    assert rollbacks > 3 if backtracking < 1 else rollbacks == 0
 
 
 def test_published_run_keeps_their_259_draws() -> None:

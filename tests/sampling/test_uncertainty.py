@@ -1,14 +1,17 @@
 """Calibration of draws whose distribution is known; brute force for what is sorted."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 import xarray as xr
 
-from dipkernels import tasks
+from dipkernels import Task, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.sampling import uncertainty
+from dipkernels.sampling.summaries import describe_measurement
 
 VALUES, DRAWS = 6000, 300
 RNG = np.random.default_rng(2)
@@ -124,3 +127,59 @@ def test_a_task_is_judged_by_truth_and_by_held_out_pixels() -> None:
         uncertainty.maps(result, levels=[1.0])
     with pytest.raises(InvalidInputError, match="at least 2 of both"):
         uncertainty.calibrate(np.zeros((3, 4)), np.zeros(5))
+
+
+def recorded(task: Task, **options: Any) -> xr.Dataset:
+    """Draws around the clean image, that say which measurement they are of."""
+    spread = 0.1 * RNG.standard_normal((1, 30, *task.shape))
+    return xr.Dataset(
+        {"draws": (("chain", "draw", "channel", "y", "x"), task.clean.numpy() + spread)},
+        attrs=describe_measurement(task) | options,
+    )
+
+
+def test_draws_are_judged_by_no_other_task() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand((1, 9, 12), generator=generator, dtype=torch.float64)
+    task = tasks.denoise(clean, noise_sigma=0.1)
+    held = task.hold_out(0.3)
+    for sampled, judging in (
+        (task, tasks.denoise(clean, noise_sigma=0.1, seed=1)),  # other noise
+        (task, held),  # its pixels were trained on
+        (held, task.hold_out(0.3, seed=1)),
+        (held, task),
+    ):
+        with pytest.raises(InvalidInputError, match="another measurement"):
+            uncertainty.calibration(recorded(sampled), judging)
+    # types and ranges don't matter
+    for same in (held.to(dtype=torch.float32), held.in_range(255.0)):
+        assert set(uncertainty.calibration(recorded(held), same)) == {"truth", "held_out"}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_refused(bad: float) -> None:
+    x, y = draws()[:5, :20].copy(), truth()[:20].copy()
+    y[3] = bad
+    with pytest.raises(InvalidInputError, match="finite draws and truths"):
+        uncertainty.calibrate(x, y)
+    y[3], x[2, 7] = 0.0, bad
+    with pytest.raises(InvalidInputError, match="finite draws and truths"):
+        uncertainty.calibrate(x, y)
+
+
+def test_certain_values_count_by_whether_they_are_right() -> None:
+    x, y = draws()[:9, :6].copy(), truth()[:6].copy()
+    others = uncertainty.calibrate(x[:, 1:], y[1:])
+    x[:, 0] = 0.1  # whose mean over 9 draws isn't 0.1 in floating point
+    y[0] = 0.1
+    right = uncertainty.calibrate(x, y)
+    assert float(right.nll) == pytest.approx(float(others.nll), rel=1e-12)
+    assert float(right.z_rms) == pytest.approx(float(others.z_rms), rel=1e-12)
+    y[0] = 0.2
+    wrong = uncertainty.calibrate(x, y)
+    assert float(wrong.nll) == np.inf and float(wrong.z_rms) == np.inf
+    # with the noise of a measurement nothing is certain
+    noisy = uncertainty.calibrate(x, y, noise_sigma=0.3)
+    assert np.isfinite(noisy.nll) and np.isfinite(noisy.z_rms)
+    nothing = uncertainty.calibrate(np.ones((3, 4)), np.ones(4))
+    assert np.isnan(nothing.nll) and np.isnan(nothing.z_rms)

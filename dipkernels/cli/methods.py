@@ -1,0 +1,475 @@
+"""The ways to a posterior that ``dipkernels posterior`` offers: one table of what each takes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dipkernels.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dipkernels.networks import ImagePrior, Parameters
+    from dipkernels.planning import Plan
+    from dipkernels.runs import RunFolder
+    from dipkernels.sampling import Posterior, WeightPrior
+    from dipkernels.sampling.settings import ChainSettings
+    from dipkernels.tasks import Task
+
+STAGE, START = "posterior", "start"
+PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each 50th
+
+
+@dataclass
+class Job:
+    """A method, what it is applied to, and its options.
+
+    Attributes
+    ----------
+    method : str
+        One of `METHODS`.
+    prior : ImagePrior
+        The network, on its device.
+    task : Task
+        What was measured.
+    options : dict
+        Those of the method, with its defaults.
+    seed : int
+        Of everything.
+    progress : bool
+        Whether to show bars.
+    """
+
+    method: str
+    prior: "ImagePrior"
+    task: "Task"
+    options: dict[str, Any]
+    seed: int = 0
+    progress: bool = False
+
+    @cached_property
+    def posterior(self) -> "Posterior":
+        """The target that the options state."""
+        from dipkernels import sampling
+
+        sigma = self.options["likelihood_sigma"]
+        sigma = self.task.noise_sigma if sigma is None else sigma * self.task.peak
+        if not sigma > 0:
+            raise InvalidInputError(
+                f"the likelihood needs noise, and task '{self.task.name}' has none here: "
+                "--noise-sigma adds some to the measurement, --likelihood-sigma states the "
+                "deviation that you believe its errors to have, such as 0.02 (white is 1)"
+            )
+        return sampling.Posterior(
+            self.prior,
+            self.task,
+            noise_sigma=sigma,
+            weight_prior=self._weight_prior(sigma),
+            temperature=self.options["temperature"],
+        )
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Take some of the options, without those that are left to the library.
+
+        Parameters
+        ----------
+        *names : str
+            Which.
+
+        Returns
+        -------
+        dict
+            Keyword arguments.
+        """
+        return {name: self.options[name] for name in names if self.options[name] is not None}
+
+    @property
+    def starts(self) -> int:
+        """Number of fits that the method starts from."""
+        if self.options.get("start") != "fit":
+            return 0
+        return int(self.options.get("chains", 1))
+
+    def start(self, folder: "RunFolder") -> "Parameters | None":
+        """Fit the parameters that the method starts from, or read them if that was done.
+
+        Parameters
+        ----------
+        folder : RunFolder
+            That keeps the fit.
+
+        Returns
+        -------
+        dict of str to Tensor or None
+            None for initialisations.
+        """
+        from dipkernels import fitting
+
+        if not self.starts:
+            return None
+        checkpoint = folder.checkpoint(START)
+        if not checkpoint.exists():  # a stored fit without its parameters is of no use
+            folder.file(START).unlink(missing_ok=True)
+        folder.stage(
+            START,
+            lambda: fitting.fit(
+                self.prior,
+                self.task,
+                checkpoint=checkpoint,
+                progress=self.progress,
+                **self.start_options(),
+            ),
+            keep_checkpoint=True,
+        )
+        return fitting.load_parameters(checkpoint)
+
+    def start_options(self) -> dict[str, Any]:
+        """Options of the fits that the method starts from.
+
+        Returns
+        -------
+        dict
+            Of `dipkernels.fit`. Their seeds are those of the chains.
+        """
+        from dipkernels.seeds import derive
+
+        return {
+            "seed": [derive(f"chain-{i}", self.seed) for i in range(self.starts)],
+            "iterations": self.options["start_iterations"],
+            **self.given("learning_rate"),
+        }
+
+    def _weight_prior(self, sigma: float) -> "WeightPrior | str":
+        from dipkernels import sampling
+        from dipkernels.sampling.target import INITIALISATION
+
+        name, equals, text = self.options["weight_prior"].partition("=")
+        if name == INITIALISATION and not equals:
+            return INITIALISATION
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if name not in ("isotropic", "weight-decay") or not 0 < value < float("inf"):
+            raise InvalidInputError(
+                f"--weight-prior must be {INITIALISATION}, isotropic=DEVIATION or "
+                "weight-decay=FACTOR with a positive number, such as isotropic=0.1, got "
+                f"'{self.options['weight_prior']}'"
+            )
+        if name == "isotropic":
+            return sampling.isotropic_prior(self.prior, value)
+        return sampling.weight_decay_prior(self.prior, self.task, value, noise_sigma=sigma)
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to draws of the image.
+
+    Attributes
+    ----------
+    words : str
+        What it is, in a sentence for the page.
+    defaults : dict
+        Every option that has an effect, and what it is unless it's typed; None is left to the
+        library.
+    plan : callable
+        Checks the options of a job and says what it will take, without the fits that it starts
+        from: ``plan(job, timed)``.
+    run : callable
+        ``run(job, folder)`` gives a dataset with ``draws`` over ``(chain, draw, ...)``.
+    headline : callable or None
+        First line of the report of a result; None for chains, of which the diagnostics speak.
+    """
+
+    words: str
+    defaults: dict[str, Any]
+    plan: Callable[[Job, bool], "Plan"]
+    run: Callable[[Job, "RunFolder"], "xr.Dataset"]
+    headline: Callable[["xr.Dataset"], str] | None = None
+
+
+def _langevin_settings(job: Job) -> "ChainSettings":
+    from dipkernels.sampling import ChainSettings
+
+    if job.method == "psgld" and job.options["step_size"] is None:
+        raise InvalidInputError(
+            "psgld needs --step-size: the curvature in its metric isn't known before it runs. A "
+            "parameter moves by about so much an iteration at first; try 1e-4, and less if chains "
+            "diverge"
+        )
+    names = ("iterations", "burn_in", "thin", "step_size", "schedule", "cycles", "chains")
+    friction = job.given("friction") if "friction" in job.options else {}
+    return ChainSettings(method=job.method, seed=job.seed, **job.given(*names), **friction)
+
+
+def _plan_langevin(job: Job, timed: bool) -> "Plan":
+    from dipkernels.sampling.plan import plan_chains
+
+    return plan_chains(job.posterior, _langevin_settings(job), timed=timed)
+
+
+def _run_langevin(job: Job, folder: "RunFolder") -> "xr.Dataset":
+    from dipkernels import sampling
+
+    return sampling.sample(
+        job.posterior,
+        start=job.start(folder),
+        checkpoint=folder.checkpoint(STAGE),
+        progress=job.progress,
+        **asdict(_langevin_settings(job)),
+    )
+
+
+def _gp_dip_counts(job: Job) -> dict[str, Any]:
+    # Unless they're typed, the published shares.
+    iterations = job.options["iterations"]
+    burn_in, thin = job.options["burn_in"], job.options["thin"]
+    return {
+        "iterations": iterations,
+        "burn_in": int(PUBLISHED_BURN_IN * iterations) if burn_in is None else burn_in,
+        "thin": max(1, iterations // PUBLISHED_DRAWS) if thin is None else thin,
+        "chains": job.options["chains"],
+    }
+
+
+def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
+    from dipkernels.planning import plan
+    from dipkernels.sampling import ChainSettings
+    from dipkernels.sampling.plan import with_draws
+
+    if not any(len(shape) == 4 for shape in job.prior.parameter_shapes.values()):
+        raise InvalidInputError(
+            f"gp-dip adds noise to kernels of 2D convolutions only, and {job.prior} has none: "
+            "choose another --method"
+        )
+    counts = _gp_dip_counts(job)
+    settings = ChainSettings(seed=job.seed, **counts)
+    planned = plan(
+        job.prior,
+        job.task,
+        iterations=settings.iterations,
+        seeds=settings.chains,
+        checkpoint=True,
+        timed=timed,
+        input_noise=1 / 30,
+        backtracking=5.0,
+        weight_decay=5e-8,
+        **job.given("learning_rate"),
+    )
+    return with_draws(planned, job.task, settings)
+
+
+def _run_gp_dip(job: Job, folder: "RunFolder") -> "xr.Dataset":
+    from dipkernels import sampling
+
+    return sampling.gp_dip(
+        job.prior,
+        job.task,
+        seed=job.seed,
+        checkpoint=folder.checkpoint(STAGE),
+        progress=job.progress,
+        **_gp_dip_counts(job),
+        **job.given("learning_rate"),
+    )
+
+
+def _plan_ensemble(job: Job, timed: bool) -> "Plan":
+    from dipkernels.planning import plan
+
+    if job.options["members"] < 2:
+        raise InvalidInputError(f"--members must be at least 2, got {job.options['members']}")
+    return plan(
+        job.prior,
+        job.task,
+        iterations=job.options["iterations"],
+        seeds=job.options["members"],
+        checkpoint=True,
+        timed=timed,
+        **job.given("learning_rate"),
+    )
+
+
+def _run_ensemble(job: Job, folder: "RunFolder") -> "xr.Dataset":
+    from dipkernels import sampling
+
+    return sampling.deep_ensemble(
+        job.prior,
+        job.task,
+        seed=job.seed,
+        checkpoint=folder.checkpoint(STAGE),
+        progress=job.progress,
+        **job.given("members", "iterations", "learning_rate"),
+    )
+
+
+def _plan_linearised(job: Job, timed: bool) -> "Plan":
+    from dipkernels.sampling.plan import plan_linearised
+
+    draws = job.options["draws"]
+    if draws < 2:
+        raise InvalidInputError(f"--draws must be at least 2, got {draws}")
+    return plan_linearised(job.posterior, draws=draws, timed=timed)
+
+
+def _run_linearised(job: Job, folder: "RunFolder") -> "xr.Dataset":
+    from dipkernels import sampling
+    from dipkernels.seeds import derive
+
+    start = job.start(folder)
+    if start is None:
+        start = job.prior.init(derive("chain-0", job.seed))
+    device, dtype = job.prior.device, job.prior.dtype
+    return sampling.linearised(
+        job.posterior,
+        {key: value.to(device, dtype) for key, value in start.items()},
+        draws=job.options["draws"],
+        seed=job.seed,
+        tolerance=TOLERANCE,
+        progress=job.progress,
+    )
+
+
+TOLERANCE = 1e-3  # of the solves of the linearised posterior
+
+
+def _of_ensemble(result: "xr.Dataset") -> str:
+    return (
+        f"Not a posterior: {result.sizes['draw']} fits from different initialisations. Their "
+        "spread is that of what the initialisation leaves open; no density is known that they "
+        "sample."
+    )
+
+
+def _of_linearised(result: "xr.Dataset") -> str:
+    error = float(result.attrs["error"])
+    if error <= TOLERANCE:
+        return (
+            f"{result.sizes['draw']} independent draws, exact but for a relative error of at most "
+            f"{error:.1g} in the solves: there are no chains that would have to converge."
+        )
+    return (
+        f"NOT SOLVED: after {result.attrs['iterations']} iterations of conjugate gradients the "
+        f"relative error is {error:.2g}, not {TOLERANCE:g}; directions of small eigenvalue are "
+        "still as in the prior."
+    )
+
+
+_TARGET = {"temperature": 1.0, "weight_prior": "initialisation", "likelihood_sigma": None}
+_FIT_FIRST = {"start": "fit", "start_iterations": 500, "learning_rate": None}
+_LANGEVIN: dict[str, Any] = {
+    "iterations": 5000,
+    "burn_in": None,
+    "thin": None,
+    "chains": 2,
+    "step_size": None,
+    "schedule": "constant",
+    "cycles": None,
+    **_TARGET,
+    **_FIT_FIRST,
+}
+
+METHODS: dict[str, Method] = {
+    "sgld": Method(
+        "Langevin dynamics along the whole gradient, unadjusted: it samples the target up to a "
+        "term of the order of the step.",
+        _LANGEVIN,
+        _plan_langevin,
+        _run_langevin,
+    ),
+    "psgld": Method(
+        "Langevin dynamics in a diagonal metric that moves during burn-in only.",
+        _LANGEVIN,
+        _plan_langevin,
+        _run_langevin,
+    ),
+    "sghmc": Method(
+        "Langevin dynamics with a momentum, unadjusted.",
+        _LANGEVIN | {"friction": None},
+        _plan_langevin,
+        _run_langevin,
+    ),
+    "gp-dip": Method(
+        "What Cheng et al. 2019 ran: Adam, and noise of a constant deviation on the kernels after "
+        "each step. No density is known that this would sample.",
+        {
+            "iterations": 20000,
+            "burn_in": None,
+            "thin": None,
+            "chains": 2,
+            "learning_rate": None,
+        },
+        _plan_gp_dip,
+        _run_gp_dip,
+    ),
+    "ensemble": Method(
+        "Fits with Adam from several initialisations (a deep ensemble); their last images are the "
+        "draws.",
+        {"iterations": 1000, "members": 5, "learning_rate": None},
+        _plan_ensemble,
+        _run_ensemble,
+        _of_ensemble,
+    ),
+    "linearised": Method(
+        "The network linearised at the start: a Gaussian process with its tangent kernel, whose "
+        "posterior is drawn from by Matheron's rule.",
+        {"draws": 100, **_TARGET, **_FIT_FIRST},
+        _plan_linearised,
+        _run_linearised,
+        _of_linearised,
+    ),
+}
+
+
+def resolve(method: str, typed: dict[str, Any]) -> dict[str, Any]:
+    """Fill in a method's defaults, and refuse options that have no effect on it.
+
+    Parameters
+    ----------
+    method : str
+        A name.
+    typed : dict
+        By option; None where nothing was typed.
+
+    Returns
+    -------
+    dict
+        All options of the method.
+
+    Raises
+    ------
+    InvalidInputError
+        If there's no such method, or an option has no effect.
+    """
+    if method not in METHODS:
+        raise InvalidInputError(f"--method must be one of {', '.join(METHODS)}, got '{method}'")
+    defaults = METHODS[method].defaults
+    given = {name: value for name, value in typed.items() if value is not None}
+    for name in given:
+        if name not in defaults:
+            takers = [other for other, each in METHODS.items() if name in each.defaults]
+            raise InvalidInputError(
+                f"{_typed(name)} has no effect on method '{method}': leave it out, or choose one "
+                f"that takes it ({', '.join(takers)})"
+            )
+    options = defaults | given
+    if "start" in options:
+        _require_start(options, given)
+    return options
+
+
+def _require_start(options: dict[str, Any], given: dict[str, Any]) -> None:
+    if options["start"] not in ("fit", "initialisation"):
+        raise InvalidInputError(f"--start must be fit or initialisation, got '{options['start']}'")
+    if options["start"] == "fit":
+        return
+    for name in ("start_iterations", "learning_rate"):
+        if name in given:
+            raise InvalidInputError(
+                f"{_typed(name)} has no effect with --start initialisation: nothing is fitted"
+            )
+        options[name] = None
+
+
+def _typed(name: str) -> str:
+    return "--" + name.replace("_", "-")

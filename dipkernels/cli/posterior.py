@@ -1,0 +1,300 @@
+"""``dipkernels posterior``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dipkernels.cli.methods import METHODS, STAGE, Job, resolve
+from dipkernels.cli.networks import make_prior, parse_options, run_record
+from dipkernels.cli.options import (
+    INTERRUPTED,
+    ON_TASK,
+    AnySizeOption,
+    ClipOption,
+    CodeOption,
+    DeviceOption,
+    FactorOption,
+    FlashOption,
+    ImageOption,
+    InitialisationOption,
+    KnownOption,
+    MaskOption,
+    MeasuredOption,
+    NetworkOptions,
+    NoiseOption,
+    OutputOption,
+    QualityOption,
+    QuietOption,
+    RangeOption,
+    SharedNoiseOption,
+    TaskOption,
+    VariantOption,
+    duration,
+    option,
+)
+from dipkernels.cli.tasks import TaskOptions
+from dipkernels.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from dipkernels.planning import Plan
+    from dipkernels.runs import RunFolder
+    from dipkernels.tasks import Task
+
+ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
+
+
+def posterior(
+    name: Annotated[
+        str | None, typer.Argument(metavar="PRIOR", help="A name; 'dipkernels list' shows them.")
+    ] = None,
+    prior: Annotated[str | None, typer.Option(help="The same, as an option.")] = None,
+    image: ImageOption = "astronaut",
+    size: AnySizeOption = None,
+    task: TaskOption = "denoise",
+    mask: MaskOption = None,
+    known: KnownOption = None,
+    noise_sigma: NoiseOption = None,
+    clip: ClipOption = False,
+    shared_noise: SharedNoiseOption = False,
+    quality: QualityOption = None,
+    factor: FactorOption = None,
+    flash: FlashOption = None,
+    measured: MeasuredOption = False,
+    hold_out: Annotated[
+        float, option(ON_TASK, "Fraction of measured pixels to judge the spread by; 0 for none.")
+    ] = 0.1,
+    variant: VariantOption = None,
+    options: NetworkOptions = "",
+    code: CodeOption = None,
+    output_range: RangeOption = None,
+    initialisation: InitialisationOption = "default",
+    method: Annotated[str, option(ON_METHOD, f"{', '.join(METHODS)}.")] = "sgld",
+    iterations: Annotated[
+        int | None,
+        option(ON_METHOD, "Of each chain or fit. (default: 5000; gp-dip 20000, ensemble 1000)"),
+    ] = None,
+    chains: Annotated[int | None, option(ON_METHOD, "How many. (default: 2)")] = None,
+    burn_in: Annotated[
+        int | None, option(ON_METHOD, "Iterations that don't count. (default: half)")
+    ] = None,
+    thin: Annotated[
+        int | None, option(ON_METHOD, "From draw to draw. (default: for 200 to 400 draws)")
+    ] = None,
+    step_size: Annotated[
+        float | None, option(ON_METHOD, "Of Langevin. (default: from the kernel; psgld needs one)")
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        option(ON_METHOD, "Of the step: constant, polynomial, cosine, cyclical. (default: first)"),
+    ] = None,
+    cycles: Annotated[int | None, option(ON_METHOD, "Of the schedule cyclical.")] = None,
+    friction: Annotated[float | None, option(ON_METHOD, "Of sghmc. (default: 0.1)")] = None,
+    members: Annotated[int | None, option(ON_METHOD, "Of an ensemble. (default: 5)")] = None,
+    draws: Annotated[int | None, option(ON_METHOD, "Of linearised. (default: 100)")] = None,
+    temperature: Annotated[
+        float | None, option(ON_TARGET, "1 is Bayes' rule, less is colder. (default: 1)")
+    ] = None,
+    weight_prior: Annotated[
+        str | None,
+        option(
+            ON_TARGET,
+            "initialisation, isotropic=DEVIATION or weight-decay=FACTOR. (default: initialisation)",
+        ),
+    ] = None,
+    likelihood_sigma: Annotated[
+        float | None, option(ON_TARGET, "Deviation of the errors. (default: that of the noise)")
+    ] = None,
+    start: Annotated[
+        str | None,
+        option(
+            ON_START, "fit (each chain from its own short fit) or initialisation. (default: fit)"
+        ),
+    ] = None,
+    start_iterations: Annotated[
+        int | None, option(ON_START, "Of that fit with Adam. (default: 500)")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, option(ON_START, "Of Adam, wherever it fits. (default: published)")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of code, noise, mask, weights and chains.")] = 0,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done and what it takes; do nothing.")
+    ] = False,
+    device: DeviceOption = "cpu",
+    output: OutputOption = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Draw images from the posterior of a network; write maps, their calibration, diagnostics."""
+    from dipkernels.devices import resolve_device
+    from dipkernels.runs import RunFolder, default_folder
+
+    if (name is None) == (prior is None):
+        raise InvalidInputError(
+            "name one prior, as in 'dipkernels posterior skip' or with --prior skip; 'dipkernels "
+            "list' shows them"
+        )
+    if plan and quiet:
+        raise InvalidInputError("--plan prints what --quiet would leave out: choose one")
+    named = str(name or prior)
+    typed = {
+        "iterations": iterations,
+        "chains": chains,
+        "burn_in": burn_in,
+        "thin": thin,
+        "step_size": step_size,
+        "schedule": schedule,
+        "cycles": cycles,
+        "friction": friction,
+        "members": members,
+        "draws": draws,
+        "temperature": temperature,
+        "weight_prior": weight_prior,
+        "likelihood_sigma": likelihood_sigma,
+        "start": start,
+        "start_iterations": start_iterations,
+        "learning_rate": learning_rate,
+    }
+    resolved = resolve(method, typed)
+    target = resolve_device(device)
+    what = TaskOptions(
+        task, mask, known, noise_sigma, clip, shared_noise, quality, factor, flash, measured
+    )
+    found = what.make(image, size or ("native" if measured else "64"), seed)
+    found = found.hold_out(hold_out, seed=seed) if hold_out else found
+    found = found.in_range(255.0) if output_range == "255" else found
+    made = make_prior(
+        named,
+        found,
+        variant=variant,
+        code=code,
+        code_seed=seed,
+        output=output_range,
+        initialisation=initialisation,
+        **parse_options(named, options),
+    ).to(device=target)
+    job = Job(method, made, found, resolved, seed, progress=not quiet)
+    # What can't be, or doesn't fit, is said before a folder is made.
+    plans = _plans(job, timed=not quiet)
+    if not quiet:
+        _announce(job, plans, image)
+    if plan:
+        return
+    network = {
+        "variant": variant,
+        "options": options,
+        "code": code,
+        "range": output_range,
+        "initialisation": initialisation,
+        "hold_out": hold_out,
+    }
+    settings = {"method": method, "seed": seed, **network, **resolved}
+    record = run_record("posterior", image, found, made, settings)
+    folder = RunFolder.open(
+        output or default_folder(f"posterior-{named}-{Path(image).stem}"), record
+    )
+    if not quiet:
+        typer.echo(f"Results as they come: {folder.path}\n")
+    _run(job, folder)
+
+
+def _plans(job: Job, *, timed: bool) -> "dict[str, Plan]":
+    """Check a job, and say by parts what it takes."""
+    from dipkernels import planning
+
+    own = METHODS[job.method].plan(job, timed).require()
+    if not job.starts:
+        return {job.method: own}
+    start = planning.plan(
+        job.prior,
+        job.task,
+        iterations=job.options["start_iterations"],
+        seeds=job.starts,
+        checkpoint=True,
+        timed=timed,
+        **job.given("learning_rate"),
+    )
+    return {"start": start.require(), job.method: own}
+
+
+def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
+    """Say on the first screen what will be done and what it will take."""
+    from dipkernels.planning import readable_bytes
+
+    task, o = job.task, job.options
+    channels, *spatial = task.shape
+    noise = f", noise sigma {task.noise_sigma / task.peak:.3f}" if task.noise_sigma else ""
+    held = f", {_held_out(task):.0%} of the measurement held out" if task.has_held_out else ""
+    typer.echo(
+        f"{task.name} {image}: {'x'.join(map(str, spatial))}, {channels} channel(s){noise}{held}; "
+        f"seed {job.seed}, on {job.prior.device}"
+    )
+    typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
+    typer.echo(f"  {METHODS[job.method].words}")
+    if "temperature" in o:
+        sigma = job.posterior.noise_sigma / task.peak
+        typer.echo(
+            f"  Target: likelihood with sigma {sigma:.3g}, prior on the weights "
+            f"{job.posterior.weight_prior.name}, temperature {o['temperature']:g}."
+        )
+    for name, planned in plans.items():
+        head = f"{planned.runs} fit(s) to start from" if name == "start" else job.method
+        runs = f"{planned.runs} x " if planned.runs > 1 else ""
+        work = f"{runs}{planned.iterations} iterations" if planned.iterations else ""
+        products = f"{planned.products} products at most" if planned.products else ""
+        what = ", ".join(filter(None, (work, products)))
+        typer.echo(
+            f"  {head:24}{what:48}{duration(planned.seconds):>14}"
+            f"{readable_bytes(planned.bytes):>10}"
+        )
+    seconds = sum(planned.seconds for planned in plans.values())
+    most = max(planned.bytes for planned in plans.values())
+    typer.echo(f"About {duration(seconds)} and {readable_bytes(most)} in all.")
+
+
+def _held_out(task: "Task") -> float:
+    counted = int(task.counted.sum())
+    held = 0 if task.held_out is None else int(task.held_out.sum())
+    return held / (held + counted)
+
+
+def _run(job: Job, folder: "RunFolder") -> None:
+    """Compute or continue, and write the page of what there is."""
+    from dipkernels import report, sampling
+
+    interrupted = False
+    try:
+        result = folder.stage(STAGE, lambda: _draw(job, folder))
+    except sampling.SamplingInterrupted as interrupt:
+        result, interrupted = interrupt.result, True
+    except KeyboardInterrupt:
+        _say_interrupted(folder)
+        raise typer.Exit(INTERRUPTED) from None
+    if not interrupted or result.sizes["draw"] > 1:
+        method = METHODS[job.method]
+        headline = None if method.headline is None else method.headline(result)
+        written = report.posterior_page(
+            folder, result, job.task, words=method.words, headline=headline
+        )
+        typer.echo(f"{written}\nPage: {written.page}")
+    if interrupted:
+        _say_interrupted(folder)
+        raise typer.Exit(INTERRUPTED)
+
+
+def _draw(job: Job, folder: "RunFolder") -> "xr.Dataset":
+    from dipkernels import sampling
+    from dipkernels.fitting import FitInterrupted
+
+    try:
+        return METHODS[job.method].run(job, folder)
+    except sampling.SamplingInterrupted:
+        raise
+    except FitInterrupted as interrupt:  # of a start or a member, which is no posterior
+        raise KeyboardInterrupt from interrupt
+
+
+def _say_interrupted(folder: "RunFolder") -> None:
+    typer.echo(f"Interrupted: the same command with --output {folder.path} continues.", err=True)

@@ -1,0 +1,368 @@
+"""Posteriors by draws: maps of uncertainty, their calibration, and what chains did."""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.dataset import SPATIAL_DIMS
+from dipkernels.plotting.style import PALETTE, panels, show_image
+from dipkernels.tasks import Task
+
+UNITS = "white = 1"
+NOT_COUNTED = mpl.colors.to_rgb("#56B4E9")
+NAMES = {"truth": "the clean image", "held_out": "held-out pixels"}
+POINTS = 2000  # of a trace, at most
+
+
+def plot_uncertainty(task: Task, maps: xr.Dataset) -> Figure:
+    """Draw the truth, the measurement, the posterior mean, and how sure it is.
+
+    Parameters
+    ----------
+    task : Task
+        That was sampled: an image, or a signal.
+    maps : xarray.Dataset
+        As `dipkernels.sampling.uncertainty.maps` makes them; the width is that of the widest level.
+
+    Returns
+    -------
+    Figure
+        Of an image: panels, with root mean squares over channels of deviation and error, on one
+        scale, and the mean width over channels. Of a signal: for each channel the mean with a band,
+        and below it deviation and error.
+
+    Raises
+    ------
+    InvalidInputError
+        If the maps have another shape than the task.
+    """
+    if maps["mean"].shape != task.shape:
+        raise InvalidInputError(
+            f"the maps have shape {maps['mean'].shape}, the task {task.shape}: give the task that "
+            "was sampled"
+        )
+    return _signals(task, maps) if len(task.shape) == 2 else _images(task, maps)
+
+
+def _images(task: Task, maps: xr.Dataset) -> Figure:
+    mean = maps["mean"].values
+    clean = _scaled(task, "clean")
+    pictures = {} if clean is None else {"truth": clean}
+    measured = _scaled(task, "measurement")
+    if measured is not None and measured.ndim == 3 and len(measured) in (1, 3):
+        pictures["measured"] = measured
+    title = "posterior mean"
+    if task.clean is not None:
+        title += f"\n{_psnr(task, mean):.2f} dB over the {region_words(task)}"
+    pictures[title] = mean
+    spread = {"standard deviation": _rms(maps["std"].values)}
+    if clean is not None:
+        spread["|mean - truth|"] = _rms(mean - clean)
+    top = max(float(np.quantile(values, 0.995)) for values in spread.values())
+    level = float(maps["level"][-1])
+    width = (maps["upper"] - maps["lower"]).isel(level=-1).values.mean(axis=0)
+
+    count = len(pictures) + len(spread) + 1
+    columns = min(3, len(pictures))
+    figure, axes = panels(count, columns=max(columns, 3), width=2.7, height=2.3)
+    for axis, (name, picture) in zip(axes, pictures.items(), strict=False):
+        if name == "measured":
+            _measured(axis, task, picture)
+        else:
+            show_image(axis, picture, name)
+    rest = axes[len(pictures) :]
+    for axis, (name, values) in zip(rest, spread.items(), strict=False):
+        _map(figure, axis, values, name, top=top)
+    _map(figure, rest[-1], width, f"width of the {level:.0%} interval")
+    return figure
+
+
+def _measured(axis: Axes, task: Task, picture: np.ndarray) -> None:
+    counted = task.counted.cpu().numpy()
+    # A mask of lines and columns only: what was measured may be no pixels at all.
+    if counted.shape != picture.shape or counted.all():
+        show_image(axis, picture, "measured")
+        return
+    whole = counted.any(axis=0)
+    colour = np.broadcast_to(picture, (3, *picture.shape[1:])).copy()
+    colour[:, ~whole] = np.array(NOT_COUNTED)[:, None]
+    show_image(axis, colour, "measured\n(blue: missing or held out)")
+
+
+def _map(figure: Figure, axis: Axes, values: np.ndarray, title: str, *, top: float = 0.0) -> None:
+    limit = top or float(np.quantile(values, 0.995)) or 1.0
+    drawn = axis.imshow(values, cmap="viridis", vmin=0, vmax=limit, interpolation="nearest")
+    _bar(figure, axis, drawn, UNITS, above=bool((values > limit).any()))
+    axis.set_axis_off()
+    axis.set_title(title, fontsize=8)
+
+
+def _bar(figure: Figure, axis: Axes, drawn: object, label: str, *, above: bool = False) -> None:
+    extend = "max" if above else "neither"
+    bar = figure.colorbar(drawn, ax=axis, shrink=0.8, extend=extend)  # type: ignore[arg-type]
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label(label, fontsize=7)
+
+
+def _signals(task: Task, maps: xr.Dataset) -> Figure:
+    channels, length = task.shape
+    figure, axes = panels(2 * channels, columns=1, width=7.0, height=2.1)
+    x = np.arange(length)
+    measured, clean = _scaled(task, "measurement"), _scaled(task, "clean")
+    counted = task.counted.cpu().numpy()
+    level = float(maps["level"][-1])
+    for channel in range(channels):
+        upper, lower = axes[2 * channel : 2 * channel + 2]
+        mean, std = (maps[name].values[channel] for name in ("mean", "std"))
+        ends = [maps[name].isel(level=-1).values[channel] for name in ("lower", "upper")]
+        upper.fill_between(
+            x, *ends, color=PALETTE[0], alpha=0.25, lw=0, label=f"{level:.0%} interval"
+        )
+        upper.plot(x, mean, color=PALETTE[0], label="posterior mean")
+        if clean is not None:
+            upper.plot(x, clean[channel], color="black", lw=0.9, label="truth")
+        if measured is not None and measured.shape == task.shape:
+            seen = counted[channel]
+            upper.plot(
+                x[seen], measured[channel][seen], ".", color="0.55", ms=2.5, label="measured"
+            )
+        lower.plot(x, std, color=PALETTE[0], label="standard deviation")
+        if clean is not None:
+            error = np.abs(mean - clean[channel])
+            lower.plot(x, error, color=PALETTE[4], lw=0.9, label="|mean - truth|")
+        lower.set_ylim(bottom=0)
+        of = f", channel {channel}" if channels > 1 else ""
+        upper.set_ylabel(f"value{of}\n({UNITS})", fontsize=8)
+        lower.set_ylabel(f"size{of}\n({UNITS})", fontsize=8)
+        for axis in (upper, lower):
+            axis.set_xlim(0, length - 1)
+            axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
+    axes[-1].set_xlabel("position (samples)", fontsize=8)
+    return figure
+
+
+def plot_calibration(calibrations: Mapping[str, xr.Dataset]) -> Figure:
+    """Draw coverage, sparsification, and errors against the deviations that predicted them.
+
+    Parameters
+    ----------
+    calibrations : mapping of str to Dataset
+        As `dipkernels.sampling.uncertainty.calibration` gives them.
+
+    Returns
+    -------
+    Figure
+        One row for each.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none.
+    """
+    if not calibrations:
+        raise InvalidInputError("plot_calibration needs at least one calibration, got none")
+    figure, axes = panels(3 * len(calibrations), columns=3, width=3.1, height=2.7)
+    for row, (name, found) in enumerate(calibrations.items()):
+        coverage, sparse, binned = axes[3 * row : 3 * row + 3]
+        against = NAMES.get(name, name)
+        coverage.plot([0, 1], [0, 1], color="0.6", lw=0.9, label="ideal")
+        coverage.plot(found["level"], found["coverage"], "o-", ms=3, label="found")
+        coverage.set(xlim=(0, 1), ylim=(0, 1), xlabel="level of the interval")
+        coverage.set_ylabel("share of values inside")
+        coverage.set_title(f"{against}: coverage", fontsize=9)
+        sparse.plot(found["removed"], found["oracle"], "--", color="0.5", label="by error (best)")
+        sparse.plot(found["removed"], found["sparsification"], label="by deviation")
+        sparse.axhline(1, color="0.6", lw=0.9, ls=":", label="at random")
+        sparse.set(xlim=(0, 1), xlabel="share of values removed")
+        sparse.set_ylim(bottom=0)
+        sparse.set_ylabel("error of the rest\n(RMS, relative)")
+        sparse.set_title(f"{against}: sparsification", fontsize=9)
+        deviation, error = found["binned_deviation"].values, found["binned_error"].values
+        top = 1.08 * max(deviation.max(), error.max()) or 1.0
+        binned.plot([0, top], [0, top], color="0.6", lw=0.9, label="ideal")
+        binned.plot(deviation, error, "o-", ms=3, label="tenths of the values")
+        binned.set(xlim=(0, top), ylim=(0, top))
+        binned.set_xlabel(f"predicted deviation (RMS, {UNITS})")
+        binned.set_ylabel(f"error (RMS, {UNITS})")
+        binned.set_title(f"{against}: error, deviation", fontsize=9)
+        for axis in (coverage, sparse, binned):
+            axis.legend(fontsize=7)
+    return figure
+
+
+def plot_chains(task: Task, result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> Figure:
+    """Draw what chains did, and where their draws agree.
+
+    Parameters
+    ----------
+    task : Task
+        That was sampled.
+    result : xarray.Dataset
+        As `dipkernels.sampling.sample` returns.
+    diagnosis : xarray.Dataset, optional
+        As `dipkernels.sampling.diagnose` returns; without, traces only. Where it doesn't hold all
+        entries, a cell of the maps shows the worst of those in it.
+
+    Returns
+    -------
+    Figure
+        Traces of the misfit in units of the noise and of a score, from burn-in on their own colour
+        by chain; maps of R-hat (if there is more than one chain) and of bulk effective sample size.
+
+    Raises
+    ------
+    InvalidInputError
+        If the result is not one of chains.
+    """
+    if "iteration" not in result.dims:
+        raise InvalidInputError("plot_chains takes a result over iterations: draws have no traces")
+    several = diagnosis is not None and diagnosis.attrs["chains"] > 1
+    figure, axes = panels(2 + (diagnosis is not None) + several, columns=2, width=4.0, height=2.6)
+    _trace_misfit(axes[0], task, result)
+    _trace_score(axes[1], result)
+    axes[0].legend(fontsize=7)
+    if diagnosis is None:
+        return figure
+    known = diagnosis.isel(pixel=~diagnosis["constant"].values)
+    if several:
+        top = max(1.1, float(np.nanmax(known["rhat"].values, initial=1.0)))
+        _diagnosed(figure, axes[2], known, "rhat", task, worst=np.fmax, limits=(1.0, min(top, 2.0)))
+    _diagnosed(figure, axes[-1], known, "ess_bulk", task, worst=np.fmin, limits=(0.0, None))
+    return figure
+
+
+def _trace_misfit(axis: Axes, task: Task, result: xr.Dataset) -> None:
+    loss = result["loss"] / task.measured_fraction
+    sigma = float(result.attrs.get("noise_sigma", 0.0)) * task.peak
+    label = "mean squared misfit (measured pixels)"
+    if sigma:
+        loss, label = loss / sigma**2, "mean squared misfit\nover the noise's variance"
+        axis.axhline(1, color="0.5", lw=0.9, ls=":", label="of the truth")
+    _traces(axis, result, loss)
+    values = loss.values[np.isfinite(loss.values) & (loss.values > 0)]
+    if len(values) and values.max() > 20 * values.min():
+        axis.set_yscale("log")
+    axis.set_ylabel(label, fontsize=8)
+
+
+def _trace_score(axis: Axes, result: xr.Dataset) -> None:
+    if "psnr_clean" in result:
+        name, mean, label = "psnr_clean", "psnr_mean", "PSNR to the truth (dB)"
+    elif "held_out" in result:
+        name, mean, label = "held_out", "held_out_mean", f"held-out squared error ({UNITS})"
+    else:
+        axis.text(0.5, 0.5, "no truth, no held-out pixels:\nno score", ha="center", va="center")
+        axis.set_axis_off()
+        return
+    _traces(axis, result, result[name], thin=True)
+    for colour, chain in zip(_colours(result), result["chain"].values, strict=True):
+        line = result[mean].sel(chain=chain)
+        axis.plot(result["iteration"], line, color=colour, lw=1.8)
+    axis.plot([], [], color="0.3", lw=0.6, alpha=0.6, label="each image")
+    axis.plot([], [], color="0.3", lw=1.8, label="mean after burn-in")
+    axis.set_ylabel(label, fontsize=8)
+    axis.legend(fontsize=7)
+
+
+def _traces(axis: Axes, result: xr.Dataset, values: xr.DataArray, *, thin: bool = False) -> None:
+    step = -(-result.sizes["iteration"] // POINTS)
+    for number, (colour, chain) in enumerate(
+        zip(_colours(result), result["chain"].values, strict=True)
+    ):
+        line = values.sel(chain=chain)[::step]
+        label = "" if thin else f"chain {number}"
+        axis.plot(
+            line["iteration"], line, color=colour, lw=0.6, alpha=0.6 if thin else 1.0, label=label
+        )
+    burn_in = int(result.attrs.get("burn_in", 0))
+    if 0 < burn_in < result.sizes["iteration"]:
+        axis.axvspan(0, burn_in, color="0.93", lw=0, zorder=0)
+        axis.set_title("grey: burn-in", fontsize=8)
+    axis.set_xlim(0, result.sizes["iteration"] - 1)
+    axis.set_xlabel("iteration", fontsize=8)
+
+
+def _colours(result: xr.Dataset) -> list[str]:
+    return [PALETTE[i % len(PALETTE)] for i in range(result.sizes["chain"])]
+
+
+def _diagnosed(
+    figure: Figure,
+    axis: Axes,
+    diagnosis: xr.Dataset,
+    name: str,
+    task: Task,
+    *,
+    worst: np.ufunc,
+    limits: tuple[float, float | None],
+) -> None:
+    values = diagnosis[name].values
+    title = "R-hat (1.01 at most)"
+    if name != "rhat":
+        title = f"bulk effective draws (at least {100 * int(diagnosis.attrs['chains'])})"
+    dims = SPATIAL_DIMS[len(task.shape) - 1]
+    places = [diagnosis[dim].values for dim in dims]
+    if len(places) == 1:
+        axis.plot(places[0], values, ".", ms=3)
+        axis.set(xlabel="position (samples)", ylim=limits)
+        axis.set_title(title, fontsize=8)
+        return
+    cell = _cell(len(values), task)
+    side = tuple(-(-n // cell) for n in task.shape[1:])
+    table = np.full(side, np.nan)
+    worst.at(table, tuple(place // cell for place in places), values)
+    bottom, top = limits
+    colours = "magma" if name == "rhat" else "viridis"
+    drawn = axis.imshow(
+        np.ma.masked_invalid(table), cmap=colours, vmin=bottom, vmax=top, interpolation="nearest"
+    )
+    above = top is not None and bool((table > top).any())
+    _bar(figure, axis, drawn, "R-hat" if name == "rhat" else "effective draws", above=above)
+    axis.set_axis_off()
+    entries = f", cells of {cell}x{cell} pixels" if cell > 1 else ""
+    axis.set_title(f"{title}\nworst of the channels{entries}", fontsize=8)
+
+
+# Such that a cell holds some two of the entries that were diagnosed.
+def _cell(entries: int, task: Task) -> int:
+    pixels = int(np.prod(task.shape[1:]))
+    if entries >= pixels:
+        return 1
+    return int(np.ceil(np.sqrt(2 * pixels / max(entries, 1))))
+
+
+def region_words(task: Task) -> str:
+    """Say where a task is scored.
+
+    Parameters
+    ----------
+    task : Task
+        Any.
+
+    Returns
+    -------
+    str
+        For instance ``"hole"``, or ``"whole image"``.
+    """
+    whole = "whole signal" if len(task.shape) == 2 else "whole image"
+    return whole if task.score_region == "whole" else task.score_region
+
+
+def _scaled(task: Task, name: str) -> np.ndarray | None:
+    tensor = getattr(task, name)
+    return None if tensor is None else (tensor / task.peak).cpu().double().numpy()
+
+
+def _psnr(task: Task, mean: np.ndarray) -> float:
+    clean = _scaled(task, "clean")
+    region = task.regions[task.score_region].expand(task.shape).cpu().numpy()
+    return float(-10 * np.log10(np.square(mean - clean)[region].mean()))
+
+
+def _rms(values: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sqrt(np.square(values).mean(axis=0)))

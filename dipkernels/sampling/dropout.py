@@ -1,0 +1,185 @@
+"""Dropout for any network: the kernels of layers, 0 where an input channel is dropped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dipkernels.fitting.settings import FitSettings
+from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.sampling.descents import Descent
+from dipkernels.sampling.dynamics import make_generators
+from dipkernels.tasks import Task
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Which numbers of a layer's kernel belong to which of its input channels.
+
+    Attributes
+    ----------
+    channels : int
+        Of the input.
+    groups : int
+        Of a grouped convolution.
+    transposed : bool
+        Whether the first axis is that of the input, as transposed convolutions have it.
+    """
+
+    channels: int
+    groups: int = 1
+    transposed: bool = False
+
+    def spread(self, mask: Tensor, like: Tensor) -> Tensor:
+        """Lay factors of channels out so that they multiply a kernel.
+
+        Parameters
+        ----------
+        mask : Tensor, shape (chains, channels)
+            One for every input channel.
+        like : Tensor, shape (chains, ...)
+            The kernels.
+
+        Returns
+        -------
+        Tensor
+            Broadcasts to the kernels.
+        """
+        if not self.transposed:
+            mask = mask.unflatten(1, (self.groups, -1))  # a row for each group's outputs
+            if self.groups > 1:
+                mask = mask.repeat_interleave(like.shape[1] // self.groups, dim=1)
+        return mask.reshape(*mask.shape, *[1] * (like.dim() - mask.dim()))
+
+
+def kernels_of(prior: ImagePrior) -> dict[str, Kernel]:
+    """Find the kernels of convolutions and linear maps with several input channels.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+
+    Returns
+    -------
+    dict of str to Kernel
+        By the name of the parameter. Weights that are made of others (parametrised ones), those
+        that are frozen and torch's fused attention weights aren't among them.
+    """
+    found = {}
+    for name, module in prior.structure.named_modules():
+        key = f"{name}.weight" if name else "weight"
+        if key not in prior.parameter_shapes:
+            continue
+        if isinstance(module, nn.Linear):
+            found[key] = Kernel(module.in_features)
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            found[key] = Kernel(module.in_channels, module.groups, module.transposed)
+    return {key: kernel for key, kernel in found.items() if kernel.channels > 1}
+
+
+class Dropout(Descent):
+    """Fits with dropout; after some steps they stand still, and only what is dropped changes.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    task : Task
+        Of the prior's shape, on its device.
+    seeds : sequence of int
+        Of the chains.
+    settings : FitSettings
+        Of the fits; after their number of iterations, predictions follow.
+    rate : float
+        Probability that a channel is dropped.
+    kernels : dict of str to Kernel
+        Of the layers whose input channels are dropped.
+    """
+
+    def __init__(
+        self,
+        prior: ImagePrior,
+        task: Task,
+        seeds: Sequence[int],
+        settings: FitSettings,
+        rate: float,
+        kernels: dict[str, Kernel],
+    ) -> None:
+        super().__init__(prior, task, seeds, settings)
+        self._kernels, self._kept = kernels, 1 - rate
+        self._mask_generators = make_generators("mc-dropout", seeds, prior.device)
+        network = self._network
+        self._network = lambda leaves, code: network(self._dropped(leaves), code)
+
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Run the network with channels dropped anew.
+
+        Returns
+        -------
+        losses : Tensor, shape (chains,)
+            Misfits.
+        images : Tensor, shape (chains, channels, *spatial)
+            Both with their graph while the fit goes on.
+        """
+        with torch.set_grad_enabled(self._fitting):
+            return super().evaluate()
+
+    def step(self, losses: Tensor, images: Tensor) -> None:
+        """Take a step while the fit goes on.
+
+        Parameters
+        ----------
+        losses : Tensor, shape (chains,)
+            Misfits, as `evaluate` returned them.
+        images : Tensor, shape (chains, channels, *spatial)
+            Likewise; their graph is used up.
+        """
+        if self._fitting:
+            super().step(losses, images)
+        else:
+            self._count()
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to continue bit by bit.
+
+        Returns
+        -------
+        dict
+            Fit for a checkpoint.
+        """
+        return {**super().state(), "masks": [g.get_state() for g in self._mask_generators]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of the dynamics that gave this state.
+
+        Parameters
+        ----------
+        state : dict
+            From `state`.
+        """
+        super().load(state)
+        for generator, content in zip(self._mask_generators, state["masks"], strict=True):
+            generator.set_state(content)
+
+    @property
+    def _fitting(self) -> bool:
+        return self.iteration < self.settings.iterations
+
+    # A layer that doesn't see a channel is one whose kernel is 0 there: networks stay as they are.
+    def _dropped(self, leaves: Parameters) -> Parameters:
+        sizes = [kernel.channels for kernel in self._kernels.values()]
+        like = next(iter(leaves.values()))
+        draws = [
+            torch.empty(sum(sizes), dtype=like.dtype, device=like.device).bernoulli_(
+                self._kept, generator=generator
+            )
+            for generator in self._mask_generators
+        ]
+        masks = (torch.stack(draws) / self._kept).split(sizes, dim=1)
+        dropped = dict(leaves)
+        for (key, kernel), mask in zip(self._kernels.items(), masks, strict=True):
+            dropped[key] = leaves[key] * kernel.spread(mask, leaves[key])
+        return dropped

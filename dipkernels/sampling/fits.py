@@ -1,0 +1,358 @@
+"""Fits whose images are taken for draws: no density stands behind them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from dipkernels.checks import checked
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.preparation import check_runs
+from dipkernels.fitting.settings import FitSettings
+from dipkernels.kernels.layers import select_parameters
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.sampling.chains import chain_seeds
+from dipkernels.sampling.descents import DescentRun, GpDip, Iterates, fit_settings
+from dipkernels.sampling.dropout import Dropout, kernels_of
+from dipkernels.sampling.settings import ChainSettings
+from dipkernels.tasks import Task
+
+
+@checked
+def gp_dip(
+    prior: ImagePrior,
+    task: Task,
+    *,
+    learning_rate: float = 0.01,
+    weight_decay: float = 5e-8,
+    input_noise: float = 1 / 30,
+    weight_noise: float | None = None,
+    backtracking: float | None = 5.0,
+    iterations: int = 20000,
+    burn_in: int = 7000,
+    thin: int = 50,
+    chains: int = 1,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Run what Cheng et al. published as SGLD (GP-DIP), with their settings for denoising.
+
+    It is Adam on the mean squared misfit, with weight decay and noise on the code; after every
+    step, noise of a constant deviation is added to the parameters with four axes, those of 2D
+    convolutions; gains, offsets and biases get none. The images after burn-in, thinned, are
+    averaged. No temperature is stated, and none follows: noise of that deviation does not belong to
+    Adam's step, so that no density is known that this would sample. For one that is, see `sample`.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network; theirs is `skip`.
+    task : Task
+        What was measured.
+    learning_rate : float
+        Adam's, constant.
+    weight_decay : float
+        As in `dipkernels.fit`.
+    input_noise : float
+        Deviation of the noise on the code at every iteration. Images are those of the perturbed
+        code.
+    weight_noise : float, optional
+        Deviation of the noise on the parameters; by default twice the learning rate.
+    backtracking : float, optional
+        As in `dipkernels.fit`: 5 dB.
+    iterations, burn_in, thin : int
+        The first of the 259 draws is the image after 7050 steps, the last that after 19950.
+    chains : int
+        Each from an initialisation of its own.
+    seed : int
+        Of all of that.
+    checkpoint : str or Path, optional
+        As in `sample`.
+    progress : bool
+        Show a bar, if on a terminal.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `sample` returns; ``mean`` and ``std`` are those of the draws. ``rollbacks`` over
+        ``chain``: how often backtracking acted.
+
+    Raises
+    ------
+    InvalidInputError
+        If an option is out of range, or no parameter has four axes.
+    DivergenceError
+        If all chains diverge.
+    SamplingInterrupted
+        On Ctrl-C, with what there is until then.
+
+    Notes
+    -----
+    Source: Cheng et al. 2019 (arXiv:1904.07457), their code for 2D denoising.
+    """
+    counts = ChainSettings(
+        iterations=iterations, burn_in=burn_in, thin=thin, chains=chains, seed=seed
+    )
+    settings = FitSettings(
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        input_noise=input_noise,
+        backtracking=backtracking,
+        iterations=iterations,
+    )
+    noise = 2 * learning_rate if weight_noise is None else weight_noise
+    if not 0 < noise < float("inf"):
+        raise InvalidInputError(
+            f"weight_noise must be positive and finite, got {noise}: without it, use "
+            "sampling.averaged"
+        )
+    check_runs(prior, [task], [seed], settings)
+    task = task.to(device=prior.device, dtype=prior.dtype)
+    run = DescentRun("gp-dip", counts, of_draws=True, longer=("iterations",))
+    attributes: dict[str, Any] = {
+        **settings.record(),
+        "target": "none is known: Adam and noise of constant deviation on some parameters",
+        "weight_noise": noise,
+        "burn_in": burn_in,
+        "thin": thin,
+    }
+    descent = GpDip(prior, task, chain_seeds(chains, seed), settings, noise)
+    return run(descent, attributes, checkpoint, progress=progress)
+
+
+@checked
+def averaged(
+    prior: ImagePrior,
+    task: Task,
+    *,
+    iterations: int = 3000,
+    burn_in: int | None = None,
+    thin: int | None = None,
+    input_noise: float = 1 / 30,
+    chains: int = 1,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Fit, stop after so many iterations, and take the iterates before for draws.
+
+    No density is sampled. The iterates of stochastic gradients with a constant rate have a
+    stationary distribution, near a minimum a Gaussian whose covariance follows from the noise of
+    the gradients and the rate (Mandt et al. 2017): it's a posterior only where these happen to
+    fit. Here the measurement gives no such noise, since every gradient is that of the whole
+    image; what moves the iterates is the noise on the code, and the drift towards a fit of the
+    measurement's noise, which goes on.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    task : Task
+        What was measured.
+    iterations : int
+        Images of each chain, at least 3: where it's stopped.
+    burn_in : int, optional
+        Iterations that don't count; by default half of them.
+    thin : int, optional
+        Iterations from one draw to the next; see `sample`.
+    input_noise : float
+        Deviation of the noise on the code at every iteration; images are those of the perturbed
+        code. By default Cheng et al.'s; at 0 plain gradients converge, and the spread goes to 0.
+    chains : int
+        Each from an initialisation of its own.
+    seed : int
+        Of all of that.
+    checkpoint : str or Path, optional
+        As in `sample`; with a constant rate, and `burn_in` and `thin` given, a call with more
+        iterations goes on.
+    progress : bool
+        Show a bar, if on a terminal.
+    **options
+        Of `dipkernels.fit`: ``optimiser`` (all but L-BFGS), ``learning_rate``, ``momentum``,
+        ``schedule``, ``weight_decay``, ``total_variation_weight``, ``total_variation``,
+        ``gradient_clip``, ``backtracking``.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `sample` returns: ``mean`` is the average of the images after burn-in. Besides,
+        ``image_of_mean`` over ``(chain, channel, ...)``: the image of the averaged parameters for
+        the code without noise, which differs from the average of images as the network is curved.
+
+    Raises
+    ------
+    InvalidInputError
+        If an option is out of range, or not one of those.
+    DivergenceError
+        If all chains diverge.
+    SamplingInterrupted
+        On Ctrl-C, with what there is until then, without ``image_of_mean``.
+
+    Notes
+    -----
+    Cost: a fit for each chain. The running average with a decay that the literature shows is
+    `deep_ensemble` with ``picture="average"``.
+    Sources: Mandt et al. 2017; Izmailov et al. 2018 and Maddox et al. 2019 for averaged parameters,
+    without their Gaussian around it; Cheng et al. 2019 for averages of images.
+
+    Examples
+    --------
+    >>> from dipkernels import networks, tasks
+    >>> prior = networks.create("deep-decoder", image_size=(16, 24), width=8)
+    >>> task = tasks.denoise(torch.full((3, 16, 24), 0.5), noise_sigma=0.1)
+    >>> averaged(prior, task, iterations=9, chains=2).draws.shape
+    (2, 4, 3, 16, 24)
+    """
+    counts = ChainSettings(
+        iterations=iterations, burn_in=burn_in, thin=thin, chains=chains, seed=seed
+    )
+    settings = fit_settings({**options, "input_noise": input_noise}, iterations, ("input_noise",))
+    check_runs(prior, [task], [seed], settings)
+    task = task.to(device=prior.device, dtype=prior.dtype)
+    run = DescentRun("averaged", counts, longer=_extendable(settings))
+    attributes: dict[str, Any] = {
+        **settings.record(),
+        "target": "none: iterates of an optimiser",
+        "burn_in": counts.burned,
+        "thin": counts.stride,
+    }
+    descent = Iterates(prior, task, chain_seeds(chains, seed), settings, counts.burned)
+    result = run(descent, attributes, checkpoint, progress=progress)
+    with torch.no_grad():
+        images = [
+            prior.image({key: value[i] for key, value in descent.mean.items()})
+            for i in range(chains)
+        ]
+    dims = result["mean"].dims
+    whole = (result["ended_at"] < 0).values.reshape(-1, *[1] * len(task.shape))
+    stacked = torch.stack(images).where(torch.from_numpy(whole).to(prior.device), torch.nan)
+    return result.assign(image_of_mean=(dims, (stacked / task.peak).cpu().numpy()))
+
+
+@checked
+def mc_dropout(
+    prior: ImagePrior,
+    task: Task,
+    *,
+    rate: float = 0.1,
+    iterations: int = 3000,
+    draws: int = 100,
+    layers: str | list[str] | None = None,
+    chains: int = 1,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> xr.Dataset:
+    """Fit with dropout, and go on dropping while images are drawn.
+
+    In front of every convolution and linear map each channel of the input is dropped with a
+    probability, anew at every iteration and for every draw, and those that are kept are divided by
+    the probability of being kept; the code's channels are an input like others. No module is
+    changed: a layer that doesn't see a channel is one whose kernel is 0 there, so that any
+    network serves, and parameters ``W diag(z)`` with random z are what is drawn from.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+    task : Task
+        What was measured.
+    rate : float
+        Probability of being dropped, in (0, 1). Nothing of the measurement sets it, and the
+        spread of the draws depends on it.
+    iterations : int
+        Steps of the fit.
+    draws : int
+        How many of each chain, after the fit; independent given it.
+    layers : str or list of str, optional
+        Of which layers inputs are dropped: names of their parameters, of modules above them, or
+        patterns (see `dipkernels.NTK`); by default of all with several input channels. Torch's
+        fused attention weights and parametrised ones are never among them.
+    chains : int
+        Fits, each from an initialisation of its own.
+    seed : int
+        Of all of that.
+    checkpoint : str or Path, optional
+        As in `sample`; a call with more draws goes on.
+    progress : bool
+        Show a bar, if on a terminal.
+    **options
+        As of `averaged`.
+
+    Returns
+    -------
+    xarray.Dataset
+        As `sample` returns, of the fit's iterations and then those of the draws; ``mean`` and
+        ``std`` are those of the draws. Attribute ``layers``: how many drop.
+
+    Raises
+    ------
+    InvalidInputError
+        If an option is out of range, or there is no layer to drop inputs of.
+    DivergenceError
+        If all chains diverge.
+    SamplingInterrupted
+        On Ctrl-C, with what there is until then.
+
+    Notes
+    -----
+    Cost: a fit for each chain, and a forward pass a draw. With a weight decay of
+    ``2 noise_sigma^2 / (n (1 - rate) s^2)``, n the entries of the measurement, the objective is up
+    to constants the variational bound of a network whose kernels have the prior deviation s, over
+    approximate posteriors of that one form (`weight_decay_prior` at rate 0).
+    Source: Gal & Ghahramani 2016; dropping whole channels, Tompson et al. 2015.
+
+    Examples
+    --------
+    >>> from dipkernels import networks, tasks
+    >>> prior = networks.create("deep-decoder", image_size=(16, 24), width=8)
+    >>> task = tasks.denoise(torch.full((3, 16, 24), 0.5), noise_sigma=0.1)
+    >>> mc_dropout(prior, task, iterations=5, draws=4).draws.shape
+    (1, 4, 3, 16, 24)
+    """
+    if not 0 < rate < 1:
+        raise InvalidInputError(
+            f"rate must be in (0, 1), got {rate}: without dropout, use sampling.deep_ensemble"
+        )
+    if draws < 2:
+        raise InvalidInputError(f"mc_dropout needs at least 2 draws, got {draws}")
+    settings = fit_settings(options, iterations)
+    # The first image after the last step is the first draw.
+    counts = ChainSettings(
+        iterations=iterations + draws, burn_in=iterations - 1, thin=1, chains=chains, seed=seed
+    )
+    check_runs(prior, [task], [seed], settings)
+    task = task.to(device=prior.device, dtype=prior.dtype)
+    kernels = kernels_of(prior)
+    if not kernels:
+        raise InvalidInputError(
+            f"{prior} has no convolution and no linear map with several input channels whose "
+            "kernel is a parameter: there is nothing to drop"
+        )
+    names = list(kernels) if layers is None else select_parameters(list(kernels), layers)
+    run = DescentRun("mc-dropout", counts, of_draws=True, longer=("draws",))
+    attributes: dict[str, Any] = {
+        **settings.record(),
+        "target": "none: the weights are those of a fit with inputs of layers dropped",
+        "rate": rate,
+        "layers": len(names),
+        "draws": draws,
+    }
+    descent = Dropout(
+        prior,
+        task,
+        chain_seeds(chains, seed),
+        settings,
+        rate,
+        {name: kernels[name] for name in names},
+    )
+    return run(descent, attributes, checkpoint, progress=progress)
+
+
+# Where the rate depends on the number of iterations, a longer fit is another one.
+def _extendable(settings: FitSettings) -> tuple[str, ...]:
+    return ("iterations",) if settings.schedule == "constant" else ()

@@ -1,0 +1,163 @@
+"""What chains, and draws of the linearised network, will take, before they run."""
+
+import itertools
+import math
+import statistics
+import time
+from dataclasses import replace
+
+import torch
+
+from dipkernels.planning import Plan, plan
+from dipkernels.planning.planner import PRODUCT_STEPS, RATE_PRODUCTS
+from dipkernels.planning.plans import DRAWS
+from dipkernels.sampling.collector import Collector
+from dipkernels.sampling.dynamics import Langevin
+from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.target import Posterior
+from dipkernels.seeds import derive
+from dipkernels.tasks import Task
+
+TIMED_STEPS = 5  # the first of them is a warm-up
+TINY_STEP = 1e-16  # of the timed chains: they stay where they are
+# Vectors of conjugate gradients, and of its draws, for each right-hand side, in pairs of float64.
+SOLVER_PAIRS = 5
+
+
+def plan_chains(
+    posterior: Posterior,
+    settings: ChainSettings,
+    *,
+    budget: int | None = None,
+    timed: bool = True,
+) -> Plan:
+    """Say what `sample` will take.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The target.
+    settings : ChainSettings
+        Of the chains.
+    budget : int, optional
+        Bytes that may be taken; by default what is free on the device now.
+    timed : bool
+        Whether to time a few steps, if the memory is there.
+
+    Returns
+    -------
+    Plan
+        Memory as of a fit by Adam with as many runs, which holds as many copies of the parameters,
+        and the draws. Seconds without those of a start.
+    """
+    searched = 0 if settings.step_size else RATE_PRODUCTS  # of each chain, one after another
+    planned = plan(
+        posterior.prior,
+        posterior.task,
+        iterations=settings.iterations,
+        seeds=settings.chains,
+        products=searched,
+        checkpoint=True,
+        budget=budget,
+        timed=False,
+    )
+    planned = with_draws(planned, posterior.task, settings)
+    planned = replace(planned, products=searched * settings.chains)
+    if not (timed and planned.fits):
+        return planned
+    step = _step_seconds(posterior, settings)
+    product = PRODUCT_STEPS * step / settings.chains
+    seconds = settings.iterations * step + planned.products * product
+    return replace(planned, step_seconds=step, product_seconds=product, seconds=seconds)
+
+
+def with_draws(planned: Plan, task: Task, settings: ChainSettings) -> Plan:
+    """Add the draws that are kept to the plan of a fit.
+
+    Parameters
+    ----------
+    planned : Plan
+        Of the chains' steps.
+    task : Task
+        What is sampled.
+    settings : ChainSettings
+        Number of chains and draws.
+
+    Returns
+    -------
+    Plan
+        With a part for the draws: as they are collected, and as they are handed over.
+    """
+    image = math.prod(task.shape) * task.measurement.element_size()
+    kept = 2 * settings.chains * settings.draws * image
+    parts = {name: dict(part) for name, part in planned.parts.items()}
+    parts["fit"][DRAWS] = kept
+    return replace(planned, parts=parts)
+
+
+def plan_linearised(
+    posterior: Posterior,
+    *,
+    draws: int,
+    max_iterations: int = 300,
+    budget: int | None = None,
+    timed: bool = True,
+) -> Plan:
+    """Say what `linearised` will take at most.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The target.
+    draws : int
+        How many.
+    max_iterations : int
+        Of conjugate gradients; often fewer are needed.
+    budget : int, optional
+        Bytes that may be taken; by default what is free on the device now.
+    timed : bool
+        Whether to time a few steps, if the memory is there.
+
+    Returns
+    -------
+    Plan
+        Of ``(draws + 1) * max_iterations`` products at most.
+    """
+    columns = draws + 1
+    planned = plan(
+        posterior.prior,
+        products=SOLVER_PAIRS * columns,
+        columns=columns,
+        budget=budget,
+        timed=timed,
+    )
+    products = columns * max_iterations
+    more = (products - planned.products) * planned.product_seconds
+    return replace(planned, products=products, seconds=planned.seconds + more)
+
+
+def _step_seconds(posterior: Posterior, settings: ChainSettings) -> float:
+    trial = replace(
+        settings,
+        iterations=TIMED_STEPS + 1,
+        burn_in=0,
+        thin=1,
+        step_size=TINY_STEP,
+        schedule="constant",
+        cycles=None,
+    ).resolved(TINY_STEP)
+    seeds = [derive(f"chain-{i}", settings.seed) for i in range(settings.chains)]
+    chains = Langevin(posterior, trial, posterior.prior.init_many(seeds), seeds)
+    collector = Collector(
+        posterior.task, trial.chains, trial.iterations, burn_in=0, thin=1, draws=trial.draws
+    )
+    moments = []
+    for _ in range(TIMED_STEPS):
+        losses, images = chains.evaluate()
+        collector.add(losses.detach(), images.detach(), chains.weight())
+        chains.step(losses, images)
+        if posterior.prior.device.type == "cuda":
+            torch.cuda.synchronize(posterior.prior.device)
+        moments.append(time.perf_counter())
+    # The median: the machine may have other things to do.
+    return statistics.median(b - a for a, b in itertools.pairwise(moments))

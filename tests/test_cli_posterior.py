@@ -1,0 +1,310 @@
+"""``dipkernels posterior`` as people use and misuse it."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dipkernels import networks, results, tasks
+from dipkernels.cli.methods import METHODS
+from dipkernels.sampling import Posterior, chains, uncertainty
+from dipkernels.sampling import diagnostics as of_chains
+from dipkernels.sampling.plan import plan_chains, plan_linearised
+from dipkernels.sampling.settings import ChainSettings
+from tests.test_cli import call
+
+# Black and white: one channel of 12x14 pixels, 3 layers of 4 channels.
+TINY = ("deep-decoder", "--options", "width=4", "--image", "camera", "--size", "12x14")
+SHORT = ("--iterations", "30", "--start-iterations", "4")
+
+
+def run(output: Path, *arguments: str, prior: tuple[str, ...] = TINY) -> int:
+    return call("posterior", *prior, "--output", str(output), *arguments)
+
+
+METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "sgld": (*SHORT, "--temperature", "0.5", "--weight-prior", "isotropic=0.3"),
+    "psgld": (*SHORT, "--step-size", "1e-6", "--schedule", "cosine"),
+    "sghmc": (*SHORT, "--friction", "0.2", "--start-iterations", "3", "--chains", "1"),
+    "gp-dip": ("--iterations", "30"),
+    "ensemble": ("--iterations", "5", "--members", "3", "--learning-rate", "0.01"),
+    "linearised": ("--draws", "8", "--start", "initialisation", "--likelihood-sigma", "0.2"),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_writes_its_files(
+    method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / method
+    assert run(output, "--method", method, *METHOD_ARGUMENTS[method]) == 0
+    shown = capsys.readouterr().out
+    result = results.load(output / "posterior.nc")
+    assert result.draws.dims == ("chain", "draw", "channel", "y", "x")
+    assert result.draws.shape[2:] == (1, 12, 14)
+    assert np.isfinite(result.draws.values).all()
+    page = (output / "index.html").read_text(encoding="utf-8")
+    drawn = ["maps", "calibration"] + ["diagnostics"] * ("iteration" in result.dims)
+    for name in drawn:
+        assert (output / f"{name}.png").stat().st_size > 5000
+    assert page.count("data:image/png;base64,") == len(drawn)
+    assert "http" not in page.replace("http-equiv", "")  # nothing is fetched
+    headline = {
+        "ensemble": "Not a posterior: 3 fits",
+        "linearised": "8 independent draws",
+        "sghmc": "NOT CONVERGED: one chain can't be compared",
+    }.get(method, "NOT CONVERGED: ")
+    verdict = shown.split(str(output))[1].strip().splitlines()[0]
+    assert verdict.startswith(headline)
+    body = page[page.index("<body>") :]
+    assert headline.replace("'", "&#39;") in body[: body.index("<h1>")]  # and first on the page
+    # The table holds what the library finds for this very task.
+    task = tasks.denoise(_camera(), seed=0).hold_out(0.1, seed=0)
+    found = uncertainty.calibration(result, task)
+    with (output / "calibration.csv").open(encoding="utf-8") as file:
+        rows = {
+            (r["against"], r["quantity"], r["at"]): float(r["value"]) for r in csv.DictReader(file)
+        }
+    for against in ("truth", "held_out"):
+        assert rows[against, "rmse", ""] == float(found[against].rmse)
+        assert rows[against, "coverage", "0.9"] == float(found[against].coverage.sel(level=0.9))
+
+
+def _camera() -> torch.Tensor:
+    from dipkernels import images
+
+    return images.load("camera", size=(12, 14))
+
+
+def test_what_was_asked_is_what_is_sampled(tmp_path: Path) -> None:
+    arguments = (*SHORT, "--temperature", "0.5", "--burn-in", "10", "--thin", "4")
+    assert run(tmp_path / "a", *arguments, "--weight-prior", "weight-decay=1e-4", "--quiet") == 0
+    attributes = results.load(tmp_path / "a" / "posterior.nc").attrs
+    expected: dict[str, Any] = {
+        "temperature": 0.5,
+        "weight_prior": "weight-decay(0.0001)",
+        "burn_in": 10,
+        "thin": 4,
+        "chains": 2,
+        "iterations": 30,
+    }
+    assert {name: attributes[name] for name in expected} == expected
+    assert attributes["noise_sigma"] == pytest.approx(25 / 255)  # white is 1
+
+
+def test_published_counts_of_gp_dip_are_its_defaults() -> None:
+    from dipkernels.cli.methods import Job, _gp_dip_counts, resolve
+
+    prior = networks.create("conv-decoder", image_size=16, channels=1)
+    job = Job("gp-dip", prior, tasks.denoise(torch.rand(1, 16, 16)), resolve("gp-dip", {}))
+    counts = _gp_dip_counts(job)
+    assert (counts["iterations"], counts["burn_in"], counts["thin"]) == (20000, 7000, 50)
+
+
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "no prior": (("--method", "sgld"), "name one prior"),
+    "two priors": ((*TINY, "--prior", "skip"), "name one prior"),
+    "unknown prior": (("skpi",), "did you mean 'skip'?"),
+    "unknown method": ((*TINY, "--method", "mcmc"), "--method must be one of sgld, psgld"),
+    "burn-in": ((*TINY, "--iterations", "10", "--burn-in", "10"), "burn_in must be from 0 to"),
+    "thin": ((*TINY, "--iterations", "10", "--thin", "10"), "thin must be from 1 to 4"),
+    "temperature of an ensemble": (
+        (*TINY, "--method", "ensemble", "--temperature", "0.5"),
+        "--temperature has no effect on method 'ensemble'",
+    ),
+    "friction": ((*TINY, "--friction", "0.5"), "choose one that takes it (sghmc)"),
+    "friction out of range": ((*TINY, "--method", "sghmc", "--friction", "2"), "in (0, 1), got 2"),
+    "temperature 0": ((*TINY, "--temperature", "0"), "use dipkernels.fit"),
+    "no noise": ((*TINY, "--task", "inpaint"), "--likelihood-sigma states"),
+    "noise below 0": ((*TINY, "--likelihood-sigma", "-1"), "likelihood needs noise"),
+    "weight prior": ((*TINY, "--weight-prior", "flat"), "isotropic=DEVIATION"),
+    "weight prior's number": ((*TINY, "--weight-prior", "isotropic=0"), "positive number"),
+    "weight prior's tail": ((*TINY, "--weight-prior", "initialisation=1"), "positive number"),
+    "start": ((*TINY, "--start", "here"), "--start must be fit or initialisation"),
+    "no start": (
+        (*TINY, "--start", "initialisation", "--start-iterations", "9"),
+        "--start-iterations has no effect with --start initialisation",
+    ),
+    "step of psgld": ((*TINY, "--method", "psgld"), "psgld needs --step-size"),
+    "schedule": ((*TINY, "--schedule", "linear"), "linear"),
+    "cycles": ((*TINY, "--cycles", "3"), "schedule 'cyclical' needs cycles="),
+    "members": ((*TINY, "--method", "ensemble", "--members", "1"), "--members must be at least 2"),
+    "draws": ((*TINY, "--method", "linearised", "--draws", "1"), "--draws must be at least 2"),
+    "draws of chains": ((*TINY, "--draws", "9"), "choose one that takes it (linearised)"),
+    "4-D parameters": (
+        ("vit", "--size", "16", "--options", "depth=1", "--method", "gp-dip"),
+        "gp-dip adds noise to kernels of 2D convolutions only",
+    ),
+    "hold out": ((*TINY, "--hold-out", "1"), "must be in (0, 1)"),
+    "plan, quiet": ((*TINY, "--plan", "--quiet"), "choose one"),
+    "option of another task": ((*TINY, "--factor", "2"), "--factor has no effect when denoising"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_misuse_is_one_clear_sentence_and_binds_no_folder(
+    case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, words = BAD[case]
+    output = tmp_path / "out"
+    assert call("posterior", *arguments, "--output", str(output)) == 2
+    error = capsys.readouterr().err.strip()
+    assert words in error
+    assert "Traceback" not in error
+    assert not output.exists()
+
+
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dipkernels.planning.planner.available_memory", lambda device: 1000)
+    assert run(tmp_path / "out", *SHORT) == 2
+    assert "1 kB may be taken" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_plan_says_what_it_takes_and_does_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "out", "--plan", *SHORT, "--task", "inpaint", "--noise-sigma", "0.1") == 0
+    shown = capsys.readouterr().out
+    assert "2 x 30 iterations" in shown and "2 x 4 iterations" in shown and "MB in all" in shown
+    assert "temperature 1" in shown
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_counts_draws_and_products() -> None:
+    prior = networks.create("deep-decoder", image_size=(12, 14), channels=1, width=4)
+    posterior = Posterior(prior, tasks.denoise(torch.rand(1, 12, 14)))
+    few, many = (
+        plan_chains(posterior, ChainSettings(iterations=1001, thin=thin, chains=3), timed=False)
+        for thin in (500, 1)
+    )
+    image = 12 * 14 * 4
+    assert many.parts["fit"]["draws"] - few.parts["fit"]["draws"] == 2 * 3 * 499 * image
+    assert few.products == 3 * 40 and few.runs == 3
+    assert plan_linearised(posterior, draws=7, max_iterations=5).products == 8 * 5
+
+
+def test_a_run_is_continued_and_others_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: chains.Chains) -> str:
+        if self.collector.iterations > 24:
+            os.kill(os.getpid(), signal.SIGINT)
+        return "stopped here"
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert run(whole, *SHORT) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(chains, "BLOCK", 2)
+        patched.setattr(chains.Chains, "_note", interrupt)
+        assert run(broken, *SHORT) == 130
+    shown = capsys.readouterr()
+    assert "INTERRUPTED after 2" in shown.out and "continues" in shown.err
+    assert "INTERRUPTED after 2" in (broken / "index.html").read_text(encoding="utf-8")
+    assert results.load(broken / "posterior.nc").sizes["iteration"] < 30
+    assert run(broken, *SHORT) == 0
+    one, other = (results.load(path / "posterior.nc") for path in (whole, broken))
+    np.testing.assert_array_equal(one.draws.values, other.draws.values)
+    assert "INTERRUPTED" not in (broken / "index.html").read_text(encoding="utf-8")
+    before = (broken / "posterior.nc").stat().st_mtime_ns
+    assert run(broken, *SHORT) == 0  # nothing but the page is done again
+    assert (broken / "posterior.nc").stat().st_mtime_ns == before
+    assert run(broken, *SHORT, "--temperature", "0.5") == 2
+    assert "other settings (temperature" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_first_fits_leaves_no_posterior_and_continues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dipkernels.fitting.record import Record
+
+    def interrupt(self: Record) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        return ""
+
+    for method, arguments in (("sgld", SHORT), ("ensemble", ("--iterations", "5"))):
+        output = tmp_path / method
+        with monkeypatch.context() as patched:
+            patched.setattr(Record, "note", interrupt)
+            assert run(output, "--method", method, *arguments) == 130
+        assert "the same command" in capsys.readouterr().err
+        assert not (output / "posterior.nc").exists()
+        assert run(output, "--method", method, *arguments, "--quiet") == 0
+        assert (output / "index.html").exists()
+
+
+@pytest.mark.long
+def test_a_killed_run_is_continued_with_the_same_bits(tmp_path: Path) -> None:
+    output = tmp_path / "killed"
+    arguments = [*TINY, "--iterations", "3000", "--start-iterations", "4", "--quiet"]
+    code = (
+        "import sys; from dipkernels import cli, checkpoints; checkpoints.SECONDS = 0.2; "
+        "checkpoints.SHARE = 1.0; cli.main()"
+    )
+    command = [sys.executable, "-c", code, "posterior", *arguments, "--output", str(output)]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not (output / "posterior.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert (output / "posterior.safetensors").exists() and not (output / "posterior.nc").exists()
+    assert subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
+    command[-1] = str(tmp_path / "whole")
+    assert subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
+    one, other = (results.load(tmp_path / name / "posterior.nc") for name in ("killed", "whole"))
+    np.testing.assert_array_equal(one.draws.values, other.draws.values)
+
+
+def test_without_arviz_all_but_the_diagnostics_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "arviz", None)  # importing it fails
+    with pytest.raises(ImportError):
+        import arviz  # noqa: F401
+    assert of_chains.__doc__
+    assert run(tmp_path / "out", *SHORT, "--quiet") == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("CONVERGENCE NOT CHECKED") and "dipkernels[sampling]" in first
+    for name in ("maps.png", "calibration.png", "calibration.csv", "diagnostics.png"):
+        assert (tmp_path / "out" / name).exists()
+
+
+def test_other_tasks_ranges_and_measurements(tmp_path: Path) -> None:
+    short = (*SHORT, "--quiet")
+    assert (
+        run(
+            tmp_path / "in",
+            *short,
+            "--task",
+            "inpaint",
+            "--mask",
+            "region",
+            "--noise-sigma",
+            "0.05",
+        )
+        == 0
+    )
+    assert results.load(tmp_path / "in" / "posterior.nc").attrs["score_region"] == "hole"
+    small = ("deep-decoder", "--options", "width=4", "--size", "32")
+    arguments = ("--task", "super-resolve", "--likelihood-sigma", "0.02", "--output-range", "255")
+    assert run(tmp_path / "sr", *short, *arguments, prior=small) == 0
+    stored = results.load(tmp_path / "sr" / "posterior.nc")
+    assert stored.attrs["noise_sigma"] == pytest.approx(0.02)
+    # A measurement without a truth, and nothing held out: there's nothing to calibrate against.
+    arguments = ("--measured", "--noise-sigma", "0.1", "--hold-out", "0", "--seed", "3")
+    plain = (*TINY[:5], "--size", "12x14")
+    assert run(tmp_path / "no", *short, *arguments, prior=plain) == 0
+    assert not (tmp_path / "no" / "calibration.csv").exists()
+    page = (tmp_path / "no" / "index.html").read_text(encoding="utf-8")
+    assert "Nothing is known to hold the spread against" in page
