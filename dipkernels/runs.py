@@ -15,6 +15,8 @@ from dipkernels.provenance import provenance
 from dipkernels.results import load, save, write_text
 
 SETTINGS_FILE = "run.json"
+HASH = "_sha256"  # ends the names of settings that are fingerprints of arrays
+MOST_SHOWN, LONGEST_SHOWN = 8, 60  # differences, and characters of a value
 
 
 @dataclass(frozen=True)
@@ -192,10 +194,32 @@ def _length(result: xr.Dataset) -> int:
 
 
 def _require_equal(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    different = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if different:
-        key = different[0]
+    found = _differences(before, now)
+    if found:
+        more = f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
         raise OutputError(
-            f"{path} holds a run with other settings ({key}: {before.get(key)} there, "
-            f"{now.get(key)} now): choose another --output"
+            f"{path} holds a run with other settings ({'; '.join(found[:MOST_SHOWN])}{more}): "
+            "choose another --output"
         )
+
+
+# In words: what stands under a hash is named, not the hash; long values aren't shown.
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for key in sorted({*before, *now}):
+        name, there, here = f"{prefix}{key}", before.get(key), now.get(key)
+        if there == here:  # None is as good as nothing: an option that an earlier version lacked
+            continue
+        if isinstance(there, dict) and isinstance(here, dict):
+            found += _differences(there, here, f"{name}.")
+        elif key not in before or key not in now:
+            found.append(f"{name}: {'not there' if key not in before else 'not now'}")
+        elif key.endswith(HASH):
+            found.append(
+                f"another {key.removesuffix(HASH)}{f' of {prefix[:-1]}' if prefix else ''}"
+            )
+        elif max(len(str(there)), len(str(here))) > LONGEST_SHOWN:
+            found.append(f"{name} differs")
+        else:
+            found.append(f"{name}: {there} there, {here} now")
+    return found
