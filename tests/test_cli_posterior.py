@@ -16,6 +16,8 @@ import torch
 from dipkernels import images, networks, plotting, report, results, tasks
 from dipkernels.cli.methods import METHODS, Job, _gp_dip_counts, resolve
 from dipkernels.fitting.record import Record
+from dipkernels.planning import planner
+from dipkernels.planning.rehearsal import ACTIVATIONS, Needs
 from dipkernels.sampling import Posterior, chains, uncertainty
 from dipkernels.sampling.plan import plan_chains, plan_linearised
 from dipkernels.sampling.settings import ChainSettings
@@ -34,7 +36,9 @@ def run(output: Path, *arguments: str, prior: tuple[str, ...] = TINY) -> int:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are drawn but not rendered; ArviZ is asked about 20 pixels."""
+    """Figures are drawn but not rendered, ArviZ is asked about 20 pixels, no memory is found."""
+    needs = Needs({ACTIVATIONS: 1})
+    monkeypatch.setattr(planner, "rehearse_fit", lambda *_, **__: needs)
     monkeypatch.setattr(report.posterior, "DIAGNOSED", 20)
     monkeypatch.setattr(plotting, "save_figure", lambda figure, path: path.write_bytes(b"figure"))
 
