@@ -238,11 +238,6 @@ def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
     from dipkernels.sampling import ChainSettings
     from dipkernels.sampling.plan import with_draws
 
-    if not any(len(shape) == 4 for shape in job.prior.parameter_shapes.values()):
-        raise InvalidInputError(
-            f"gp-dip adds noise to kernels of 2D convolutions only, and {job.prior} has none: "
-            "choose another --method"
-        )
     counts = _gp_dip_counts(job)
     settings = ChainSettings(seed=job.seed, **counts)
     planned = plan(

@@ -308,8 +308,14 @@ def _diagnosed(
     dims = SPATIAL_DIMS[len(task.shape) - 1]
     places = [diagnosis[dim].values for dim in dims]
     if len(places) == 1:
-        axis.plot(places[0], values, ".", ms=3)
-        axis.set(xlabel="position (samples)", ylim=limits)
+        top = limits[1]
+        above = top is not None and bool((values > top).any())
+        axis.plot(
+            places[0], values if top is None else np.minimum(values, top), ".", ms=3, clip_on=False
+        )
+        axis.set_ylim(bottom=limits[0], top=top)
+        axis.set_xlabel("position (samples)", fontsize=8)
+        title += f", {top:g}: or more" if above else ""
         axis.set_title(title, fontsize=8)
         return
     cell = _cell(len(values), task)

@@ -268,7 +268,8 @@ def _target(result: xr.Dataset) -> list[tuple[str, str]]:
         value = result.attrs.get(name)
         if value is None or (name == "noise_sigma" and "target" not in result.attrs):
             continue
-        text = str(value) if isinstance(value, str) else format(np.asarray(value).item(), pattern)
+        several = [value] if isinstance(value, str) else np.unique(value).tolist()
+        text = ", ".join(format(each, pattern) for each in several)
         found.append((words, text))
     return found
 
