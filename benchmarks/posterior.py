@@ -1,0 +1,139 @@
+"""Posteriors side by side, at the budget of a deep ensemble: quality, calibration, time.
+
+Run as ``python benchmarks/posterior.py [--size 32] [--iterations 200] [--seeds 2]``. The bundled
+image `camera` with noise of 25/255, and `conv-decoder` with 16 channels. The budget is that of five
+fits; fits, iterates and chains are as many steps of training in all, the linearised posterior about
+as many products with the tangent kernel. Prints for every method, as means over seeds (of the noise
+and of the method): PSNR of the mean of its draws; coverage of the truth by the mean +- 1.645
+deviations, 90 % were it Gaussian (five draws can't give quantiles of 90 %); root mean square of
+error over predicted deviation, 1 if the size is right; negative log-likelihood of the truth in nats
+a pixel; and how long it took, relative to the ensemble in the same run.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+
+from dipkernels import fit, images, networks, sampling, tasks
+from dipkernels.fitting import load_parameters
+from dipkernels.networks import ImagePrior, Parameters
+from dipkernels.seeds import derive
+from dipkernels.tasks import Task
+
+FITS = 5
+RATE = 0.01
+NINETY = 1.645  # deviations of a Gaussian
+
+
+def fitted(prior: ImagePrior, task: Task, seeds: list[int], iterations: int) -> Parameters:
+    """Parameters of fits, stacked."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "fit"
+        fit(prior, task, seed=seeds, iterations=iterations, learning_rate=RATE, checkpoint=path)
+        found = load_parameters(path)
+    if len(seeds) == 1:
+        found = {key: value[None] for key, value in found.items()}
+    return {key: value.to(prior.device) for key, value in found.items()}
+
+
+def from_fits(prior: ImagePrior, task: Task, method: str, iterations: int, seed: int) -> xr.Dataset:
+    """Chains for half of the steps, from fits of the other half."""
+    seeds = [derive(f"start-{i}", seed) for i in range(FITS)]
+    start = fitted(prior, task, seeds, iterations // 2)
+    return sampling.sample(
+        sampling.Posterior(prior, task), method=method, chains=FITS, seed=seed, start=start,
+        iterations=iterations // 2, burn_in=iterations // 4, thin=max(1, iterations // 100),
+    )  # fmt: skip
+
+
+def linear(prior: ImagePrior, task: Task, iterations: int, seed: int) -> xr.Dataset:
+    """Linearise the network at one fit."""
+    parameters = {k: v[0] for k, v in fitted(prior, task, [seed], iterations).items()}
+    draws = 11  # and the mean
+    left = (FITS - 1) * iterations // (draws + 1)
+    found = sampling.linearised(
+        sampling.Posterior(prior, task), parameters, draws=draws, seed=seed,
+        tolerance=1e-2, max_iterations=max(left, 1),
+    )  # fmt: skip
+    print(f"linearised: solved to {found.error:.0%} of its norm", file=sys.stderr)
+    return found
+
+
+def methods(
+    prior: ImagePrior, task: Task, iterations: int, seed: int
+) -> dict[str, Callable[[], xr.Dataset]]:
+    """List what is compared."""
+    ensemble = {"members": FITS, "seed": seed, "iterations": iterations, "learning_rate": RATE}
+    chains = {"chains": FITS, "seed": seed, "learning_rate": RATE}
+    thin = {"iterations": iterations, "burn_in": iterations // 2, "thin": 4}
+    return {
+        "deep ensemble": lambda: sampling.deep_ensemble(prior, task, **ensemble),
+        "of running averages": lambda: sampling.deep_ensemble(
+            prior, task, picture="average", **ensemble
+        ),
+        "averaged": lambda: sampling.averaged(prior, task, **chains, **thin),
+        "MC dropout 0.05": lambda: sampling.mc_dropout(
+            prior, task, rate=0.05, iterations=iterations, draws=40, **chains
+        ),
+        "MC dropout 0.2": lambda: sampling.mc_dropout(
+            prior, task, rate=0.2, iterations=iterations, draws=40, **chains
+        ),
+        "GP-DIP": lambda: sampling.gp_dip(prior, task, **chains, **thin),
+        "SGLD": lambda: from_fits(prior, task, "sgld", iterations, seed),
+        "SGHMC": lambda: from_fits(prior, task, "sghmc", iterations, seed),
+        "linearised": lambda: linear(prior, task, iterations, seed),
+    }
+
+
+def scores(result: xr.Dataset, task: Task) -> list[float]:
+    """PSNR of the mean, coverage, relative errors, likelihood."""
+    maps = sampling.uncertainty.maps(result)
+    found = sampling.uncertainty.calibration(result, task)["truth"]
+    reference = task.to(dtype=torch.float64)
+    inside = np.abs(maps["mean"] - result.clean) < NINETY * maps["std"]
+    return [
+        float(reference.psnr(torch.from_numpy(maps["mean"].values))),
+        float(inside.mean()),
+        float(found.z_rms),
+        float(found.nll),
+    ]
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--iterations", type=int, default=200, help="of each of the five fits")
+    parser.add_argument("--seeds", type=int, default=2)
+    given = parser.parse_args()
+    clean = images.load("camera", size=given.size)
+    prior = networks.create("conv-decoder", image_size=given.size, channels=1, width=16)
+    print(f"{prior}, {FITS} fits of {given.iterations} iterations, {given.seeds} seeds")
+    print(f"{'':22}{'PSNR':>8}{'coverage':>10}{'z rms':>8}{'nll':>8}{'time':>8}  PSNR by seed")
+    rows: dict[str, list[list[float]]] = {}
+    for seed in range(given.seeds):
+        task = tasks.denoise(clean, noise_sigma=25 / 255, seed=seed)
+        for name, run in methods(prior, task, given.iterations, seed).items():
+            start = time.perf_counter()
+            result = run()
+            seconds = time.perf_counter() - start
+            rows.setdefault(name, []).append([*scores(result, task), seconds])
+            print(f"seed {seed}, {name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    base = np.mean([row[-1] for row in rows["deep ensemble"]])
+    for name, found in rows.items():
+        psnr, coverage, z, nll, seconds = np.mean(found, axis=0)
+        each = " ".join(f"{row[0]:.2f}" for row in found)
+        print(
+            f"{name:22}{psnr:8.2f}{coverage:10.2f}{z:8.2f}{nll:8.2f}{seconds / base:8.2f}  {each}"
+        )
+
+
+if __name__ == "__main__":
+    main()
