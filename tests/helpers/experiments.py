@@ -18,7 +18,9 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures: set[str]) -> None:
+def check_smallest_run(
+    name: str, folder: Path, tables: dict[str, int], figures: set[str], results: str = "out"
+) -> None:
     """Run an experiment, look at what it wrote, remove one result, and run it again."""
     module = script(name)
     arguments = ["--preset", "smoke", "--output", str(folder / "out")]
@@ -26,7 +28,7 @@ def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures:
     for table, rows in tables.items():
         assert len(pd.read_csv(folder / "out" / table)) == rows
     assert {p.stem for p in (folder / "out").glob("*.png")} == figures
-    stored = {p: p.stat().st_mtime_ns for p in (folder / "out").glob("*.nc")}
+    stored = {p: p.stat().st_mtime_ns for p in (folder / results).glob("*.nc")}
     first = min(stored)
     first.unlink()
     module.main(arguments)
