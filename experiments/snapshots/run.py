@@ -132,7 +132,8 @@ def plot_grid(fits: Fits, period: int) -> Figure:
             _draw_reference(panel, over_seeds(fits, networks[0], label)[0], name, period)
             panel.set_xscale("symlog", linthresh=10)
             panel.set_xlim(left=0)
-            panel.set_yscale("log")
+            if name in ("comb", "roughness"):
+                panel.set_yscale("log")
             panel.set_title(f"{label}: {title}", fontsize=8)
             panel.set_xlabel("iteration")
     lines = axes[0].get_lines()
@@ -151,8 +152,13 @@ def _draw_measure(panel: Axes, results: list[xr.Dataset], name: str, colour: str
 
 def _draw_reference(panel: Axes, result: xr.Dataset, name: str, period: int) -> None:
     clean = _reference(result, "clean", period)
-    level = {"border_ratio": float(border_ratio(clean["steps"])), "comb": clean["comb"]}
-    panel.axhline(level.get(name, 1.0), color="0.5", lw=1, ls="--")
+    level = {
+        "border_ratio": float(border_ratio(clean["steps"])),
+        "comb": clean["comb"],
+        "roughness": 1.0,
+    }
+    if name in level:
+        panel.axhline(level[name], color="0.5", lw=1, ls="--")
 
 
 def plot_outputs(fits: Fits, seed: int) -> Figure:
