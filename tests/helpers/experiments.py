@@ -24,7 +24,9 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures: set[str]) -> None:
+def check_smallest_run(
+    name: str, folder: Path, tables: dict[str, int], figures: set[str], results: str = "out"
+) -> None:
     """Run an experiment, look at what it wrote, remove one result, and run it again."""
     module = script(name)
     arguments = ["--preset", "smoke", "--output", str(folder / "out")]
@@ -33,6 +35,7 @@ def check_smallest_run(name: str, folder: Path, tables: dict[str, int], figures:
         assert len(pd.read_csv(folder / "out" / table)) == rows
     assert {p.stem for p in (folder / "out").glob("*.png")} == figures
     stored = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.nc")}
+    stored = {p: p.stat().st_mtime_ns for p in (folder / results).glob("*.nc")}
     first = min(stored)
     first.unlink()
     module.main(arguments)

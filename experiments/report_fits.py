@@ -1,0 +1,396 @@
+"""What the experiments on the transformer report share: its networks, its measurements, its fits.
+
+A fit is stored beside the folders of results, under its settings, so that experiments that need
+the same one make it once: ``runs/report_fits/`` for the outputs ``runs/NAME-cpu``.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from dipkernels import fit, images, networks, spectra, tasks
+from dipkernels.errors import InvalidInputError
+from dipkernels.images.sizes import crop
+from dipkernels.plotting.style import PALETTE
+from dipkernels.results import load, save
+from dipkernels.tasks import Task
+from experiments.harness import Options, Table, each
+
+BACKTRACKING = 5.0  # dB, as the report's code
+COMB_PATCHES = 4  # along an axis: what the comb's measure needs
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One preset.
+
+    Attributes
+    ----------
+    size : int
+        Pixels a side.
+    period : int
+        Side of the patches that the networks write, whose grid is looked for.
+    images : tuple of str
+        Denoised, noise of 25/255, clipped.
+    jpegs : tuple of tuple
+        Freed of JPEG's artefacts: a name, a quality, perhaps the corner of a crop and its size.
+        Quality 0: the file is a JPEG already, without a truth.
+    seeds : int
+        Initialisations, which are also those of the noise.
+    iterations : int
+        Of Adam, unless a network has its own.
+    every : int
+        Iterations between measurements of the grid; those of `shown` are measured, too.
+    shown : tuple of int
+        Iterations whose outputs are kept.
+    networks : dict
+        By label: ``prior``, ``options``, ``learning_rate``, perhaps ``iterations``.
+    """
+
+    size: int
+    period: int
+    images: tuple[str, ...]
+    seeds: int
+    iterations: int
+    every: int
+    shown: tuple[int, ...]
+    networks: dict[str, dict[str, Any]]
+    jpegs: tuple[tuple[Any, ...], ...] = ()
+    jpeg_seeds: int = 1
+
+    def measured(self) -> list["Measured"]:
+        """List what is fitted."""
+        noisy = [Measured("denoise", name) for name in self.images]
+        return noisy + [Measured("jpeg", *each) for each in self.jpegs]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An image and what was done to it."""
+
+    kind: str
+    image: str
+    quality: int = -1
+    corner: tuple[int, int] | None = None
+    size: int = 0  # of the crop; 0 is the preset's
+
+    @property
+    def label(self) -> str:
+        """Fit for a column and for a file's name."""
+        stem = Path(self.image).stem
+        return stem if self.kind == "denoise" else f"{stem}-jpeg"
+
+    def task(self, size: int, seed: int) -> Task:
+        """Make the measurement of the preset's size; JPEG has no noise that a seed could draw."""
+        size = self.size or size
+        if self.kind == "denoise":
+            return tasks.denoise(images.load(self.image, size=size), clip=True, seed=seed)
+        picture = images.load(self.image)
+        if self.corner is None:
+            picture = images.load(self.image, size=size) if self.quality else crop(picture, size)
+        else:  # a crop keeps the artefacts as they are; on JPEG's own grid
+            top, left = self.corner
+            picture = picture[:, top : top + size, left : left + size]
+        if self.quality:
+            return tasks.dejpeg(picture, quality=self.quality)
+        return tasks.dejpeg(measurement=picture)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One fit."""
+
+    network: str
+    measured: Measured
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.network} {self.measured.label} {self.seed}"
+
+
+def units(setting: Setting, labels: Sequence[str] | None = None) -> list[Unit]:
+    """List the fits: seed by seed, so that what is interrupted has all networks."""
+    return [
+        Unit(label, measured, seed)
+        for seed in range(max(setting.seeds, setting.jpeg_seeds))
+        for measured in setting.measured()
+        for label in labels or setting.networks
+        if seed < (setting.seeds if measured.kind == "denoise" else setting.jpeg_seeds)
+    ]
+
+
+def store_of(options: Options) -> Path:
+    """Say where the fits of an experiment are kept."""
+    return options.output.parent / "report_fits"
+
+
+def recipe(unit: Unit, setting: Setting) -> dict[str, Any]:
+    """All that a fit depends on."""
+    if unit.network not in setting.networks:
+        known = ", ".join(setting.networks)
+        raise InvalidInputError(f"no network '{unit.network}' in this preset, only {known}")
+    network = {"iterations": setting.iterations, "options": {}, **setting.networks[unit.network]}
+    kept = {k: getattr(setting, k) for k in ("period", "every", "shown")}
+    measured = asdict(unit.measured)
+    size = measured.pop("size") or setting.size
+    return {**network, **kept, "size": size, "measured": measured, "seed": unit.seed}
+
+
+def path_of(unit: Unit, setting: Setting, store: Path) -> Path:
+    """File of a fit, named by what it depends on."""
+    text = json.dumps(recipe(unit, setting), sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:10]
+    return store / f"{unit.network}-{unit.measured.label}-{unit.seed}-{key}.nc"
+
+
+def run_fits(setting: Setting, options: Options) -> dict[Unit, xr.Dataset]:
+    """Make the fits that aren't stored, and read all."""
+    store, wanted = store_of(options), units(setting)
+    store.mkdir(parents=True, exist_ok=True)
+    for unit in each([u for u in wanted if not path_of(u, setting, store).exists()]):
+        save(run_fit(unit, setting, options.device), path_of(unit, setting, store))
+    return {unit: load(path_of(unit, setting, store)) for unit in wanted}
+
+
+def run_fit(unit: Unit, setting: Setting, device: torch.device) -> xr.Dataset:
+    """Fit one network to one measurement by Adam, as the report's code does.
+
+    Parameters
+    ----------
+    unit : Unit
+        What to fit.
+    setting : Setting
+        Of which preset.
+    device : torch.device
+        Where.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of `dipkernels.fit`, and ``output`` over ``shown``, and over ``measured_iteration`` what
+        `Watch` measures.
+    """
+    how = recipe(unit, setting)
+    task = unit.measured.task(setting.size, unit.seed)
+    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in how["options"].items()}
+    prior = networks.create(how["prior"], image_size=how["size"], **sizes).to(device=device)
+    watch = Watch(task, setting)
+    result = fit(
+        prior,
+        task,
+        learning_rate=how["learning_rate"],
+        iterations=how["iterations"],
+        backtracking=BACKTRACKING,
+        seed=unit.seed,
+        callback=watch,
+    )
+    return result.merge(watch.dataset())
+
+
+class Watch:
+    """Keeps outputs at chosen iterations, and measures the patch grid in outputs."""
+
+    def __init__(self, task: Task, setting: Setting) -> None:
+        self.setting = setting
+        self.reference = (task.measurement if task.clean is None else task.clean).cpu()
+        self.pictures: dict[int, np.ndarray] = {}
+        self.rows: dict[int, dict[str, Any]] = {}
+
+    def __call__(self, iteration: int, image: Tensor, parameters: Mapping[str, Tensor]) -> None:
+        """Take one output."""
+        if iteration in self.setting.shown:
+            self.pictures[iteration] = image.cpu().numpy().copy()
+        if iteration % self.setting.every == 0 or iteration in self.setting.shown:
+            self.rows[iteration] = grid_of(image.cpu(), self.reference, self.setting.period)
+
+    def dataset(self) -> xr.Dataset:
+        """Put together what was seen."""
+        rows = list(self.rows.values())
+        seen = xr.Dataset(
+            {
+                name: (("measured_iteration", *["phase"] * np.ndim(rows[0][name])),
+                       np.array([row[name] for row in rows]))
+                for name in rows[0]
+            },
+            coords={"measured_iteration": list(self.rows)},
+        )  # fmt: skip
+        shown = list(self.pictures)
+        pictures = np.array([self.pictures[i] for i in shown])
+        return seen.merge({"output": (("shown", "channel", "y", "x"), pictures), "shown": shown})
+
+
+def grid_of(image: Tensor, reference: Tensor, period: int) -> dict[str, Any]:
+    """Measure the patch grid of an output: steps between pixels by phase, and the comb.
+
+    Parameters
+    ----------
+    image, reference : Tensor, shape (channels, height, width)
+        Output, and the clean image (the measured one, if there is no truth).
+    period : int
+        Of the grid.
+
+    Returns
+    -------
+    dict
+        ``steps`` and ``error_steps``, `steps_by_phase` of the output and of its difference from
+        the reference; ``variance`` over pixels, averaged over channels; ``comb`` and
+        ``comb_p_value`` of
+        `dipkernels.spectra.comb_strength`, NaN where an axis has fewer than 4 patches.
+    """
+    row: dict[str, Any] = {
+        "variance": float(image.double().flatten(1).var(dim=1).mean()),
+        "steps": steps_by_phase(image, period),
+        "error_steps": steps_by_phase(image - reference, period),
+        "comb": float("nan"),
+        "comb_p_value": float("nan"),
+    }
+    if min(image.shape[1:]) // period >= COMB_PATCHES:
+        comb = spectra.comb_strength(image[None], period)
+        row |= {"comb": float(comb.strength[0]), "comb_p_value": float(comb.p_value[0])}
+    return row
+
+
+def steps_by_phase(image: Tensor, period: int) -> np.ndarray:
+    """Mean squared step from a pixel to the next, by where the next lies in its patch.
+
+    Parameters
+    ----------
+    image : Tensor, shape (channels, height, width)
+        Any.
+    period : int
+        Side of the patches.
+
+    Returns
+    -------
+    ndarray, shape (period,)
+        At phase 0 the steps across borders of patches; averaged over both axes.
+    """
+    both = []
+    for axis in (1, 2):
+        squared = image.double().diff(dim=axis).square().movedim(axis, 0).flatten(1).mean(dim=1)
+        lines = squared.numpy()  # entry i: from line i to line i + 1
+        phase = np.arange(1, len(lines) + 1) % period
+        both.append([lines[phase == p].mean() for p in range(period)])
+    return np.mean(both, axis=0)
+
+
+def border_ratio(steps: np.ndarray) -> np.ndarray:
+    """Divide steps across borders by those inside patches.
+
+    Parameters
+    ----------
+    steps : ndarray, shape (..., period)
+        Of `steps_by_phase`.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        About 1 without a grid; 0/0 (a constant image) is NaN.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return steps[..., 0] / steps[..., 1:].mean(axis=-1)
+
+
+def mean_squared(psnr: np.ndarray) -> np.ndarray:
+    """Turn a PSNR in dB into the mean squared error, white being 1."""
+    return 10 ** (-np.asarray(psnr) / 10)
+
+
+def corruption_power(result: xr.Dataset) -> float:
+    """Mean square of what was done to the clean image: the report's ``|c|^2`` over its entries."""
+    return float(((result.measurement - result.clean) ** 2).mean())
+
+
+def noise_share(result: xr.Dataset) -> np.ndarray:
+    """How much of the corruption has been fitted, by iteration.
+
+    ``<c, f - x> / |c|^2`` for corruption c, output f and clean x: 0 if the error has nothing to do
+    with the corruption, 1 if it is the corruption. From the two errors, by the report's identity
+    ``|x + c - f|^2 - |x - f|^2 = |c|^2 - 2 <c, f - x>``.
+
+    Parameters
+    ----------
+    result : Dataset
+        A fit whose truth is known.
+
+    Returns
+    -------
+    ndarray, shape (iterations + 1,)
+        Below 1/2 exactly where the PSNR to the clean image is the higher one.
+    """
+    clean = mean_squared(result.psnr_clean.sel(region="whole").values)
+    noisy = mean_squared(result.psnr_noisy.values)
+    power = corruption_power(result)
+    return (power - (noisy - clean)) / (2 * power)
+
+
+def end_of(result: xr.Dataset) -> dict[str, Any]:
+    """Describe a fit with a known truth: its peak, its end, and what lies between.
+
+    Parameters
+    ----------
+    result : Dataset
+        A fit.
+
+    Returns
+    -------
+    dict
+        PSNRs and gaps (to the clean image less to the measured one) in dB; ``crossing``, the first
+        iteration from which the gap isn't positive any more up to the end, -1 if it is at the end.
+    """
+    clean = result.psnr_clean.sel(region="whole").values
+    noisy, share = result.psnr_noisy.values, noise_share(result)
+    top = int(result.peak_iteration)
+    above = np.flatnonzero(clean > noisy)
+    crossing = int(above[-1]) + 1 if len(above) else 0
+    return {
+        "corrupted_psnr": float(-10 * np.log10(corruption_power(result))),
+        "peak_psnr": float(clean[top]),
+        "peak_iteration": top,
+        "noisy_psnr_at_peak": float(noisy[top]),
+        "gap_at_peak": float(clean[top] - noisy[top]),
+        "share_at_peak": float(share[top]),
+        "ssim_at_peak": float(result.ssim.sel(picture="best", region="whole")),
+        "final_psnr": float(clean[-1]),
+        "final_noisy_psnr": float(noisy[-1]),
+        "final_gap": float(clean[-1] - noisy[-1]),
+        "final_share": float(share[-1]),
+        "final_ssim": float(result.ssim.sel(picture="final", region="whole")),
+        "crossing": -1 if crossing == len(clean) else crossing,
+        "average_peak_psnr": float(result.psnr_average_clean.sel(region="whole").max()),
+        "rollbacks": int(result.rollbacks),
+    }
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a table of results anew."""
+    path.unlink(missing_ok=True)
+    Table(path, list(rows[0]), ()).append(rows)
+
+
+def over_seeds(fits: Mapping[Unit, xr.Dataset], network: str, label: str) -> list[xr.Dataset]:
+    """Choose the fits of a network to a measurement, one a seed."""
+    return [r for u, r in fits.items() if (u.network, u.measured.label) == (network, label)]
+
+
+def draw_psnrs(panel: Axes, results: Sequence[xr.Dataset]) -> None:
+    """Draw both PSNRs against iterations: the mean over seeds, and their range as a band."""
+    curves = [("to the measured", PALETTE[4], [r.psnr_noisy.values for r in results])]
+    if "psnr_clean" in results[0]:
+        clean = [r.psnr_clean.sel(region="whole").values for r in results]
+        curves.append(("to the clean", PALETTE[0], clean))
+    for label, colour, values in curves:
+        steps = np.arange(len(values[0]))
+        panel.fill_between(steps, np.min(values, 0), np.max(values, 0), color=colour, alpha=0.2,
+                           lw=0)  # fmt: skip
+        panel.plot(steps, np.mean(values, 0), color=colour, label=label)
+        panel.set_xlabel("iteration")

@@ -1,0 +1,15 @@
+"""The experiment on convolutions and a ViT runs at its smallest, and resumes."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.experiments import check_smallest_run
+
+
+def test_smallest_run(tmp_path: Path) -> None:
+    tables = {"results.csv": 6, "summary.csv": 3}
+    check_smallest_run("conv_placement", tmp_path, tables, {"curves", "gains"}, "report_fits")
+    rows = pd.read_csv(tmp_path / "out" / "results.csv")
+    assert (rows[rows.network == "vit"].peak_gain == 0).all()
+    assert set(rows.network) == {"vit", "conv3-vit", "vit-conv1"}

@@ -1,0 +1,14 @@
+"""The experiment on outputs over a fit runs at its smallest, and resumes."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.experiments import check_smallest_run
+
+
+def test_smallest_run(tmp_path: Path) -> None:
+    tables = {"grid.csv": 9, "references.csv": 2}
+    check_smallest_run("snapshots", tmp_path, tables, {"grid", "outputs"}, "report_fits")
+    rows = pd.read_csv(tmp_path / "out" / "grid.csv").set_index(["network", "iteration"])
+    assert rows.loc[("vit", 0)].comb > 100 > rows.loc[("skip", 0)].comb
