@@ -1,0 +1,186 @@
+"""Tables and figures of the inpainting fits."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from scipy.stats import kendalltau
+from skimage.restoration import inpaint_biharmonic
+
+from dipkernels.plotting import style
+from dipkernels.tasks import Task
+
+# Table 1 of the transformer report: mean squared error over the whole image.
+PUBLISHED = {
+    "woman": {
+        "SkipNet": 0.000244,
+        "ViT": 0.000390,
+        "Swin": 0.000395,
+        "ViT, 3 conv": 0.000289,
+        "3 conv, ViT": 0.000423,
+    },
+    "vase": {
+        "SkipNet": 0.00149,
+        "ViT": 0.001650,
+        "Swin": 0.001643,
+        "ViT, 3 conv": 0.001814,
+        "3 conv, ViT": 0.001823,
+    },
+}
+REGIONS = ("whole", "hole", "known")
+READOUTS = {"final": None, "best whole": "whole", "best hole": "hole"}
+Results = Mapping[tuple[str, str, int], xr.Dataset | None]
+
+
+def write_report(output: Path, problems: Mapping[str, Task], results: Results) -> None:
+    """Write ``results.csv``, ``summary.csv``, ``orders.csv``, ``fills.csv`` and the figures.
+
+    Parameters
+    ----------
+    output : Path
+        Folder.
+    problems : mapping of str to Task
+        By name.
+    results : mapping of (problem, network, seed) to Dataset or None
+        As `dipkernels.fit` returns; None where it isn't there.
+    """
+    present = {unit: result for unit, result in results.items() if result is not None}
+    table = pd.DataFrame(
+        [row for unit, fitted in present.items() for row in readouts(unit, fitted)]
+    )
+    hidden = {name: float((~task.mask).double().mean()) for name, task in problems.items()}
+    table["hole_part"] = table.hole * table.problem.map(hidden)
+    table["hole_share"] = table.hole_part / table.whole
+    fills = pd.DataFrame([row for name, task in problems.items() for row in fill_rows(name, task)])
+    keys = ["problem", "readout", "network"]
+    grouped = table.groupby(keys, sort=False)[[*REGIONS, "hole_part", "hole_share", "iteration"]]
+    summary = grouped.agg(["mean", "std"])
+    summary.columns = ["_".join(column) for column in summary.columns]
+    summary.insert(0, "seeds", grouped.size())
+    orders = pd.DataFrame(order_rows(table))
+    for name, frame in (
+        ("results", table),
+        ("summary", summary.reset_index()),
+        ("orders", orders),
+        ("fills", fills),
+    ):
+        frame.to_csv(output / f"{name}.csv", index=False, float_format="%.6g")
+    draw_scores(output / "scores.png", table, fills)
+    draw_images(output / "images.png", problems, present)
+
+
+def readouts(unit: tuple[str, str, int], fitted: xr.Dataset) -> list[dict[str, object]]:
+    """Read the errors over all regions at the end, and where two of them are least."""
+    errors = 10 ** (-fitted.psnr_clean / 10)
+    rows: list[dict[str, object]] = []
+    for readout, region in READOUTS.items():
+        at = len(errors) - 1 if region is None else int(np.argmin(errors.sel(region=region).values))
+        scores = {name: float(errors.sel(region=name)[at]) for name in REGIONS}
+        row = dict(zip(("problem", "network", "seed"), unit, strict=True))
+        rows.append({**row, "readout": readout, "iteration": at, **scores})
+    return rows
+
+
+def fill_rows(name: str, task: Task) -> list[dict[str, object]]:
+    """Score fills of the hole that no network made, every known pixel being right."""
+    mask = task.mask.cpu()
+    clean, hole = task.clean.double().cpu(), ~mask
+    smooth = inpaint_biharmonic(
+        (clean * mask).numpy().transpose(1, 2, 0), hole.numpy(), channel_axis=-1
+    )
+    filled = {
+        "mean of the known": clean[:, mask].mean(dim=1),
+        "mean of the hole": clean[:, hole].mean(dim=1),
+        "biharmonic": torch.from_numpy(np.clip(smooth, 0, 1)[hole.numpy()].T),
+    }
+    rows: list[dict[str, object]] = []
+    for fill, values in filled.items():
+        error = (clean[:, hole] - values.reshape(len(clean), -1)).square().mean().item()
+        share = hole.double().mean().item()
+        row = {"problem": name, "height": clean.shape[1], "width": clean.shape[2], "fill": fill}
+        rows.append({**row, "hidden": share, "hole": error, "whole": share * error})
+    return rows
+
+
+def order_rows(table: pd.DataFrame) -> list[dict[str, object]]:
+    """Order the networks by the mean over seeds, and compare with the published orders."""
+    rows: list[dict[str, object]] = []
+    for (problem, readout), part in table.groupby(["problem", "readout"], sort=False):
+        for region in REGIONS:
+            means = part.groupby("network", sort=False)[region].mean().sort_values()
+            row = {"problem": problem, "readout": readout, "region": region}
+            row["order"] = " < ".join(means.index)
+            for published, scores in PUBLISHED.items():
+                shared = [network for network in means.index if network in scores]
+                tau = (
+                    kendalltau(means[shared], [scores[network] for network in shared]).statistic
+                    if len(shared) > 1
+                    else float("nan")
+                )
+                row[f"tau_{published}"] = tau
+            rows.append(row)
+    return rows
+
+
+def draw_scores(path: Path, table: pd.DataFrame, fills: pd.DataFrame) -> None:
+    """Draw the whole-image error as the sum of what hole and known pixels add to it."""
+    final = table[table.readout == "final"]
+    problems = list(dict.fromkeys(final.problem))
+    figure, axes = style.panels(len(problems), width=3.6, height=3.0)
+    for axis, problem in zip(axes, problems, strict=True):
+        part = final[final.problem == problem]
+        names = list(dict.fromkeys(part.network))
+        mean = part.groupby("network").mean(numeric_only=True).loc[names]
+        spread = part.groupby("network")[["whole"]].std().loc[names].whole.fillna(0.0)
+        places = np.arange(len(names))
+        known = mean.whole - mean.hole_part
+        axis.bar(places, known, color=style.PALETTE[5], label="known pixels")
+        axis.bar(places, mean.hole_part, bottom=known, color=style.PALETTE[4], label="hole")
+        axis.errorbar(
+            places, mean.whole, spread, fmt="none", ecolor="black", capsize=3, label="seeds, ± 1 sd"
+        )
+        if problem in PUBLISHED:
+            values = [PUBLISHED[problem].get(name, np.nan) for name in names]
+            axis.plot(places, values, "kD", ms=5, mfc="white", label="published, whole image")
+        smooth = fills[(fills.problem == problem) & (fills.fill == "biharmonic")].whole.item()
+        axis.axhline(
+            smooth, color=style.PALETTE[2], ls="--", label="smooth fill, known pixels right"
+        )
+        axis.set_xticks(places, [name.replace(", ", ",\n") for name in names], fontsize=7)
+        axis.set_title(problem)
+        axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+        axis.set_ylim(bottom=0)
+    axes[0].set_ylabel("mean squared error, white = 1")
+    labelled = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
+    style.shared_legend(figure, labelled)
+    style.save_figure(figure, path)
+
+
+def draw_images(
+    path: Path, problems: Mapping[str, Task], results: Mapping[tuple[str, str, int], xr.Dataset]
+) -> None:
+    """Draw every problem with the last output of every network, of the first seed."""
+    names = list(dict.fromkeys(network for _, network, _ in results))
+    first = min(seed for _, _, seed in results)
+    figure, axes = style.panels(
+        len(problems) * (len(names) + 2), columns=len(names) + 2, width=1.35, height=1.55
+    )
+    places = iter(axes)
+    for problem, task in problems.items():
+        style.show_image(next(places), task.clean.cpu().numpy(), problem)
+        style.show_image(next(places), task.measurement.cpu().numpy(), "measured")
+        for network in names:
+            axis, fitted = next(places), results.get((problem, network, first))
+            if fitted is None:
+                axis.set_axis_off()
+                continue
+            hole = float(fitted.mse.sel(picture="final", region="hole"))
+            known = float(fitted.mse.sel(picture="final", region="known"))
+            title = f"{network}\nhole {1e3 * hole:.0f}, known {1e3 * known:.2f}"
+            style.show_image(axis, fitted.final.values, title)
+            axis.title.set_fontsize(6.5)
+    figure.suptitle("last iteration; mean squared errors in thousandths", fontsize=8)
+    style.save_figure(figure, path)

@@ -1,0 +1,182 @@
+"""Super-resolution and flash/no-flash by a CNN and a transformer, stopped as training images say.
+
+python experiments/super_resolution_and_flash/run.py --preset cpu
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import xarray as xr
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for experiments.harness
+
+from dipkernels import fit, networks, tasks
+from dipkernels.runs import RunFolder
+from dipkernels.tasks import Task
+from experiments import harness
+from experiments.super_resolution_and_flash.calibration import calibrate, chosen_weights
+from experiments.super_resolution_and_flash.problems import lit_pair, load, super_resolution
+from experiments.super_resolution_and_flash.report import write_report
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is fitted.
+
+    Attributes
+    ----------
+    scaled, size : int
+        Pixels a side: of the scaled images, and of the windows in their middle that are used.
+    factor : int
+        Of super-resolution.
+    noise_sigma : float
+        Of the photographs without flash that have a truth; white is 1.
+    train_seeds, test_seeds : tuple of int
+        Of the initialisations: stopping is chosen by others than it is tested on.
+    tasks : dict
+        By name; see ``config.yaml``.
+    """
+
+    scaled: int
+    size: int
+    factor: int
+    noise_sigma: float
+    train_seeds: tuple[int, ...]
+    test_seeds: tuple[int, ...]
+    tasks: dict[str, dict[str, Any]]
+
+
+class Unit(NamedTuple):
+    """One fit."""
+
+    task: str
+    network: str
+    weight: float  # of total variation
+    image: str
+    seed: int
+
+    @property
+    def stage(self) -> str:
+        """Name of its file."""
+        return "-".join(re.sub(r"[^\w.]+", "_", str(part)) for part in self)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Fit the training images, calibrate, fit the test images, and report."""
+    options = harness.parse(__file__, __doc__, arguments)
+    chosen = harness.settings(__file__, options.preset, Settings)
+    folder = harness.open_folder(__file__, options, chosen)
+    problems = make_problems(chosen)
+    train = list(train_units(chosen))
+    trained = run_units(folder, train, problems, chosen, options.device, {})
+    table = calibrate(trained)
+    weights = chosen_weights(table)
+    stops = {
+        (row.task, row.network, row.weight): int(row.iteration)
+        for row in table[table.rule == "median"].itertuples()
+    }
+    test = list(test_units(chosen, weights))
+    tested = run_units(folder, test, problems, chosen, options.device, stops)
+    write_report(options.output, problems, table, trained, tested)
+
+
+def train_units(chosen: Settings) -> Iterator[Unit]:
+    """List the fits that calibrate: every weight, every training image."""
+    for task, what in chosen.tasks.items():
+        for seed in chosen.train_seeds:
+            for network, how in what["networks"].items():
+                for weight in how.get("weights", what["weights"]):
+                    for image in what["train"]:
+                        yield Unit(task, network, weight, image, seed)
+
+
+def test_units(chosen: Settings, weights: dict[tuple[str, str], list[float]]) -> Iterator[Unit]:
+    """List the fits that are judged: without total variation, and with the calibrated weight."""
+    for seed in chosen.test_seeds:
+        for task, what in chosen.tasks.items():
+            first = seed == chosen.test_seeds[0]
+            for image in (*what["test"], *(what["pairs"] if first else ())):
+                for network in what["networks"]:
+                    for weight in weights[task, network]:
+                        yield Unit(task, network, weight, image, seed)
+
+
+def make_problems(chosen: Settings) -> dict[tuple[str, str], Task]:
+    """Make all tasks, by task and image."""
+
+    def image(name: str) -> Tensor:
+        return load(name, chosen.scaled, chosen.size)
+
+    problems = {}
+    for task, what in chosen.tasks.items():
+        for name in (*what["train"], *what["test"]):
+            if task == "super-resolution":
+                problems[task, name] = super_resolution(image(name), chosen.factor)
+            else:
+                problems[task, name] = lit_pair(image(name), chosen.noise_sigma)
+        for name, pair in what["pairs"].items():
+            problems[task, name] = tasks.flash_no_flash(*map(image, pair))
+    return problems
+
+
+def run_units(
+    folder: RunFolder,
+    units: list[Unit],
+    problems: dict[tuple[str, str], Task],
+    chosen: Settings,
+    device: torch.device,
+    stops: dict[tuple[str, str, float], int],
+) -> dict[Unit, xr.Dataset]:
+    """Fit what isn't fitted yet."""
+    todo = [unit for unit in units if folder.stored(unit.stage) is None]
+    for unit in harness.each(todo):
+        folder.stage(unit.stage, lambda: run_unit(unit, problems, chosen, device, stops))  # noqa: B023
+    return {unit: folder.stage(unit.stage, dict) for unit in units}
+
+
+def run_unit(
+    unit: Unit,
+    problems: dict[tuple[str, str], Task],
+    chosen: Settings,
+    device: torch.device,
+    stops: dict[tuple[str, str, float], int],
+) -> xr.Dataset:
+    """Fit, and keep the image at the calibrated iteration, where there is one yet."""
+    task, what = problems[unit.task, unit.image], chosen.tasks[unit.task]
+    network = what["networks"][unit.network]
+    code = {"code": task.guide} if network.get("code") == "flash" else {}
+    prior = networks.create(
+        network["prior"], image_size=tuple(task.shape[1:]), **network["options"], **code
+    ).to(device=device)
+    stop = stops.get((unit.task, unit.network, unit.weight))
+    kept: list[Tensor] = []
+
+    def keep(iteration: int, image: Tensor, _: object) -> None:
+        if iteration == stop:
+            kept.append(image.cpu().clone())
+
+    penalty = {"total_variation_weight": unit.weight} if unit.weight else {}
+    result = fit(
+        prior,
+        task,
+        learning_rate=network["learning_rate"],
+        iterations=what["iterations"],
+        input_noise=what["input_noise"],
+        seed=unit.seed,
+        callback=keep,
+        **penalty,
+    )
+    if kept:
+        result = result.assign(at_stop=(("channel", "y", "x"), kept[0].numpy()))
+    return result
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

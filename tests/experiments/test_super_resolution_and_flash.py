@@ -1,0 +1,75 @@
+"""The smoke preset of super-resolution and flash, the pair with a truth, and the calibration."""
+
+import importlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+
+from helpers.experiments import check_smallest_run, script
+
+PACKAGE = "experiments.super_resolution_and_flash"
+
+
+def test_smoke_runs_and_resumes(tmp_path: Path) -> None:
+    tables = {"train.csv": 9, "calibration.csv": 15, "test.csv": 5, "summary.csv": 5}
+    figures = {"curves", "images", "pairs"}
+    check_smallest_run("super_resolution_and_flash", tmp_path, tables, figures)
+    test = pd.read_csv(tmp_path / "out" / "test.csv")
+    row = test[(test.task == "flash")].iloc[0]
+    kept = xr.load_dataset(tmp_path / "out" / "flash-SkipNet-0.0-chelsea-1.nc")
+    error = np.square(kept.at_stop.values - kept.clean.values).mean()
+    assert row.psnr_median == pytest.approx(-10 * np.log10(error), abs=1e-3)
+    assert row.peak - row.psnr_median == pytest.approx(row.loss_median, abs=1e-3)
+
+
+def fitted(curve: list[float]) -> xr.Dataset:
+    return xr.Dataset(
+        {"psnr_clean": (("iteration", "region"), np.array(curve)[:, None])}, {"region": ["whole"]}
+    )
+
+
+def test_calibration_by_hand() -> None:
+    script("super_resolution_and_flash")  # puts the root on the path
+    calibration = importlib.import_module(f"{PACKAGE}.calibration")
+
+    def unit(image: str, weight: float) -> tuple[str, ...]:
+        return SimpleNamespace(task="flash", network="A", weight=weight, image=image)
+
+    curves = {
+        "x": [1.0, 9.0, 2.0, 2.0, 1.0],
+        "y": [1.0, 2.0, 7.0, 3.0, 2.0],
+        "z": [1, 2, 3, 4, 6.0],
+    }
+    units = [(unit(image, 0.0), fitted(curve)) for image, curve in curves.items()]
+    units += [(unit("x", weight), fitted([weight] * 3)) for weight in (1.0, 3.0, 2.0)]
+
+    class Pairs(list):
+        def items(self) -> list:
+            return self
+
+    table = calibration.calibrate(Pairs(units))
+    rows = table[table.weight == 0].set_index("rule")
+    # Peaks are at 1, 2 and 4; the mean curve is 1, 13/3, 4, 3, 3.
+    assert rows.iteration.to_dict() == {"median": 2, "mean": 2, "common": 1}
+    assert rows.psnr["common"] == pytest.approx(13 / 3)
+    assert rows.loss["median"] == pytest.approx((9 + 7 + 6 - (2 + 7 + 3)) / 3)
+    assert calibration.chosen_weights(table) == {("flash", "A"): [0.0, 3.0]}
+
+
+def test_lit_pair_has_a_truth_and_a_highlight_of_the_flash_alone() -> None:
+    script("super_resolution_and_flash")
+    problems = importlib.import_module(f"{PACKAGE}.problems")
+    task = problems.lit_pair(problems.load("astronaut", 64, 48), 0.1)
+    noise = task.measurement - task.clean
+    # 6912 draws: the deviation is known to 0.9 %.
+    assert noise.std().item() == pytest.approx(0.1, rel=0.04)
+    assert task.clean.min() >= 0 and task.clean.max() <= 1
+    share = task.guide.sum(0) / (task.clean.sum(0) + 0.05)
+    highlight = torch.zeros(48, 48, dtype=torch.bool)
+    highlight[14:20, 26:32] = True
+    assert share[highlight].mean() > 1.3 * share[~highlight].mean()
