@@ -79,7 +79,7 @@ def _decoder(title: str, **changes: Any) -> Variant:
 
 VARIANTS: dict[str, Variant] = {
     "skip": Variant("hourglass with skips", "skip"),
-    "hourglass": Variant("hourglass, no skips", "skip", {"skip_channels": 0}),
+    "hourglass": Variant("hourglass, no skips", "skip", {"skip_channels": 0}, length="decoder"),
     "decoder": _decoder("decoder alone, 3x3"),
     "deep-decoder": Variant("decoder alone, 1x1", "deep-decoder", length="slow", scale=2),
     "conv": Variant("straight convolutions", "conv"),
@@ -88,7 +88,7 @@ VARIANTS: dict[str, Variant] = {
     "skip-transposed": Variant("hourglass, transposed", "skip", {"upsampling": "transposed"}),
     "decoder-nearest": _decoder("decoder, nearest", options={"upsampling": "nearest"}),
     "decoder-transposed": _decoder("decoder, transposed", options={"upsampling": "transposed"}),
-    "plain": Variant("hourglass, no BatchNorm", "skip", {"normalisation": "none"}),
+    "plain": Variant("hourglass, no BatchNorm", "skip", {"normalisation": "none"}, length="noisy"),
     "decoder-plain": _decoder("decoder, no BatchNorm", options={"normalisation": "none"}),
     "noise": Variant("hourglass, input noise", "skip", length="noisy", noise=True, predicted=False),
     "plain-noise": Variant(

@@ -47,6 +47,8 @@ def units(chosen: Settings, device: torch.device) -> dict[str, Work]:
             found[key] = functools.partial(predictive_bias, name, chosen, device, plain)
     for seed in range(chosen.seeds):
         for name in chosen.chosen:
+            if name in DECODERS and seed > 0:  # they have no second axis
+                continue
             for image in chosen.images:
                 key = f"fit-{seed}-{name}-{image.replace('/', '_')}"
                 found[key] = functools.partial(generative_fit, name, image, seed, chosen, device)
