@@ -153,7 +153,7 @@ def run_arm(
     """Follow one run: scores of every iteration, norm of its kernels, what was rolled back."""
     task = task.to(device=prior.device, dtype=prior.dtype)
     dynamics = Recipe(prior, task, seed, arm, iterations)
-    masked = task.operator.mask is not None
+    masked = not bool(task.counted.all())  # then known pixels can be put back
     scores = [Scores(task, burn_in, thin)] + [Scores(task, burn_in, thin, pasted=True)] * masked
     losses, norms = [], torch.full((iterations,), math.nan)
     for i in range(iterations):

@@ -69,7 +69,7 @@ def run_sampler(
     begin = {key: value.to(prior.device) for key, value in begin.items()}
     chains = len(next(iter(begin.values())))
     if not wanted.fitted:
-        begin = prior.init_many(range(chains))
+        begin = prior.init_many(list(range(chains)))
     share = SGLD_SHARE if wanted.method == "sgld" else 0.1
     each = [{key: value[i] for key, value in begin.items()} for i in range(chains)]
     step = min(posterior.stable_step(parameters, share=share) for parameters in each)

@@ -33,14 +33,11 @@ class Preset:
     scales: int
     code_channels: int
     seeds: int
-    iterations: int
-    long: tuple[str, ...]
-    long_iterations: int
+    arms: dict[str, int]
+    first_image: dict[str, int]
     burn_in: int
     thin: int
     readouts: tuple[int, int, int]
-    arms: tuple[str, ...]
-    ablations: tuple[str, ...]
     stopped_at: int
     overfitted_at: int
     chain_iterations: int
@@ -55,8 +52,13 @@ class Preset:
 
     def length(self, image: str, arm: str) -> int:
         """Count the iterations of an arm; some are followed for longer on the first image."""
-        longer = image == self.images[0] and arm in self.long
-        return self.long_iterations if longer else self.iterations
+        longer = self.first_image if image == self.images[0] else {}
+        return longer.get(arm) or self.arms[arm]
+
+    @property
+    def ablations(self) -> tuple[str, ...]:
+        """Arms that are run on the first image only."""
+        return tuple(arm for arm in self.first_image if arm not in self.arms)
 
     def runs(self) -> list[Run]:
         """Image, arm and seed of every run of an arm, seed by seed; ablations last."""
@@ -72,8 +74,8 @@ class Preset:
     def units(self) -> list[Run | Chains]:
         """All of them, what matters most first: one seed of each arm, then chains."""
         runs, chains = self.runs(), self.chains()
-        head, main = len(self.images) * len(self.arms), len(self.images) * len(self.samplers)
-        return [*runs[:head], *chains[:main], *runs[head:], *chains[main:]]
+        head = len(self.images) * len(self.arms)
+        return [*runs[:head], *chains[:-2], *runs[head:], *chains[-2:]]
 
 
 def label(image: str, name: str, seed: int | None = None) -> str:
