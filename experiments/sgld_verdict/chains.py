@@ -1,0 +1,129 @@
+"""Chains of a stated target, started on both sides of the peak of a fit."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+from dipkernels import fit
+from dipkernels.fitting import load_parameters
+from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.sampling import ChainSettings, Posterior, diagnose, sample, verdict
+from dipkernels.sampling.chains import Chains, finish
+from dipkernels.sampling.collector import Collector
+from dipkernels.seeds import derive
+from dipkernels.tasks import Task
+from experiments.sgld_verdict.arms import LEARNING_RATE, NoisyLangevin
+
+SGLD_SHARE = 0.5  # of the limit of stability; SGHMC takes the package's default
+FRICTION = 0.1
+STARTS = ("stopped", "overfitted")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How to sample: ``sgld`` or ``sghmc``, temperature, noise on the code, from where."""
+
+    method: str
+    temperature: float
+    input_noise: bool
+    fitted: bool
+
+    @classmethod
+    def parse(cls, name: str) -> "Sampler":
+        """Read ``METHOD TEMPERATURE [input] [cold]``; a cold start is the initialisation."""
+        method, temperature, *more = name.split()
+        if not set(more) <= {"input", "cold"}:
+            raise ValueError(f"unknown options in the sampler '{name}': {more}")
+        return cls(method, float(temperature), "input" in more, "cold" not in more)
+
+
+def starts(
+    prior: ImagePrior, task: Task, seeds: int, iterations: tuple[int, int], path: Path
+) -> Parameters:
+    """Fit each seed to its peak and well past it; stopped ones first, ``(2 seeds, ...)``."""
+    found = []
+    for name, count in zip(STARTS, iterations, strict=True):
+        file = path.with_name(f"{path.name}-{name}.safetensors")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fit(
+            prior,
+            task,
+            learning_rate=LEARNING_RATE,
+            iterations=count,
+            seed=range(seeds),
+            checkpoint=file,
+        )
+        kept = load_parameters(file)  # of one run without the leading axis
+        found.append({k: v if seeds > 1 else v[None] for k, v in kept.items()})
+    return {key: torch.cat([each[key] for each in found]) for key in found[0]}
+
+
+def run_sampler(
+    prior: ImagePrior, task: Task, name: str, begin: Parameters, iterations: int, pixels: int
+) -> xr.Dataset:
+    """Run one chain from each start; those that diverge end, and are NaN."""
+    wanted = Sampler.parse(name)
+    posterior = Posterior(prior, task, temperature=wanted.temperature)
+    begin = {key: value.to(prior.device) for key, value in begin.items()}
+    chains = len(next(iter(begin.values())))
+    if not wanted.fitted:
+        begin = prior.init_many(list(range(chains)))
+    share = SGLD_SHARE if wanted.method == "sgld" else 0.1
+    each = [{key: value[i] for key, value in begin.items()} for i in range(chains)]
+    step = min(posterior.stable_step(parameters, share=share) for parameters in each)
+    settings = ChainSettings(wanted.method, iterations, step_size=step, chains=chains)
+    if wanted.input_noise:
+        result = _with_input_noise(posterior, settings, begin)
+    else:
+        result = sample(
+            posterior,
+            method=wanted.method,
+            iterations=iterations,
+            step_size=step,
+            chains=chains,
+            start=begin,
+        )
+    kept = result[["psnr_clean", "psnr_mean", "loss", "ended_at"]]
+    kept = kept.rename(psnr_clean="iterate", psnr_mean="average")
+    noise = posterior.noise_sigma**2
+    return kept.assign_attrs(step_size=step, noise_variance=noise, **_diagnosed(result, pixels))
+
+
+def _with_input_noise(
+    posterior: Posterior, settings: ChainSettings, begin: Parameters
+) -> xr.Dataset:
+    prior, task = posterior.prior, posterior.task
+    seeds = [derive(f"chain-{i}", settings.seed) for i in range(settings.chains)]
+    friction = FRICTION if settings.method == "sghmc" else None
+    settings = replace(settings, friction=friction).resolved(settings.step_size or 0.0)
+    collector = Collector(
+        task,
+        settings.chains,
+        settings.iterations,
+        burn_in=settings.burned,
+        thin=settings.stride,
+        draws=settings.draws,
+    )
+    run = Chains(NoisyLangevin(posterior, settings, begin, seeds), collector, settings.iterations)
+    status = run.run("input noise", None, progress=False)
+    return finish(run, prior, task, status, {**posterior.record(), **settings.record()})
+
+
+# Over all chains, and over those of each start: the former says whether the starts are forgotten.
+def _diagnosed(result: xr.Dataset, pixels: int) -> dict[str, float | str]:
+    found: dict[str, float | str] = {}
+    half = result.sizes["chain"] // 2
+    groups = {"all": slice(None), "stopped": slice(0, half), "overfitted": slice(half, None)}
+    for name, chosen in groups.items():
+        part = result.isel(chain=chosen)
+        if part.sizes["chain"] < 2 or bool((part["ended_at"] >= 0).any()):
+            continue
+        table = diagnose(part, pixels=pixels)
+        found[f"rhat_{name}"] = float(table["rhat"].max())
+        found[f"rhat_median_{name}"] = float(table["rhat"].median())
+        found[f"rhat_psnr_{name}"] = float(table["summary_rhat"].sel(summary="psnr"))
+        found[f"ess_{name}"] = float(table["ess_bulk"].median())
+        found[f"converged_{name}"] = str(verdict(table).converged)
+    return found

@@ -1,0 +1,284 @@
+"""Tables and figures of what has been stored."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dipkernels.plotting.style import PALETTE, panels, save_figure
+from dipkernels.runs import RunFolder
+from experiments.harness import Table
+from experiments.sgld_verdict.chains import STARTS, Sampler
+
+PER_OCTAVE = 6  # bins of the curves
+COLUMNS = (
+    "image", "arm", "seed", "picture", "iterations", "readout_at", "readout", "peak", "peak_at",
+    "end", "drop", "last_doubling", "rollbacks", "norm_start", "norm_end",
+)  # fmt: skip
+CHAIN_COLUMNS = (
+    "image", "sampler", "seed", "start", "evaluations", "step", "before", "lowest", "highest",
+    "end", "average_end", "last_doubling", "misfit_before", "misfit_end", "rhat_both",
+    "rhat_median_both", "rhat_start", "ess_start", "converged",
+)  # fmt: skip
+CURVE_COLUMNS = ("image", "arm", "seed", "picture", "iteration", "psnr")
+SHOWN = {"sgd": 0, "sgd+input": 1, "sgd+input+wd": 2, "recipe": 4}
+Label = Callable[..., str]
+
+
+def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average a curve over bins of equal width in the logarithm of the iteration, from 1 on.
+
+    Parameters
+    ----------
+    values : ndarray, shape (iterations,)
+        NaN where there is none.
+
+    Returns
+    -------
+    centres, means : ndarray, shape (bins,)
+        Bins without a value are left out.
+    """
+    last = len(values)
+    count = max(2, round(PER_OCTAVE * np.log2(last)))
+    edges = np.unique(np.round(np.geomspace(1, last, count + 1)).astype(int))
+    found = [
+        (np.sqrt(a * (b - 1.0)), values[a:b][np.isfinite(values[a:b])].mean())
+        for a, b in itertools.pairwise(edges)
+        if np.isfinite(values[a:b]).any()
+    ]
+    centres, means = np.array(found).reshape(-1, 2).T
+    return centres, means
+
+
+def doubling(centres: np.ndarray, means: np.ndarray) -> float:
+    """Give the change over the last doubling of the iterations, in dB."""
+    return float(means[-1] - np.interp(np.log(centres[-1] / 2), np.log(centres), means))
+
+
+def write_report(preset: Any, folder: RunFolder, label: Label) -> str:
+    """Write ``results.csv``, ``chains.csv``, ``curves.csv`` and the figures.
+
+    Parameters
+    ----------
+    preset : Preset
+        Of the run.
+    folder : RunFolder
+        With the results; those that are missing are left out.
+    label : callable
+        From image, name and seed to the name of a result.
+
+    Returns
+    -------
+    str
+        A few lines.
+    """
+    found = {unit: folder.stored(label(*unit)) for unit in preset.runs()}
+    runs = {unit: result for unit, result in found.items() if result is not None}
+    sampled = {unit: folder.stored(label(*unit)) for unit in preset.chains()}
+    chains = {unit: result for unit, result in sampled.items() if result is not None}
+    rows = [row for unit, run in runs.items() for row in _rows(unit, run, preset)]
+    _write(folder.path / "results.csv", COLUMNS, rows)
+    chain_rows = [row for unit, run in chains.items() for row in _chain_rows(unit, run, preset)]
+    _write(folder.path / "chains.csv", CHAIN_COLUMNS, chain_rows)
+    _write(folder.path / "curves.csv", CURVE_COLUMNS, _curves(runs))
+    _draw_images(preset, runs, chains, folder.path / "psnr.png")
+    _draw_ablations(preset, runs, folder.path / "ablations.png")
+    lines = [
+        f"{r['image']:8s} {r['arm']:28s} {r['seed']} {r['picture']:8s} peak {r['peak']:.2f} at "
+        f"{r['peak_at']:.0f}, end {r['end']:.2f}, last doubling {r['last_doubling']:+.2f} dB"
+        for r in rows
+        if r["picture"] != "moving"
+    ]
+    return "\n".join(lines)
+
+
+def _write(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    path.unlink(missing_ok=True)
+    Table(path, columns, columns[:3]).append(rows)
+
+
+def _rows(unit: tuple[str, str, int], run: xr.Dataset, preset: Any) -> list[dict[str, Any]]:
+    image, arm, seed = unit
+    plain, noisy, recipe = preset.readouts
+    at = recipe if arm.startswith("recipe") else noisy if "input" in arm else plain
+    found = []
+    for picture in ("iterate", "moving", "average"):
+        values = run[picture].values
+        if not np.isfinite(values).any():
+            continue
+        centres, means = binned(values)
+        best = int(means.argmax())
+        norms = run["norm"].values[np.isfinite(run["norm"].values)]
+        found.append(
+            {
+                "image": Path(image).stem,
+                "arm": arm,
+                "seed": seed,
+                "picture": picture,
+                "iterations": len(values),
+                "readout_at": at,
+                "readout": float(values[min(at, len(values) - 1)]),
+                "peak": float(means[best]),
+                "peak_at": float(centres[best]),
+                "end": float(means[-1]),
+                "drop": float(means[best] - means[-1]),
+                "last_doubling": doubling(centres, means),
+                "rollbacks": run.attrs["rollbacks"],
+                "norm_start": float(norms[0]),
+                "norm_end": float(norms[-1]),
+            }
+        )
+    return found
+
+
+def _chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dict[str, Any]]:
+    image, name = unit
+    fitted = Sampler.parse(name).fitted
+    scale = run.attrs["noise_variance"]
+    found = []
+    for chain in range(run.sizes["chain"]):
+        start = STARTS[chain // preset.seeds] if fitted else "initialisation"
+        spent = (preset.stopped_at, preset.overfitted_at)[chain // preset.seeds] if fitted else 0
+        one = run.isel(chain=chain)
+        if int(one["ended_at"]) >= 0:
+            found.append(
+                dict.fromkeys(CHAIN_COLUMNS, "")
+                | {"image": Path(image).stem, "sampler": name, "seed": chain % preset.seeds}
+                | {"start": start, "step": run.attrs["step_size"], "converged": "diverged"}
+            )
+            continue
+        centres, means = binned(one["iterate"].values)
+        _, misfits = binned(one["loss"].values / scale)
+        found.append(
+            {
+                "image": Path(image).stem,
+                "sampler": name,
+                "seed": chain % preset.seeds,
+                "start": start,
+                "evaluations": spent + run.sizes["iteration"],
+                "step": run.attrs["step_size"],
+                "before": float(one["iterate"].values[0]),
+                "lowest": float(means.min()),
+                "highest": float(means.max()),
+                "end": float(means[-1]),
+                "average_end": float(one["average"].values[-1]),
+                "last_doubling": doubling(centres, means),
+                "misfit_before": float(one["loss"].values[0]) / scale,
+                "misfit_end": float(misfits[-1]),
+                "rhat_both": run.attrs.get("rhat_all", ""),
+                "rhat_median_both": run.attrs.get("rhat_median_all", ""),
+                "rhat_start": run.attrs.get(f"rhat_{start}", ""),
+                "ess_start": run.attrs.get(f"ess_{start}", ""),
+                "converged": run.attrs.get("converged_all", ""),
+            }
+        )
+    return found
+
+
+def _curves(runs: dict[tuple[str, str, int], xr.Dataset]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": Path(image).stem,
+            "arm": arm,
+            "seed": seed,
+            "picture": picture,
+            "iteration": f"{x:.4g}",
+            "psnr": f"{y:.2f}",
+        }
+        for (image, arm, seed), run in runs.items()
+        for picture in ("iterate", "moving", "average")
+        if np.isfinite(run[picture].values).any()
+        for x, y in zip(*binned(run[picture].values), strict=True)
+    ]
+
+
+def _draw_images(
+    preset: Any,
+    runs: dict[tuple[str, str, int], xr.Dataset],
+    chains: dict[tuple[str, str], xr.Dataset],
+    path: Path,
+) -> None:
+    figure, axes = panels(3 * len(preset.images), columns=3, width=3.6, height=2.7)
+    for row, image in enumerate(preset.images):
+        stem = Path(image).stem
+        iterate, average, sampled = axes[3 * row : 3 * row + 3]
+        for arm, colour in SHOWN.items():
+            _draw_arm(iterate, runs, image, arm, "iterate", PALETTE[colour])
+            # as published: a moving average of SGD, the mean of the draws of the recipe
+            picture = "average" if arm == "recipe" else "moving"
+            _draw_arm(average, runs, image, arm, picture, PALETTE[colour])
+        iterate.set_title(f"{stem}: iterate")
+        average.set_title(f"{stem}: average")
+        sampled.set_title(f"{stem}: chains, iterate")
+        names = [name for of, name in chains if of == image and "cold" not in name]
+        for number, name in enumerate(names):
+            _draw_chains(sampled, chains[image, name], name, PALETTE[number], preset)
+        for panel in (iterate, average, sampled):
+            panel.set_xscale("log")
+            panel.set_xlabel("gradient evaluations")
+        iterate.set_ylabel("PSNR (dB)")
+        _one_scale([iterate, average, sampled])
+        iterate.legend(fontsize=7, loc="lower left")
+        if names:
+            sampled.legend(fontsize=7, loc="lower right")
+    save_figure(figure, path)
+
+
+def _draw_arm(
+    panel: Any,
+    runs: dict[tuple[str, str, int], xr.Dataset],
+    image: str,
+    arm: str,
+    picture: str,
+    colour: str,
+) -> None:
+    of = [run for (i, a, _), run in runs.items() if (i, a) == (image, arm)]
+    for number, run in enumerate(of):
+        if np.isfinite(run[picture].values).any():
+            x, y = binned(run[picture].values)
+            panel.plot(x, y, color=colour, lw=1.3, label=arm if number == 0 else None)
+
+
+def _draw_chains(panel: Any, run: xr.Dataset, name: str, colour: str, preset: Any) -> None:
+    counts = (preset.stopped_at, preset.overfitted_at)
+    for chain in range(run.sizes["chain"]):
+        which = chain // preset.seeds
+        x, y = binned(run["iterate"].values[chain])
+        dashes = "-" if which == 0 else "--"
+        title = name.replace(" ", ", T = ", 1) if chain == 0 else None
+        panel.plot(x + counts[which], y, dashes, color=colour, lw=1.2, label=title)
+
+
+def _one_scale(axes: list[Any]) -> None:
+    lines = [line for panel in axes for line in panel.get_lines()]
+    if lines:
+        high = max(float(np.nanmax(line.get_ydata())) for line in lines)
+        for panel in axes:
+            panel.set_ylim(high - 11, high + 0.5)
+
+
+def _draw_ablations(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], path: Path) -> None:
+    figure, axes = panels(3, columns=3, width=3.6, height=3.0)
+    image = preset.images[0]
+    names = ("recipe", *preset.ablations)
+    for number, arm in enumerate(names):
+        colour = PALETTE[number % len(PALETTE)]
+        _draw_arm(axes[0], runs, image, arm, "iterate", colour)
+        _draw_arm(axes[1], runs, image, arm, "average", colour)
+        of = [run for (i, a, _), run in runs.items() if (i, a) == (image, arm)]
+        for run in of[:1]:
+            known = np.flatnonzero(np.isfinite(run["norm"].values))
+            axes[2].plot(known + 1, run["norm"].values[known], color=colour)
+    titles = (f"{Path(image).stem}: iterate", "mean of draws", "norm of 4-D tensors")
+    for panel, title in zip(axes, titles, strict=True):
+        panel.set_xscale("log")
+        panel.set_title(title)
+        panel.set_xlabel("gradient evaluations")
+    axes[2].set_yscale("log")
+    axes[0].set_ylabel("PSNR (dB)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+    save_figure(figure, path)

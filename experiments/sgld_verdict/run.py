@@ -1,0 +1,121 @@
+"""Does SGLD plateau where SGD overfits? See README.md beside this file."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+import xarray as xr
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files beside this one
+
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.runs import RunFolder
+from dipkernels.tasks import Task
+from experiments.harness import each, open_folder, parse, settings
+from experiments.sgld_verdict.arms import ARMS, Network, denoising, run_arm
+from experiments.sgld_verdict.chains import Sampler, run_sampler, starts
+from experiments.sgld_verdict.report import write_report
+
+Run = tuple[str, str, int]
+Chains = tuple[str, str]
+Cases = dict[str, tuple[ImagePrior, Task]]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """See ``config.yaml``."""
+
+    images: tuple[str, ...]
+    size: int
+    width: int
+    scales: int
+    code_channels: int
+    seeds: int
+    arms: dict[str, int]
+    first_image: dict[str, int]
+    burn_in: int
+    thin: int
+    readouts: tuple[int, int, int]
+    stopped_at: int
+    overfitted_at: int
+    chain_iterations: int
+    samplers: tuple[str, ...]
+    samplers_first_image: tuple[str, ...]
+    diagnosed_pixels: int
+
+    @property
+    def network(self) -> Network:
+        """Of all runs."""
+        return Network(self.size, self.width, self.scales, self.code_channels)
+
+    def length(self, image: str, arm: str) -> int:
+        """Count the iterations of an arm; some are followed for longer on the first image."""
+        longer = self.first_image if image == self.images[0] else {}
+        return longer.get(arm) or self.arms[arm]
+
+    @property
+    def ablations(self) -> tuple[str, ...]:
+        """Arms that are run on the first image only."""
+        return tuple(arm for arm in self.first_image if arm not in self.arms)
+
+    def runs(self) -> list[Run]:
+        """Image, arm and seed of every run of an arm, seed by seed; ablations last."""
+        main = [(i, a, s) for s in range(self.seeds) for i in self.images for a in self.arms]
+        first = self.images[0]
+        return main + [(first, a, s) for s in range(self.seeds) for a in self.ablations]
+
+    def chains(self) -> list[Chains]:
+        """Image and sampler of all chains that are run together."""
+        main = [(image, name) for image in self.images for name in self.samplers]
+        return main + [(self.images[0], name) for name in self.samplers_first_image]
+
+    def units(self) -> list[Run | Chains]:
+        """All of them, what matters most first: one seed of each arm, then chains."""
+        runs, chains = self.runs(), self.chains()
+        head = len(self.images) * len(self.arms)
+        return [*runs[:head], *chains[:-2], *runs[head:], *chains[-2:]]
+
+
+def label(image: str, name: str, seed: int | None = None) -> str:
+    """Name of a stored result."""
+    words = f"{Path(image).stem}-{name}" + ("" if seed is None else f"-{seed}")
+    return words.replace(", ", "_").replace(" ", "_").replace("/", "_by_")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what isn't finished, and write tables and figures."""
+    options = parse(__file__, __doc__, arguments)
+    preset = settings(__file__, options.preset, Preset)
+    for name in (*preset.samplers, *preset.samplers_first_image):
+        Sampler.parse(name)  # a wrong name is found now
+    folder = open_folder(__file__, options, preset)
+    cases = {image: case(image, preset, options.device) for image in preset.images}
+    for unit in each([u for u in preset.units() if folder.stored(label(*u)) is None]):
+        folder.stage(label(*unit), partial(compute, unit, cases, preset, folder))
+    print(write_report(preset, folder, label))
+
+
+def case(image: str, preset: Preset, device: torch.device) -> tuple[ImagePrior, Task]:
+    """Make the network and the noisy image."""
+    task = denoising(image, preset.size)
+    return preset.network.prior(task.shape[0], device), task
+
+
+def compute(unit: Run | Chains, cases: Cases, preset: Preset, folder: RunFolder) -> xr.Dataset:
+    """Run an arm, or chains, whose starts are fitted where they aren't there yet."""
+    image, name = unit[:2]
+    if len(unit) == 3:
+        count = preset.length(image, name)
+        return run_arm(*cases[image], ARMS[name], unit[2], count, preset.burn_in, preset.thin)
+    counts = (preset.stopped_at, preset.overfitted_at)
+    path = folder.path / f"{Path(image).stem}-start"
+    begin = starts(*cases[image], preset.seeds, counts, path)
+    count, pixels = preset.chain_iterations, preset.diagnosed_pixels
+    return run_sampler(*cases[image], name, begin, count, pixels)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()

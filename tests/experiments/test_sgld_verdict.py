@@ -1,0 +1,77 @@
+"""The verdict on SGLD at its smallest, and its chain against the package's own."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dipkernels import fit
+from dipkernels.sampling import gp_dip
+from dipkernels.seeds import derive
+from helpers.experiments import ROOT, check_smallest_run
+
+sys.path.insert(0, str(ROOT.parent))
+
+from experiments.sgld_verdict.arms import ARMS, Network, Recipe, denoising, run_arm
+from experiments.sgld_verdict.chains import Sampler
+from experiments.sgld_verdict.report import binned, doubling
+
+NETWORK = Network(size=12, width=4, scales=1, code_channels=2)
+CPU = torch.device("cpu")
+
+
+def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
+    # 4 arms of 2 seeds, each with 3 pictures; 2 samplers of 4 chains
+    tables = {"results.csv": 24, "chains.csv": 8}
+    check_smallest_run("sgld_verdict", tmp_path, tables, {"psnr", "ablations"})
+    chains = pd.read_csv(tmp_path / "out" / "chains.csv")
+    assert set(chains["start"]) == {"stopped", "overfitted"}
+
+
+def test_the_recipe_is_that_of_the_package() -> None:
+    task, prior = denoising("astronaut", 12), NETWORK.prior(3, CPU)
+    # an independent path: the package's own loop, with its own scores and its own mean of draws
+    whole = gp_dip(prior, task, iterations=30, burn_in=10, thin=3, seed=5)
+    ours = run_arm(prior, task, ARMS["recipe"], derive("chain-0", 5), 30, burn_in=10, thin=3)
+    np.testing.assert_array_equal(ours["loss"], whole["loss"][0])
+    np.testing.assert_allclose(ours["iterate"], whole["psnr_clean"][0], rtol=1e-6)
+    # float32 sums against the package's float64 ones
+    np.testing.assert_allclose(ours["average"], whole["psnr_mean"][0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "sgd+input+wd"])
+def test_without_noise_on_the_weights_it_is_a_fit(name: str) -> None:
+    task, prior = denoising("astronaut", 12), NETWORK.prior(3, CPU)
+    noisy = {"input_noise": 1 / 30, "weight_decay": 5e-8} if name != "sgd" else {}
+    expected = fit(prior, task, learning_rate=0.01, iterations=19, seed=3, **noisy)
+    ours = run_arm(prior, task, ARMS[name], 3, 20, burn_in=4, thin=1)
+    score = expected.sel(region="whole")
+    np.testing.assert_allclose(ours["iterate"], score["psnr_clean"], rtol=1e-6)
+    np.testing.assert_allclose(ours["moving"], score["psnr_average_clean"], rtol=1e-5)
+
+
+def test_norms_that_are_held_stay_while_the_others_grow() -> None:
+    task, prior = denoising("astronaut", 12), NETWORK.prior(3, CPU)
+    start = Recipe(prior, task, 0, ARMS["recipe"], 9).norm()
+    for name, held in (("recipe", False), ("recipe, norms held", True)):
+        dynamics = Recipe(prior, task, 0, ARMS[name], 9)
+        for _ in range(9):
+            dynamics.step(*dynamics.evaluate())
+        assert (abs(float(dynamics.norm() / start) - 1) < 1e-5) is held
+
+
+def test_bins_average_the_curve_and_its_slope_is_per_doubling() -> None:
+    iterations = np.arange(4096.0)
+    values = 3 * np.log2(np.maximum(iterations, 1)) + 7
+    centres, means = binned(values)
+    np.testing.assert_allclose(means, 3 * np.log2(centres) + 7, atol=0.02)
+    assert abs(doubling(centres, means) - 3) < 0.02
+
+
+def test_a_sampler_is_read_from_its_name() -> None:
+    assert Sampler.parse("sghmc 0.1 input") == Sampler("sghmc", 0.1, True, True)
+    with pytest.raises(ValueError, match="warm"):
+        Sampler.parse("sgld 1 warm")
