@@ -14,7 +14,8 @@ from dipkernels.fitting import FitSettings
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.sampling import ChainSettings
-from dipkernels.sampling.dynamics import GpDip, Langevin
+from dipkernels.sampling.descents import GpDip
+from dipkernels.sampling.dynamics import Langevin
 from dipkernels.sampling.target import Posterior
 from dipkernels.seeds import derive
 from dipkernels.tasks import Task

@@ -34,8 +34,7 @@ def check_smallest_run(
     for table, rows in tables.items():
         assert len(pd.read_csv(folder / "out" / table)) == rows
     assert {p.stem for p in (folder / "out").glob("*.png")} == figures
-    stored = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*.nc")}
-    stored = {p: p.stat().st_mtime_ns for p in (folder / results).glob("*.nc")}
+    stored = {p: p.stat().st_mtime_ns for p in (folder / results).rglob("*.nc")}
     first = min(stored)
     first.unlink()
     module.main(arguments)

@@ -1,7 +1,7 @@
 """Calibration of draws whose distribution is known; brute force for what is sorted."""
 
-from typing import Any
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
