@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from jaxtyping import Float
 
-from dipkernels import NTK, images, networks, tasks
+from dipkernels import NTK, gp, images, networks, tasks
 from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import DeviceError, DipkernelsError, InvalidInputError
 from dipkernels.fitting.stopping import Monitor
@@ -35,6 +35,7 @@ from dipkernels.theory import (
     Momentum,
     PredictedOptimum,
     audit,
+    covariance_spectrum,
     expand,
     learning_curve,
     stopping_time,
@@ -111,6 +112,19 @@ PLAIN: dict[str, tuple[Callable[[], object], str]] = {
         "a learning rate must be a number, got 'x'",
     ),
     "frozen": (lambda: vit().frozen([1]), "frozen takes a dict of tensors"),
+    "gp's kernel": (lambda: gp.GaussianProcess(3), "expected a LagKernel or a StationaryKernel"),
+    "gp's mean": (lambda: gp.GaussianProcess(gp.rbf(1.0), mean="a"), "mean must be a number"),
+    "covariance": (lambda: gp.from_covariance(None), "dataset must be a Dataset, got None"),
+    "spectrum": (lambda: covariance_spectrum(None), "found must be a Dataset, got None"),
+    **{
+        f"bounds {bounds}": (
+            lambda bounds=bounds: gp.fit_hyperparameters(
+                tasks.denoise(IMAGE), gp.rbf(1.0), bounds=bounds
+            ),
+            f"bounds must be two positive, ascending numbers, got {bounds!r}",
+        )
+        for bounds in ("ab", ("a", "b"), 3, (1.0,), (2.0, 1.0), (0.0, math.inf))
+    },
     "complex": (lambda: periodogram(SIGNAL + 1j), "expected real images, got torch.complex64"),
 }
 

@@ -73,12 +73,13 @@ def fingerprint(
             if not quiet:
                 typer.echo(f"[{number}/{len(priors)}] {name}: {card.attrs['seconds']:.0f} s")
     except BaseException as error:
-        page = gallery_page(folder, chosen)
+        done = "No card was done"
+        if any(folder.file(f"{name}/card").exists() for name in chosen):
+            done = f"The cards that were done are in {gallery_page(folder, chosen)}"
         if not isinstance(error, KeyboardInterrupt):
             raise
         typer.echo(
-            f"\nInterrupted. The cards that were done are in {page}; the same command with "
-            f"--output {folder.path} continues.",
+            f"\nInterrupted. {done}; the same command with --output {folder.path} continues.",
             err=True,
         )
         raise typer.Exit(INTERRUPTED) from None

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.evidence import Evidence, MeasuredCovariance, dense_matrix
 from dipkernels.gp.lags import LagKernel
@@ -248,6 +248,11 @@ def _require_fourier(seen: Observation) -> None:
 def _bounds(bounds: Sequence[float] | None, task: Task) -> tuple[float, float]:
     if bounds is None:
         return 0.3, max(min(task.shape[1:]) / 4, 0.6)
-    if len(bounds) != 2 or not 0 < bounds[0] < bounds[1] < math.inf:
-        raise InvalidInputError(f"bounds must be two positive, ascending numbers, got {bounds}")
-    return float(bounds[0]), float(bounds[1])
+    try:
+        low, high = (as_annotated("a bound", bound, float) for bound in bounds)
+        possible = 0 < low < high < math.inf
+    except (TypeError, ValueError):  # not two, or no numbers
+        possible = False
+    if not possible:
+        raise InvalidInputError(f"bounds must be two positive, ascending numbers, got {bounds!r}")
+    return low, high

@@ -8,6 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.blocks import block_matrices
@@ -30,6 +31,7 @@ class MeasuredKernel:
     removed: float
 
 
+@checked
 def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> MeasuredKernel:
     """Make a kernel of a measured covariance.
 

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
@@ -60,9 +60,10 @@ class GaussianProcess:
                 f"expected a LagKernel or a StationaryKernel, got {type(kernel).__name__}: see "
                 "gp.rbf, StationaryKernel.from_lags, gp.from_covariance"
             )
+        mean = as_annotated("mean", mean, float)
         if not math.isfinite(mean):
             raise InvalidInputError(f"the mean must be finite, got {mean}")
-        self.kernel, self.mean, self.periodic = kernel, float(mean), bool(periodic)
+        self.kernel, self.mean, self.periodic = kernel, mean, bool(periodic)
 
     def __repr__(self) -> str:
         borders = "periodic" if self.periodic else "not periodic"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dipkernels import networks, plotting, results, tasks, theory
 from dipkernels.cli import app
-from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.errors import InvalidInputError, MemoryLimitError, UnknownNameError
 from dipkernels.fitting import fit
 from dipkernels.kernels import NTK, infinite_width
 from dipkernels.networks import ImagePrior
@@ -351,3 +351,22 @@ def test_a_card_that_cannot_be_leaves_no_folder(tmp_path: Path, wrong: list[str]
     command = ["fingerprint", "deep-decoder", "--size", "8", "--output", str(output), *wrong]
     assert CliRunner().invoke(app, command).exit_code != 0
     assert not output.exists()  # it would take no cards of other settings
+
+
+@pytest.mark.parametrize("raised", [MemoryLimitError("too large"), KeyboardInterrupt()])
+def test_a_first_card_that_fails_leaves_no_empty_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(theory, "fingerprint", fail)
+    output = tmp_path / "cards"
+    command = ["fingerprint", "deep-decoder", "--size", "16", "--quiet", "--output", str(output)]
+    ended = CliRunner().invoke(app, command)
+    assert ended.exit_code != 0
+    assert output.is_dir()
+    assert not (output / PAGE).exists()
+    if isinstance(raised, KeyboardInterrupt):
+        assert ended.exit_code == 130
+        assert "No card was done; the same command" in ended.output

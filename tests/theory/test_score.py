@@ -358,6 +358,13 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_agreement_validates_and_a_constant_score_ranks_nothing() -> None:
     truth = np.arange(10.0).reshape(2, 5)
     assert rank_agreement(truth, truth).attrs["spearman_lower"] == pytest.approx(1.0)
+    nothing = rank_agreement(np.ones((2, 5)), truth)
+    assert (nothing.spearman == 0).all() and (nothing.kendall == 0).all()
+    for name in ("spearman_lower", "spearman_upper", "kendall_lower", "kendall_upper"):
+        assert nothing.attrs[name] == 0.0
+    half = rank_agreement(np.stack([np.ones(5), truth[1]]), truth)  # on one image of two
+    assert half.attrs["spearman_mean"] == pytest.approx(0.5)
+    assert (half.attrs["spearman_lower"], half.attrs["spearman_upper"]) == pytest.approx((0, 1))
     with pytest.raises(InvalidInputError, match="one shape"):
         rank_agreement(truth, truth[:, :4])
     with pytest.raises(InvalidInputError, match="finite"):

@@ -1,5 +1,8 @@
 """How well a score ranks priors: rank correlations within images, with their interval."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import scipy.stats
 import xarray as xr
@@ -46,6 +49,7 @@ def rank_agreement(
     Notes
     -----
     A prior that is drawn twice ties with itself. A resample whose priors are all one is left out.
+    A score that is the same for all priors has a correlation of 0, in every resample too.
     """
     if predicted.shape != measured.shape or predicted.ndim != 2 or predicted.shape[1] < 3:
         raise InvalidInputError(
@@ -60,8 +64,8 @@ def rank_agreement(
         raise InvalidInputError("scores and measurements must be finite")
     pairs = list(zip(predicted, measured, strict=True))
     found = {
-        "spearman": [_or_zero(scipy.stats.spearmanr(p, m).statistic) for p, m in pairs],
-        "kendall": [_or_zero(scipy.stats.kendalltau(p, m).statistic) for p, m in pairs],
+        "spearman": [_correlation(scipy.stats.spearmanr, p, m) for p, m in pairs],
+        "kendall": [_correlation(scipy.stats.kendalltau, p, m) for p, m in pairs],
     }
     difference = predicted - measured
     centred = difference - difference.mean(axis=1, keepdims=True)
@@ -81,9 +85,9 @@ def rank_agreement(
     return xr.Dataset({k: ("image", v) for k, v in found.items()}).assign_attrs(attrs)
 
 
-# A score that is the same for all priors ranks nothing.
-def _or_zero(value: float) -> float:
-    return 0.0 if np.isnan(value) else float(value)
+# A score that is the same for all priors ranks nothing: 0, and 0 in every resample.
+def _correlation(correlation: Callable[..., Any], p: np.ndarray, m: np.ndarray) -> float:
+    return float(correlation(p, m).statistic) if np.ptp(p) and np.ptp(m) else 0.0
 
 
 def _bootstrap(
@@ -97,7 +101,13 @@ def _bootstrap(
     signs = [np.sign(x[:, :, None] - x[:, None, :]) for x in (predicted, measured)]
     means: dict[str, np.ndarray] = {}
     for name, correlation in (("spearman", _spearman), ("kendall", _kendall)):
-        each = np.stack([correlation(p, m, weights) for p, m in zip(*signs, strict=True)], axis=1)
+        each = np.stack(
+            [
+                correlation(p, m, weights) if p.any() and m.any() else np.zeros(resamples)
+                for p, m in zip(*signs, strict=True)
+            ],
+            axis=1,
+        )
         means[name] = (chosen * each).sum(axis=1)
     return means
 

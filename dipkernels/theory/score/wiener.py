@@ -13,6 +13,7 @@ from dipkernels.theory.score.spectrum import PredictedPeak
 SCALES = np.geomspace(1e-4, 1e6, 201)
 
 
+@checked
 def covariance_spectrum(found: xr.Dataset) -> np.ndarray:
     """Turn a measured stationary covariance into the prior's power spectrum.
 
