@@ -249,6 +249,8 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
             f"  {head:24}{what:48}{duration(planned.seconds):>14}"
             f"{readable_bytes(planned.bytes):>10}"
         )
+        for note in planned.notes:
+            typer.echo(f"    {note}")
     seconds = sum(planned.seconds for planned in plans.values())
     most = max(planned.bytes for planned in plans.values())
     typer.echo(f"About {duration(seconds)} and {readable_bytes(most)} in all.")
