@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dipkernels.cli.methods import METHODS, STAGE, Job, resolve
+from dipkernels.cli.job import STAGE, Job
+from dipkernels.cli.methods import METHODS, resolve
 from dipkernels.cli.networks import make_prior, parse_options, run_record
 from dipkernels.cli.options import (
     INTERRUPTED,
