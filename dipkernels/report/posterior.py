@@ -241,7 +241,7 @@ def _lines(
         draws = draws[np.isfinite(draws).all(axis=1)]
         single = np.mean([_psnr(draw - clean) for draw in draws])
         lines.append(
-            f"Posterior mean {_psnr(maps['mean'].values[region] - clean):.2f} dB to the truth "
+            f"Mean of the draws {_psnr(maps['mean'].values[region] - clean):.2f} dB to the truth "
             f"over the {region_words(task)}; single draws {single:.2f} dB on average."
         )
     for name, found in calibrations.items():
