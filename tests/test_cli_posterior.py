@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from dipkernels import images, networks, plotting, report, results, tasks
-from dipkernels.cli.methods import METHODS, Job, _gp_dip_counts, resolve
+from dipkernels.cli.job import Job
+from dipkernels.cli.methods import METHODS, _gp_dip_counts, resolve
 from dipkernels.fitting.record import Record
 from dipkernels.planning import planner
 from dipkernels.planning.rehearsal import ACTIVATIONS, Needs
@@ -83,6 +84,10 @@ def test_every_method_writes_its_files(
     }.get(method, "NOT CONVERGED: ")
     verdict = shown.split(str(output))[1].strip().splitlines()[0]
     assert verdict.startswith(headline)
+    # Few draws say nothing of tails: the level follows their number.
+    count = result.sizes["chain"] * result.sizes["draw"]
+    level = "90%" if count >= 19 else "80%" if count >= 9 else "50%"
+    assert f"{level} intervals hold" in shown
     body = page[page.index("<body>") :]
     assert headline.replace("'", "&#39;") in body[: body.index("<h1>")]  # and first on the page
     # The table holds what the library finds for this very task.

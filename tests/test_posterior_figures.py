@@ -44,7 +44,7 @@ def test_maps_of_an_image_share_the_scale_of_deviation_and_error() -> None:
     for name in (
         "truth",
         "measured (blue: missing or held out)",
-        f"posterior mean {psnr:.2f} dB over the whole image",
+        f"mean of the draws {psnr:.2f} dB over the whole image",
         "width of the 90% interval",
     ):
         assert name in found
@@ -65,7 +65,7 @@ def test_maps_of_a_signal_are_lines_with_a_band() -> None:
     figure = plotting.plot_uncertainty(task, sampling.uncertainty.maps(result, levels=(0.8,)))
     assert len(figure.axes) == 4
     _, labels = figure.axes[0].get_legend_handles_labels()
-    assert labels == ["80% interval", "posterior mean", "truth", "measured"]
+    assert labels == ["80% interval", "mean of the draws", "truth", "measured"]
     assert figure.axes[-1].get_xlabel() == "position (samples)"
     measured = figure.axes[2].lines[2].get_xdata()
     assert len(measured) == int(task.counted[1].sum())  # held-out samples aren't drawn

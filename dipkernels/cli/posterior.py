@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dipkernels.cli.methods import METHODS, STAGE, Job, resolve
+from dipkernels.cli.job import STAGE, Job
+from dipkernels.cli.methods import METHODS, resolve
 from dipkernels.cli.networks import make_prior, parse_options, run_record
 from dipkernels.cli.options import (
     INTERRUPTED,
@@ -249,6 +250,8 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
             f"  {head:24}{what:48}{duration(planned.seconds):>14}"
             f"{readable_bytes(planned.bytes):>10}"
         )
+        for note in planned.notes:
+            typer.echo(f"    {note}")
     seconds = sum(planned.seconds for planned in plans.values())
     most = max(planned.bytes for planned in plans.values())
     typer.echo(f"About {duration(seconds)} and {readable_bytes(most)} in all.")

@@ -56,7 +56,7 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
     measured = _scaled(task, "measurement")
     if measured is not None and measured.ndim == 3 and len(measured) in (1, 3):
         pictures["measured"] = measured
-    title = "posterior mean"
+    title = "mean of the draws"
     if task.clean is not None:
         title += f"\n{_psnr(task, mean):.2f} dB over the {region_words(task)}"
     pictures[title] = mean
@@ -123,7 +123,7 @@ def _signals(task: Task, maps: xr.Dataset) -> Figure:
         upper.fill_between(
             x, *ends, color=PALETTE[0], alpha=0.25, lw=0, label=f"{level:.0%} interval"
         )
-        upper.plot(x, mean, color=PALETTE[0], label="posterior mean")
+        upper.plot(x, mean, color=PALETTE[0], label="mean of the draws")
         if clean is not None:
             upper.plot(x, clean[channel], color="black", lw=0.9, label="truth")
         if measured is not None and measured.shape == task.shape:

@@ -24,7 +24,7 @@ from dipkernels.tasks import Task
 
 PAGE, TABLE = "index.html", "calibration.csv"
 DIAGNOSED = 4096  # entries of the image, at most; ArviZ takes some seconds for them
-LEVEL = 0.9
+LEVELS = (0.9, 0.8, 0.5)  # of the intervals: the first for which the draws suffice
 
 _SNIPPET = """from dipkernels import results, sampling
 
@@ -57,7 +57,7 @@ _TARGET = (
     ("error", "relative error of the solves, at most", ".2g"),
 )
 
-# Variable, title, what it says, pattern.
+# Variable, title, what it says, pattern; {level} is that of the intervals.
 _SCORES = (
     ("values", "values", "How many values were predicted.", "d"),
     ("rmse", "RMS error", "Of the mean of the draws; white = 1.", ".4f"),
@@ -70,11 +70,10 @@ _SCORES = (
     ),
     (
         "coverage",
-        f"{LEVEL:.0%} intervals hold",
-        f"Share of the values in their interval: {LEVEL:.0%} if it is calibrated.",
+        "{level} intervals hold",
+        "Share of the values in their interval: {level} if it is calibrated.",
         ".0%",
     ),
-    ("interval_width", f"{LEVEL:.0%} width", "Mean width of these intervals; white = 1.", ".4f"),
     (
         "calibration_error",
         "calibration error",
@@ -146,7 +145,8 @@ def posterior_page(
     -----
     Without ArviZ (the extra ``sampling``) the headline says that convergence wasn't checked.
     """
-    maps = sampling.uncertainty.maps(result, levels=(LEVEL,))
+    level = _level(result)
+    maps = sampling.uncertainty.maps(result, levels=(level,))
     known = task.clean is not None or task.has_held_out
     calibrations = sampling.uncertainty.calibration(result, task) if known else {}
     diagnosis, why_not = _diagnosed(result)
@@ -174,8 +174,11 @@ def posterior_page(
             **_title(result, task, stored["settings"]),
             target=_target(result),
             figures=[_embedded(name, figure, folder.path) for name, figure in figures.items()],
-            scores=[(title, meaning) for _, title, meaning, _ in _SCORES],
-            cells=[_cells(name, found) for name, found in calibrations.items()],
+            scores=[
+                tuple(text.format(level=f"{level:.0%}") for text in (title, meaning))
+                for _, title, meaning, _ in _SCORES
+            ],
+            cells=[_cells(name, found, level) for name, found in calibrations.items()],
             diagnostics="" if diagnosis is None else sampling.summary(result, diagnosis),
             snippet=snippet,
             settings=stored["settings"],
@@ -184,6 +187,13 @@ def posterior_page(
     )
     write_text(html, path)
     return PosteriorReport(path, first, tuple(lines))
+
+
+# An interval of S draws that has both ends inside of their range needs S >= 2 / (1 - level) - 1:
+# of a wider one nearly every value would seem to be inside.
+def _level(result: xr.Dataset) -> float:
+    draws = result.sizes["chain"] * result.sizes["draw"]
+    return next((p for p in LEVELS if draws * (1 - p) >= 1 + p), LEVELS[-1])
 
 
 # Diagnostics of chains, or why there are none.
@@ -218,7 +228,12 @@ def _verdict(
 def _lines(
     result: xr.Dataset, maps: xr.Dataset, calibrations: dict[str, xr.Dataset], task: Task
 ) -> list[str]:
-    lines = []
+    lines, level = [], float(maps["level"][0])
+    if level < LEVELS[0]:
+        lines.append(
+            f"Only {maps.attrs['draws']} draws: intervals are of {level:.0%}, since so few can't "
+            f"tell those of {LEVELS[0]:.0%}."
+        )
     if task.clean is not None:
         region = task.regions[task.score_region].expand(task.shape).cpu().numpy()
         clean = (task.clean / task.peak).cpu().numpy()[region]
@@ -226,15 +241,15 @@ def _lines(
         draws = draws[np.isfinite(draws).all(axis=1)]
         single = np.mean([_psnr(draw - clean) for draw in draws])
         lines.append(
-            f"Posterior mean {_psnr(maps['mean'].values[region] - clean):.2f} dB to the truth "
+            f"Mean of the draws {_psnr(maps['mean'].values[region] - clean):.2f} dB to the truth "
             f"over the {region_words(task)}; single draws {single:.2f} dB on average."
         )
     for name, found in calibrations.items():
         against = {"truth": "the truth", "held_out": "held-out pixels"}[name]
         noise = " (with the noise of the measurement)" if name == "held_out" else ""
-        share = float(found["coverage"].sel(level=LEVEL))
+        share = float(found["coverage"].sel(level=level))
         lines.append(
-            f"Against {against}{noise}: {LEVEL:.0%} intervals hold {share:.0%} of "
+            f"Against {against}{noise}: {level:.0%} intervals hold {share:.0%} of "
             f"{found.attrs['values']} values; errors are {float(found['z_rms']):.2f} times the "
             "deviation."
         )
@@ -286,13 +301,13 @@ def _rows(calibrations: dict[str, xr.Dataset]) -> list[dict[str, object]]:
     return rows
 
 
-def _cells(name: str, found: xr.Dataset) -> list[str]:
+def _cells(name: str, found: xr.Dataset, level: float) -> list[str]:
     cells = [{"truth": "the truth", "held_out": "held-out pixels"}[name]]
     for score, _, _, pattern in _SCORES:
         if score == "values":
             cells.append(format(int(found.attrs["values"]), pattern))
             continue
-        value = found[score].sel(level=LEVEL) if score == "coverage" else found[score]
+        value = found[score].sel(level=level) if score == "coverage" else found[score]
         cells.append(format(float(value), pattern))
     return cells
 
@@ -322,8 +337,8 @@ CAPTIONS = {
     ),
     "diagnostics": (
         "Have the chains converged?",
-        "Traces should look like noise around a common level, in all chains. A misfit below the "
-        "dotted line means that noise is being fitted. R-hat compares chains (1 if they agree), "
-        "and effective draws say how many independent ones the draws are worth.",
+        "Traces should look like noise around a common level, in all chains. A misfit well below "
+        "the dotted line means that noise is being fitted. R-hat compares chains: it is 1 if "
+        "they agree. Effective draws say how many independent ones the draws are worth.",
     ),
 }

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from dipkernels.planning import Plan, plan
+from dipkernels.planning import Plan, plan, readable_bytes
 from dipkernels.planning.planner import PRODUCT_STEPS, RATE_PRODUCTS
 from dipkernels.planning.plans import DRAWS
 from dipkernels.sampling.collector import Collector
@@ -86,10 +86,14 @@ def with_draws(planned: Plan, task: Task, settings: ChainSettings) -> Plan:
     Returns
     -------
     Plan
-        With a part for the draws: as they are collected, and as they are handed over.
+        On a CPU with a part for the draws: as they are collected, and as they are handed over. On
+        a GPU with a note, since they are kept on the host.
     """
     image = math.prod(task.shape) * task.measurement.element_size()
     kept = 2 * settings.chains * settings.draws * image
+    if planned.device != "cpu":
+        note = f"and {readable_bytes(kept)} on the host, for draws"
+        return replace(planned, notes=(*planned.notes, note))
     parts = {name: dict(part) for name, part in planned.parts.items()}
     parts["fit"][DRAWS] = kept
     return replace(planned, parts=parts)

@@ -1,0 +1,156 @@
+"""What ``dipkernels posterior`` was asked to do: a method, its options, what it starts from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from dipkernels.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from dipkernels.networks import ImagePrior, Parameters
+    from dipkernels.runs import RunFolder
+    from dipkernels.sampling import Posterior, WeightPrior
+    from dipkernels.tasks import Task
+
+STAGE, START = "posterior", "start"  # names of the stored results
+
+
+@dataclass
+class Job:
+    """A method, what it is applied to, and its options.
+
+    Attributes
+    ----------
+    method : str
+        One of `dipkernels.cli.methods.METHODS`.
+    prior : ImagePrior
+        The network, on its device.
+    task : Task
+        What was measured.
+    options : dict
+        Those of the method, with its defaults.
+    seed : int
+        Of everything.
+    progress : bool
+        Whether to show bars.
+    """
+
+    method: str
+    prior: "ImagePrior"
+    task: "Task"
+    options: dict[str, Any]
+    seed: int = 0
+    progress: bool = False
+
+    @cached_property
+    def posterior(self) -> "Posterior":
+        """The target that the options state."""
+        from dipkernels import sampling
+
+        sigma = self.options["likelihood_sigma"]
+        sigma = self.task.noise_sigma if sigma is None else sigma * self.task.peak
+        if not sigma > 0:
+            raise InvalidInputError(
+                f"the likelihood needs noise, and task '{self.task.name}' has none here: "
+                "--noise-sigma adds some to the measurement, --likelihood-sigma states the "
+                "deviation that you believe its errors to have, such as 0.02 (white is 1)"
+            )
+        return sampling.Posterior(
+            self.prior,
+            self.task,
+            noise_sigma=sigma,
+            weight_prior=self._weight_prior(sigma),
+            temperature=self.options["temperature"],
+        )
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Take some of the options, without those that are left to the library.
+
+        Parameters
+        ----------
+        *names : str
+            Which.
+
+        Returns
+        -------
+        dict
+            Keyword arguments.
+        """
+        return {name: self.options[name] for name in names if self.options[name] is not None}
+
+    @property
+    def starts(self) -> int:
+        """Number of fits that the method starts from."""
+        if self.options.get("start") != "fit":
+            return 0
+        return int(self.options.get("chains", 1))
+
+    def start(self, folder: "RunFolder") -> "Parameters | None":
+        """Fit the parameters that the method starts from, or read them if that was done.
+
+        Parameters
+        ----------
+        folder : RunFolder
+            That keeps the fit.
+
+        Returns
+        -------
+        dict of str to Tensor or None
+            None for initialisations.
+        """
+        from dipkernels import fitting
+
+        if not self.starts:
+            return None
+        checkpoint = folder.checkpoint(START)
+        if not checkpoint.exists():  # a stored fit without its parameters is of no use
+            folder.file(START).unlink(missing_ok=True)
+        folder.stage(
+            START,
+            lambda: fitting.fit(
+                self.prior,
+                self.task,
+                checkpoint=checkpoint,
+                progress=self.progress,
+                **self.start_options(),
+            ),
+            keep_checkpoint=True,
+        )
+        return fitting.load_parameters(checkpoint)
+
+    def start_options(self) -> dict[str, Any]:
+        """Options of the fits that the method starts from.
+
+        Returns
+        -------
+        dict
+            Of `dipkernels.fit`. Their seeds are those of the chains.
+        """
+        from dipkernels.seeds import derive
+
+        return {
+            "seed": [derive(f"chain-{i}", self.seed) for i in range(self.starts)],
+            "iterations": self.options["start_iterations"],
+            **self.given("learning_rate"),
+        }
+
+    def _weight_prior(self, sigma: float) -> "WeightPrior | str":
+        from dipkernels import sampling
+        from dipkernels.sampling.target import INITIALISATION
+
+        name, equals, text = self.options["weight_prior"].partition("=")
+        if name == INITIALISATION and not equals:
+            return INITIALISATION
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if name not in ("isotropic", "weight-decay") or not 0 < value < float("inf"):
+            raise InvalidInputError(
+                f"--weight-prior must be {INITIALISATION}, isotropic=DEVIATION or "
+                "weight-decay=FACTOR with a positive number, such as isotropic=0.1, got "
+                f"'{self.options['weight_prior']}'"
+            )
+        if name == "isotropic":
+            return sampling.isotropic_prior(self.prior, value)
+        return sampling.weight_decay_prior(self.prior, self.task, value, noise_sigma=sigma)
