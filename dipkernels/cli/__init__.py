@@ -12,6 +12,7 @@ from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
+from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
 from dipkernels.errors import DipkernelsError
 
 __all__ = ["app", "main"]
@@ -26,6 +27,9 @@ app.command()(compare)
 app.command()(fit)
 app.command()(fingerprint)
 app.command()(ntk)
+app.command()(sweep)
+app.command("sweep-status")(sweep_status)
+app.command("sweep-table")(sweep_table)
 app.command("list")(list_names)
 
 
