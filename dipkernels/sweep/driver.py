@@ -218,7 +218,7 @@ class _Sweep:
         with Progress(len(todo), "runs", enabled=progress) as bar:
             for each in todo:
                 self._submit(each)
-                self._collect(bar, timeout=0)
+                self._collect(bar, timeout=0.0)
             looked = time.monotonic()
             while self.pending or self.waiting:
                 self._collect(bar, timeout=POLL)
