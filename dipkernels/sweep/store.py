@@ -123,7 +123,8 @@ class Store:
         file = self.folder(run.key) / RUN
         before = read_json(file)
         if before is None:
-            write_json({**run.record(), "label": run.label, "results": RESULTS_VERSION}, file)
+            content = {**run.record(), "label": run.label, "results": RESULTS_VERSION}
+            write_json(content, file, durable=False)  # the result says it again
         elif before.get("configuration") != run.configuration:
             raise OutputError(
                 f"{file} isn't what its name says: it was changed by hand, or two configurations "
@@ -217,6 +218,9 @@ class Store:
             _to_disk(folder / DATASET)
             size = (folder / DATASET).stat().st_size
         row = {
+            "label": run.label,
+            "asked": run.asked,
+            "configuration": run.configuration,
             "values": dict(measured.values),
             "seconds": seconds,
             "dataset_bytes": size,
@@ -355,8 +359,8 @@ def read_json(file: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def write_json(content: Mapping[str, Any], file: Path) -> None:
-    """Write a file, whole or not at all, and onto the disk.
+def write_json(content: Mapping[str, Any], file: Path, *, durable: bool = True) -> None:
+    """Write a file, whole or not at all.
 
     Parameters
     ----------
@@ -364,6 +368,8 @@ def write_json(content: Mapping[str, Any], file: Path) -> None:
         Fit for JSON; NaN and infinities are written as JavaScript has them.
     file : Path
         Where to.
+    durable : bool
+        Wait until it's on the disk, so that a power cut can't empty it.
 
     Raises
     ------
@@ -372,7 +378,8 @@ def write_json(content: Mapping[str, Any], file: Path) -> None:
     """
     with _writing(file) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        _to_disk(partial)
+        if durable:
+            _to_disk(partial)
 
 
 @contextlib.contextmanager

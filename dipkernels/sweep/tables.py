@@ -107,17 +107,12 @@ def table(
         raise InvalidInputError(f"kind must be one of {KINDS}, got '{kind}'")
     opened = Store.open(store)
     keys = _labels(opened, plan)
-    rows = {}
-    for key in keys:
-        row = opened.result(key)
-        record = read_json(opened.folder(key) / RUN)
-        if row is not None and record is not None:
-            rows[key] = (record, row)
-    asked = list(dict.fromkeys(name for record, _ in rows.values() for name in record["asked"]))
+    rows = {key: row for key in keys if (row := opened.result(key)) is not None}
+    asked = list(dict.fromkeys(name for row in rows.values() for name in row["asked"]))
     asked.sort(key=lambda name: "." in name)
     lines = {}
-    for key, (record, row) in rows.items():
-        lines[key] = {name: _asked(record, name) for name in asked}
+    for key, row in rows.items():
+        lines[key] = {name: _asked(row, name) for name in asked}
         lines[key] |= {"seconds": row["seconds"], "device": row["device"], **row["values"]}
     frame = pd.DataFrame.from_dict(lines, orient="index")
     frame.index.name = "run"

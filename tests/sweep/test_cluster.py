@@ -7,10 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.studies import log, rows, write_study
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
+from helpers.studies import log, rows, write_study
 
 distributed = pytest.importorskip("distributed", reason="the extra cluster isn't installed")
 

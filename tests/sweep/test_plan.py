@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import skimage.io
-from helpers.studies import write_study
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
 from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.runs import configuration_key
+from helpers.studies import write_study
 
 ROOT = Path(__file__).parents[2]
 SMALL: dict[str, Any] = {

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.studies import log, rows, write_study
 
 from dipkernels import fit, images, networks, sweep, tasks
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.sweep import driver, locks
 from dipkernels.sweep.workers import LocalProcesses
+from helpers.studies import log, rows, write_study
 
 ROOT = Path(__file__).parents[2]
 
