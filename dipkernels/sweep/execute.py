@@ -92,7 +92,7 @@ def _carry_out(run: Run, store: Store, device: str) -> dict[str, Any]:
     start = time.perf_counter()
     try:
         measured = run.measure(device)
-    except Exception as error:  # whatever it is, the other runs go on
+    except (Exception, SystemExit) as error:  # whatever it is, the other runs go on
         seconds = time.perf_counter() - start
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
         store.fail(run, reason, type(error).__name__, traceback.format_exc())

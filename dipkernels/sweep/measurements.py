@@ -212,11 +212,16 @@ def as_measured(name: str, result: Any) -> Measured:
             f"measurement '{name}' must return a Measured, a mapping or a dataset, got "
             f"{type(result).__name__}"
         )
-    plain = {str(k): v.item() if hasattr(v, "item") else v for k, v in result.values.items()}
+    plain = {}
+    for key, value in result.values.items():
+        try:  # numbers of NumPy, torch and xarray
+            plain[str(key)] = value.item() if hasattr(value, "item") else value
+        except (ValueError, RuntimeError):
+            plain[str(key)] = value
     for key, value in plain.items():
         if not isinstance(value, float | int | str):
             raise InvalidInputError(
-                f"measurement '{name}' gave {key}={value!r}: a row of the table holds numbers and "
+                f"measurement '{name}' gave {key} as {type(value).__name__}: a row of the table holds numbers and "
                 "words; put the rest into a dataset"
             )
     return Measured(plain, result.dataset)

@@ -12,7 +12,7 @@ from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
 from dipkernels.sweep.axes import AxisReader, Setting
-from dipkernels.sweep.document import Document, SweepFileError, read_document
+from dipkernels.sweep.document import Document, SweepFileError, Where, read_document
 from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.problems import make_task
 from dipkernels.sweep.runs import (
@@ -116,10 +116,10 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> P
         axes = []
         for axis in AXES:
             own = number is not None and getattr(block, axis) is not None
-            where = ("blocks", number, axis) if own else (axis,)
+            where: Where = ("blocks", number, axis) if own and number is not None else (axis,)
             if where not in read:
                 given = getattr(block if own else form, axis)
-                read[where] = _settings(reader, axis, given, where, document)
+                read[where] = _settings(reader, axis, given, where, number)
             axes.append(read[where])
         points += itertools.product(*axes)  # type: ignore[arg-type]
     runs = _checked_runs(points, reader, tuple(form.imports), folder, progress=progress)
@@ -151,10 +151,11 @@ def _plain_mapping(value: Any) -> Any:
 
 
 def _settings(
-    reader: AxisReader, axis: str, given: Any, where: tuple[Any, ...], document: Document
+    reader: AxisReader, axis: str, given: Any, where: Where, number: int | None
 ) -> list[Setting]:
     if given is None and axis not in DEFAULTS:
-        reader.report(where[:-1], f"needs the key '{axis}'")
+        place: Where = () if number is None else ("blocks", number)
+        reader.report(place, f"needs the key '{axis}'")
         return []
     if axis in ("tasks", "measure"):
         from dipkernels.sweep.schema import Entry

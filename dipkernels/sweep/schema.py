@@ -101,13 +101,18 @@ def _as_problem(document: Document, error: Any) -> Problem:
     where = tuple(part for part in error["loc"] if part != "union")
     kind, given = error["type"], error["input"]
     if kind == "extra_forbidden":
-        keys = _known_keys(where)
-        text = f"unknown key '{where[-1]}': {suggest(str(where[-1]), keys)}"
-        return (
-            document.problem(where[:-1], text) if not document.lines else _at(document, where, text)
-        )
+        text = f"unknown key '{where[-1]}': {suggest(str(where[-1]), _known_keys(where))}"
+        if "priors" in where:
+            text += "; options of the network go under options: {...}"
+        # The key is the problem: its line, though the place is what holds it.
+        return Problem(where[:-1], text, document.problem(where, text).line)
     if kind == "missing":
-        return document.problem(where[:-1], f"needs the key '{where[-1]}'")
+        text = f"needs the key '{where[-1]}'"
+        if where[-1] == "name" and isinstance(given, dict) and given:
+            text += f": {{name: {next(iter(given))}, ...}}, if that is its name"
+        return document.problem(where[:-1], text)
+    if kind == "invalid_key":
+        return document.problem(where[:-1], f"keys are words, got {_shown(given)}")
     if kind == "too_short":
         return document.problem(where, "is an empty list: give at least one, or leave it out")
     if kind == "value_error":
@@ -124,11 +129,6 @@ def _as_problem(document: Document, error: Any) -> Problem:
         ": put it in quotes" if kind == "string_type" and not isinstance(given, dict | list) else ""
     )
     return document.problem(where, f"must be {wanted}, got {_shown(given)}{hint}")
-
-
-# Where the key is the problem, the place is what holds it, the line that of the key.
-def _at(document: Document, where: Where, text: str) -> Problem:
-    return Problem(where[:-1], text, document.problem(where, text).line)
 
 
 def _known_keys(where: Where) -> list[str]:

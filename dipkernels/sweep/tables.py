@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -177,17 +178,19 @@ def _cell(value: Any) -> Any:
 
 
 def _as_dataset(frame: pd.DataFrame) -> xr.Dataset:
-    frame = frame.copy()
+    columns: dict[str, tuple[str, np.ndarray]] = {}
     for name in frame.columns:
         column = frame[name]
         if pd.api.types.is_numeric_dtype(column):
+            columns[str(name)] = ("run", column.to_numpy())
             continue
         if any(isinstance(value, str) for value in column):
-            frame[name] = column.map(lambda value: "" if pd.isna(value) else str(value))
+            words = ["" if pd.isna(value) else str(value) for value in column]
+            columns[str(name)] = ("run", np.array(words, dtype=str))
         else:
-            frame[name] = column.astype(float)
+            columns[str(name)] = ("run", column.to_numpy(dtype=float))
     dataset = xr.Dataset(
-        {str(name): ("run", frame[name].to_numpy()) for name in frame.columns},
+        columns,
         {"run": frame.index.to_numpy(dtype=str)},
     )
     for name, values in dataset.data_vars.items():

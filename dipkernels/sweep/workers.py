@@ -307,7 +307,7 @@ def _work(threads: int) -> None:
     calls = sys.stdin.buffer
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)  # so that locks are let go
+        raise KeyboardInterrupt  # so that locks are let go
 
     signal.signal(signal.SIGTERM, end)
     import torch
@@ -336,4 +336,7 @@ def _sendable(error: Exception) -> Exception:
 
 
 if __name__ == "__main__":
-    _work(int(sys.argv[1]))
+    try:
+        _work(int(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGTERM)

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import xarray as xr
 
 from dipkernels import fit, images, networks, sweep, tasks
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.sweep import driver, locks
+from dipkernels.sweep.measurements import as_measured
 from dipkernels.sweep.workers import LocalProcesses
 from helpers.studies import log, rows, write_study
 
@@ -44,7 +47,7 @@ def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
     stored = sweep.load_result(tmp_path, row.index[0])
     for name in ("loss", "psnr_clean", "final"):
         np.testing.assert_array_equal(stored[name].values, wanted[name].values)
-    assert stored.attrs["noise_sigma"] == pytest.approx(0.2) or stored.run_label
+    assert stored.run_label == plan.runs[2].label
     scored = table[table["measure"] == "score"]
     assert (scored["score_lower"] <= scored["score"]).all()
     assert row["score"].isna().all()
@@ -164,6 +167,17 @@ def test_two_sweeps_on_one_store_run_everything_once(tmp_path: Path) -> None:
     assert sorted(seed for seed, _ in log(tmp_path, "start")) == list(range(8))
     assert len({process for _, process in log(tmp_path, "end")}) == 2
     assert rows(tmp_path / "store") == {seed: 2 * seed for seed in range(8)}
+
+
+def test_what_measurements_return_is_read_or_refused() -> None:
+    curve = xr.Dataset({"peak": 3.0, "curve": ("iteration", [1.0, 3.0])})
+    assert as_measured("own", curve).values == {"peak": 3.0}
+    found = as_measured("own", {"a": np.float32(0.5), "b": torch.tensor(2), "c": True, "d": "x"})
+    assert found.values == {"a": 0.5, "b": 2, "c": True, "d": "x"}
+    assert found.dataset is None
+    for wrong in (None, 3.0, {"a": np.zeros(3)}, {"a": torch.zeros(2)}, {"a": None}):
+        with pytest.raises(InvalidInputError, match="'own'"):
+            as_measured("own", wrong)
 
 
 class Losing(Executor):
