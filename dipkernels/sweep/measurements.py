@@ -3,6 +3,7 @@
 A measurement is a function of a prior and a task. Its options are what a plan may say of it.
 """
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -202,29 +203,30 @@ def as_measured(name: str, result: Any) -> Measured:
     InvalidInputError
         If it's something else, or a value isn't a number or a word.
     """
-    if isinstance(result, xr.Dataset):
-        flat = {str(k): v.item() for k, v in result.data_vars.items() if v.ndim == 0}
-        result = Measured(flat, result)
-    if isinstance(result, Mapping):
-        result = Measured(result)
-    if not isinstance(result, Measured):
+    values: Mapping[Any, Any]
+    if isinstance(result, Measured):
+        values, dataset = result.values, result.dataset
+    elif isinstance(result, xr.Dataset):
+        values = {key: each for key, each in result.data_vars.items() if each.ndim == 0}
+        dataset = result
+    elif isinstance(result, Mapping):
+        values, dataset = result, None
+    else:
         raise InvalidInputError(
             f"measurement '{name}' must return a Measured, a mapping or a dataset, got "
             f"{type(result).__name__}"
         )
-    plain = {}
-    for key, value in result.values.items():
-        try:  # numbers of NumPy, torch and xarray
+    plain: dict[str, Value] = {}
+    for key, value in values.items():
+        with contextlib.suppress(ValueError, RuntimeError):  # of arrays with several entries
+            # numbers of NumPy, torch and xarray
             plain[str(key)] = value.item() if hasattr(value, "item") else value
-        except (ValueError, RuntimeError):
-            plain[str(key)] = value
-    for key, value in plain.items():
-        if not isinstance(value, float | int | str):
+        if not isinstance(plain.get(str(key)), float | int | str):
             raise InvalidInputError(
-                f"measurement '{name}' gave {key} as {type(value).__name__}: a row of the table holds numbers and "
-                "words; put the rest into a dataset"
+                f"measurement '{name}' gave {key} as {type(value).__name__}: a row of the table "
+                "holds numbers and words; put the rest into a dataset"
             )
-    return Measured(plain, result.dataset)
+    return Measured(plain, dataset)
 
 
 def _source(function: Callable[..., Any]) -> tuple[str, str]:
