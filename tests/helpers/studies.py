@@ -1,6 +1,9 @@
 """Plans with measurements that take no time, and say what they did."""
 
+import os
+import signal
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,8 @@ MODULE = """
     def probe(prior, task, *, seed, folder: str = "", seconds: float = 0.0):
         note(folder, f"start {{seed}}")
         time.sleep(seconds)
+        while (Path(folder) / "hold").exists():
+            time.sleep(0.01)
         blocker = Path(folder) / f"block-{{seed}}"
         if blocker.exists():
             raise ValueError(f"seed {{seed}} is blocked")
@@ -47,6 +52,25 @@ def write_study(folder: Path, seeds: int, *, seconds: float = 0.0, images: str =
     file = folder / "study.yaml"
     file.write_text(yaml.safe_dump(plan), encoding="utf-8")
     return file
+
+
+def wait_for_processes(folder: Path, count: int) -> list[int]:
+    """Wait until runs of so many processes are under way; they go on once ``hold`` is removed."""
+    deadline = time.monotonic() + 90
+    while len({process for _, process in log(folder, "start")}) < count:
+        if time.monotonic() > deadline:
+            (folder / "hold").unlink(missing_ok=True)
+            raise TimeoutError("no run was begun")
+        time.sleep(0.02)
+    return [process for _, process in log(folder, "start")]
+
+
+def kill_one(folder: Path, count: int) -> int:
+    """Kill one of so many processes in the middle of its run; returns its number."""
+    process = wait_for_processes(folder, count)[0]
+    os.kill(process, signal.SIGKILL)
+    (folder / "hold").unlink()
+    return process
 
 
 def log(folder: Path, word: str) -> list[tuple[int, int]]:

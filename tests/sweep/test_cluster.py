@@ -1,41 +1,26 @@
 """A sweep on a real Dask cluster of two processes, of which one is killed in the middle."""
 
-import os
-import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
-from helpers.studies import log, rows, write_study
+from helpers.studies import kill_one, log, rows, write_study
 
 distributed = pytest.importorskip("distributed", reason="the extra cluster isn't installed")
 
 
-def kill_first_worker(folder: Path) -> int:
-    """Wait until a run is under way, then kill its process; returns its number."""
-    deadline = time.monotonic() + 60
-    while not log(folder, "start"):
-        assert time.monotonic() < deadline, "no run was begun"
-        time.sleep(0.02)
-    _, process = log(folder, "start")[0]
-    os.kill(process, signal.SIGKILL)
-    return process
-
-
 @pytest.mark.filterwarnings("default")  # Dask's own, of sockets and loops
 def test_a_killed_worker_costs_one_run_that_another_repeats(tmp_path: Path) -> None:
-    plan = sweep.load(write_study(tmp_path, 8, seconds=0.3))
+    plan = sweep.load(write_study(tmp_path, 8))
+    (tmp_path / "hold").touch()
     killed: list[int] = []
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
-        killer = threading.Thread(
-            target=lambda: killed.append(kill_first_worker(tmp_path)), daemon=True
-        )
+        killer = threading.Thread(target=lambda: killed.append(kill_one(tmp_path, 2)))
         killer.start()
         with sweep.connect(cluster.scheduler_address) as executor:
             summary = sweep.run(plan, tmp_path / "store", executor=executor)

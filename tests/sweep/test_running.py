@@ -1,11 +1,8 @@
 """Sweeps that are run, resumed, interrupted, retried, and run twice at the same time."""
 
-import os
-import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.sweep import driver, locks
 from dipkernels.sweep.measurements import as_measured
 from dipkernels.sweep.workers import LocalProcesses
-from helpers.studies import log, rows, write_study
+from helpers.studies import kill_one, log, rows, wait_for_processes, write_study
 
 ROOT = Path(__file__).parents[2]
 
@@ -135,15 +132,10 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
 
 
 def test_a_lost_process_costs_one_run_and_is_replaced(tmp_path: Path) -> None:
-    plan = sweep.load(write_study(tmp_path, 6, seconds=0.2))
+    plan = sweep.load(write_study(tmp_path, 6))
+    (tmp_path / "hold").touch()
     with LocalProcesses(2) as executor:
-
-        def kill() -> None:
-            while not log(tmp_path, "start"):
-                time.sleep(0.02)
-            os.kill(log(tmp_path, "start")[0][1], signal.SIGKILL)
-
-        killer = threading.Thread(target=kill, daemon=True)
+        killer = threading.Thread(target=kill_one, args=(tmp_path, 2))
         killer.start()
         summary = sweep.run(plan, tmp_path / "store", executor=executor)
         killer.join()
@@ -155,12 +147,15 @@ def test_a_lost_process_costs_one_run_and_is_replaced(tmp_path: Path) -> None:
 
 
 def test_two_sweeps_on_one_store_run_everything_once(tmp_path: Path) -> None:
-    file = write_study(tmp_path, 8, seconds=0.1)
+    file = write_study(tmp_path, 8)
+    (tmp_path / "hold").touch()
     command = [sys.executable, "-m", "dipkernels", "sweep", str(file)]
     command += ["--output", str(tmp_path / "store"), "--quiet"]
     both = [
         subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
+    wait_for_processes(tmp_path, 2)
+    (tmp_path / "hold").unlink()
     said = [process.communicate(timeout=120)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert all("8 runs" in text and "0 failed" in text for text in said)
