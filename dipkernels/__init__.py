@@ -35,6 +35,7 @@ _MODULES = (
     "runs",
     "sampling",
     "spectra",
+    "sweep",
     "tasks",
     "theory",
 )

@@ -22,7 +22,7 @@ FLOORS = (
     ("fitting", "gp", "runs"),
     ("planning", "sampling", "theory"),
     ("plotting",),
-    ("compare",),
+    ("compare", "sweep"),
     ("report",),
     ("cli", "__main__"),
 )

@@ -53,6 +53,21 @@ def test_datasets_survive_a_file(tmp_path: Path) -> None:
     assert float(loaded.loss.sum()) == float(dataset.loss.sum())
 
 
+def test_classic_files_hold_the_same_and_say_which_they_are(tmp_path: Path) -> None:
+    dataset = make_dataset()
+    results.save(dataset, tmp_path / "classic.nc", classic=True)
+    assert (tmp_path / "classic.nc").read_bytes()[:3] == b"CDF"
+    found = results.load(tmp_path / "classic.nc")
+    xr.testing.assert_equal(found, dataset)
+    assert found.image.dtype == np.float32
+    assert {key: found.attrs[key] for key in dataset.attrs} == dataset.attrs
+    # Whole numbers beyond 32 bits don't go into netCDF 3: netCDF 4 is taken without a word.
+    large = dataset.assign(seed=("iteration", np.arange(7) + 2**40))
+    results.save(large, tmp_path / "large.nc", classic=True)
+    assert (tmp_path / "large.nc").read_bytes()[:4] == b"\x89HDF"
+    xr.testing.assert_equal(results.load(tmp_path / "large.nc"), large)
+
+
 def test_a_new_file_replaces_the_old(tmp_path: Path) -> None:
     for seed in (0, 1):
         results.save(make_dataset(seed), tmp_path / "result.nc")

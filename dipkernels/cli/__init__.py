@@ -14,6 +14,7 @@ from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
 from dipkernels.cli.posterior import posterior
+from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
 from dipkernels.errors import DipkernelsError
 
 __all__ = ["app", "main"]
@@ -30,6 +31,9 @@ app.command()(posterior)
 app.command()(fingerprint)
 app.command()(ntk)
 app.command()(experiment)
+app.command()(sweep)
+app.command("sweep-status")(sweep_status)
+app.command("sweep-table")(sweep_table)
 app.command("list")(list_names)
 
 

@@ -103,7 +103,7 @@ def score(
     tasks: list[Task] = [task] if isinstance(task, Task) else list(task)
     tasks = [as_annotated("task", each, Task) for each in tasks]
     seeds, _ = as_seeds(seed)
-    method = _checked(prior, tasks, seeds, method, steps, probes)
+    method = check_score(prior, tasks, seeds, method=method, steps=steps, probes=probes)
     effort = (100 if steps is None else steps, 3 if probes is None else probes)
     rows: list[list[PredictedPeak]] = []
     products, seconds = [], []
@@ -125,14 +125,32 @@ def score(
     )
 
 
-def _checked(
+def check_score(
     prior: ImagePrior,
     tasks: list[Task],
     seeds: list[int],
+    *,
     method: str,
     steps: int | None,
     probes: int | None,
 ) -> str:
+    """Check that a score can be had, before anything is computed.
+
+    Parameters
+    ----------
+    prior, tasks, seeds, method, steps, probes
+        As of `score`.
+
+    Returns
+    -------
+    str
+        The method, ``"dense"`` or ``"lanczos"``.
+
+    Raises
+    ------
+    InvalidInputError
+        If it can't.
+    """
     if not tasks or not seeds:
         raise InvalidInputError("a score needs at least one task and one seed")
     if method not in METHODS:

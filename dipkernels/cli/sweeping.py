@@ -1,0 +1,147 @@
+"""``dipkernels sweep``, ``sweep-status`` and ``sweep-table``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dipkernels.cli.options import INTERRUPTED, DeviceOption, QuietOption, duration
+from dipkernels.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from dipkernels.sweep import Plan, Run, Summary
+
+FAILURES = 1  # exit code where a run failed
+SHOWN = ("peak_psnr", "score", "trace", "mean_psnr")
+StoreArgument = Annotated[Path, typer.Argument(help="Folder of a sweep's results.")]
+
+
+def sweep(
+    file: Annotated[Path, typer.Argument(help="The plan, YAML; the documentation says how.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Store; what it holds is not run again. (default: runs/sweep-FILE)"),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Local processes; 1 is this one.")] = 1,
+    threads: Annotated[int | None, typer.Option(help="Of each local process. (default: 1)")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Of a running Dask cluster: tcp://HOST:PORT.")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Run again what failed before.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the plan and list its runs only.")
+    ] = False,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="With --dry-run: time some steps of each network.")
+    ] = False,
+    device: DeviceOption = "cpu",
+    quiet: QuietOption = False,
+) -> None:
+    """Run what a plan says and its store doesn't hold yet: many priors, tasks, images, seeds."""
+    from dipkernels import sweep as job
+    from dipkernels.sweep import workers as executors
+
+    if scheduler is not None and (workers != 1 or threads is not None):
+        raise InvalidInputError(
+            "--workers and --threads have no effect with --scheduler: the cluster has its own"
+        )
+    if estimate and not dry_run:
+        raise InvalidInputError("--estimate has no effect without --dry-run")
+    plan = job.load(file, progress=not quiet)
+    store = output or Path("runs") / f"sweep-{file.stem}"
+    if dry_run:
+        _list(plan, store, device, estimated=estimate, quiet=quiet)
+        return
+    if not quiet:
+        typer.echo(f"{len(plan)} runs; results as they come: {store}")
+    settings: dict[str, Any] = {
+        "device": device,
+        "retry_failed": retry_failed,
+        "progress": not quiet,
+        "report": None if quiet else _Reporter(),
+    }
+    try:
+        if scheduler is None:
+            summary = job.run(plan, store, workers=workers, threads=threads, **settings)
+        else:
+            with executors.connect(scheduler) as executor:
+                summary = job.run(plan, store, executor=executor, **settings)
+    except job.SweepInterrupted as interrupt:
+        _summarise(interrupt.summary)
+        typer.echo("Interrupted: the same command continues.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    _summarise(summary)
+    if summary.failed:
+        raise typer.Exit(FAILURES)
+
+
+def sweep_status(store: StoreArgument) -> None:
+    """Say which runs of a store are done, failed and why, running or missing."""
+    from dipkernels import sweep as job
+
+    typer.echo(str(job.status(store)))
+
+
+def sweep_table(
+    store: StoreArgument,
+    csv: Annotated[Path | None, typer.Option(help="Write it there. (default: show it)")] = None,
+) -> None:
+    """Show all runs of a store that are done, a row each, or write them as CSV."""
+    from dipkernels import sweep as job
+    from dipkernels.results import write_text
+
+    frame: Any = job.table(store)
+    if csv is None:
+        shown = frame.loc[:, frame.nunique(dropna=False) > 1] if len(frame) > 1 else frame
+        text = shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
+        typer.echo(text if len(frame) else "no run is done yet")
+        return
+    write_text(frame.to_csv(), csv)
+    typer.echo(f"{len(frame)} rows: {csv}")
+
+
+class _Reporter:
+    """A line for each run as it ends; on a terminal, where there's a bar, for failures only."""
+
+    def __init__(self) -> None:
+        import sys
+
+        self.bar = sys.stderr.isatty()
+
+    def __call__(self, run: "Run", found: dict[str, Any]) -> None:
+        from tqdm import tqdm
+
+        if found["status"] == "failed":
+            tqdm.write(f"failed: {run.label}: {found['reason']}")
+        elif not self.bar:
+            values = found.get("values", {})
+            said = ", ".join(f"{key} {values[key]:.4g}" for key in SHOWN if key in values)
+            tqdm.write(
+                f"done: {run.label}: {said or 'no number to show'} ({found['seconds']:.1f} s)"
+            )
+
+
+def _list(plan: "Plan", store: Path, device: str, *, estimated: bool, quiet: bool) -> None:
+    from dipkernels import sweep as job
+    from dipkernels.planning import readable_bytes
+
+    there = store.is_dir() and (store / "store.json").exists()
+    done = set(job.status(store, plan).done) if there else set()
+    for run in plan.runs:
+        typer.echo(f"{run.key[:8]}  {'done  ' if run.key in done else ''}{run.label}")
+    typer.echo(f"{len(plan)} runs, {len(done)} of them done in {store}; nothing was run")
+    if estimated:
+        found = job.estimate(plan, device=device, progress=not quiet)
+        others = f"; {found.others} other runs were not timed" if found.others else ""
+        typer.echo(
+            f"{found.fits} fits: about {duration(found.seconds)} one after another, the largest "
+            f"{readable_bytes(found.bytes)}{others}"
+        )
+
+
+def _summarise(summary: "Summary") -> None:
+    typer.echo(f"{summary} ({duration(summary.seconds)}). Results: {summary.store}")
+    if summary.failed:
+        typer.echo("Tracebacks: failure.txt in each run's folder; --retry-failed runs them again.")

@@ -1,0 +1,83 @@
+"""Many runs from one file: priors, tasks, images and seeds, on any executor, in one table.
+
+`load` reads and checks a plan, `run` runs what its store doesn't hold yet, `table` collects the
+results. Names are imported when first used, so that a worker needs no more than it runs.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+_NAMES = {
+    "LocalProcesses": "workers",
+    "Measured": "measurements",
+    "Plan": "plan",
+    "Problem": "document",
+    "Run": "runs",
+    "Status": "tables",
+    "Store": "store",
+    "Summary": "driver",
+    "SweepFileError": "document",
+    "SweepInterrupted": "driver",
+    "connect": "workers",
+    "estimate": "estimating",
+    "load": "plan",
+    "load_result": "tables",
+    "measurement_names": "measurements",
+    "register_measurement": "measurements",
+    "run": "driver",
+    "status": "tables",
+    "table": "tables",
+}
+
+__all__ = [
+    "LocalProcesses",
+    "Measured",
+    "Plan",
+    "Problem",
+    "Run",
+    "Status",
+    "Store",
+    "Summary",
+    "SweepFileError",
+    "SweepInterrupted",
+    "connect",
+    "estimate",
+    "load",
+    "load_result",
+    "measurement_names",
+    "register_measurement",
+    "run",
+    "status",
+    "table",
+]
+
+if TYPE_CHECKING:
+    from dipkernels.sweep.document import Problem as Problem
+    from dipkernels.sweep.document import SweepFileError as SweepFileError
+    from dipkernels.sweep.driver import Summary as Summary
+    from dipkernels.sweep.driver import SweepInterrupted as SweepInterrupted
+    from dipkernels.sweep.driver import run as run
+    from dipkernels.sweep.estimating import estimate as estimate
+    from dipkernels.sweep.measurements import Measured as Measured
+    from dipkernels.sweep.measurements import measurement_names as measurement_names
+    from dipkernels.sweep.measurements import register_measurement as register_measurement
+    from dipkernels.sweep.plan import Plan as Plan
+    from dipkernels.sweep.plan import load as load
+    from dipkernels.sweep.runs import Run as Run
+    from dipkernels.sweep.store import Store as Store
+    from dipkernels.sweep.tables import Status as Status
+    from dipkernels.sweep.tables import load_result as load_result
+    from dipkernels.sweep.tables import status as status
+    from dipkernels.sweep.tables import table as table
+    from dipkernels.sweep.workers import LocalProcesses as LocalProcesses
+    from dipkernels.sweep.workers import connect as connect
+
+
+def __getattr__(name: str) -> object:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"dipkernels.sweep.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'dipkernels.sweep' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

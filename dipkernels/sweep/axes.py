@@ -1,0 +1,339 @@
+"""The axes of a plan: entries become settings, every value checked by itself."""
+
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dipkernels import images, networks
+from dipkernels.checks import as_annotated
+from dipkernels.errors import DipkernelsError, InvalidInputError
+from dipkernels.sweep.document import Document, Problem, Where, suggest
+from dipkernels.sweep.measurements import measurement
+from dipkernels.sweep.problems import MASKS, require_effects, task_options
+from dipkernels.sweep.runs import canonical, image_hash, read_image, resolve_source
+from dipkernels.sweep.schema import Entry, PriorEntry
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One point of an axis.
+
+    Attributes
+    ----------
+    value : object
+        In the configuration of a run.
+    asked : dict
+        As the plan says it, by column.
+    where : tuple
+        In the plan.
+    sources : dict of str to str
+        Files that it needs.
+    """
+
+    value: Any
+    asked: dict[str, Any]
+    where: Where
+    sources: Mapping[str, str]
+
+
+class AxisReader:
+    """Reads the axes of a plan and collects what is wrong with them.
+
+    Parameters
+    ----------
+    document : Document
+        Of the plan.
+    folder : Path
+        That files are looked for in.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        So far.
+    """
+
+    def __init__(self, document: Document, folder: Path) -> None:
+        self.document, self.folder = document, folder
+        self.problems: list[Problem] = []
+
+    def report(self, where: Where, error: object) -> None:
+        """Note a problem.
+
+        Parameters
+        ----------
+        where : tuple
+            In the plan.
+        error : object
+            Its text says what is wrong.
+        """
+        self.problems.append(self.document.problem(where, str(error)))
+
+    def priors(self, entries: list[PriorEntry], where: Where) -> list[Setting]:
+        """Read priors.
+
+        Parameters
+        ----------
+        entries : list of PriorEntry
+            Of the plan.
+        where : tuple
+            Of the list.
+
+        Returns
+        -------
+        list of Setting
+            One for each combination of an entry's values; those with problems are left out.
+        """
+        return [
+            setting
+            for number, entry in enumerate(entries)
+            for setting in self._prior(entry, (*where, number))
+        ]
+
+    def entries(self, group: str, entries: list[Entry], where: Where) -> list[Setting]:
+        """Read tasks or measurements.
+
+        Parameters
+        ----------
+        group : {"task", "measure"}
+            Which.
+        entries : list of Entry
+            Of the plan.
+        where : tuple
+            Of the list.
+
+        Returns
+        -------
+        list of Setting
+            As `priors` returns.
+        """
+        return [
+            setting
+            for number, entry in enumerate(entries)
+            for setting in self._entry(group, entry, (*where, number))
+        ]
+
+    def images(self, names: list[str], where: Where) -> list[Setting]:
+        """Read images.
+
+        Parameters
+        ----------
+        names : list of str
+            Files or names.
+        where : tuple
+            Of the list.
+
+        Returns
+        -------
+        list of Setting
+            Whose values are hashes of pixels.
+        """
+        found = []
+        for number, name in enumerate(names):
+            place = (*where, number)
+            source = self._source(name, place)
+            if source is not None:
+                pixels = image_hash(read_image(source))
+                found.append(Setting(pixels, {"image": name}, place, {"image": source}))
+        return self._distinct(found)
+
+    def sizes(self, given: list[Any], where: Where) -> list[Setting]:
+        """Read sizes.
+
+        Parameters
+        ----------
+        given : list
+            Of numbers, words like 48x64, or native.
+        where : tuple
+            Of the list.
+
+        Returns
+        -------
+        list of Setting
+            Whose values are (height, width), or None for native.
+        """
+        found = []
+        for number, size in enumerate(given):
+            place = (*where, number)
+            try:
+                read = images.parse_size("" if isinstance(size, bool) else str(size))
+            except InvalidInputError:
+                self.report(place, f"must be pixels such as 64, 48x64 or native, got {size!r}")
+                continue
+            value = (read, read) if isinstance(read, int) else read
+            found.append(Setting(value, {"size": str(size)}, place, {}))
+        return self._distinct(found)
+
+    def seeds(self, given: list[int], where: Where) -> list[Setting]:
+        """Read seeds.
+
+        Parameters
+        ----------
+        given : list of int
+            Not negative.
+        where : tuple
+            Of the list.
+
+        Returns
+        -------
+        list of Setting
+            Whose values they are.
+        """
+        for number, seed in enumerate(given):
+            if not 0 <= seed < 2**63:
+                self.report((*where, number), f"must be from 0 to 2**63 - 1, got {seed}")
+        return self._distinct(
+            [Setting(s, {"seed": s}, (*where, i), {}) for i, s in enumerate(given)]
+        )
+
+    def _prior(self, entry: PriorEntry, where: Where) -> list[Setting]:
+        try:
+            found = networks.entry(entry.name)
+        except DipkernelsError as error:
+            self.report(where, error)
+            return []
+        parameters = inspect.signature(found.builder).parameters
+        grid: dict[str, list[Any]] = {}
+        for name, given in entry.options.items():
+            place = (*where, "options", name)
+            if name not in found.options:
+                self.report(
+                    place, f"'{entry.name}' has no such option: {suggest(name, found.options)}"
+                )
+                continue
+            check = _checker(name, parameters[name].annotation)
+            if values := self._values(name, given, place, check):
+                grid[f"options.{name}"] = values
+        for name in ("variant", "code", "code_seed", "output", "initialisation"):
+            grid[name] = getattr(entry, name)
+        for number, variant in enumerate(entry.variant):
+            if variant is not None and variant not in found.variants:
+                text = f"'{entry.name}' has no such variant: {suggest(variant, found.variants)}"
+                self.report((*where, "variant", number), text)
+                return []
+        settings = []
+        for chosen in _product(grid):
+            kind = found if chosen["variant"] is None else found.variant(chosen["variant"])
+            options = {k.partition(".")[2]: v for k, v in chosen.items() if "." in k}
+            value = {
+                "name": entry.name,
+                "variant": chosen["variant"],
+                "code": chosen["code"] or kind.code,
+                "code_seed": chosen["code_seed"],
+                "output": chosen["output"] or kind.output,
+                "initialisation": chosen["initialisation"],
+                "options": {**kind.options, **options},
+            }
+            said = entry.model_fields_set & set(grid)
+            asked = {"prior": entry.name} | {f"prior.{name}": chosen[name] for name in sorted(said)}
+            asked |= {f"prior.{name}": value for name, value in options.items()}
+            settings.append(Setting(_plain(value), _plain(asked), where, {}))
+        return self._distinct(settings)
+
+    def _entry(self, group: str, entry: Entry, where: Where) -> list[Setting]:
+        check: Callable[[str], Callable[[Any], Any]]
+        try:
+            if group == "task":
+                known = task_options(entry.name)
+                check = lambda name: _checker(name, known[name][0])  # noqa: E731
+            else:
+                found = measurement(entry.name)
+                known = found.options
+                check = lambda name: lambda value: found.value(name, value)  # noqa: E731
+        except DipkernelsError as error:
+            self.report(where, error)
+            return []
+        grid: dict[str, list[Any]] = {}
+        for name, given in (entry.model_extra or {}).items():
+            place = (*where, name)
+            if name not in known:
+                self.report(place, f"'{entry.name}' has no such option: {suggest(name, known)}")
+                continue
+            if values := self._values(name, given, place, check(name)):
+                grid[name] = values
+        settings = []
+        for chosen in _product(grid):
+            value = {
+                "name": entry.name,
+                **{k: default for k, (_, default) in known.items()},
+                **chosen,
+            }
+            asked = {group: entry.name} | {f"{group}.{name}": each for name, each in chosen.items()}
+            sources = self._files(value, where) if group == "task" else {}
+            if sources is not None:
+                settings.append(Setting(_plain(value), _plain(asked), where, sources))
+        return self._distinct(settings)
+
+    # Masks and photographs with flash, where these are files; None if something is wrong.
+    def _files(self, task: dict[str, Any], where: Where) -> dict[str, str] | None:
+        try:
+            require_effects(task)
+        except InvalidInputError as error:
+            self.report(where, error)
+            return None
+        sources: dict[str, str] = {}
+        for name in ("mask", "flash"):
+            if name in task and task[name] not in MASKS:
+                source = self._source(task[name], (*where, name))
+                if source is None:
+                    return None
+                sources[name] = source
+        return sources
+
+    # All values of an option that it can have; a list stands for several.
+    def _values(
+        self, name: str, given: Any, where: Where, check: Callable[[Any], Any]
+    ) -> list[Any]:
+        several = given if isinstance(given, list) else [given]
+        if not several:
+            self.report(where, "is an empty list: give at least one value, or leave it out")
+        kept = []
+        for number, value in enumerate(several):
+            try:
+                kept.append(check(value))
+            except DipkernelsError as error:
+                hint = ""
+                if isinstance(given, list) and "several whole numbers" in str(error):
+                    hint = f"; a list stands for several values: write {name}: [{given}] for one"
+                self.report((*where, number), f"{error}{hint}")
+        return kept
+
+    def _source(self, name: str, where: Where) -> str | None:
+        try:
+            source = resolve_source(name, self.folder)
+            read_image(source)
+        except DipkernelsError as error:
+            self.report(where, f"{error} (files are looked for in {self.folder})")
+            return None
+        return source
+
+    def _distinct(self, settings: list[Setting]) -> list[Setting]:
+        seen: set[str] = set()
+        for setting in settings:
+            text = canonical([setting.value, setting.asked])
+            if text in seen:
+                self.report(setting.where, f"is said twice: {_said(setting.asked)}")
+            seen.add(text)
+        return settings
+
+
+def _said(asked: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in asked.items())
+
+
+def _checker(name: str, annotation: Any) -> Callable[[Any], Any]:
+    return lambda value: as_annotated(name, value, annotation)
+
+
+def _product(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*grid.values()):
+        yield dict(zip(grid, values, strict=True))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples become lists, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,217 @@
+"""A YAML document with the line of everything in it, and what is wrong with it."""
+
+import difflib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from dipkernels.errors import InvalidInputError
+
+Where = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with a plan.
+
+    Attributes
+    ----------
+    where : tuple of str and int
+        Keys and positions that lead to it, from the top.
+    text : str
+        What was given, what was expected, what to do.
+    line : int or None
+        In the file, from 1; None where there's no file.
+    """
+
+    where: Where
+    text: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = f"line {self.line}: " if self.line is not None else ""
+        return f"{place}{dotted(self.where)}{self.text}"
+
+
+class SweepFileError(InvalidInputError):
+    """A plan that can't be run; all that is wrong with it is said at once.
+
+    Parameters
+    ----------
+    source : str
+        The file.
+    problems : sequence of Problem
+        At least one.
+
+    Attributes
+    ----------
+    problems : list of Problem
+        By line.
+    """
+
+    def __init__(self, source: str, problems: Sequence[Problem]) -> None:
+        self.problems = sorted(problems, key=lambda p: p.line or 0)
+        count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        lines = "\n".join(f"  {problem}" for problem in self.problems)
+        super().__init__(f"{source}: {count}, nothing was run\n{lines}")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A plan as it was written.
+
+    Attributes
+    ----------
+    value : object
+        Plain Python.
+    source : str
+        The file, for messages.
+    text : str
+        As read.
+    lines : dict
+        From where something is to its line.
+    """
+
+    value: Any
+    source: str
+    text: str = ""
+    lines: dict[Where, int] = field(default_factory=dict)
+
+    def problem(self, where: Where, text: str) -> Problem:
+        """Make a problem with its line.
+
+        Parameters
+        ----------
+        where : tuple
+            Need not exist in the file: then the line is that of what holds it.
+        text : str
+            What is wrong.
+
+        Returns
+        -------
+        Problem
+            See there.
+        """
+        for length in range(len(where), 0, -1):
+            if where[:length] in self.lines:
+                return Problem(where, text, self.lines[where[:length]])
+        return Problem(where, text, 1 if self.lines else None)
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Safe, and reads 1e-3 as the number that it is in YAML 1.2 (in 1.1 it's a word)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_document(text: str, source: str) -> Document:
+    """Read YAML, safely: plain values only.
+
+    Parameters
+    ----------
+    text : str
+        Of the file.
+    source : str
+        Its name, for messages.
+
+    Returns
+    -------
+    Document
+        With the line of every key and every item.
+
+    Raises
+    ------
+    SweepFileError
+        If it's no YAML, or says a key twice.
+    """
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        what = getattr(error, "problem", None) or " ".join(str(error).split())
+        line = None if mark is None else mark.line + 1
+        raise SweepFileError(source, [Problem((), f"not YAML: {what}", line)]) from error
+    document = Document(value, source, text)
+    problems: list[Problem] = []
+    if root is not None:
+        _note_lines(root, (), document, problems)
+    if problems:
+        raise SweepFileError(source, problems)
+    return document
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """Say which name may have been meant, and which there are.
+
+    Parameters
+    ----------
+    name : str
+        That was given.
+    known : iterable of str
+        Names that there are.
+
+    Returns
+    -------
+    str
+        For the end of a message.
+
+    Examples
+    --------
+    >>> suggest("widht", ["width", "depth"])
+    "did you mean 'width'? Known here: width, depth"
+    """
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known here: {', '.join(names) or 'none'}"
+
+
+def dotted(where: Where) -> str:
+    """Write a place as people do.
+
+    Parameters
+    ----------
+    where : tuple
+        Keys and positions.
+
+    Returns
+    -------
+    str
+        Such as ``"priors[0].options.width: "``; empty for the top.
+
+    Examples
+    --------
+    >>> dotted(("priors", 0, "options", "width"))
+    'priors[0].options.width: '
+    """
+    text = ""
+    for part in where:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return f"{text}: " if text else ""
+
+
+def _note_lines(node: yaml.Node, where: Where, document: Document, problems: list[Problem]) -> None:
+    document.lines.setdefault(where, node.start_mark.line + 1)
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _note_lines(item, (*where, number), document, problems)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, item in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in seen:
+            said = f"said in line {seen[name]} already: keep one of them"
+            problems.append(Problem((*where, name), said, line))
+        seen[name] = line
+        document.lines[*where, name] = line
+        _note_lines(item, (*where, name), document, problems)

@@ -1,0 +1,87 @@
+"""How long a sweep may take, from a few timed steps of each network."""
+
+import math
+from dataclasses import dataclass
+
+from dipkernels.planning import plan as plan_fit
+from dipkernels.progress import Progress
+from dipkernels.sweep.plan import Plan
+from dipkernels.sweep.runs import canonical
+
+RATE = "learning_rate"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a sweep may take.
+
+    Attributes
+    ----------
+    seconds : float
+        Of all fits, one after another, in this process.
+    fits, others : int
+        Runs that are in it, and that aren't: only fits are timed.
+    bytes : int
+        Of the largest fit at its peak, beyond what a process has.
+    """
+
+    seconds: float
+    fits: int
+    others: int
+    bytes: int
+
+
+def estimate(plan: Plan, *, device: str = "cpu", progress: bool = False) -> Estimate:
+    """Time a few steps of each kind of fit.
+
+    Parameters
+    ----------
+    plan : Plan
+        From `load`.
+    device : str
+        That would compute.
+    progress : bool
+        Show a bar, if on a terminal.
+
+    Returns
+    -------
+    Estimate
+        As if no rule ended a fit.
+
+    Notes
+    -----
+    Costs what `dipkernels.plan` does for each kind: some seconds. Fits that differ in seed, image
+    or numbers of iterations are of one kind.
+    """
+    kinds: dict[str, list[int]] = {}
+    for index, run in enumerate(plan.runs):
+        if run.configuration["measure"]["name"] == "fit":
+            kinds.setdefault(_kind(run.configuration), []).append(index)
+    seconds, size = 0.0, 0
+    with Progress(len(kinds), "timing", enabled=progress) as bar:
+        for indices in kinds.values():
+            run = plan.runs[indices[0]]
+            settings = {
+                key: value
+                for key, value in run.configuration["measure"].items()
+                if key not in ("name", "iterations")
+            }
+            prior, task = run.make(device)
+            planned = plan_fit(prior, task, iterations=1, **settings)
+            for index in indices:
+                iterations = plan.runs[index].configuration["measure"]["iterations"]
+                step = planned.step_seconds
+                rest = planned.seconds - step
+                seconds += 0.0 if math.isnan(step) else rest + iterations * step
+            size = max(size, planned.bytes)
+            bar.advance()
+    fits = sum(len(indices) for indices in kinds.values())
+    return Estimate(seconds, fits, len(plan) - fits, size)
+
+
+def _kind(configuration: dict) -> str:
+    measure = {k: v for k, v in configuration["measure"].items() if k not in ("iterations", RATE)}
+    prior = {k: v for k, v in configuration["prior"].items() if k != "code_seed"}
+    task = {k: v for k, v in configuration["task"].items() if k != "seed"}
+    searched = configuration["measure"][RATE] is None
+    return canonical([prior, task, configuration["size"], measure, searched])

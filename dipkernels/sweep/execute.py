@@ -1,0 +1,102 @@
+"""What a worker does: one run, from its record to its place in the store."""
+
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dipkernels.errors import OutputError
+from dipkernels.sweep.locks import claim
+from dipkernels.sweep.runs import Run
+from dipkernels.sweep.store import DONE, FAILED, Store
+
+BUSY = "busy"
+LONGEST = 500  # of a reason
+
+
+def execute(
+    record: Mapping[str, Any], path: str, device: str = "cpu", failures: int = 0
+) -> dict[str, Any]:
+    """Carry out a run, unless it's done or somebody else does; used on workers.
+
+    Parameters
+    ----------
+    record : mapping
+        `Run.record`.
+    path : str
+        Of the store, which this process can reach.
+    device : str
+        That computes.
+    failures : int
+        So many failures are known; with more, somebody else has just tried.
+
+    Returns
+    -------
+    dict
+        ``status`` (done, failed, busy), ``seconds``, ``values`` and ``reason``, as far as they
+        apply; ``here`` is whether this call has run it.
+
+    Raises
+    ------
+    OutputError
+        If the store can't be written: then no run of it can.
+    """
+    run, store = Run.from_record(record), Store(Path(path))
+    folder = store.folder(run.key)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"can't write {folder}: {error}") from error
+    known = known_outcome(store, run.key, failures)
+    if known is not None:
+        return known
+    with claim(folder) as held:
+        if not held:
+            return {"status": BUSY, "here": False}
+        known = known_outcome(store, run.key, failures)
+        if known is not None:
+            return known
+        store.set_aside(run.key)
+        store.begin(run)
+        return _carry_out(run, store, device)
+
+
+def known_outcome(store: Store, key: str, failures: int) -> dict[str, Any] | None:
+    """Tell what has become of a run already.
+
+    Parameters
+    ----------
+    store : Store
+        That may hold it.
+    key : str
+        Of the run.
+    failures : int
+        That don't count.
+
+    Returns
+    -------
+    dict or None
+        As `execute` returns; None if it's to be run.
+    """
+    row = store.result(key)
+    if row is not None:
+        return {"status": DONE, "here": False, "values": row["values"], "seconds": row["seconds"]}
+    failure = store.failure(key)
+    if failure is not None and int(failure.get("attempts", 1)) > failures:
+        return {"status": FAILED, "here": False, "reason": failure.get("reason", "unknown")}
+    return None
+
+
+def _carry_out(run: Run, store: Store, device: str) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        measured = run.measure(device)
+    except (Exception, SystemExit) as error:  # whatever it is, the other runs go on
+        seconds = time.perf_counter() - start
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        store.fail(run, reason, type(error).__name__, traceback.format_exc())
+        return {"status": FAILED, "here": True, "reason": reason, "seconds": seconds}
+    seconds = time.perf_counter() - start
+    store.finish(run, measured, seconds, device)
+    return {"status": DONE, "here": True, "seconds": seconds, "values": dict(measured.values)}

@@ -1,0 +1,275 @@
+"""Plans: what a file asks for, run by run, checked before anything runs."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dipkernels.errors import DipkernelsError, InvalidInputError
+from dipkernels.networks.prior import ImagePrior
+from dipkernels.progress import Progress
+from dipkernels.sweep.axes import AxisReader, Setting
+from dipkernels.sweep.document import Document, SweepFileError, Where, read_document
+from dipkernels.sweep.measurements import measurement
+from dipkernels.sweep.problems import make_task
+from dipkernels.sweep.runs import (
+    Run,
+    canonical,
+    image_hash,
+    import_modules,
+    make_prior,
+    read_image,
+)
+from dipkernels.tasks import Task
+
+if TYPE_CHECKING:
+    from dipkernels.sweep.schema import Block
+
+AXES = ("priors", "tasks", "images", "sizes", "seeds", "measure")
+DEFAULTS: dict[str, list[Any]] = {
+    "tasks": ["denoise"],
+    "sizes": [64],
+    "seeds": [0],
+    "measure": ["fit"],
+}
+Point = tuple[Setting, Setting, Setting, Setting, Setting, Setting]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep runs.
+
+    Attributes
+    ----------
+    runs : tuple of Run
+        Each once, in the order of the file.
+    source : str
+        The file's name.
+    text : str
+        Of the file.
+    """
+
+    runs: tuple[Run, ...]
+    source: str
+    text: str
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> Plan:
+    """Read a plan and check all of it.
+
+    Every name, option and value is looked at, and the prior and the task of every combination are
+    made once, so that what can't run is said now: all at once, with lines.
+
+    Parameters
+    ----------
+    source : str, Path or mapping
+        A YAML file, or what one would hold.
+    progress : bool
+        Show a bar, if on a terminal.
+
+    Returns
+    -------
+    Plan
+        Fit to be run.
+
+    Raises
+    ------
+    SweepFileError
+        With all that is wrong.
+    InvalidInputError
+        If the file can't be read.
+
+    Notes
+    -----
+    Costs some tenths of a second for each pair of a network and a size.
+
+    Examples
+    --------
+    >>> plan = load({"priors": "skip", "images": ["camera", "coins"], "sizes": 16, "seeds": [0, 1]})
+    >>> len(plan), plan.runs[0].label
+    (4, 'skip denoise camera 16 seed 0 fit')
+    """
+    document, folder = _read(source)
+    # Here, so that workers, which read no plan, need no pydantic.
+    from dipkernels.sweep.schema import read_form
+
+    form, problems = read_form(document)
+    if form is None:
+        raise SweepFileError(document.source, problems)
+    try:
+        import_modules(tuple(form.imports), str(folder))
+    except InvalidInputError as error:
+        raise SweepFileError(
+            document.source, [document.problem(("imports",), str(error))]
+        ) from error
+    reader = AxisReader(document, folder)
+    points: list[Point] = []
+    blocks: list[tuple[int | None, Block]] = [*enumerate(form.blocks)] or [(None, form)]
+    read: dict[tuple[Any, ...], list[Setting]] = {}
+    for number, block in blocks:
+        axes = []
+        for axis in AXES:
+            own = number is not None and getattr(block, axis) is not None
+            where: Where = ("blocks", number, axis) if own and number is not None else (axis,)
+            if where not in read:
+                given = getattr(block if own else form, axis)
+                read[where] = _settings(reader, axis, given, where, number)
+            axes.append(read[where])
+        points += itertools.product(*axes)  # type: ignore[arg-type]
+    runs = _checked_runs(points, reader, tuple(form.imports), folder, progress=progress)
+    if reader.problems:
+        raise SweepFileError(document.source, list(dict.fromkeys(reader.problems)))
+    return Plan(tuple({run.key: run for run in runs}.values()), document.source, document.text)
+
+
+def _read(source: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:
+    if isinstance(source, Mapping):
+        text = yaml.safe_dump(_plain_mapping(source), sort_keys=False)
+        return Document(yaml.safe_load(text), "the plan", text), Path.cwd()
+    path = Path(source)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"can't read the plan {path}: {error}") from error
+    return read_document(text, str(path)), path.resolve().parent
+
+
+def _plain_mapping(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain_mapping(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | range):
+        return [_plain_mapping(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise InvalidInputError(f"a plan holds numbers, words and lists, got a {type(value).__name__}")
+
+
+def _settings(
+    reader: AxisReader, axis: str, given: Any, where: Where, number: int | None
+) -> list[Setting]:
+    if given is None and axis not in DEFAULTS:
+        place: Where = () if number is None else ("blocks", number)
+        reader.report(place, f"needs the key '{axis}'")
+        return []
+    if axis in ("tasks", "measure"):
+        from dipkernels.sweep.schema import Entry
+
+        entries = given or [Entry(name=name) for name in DEFAULTS[axis]]
+        return reader.entries("task" if axis == "tasks" else "measure", entries, where)
+    found: list[Setting] = getattr(reader, axis)(given or DEFAULTS[axis], where)
+    if not found and axis == "images":  # so that all else is checked in the meantime
+        found = reader.images(["astronaut"], where)
+    return found
+
+
+def _checked_runs(
+    points: list[Point],
+    reader: AxisReader,
+    imports: tuple[str, ...],
+    folder: Path,
+    *,
+    progress: bool,
+) -> list[Run]:
+    checker = _Combinations(reader)
+    runs = []
+    with Progress(len(points), "checking the plan", enabled=progress) as bar:
+        for point in points:
+            prior, task, image, size, seed, measure = point
+            sources = {**image.sources, **task.sources}
+            asked = {k: v for setting in point for k, v in setting.asked.items()}
+            native = read_image(image.sources["image"])
+            configuration = {
+                "prior": {**prior.value},
+                "task": {**task.value},
+                "pixels": {name: image_hash(read_image(file)) for name, file in sources.items()},
+                "size": list(size.value or native.shape[1:]),
+                "seed": seed.value,
+                "measure": measure.value,
+            }
+            # Seeds that the plan doesn't fix are those of the run.
+            for part, key in (("prior", "code_seed"), ("task", "seed")):
+                if configuration[part][key] is None:
+                    configuration[part][key] = seed.value
+            for name in ("mask", "flash"):  # files are in it by their pixels
+                if name in task.sources:
+                    configuration["task"][name] = "file"
+            run = Run(configuration, asked, sources, imports, str(folder))
+            checker.check(run, point)
+            runs.append(run)
+            bar.advance()
+    return runs
+
+
+class _Combinations:
+    """Makes priors and tasks once for each combination, and notes what fails."""
+
+    def __init__(self, reader: AxisReader) -> None:
+        self.reader = reader
+        self._tasks: dict[str, Task | None] = {}
+        self._priors: dict[str, ImagePrior | None] = {}
+        self._seen: set[str] = set()
+        self._said: set[tuple[object, str]] = set()
+
+    def check(self, run: Run, point: Point) -> None:
+        given = run.configuration
+        prior, problem, image, _, _, measure = point
+        of_task = canonical([problem.value, given["pixels"], given["size"]])
+        said = f"with image {image.asked['image']} at {'x'.join(map(str, given['size']))}"
+        if of_task not in self._tasks:
+            self._tasks[of_task] = self._task(run, problem, said)
+        task = self._tasks[of_task]
+        if task is None:
+            return
+        if prior.value["output"] == "255":
+            task = task.in_range(255.0)
+        guide = of_task if task.guide is not None else ""
+        of_prior = canonical([prior.value, list(task.shape), guide])
+        if of_prior not in self._priors:
+            self._priors[of_prior] = self._prior(run, prior, task, said)
+        made = self._priors[of_prior]
+        together = canonical([of_prior, of_task, measure.value])
+        if made is None or together in self._seen:
+            return
+        self._seen.add(together)
+        options = dict(given["measure"])
+        found = measurement(options.pop("name"))
+        if found.check is None:
+            return
+        try:
+            found.check(made, task, options)
+        except DipkernelsError as error:
+            self._report(measure, error, f"{prior.asked['prior']}, {problem.asked['task']} {said}")
+
+    # Once for each place: the first combination stands for all.
+    def _report(self, setting: Setting, error: DipkernelsError, said: str) -> None:
+        if (setting.where, str(error)) not in self._said:
+            self._said.add((setting.where, str(error)))
+            self.reader.report(setting.where, f"{error} ({said})")
+
+    def _task(self, run: Run, problem: Setting, said: str) -> Task | None:
+        given = run.configuration
+        files = {name: read_image(source) for name, source in run.sources.items()}
+        height, width = given["size"]
+        try:
+            return make_task(given["task"], files["image"], (height, width), files)
+        except DipkernelsError as error:
+            self._report(problem, error, said)
+            return None
+
+    def _prior(self, run: Run, prior: Setting, task: Task, said: str) -> ImagePrior | None:
+        try:
+            if task.guide is not None and "prior.code" in prior.asked:
+                raise InvalidInputError(
+                    f"code '{prior.asked['prior.code']}' has no effect on task 'flash': the "
+                    "photograph with flash is the code; leave it out"
+                )
+            return make_prior(run.configuration["prior"], task)
+        except DipkernelsError as error:
+            self._report(prior, error, said)
+            return None

@@ -1,0 +1,142 @@
+"""The form of a plan: which keys there are, and what they hold. Meaning is checked elsewhere."""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dipkernels.sweep.document import Document, Problem, Where, suggest
+
+T = TypeVar("T")
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+# Where one value is enough, a list stands for several, one run each.
+Several = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+def _as_entry(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _as_seeds(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return _as_list(value)
+    first, count = value.get("from", 0), value.get("count")
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (first, count))
+    if set(value) - {"from", "count"} or not whole or count is None or count < 1:
+        raise ValueError(f"must be like 0, [0, 1, 2] or {{from: 0, count: 3}}, got {value}")
+    return list(range(first, first + count))
+
+
+class PriorEntry(_Form):
+    """A prior, and what is varied of it."""
+
+    name: str
+    variant: Several[str | None] = [None]
+    code: Several[str | None] = [None]
+    code_seed: Several[int | None] = [None]
+    output: Several[str | None] = [None]
+    initialisation: Several[str] = ["default"]
+    options: dict[str, Any] = {}
+
+
+class Entry(BaseModel):
+    """A task or a measurement: a name, and its own options."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    name: str
+
+
+class Block(_Form):
+    """Axes whose product is run; None where a block leaves one to the top of the file."""
+
+    priors: Several[Annotated[PriorEntry, BeforeValidator(_as_entry)]] | None = None
+    tasks: Several[Annotated[Entry, BeforeValidator(_as_entry)]] | None = None
+    images: Several[str] | None = None
+    sizes: Several[Any] | None = None
+    seeds: Annotated[list[int], BeforeValidator(_as_seeds), Field(min_length=1)] | None = None
+    measure: Several[Annotated[Entry, BeforeValidator(_as_entry)]] | None = None
+
+
+class SweepFile(Block):
+    """The whole file."""
+
+    imports: Several[str] = Field(default_factory=list, min_length=0)
+    blocks: list[Block] = []
+
+
+def read_form(document: Document) -> tuple[SweepFile | None, list[Problem]]:
+    """Check the form of a plan.
+
+    Parameters
+    ----------
+    document : Document
+        As written.
+
+    Returns
+    -------
+    form : SweepFile or None
+        None if there are problems.
+    problems : list of Problem
+        All of them.
+    """
+    if not isinstance(document.value, dict):
+        kind = "empty" if document.value is None else f"a {type(document.value).__name__}"
+        text = f"a plan is a mapping with the keys priors, images, ..., this file is {kind}"
+        return None, [document.problem((), text)]
+    try:
+        return SweepFile.model_validate(document.value), []
+    except ValidationError as error:
+        return None, [_as_problem(document, each) for each in error.errors()]
+
+
+def _as_problem(document: Document, error: Any) -> Problem:
+    where = tuple(part for part in error["loc"] if part != "union")
+    kind, given = error["type"], error["input"]
+    if kind == "extra_forbidden":
+        text = f"unknown key '{where[-1]}': {suggest(str(where[-1]), _known_keys(where))}"
+        if "priors" in where:
+            text += "; options of the network go under options: {...}"
+        # The key is the problem: its line, though the place is what holds it.
+        return Problem(where[:-1], text, document.problem(where, text).line)
+    if kind == "missing":
+        text = f"needs the key '{where[-1]}'"
+        if where[-1] == "name" and isinstance(given, dict) and given:
+            text += f": {{name: {next(iter(given))}, ...}}, if that is its name"
+        return document.problem(where[:-1], text)
+    if kind == "invalid_key":
+        return document.problem(where[:-1], f"keys are words, got {_shown(given)}")
+    if kind == "too_short":
+        return document.problem(where, "is an empty list: give at least one, or leave it out")
+    if kind == "value_error":
+        return document.problem(where, str(error["ctx"]["error"]))
+    wanted = {
+        "string_type": "a word",
+        "int_type": "a whole number",
+        "list_type": "a list",
+        "dict_type": "a mapping",
+        "model_type": "a name, or a mapping with a name",
+        "model_attributes_type": "a name, or a mapping with a name",
+    }.get(kind, error["msg"])
+    hint = (
+        ": put it in quotes" if kind == "string_type" and not isinstance(given, dict | list) else ""
+    )
+    return document.problem(where, f"must be {wanted}, got {_shown(given)}{hint}")
+
+
+def _known_keys(where: Where) -> list[str]:
+    if len(where) == 1:
+        return list(SweepFile.model_fields)
+    return list(PriorEntry.model_fields if "priors" in where else Block.model_fields)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"a {type(value).__name__}"

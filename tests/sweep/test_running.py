@@ -1,0 +1,249 @@
+"""Sweeps that are run, resumed, interrupted, retried, and run twice at the same time."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from dipkernels import fit, images, networks, sweep, tasks
+from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
+from dipkernels.sweep import driver, locks
+from dipkernels.sweep.measurements import as_measured
+from dipkernels.sweep.workers import LocalProcesses
+from helpers.studies import kill_one, log, rows, wait_for_processes, write_study
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
+    plan = sweep.load(
+        {
+            "priors": {"name": "deep-decoder", "options": {"width": [4, 6]}},
+            "tasks": {"name": "denoise", "noise_sigma": 0.2},
+            "images": "coffee",
+            "sizes": "8x11",
+            "seeds": 5,
+            "measure": [{"name": "fit", "iterations": 7, "learning_rate": 1e-2}, "score"],
+        }
+    )
+    sweep.run(plan, tmp_path)
+    task = tasks.denoise(images.load("coffee", size=(8, 11)), noise_sigma=0.2, seed=5)
+    prior = networks.create("deep-decoder", image_size=(8, 11), width=6, code_seed=5)
+    wanted = fit(prior, task, iterations=7, learning_rate=1e-2, seed=5)
+    table = sweep.table(tmp_path)
+    row = table[(table["prior.width"] == 6) & (table["measure"] == "fit")]
+    assert row["peak_psnr"].item() == wanted.peak_psnr
+    assert row["iterations"].item() == 7
+    stored = sweep.load_result(tmp_path, row.index[0])
+    for name in ("loss", "psnr_clean", "final"):
+        np.testing.assert_array_equal(stored[name].values, wanted[name].values)
+    assert stored.run_label == plan.runs[2].label
+    scored = table[table["measure"] == "score"]
+    assert (scored["score_lower"] <= scored["score"]).all()
+    assert row["score"].isna().all()
+    dataset = sweep.table(tmp_path, "dataset")
+    assert dataset.sizes == {"run": 4}
+    assert dataset.peak_psnr.attrs["units"] == "dB"
+    assert set(dataset["measure"].values) == {"fit", "score"}
+    with pytest.raises(InvalidInputError, match="kind must be one of"):
+        sweep.table(tmp_path, "csv")
+
+
+def test_what_is_done_is_not_run_again_and_what_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    plan = sweep.load(write_study(tmp_path, 4))
+    assert sweep.run(plan, store).done == 4
+    again = sweep.run(plan, store)
+    assert (again.done, again.skipped) == (0, 4)
+    broken = store / "runs" / plan.runs[1].key / "result.json"
+    broken.write_text('{"values": {"twi', encoding="utf-8")
+    assert sweep.status(store).missing == {plan.runs[1].key: plan.runs[1].label}
+    assert sweep.run(plan, store).done == 1
+    assert [seed for seed, _ in log(tmp_path, "end")] == [0, 1, 2, 3, 1]
+    (kept,) = broken.parent.glob("result.json.unreadable-*")
+    assert kept.read_text(encoding="utf-8") == '{"values": {"twi'
+    # A larger plan on the same store runs what is new.
+    larger = sweep.load(write_study(tmp_path, 6))
+    assert sweep.run(larger, store).done == 2
+    assert rows(store) == {seed: 2 * seed for seed in range(6)}
+
+
+def test_a_dataset_that_was_cut_off_counts_as_not_done(tmp_path: Path) -> None:
+    fitted = {"name": "fit", "iterations": 2}
+    plan = sweep.load({"priors": "vit", "images": "camera", "sizes": 8, "measure": fitted})
+    sweep.run(plan, tmp_path)
+    file = tmp_path / "runs" / plan.runs[0].key / "result.nc"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InvalidInputError, match="isn't done"):
+        sweep.load_result(tmp_path, plan.runs[0])
+    assert sweep.run(plan, tmp_path).done == 1
+    assert sweep.load_result(tmp_path, plan.runs[0]).sizes["iteration"] == 3
+    (kept,) = file.parent.glob("result.nc.unreadable-*")
+    assert kept.stat().st_size == len(whole) // 2
+
+
+def test_failures_are_listed_kept_and_retried_on_request(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    plan = sweep.load(write_study(tmp_path, 3))
+    (tmp_path / "block-1").touch()
+    told: list[tuple[int, str]] = []
+    first = sweep.run(
+        plan, store, report=lambda run, found: told.append((run.asked["seed"], found["status"]))
+    )
+    assert told == [(0, "done"), (1, "failed"), (2, "done")]
+    assert (first.done, list(first.failed.values())) == (2, ["ValueError: seed 1 is blocked"])
+    folder = store / "runs" / plan.runs[1].key
+    assert "raise ValueError" in (folder / "failure.txt").read_text(encoding="utf-8")
+    again = sweep.run(plan, store)
+    assert (again.done, again.skipped, len(again.failed)) == (0, 2, 1)
+    assert len(log(tmp_path, "start")) == 3
+    assert list(sweep.status(store).failed.values()) == [
+        (plan.runs[1].label, "ValueError: seed 1 is blocked")
+    ]
+    assert len(sweep.run(plan, store, retry_failed=True).failed) == 1
+    assert (folder / "failure.txt.1").exists()
+    (tmp_path / "block-1").unlink()
+    assert sweep.run(plan, store, retry_failed=True).done == 1
+    assert sweep.status(store).failed == {}
+    assert len(sweep.table(store)) == 3
+
+
+def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
+    plan = sweep.load(write_study(tmp_path, 5, seconds=0.01))
+
+    def interrupt(run: sweep.Run, found: dict[str, Any]) -> None:
+        if run.asked["seed"] == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(sweep.SweepInterrupted) as caught:
+        sweep.run(plan, tmp_path / "store", report=interrupt)
+    assert (caught.value.summary.done, caught.value.summary.left) == (2, 3)
+    assert len(sweep.status(tmp_path / "store").missing) == 3
+    assert sweep.run(plan, tmp_path / "store").done == 3
+    assert sorted(seed for seed, _ in log(tmp_path, "start")) == list(range(5))
+
+
+def test_a_lost_process_costs_one_run_and_is_replaced(tmp_path: Path) -> None:
+    plan = sweep.load(write_study(tmp_path, 6))
+    (tmp_path / "hold").touch()
+    with LocalProcesses(2) as executor:
+        killer = threading.Thread(target=kill_one, args=(tmp_path, 2))
+        killer.start()
+        summary = sweep.run(plan, tmp_path / "store", executor=executor)
+        killer.join()
+    assert (summary.done, summary.failed) == (6, {})
+    assert rows(tmp_path / "store") == {seed: 2 * seed for seed in range(6)}
+    assert len(log(tmp_path, "start")) == 7
+    assert len({process for _, process in log(tmp_path, "start")}) == 3
+    assert executor.processes() == []
+
+
+def test_two_sweeps_on_one_store_run_everything_once(tmp_path: Path) -> None:
+    file = write_study(tmp_path, 8)
+    (tmp_path / "hold").touch()
+    command = [sys.executable, "-m", "dipkernels", "sweep", str(file)]
+    command += ["--output", str(tmp_path / "store"), "--quiet"]
+    both = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    wait_for_processes(tmp_path, 2)
+    (tmp_path / "hold").unlink()
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all("8 runs" in text and "0 failed" in text for text in said)
+    assert sorted(seed for seed, _ in log(tmp_path, "start")) == list(range(8))
+    assert len({process for _, process in log(tmp_path, "end")}) == 2
+    assert rows(tmp_path / "store") == {seed: 2 * seed for seed in range(8)}
+
+
+def test_what_measurements_return_is_read_or_refused() -> None:
+    curve = xr.Dataset({"peak": 3.0, "curve": ("iteration", [1.0, 3.0])})
+    assert as_measured("own", curve).values == {"peak": 3.0}
+    found = as_measured("own", {"a": np.float32(0.5), "b": torch.tensor(2), "c": True, "d": "x"})
+    assert found.values == {"a": 0.5, "b": 2, "c": True, "d": "x"}
+    assert found.dataset is None
+    for wrong in (None, 3.0, {"a": np.zeros(3)}, {"a": torch.zeros(2)}, {"a": None}):
+        with pytest.raises(InvalidInputError, match="'own'"):
+            as_measured("own", wrong)
+
+
+class Losing(Executor):
+    """Loses the first calls, as a worker that is killed does."""
+
+    def __init__(self, losses: int) -> None:
+        self.losses = losses
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        if self.losses:
+            self.losses -= 1
+            future.set_exception(driver.WorkerLostError("its process was ended by SIGKILL"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_a_run_that_loses_every_worker_fails_in_the_end(tmp_path: Path) -> None:
+    plan = sweep.load(write_study(tmp_path, 1))
+    summary = sweep.run(plan, tmp_path / "store", executor=Losing(driver.LOSSES))
+    assert list(summary.failed.values()) == ["its process was ended by SIGKILL, 3 times"]
+    fewer = sweep.run(plan, tmp_path / "other", executor=Losing(driver.LOSSES - 1))
+    assert fewer.done == 1
+
+
+def test_any_executor_serves_and_one_that_is_gone_is_said(tmp_path: Path) -> None:
+    plan = sweep.load(write_study(tmp_path, 3))
+    with ThreadPoolExecutor(2) as threads:
+        assert sweep.run(plan, tmp_path / "store", executor=threads).done == 3
+    with pytest.raises(DipkernelsError, match="takes no more runs"):
+        sweep.run(plan, tmp_path / "other", executor=threads)
+
+
+def test_a_run_that_another_is_at_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "POLL", 0.05)
+    plan = sweep.load(write_study(tmp_path, 2))
+    folder = sweep.Store.open(tmp_path / "store", create=True).folder(plan.runs[0].key)
+    folder.mkdir()
+    held, go = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with locks.claim(folder) as mine:
+            assert mine
+            held.set()
+            go.wait(30)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    held.wait(30)
+    assert list(sweep.status(tmp_path / "store", plan).running) == [plan.runs[0].key]
+    threading.Timer(0.3, go.set).start()
+    summary = sweep.run(plan, tmp_path / "store")  # it lets go without a result
+    thread.join()
+    assert summary.done == 2
+    assert [seed for seed, _ in log(tmp_path, "end")] == [1, 0]
+
+
+def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+    plan = sweep.load(write_study(tmp_path, 1))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    with pytest.raises(OutputError, match="holds no sweep"):
+        sweep.run(plan, tmp_path / "full")
+    with pytest.raises(OutputError, match="holds no sweep"):
+        sweep.table(tmp_path / "nothing")
+    with pytest.raises(InvalidInputError, match="no effect on an executor"):
+        sweep.run(plan, tmp_path / "store", executor=ThreadPoolExecutor(1), workers=2)
+    with pytest.raises(InvalidInputError, match="no effect on this process"):
+        sweep.run(plan, tmp_path / "store", threads=2)
+    with pytest.raises(DipkernelsError, match="no CUDA GPU"):
+        sweep.run(plan, tmp_path / "store", device="cuda")
