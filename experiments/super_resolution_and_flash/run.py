@@ -3,6 +3,7 @@
 python experiments/super_resolution_and_flash/run.py --preset cpu
 """
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -150,7 +151,11 @@ def run_unit(
     """Fit, and keep the image at the calibrated iteration, where there is one yet."""
     task, what = problems[unit.task, unit.image], chosen.tasks[unit.task]
     network = what["networks"][unit.network]
-    code = {"code": task.guide} if network.get("code") == "flash" else {}
+    code = {}
+    if network.get("code") == "flash":
+        code = {"code": task.guide}
+    elif task.guide is not None:
+        task = dataclasses.replace(task, guide=None)
     prior = networks.create(
         network["prior"], image_size=tuple(task.shape[1:]), **network["options"], **code
     ).to(device=device)
@@ -166,7 +171,7 @@ def run_unit(
         prior,
         task,
         learning_rate=network["learning_rate"],
-        iterations=what["iterations"],
+        iterations=network.get("iterations", what["iterations"]),
         input_noise=what["input_noise"],
         seed=unit.seed,
         callback=keep,
