@@ -35,7 +35,9 @@ READOUTS = {"final": None, "best whole": "whole", "best hole": "hole"}
 Results = Mapping[tuple[str, str, int], xr.Dataset | None]
 
 
-def write_report(output: Path, problems: Mapping[str, Task], results: Results) -> None:
+def write_report(
+    output: Path, problems: Mapping[str, Task], published: Mapping[str, Task], results: Results
+) -> None:
     """Write ``results.csv``, ``summary.csv``, ``orders.csv``, ``fills.csv`` and the figures.
 
     Parameters
@@ -44,6 +46,8 @@ def write_report(output: Path, problems: Mapping[str, Task], results: Results) -
         Folder.
     problems : mapping of str to Task
         By name.
+    published : mapping of str to Task
+        Those at the files' own sizes, where only fills are scored.
     results : mapping of (problem, network, seed) to Dataset or None
         As `dipkernels.fit` returns; None where it isn't there.
     """
@@ -54,7 +58,9 @@ def write_report(output: Path, problems: Mapping[str, Task], results: Results) -
     hidden = {name: float((~task.mask).double().mean()) for name, task in problems.items()}
     table["hole_part"] = table.hole * table.problem.map(hidden)
     table["hole_share"] = table.hole_part / table.whole
-    fills = pd.DataFrame([row for name, task in problems.items() for row in fill_rows(name, task)])
+    filled = [row for name, task in problems.items() for row in fill_rows(name, task)]
+    larger = [row for name, task in published.items() for row in fill_rows(name, task)]
+    fills = pd.DataFrame(filled + larger)
     keys = ["problem", "readout", "network"]
     grouped = table.groupby(keys, sort=False)[[*REGIONS, "hole_part", "hole_share", "iteration"]]
     summary = grouped.agg(["mean", "std"])
@@ -68,7 +74,7 @@ def write_report(output: Path, problems: Mapping[str, Task], results: Results) -
         ("fills", fills),
     ):
         frame.to_csv(output / f"{name}.csv", index=False, float_format="%.6g")
-    draw_scores(output / "scores.png", table, fills)
+    draw_scores(output / "scores.png", table, pd.DataFrame(filled))
     draw_images(output / "images.png", problems, present)
 
 
@@ -125,34 +131,38 @@ def order_rows(table: pd.DataFrame) -> list[dict[str, object]]:
     return rows
 
 
+SHIFTS = (-0.2, 0.0, 0.2)
+PARTS = {
+    "whole image": "black",
+    "hole's part": style.PALETTE[4],
+    "known pixels' part": style.PALETTE[0],
+}
+
+
 def draw_scores(path: Path, table: pd.DataFrame, fills: pd.DataFrame) -> None:
-    """Draw the whole-image error as the sum of what hole and known pixels add to it."""
+    """Draw the whole-image error, and what hole and known pixels add to it, of every seed."""
     final = table[table.readout == "final"]
     problems = list(dict.fromkeys(final.problem))
-    figure, axes = style.panels(len(problems), width=3.6, height=3.0)
+    names = list(dict.fromkeys(final.network))
+    places = np.arange(len(names))
+    figure, axes = style.panels(len(problems), width=3.6, height=3.2)
     for axis, problem in zip(axes, problems, strict=True):
         part = final[final.problem == problem]
-        names = list(dict.fromkeys(part.network))
-        mean = part.groupby("network").mean(numeric_only=True).loc[names]
-        spread = part.groupby("network")[["whole"]].std().loc[names].whole.fillna(0.0)
-        places = np.arange(len(names))
-        known = mean.whole - mean.hole_part
-        axis.bar(places, known, color=style.PALETTE[5], label="known pixels")
-        axis.bar(places, mean.hole_part, bottom=known, color=style.PALETTE[4], label="hole")
-        axis.errorbar(
-            places, mean.whole, spread, fmt="none", ecolor="black", capsize=3, label="seeds, ± 1 sd"
-        )
+        at = part.network.map(names.index)
+        values = (part.whole, part.hole_part, part.whole - part.hole_part)
+        for offset, (name, colour), value in zip(
+            (-0.2, 0, 0.2), PARTS.items(), values, strict=True
+        ):
+            axis.plot(at + offset, value, "o", color=colour, ms=4, label=name)
         if problem in PUBLISHED:
-            values = [PUBLISHED[problem].get(name, np.nan) for name in names]
-            axis.plot(places, values, "kD", ms=5, mfc="white", label="published, whole image")
+            published = [PUBLISHED[problem].get(name, np.nan) for name in names]
+            style_of = {"ms": 6, "mfc": "none", "label": "published, whole"}
+            axis.plot(places + SHIFTS[0], published, "kD", **style_of)
         smooth = fills[(fills.problem == problem) & (fills.fill == "biharmonic")].whole.item()
-        axis.axhline(
-            smooth, color=style.PALETTE[2], ls="--", label="smooth fill, known pixels right"
-        )
+        axis.axhline(smooth, color=style.PALETTE[2], ls="--", label="smooth fill, rest right")
         axis.set_xticks(places, [name.replace(", ", ",\n") for name in names], fontsize=7)
         axis.set_title(problem)
-        axis.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-        axis.set_ylim(bottom=0)
+        axis.set_yscale("log")
     axes[0].set_ylabel("mean squared error, white = 1")
     labelled = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
     style.shared_legend(figure, labelled)

@@ -22,6 +22,7 @@ from experiments import harness
 from experiments.inpainting_table.report import write_report
 
 PATCHED = ("vit", "vit-conv3", "conv3-vit")
+MADE = ("text", "region")  # masks that are no files
 Unit = tuple[str, str, int]  # problem, network, seed
 
 
@@ -64,7 +65,12 @@ def main(arguments: list[str] | None = None) -> None:
     for problem, network, seed in harness.each(todo):
         run_unit(folder, (problem, network, seed), problems[problem], chosen, options.device)
     results = {unit: folder.stored(stage(unit)) for unit in units}
-    write_report(options.output, problems, results)
+    published = {
+        name: make_task(problem, None)
+        for name, problem in chosen.problems.items()
+        if chosen.size is not None and problem["mask"] not in MADE
+    }
+    write_report(options.output, problems, published, results)
 
 
 def stage(unit: Unit) -> str:

@@ -3,6 +3,7 @@
 python experiments/super_resolution_and_flash/run.py --preset cpu
 """
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator
@@ -37,8 +38,8 @@ class Settings:
         Of super-resolution.
     noise_sigma : float
         Of the photographs without flash that have a truth; white is 1.
-    train_seeds, test_seeds : tuple of int
-        Of the initialisations: stopping is chosen by others than it is tested on.
+    train_seeds : tuple of int
+        Of the initialisations that calibrate; a task's ``test_seeds`` are others.
     tasks : dict
         By name; see ``config.yaml``.
     """
@@ -48,7 +49,6 @@ class Settings:
     factor: int
     noise_sigma: float
     train_seeds: tuple[int, ...]
-    test_seeds: tuple[int, ...]
     tasks: dict[str, dict[str, Any]]
 
 
@@ -98,9 +98,9 @@ def train_units(chosen: Settings) -> Iterator[Unit]:
 
 def test_units(chosen: Settings, weights: dict[tuple[str, str], list[float]]) -> Iterator[Unit]:
     """List the fits that are judged: without total variation, and with the calibrated weight."""
-    for seed in chosen.test_seeds:
-        for task, what in chosen.tasks.items():
-            first = seed == chosen.test_seeds[0]
+    for task, what in chosen.tasks.items():
+        for seed in what["test_seeds"]:
+            first = seed == what["test_seeds"][0]
             for image in (*what["test"], *(what["pairs"] if first else ())):
                 for network in what["networks"]:
                     for weight in weights[task, network]:
@@ -150,7 +150,11 @@ def run_unit(
     """Fit, and keep the image at the calibrated iteration, where there is one yet."""
     task, what = problems[unit.task, unit.image], chosen.tasks[unit.task]
     network = what["networks"][unit.network]
-    code = {"code": task.guide} if network.get("code") == "flash" else {}
+    code = {}
+    if network.get("code") == "flash":
+        code = {"code": task.guide}
+    elif task.guide is not None:
+        task = dataclasses.replace(task, guide=None)
     prior = networks.create(
         network["prior"], image_size=tuple(task.shape[1:]), **network["options"], **code
     ).to(device=device)
@@ -166,7 +170,7 @@ def run_unit(
         prior,
         task,
         learning_rate=network["learning_rate"],
-        iterations=what["iterations"],
+        iterations=network.get("iterations", what["iterations"]),
         input_noise=what["input_noise"],
         seed=unit.seed,
         callback=keep,

@@ -16,7 +16,7 @@ PACKAGE = "experiments.super_resolution_and_flash"
 
 
 def test_smoke_runs_and_resumes(tmp_path: Path) -> None:
-    tables = {"train.csv": 9, "calibration.csv": 15, "test.csv": 5, "summary.csv": 5}
+    tables = {"train.csv": 10, "calibration.csv": 18, "test.csv": 6, "summary.csv": 6}
     figures = {"curves", "images", "pairs"}
     check_smallest_run("super_resolution_and_flash", tmp_path, tables, figures)
     test = pd.read_csv(tmp_path / "out" / "test.csv")
