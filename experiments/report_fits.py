@@ -53,7 +53,8 @@ class Setting:
     shown : tuple of int
         Iterations whose outputs are kept.
     networks : dict
-        By label: ``prior``, ``options``, ``learning_rate``, perhaps ``iterations``.
+        By label: ``prior``, ``options``, ``learning_rate``, perhaps ``iterations``, and ``jpegs``:
+        false for one that isn't fitted to these.
     """
 
     size: int
@@ -117,14 +118,15 @@ class Unit:
         return f"{self.network} {self.measured.label} {self.seed}"
 
 
-def units(setting: Setting, labels: Sequence[str] | None = None) -> list[Unit]:
+def units(setting: Setting) -> list[Unit]:
     """List the fits: seed by seed, so that what is interrupted has all networks."""
     return [
         Unit(label, measured, seed)
         for seed in range(max(setting.seeds, setting.jpeg_seeds))
         for measured in setting.measured()
-        for label in labels or setting.networks
+        for label in setting.networks
         if seed < (setting.seeds if measured.kind == "denoise" else setting.jpeg_seeds)
+        and (measured.kind == "denoise" or setting.networks[label].get("jpegs", True))
     ]
 
 
@@ -139,6 +141,7 @@ def recipe(unit: Unit, setting: Setting) -> dict[str, Any]:
         known = ", ".join(setting.networks)
         raise InvalidInputError(f"no network '{unit.network}' in this preset, only {known}")
     network = {"iterations": setting.iterations, "options": {}, **setting.networks[unit.network]}
+    network.pop("jpegs", None)
     kept = {k: getattr(setting, k) for k in ("period", "every", "shown")}
     measured = asdict(unit.measured)
     size = measured.pop("size") or setting.size

@@ -119,6 +119,9 @@ def plot_curves(fits: Fits) -> Figure:
         row = axes[i * len(networks) : (i + 1) * len(networks)]
         for panel, network in zip(row, networks, strict=True):
             chosen = over_seeds(fits, network, label)
+            if not chosen:
+                panel.set_axis_off()
+                continue
             draw_psnrs(panel, chosen)
             panel.set_title(f"{label}, {network}", fontsize=8)
             if "psnr_clean" in chosen[0]:
@@ -138,15 +141,16 @@ def plot_images(fits: Fits, seed: int) -> Figure:
     figure, axes = panels(len(labels) * columns, columns=columns, width=1.15, height=1.3)
     for i, label in enumerate(labels):
         row = axes[i * columns : (i + 1) * columns]
-        some = {n: over_seeds(fits, n, label)[seed] for n in networks}
-        first = some[networks[0]]
+        for panel in row:
+            panel.set_axis_off()
+        some = {n: found[seed] for n in networks if (found := over_seeds(fits, n, label))}
+        first = next(iter(some.values()))
         knows = "clean" in first
         if knows:
             show_image(row[0], first.clean.values, f"{label}\nclean")
             level = -10 * np.log10(corruption_power(first))
             show_image(row[1], first.measurement.values, f"measured\n{level:.1f} dB")
         else:
-            row[0].set_axis_off()
             show_image(row[1], first.measurement.values, f"{label}\nno truth")
         for j, (network, result) in enumerate(some.items()):
             middle, end = row[2 + 2 * j : 4 + 2 * j]
