@@ -156,11 +156,19 @@ def path_of(unit: Unit, setting: Setting, store: Path) -> Path:
 
 
 def run_fits(setting: Setting, options: Options) -> dict[Unit, xr.Dataset]:
-    """Make the fits that aren't stored, and read all."""
+    """Make the fits that aren't stored, and read all; after Ctrl-C, those that are finished."""
     store, wanted = store_of(options), units(setting)
     store.mkdir(parents=True, exist_ok=True)
-    for unit in each([u for u in wanted if not path_of(u, setting, store).exists()]):
-        save(run_fit(unit, setting, options.device), path_of(unit, setting, store))
+    missing = [unit for unit in wanted if not path_of(unit, setting, store).exists()]
+    try:
+        for unit in each(missing):
+            save(run_fit(unit, setting, options.device), path_of(unit, setting, store))
+    except KeyboardInterrupt:
+        finished = [unit for unit in wanted if path_of(unit, setting, store).exists()]
+        if not finished:
+            raise
+        print(f"interrupted: what follows is of {len(finished)} of {len(wanted)} fits", flush=True)
+        wanted = finished
     return {unit: load(path_of(unit, setting, store)) for unit in wanted}
 
 
@@ -383,6 +391,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 def over_seeds(fits: Mapping[Unit, xr.Dataset], network: str, label: str) -> list[xr.Dataset]:
     """Choose the fits of a network to a measurement, one a seed."""
     return [r for u, r in fits.items() if (u.network, u.measured.label) == (network, label)]
+
+
+def share_scale(row: Sequence[Axes]) -> None:
+    """Give panels that are drawn already one scale, which shows all of them."""
+    limits = np.array([panel.get_ylim() for panel in row if panel.axison])
+    for panel in row:
+        panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
 def draw_psnrs(panel: Axes, results: Sequence[xr.Dataset]) -> None:

@@ -25,6 +25,7 @@ from experiments.report_fits import (
     mean_squared,
     over_seeds,
     run_fits,
+    share_scale,
     write_rows,
 )
 
@@ -127,7 +128,7 @@ def plot_curves(fits: Fits) -> Figure:
             if "psnr_clean" in chosen[0]:
                 level = -10 * np.log10(corruption_power(chosen[0]))
                 panel.axhline(level, color="0.5", lw=1, ls="--", label="clean to the measured")
-            panel.sharey(row[0])
+        share_scale(row)
         row[0].set_ylabel("PSNR (dB)")
     shared_legend(figure, axes[0])
     return figure
