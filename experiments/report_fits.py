@@ -53,7 +53,8 @@ class Setting:
     shown : tuple of int
         Iterations whose outputs are kept.
     networks : dict
-        By label: ``prior``, ``options``, ``learning_rate``, perhaps ``iterations``.
+        By label: ``prior``, ``options``, ``learning_rate``, perhaps ``iterations``, and ``jpegs``:
+        false for one that isn't fitted to these.
     """
 
     size: int
@@ -117,14 +118,15 @@ class Unit:
         return f"{self.network} {self.measured.label} {self.seed}"
 
 
-def units(setting: Setting, labels: Sequence[str] | None = None) -> list[Unit]:
+def units(setting: Setting) -> list[Unit]:
     """List the fits: seed by seed, so that what is interrupted has all networks."""
     return [
         Unit(label, measured, seed)
         for seed in range(max(setting.seeds, setting.jpeg_seeds))
         for measured in setting.measured()
-        for label in labels or setting.networks
+        for label in setting.networks
         if seed < (setting.seeds if measured.kind == "denoise" else setting.jpeg_seeds)
+        and (measured.kind == "denoise" or setting.networks[label].get("jpegs", True))
     ]
 
 
@@ -139,6 +141,7 @@ def recipe(unit: Unit, setting: Setting) -> dict[str, Any]:
         known = ", ".join(setting.networks)
         raise InvalidInputError(f"no network '{unit.network}' in this preset, only {known}")
     network = {"iterations": setting.iterations, "options": {}, **setting.networks[unit.network]}
+    network.pop("jpegs", None)
     kept = {k: getattr(setting, k) for k in ("period", "every", "shown")}
     measured = asdict(unit.measured)
     size = measured.pop("size") or setting.size
@@ -153,11 +156,19 @@ def path_of(unit: Unit, setting: Setting, store: Path) -> Path:
 
 
 def run_fits(setting: Setting, options: Options) -> dict[Unit, xr.Dataset]:
-    """Make the fits that aren't stored, and read all."""
+    """Make the fits that aren't stored, and read all; after Ctrl-C, those that are finished."""
     store, wanted = store_of(options), units(setting)
     store.mkdir(parents=True, exist_ok=True)
-    for unit in each([u for u in wanted if not path_of(u, setting, store).exists()]):
-        save(run_fit(unit, setting, options.device), path_of(unit, setting, store))
+    missing = [unit for unit in wanted if not path_of(unit, setting, store).exists()]
+    try:
+        for unit in each(missing):
+            save(run_fit(unit, setting, options.device), path_of(unit, setting, store))
+    except KeyboardInterrupt:
+        finished = [unit for unit in wanted if path_of(unit, setting, store).exists()]
+        if not finished:
+            raise
+        print(f"interrupted: what follows is of {len(finished)} of {len(wanted)} fits", flush=True)
+        wanted = finished
     return {unit: load(path_of(unit, setting, store)) for unit in wanted}
 
 
@@ -380,6 +391,13 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 def over_seeds(fits: Mapping[Unit, xr.Dataset], network: str, label: str) -> list[xr.Dataset]:
     """Choose the fits of a network to a measurement, one a seed."""
     return [r for u, r in fits.items() if (u.network, u.measured.label) == (network, label)]
+
+
+def share_scale(row: Sequence[Axes]) -> None:
+    """Give panels that are drawn already one scale, which shows all of them."""
+    limits = np.array([panel.get_ylim() for panel in row if panel.axison])
+    for panel in row:
+        panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
 
 
 def draw_psnrs(panel: Axes, results: Sequence[xr.Dataset]) -> None:

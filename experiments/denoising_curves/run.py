@@ -25,6 +25,7 @@ from experiments.report_fits import (
     mean_squared,
     over_seeds,
     run_fits,
+    share_scale,
     write_rows,
 )
 
@@ -119,12 +120,15 @@ def plot_curves(fits: Fits) -> Figure:
         row = axes[i * len(networks) : (i + 1) * len(networks)]
         for panel, network in zip(row, networks, strict=True):
             chosen = over_seeds(fits, network, label)
+            if not chosen:
+                panel.set_axis_off()
+                continue
             draw_psnrs(panel, chosen)
             panel.set_title(f"{label}, {network}", fontsize=8)
             if "psnr_clean" in chosen[0]:
                 level = -10 * np.log10(corruption_power(chosen[0]))
                 panel.axhline(level, color="0.5", lw=1, ls="--", label="clean to the measured")
-            panel.sharey(row[0])
+        share_scale(row)
         row[0].set_ylabel("PSNR (dB)")
     shared_legend(figure, axes[0])
     return figure
@@ -138,15 +142,16 @@ def plot_images(fits: Fits, seed: int) -> Figure:
     figure, axes = panels(len(labels) * columns, columns=columns, width=1.15, height=1.3)
     for i, label in enumerate(labels):
         row = axes[i * columns : (i + 1) * columns]
-        some = {n: over_seeds(fits, n, label)[seed] for n in networks}
-        first = some[networks[0]]
+        for panel in row:
+            panel.set_axis_off()
+        some = {n: found[seed] for n in networks if (found := over_seeds(fits, n, label))}
+        first = next(iter(some.values()))
         knows = "clean" in first
         if knows:
             show_image(row[0], first.clean.values, f"{label}\nclean")
             level = -10 * np.log10(corruption_power(first))
             show_image(row[1], first.measurement.values, f"measured\n{level:.1f} dB")
         else:
-            row[0].set_axis_off()
             show_image(row[1], first.measurement.values, f"{label}\nno truth")
         for j, (network, result) in enumerate(some.items()):
             middle, end = row[2 + 2 * j : 4 + 2 * j]

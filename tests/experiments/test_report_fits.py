@@ -97,3 +97,26 @@ def test_experiments_name_the_same_fits(preset: str) -> None:
     assert paths["snapshots"] < paths["denoising_curves"]
     common = {path.name.split("-")[0] for path in paths["conv_placement"] & paths["snapshots"]}
     assert common == {"vit"}
+
+
+def test_interrupted_run_goes_on_with_what_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = ROOT / "experiments" / "snapshots" / "run.py"
+    setting = harness.settings(str(script), "smoke", report_fits.Setting)
+    options = harness.Options("smoke", tmp_path / "out", torch.device("cpu"))
+    made = iter([xr.Dataset({"a": 1}), xr.Dataset({"a": 2})])
+
+    def fit_or_stop(*_: object) -> xr.Dataset:
+        for result in made:
+            return result
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report_fits, "run_fit", fit_or_stop)
+    found = report_fits.run_fits(setting, options)
+    assert [int(result.a) for result in found.values()] == [1, 2]
+    assert list(found) == report_fits.units(setting)[:2]
+    with pytest.raises(KeyboardInterrupt):  # nothing is there to go on with
+        report_fits.run_fits(
+            setting, harness.Options("smoke", tmp_path / "b" / "o", options.device)
+        )
