@@ -49,6 +49,8 @@ METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "psgld": (*SHORT, "--schedule", "cosine"),
     "sghmc": (*SHORT, "--friction", "0.2", "--chains", "1"),
     "gp-dip": ("--iterations", "30"),
+    "averaged": ("--iterations", "8", "--burn-in", "2"),
+    "mc-dropout": ("--iterations", "5", "--rate", "0.2", "--draws", "6", "--chains", "1"),
     "ensemble": ("--iterations", "5", "--members", "3", "--learning-rate", "0.01"),
     "linearised": ("--draws", "8", "--start", "initialisation", "--likelihood-sigma", "0.2"),
 }
@@ -80,6 +82,8 @@ def test_every_method_writes_its_files(
     headline = {
         "ensemble": "Not a posterior: 3 fits",
         "linearised": "8 independent draws",
+        "averaged": "Not a posterior: ",
+        "mc-dropout": "Not a posterior: 6 draws",
         "sghmc": "NOT CONVERGED: one chain can't be compared",
     }.get(method, "NOT CONVERGED: ")
     verdict = shown.split(str(output))[1].strip().splitlines()[0]
