@@ -214,12 +214,12 @@ def _draw_images(
         iterate.set_title(f"{stem}: iterate")
         average.set_title(f"{stem}: average")
         for panel in rest:
-            panel.set_title(f"{stem}: chains, iterate")
+            panel.set_title(f"{stem}: chains from stopped (solid), overfitted fits", fontsize=9)
             names = [name for of, name in chains if of == image and "cold" not in name]
             for number, name in enumerate(names):
                 _draw_chains(panel, chains[image, name], name, PALETTE[number], preset)
             if names:
-                panel.legend(fontsize=7, loc="lower right")
+                panel.legend(fontsize=7, loc="lower left")
         for panel in (iterate, average, *rest):
             panel.set_xscale("log")
             panel.set_xlabel("gradient evaluations")
@@ -276,7 +276,7 @@ def _draw_ablations(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], p
             axes[2].plot(known + 1, run["norm"].values[known], color=colour)
     titles = (f"{Path(image).stem}: iterate", "mean of draws", "norm of 4-D tensors")
     for panel, title in zip(axes, titles, strict=True):
-        panel.set_xscale("log")
+        panel.set_xscale("linear" if title == titles[1] else "log")
         panel.set_title(title)
         panel.set_xlabel("gradient evaluations")
     axes[2].set_yscale("log")
