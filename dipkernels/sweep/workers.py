@@ -181,6 +181,9 @@ class LocalProcesses(Executor):
                 self._close(slot)
                 future.set_exception(self._loss(slot, error))
                 continue
+            except Exception as error:  # an answer that can't be read here: all came, none is lost
+                future.set_exception(error)
+                continue
             if succeeded:
                 future.set_result(result)
             else:

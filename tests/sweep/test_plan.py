@@ -1,6 +1,7 @@
 """Plans: everything that's wrong is said at once with its line; equal runs have equal hashes."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def test_what_is_no_plan_is_said(tmp_path: Path, text: str, line: int | None, sa
         ),
         ({"tasks": {"name": "dejpeg"}, "measure": "posterior"}, "needs noise"),
         ({"measure": {"name": "posterior", "method": "hmc"}}, "method must be one of"),
+        ({"measure": {"name": "posterior", "iterations": 8}}, "can't be told from 3 draws"),
         ({"measure": {"name": "kernel", "probes": 1}}, "must be at least 2"),
         ({"priors": {"name": "deep-decoder", "output": "255"}, "measure": "score"}, "in_range"),
     ],
@@ -134,6 +136,14 @@ def test_combinations_that_cannot_run_are_refused(change: dict[str, Any], said: 
     with pytest.raises(sweep.SweepFileError, match=said) as caught:
         sweep.load(SMALL | change)
     assert len(caught.value.problems) == 1
+
+
+def test_a_posterior_without_arviz_is_refused_before_its_chains_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(sweep.SweepFileError, match="need ArviZ"):
+        sweep.load(SMALL | {"measure": "posterior"})
 
 
 def test_a_problem_of_many_combinations_is_said_once() -> None:

@@ -173,6 +173,9 @@ def test_what_measurements_return_is_read_or_refused() -> None:
     for wrong in (None, 3.0, {"a": np.zeros(3)}, {"a": torch.zeros(2)}, {"a": None}):
         with pytest.raises(InvalidInputError, match="'own'"):
             as_measured("own", wrong)
+    for taken in ("size", "seconds", "prior.width"):  # would replace what was run in the table
+        with pytest.raises(InvalidInputError, match=f"'own' gave '{taken}'.*another name"):
+            as_measured("own", {taken: 1.0})
 
 
 class Losing(Executor):
@@ -247,3 +250,15 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         sweep.run(plan, tmp_path / "store", threads=2)
     with pytest.raises(DipkernelsError, match="no CUDA GPU"):
         sweep.run(plan, tmp_path / "store", device="cuda")
+
+
+def test_an_answer_that_cannot_be_read_does_not_stop_its_process(tmp_path: Path) -> None:
+    (tmp_path / "only_there.py").write_text("class Answer: pass\n", encoding="utf-8")
+    made = f"__import__('sys').path.append({str(tmp_path)!r}) or __import__('only_there').Answer()"
+    executor = LocalProcesses(1)
+    try:
+        future = executor.submit(eval, made)
+        assert isinstance(future.exception(timeout=120), ModuleNotFoundError)
+        assert executor.submit(abs, -2).result(timeout=120) == 2
+    finally:
+        executor.shutdown(wait=False)
