@@ -50,7 +50,9 @@ def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
     assert row["score"].isna().all()
     dataset = sweep.table(tmp_path, "dataset")
     assert dataset.sizes == {"run": 4}
-    assert dataset.peak_psnr.attrs["units"] == "dB"
+    for name in ("peak_psnr", "score", "score_lower"):
+        assert dataset[name].attrs["units"] == "dB"
+    assert "units" not in dataset["score_resolved"].attrs  # yes, no, or missing
     assert set(dataset["measure"].values) == {"fit", "score"}
     with pytest.raises(InvalidInputError, match="kind must be one of"):
         sweep.table(tmp_path, "csv")
