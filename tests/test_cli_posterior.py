@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from dipkernels import images, networks, plotting, report, results, tasks
 from dipkernels.cli.job import Job
@@ -145,7 +146,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "friction out of range": ((*TINY, "--method", "sghmc", "--friction", "2"), "in (0, 1), got 2"),
     "temperature 0": ((*TINY, "--temperature", "0"), "use dipkernels.fit"),
     "no noise": ((*TINY, "--task", "inpaint"), "--likelihood-sigma states"),
-    "noise below 0": ((*TINY, "--likelihood-sigma", "-1"), "likelihood needs noise"),
+    "noise below 0": ((*TINY, "--likelihood-sigma", "-1"), "must be positive and finite, got -1"),
     "weight prior": ((*TINY, "--weight-prior", "flat"), "isotropic=DEVIATION"),
     "weight prior's number": ((*TINY, "--weight-prior", "isotropic=0"), "positive number"),
     "weight prior's tail": ((*TINY, "--weight-prior", "initialisation=1"), "positive number"),
@@ -326,3 +327,56 @@ def test_other_tasks_ranges_and_measurements(tmp_path: Path) -> None:
     assert not (tmp_path / "no" / "calibration.csv").exists()
     page = (tmp_path / "no" / "index.html").read_text(encoding="utf-8")
     assert "Nothing is known to hold the spread against" in page
+
+
+def _chains(**attributes: Any) -> xr.Dataset:
+    """Two chains of 12 draws, all of them independent."""
+    rng = np.random.default_rng(0)
+    return xr.Dataset(
+        {
+            "draws": (("chain", "draw", "channel", "y", "x"), rng.random((2, 12, 1, 3, 5))),
+            "loss": (("chain", "iteration"), rng.random((2, 30))),
+        },
+        attrs=attributes,
+    )
+
+
+def test_chains_that_diverged_give_no_draws_to_intervals() -> None:
+    result = _chains()
+    assert report.posterior._level(result) == 0.9
+    result["draws"][1] = np.nan
+    assert report.posterior._level(result) == 0.8  # 12 draws can't tell ends of 90 %
+
+
+def test_converged_chains_without_a_density_are_no_posterior() -> None:
+    """Adam with noise may well be stationary: that makes no target of it."""
+    known = {"rhat": 1.0, "ess_bulk": 900.0, "ess_tail": 900.0}
+    diagnosis = xr.Dataset(
+        {name: ("pixel", [value]) for name, value in known.items()}
+        | {f"summary_{name}": ("summary", [value]) for name, value in known.items()}
+        | {"constant": ("pixel", [False])},
+        {"summary": ["mean"]},
+        {"chains": 2, "diverged": 0},
+    )
+    sound, first = report.posterior._verdict(_chains(target="log p"), diagnosis, "", None)
+    assert sound and first.startswith("Nothing speaks against")
+    none = _chains(target="none is known: Adam and noise")
+    sound, first = report.posterior._verdict(none, diagnosis, "", None)
+    assert not sound and first.startswith("Not a posterior: no density is known")
+
+
+def test_held_out_pixels_of_unknown_noise_are_said_to_be_so() -> None:
+    truth = torch.rand(1, 3, 5)
+    said = {}
+    for sigma in (0.0, 0.1):
+        task = tasks.denoise(None, measurement=truth, noise_sigma=sigma).hold_out(0.5)
+        result = _chains(noise_sigma=sigma)
+        lines = report.posterior._lines(
+            result,
+            uncertainty.maps(result, levels=(0.9,)),
+            uncertainty.calibration(result, task),
+            task,
+        )
+        (said[sigma],) = (line for line in lines if line.startswith("Against held-out"))
+    assert "(with the noise of the measurement)" in said[0.1]
+    assert "since none is stated" in said[0.0]

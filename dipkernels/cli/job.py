@@ -47,8 +47,10 @@ class Job:
         """The target that the options state."""
         from dipkernels import sampling
 
-        sigma = self.options["likelihood_sigma"]
-        sigma = self.task.noise_sigma if sigma is None else sigma * self.task.peak
+        given = self.options["likelihood_sigma"]
+        sigma = self.task.noise_sigma if given is None else given * self.task.peak
+        if given is not None and not 0 < given < float("inf"):
+            raise InvalidInputError(f"--likelihood-sigma must be positive and finite, got {given}")
         if not sigma > 0:
             raise InvalidInputError(
                 f"the likelihood needs noise, and task '{self.task.name}' has none here: "
