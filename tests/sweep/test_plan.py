@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import skimage.io
+import torch
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
@@ -122,10 +123,21 @@ def test_what_is_no_plan_is_said(tmp_path: Path, text: str, line: int | None, sa
         ({"measure": {"name": "fit", "stop": "oracle"}}, "can't end a fit"),
         ({"measure": {"name": "fit", "precision": "tf32"}}, "no effect on cpu"),
         (
-            {"tasks": {"name": "denoise", "measured": True}, "measure": "score"},
+            {
+                "tasks": {"name": "denoise", "measured": True, "noise_sigma": 0.1},
+                "measure": "score",
+            },
             "this task has none",
         ),
+        ({"tasks": {"name": "denoise", "measured": True}}, "must be said"),
         ({"tasks": {"name": "dejpeg"}, "measure": "posterior"}, "needs noise"),
+        ({"tasks": {"name": "dejpeg", "seed": [1, 2]}}, "seed has no effect"),
+        ({"tasks": {"name": "denoise", "noise_sigma": 0.0, "seed": 1}}, "seed has no effect"),
+        ({"tasks": {"name": "inpaint", "mask": "region", "seed": 1}}, "seed has no effect"),
+        (
+            {"priors": {"name": "deep-decoder", "code": "meshgrid", "code_seed": [1, 2]}},
+            "no effect on the code 'meshgrid'",
+        ),
         ({"measure": {"name": "posterior", "method": "hmc"}}, "method must be one of"),
         ({"measure": {"name": "posterior", "iterations": 8}}, "can't be told from 3 draws"),
         ({"measure": {"name": "kernel", "probes": 1}}, "must be at least 2"),
@@ -136,6 +148,38 @@ def test_combinations_that_cannot_run_are_refused(change: dict[str, Any], said: 
     with pytest.raises(sweep.SweepFileError, match=said) as caught:
         sweep.load(SMALL | change)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"name": "dejpeg", "hold_out": 0.1},
+        {"name": "inpaint", "mask": "text"},
+        {"name": "inpaint", "mask": "region", "noise_sigma": 0.1},
+        {"name": "super-resolve", "factor": 2, "noise_sigma": 0.1},
+        {"name": "denoise", "measured": True, "noise_sigma": 0.1, "hold_out": 0.1},
+    ],
+)
+def test_a_seed_has_an_effect_wherever_something_is_drawn(task: dict[str, Any]) -> None:
+    plan = sweep.load(SMALL | {"sizes": 32, "tasks": task | {"seed": [1, 2]}})
+    made = [run.make()[1] for run in plan.runs]
+    alike = [
+        torch.equal(made[0].measurement, made[1].measurement),
+        torch.equal(made[0].counted, made[1].counted),
+    ]
+    assert not all(alike)
+
+
+def test_what_was_measured_can_be_fitted_from_several_seeds() -> None:
+    tasks = [
+        {"name": "denoise", "measured": True, "noise_sigma": 0.1},
+        {"name": "inpaint", "measured": True},
+        {"name": "super-resolve", "measured": True},
+        {"name": "dejpeg", "measured": True},
+    ]
+    plan = sweep.load(SMALL | {"tasks": tasks, "seeds": [3, 4]})
+    assert len(plan) == 8
+    assert all(run.make()[1].clean is None for run in plan.runs)
 
 
 def test_a_posterior_without_arviz_is_refused_before_its_chains_run(
