@@ -12,6 +12,8 @@ import torch
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
+from dipkernels.sweep import axes, runs
+from dipkernels.sweep import plan as plan_module
 from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.runs import configuration_key
 from helpers.studies import write_study
@@ -257,6 +259,23 @@ def test_the_hash_is_of_what_matters_and_of_all_of_it(tmp_path: Path) -> None:
     text = '{"configuration":{"a":[1,2.5],"b":null},"results":1}'
     wanted = hashlib.sha256(text.encode()).hexdigest()[:24]
     assert configuration_key({"b": None, "a": [1, 2.5]}) == wanted
+
+
+def test_pixels_are_hashed_once_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the plan of ten thousand runs on large images takes minutes."""
+    hashed = []
+
+    def counted(image: torch.Tensor) -> str:
+        hashed.append(image)
+        return runs.image_hash(image)
+
+    for module in (axes, plan_module):
+        monkeypatch.setattr(module, "image_hash", counted)
+    plan = sweep.load(SMALL | {"images": ["camera", "coins"], "seeds": {"count": 30}})
+    assert (len(plan), len(hashed)) == (60, 2)
+    for run in (plan.runs[0], plan.runs[-1]):
+        pixels = runs.read_image(run.sources["image"])
+        assert run.configuration["pixels"] == {"image": runs.image_hash(pixels)}
 
 
 def test_files_count_by_their_pixels(tmp_path: Path) -> None:
