@@ -138,6 +138,11 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown method": ((*TINY, "--method", "mcmc"), "--method must be one of sgld, psgld"),
     "burn-in": ((*TINY, "--iterations", "10", "--burn-in", "10"), "burn_in must be from 0 to"),
     "thin": ((*TINY, "--iterations", "10", "--thin", "10"), "thin must be from 1 to 4"),
+    "one draw": ((*TINY, "--chains", "1", "--iterations", "30", "--thin", "14"), "at least 2"),
+    "one draw of gp-dip": (
+        (*TINY, "--method", "gp-dip", "--chains", "1", "--iterations", "30", "--thin", "19"),
+        "at least 2",
+    ),
     "temperature of an ensemble": (
         (*TINY, "--method", "ensemble", "--temperature", "0.5"),
         "--temperature has no effect on method 'ensemble'",
@@ -284,6 +289,18 @@ def test_a_killed_run_is_continued_with_the_same_bits(tmp_path: Path) -> None:
     assert subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode == 0
     one, other = (results.load(tmp_path / name / "posterior.nc") for name in ("killed", "whole"))
     np.testing.assert_array_equal(one.draws.values, other.draws.values)
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("rate", "words"), [("1e9", "derivatives at these parameters"), ("1e38", "a fit to start from")]
+)
+def test_a_start_that_diverged_is_said(
+    rate: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--method", "linearised", "--start-iterations", "5", "--learning-rate", rate)
+    assert run(tmp_path / "out", *arguments, "--quiet") == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("quick")

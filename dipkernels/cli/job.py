@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior, Parameters
@@ -99,6 +99,11 @@ class Job:
         -------
         dict of str to Tensor or None
             None for initialisations.
+
+        Raises
+        ------
+        DivergenceError
+            If a fit has diverged.
         """
         from dipkernels import fitting
 
@@ -107,7 +112,7 @@ class Job:
         checkpoint = folder.checkpoint(START)
         if not checkpoint.exists():  # a stored fit without its parameters is of no use
             folder.file(START).unlink(missing_ok=True)
-        folder.stage(
+        fitted = folder.stage(
             START,
             lambda: fitting.fit(
                 self.prior,
@@ -118,6 +123,11 @@ class Job:
             ),
             keep_checkpoint=True,
         )
+        if (fitted["status"] == "diverged").any():
+            raise DivergenceError(
+                "a fit to start from diverged: choose a smaller --learning-rate, or --start "
+                "initialisation, with another --output"
+            )
         return fitting.load_parameters(checkpoint)
 
     def start_options(self) -> dict[str, Any]:
