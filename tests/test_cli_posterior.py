@@ -346,13 +346,13 @@ def test_other_tasks_ranges_and_measurements(tmp_path: Path) -> None:
     assert "Nothing is known to hold the spread against" in page
 
 
-def _chains(**attributes: Any) -> xr.Dataset:
-    """Two chains of 12 draws, all of them independent."""
+def _chains(chains: int = 2, draws: int = 12, **attributes: Any) -> xr.Dataset:
+    """Chains whose draws are all independent."""
     rng = np.random.default_rng(0)
     return xr.Dataset(
         {
-            "draws": (("chain", "draw", "channel", "y", "x"), rng.random((2, 12, 1, 3, 5))),
-            "loss": (("chain", "iteration"), rng.random((2, 30))),
+            "draws": (("chain", "draw", "channel", "y", "x"), rng.random((chains, draws, 1, 3, 5))),
+            "loss": (("chain", "iteration"), rng.random((chains, 30))),
         },
         attrs=attributes,
     )
@@ -363,6 +363,13 @@ def test_chains_that_diverged_give_no_draws_to_intervals() -> None:
     assert report.posterior._level(result) == 0.9
     result["draws"][1] = np.nan
     assert report.posterior._level(result) == 0.8  # 12 draws can't tell ends of 90 %
+
+
+@pytest.mark.parametrize(("draws", "level"), [(19, 0.9), (18, 0.8), (9, 0.8), (8, 0.5)])
+def test_the_level_is_the_widest_whose_ends_lie_among_the_draws(draws: int, level: float) -> None:
+    assert report.posterior._level(_chains(1, draws)) == level
+    lower = (1 - level) / 2 * (draws + 1)  # the rank of the lower end, of Weibull's quantile
+    assert lower > 1 - 1e-9
 
 
 def test_converged_chains_without_a_density_are_no_posterior() -> None:

@@ -196,7 +196,7 @@ def posterior_page(
 def _level(result: xr.Dataset) -> float:
     found = require_draws(result)  # none of chains that diverged
     draws = found.sizes["chain"] * found.sizes["draw"]
-    return next((p for p in LEVELS if draws * (1 - p) >= 1 + p), LEVELS[-1])
+    return next((p for p in LEVELS if round(draws * (1 - p) - (1 + p), 9) >= 0), LEVELS[-1])
 
 
 # Diagnostics of chains, or why there are none.
