@@ -1,8 +1,11 @@
 """Sweeps that are run, resumed, interrupted, retried, and run twice at the same time."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -264,3 +267,29 @@ def test_an_answer_that_cannot_be_read_does_not_stop_its_process(tmp_path: Path)
         assert executor.submit(abs, -2).result(timeout=120) == 2
     finally:
         executor.shutdown(wait=False)
+
+
+def test_processes_that_were_shut_down_take_no_calls(tmp_path: Path) -> None:
+    executor = LocalProcesses(1)
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, -2)
+    plan = sweep.load(write_study(tmp_path, 1))
+    with pytest.raises(DipkernelsError, match="takes no more runs"):  # else it waited for ever
+        sweep.run(plan, tmp_path / "store", executor=executor)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals of real time")
+def test_a_process_ended_by_a_signal_without_a_name_is_lost_like_others() -> None:
+    executor = LocalProcesses(1)
+    try:
+        found = executor.submit(abs, -2).exception(timeout=120)  # one is there now
+        assert found is None
+        (process,) = executor.processes()
+        future = executor.submit(time.sleep, 60)
+        while not future.running():
+            time.sleep(0.01)
+        os.kill(process, signal.SIGRTMIN + 3)
+        assert f"signal {signal.SIGRTMIN + 3}" in str(future.exception(timeout=120))
+    finally:
+        executor.shutdown()
