@@ -28,7 +28,7 @@ _KINDS: dict[Any, _Kind] = {
     Path: ((os.PathLike,), lambda path: path, "a path"),
     tuple[int, ...]: ((tuple, list), tuple, "several whole numbers"),
     tuple[int, int]: ((tuple, list), tuple, "two whole numbers"),
-    Sequence[int]: ((tuple, list), tuple, "several whole numbers"),
+    Sequence[int]: ((tuple, list, range), tuple, "several whole numbers"),
     np.ndarray: ((np.ndarray,), lambda array: array, "a NumPy array"),
     types.NoneType: ((types.NoneType,), lambda _: None, "None"),
 }

@@ -356,15 +356,19 @@ def end_of(result: xr.Dataset) -> dict[str, Any]:
     -------
     dict
         PSNRs and gaps (to the clean image less to the measured one) in dB; ``crossing``, the first
-        iteration from which the gap isn't positive any more up to the end, -1 if it is at the end.
+        iteration from which the gap isn't positive any more up to the end, -1 if it is at the end;
+        ``matched_psnr``, to the clean image where the fit first comes as near to the measured one
+        as the clean image is (equal fits for all networks), NaN if it never does.
     """
     clean = result.psnr_clean.sel(region="whole").values
     noisy, share = result.psnr_noisy.values, noise_share(result)
     top = int(result.peak_iteration)
     above = np.flatnonzero(clean > noisy)
+    level = -10 * np.log10(corruption_power(result))
+    near = np.flatnonzero(noisy >= level)
     crossing = int(above[-1]) + 1 if len(above) else 0
     return {
-        "corrupted_psnr": float(-10 * np.log10(corruption_power(result))),
+        "corrupted_psnr": float(level),
         "peak_psnr": float(clean[top]),
         "peak_iteration": top,
         "noisy_psnr_at_peak": float(noisy[top]),
@@ -377,6 +381,7 @@ def end_of(result: xr.Dataset) -> dict[str, Any]:
         "final_share": float(share[-1]),
         "final_ssim": float(result.ssim.sel(picture="final", region="whole")),
         "crossing": -1 if crossing == len(clean) else crossing,
+        "matched_psnr": float(clean[near[0]]) if len(near) else float("nan"),
         "average_peak_psnr": float(result.psnr_average_clean.sel(region="whole").max()),
         "rollbacks": int(result.rollbacks),
     }
@@ -402,10 +407,10 @@ def share_scale(row: Sequence[Axes]) -> None:
 
 def draw_psnrs(panel: Axes, results: Sequence[xr.Dataset]) -> None:
     """Draw both PSNRs against iterations: the mean over seeds, and their range as a band."""
-    curves = [("to the measured", PALETTE[4], [r.psnr_noisy.values for r in results])]
+    curves = [("output to the measured", PALETTE[4], [r.psnr_noisy.values for r in results])]
     if "psnr_clean" in results[0]:
         clean = [r.psnr_clean.sel(region="whole").values for r in results]
-        curves.append(("to the clean", PALETTE[0], clean))
+        curves.append(("output to the clean", PALETTE[0], clean))
     for label, colour, values in curves:
         steps = np.arange(len(values[0]))
         panel.fill_between(steps, np.min(values, 0), np.max(values, 0), color=colour, alpha=0.2,

@@ -50,6 +50,8 @@ METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
     "psgld": (*SHORT, "--schedule", "cosine"),
     "sghmc": (*SHORT, "--friction", "0.2", "--chains", "1"),
     "gp-dip": ("--iterations", "30"),
+    "averaged": ("--iterations", "8", "--burn-in", "2"),
+    "mc-dropout": ("--iterations", "5", "--rate", "0.2", "--draws", "6", "--chains", "1"),
     "ensemble": ("--iterations", "5", "--members", "3", "--learning-rate", "0.01"),
     "linearised": ("--draws", "8", "--start", "initialisation", "--likelihood-sigma", "0.2"),
 }
@@ -81,6 +83,8 @@ def test_every_method_writes_its_files(
     headline = {
         "ensemble": "Not a posterior: 3 fits",
         "linearised": "8 independent draws",
+        "averaged": "Not a posterior: ",
+        "mc-dropout": "Not a posterior: 6 draws",
         "sghmc": "NOT CONVERGED: one chain can't be compared",
     }.get(method, "NOT CONVERGED: ")
     verdict = shown.split(str(output))[1].strip().splitlines()[0]
@@ -143,6 +147,14 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         (*TINY, "--method", "gp-dip", "--chains", "1", "--iterations", "30", "--thin", "19"),
         "at least 2",
     ),
+    "one draw of averages": (
+        (*TINY, "--method", "averaged", "--chains", "1", "--iterations", "30", "--thin", "14"),
+        "at least 2",
+    ),
+    "one draw of dropout": (
+        (*TINY, "--method", "mc-dropout", "--draws", "1"),
+        "--draws must be at least 2",
+    ),
     "temperature of an ensemble": (
         (*TINY, "--method", "ensemble", "--temperature", "0.5"),
         "--temperature has no effect on method 'ensemble'",
@@ -165,7 +177,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "cycles": ((*TINY, "--cycles", "3"), "schedule 'cyclical' needs cycles="),
     "members": ((*TINY, "--method", "ensemble", "--members", "1"), "--members must be at least 2"),
     "draws": ((*TINY, "--method", "linearised", "--draws", "1"), "--draws must be at least 2"),
-    "draws of chains": ((*TINY, "--draws", "9"), "choose one that takes it (linearised)"),
+    "draws of chains": ((*TINY, "--draws", "9"), "choose one that takes it (mc-dropout, linearised)"),
     "hold out": ((*TINY, "--hold-out", "1"), "must be in (0, 1)"),
     "plan, quiet": ((*TINY, "--plan", "--quiet"), "choose one"),
     "option of another task": ((*TINY, "--factor", "2"), "--factor has no effect when denoising"),

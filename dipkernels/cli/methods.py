@@ -135,6 +135,85 @@ def _run_gp_dip(job: Job, folder: "RunFolder") -> "xr.Dataset":
     )
 
 
+def _of_iterates(result: "xr.Dataset") -> str:
+    return (
+        f"Not a posterior: {result.sizes['draw']} iterates of each of {result.sizes['chain']} "
+        "fit(s). Their mean is what they are for; their spread is that of the optimiser, and "
+        "changes as the fit learns the noise."
+    )
+
+
+def _plan_averaged(job: Job, timed: bool) -> "Plan":
+    from dipkernels.planning import plan
+    from dipkernels.sampling import ChainSettings
+    from dipkernels.sampling.plan import with_draws
+
+    counts = job.given("iterations", "burn_in", "thin", "chains")
+    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
+    planned = plan(
+        job.prior,
+        job.task,
+        iterations=settings.iterations,
+        seeds=settings.chains,
+        checkpoint=True,
+        timed=timed,
+        input_noise=1 / 30,
+        **job.given("learning_rate"),
+    )
+    return with_draws(planned, job.task, settings)
+
+
+def _run_averaged(job: Job, folder: "RunFolder") -> "xr.Dataset":
+    from dipkernels import sampling
+
+    return sampling.averaged(
+        job.prior,
+        job.task,
+        seed=job.seed,
+        checkpoint=folder.checkpoint(STAGE),
+        progress=job.progress,
+        **job.given("iterations", "burn_in", "thin", "chains", "learning_rate"),
+    )
+
+
+def _plan_dropout(job: Job, timed: bool) -> "Plan":
+    from dipkernels.planning import plan
+
+    if not 0 < job.options["rate"] < 1:
+        raise InvalidInputError(f"--rate must be in (0, 1), got {job.options['rate']}")
+    if job.options["draws"] < 2:
+        raise InvalidInputError(f"--draws must be at least 2, got {job.options['draws']}")
+    return plan(
+        job.prior,
+        job.task,
+        iterations=job.options["iterations"],
+        seeds=job.options["chains"],
+        checkpoint=True,
+        timed=timed,
+        **job.given("learning_rate"),
+    )
+
+
+def _run_dropout(job: Job, folder: "RunFolder") -> "xr.Dataset":
+    from dipkernels import sampling
+
+    return sampling.mc_dropout(
+        job.prior,
+        job.task,
+        seed=job.seed,
+        checkpoint=folder.checkpoint(STAGE),
+        progress=job.progress,
+        **job.given("rate", "iterations", "draws", "chains", "learning_rate"),
+    )
+
+
+def _of_dropout(result: "xr.Dataset") -> str:
+    return (
+        f"Not a posterior: {result.sizes['draw']} draws of dropped channels from each of "
+        f"{result.sizes['chain']} fit(s). Their spread follows the rate, which no measurement sets."
+    )
+
+
 def _plan_ensemble(job: Job, timed: bool) -> "Plan":
     from dipkernels.planning import plan
 
@@ -263,6 +342,21 @@ METHODS: dict[str, Method] = {
         },
         _plan_gp_dip,
         _run_gp_dip,
+    ),
+    "averaged": Method(
+        "Adam with noise on the code, stopped: its iterates after burn-in are the draws, their "
+        "mean the average.",
+        {"iterations": 3000, "burn_in": None, "thin": None, "chains": 2, "learning_rate": None},
+        _plan_averaged,
+        _run_averaged,
+        _of_iterates,
+    ),
+    "mc-dropout": Method(
+        "A fit with dropout in front of every layer, and draws that go on dropping.",
+        {"rate": 0.1, "iterations": 3000, "draws": 100, "chains": 2, "learning_rate": None},
+        _plan_dropout,
+        _run_dropout,
+        _of_dropout,
     ),
     "ensemble": Method(
         "Fits with Adam from several initialisations (a deep ensemble); their last images are the "

@@ -75,7 +75,11 @@ def posterior(
     method: Annotated[str, option(ON_METHOD, f"{', '.join(METHODS)}.")] = "sgld",
     iterations: Annotated[
         int | None,
-        option(ON_METHOD, "Of each chain or fit. (default: 5000; gp-dip 20000, ensemble 1000)"),
+        option(
+            ON_METHOD,
+            "Of each chain or fit. (default: 5000; gp-dip 20000, ensemble 1000, averaged and "
+            "mc-dropout 3000)",
+        ),
     ] = None,
     chains: Annotated[int | None, option(ON_METHOD, "How many. (default: 2)")] = None,
     burn_in: Annotated[
@@ -94,7 +98,12 @@ def posterior(
     cycles: Annotated[int | None, option(ON_METHOD, "Of the schedule cyclical.")] = None,
     friction: Annotated[float | None, option(ON_METHOD, "Of sghmc. (default: 0.1)")] = None,
     members: Annotated[int | None, option(ON_METHOD, "Of an ensemble. (default: 5)")] = None,
-    draws: Annotated[int | None, option(ON_METHOD, "Of linearised. (default: 100)")] = None,
+    draws: Annotated[
+        int | None, option(ON_METHOD, "Of linearised, or of a fit with dropout. (default: 100)")
+    ] = None,
+    rate: Annotated[
+        float | None, option(ON_METHOD, "Of mc-dropout: share dropped. (default: 0.1)")
+    ] = None,
     temperature: Annotated[
         float | None, option(ON_TARGET, "1 is Bayes' rule, less is colder. (default: 1)")
     ] = None,
@@ -151,6 +160,7 @@ def posterior(
         "friction": friction,
         "members": members,
         "draws": draws,
+        "rate": rate,
         "temperature": temperature,
         "weight_prior": weight_prior,
         "likelihood_sigma": likelihood_sigma,

@@ -130,7 +130,8 @@ def posterior_page(
     words : str
         What the method is, in a sentence.
     headline : str, optional
-        The verdict of a method without chains; that of chains is by their diagnostics.
+        The verdict of a method that runs no chain of a target; that of chains is by their
+        diagnostics.
 
     Returns
     -------
@@ -214,14 +215,14 @@ def _diagnosed(result: xr.Dataset) -> tuple[xr.Dataset | None, str]:
 def _verdict(
     result: xr.Dataset, diagnosis: xr.Dataset | None, why_not: str, headline: str | None
 ) -> tuple[bool, str]:
-    sound = headline is not None and not headline.startswith("NOT")
-    first = headline or ""
-    if diagnosis is not None:
+    if headline is not None:
+        sound, first = not headline.upper().startswith("NOT"), headline
+    elif diagnosis is not None:
         found = sampling.verdict(diagnosis)
         sound, first = found.converged, str(found)
         if sound and str(result.attrs.get("target", "")).startswith("none"):
             sound, first = False, f"Not a posterior: no density is known that was sampled. {first}"
-    elif headline is None:
+    else:
         sound, first = False, f"CONVERGENCE NOT CHECKED: {why_not}."
     if result.attrs.get("status") == "interrupted":
         asked = result.attrs.get("iterations", "?")

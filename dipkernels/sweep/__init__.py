@@ -8,7 +8,6 @@ import importlib
 from typing import TYPE_CHECKING
 
 _NAMES = {
-    "LocalProcesses": "workers",
     "Measured": "measurements",
     "Plan": "plan",
     "Problem": "document",
@@ -30,7 +29,6 @@ _NAMES = {
 }
 
 __all__ = [
-    "LocalProcesses",
     "Measured",
     "Plan",
     "Problem",
@@ -69,7 +67,6 @@ if TYPE_CHECKING:
     from dipkernels.sweep.tables import load_result as load_result
     from dipkernels.sweep.tables import status as status
     from dipkernels.sweep.tables import table as table
-    from dipkernels.sweep.workers import LocalProcesses as LocalProcesses
     from dipkernels.sweep.workers import connect as connect
 
 

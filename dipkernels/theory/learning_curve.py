@@ -58,9 +58,9 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
 
     Notes
     -----
-    Band of expected noise, image fully measured: Gauss and Gauss-Radau quadrature bound bias and
-    variance from both sides in exact arithmetic, widened by two standard errors of the probes (by
-    Student's t that covers 82 % with three probes, 92 % with ten).
+    Band of expected noise, one image fully measured: Gauss and Gauss-Radau quadrature bound bias
+    and variance from both sides in exact arithmetic, widened by two standard errors of the probes
+    (by Student's t that covers 82 % with three probes, 92 % with ten).
     Band of realised noise: a bound on how far the function's action in the Krylov space is off,
     over regions that were measured. Both need `Dynamics.monotone`, and where known eigenvectors
     were deflated they hold to the error of those, about a thousandth of the MSE. Else, and over
@@ -103,7 +103,9 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
 def _parts(expansion: Expansion, dynamics: Dynamics) -> tuple[dict[str, np.ndarray], Bounds]:
     if expansion.noise == "realised":
         return {}, run_errors(expansion, dynamics)
-    quadrature = bool(expansion.measured.all()) and dynamics.monotone(expansion.largest)
+    # quadrature knows the whole image only
+    plain = list(expansion.regions) == ["whole"] and bool(expansion.measured.all())
+    quadrature = plain and dynamics.monotone(expansion.largest)
     bias = (_bias_by_quadrature if quadrature else run_errors)(expansion, dynamics)
     variance = _variance(expansion, dynamics, quadrature=quadrature)
     low, middle, high = (b + v for b, v in zip(bias, variance, strict=True))

@@ -51,6 +51,8 @@ class Variant:
         Which number of iterations.
     scale : int
         Factor of the width.
+    rate : float
+        Factor of the learning rate.
     noise, held : bool
         Whether the code is perturbed, whether pixels are held out.
     together : {"", "two", "same"}
@@ -66,6 +68,7 @@ class Variant:
     options: dict[str, Any] = field(default_factory=dict)
     length: str = "quick"
     scale: int = 1
+    rate: float = 1.0
     noise: bool = False
     held: bool = False
     together: str = ""
@@ -91,14 +94,25 @@ VARIANTS: dict[str, Variant] = {
     "plain": Variant("hourglass, no BatchNorm", "skip", {"normalisation": "none"}, length="noisy"),
     "decoder-plain": _decoder("decoder, no BatchNorm", options={"normalisation": "none"}),
     "noise": Variant("hourglass, input noise", "skip", length="noisy", noise=True, predicted=False),
-    "plain-noise": Variant(
-        "hourglass, no BatchNorm, input noise",
+    "plain-low": Variant(
+        "hourglass, no BatchNorm, rate / 10",
         "skip",
         {"normalisation": "none"},
         length="noisy",
+        rate=0.1,
+        predicted=False,
+    ),
+    "plain-low-noise": Variant(
+        "hourglass, no BatchNorm, rate / 10, noise",
+        "skip",
+        {"normalisation": "none"},
+        length="noisy",
+        rate=0.1,
         noise=True,
         predicted=False,
     ),
+    "conv-low": Variant("straight convolutions, rate / 10", "conv", rate=0.1, predicted=False),
+    "mixer-low": Variant("MLP-Mixer, rate / 10", "mixer", rate=0.1, predicted=False),
     "held": Variant("hourglass, pixels held out", "skip", held=True, predicted=False),
     "conv-held": Variant("convolutions, pixels held out", "conv", held=True, predicted=False),
     "mixer-held": Variant("mixer, pixels held out", "mixer", held=True, predicted=False),
@@ -130,15 +144,18 @@ QUESTIONS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
             ("decoder-nearest", "decoder"),
         ),
     ),
-    "straight": ("Do straight convolutions perform poorly?", (("conv", "decoder"),)),
-    "mixer": ("Does a mixer do?", (("mixer", "skip"),)),
+    "straight": (
+        "Do straight convolutions perform poorly?",
+        (("conv", "decoder"), ("conv-low", "decoder")),
+    ),
+    "mixer": ("Does a mixer do?", (("mixer", "skip"), ("mixer-low", "skip"))),
     "normalisation": (
         "Is BatchNorm important?",
-        (("plain", "skip"), ("decoder-plain", "decoder"), ("plain-noise", "noise")),
+        (("plain", "skip"), ("plain-low", "skip"), ("decoder-plain", "decoder")),
     ),
     "input noise": (
         "Does noise on the code regularise?",
-        (("noise", "skip"), ("plain-noise", "plain")),
+        (("noise", "skip"), ("plain-low-noise", "plain-low")),
     ),
     "held out": (
         "Does holding pixels out cost anything?",
@@ -239,11 +256,11 @@ def learning_rate(variant: Variant) -> float:
     Returns
     -------
     float
-        The published one; for the mixer ten times its registered one.
+        The published one, for the mixer ten times its registered one; times the variant's factor.
     """
-    return (
-        TOKEN_RATE if variant.prior == "mixer" else networks.entry(variant.prior).learning_rate or 0
-    )
+    if variant.prior == "mixer":
+        return variant.rate * TOKEN_RATE
+    return variant.rate * (networks.entry(variant.prior).learning_rate or 0)
 
 
 def subjects(variant: Variant, chosen: Settings) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from experiments.report_fits import (
 BASE = "vit"  # what gains are counted from, at the same seed and on the same noise
 MEASURES = (
     "peak_psnr", "peak_iteration", "gap_at_peak", "peak_gain", "common_psnr", "common_gap",
-    "common_share", "common_gain", "final_psnr", "final_gap", "crossing",
+    "common_share", "common_gain", "matched_psnr", "final_psnr", "final_gap", "crossing",
 )  # fmt: skip
 Fits = Mapping[Unit, xr.Dataset]
 Row = dict[str, Any]

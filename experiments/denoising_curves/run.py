@@ -61,7 +61,7 @@ def row_of(unit: Unit, result: xr.Dataset) -> dict[str, Any]:
 COLUMNS_WITH_TRUTH = (
     "corrupted_psnr", "peak_psnr", "peak_iteration", "noisy_psnr_at_peak", "gap_at_peak",
     "share_at_peak", "ssim_at_peak", "final_psnr", "final_noisy_psnr", "final_gap", "final_share",
-    "final_ssim", "crossing", "average_peak_psnr", "rollbacks",
+    "final_ssim", "crossing", "matched_psnr", "average_peak_psnr", "rollbacks",
 )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def plot_curves(fits: Fits) -> Figure:
             panel.set_title(f"{label}, {network}", fontsize=8)
             if "psnr_clean" in chosen[0]:
                 level = -10 * np.log10(corruption_power(chosen[0]))
-                panel.axhline(level, color="0.5", lw=1, ls="--", label="clean to the measured")
+                panel.axhline(level, color="0.5", lw=1, ls="--", label="the measured image")
         share_scale(row)
         row[0].set_ylabel("PSNR (dB)")
     shared_legend(figure, axes[0])

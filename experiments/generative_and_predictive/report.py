@@ -19,6 +19,8 @@ PREDICTIVE = {
     "textures": "accuracy, textures (chance 1/3)",
     "invariance": "invariance to a shift by 4 px",
 }
+# It normalises with the statistics of its one image, and can't do without: chance in all tasks.
+ONE_IMAGE = "self-attention"
 Found = dict[str, xr.Dataset]
 
 
@@ -114,6 +116,10 @@ def joined(fits: pd.DataFrame, encoders: pd.DataFrame, found: Found) -> pd.DataF
         One row a prior. The encoder is that without normalisation where there is one; its
         accuracy that of the random features' kernel (``nngp``). Decoders have no encoder: NaN.
     """
+    # images differ in what can be gained; the spread is over seeds and images without that
+    encoding = fits[fits.prior.isin(encoders.prior)]
+    level = encoding.groupby("image").gain.mean()
+    fits = fits.assign(centred=fits.gain - fits.image.map(level))
     rows = []
     for name in fits.prior.unique():
         mine = fits[fits.prior == name]
@@ -122,7 +128,9 @@ def joined(fits: pd.DataFrame, encoders: pd.DataFrame, found: Found) -> pd.DataF
             "prior": name,
             "family": PRIORS[name][0],
             "gain": mine.gain.mean(),
-            "gain error": mine.gain.std(),
+            "gain error": mine.centred.std(),
+            "peak iteration": mine.peak_iteration.mean(),
+            "iterations": mine.iterations.iloc[0],
             "gap": mine["gap"].mean(),
             "delta-mse": mine.delta_mse.mean(),
             "roll-off": float(response.attrs["roll_off"]),
@@ -157,7 +165,7 @@ def correlations(fits: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
     """
     known = both[both[[*PREDICTIVE, "roll-off"]].notna().all(axis=1)]
     if len(known) < 3:
-        return pd.DataFrame(columns=["predictive", "generative", "spearman", "lower", "upper"])
+        return pd.DataFrame(columns=["predictive", "generative", "without", "spearman"])
     gains = fits.groupby(["image", "prior"]).gain.mean().unstack()[list(known.prior)].to_numpy()
     targets = {
         "gain": gains,
@@ -166,18 +174,21 @@ def correlations(fits: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for measure in (*PREDICTIVE, "faces ntk", "textures ntk"):
         for name, target in targets.items():
-            score = np.broadcast_to(known[measure].to_numpy(), target.shape).copy()
-            agreement = rank_agreement(score, target)
-            rows.append(
-                {
-                    "predictive": measure,
-                    "generative": name,
-                    "spearman": agreement.attrs["spearman_mean"],
-                    "lower": agreement.attrs["spearman_lower"],
-                    "upper": agreement.attrs["spearman_upper"],
-                    "encoders": len(known),
-                }
-            )
+            for without in ("", ONE_IMAGE):
+                kept = (known.prior != without).to_numpy()
+                score = np.broadcast_to(known[measure].to_numpy(), target.shape)
+                agreement = rank_agreement(score[:, kept].copy(), target[:, kept].copy())
+                rows.append(
+                    {
+                        "predictive": measure,
+                        "generative": name,
+                        "without": without,
+                        "encoders": int(kept.sum()),
+                        "spearman": agreement.attrs["spearman_mean"],
+                        "lower": agreement.attrs["spearman_lower"],
+                        "upper": agreement.attrs["spearman_upper"],
+                    }
+                )
     return pd.DataFrame(rows)
 
 
@@ -195,7 +206,7 @@ def plot_biases(both: pd.DataFrame) -> Figure:
         A row a generative measure, a column a predictive one. Decoders are ticks at the left.
     """
     figure, axes = panels(6, columns=3, width=3.9, height=3.4)
-    families = list(dict.fromkeys(both.family))
+    families = list(dict.fromkeys(both[both.faces.notna()].family))
     for number, panel in enumerate(axes):
         y, x = list(GENERATIVE)[number // 3], list(PREDICTIVE)[number % 3]
         for family, colour in zip(families, PALETTE, strict=False):
@@ -213,11 +224,14 @@ def plot_biases(both: pd.DataFrame) -> Figure:
             )
         panel.set_xlabel(PREDICTIVE[x])
         panel.set_ylabel(GENERATIVE[y])
-        _name_points(panel, both[both[x].notna()], x, y)
         alone = both[both[x].isna()]
         left = panel.get_xlim()[0]
-        panel.plot([left] * len(alone), alone[y], ">", color="black", ms=4, clip_on=False)
+        label = "decoder: no encoder"
+        panel.plot(
+            [left] * len(alone), alone[y], ">", color="black", ms=4, clip_on=False, label=label
+        )
         panel.set_xlim(left=left)
+        _name_points(panel, both[both[x].notna()], x, y)
     shared_legend(figure, axes[0])
     return figure
 
@@ -227,17 +241,18 @@ def _name_points(panel: Axes, rows: pd.DataFrame, x: str, y: str) -> None:
     (left, right), (low, high) = panel.get_xlim(), panel.get_ylim()
     taken = [((a - left) / (right - left), (b - low) / (high - low))
              for a, b in zip(rows[x], rows[y], strict=True)]  # fmt: skip
-    offsets = [(0.012, 0.012), (0.012, -0.045), (-0.012, 0.012), (-0.012, -0.045)]
+    offsets = [(0.015, 0.01), (0.015, -0.045), (-0.015, 0.01), (-0.015, -0.045)]
     boxes = [(a - 0.01, b - 0.02, a + 0.01, b + 0.02) for a, b in taken]
     for (a, b), name in zip(list(taken), rows.prior, strict=True):
-        wide = 0.026 * len(name)
+        wide = 0.019 * len(name)
         options = [
-            (a + dx if dx > 0 else a + dx - wide, b + dy, "left") for dx, dy in offsets
+            (a + dx if dx > 0 else a + dx - wide, b + dy, dx > 0) for dx, dy in offsets
         ]  # fmt: skip
         costs = [_overlap((u, v, u + wide, v + 0.04), boxes) for u, v, _ in options]
-        u, v, align = options[int(np.argmin(costs))]
+        u, v, right = options[int(np.argmin(costs))]
         boxes.append((u, v, u + wide, v + 0.04))
-        panel.text(u, v, name, transform=panel.transAxes, fontsize=6.5, ha=align)
+        start, align = (u, "left") if right else (u + wide, "right")
+        panel.text(start, v, name, transform=panel.transAxes, fontsize=6.5, ha=align)
 
 
 def _overlap(box: tuple[float, ...], others: list[tuple[float, ...]]) -> float:

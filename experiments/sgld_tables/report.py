@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dipkernels.plotting.style import PALETTE, panels, save_figure
+from dipkernels.plotting.style import PALETTE, panels, save_figure, shared_legend
 from experiments.harness import Table
 from experiments.sgld_verdict.report import binned
 
@@ -164,5 +164,5 @@ def _draw(gains: list[dict[str, Any]], path: Path) -> None:
         panel.set_xticks(places, [row["image"] for row in of], rotation=60, ha="right", fontsize=7)
         panel.set_title({"denoise": "denoising", "inpaint": "inpainting, nothing pasted"}[task])
         panel.set_ylabel("SGLD less SGD (dB)")
-        panel.legend(fontsize=7)
+    shared_legend(figure, axes[0])
     save_figure(figure, path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dipkernels.plotting.style import PALETTE, panels, save_figure
+from dipkernels.plotting.style import PALETTE, panels, save_figure, shared_legend
 from dipkernels.runs import RunFolder
 from experiments.harness import Table
 from experiments.sgld_verdict.chains import STARTS, Sampler
@@ -120,7 +120,7 @@ def _rows(unit: tuple[str, str, int], run: xr.Dataset, preset: Any) -> list[dict
                 "picture": picture,
                 "iterations": len(values),
                 "readout_at": at,
-                "readout": float(values[min(at, len(values) - 1)]),
+                "readout": float(values[at]) if at < len(values) else "",
                 "peak": float(means[best]),
                 "peak_at": float(centres[best]),
                 "end": float(means[-1]),
@@ -201,10 +201,11 @@ def _draw_images(
     chains: dict[tuple[str, str], xr.Dataset],
     path: Path,
 ) -> None:
-    figure, axes = panels(3 * len(preset.images), columns=3, width=3.6, height=2.7)
+    columns = 3 if chains else 2  # none are drawn before there are any
+    figure, axes = panels(columns * len(preset.images), columns=columns, width=3.6, height=2.7)
     for row, image in enumerate(preset.images):
         stem = Path(image).stem
-        iterate, average, sampled = axes[3 * row : 3 * row + 3]
+        iterate, average, *rest = axes[columns * row : columns * (row + 1)]
         for arm, colour in SHOWN.items():
             _draw_arm(iterate, runs, image, arm, "iterate", PALETTE[colour])
             # as published: a moving average of SGD, the mean of the draws of the recipe
@@ -212,18 +213,19 @@ def _draw_images(
             _draw_arm(average, runs, image, arm, picture, PALETTE[colour])
         iterate.set_title(f"{stem}: iterate")
         average.set_title(f"{stem}: average")
-        sampled.set_title(f"{stem}: chains, iterate")
-        names = [name for of, name in chains if of == image and "cold" not in name]
-        for number, name in enumerate(names):
-            _draw_chains(sampled, chains[image, name], name, PALETTE[number], preset)
-        for panel in (iterate, average, sampled):
+        for panel in rest:
+            panel.set_title(f"{stem}: chains from stopped (solid), overfitted fits", fontsize=9)
+            names = [name for of, name in chains if of == image and "cold" not in name]
+            for number, name in enumerate(names):
+                _draw_chains(panel, chains[image, name], name, PALETTE[number], preset)
+            if names:
+                panel.legend(fontsize=7, loc="lower left")
+        for panel in (iterate, average, *rest):
             panel.set_xscale("log")
             panel.set_xlabel("gradient evaluations")
         iterate.set_ylabel("PSNR (dB)")
-        _one_scale([iterate, average, sampled])
-        iterate.legend(fontsize=7, loc="lower left")
-        if names:
-            sampled.legend(fontsize=7, loc="lower right")
+        _one_scale([iterate, average, *rest])
+    shared_legend(figure, axes[0])
     save_figure(figure, path)
 
 
@@ -274,7 +276,7 @@ def _draw_ablations(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], p
             axes[2].plot(known + 1, run["norm"].values[known], color=colour)
     titles = (f"{Path(image).stem}: iterate", "mean of draws", "norm of 4-D tensors")
     for panel, title in zip(axes, titles, strict=True):
-        panel.set_xscale("log")
+        panel.set_xscale("linear" if title == titles[1] else "log")
         panel.set_title(title)
         panel.set_xlabel("gradient evaluations")
     axes[2].set_yscale("log")

@@ -120,7 +120,8 @@ def draw_curves(path: Path, judged: Fits, table: pd.DataFrame) -> None:
         axis.set_ylim(low - 0.5, high + 0.5)
     for axis in axes[::2]:
         axis.set_ylabel("PSNR to the truth (dB)")
-    style.shared_legend(figure, axes[0])
+    labelled = max(axes, key=lambda axis: len(axis.get_legend_handles_labels()[1]))
+    style.shared_legend(figure, labelled)
     style.save_figure(figure, path)
 
 
@@ -130,13 +131,13 @@ def draw_images(path: Path, problems: Problems, fits: Fits) -> None:
     fits = {unit: fitted for unit, fitted in fits.items() if unit.seed == first}
     places = list(dict.fromkeys((unit.task, unit.image) for unit in fits))
     arms = list(dict.fromkeys(label(unit) for unit in fits))
-    figure, axes = style.panels(
-        len(places) * (len(arms) + 3), columns=len(arms) + 3, width=1.5, height=1.7
-    )
+    given = 3 if any(problems[place].clean is not None for place in places) else 2
+    columns = given + len(arms)
+    figure, axes = style.panels(len(places) * columns, columns=columns, width=1.5, height=1.7)
     for axis in axes:
         axis.set_axis_off()
     for row, (task, image) in enumerate(places):
-        problem, line = problems[task, image], axes[row * (len(arms) + 3) :]
+        problem, line = problems[task, image], axes[row * columns :]
         name = f"{task.replace('super-resolution', 'small')}: {Path(image).stem}"
         style.show_image(line[0], problem.measurement.cpu().numpy(), name)
         if problem.guide is not None:
@@ -153,7 +154,8 @@ def draw_images(path: Path, problems: Problems, fits: Fits) -> None:
                 if problem.clean is not None:
                     score = float(problem.psnr(_tensor(fitted, problem), REGION[task]))
                     title += f"\n{score:.2f} dB"
-                style.show_image(line[3 + arms.index(label(unit))], fitted.at_stop.values, title)
+                axis = line[given + arms.index(label(unit))]
+                style.show_image(axis, fitted.at_stop.values, title)
     style.save_figure(figure, path)
 
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from dipkernels.cli.experimenting import INDEX_ROW, PRESETS
-from helpers.experiments import ROOT, script
+from helpers.experiments import ROOT, harness, script
 
 NAMES = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] not in "._")
 KINDS = {".md", ".yaml", ".py", ".csv", ".png"}
@@ -72,8 +72,10 @@ def test_every_preset_has_the_types_that_the_script_takes(
         kinds.append(kind)
         raise ReadError
 
-    settings = module.settings
-    monkeypatch.setattr(module, "settings", read)
+    settings = harness.settings
+    monkeypatch.setattr(harness, "settings", read)
+    if hasattr(module, "settings"):  # imported by its name
+        monkeypatch.setattr(module, "settings", read)
     with pytest.raises(ReadError):
         module.main(["--preset", "smoke", "--output", str(tmp_path / "out")])
     for preset in PRESETS:

@@ -24,8 +24,8 @@ CPU = torch.device("cpu")
 
 
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
-    # 4 arms of 2 seeds, each with 3 pictures; 2 samplers of 4 chains
-    tables = {"results.csv": 24, "chains.csv": 8}
+    # 3 arms with 3 pictures each; 2 samplers of 2 chains
+    tables = {"results.csv": 9, "chains.csv": 4}
     check_smallest_run("sgld_verdict", tmp_path, tables, {"psnr", "ablations"})
     chains = pd.read_csv(tmp_path / "out" / "chains.csv")
     assert set(chains["start"]) == {"stopped", "overfitted"}

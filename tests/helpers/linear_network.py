@@ -66,6 +66,13 @@ def half_mask(seed: int, shape: tuple[int, ...] = SIZE) -> Tensor:
 def make_task(kind: str, sigma: float = SIGMA) -> Task:
     if kind == "denoise":
         return tasks.denoise(clean_image(), noise_sigma=sigma)
+    if kind == "several":
+        return tasks.several(
+            [
+                tasks.denoise(channel[None], noise_sigma=sigma, seed=i)
+                for i, channel in enumerate(clean_image())
+            ]
+        )
     if kind == "held out":
         return tasks.denoise(clean_image(), noise_sigma=sigma).hold_out(0.5)
     mask = half_mask(3, SIZE if kind == "inpaint" else (CHANNELS, *SIZE))

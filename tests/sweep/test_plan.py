@@ -339,7 +339,7 @@ def test_measurements_of_ones_own_are_checked_too(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_documentation_is_a_plan() -> None:
-    plan = sweep.load(ROOT / "experiments" / "sweeps" / "example.yaml")
+    plan = sweep.load(ROOT / "docs" / "examples" / "widths.yaml")
     text = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
     assert plan.text.strip() in text
     assert f"{len(plan)} runs" in text

@@ -40,6 +40,7 @@ def test_the_linear_network_has_the_kernel_it_was_given() -> None:
         ("inpaint", SIGMA),
         ("inpaint channelwise", SIGMA),
         ("held out", SIGMA),
+        ("several", SIGMA),
     ],
 )
 def test_curves_are_those_of_the_dense_formula(kind: str, sigma: float, name: str) -> None:
