@@ -177,7 +177,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "cycles": ((*TINY, "--cycles", "3"), "schedule 'cyclical' needs cycles="),
     "members": ((*TINY, "--method", "ensemble", "--members", "1"), "--members must be at least 2"),
     "draws": ((*TINY, "--method", "linearised", "--draws", "1"), "--draws must be at least 2"),
-    "draws of chains": ((*TINY, "--draws", "9"), "choose one that takes it (mc-dropout, linearised)"),
+    "draws of chains": (
+        (*TINY, "--draws", "9"),
+        "choose one that takes it (mc-dropout, linearised)",
+    ),
     "hold out": ((*TINY, "--hold-out", "1"), "must be in (0, 1)"),
     "plan, quiet": ((*TINY, "--plan", "--quiet"), "choose one"),
     "option of another task": ((*TINY, "--factor", "2"), "--factor has no effect when denoising"),
