@@ -105,7 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
-    with tempfile.TemporaryDirectory(dir=".") as name:
+    with tempfile.TemporaryDirectory() as name:
         found = measure(runs, Path(name))
     print(f"{'ms a run':24}{'clock':>10}{'processor':>12}")
     for what, seconds in found.items():

@@ -17,7 +17,7 @@ import yaml
 
 from dipkernels.checks import as_annotated
 from dipkernels.devices import resolve_device
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.runs import RunFolder
 
 PRESETS = ("smoke", "cpu", "paper")
@@ -178,11 +178,17 @@ class Table:
             Numbers are written with six digits.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        before = self.rows()
+        if before and tuple(before[0]) != self.columns:
+            raise OutputError(
+                f"{self.path} has other columns than are written now "
+                f"({', '.join(self.columns)}): choose another --output"
+            )
         partial = self.path.with_suffix(".partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(self.rows())
+            writer.writerows(before)
             writer.writerows(
                 {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
                 for row in rows

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 
 from dipkernels import images, networks, plotting, report, results, tasks
 from dipkernels.cli.job import Job
@@ -141,6 +142,19 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "unknown method": ((*TINY, "--method", "mcmc"), "--method must be one of sgld, psgld"),
     "burn-in": ((*TINY, "--iterations", "10", "--burn-in", "10"), "burn_in must be from 0 to"),
     "thin": ((*TINY, "--iterations", "10", "--thin", "10"), "thin must be from 1 to 4"),
+    "one draw": ((*TINY, "--chains", "1", "--iterations", "30", "--thin", "14"), "at least 2"),
+    "one draw of gp-dip": (
+        (*TINY, "--method", "gp-dip", "--chains", "1", "--iterations", "30", "--thin", "19"),
+        "at least 2",
+    ),
+    "one draw of averages": (
+        (*TINY, "--method", "averaged", "--chains", "1", "--iterations", "30", "--thin", "14"),
+        "at least 2",
+    ),
+    "one draw of dropout": (
+        (*TINY, "--method", "mc-dropout", "--draws", "1"),
+        "--draws must be at least 2",
+    ),
     "temperature of an ensemble": (
         (*TINY, "--method", "ensemble", "--temperature", "0.5"),
         "--temperature has no effect on method 'ensemble'",
@@ -149,7 +163,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "friction out of range": ((*TINY, "--method", "sghmc", "--friction", "2"), "in (0, 1), got 2"),
     "temperature 0": ((*TINY, "--temperature", "0"), "use dipkernels.fit"),
     "no noise": ((*TINY, "--task", "inpaint"), "--likelihood-sigma states"),
-    "noise below 0": ((*TINY, "--likelihood-sigma", "-1"), "likelihood needs noise"),
+    "noise below 0": ((*TINY, "--likelihood-sigma", "-1"), "must be positive and finite, got -1"),
     "weight prior": ((*TINY, "--weight-prior", "flat"), "isotropic=DEVIATION"),
     "weight prior's number": ((*TINY, "--weight-prior", "isotropic=0"), "positive number"),
     "weight prior's tail": ((*TINY, "--weight-prior", "initialisation=1"), "positive number"),
@@ -163,7 +177,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "cycles": ((*TINY, "--cycles", "3"), "schedule 'cyclical' needs cycles="),
     "members": ((*TINY, "--method", "ensemble", "--members", "1"), "--members must be at least 2"),
     "draws": ((*TINY, "--method", "linearised", "--draws", "1"), "--draws must be at least 2"),
-    "draws of chains": ((*TINY, "--draws", "9"), "choose one that takes it (mc-dropout, linearised)"),
+    "draws of chains": (
+        (*TINY, "--draws", "9"),
+        "choose one that takes it (mc-dropout, linearised)",
+    ),
     "hold out": ((*TINY, "--hold-out", "1"), "must be in (0, 1)"),
     "plan, quiet": ((*TINY, "--plan", "--quiet"), "choose one"),
     "option of another task": ((*TINY, "--factor", "2"), "--factor has no effect when denoising"),
@@ -290,6 +307,18 @@ def test_a_killed_run_is_continued_with_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(
+    ("rate", "words"), [("1e9", "derivatives at these parameters"), ("1e38", "a fit to start from")]
+)
+def test_a_start_that_diverged_is_said(
+    rate: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--method", "linearised", "--start-iterations", "5", "--learning-rate", rate)
+    assert run(tmp_path / "out", *arguments, "--quiet") == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("quick")
 def test_without_arviz_all_but_the_diagnostics_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,3 +359,63 @@ def test_other_tasks_ranges_and_measurements(tmp_path: Path) -> None:
     assert not (tmp_path / "no" / "calibration.csv").exists()
     page = (tmp_path / "no" / "index.html").read_text(encoding="utf-8")
     assert "Nothing is known to hold the spread against" in page
+
+
+def _chains(chains: int = 2, draws: int = 12, **attributes: Any) -> xr.Dataset:
+    """Chains whose draws are all independent."""
+    rng = np.random.default_rng(0)
+    return xr.Dataset(
+        {
+            "draws": (("chain", "draw", "channel", "y", "x"), rng.random((chains, draws, 1, 3, 5))),
+            "loss": (("chain", "iteration"), rng.random((chains, 30))),
+        },
+        attrs=attributes,
+    )
+
+
+def test_chains_that_diverged_give_no_draws_to_intervals() -> None:
+    result = _chains()
+    assert report.posterior._level(result) == 0.9
+    result["draws"][1] = np.nan
+    assert report.posterior._level(result) == 0.8  # 12 draws can't tell ends of 90 %
+
+
+@pytest.mark.parametrize(("draws", "level"), [(19, 0.9), (18, 0.8), (9, 0.8), (8, 0.5)])
+def test_the_level_is_the_widest_whose_ends_lie_among_the_draws(draws: int, level: float) -> None:
+    assert report.posterior._level(_chains(1, draws)) == level
+    lower = (1 - level) / 2 * (draws + 1)  # the rank of the lower end, of Weibull's quantile
+    assert lower > 1 - 1e-9
+
+
+def test_converged_chains_without_a_density_are_no_posterior() -> None:
+    """Adam with noise may well be stationary: that makes no target of it."""
+    known = {"rhat": 1.0, "ess_bulk": 900.0, "ess_tail": 900.0}
+    diagnosis = xr.Dataset(
+        {name: ("pixel", [value]) for name, value in known.items()}
+        | {f"summary_{name}": ("summary", [value]) for name, value in known.items()}
+        | {"constant": ("pixel", [False])},
+        {"summary": ["mean"]},
+        {"chains": 2, "diverged": 0},
+    )
+    sound, first = report.posterior._verdict(_chains(target="log p"), diagnosis, "", None)
+    assert sound and first.startswith("Nothing speaks against")
+    none = _chains(target="none is known: Adam and noise")
+    sound, first = report.posterior._verdict(none, diagnosis, "", None)
+    assert not sound and first.startswith("Not a posterior: no density is known")
+
+
+def test_held_out_pixels_of_unknown_noise_are_said_to_be_so() -> None:
+    truth = torch.rand(1, 3, 5)
+    said = {}
+    for sigma in (0.0, 0.1):
+        task = tasks.denoise(None, measurement=truth, noise_sigma=sigma).hold_out(0.5)
+        result = _chains(noise_sigma=sigma)
+        lines = report.posterior._lines(
+            result,
+            uncertainty.maps(result, levels=(0.9,)),
+            uncertainty.calibration(result, task),
+            task,
+        )
+        (said[sigma],) = (line for line in lines if line.startswith("Against held-out"))
+    assert "(with the noise of the measurement)" in said[0.1]
+    assert "since none is stated" in said[0.0]

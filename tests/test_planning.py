@@ -129,8 +129,9 @@ def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
     if allocator == "strict":
         assert of_tensors(needs.parts) == pytest.approx(grown[0], rel=TOLERANCE)
         return
-    # where the heap lies is drawn anew for each process: three of them took 154, 190 and 219 MB
-    assert (1 - TOLERANCE) * max(grown) < needs.bytes < 1.5 * min(grown)
+    # Where the heap lies is drawn anew for each process: twelve of them took from 137 to 234 MB, and
+    # once three took 125 each. The plan is for the greedy ones.
+    assert (1 - TOLERANCE) * max(grown) < needs.bytes < 1.75 * max(grown)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior, Parameters
@@ -47,8 +47,10 @@ class Job:
         """The target that the options state."""
         from dipkernels import sampling
 
-        sigma = self.options["likelihood_sigma"]
-        sigma = self.task.noise_sigma if sigma is None else sigma * self.task.peak
+        given = self.options["likelihood_sigma"]
+        sigma = self.task.noise_sigma if given is None else given * self.task.peak
+        if given is not None and not 0 < given < float("inf"):
+            raise InvalidInputError(f"--likelihood-sigma must be positive and finite, got {given}")
         if not sigma > 0:
             raise InvalidInputError(
                 f"the likelihood needs noise, and task '{self.task.name}' has none here: "
@@ -97,6 +99,11 @@ class Job:
         -------
         dict of str to Tensor or None
             None for initialisations.
+
+        Raises
+        ------
+        DivergenceError
+            If a fit has diverged.
         """
         from dipkernels import fitting
 
@@ -105,7 +112,7 @@ class Job:
         checkpoint = folder.checkpoint(START)
         if not checkpoint.exists():  # a stored fit without its parameters is of no use
             folder.file(START).unlink(missing_ok=True)
-        folder.stage(
+        fitted = folder.stage(
             START,
             lambda: fitting.fit(
                 self.prior,
@@ -116,6 +123,11 @@ class Job:
             ),
             keep_checkpoint=True,
         )
+        if (fitted["status"] == "diverged").any():
+            raise DivergenceError(
+                "a fit to start from diverged: choose a smaller --learning-rate, or --start "
+                "initialisation, with another --output"
+            )
         return fitting.load_parameters(checkpoint)
 
     def start_options(self) -> dict[str, Any]:

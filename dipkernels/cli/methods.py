@@ -55,7 +55,18 @@ def _langevin_settings(job: Job) -> "ChainSettings":
         )
     names = ("iterations", "burn_in", "thin", "step_size", "schedule", "cycles", "chains")
     friction = job.given("friction") if "friction" in job.options else {}
-    return ChainSettings(method=job.method, seed=job.seed, **job.given(*names), **friction)
+    settings = ChainSettings(method=job.method, seed=job.seed, **job.given(*names), **friction)
+    return _with_draws(settings)
+
+
+# Maps and calibration come last: what they need is asked for first.
+def _with_draws(settings: "ChainSettings") -> "ChainSettings":
+    if settings.chains * settings.draws < 2:
+        raise InvalidInputError(
+            "these numbers leave one draw of one chain, and a map of the spread needs at least 2: "
+            "give more --iterations or --chains, or a smaller --burn-in or --thin"
+        )
+    return settings
 
 
 def _plan_langevin(job: Job, timed: bool) -> "Plan":
@@ -94,7 +105,7 @@ def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
     from dipkernels.sampling.plan import with_draws
 
     counts = _gp_dip_counts(job)
-    settings = ChainSettings(seed=job.seed, **counts)
+    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
     planned = plan(
         job.prior,
         job.task,
@@ -137,7 +148,8 @@ def _plan_averaged(job: Job, timed: bool) -> "Plan":
     from dipkernels.sampling import ChainSettings
     from dipkernels.sampling.plan import with_draws
 
-    settings = ChainSettings(seed=job.seed, **job.given("iterations", "burn_in", "thin", "chains"))
+    counts = job.given("iterations", "burn_in", "thin", "chains")
+    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
     planned = plan(
         job.prior,
         job.task,
@@ -169,6 +181,8 @@ def _plan_dropout(job: Job, timed: bool) -> "Plan":
 
     if not 0 < job.options["rate"] < 1:
         raise InvalidInputError(f"--rate must be in (0, 1), got {job.options['rate']}")
+    if job.options["draws"] < 2:
+        raise InvalidInputError(f"--draws must be at least 2, got {job.options['draws']}")
     return plan(
         job.prior,
         job.task,

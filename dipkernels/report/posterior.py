@@ -20,6 +20,7 @@ from dipkernels.report.table import csv_table
 from dipkernels.results import write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
+from dipkernels.sampling.summaries import require_draws
 from dipkernels.tasks import Task
 
 PAGE, TABLE = "index.html", "calibration.csv"
@@ -52,6 +53,7 @@ _TARGET = (
     ("chains", "chains", "d"),
     ("members", "fits", "d"),
     ("iterations", "iterations", "d"),
+    ("requested_iterations", "iterations of each fit", "d"),
     ("burn_in", "of which burn-in", "d"),
     ("thin", "iterations from draw to draw", "d"),
     ("error", "relative error of the solves, at most", ".2g"),
@@ -193,8 +195,9 @@ def posterior_page(
 # An interval of S draws that has both ends inside of their range needs S >= 2 / (1 - level) - 1:
 # of a wider one nearly every value would seem to be inside.
 def _level(result: xr.Dataset) -> float:
-    draws = result.sizes["chain"] * result.sizes["draw"]
-    return next((p for p in LEVELS if draws * (1 - p) >= 1 + p), LEVELS[-1])
+    found = require_draws(result)  # none of chains that diverged
+    draws = found.sizes["chain"] * found.sizes["draw"]
+    return next((p for p in LEVELS if round(draws * (1 - p) - (1 + p), 9) >= 0), LEVELS[-1])
 
 
 # Diagnostics of chains, or why there are none.
@@ -213,10 +216,12 @@ def _verdict(
     result: xr.Dataset, diagnosis: xr.Dataset | None, why_not: str, headline: str | None
 ) -> tuple[bool, str]:
     if headline is not None:
-        sound, first = not headline.startswith("NOT"), headline
+        sound, first = not headline.upper().startswith("NOT"), headline
     elif diagnosis is not None:
         found = sampling.verdict(diagnosis)
         sound, first = found.converged, str(found)
+        if sound and str(result.attrs.get("target", "")).startswith("none"):
+            sound, first = False, f"Not a posterior: no density is known that was sampled. {first}"
     else:
         sound, first = False, f"CONVERGENCE NOT CHECKED: {why_not}."
     if result.attrs.get("status") == "interrupted":
@@ -247,7 +252,7 @@ def _lines(
         )
     for name, found in calibrations.items():
         against = {"truth": "the truth", "held_out": "held-out pixels"}[name]
-        noise = " (with the noise of the measurement)" if name == "held_out" else ""
+        noise = _noise_words(found) if name == "held_out" else ""
         share = float(found["coverage"].sel(level=level))
         lines.append(
             f"Against {against}{noise}: {level:.0%} intervals hold {share:.0%} of "
@@ -257,6 +262,15 @@ def _lines(
     if not calibrations:
         lines.append("Nothing is known to hold the spread against: no truth, no held-out pixels.")
     return lines
+
+
+# The intervals of a new measurement are wider than those of the image, if its noise is known.
+def _noise_words(found: xr.Dataset) -> str:
+    if found.attrs["noise_sigma"]:
+        return " (with the noise of the measurement)"
+    return (
+        " (without noise of the measurement, since none is stated: if it has some, they say less)"
+    )
 
 
 def _psnr(error: np.ndarray) -> float:
@@ -334,7 +348,7 @@ CAPTIONS = {
         "draws are too sure. Middle: removing the values of the largest deviation first should "
         "lower the error of the rest, as far as removing those of the largest error does. Right: "
         "values sorted into tenths by their deviation; on the line, the deviation has the size of "
-        "the error. Held-out pixels are noisy, and the noise is counted in.",
+        "the error. The noise of held-out pixels is counted in where it's stated.",
     ),
     "diagnostics": (
         "Have the chains converged?",

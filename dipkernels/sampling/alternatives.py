@@ -132,6 +132,8 @@ def linearised(
     ------
     InvalidInputError
         If an option is out of range, or these aren't the prior's parameters.
+    DivergenceError
+        If draws aren't finite, as the network's derivatives at these parameters.
     NotSymmetricError
         If the noise is so small that the system is singular to the rounding of the products.
 
@@ -183,6 +185,11 @@ def linearised(
     centre = images[:, -1:]
     spread = posterior.temperature**0.5 * (images[:, :draws] - centre)
     shaped = (centre + spread).T.reshape(draws, *task.shape)
+    if not bool(shaped.isfinite().all()):
+        raise DivergenceError(
+            "the network's derivatives at these parameters are not finite, nor are the draws: "
+            "linearise at others, such as those of a fit with a smaller learning rate"
+        )
     attributes = {
         **describe_prior(prior),
         **posterior.record(),

@@ -43,7 +43,7 @@ def to_inference_data(result: xr.Dataset) -> Any:
     MissingExtraError
         Without ArviZ, the extra ``sampling``.
     """
-    arviz = _arviz()
+    arviz = require_arviz()
     draws = require_draws(result)
     posterior = xr.Dataset({"image": draws.reset_coords(drop=True)}).assign(
         {name: (("chain", "draw"), v) for name, v in image_summaries(result).items()}
@@ -88,7 +88,7 @@ def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) 
     Source: Vehtari et al. 2021. A chain that diverged counts as one that hasn't met the others:
     `summary` says so.
     """
-    arviz = _arviz()
+    arviz = require_arviz()
     draws = require_draws(result, LEAST_DRAWS)
     count = int(np.prod(draws.shape[2:]))
     if pixels is not None and pixels < 1:
@@ -232,7 +232,19 @@ def _words(name: str) -> str:
     return {"psnr": "PSNR", "total_variation": "total variation"}.get(str(name), str(name))
 
 
-def _arviz() -> Any:
+def require_arviz() -> Any:
+    """Import ArviZ.
+
+    Returns
+    -------
+    module
+        That it is.
+
+    Raises
+    ------
+    MissingExtraError
+        Without it, the extra ``sampling``.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it announces its own next version

@@ -10,6 +10,7 @@ from typing import Any
 from dipkernels import images, networks
 from dipkernels.checks import as_annotated
 from dipkernels.errors import DipkernelsError, InvalidInputError
+from dipkernels.networks.codes import DRAWN, KINDS
 from dipkernels.sweep.document import Document, Problem, Where, suggest
 from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.problems import MASKS, require_effects, task_options
@@ -216,11 +217,16 @@ class AxisReader:
         settings = []
         for chosen in _product(grid):
             kind = found if chosen["variant"] is None else found.variant(chosen["variant"])
+            code = chosen["code"] or kind.code
+            if chosen["code_seed"] is not None and code in KINDS and code not in DRAWN:
+                text = f"has no effect on the code '{code}', which isn't drawn: leave it out"
+                self.report((*where, "code_seed"), text)
+                continue
             options = {k.partition(".")[2]: v for k, v in chosen.items() if "." in k}
             value = {
                 "name": entry.name,
                 "variant": chosen["variant"],
-                "code": chosen["code"] or kind.code,
+                "code": code,
                 "code_seed": chosen["code_seed"],
                 "output": chosen["output"] or kind.output,
                 "initialisation": chosen["initialisation"],
@@ -261,15 +267,17 @@ class AxisReader:
                 **chosen,
             }
             asked = {group: entry.name} | {f"{group}.{name}": each for name, each in chosen.items()}
-            sources = self._files(value, where) if group == "task" else {}
+            sources = self._files(value, chosen, where) if group == "task" else {}
             if sources is not None:
                 settings.append(Setting(_plain(value), _plain(asked), where, sources))
         return self._distinct(settings)
 
     # Masks and photographs with flash, where these are files; None if something is wrong.
-    def _files(self, task: dict[str, Any], where: Where) -> dict[str, str] | None:
+    def _files(
+        self, task: dict[str, Any], said: Mapping[str, Any], where: Where
+    ) -> dict[str, str] | None:
         try:
-            require_effects(task)
+            require_effects(task, said)
         except InvalidInputError as error:
             self.report(where, error)
             return None

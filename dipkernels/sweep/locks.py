@@ -12,6 +12,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def _acquire(folder: Path) -> Holder | None:
     same = before is None or (below is not None and below.token == before.token)
     if numbers[-1:] == [number] and same and (before is not None or numbers == [0]):
         return mine
-    mine.file.unlink()
+    mine.file.unlink(missing_ok=True)  # whoever ended above this one has removed it, perhaps
     return None
 
 
@@ -197,10 +198,11 @@ def _now(folder: Path) -> float:
     try:
         probe.touch()
         return probe.stat().st_mtime
-    except OSError as error:
-        raise OutputError(f"can't write to {folder}: {error}") from error
+    except OSError:  # a store that can only be looked at; to claim a run, it must be written
+        return time.time()
     finally:
-        probe.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            probe.unlink()
 
 
 def _runs(process: int) -> bool:

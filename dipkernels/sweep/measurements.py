@@ -20,6 +20,8 @@ from dipkernels.sweep.document import suggest
 from dipkernels.tasks import Task
 
 Value = float | int | str | bool
+# What the table says of every run; a measurement's own values stand beside.
+COLUMNS = ("prior", "task", "image", "size", "seed", "measure", "seconds", "device")
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,8 @@ def as_measured(name: str, result: Any) -> Measured:
     Raises
     ------
     InvalidInputError
-        If it's something else, or a value isn't a number or a word.
+        If it's something else, a value isn't a number or a word, or has the name of a column that
+        says what was run.
     """
     values: Mapping[Any, Any]
     if isinstance(result, Measured):
@@ -218,6 +221,11 @@ def as_measured(name: str, result: Any) -> Measured:
         )
     plain: dict[str, Value] = {}
     for key, value in values.items():
+        if key in COLUMNS or str(key).startswith(("prior.", "task.", "measure.")):
+            raise InvalidInputError(
+                f"measurement '{name}' gave '{key}', which in the table says what was run: give it "
+                "another name"
+            )
         with contextlib.suppress(ValueError, RuntimeError):  # of arrays with several entries
             # numbers of NumPy, torch and xarray
             plain[str(key)] = value.item() if hasattr(value, "item") else value
@@ -368,14 +376,21 @@ def _posterior(
 
 def _check_posterior(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
     from dipkernels.sampling import ChainSettings
+    from dipkernels.sampling.diagnostics import LEAST_DRAWS, require_arviz
 
     if not task.noise_sigma > 0:
         raise InvalidInputError(
             "a posterior needs noise in the task: the likelihood is a density only with noise; "
             "give noise_sigma"
         )
+    require_arviz()
     settings = {key: value for key, value in options.items() if key != "temperature"}
-    ChainSettings(**settings)
+    # Said now: the verdict comes last, and without it all chains would have run for nothing.
+    if (draws := ChainSettings(**settings).draws) < LEAST_DRAWS:
+        raise InvalidInputError(
+            f"whether chains converged can't be told from {draws} draws of each: at least "
+            f"{LEAST_DRAWS} are needed; give more iterations, or a smaller burn_in or thin"
+        )
     if not 0 < options["temperature"] < float("inf"):
         raise InvalidInputError(f"temperature must be positive, got {options['temperature']}")
 

@@ -177,18 +177,21 @@ def _checked_runs(
     progress: bool,
 ) -> list[Run]:
     checker = _Combinations(reader)
-    runs = []
+    runs: list[Run] = []
+    hashes: dict[str, str] = {}
     with Progress(len(points), "checking the plan", enabled=progress) as bar:
         for point in points:
             prior, task, image, size, seed, measure = point
             sources = {**image.sources, **task.sources}
             asked = {k: v for setting in point for k, v in setting.asked.items()}
-            native = read_image(image.sources["image"])
+            # Pixels are hashed once for each image, not once for each run.
+            pixels = {name: _hash(file, hashes) for name, file in task.sources.items()}
+            shape = size.value or read_image(image.sources["image"]).shape[1:]
             configuration = {
                 "prior": {**prior.value},
                 "task": {**task.value},
-                "pixels": {name: image_hash(read_image(file)) for name, file in sources.items()},
-                "size": list(size.value or native.shape[1:]),
+                "pixels": {"image": image.value, **pixels},
+                "size": list(shape),
                 "seed": seed.value,
                 "measure": measure.value,
             }
@@ -204,6 +207,12 @@ def _checked_runs(
             runs.append(run)
             bar.advance()
     return runs
+
+
+def _hash(file: str, known: dict[str, str]) -> str:
+    if file not in known:
+        known[file] = image_hash(read_image(file))
+    return known[file]
 
 
 class _Combinations:

@@ -1,6 +1,6 @@
 """Tasks as a plan names them: their options, what has an effect, and how they're made."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
@@ -63,13 +63,15 @@ def task_options(name: str) -> Options:
     return TASKS[name]
 
 
-def require_effects(task: Mapping[str, Any]) -> None:
-    """Refuse options of which one makes another idle.
+def require_effects(task: Mapping[str, Any], said: Container[str]) -> None:
+    """Refuse options of which one makes another idle, or needs another.
 
     Parameters
     ----------
     task : mapping
         Its name and all its options.
+    said : container of str
+        Those that the plan says.
 
     Raises
     ------
@@ -83,6 +85,23 @@ def require_effects(task: Mapping[str, Any]) -> None:
         )
     if task["name"] == "flash" and not task["flash"]:
         raise InvalidInputError("task 'flash' needs the key flash, the photograph with flash")
+    if task["name"] == "denoise" and task["measured"] and "noise_sigma" not in said:
+        raise InvalidInputError(
+            "noise_sigma, the level of the measurement's noise, must be said; 0 if unknown"
+        )
+    if task["seed"] is not None and not _draws(task):
+        raise InvalidInputError(
+            f"seed has no effect on this '{task['name']}', which draws no noise, no mask and no "
+            "pixels to hold out: leave it out, or equal runs would count as several"
+        )
+
+
+# A measurement that is given has its noise already, as has the photograph of 'flash'.
+def _draws(task: Mapping[str, Any]) -> bool:
+    given = task["name"] == "flash" or task.get("measured", False)
+    noise = not given and task.get("noise_sigma", 0.0) > 0
+    mask = task["name"] == "inpaint" and task["mask"] in ("bernoulli", "text")
+    return noise or mask or task["hold_out"] is not None
 
 
 def make_task(
@@ -110,7 +129,8 @@ def make_task(
     clean, measured = (None, shown) if task.get("measured") else (shown, None)
     both: dict[str, Any] = {"measurement": measured}
     seed = task["seed"]
-    noise = {"noise_sigma": task["noise_sigma"], "seed": seed} if "noise_sigma" in task else {}
+    noise_seed = 0 if measured is not None else seed  # no noise is drawn for a measurement
+    noise: dict[str, Any] = {"noise_sigma": task.get("noise_sigma"), "seed": noise_seed}
     if task["name"] == "denoise":
         extra = {key: task[key] for key in ("clip", "shared_noise")}
         made = tasks.denoise(clean, **both, **noise, **extra)

@@ -14,7 +14,7 @@ from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, MISSING, RUN, RUNNING, Store, read_json
 
 KINDS = ("dataframe", "dataset")
-UNITS = {"seconds": "s"}
+UNITS = {"seconds": "s"} | dict.fromkeys(("score", "score_lower", "score_upper"), "dB")
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,7 @@ def _as_dataset(frame: pd.DataFrame) -> xr.Dataset:
         {"run": frame.index.to_numpy(dtype=str)},
     )
     for name, values in dataset.data_vars.items():
-        unit = (
-            "dB" if "psnr" in str(name) or str(name).startswith("score_") else UNITS.get(str(name))
-        )
+        unit = "dB" if "psnr" in str(name) else UNITS.get(str(name))
         if unit is not None and values.dtype.kind == "f":
             values.attrs["units"] = unit
     return dataset

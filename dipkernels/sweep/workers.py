@@ -84,6 +84,7 @@ class LocalProcesses(Executor):
         self._calls: queue.Queue[tuple[Future, bytes] | None] = queue.Queue()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._ending = threading.Event()
+        self._closed = False
         self._slots = [
             threading.Thread(target=self._serve, args=(slot,), daemon=True)
             for slot in range(workers)
@@ -105,7 +106,14 @@ class LocalProcesses(Executor):
         -------
         Future
             Of what it returns; `WorkerLostError` if its process ended.
+
+        Raises
+        ------
+        RuntimeError
+            After `shutdown`.
         """
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future = Future()
         self._calls.put((future, pickle.dumps((fn, args, kwargs))))
         return future
@@ -130,6 +138,7 @@ class LocalProcesses(Executor):
         cancel_futures : bool
             Drop calls that haven't begun.
         """
+        self._closed = True
         if cancel_futures:
             self._cancel()
         for _ in self._slots:
@@ -181,6 +190,9 @@ class LocalProcesses(Executor):
                 self._close(slot)
                 future.set_exception(self._loss(slot, error))
                 continue
+            except Exception as error:  # an answer that can't be read here: all came, none is lost
+                future.set_exception(error)
+                continue
             if succeeded:
                 future.set_result(result)
             else:
@@ -218,7 +230,8 @@ class LocalProcesses(Executor):
     def _loss(self, slot: int, error: Exception) -> WorkerLostError:
         code = self._processes[slot].returncode if slot in self._processes else None
         if code is not None and code < 0:
-            name = signal.Signals(-code).name
+            named = {each.value: each.name for each in signal.Signals}
+            name = named.get(-code, f"signal {-code}")  # those of real time have none
             hint = ", as when memory runs out" if name == "SIGKILL" else ""
             return WorkerLostError(f"its process was ended by {name}{hint}")
         said = f"exit code {code}" if code is not None else str(error)

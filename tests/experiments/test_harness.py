@@ -72,3 +72,14 @@ def test_a_table_forgets_a_row_that_was_cut_off(tmp_path: Path) -> None:
     assert table.done() == {("vit", "0")}
     table.append([{"name": "vit", "seed": 1, "psnr": 21.0}])
     assert table.path.read_text() == text
+
+
+def test_a_table_with_other_columns_is_left_alone(tmp_path: Path) -> None:
+    """Else rows of an earlier version would get blanks, or end in a traceback."""
+    old = harness.Table(tmp_path / "t.csv", ("name", "psnr"), ("name",))
+    old.append([{"name": "vit", "psnr": 20.5}])
+    before = old.path.read_text()
+    for columns in (("name", "psnr", "ssim"), ("name",)):
+        with pytest.raises(OutputError, match="other columns"):
+            harness.Table(old.path, columns, ("name",)).append([dict.fromkeys(columns, "skip")])
+    assert old.path.read_text() == before

@@ -124,3 +124,38 @@ def test_the_race_of_two_that_find_a_dead_holder(
     with locks.claim(tmp_path) as slower:
         assert not slower
     assert {file.name for file in tmp_path.iterdir()} == {"lock.0"}
+
+
+def test_a_lock_that_another_cleared_away_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ends removes every lock below its own, also one that was made in that moment."""
+    make = locks._make
+
+    def cleared(folder: Path, number: int) -> locks.Holder | None:
+        mine = make(folder, number)
+        (folder / f"lock.{number}").unlink()
+        return mine
+
+    monkeypatch.setattr(locks, "_make", cleared)
+    with locks.claim(tmp_path) as held:
+        assert not held
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_that_can_only_be_read_tells_who_holds_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = lock(tmp_path, 0, 1, host="another machine")
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "read-only")
+
+    monkeypatch.setattr(Path, "touch", refused)
+    monkeypatch.setattr(Path, "unlink", refused)
+    found = locks.holder(tmp_path)
+    assert found is not None
+    assert not found.lost()
+    old = time.time() - locks.STALE - 10
+    os.utime(file, (old, old))
+    assert found.lost()

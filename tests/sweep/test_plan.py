@@ -1,15 +1,19 @@
 """Plans: everything that's wrong is said at once with its line; equal runs have equal hashes."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import skimage.io
+import torch
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
+from dipkernels.sweep import axes, runs
+from dipkernels.sweep import plan as plan_module
 from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.runs import configuration_key
 from helpers.studies import write_study
@@ -121,11 +125,23 @@ def test_what_is_no_plan_is_said(tmp_path: Path, text: str, line: int | None, sa
         ({"measure": {"name": "fit", "stop": "oracle"}}, "can't end a fit"),
         ({"measure": {"name": "fit", "precision": "tf32"}}, "no effect on cpu"),
         (
-            {"tasks": {"name": "denoise", "measured": True}, "measure": "score"},
+            {
+                "tasks": {"name": "denoise", "measured": True, "noise_sigma": 0.1},
+                "measure": "score",
+            },
             "this task has none",
         ),
+        ({"tasks": {"name": "denoise", "measured": True}}, "must be said"),
         ({"tasks": {"name": "dejpeg"}, "measure": "posterior"}, "needs noise"),
+        ({"tasks": {"name": "dejpeg", "seed": [1, 2]}}, "seed has no effect"),
+        ({"tasks": {"name": "denoise", "noise_sigma": 0.0, "seed": 1}}, "seed has no effect"),
+        ({"tasks": {"name": "inpaint", "mask": "region", "seed": 1}}, "seed has no effect"),
+        (
+            {"priors": {"name": "deep-decoder", "code": "meshgrid", "code_seed": [1, 2]}},
+            "no effect on the code 'meshgrid'",
+        ),
         ({"measure": {"name": "posterior", "method": "hmc"}}, "method must be one of"),
+        ({"measure": {"name": "posterior", "iterations": 8}}, "can't be told from 3 draws"),
         ({"measure": {"name": "kernel", "probes": 1}}, "must be at least 2"),
         ({"priors": {"name": "deep-decoder", "output": "255"}, "measure": "score"}, "in_range"),
     ],
@@ -134,6 +150,46 @@ def test_combinations_that_cannot_run_are_refused(change: dict[str, Any], said: 
     with pytest.raises(sweep.SweepFileError, match=said) as caught:
         sweep.load(SMALL | change)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"name": "dejpeg", "hold_out": 0.1},
+        {"name": "inpaint", "mask": "text"},
+        {"name": "inpaint", "mask": "region", "noise_sigma": 0.1},
+        {"name": "super-resolve", "factor": 2, "noise_sigma": 0.1},
+        {"name": "denoise", "measured": True, "noise_sigma": 0.1, "hold_out": 0.1},
+    ],
+)
+def test_a_seed_has_an_effect_wherever_something_is_drawn(task: dict[str, Any]) -> None:
+    plan = sweep.load(SMALL | {"sizes": 32, "tasks": task | {"seed": [1, 2]}})
+    made = [run.make()[1] for run in plan.runs]
+    alike = [
+        torch.equal(made[0].measurement, made[1].measurement),
+        torch.equal(made[0].counted, made[1].counted),
+    ]
+    assert not all(alike)
+
+
+def test_what_was_measured_can_be_fitted_from_several_seeds() -> None:
+    tasks = [
+        {"name": "denoise", "measured": True, "noise_sigma": 0.1},
+        {"name": "inpaint", "measured": True},
+        {"name": "super-resolve", "measured": True},
+        {"name": "dejpeg", "measured": True},
+    ]
+    plan = sweep.load(SMALL | {"tasks": tasks, "seeds": [3, 4]})
+    assert len(plan) == 8
+    assert all(run.make()[1].clean is None for run in plan.runs)
+
+
+def test_a_posterior_without_arviz_is_refused_before_its_chains_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    with pytest.raises(sweep.SweepFileError, match="need ArviZ"):
+        sweep.load(SMALL | {"measure": "posterior"})
 
 
 def test_a_problem_of_many_combinations_is_said_once() -> None:
@@ -203,6 +259,23 @@ def test_the_hash_is_of_what_matters_and_of_all_of_it(tmp_path: Path) -> None:
     text = '{"configuration":{"a":[1,2.5],"b":null},"results":1}'
     wanted = hashlib.sha256(text.encode()).hexdigest()[:24]
     assert configuration_key({"b": None, "a": [1, 2.5]}) == wanted
+
+
+def test_pixels_are_hashed_once_for_each_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the plan of ten thousand runs on large images takes minutes."""
+    hashed = []
+
+    def counted(image: torch.Tensor) -> str:
+        hashed.append(image)
+        return runs.image_hash(image)
+
+    for module in (axes, plan_module):
+        monkeypatch.setattr(module, "image_hash", counted)
+    plan = sweep.load(SMALL | {"images": ["camera", "coins"], "seeds": {"count": 30}})
+    assert (len(plan), len(hashed)) == (60, 2)
+    for run in (plan.runs[0], plan.runs[-1]):
+        pixels = runs.read_image(run.sources["image"])
+        assert run.configuration["pixels"] == {"image": runs.image_hash(pixels)}
 
 
 def test_files_count_by_their_pixels(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Sweeps that are run, resumed, interrupted, retried, and run twice at the same time."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,7 +53,9 @@ def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
     assert row["score"].isna().all()
     dataset = sweep.table(tmp_path, "dataset")
     assert dataset.sizes == {"run": 4}
-    assert dataset.peak_psnr.attrs["units"] == "dB"
+    for name in ("peak_psnr", "score", "score_lower"):
+        assert dataset[name].attrs["units"] == "dB"
+    assert "units" not in dataset["score_resolved"].attrs  # yes, no, or missing
     assert set(dataset["measure"].values) == {"fit", "score"}
     with pytest.raises(InvalidInputError, match="kind must be one of"):
         sweep.table(tmp_path, "csv")
@@ -173,6 +178,9 @@ def test_what_measurements_return_is_read_or_refused() -> None:
     for wrong in (None, 3.0, {"a": np.zeros(3)}, {"a": torch.zeros(2)}, {"a": None}):
         with pytest.raises(InvalidInputError, match="'own'"):
             as_measured("own", wrong)
+    for taken in ("size", "seconds", "prior.width"):  # would replace what was run in the table
+        with pytest.raises(InvalidInputError, match=f"'own' gave '{taken}'.*another name"):
+            as_measured("own", {taken: 1.0})
 
 
 class Losing(Executor):
@@ -247,3 +255,41 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         sweep.run(plan, tmp_path / "store", threads=2)
     with pytest.raises(DipkernelsError, match="no CUDA GPU"):
         sweep.run(plan, tmp_path / "store", device="cuda")
+
+
+def test_an_answer_that_cannot_be_read_does_not_stop_its_process(tmp_path: Path) -> None:
+    (tmp_path / "only_there.py").write_text("class Answer: pass\n", encoding="utf-8")
+    made = f"__import__('sys').path.append({str(tmp_path)!r}) or __import__('only_there').Answer()"
+    executor = LocalProcesses(1)
+    try:
+        future = executor.submit(eval, made)
+        assert isinstance(future.exception(timeout=120), ModuleNotFoundError)
+        assert executor.submit(abs, -2).result(timeout=120) == 2
+    finally:
+        executor.shutdown(wait=False)
+
+
+def test_processes_that_were_shut_down_take_no_calls(tmp_path: Path) -> None:
+    executor = LocalProcesses(1)
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, -2)
+    plan = sweep.load(write_study(tmp_path, 1))
+    with pytest.raises(DipkernelsError, match="takes no more runs"):  # else it waited for ever
+        sweep.run(plan, tmp_path / "store", executor=executor)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals of real time")
+def test_a_process_ended_by_a_signal_without_a_name_is_lost_like_others() -> None:
+    executor = LocalProcesses(1)
+    try:
+        found = executor.submit(abs, -2).exception(timeout=120)  # one is there now
+        assert found is None
+        (process,) = executor.processes()
+        future = executor.submit(time.sleep, 60)
+        while not future.running():
+            time.sleep(0.01)
+        os.kill(process, signal.SIGRTMIN + 3)
+        assert f"signal {signal.SIGRTMIN + 3}" in str(future.exception(timeout=120))
+    finally:
+        executor.shutdown()
