@@ -129,8 +129,8 @@ def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
     if allocator == "strict":
         assert of_tensors(needs.parts) == pytest.approx(grown[0], rel=TOLERANCE)
         return
-    # Where the heap lies is drawn anew for each process: twelve of them took from 137 to 234 MB, and
-    # once three took 125 each. The plan is for the greedy ones.
+    # Where the heap lies is drawn anew for each process: twelve of them took from 137 to 234 MB,
+    # and once three took 125 each. The plan is for the greedy ones.
     assert (1 - TOLERANCE) * max(grown) < needs.bytes < 1.75 * max(grown)
 
 
