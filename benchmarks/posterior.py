@@ -6,8 +6,8 @@ fits; fits, iterates and chains are as many steps of training in all. The linear
 the products with the tangent kernel that solving it to 1 % takes. Prints for every method, as means
 over seeds (of the noise and of the method): PSNR of the mean of its draws; coverage of the truth by
 the mean +- 1.645 deviations, 90 % were it Gaussian (five draws can't give quantiles of 90 %); root
-mean square of error over predicted deviation, 1 if the size is right; negative log-likelihood of the
-truth in nats a pixel; and how long it took, relative to the ensemble in the same run.
+mean square of error over predicted deviation, 1 if the size is right; negative log-likelihood of
+the truth in nats a pixel; and how long it took, relative to the ensemble in the same run.
 """
 
 import argparse

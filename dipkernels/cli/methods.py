@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dipkernels.runs import RunFolder
     from dipkernels.sampling.settings import ChainSettings
 
+INPUT_NOISE = 1 / 30  # of gp-dip and of averages, as published
 PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each 50th
 
 
@@ -99,26 +100,69 @@ def _gp_dip_counts(job: Job) -> dict[str, Any]:
     }
 
 
-def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
+def _plan_fits(job: Job, timed: bool, runs: int, **options: Any) -> "Plan":
     from dipkernels.planning import plan
+
+    return plan(
+        job.prior,
+        job.task,
+        iterations=job.options["iterations"],
+        seeds=runs,
+        checkpoint=True,
+        timed=timed,
+        **options,
+        **job.given("learning_rate"),
+    )
+
+
+def _plan_iterates(job: Job, timed: bool, counts: dict[str, Any], **options: Any) -> "Plan":
     from dipkernels.sampling import ChainSettings
     from dipkernels.sampling.plan import with_draws
 
-    counts = _gp_dip_counts(job)
-    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
-    planned = plan(
-        job.prior,
-        job.task,
-        iterations=settings.iterations,
-        seeds=settings.chains,
-        checkpoint=True,
-        timed=timed,
-        input_noise=1 / 30,
-        backtracking=5.0,
-        weight_decay=5e-8,
-        **job.given("learning_rate"),
-    )
+    settings = ChainSettings(seed=job.seed, **counts)
+    planned = _plan_fits(job, timed, settings.chains, input_noise=INPUT_NOISE, **options)
     return with_draws(planned, job.task, settings)
+
+
+def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
+    return _plan_iterates(job, timed, _gp_dip_counts(job), backtracking=5.0, weight_decay=5e-8)
+
+
+def _plan_averaged(job: Job, timed: bool) -> "Plan":
+    return _plan_iterates(job, timed, job.given("iterations", "burn_in", "thin", "chains"))
+
+
+def _plan_dropout(job: Job, timed: bool) -> "Plan":
+    if not 0 < job.options["rate"] < 1:
+        raise InvalidInputError(f"--rate must be in (0, 1), got {job.options['rate']}")
+    if job.options["draws"] < 2:
+        raise InvalidInputError(f"--draws must be at least 2, got {job.options['draws']}")
+    return _plan_fits(job, timed, job.options["chains"])
+
+
+def _plan_ensemble(job: Job, timed: bool) -> "Plan":
+    if job.options["members"] < 2:
+        raise InvalidInputError(f"--members must be at least 2, got {job.options['members']}")
+    return _plan_fits(job, timed, job.options["members"])
+
+
+def _run_fits(function: str, *names: str) -> Callable[[Job, "RunFolder"], "xr.Dataset"]:
+    """Make what calls a function of `dipkernels.sampling` with these options of a job."""
+
+    def run(job: Job, folder: "RunFolder") -> "xr.Dataset":
+        from dipkernels import sampling
+
+        found: xr.Dataset = getattr(sampling, function)(
+            job.prior,
+            job.task,
+            seed=job.seed,
+            checkpoint=folder.checkpoint(STAGE),
+            progress=job.progress,
+            **job.given(*names),
+        )
+        return found
+
+    return run
 
 
 def _run_gp_dip(job: Job, folder: "RunFolder") -> "xr.Dataset":
@@ -143,103 +187,10 @@ def _of_iterates(result: "xr.Dataset") -> str:
     )
 
 
-def _plan_averaged(job: Job, timed: bool) -> "Plan":
-    from dipkernels.planning import plan
-    from dipkernels.sampling import ChainSettings
-    from dipkernels.sampling.plan import with_draws
-
-    counts = job.given("iterations", "burn_in", "thin", "chains")
-    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
-    planned = plan(
-        job.prior,
-        job.task,
-        iterations=settings.iterations,
-        seeds=settings.chains,
-        checkpoint=True,
-        timed=timed,
-        input_noise=1 / 30,
-        **job.given("learning_rate"),
-    )
-    return with_draws(planned, job.task, settings)
-
-
-def _run_averaged(job: Job, folder: "RunFolder") -> "xr.Dataset":
-    from dipkernels import sampling
-
-    return sampling.averaged(
-        job.prior,
-        job.task,
-        seed=job.seed,
-        checkpoint=folder.checkpoint(STAGE),
-        progress=job.progress,
-        **job.given("iterations", "burn_in", "thin", "chains", "learning_rate"),
-    )
-
-
-def _plan_dropout(job: Job, timed: bool) -> "Plan":
-    from dipkernels.planning import plan
-
-    if not 0 < job.options["rate"] < 1:
-        raise InvalidInputError(f"--rate must be in (0, 1), got {job.options['rate']}")
-    if job.options["draws"] < 2:
-        raise InvalidInputError(f"--draws must be at least 2, got {job.options['draws']}")
-    return plan(
-        job.prior,
-        job.task,
-        iterations=job.options["iterations"],
-        seeds=job.options["chains"],
-        checkpoint=True,
-        timed=timed,
-        **job.given("learning_rate"),
-    )
-
-
-def _run_dropout(job: Job, folder: "RunFolder") -> "xr.Dataset":
-    from dipkernels import sampling
-
-    return sampling.mc_dropout(
-        job.prior,
-        job.task,
-        seed=job.seed,
-        checkpoint=folder.checkpoint(STAGE),
-        progress=job.progress,
-        **job.given("rate", "iterations", "draws", "chains", "learning_rate"),
-    )
-
-
 def _of_dropout(result: "xr.Dataset") -> str:
     return (
         f"Not a posterior: {result.sizes['draw']} draws of dropped channels from each of "
         f"{result.sizes['chain']} fit(s). Their spread follows the rate, which no measurement sets."
-    )
-
-
-def _plan_ensemble(job: Job, timed: bool) -> "Plan":
-    from dipkernels.planning import plan
-
-    if job.options["members"] < 2:
-        raise InvalidInputError(f"--members must be at least 2, got {job.options['members']}")
-    return plan(
-        job.prior,
-        job.task,
-        iterations=job.options["iterations"],
-        seeds=job.options["members"],
-        checkpoint=True,
-        timed=timed,
-        **job.given("learning_rate"),
-    )
-
-
-def _run_ensemble(job: Job, folder: "RunFolder") -> "xr.Dataset":
-    from dipkernels import sampling
-
-    return sampling.deep_ensemble(
-        job.prior,
-        job.task,
-        seed=job.seed,
-        checkpoint=folder.checkpoint(STAGE),
-        progress=job.progress,
-        **job.given("members", "iterations", "learning_rate"),
     )
 
 
@@ -348,14 +299,14 @@ METHODS: dict[str, Method] = {
         "mean the average.",
         {"iterations": 3000, "burn_in": None, "thin": None, "chains": 2, "learning_rate": None},
         _plan_averaged,
-        _run_averaged,
+        _run_fits("averaged", "iterations", "burn_in", "thin", "chains", "learning_rate"),
         _of_iterates,
     ),
     "mc-dropout": Method(
         "A fit with dropout in front of every layer, and draws that go on dropping.",
         {"rate": 0.1, "iterations": 3000, "draws": 100, "chains": 2, "learning_rate": None},
         _plan_dropout,
-        _run_dropout,
+        _run_fits("mc_dropout", "rate", "iterations", "draws", "chains", "learning_rate"),
         _of_dropout,
     ),
     "ensemble": Method(
@@ -363,7 +314,7 @@ METHODS: dict[str, Method] = {
         "draws.",
         {"iterations": 1000, "members": 5, "learning_rate": None},
         _plan_ensemble,
-        _run_ensemble,
+        _run_fits("deep_ensemble", "members", "iterations", "learning_rate"),
         _of_ensemble,
     ),
     "linearised": Method(
