@@ -119,7 +119,7 @@ def _plan_iterates(job: Job, timed: bool, counts: dict[str, Any], **options: Any
     from dipkernels.sampling import ChainSettings
     from dipkernels.sampling.plan import with_draws
 
-    settings = ChainSettings(seed=job.seed, **counts)
+    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
     planned = _plan_fits(job, timed, settings.chains, input_noise=INPUT_NOISE, **options)
     return with_draws(planned, job.task, settings)
 
