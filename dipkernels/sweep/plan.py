@@ -99,7 +99,7 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> P
     # Here, so that workers, which read no plan, need no pydantic.
     from dipkernels.sweep.schema import read_form
 
-    form, problems = read_form(document)
+    form, problems, broken = read_form(document)
     if form is None:
         raise SweepFileError(document.source, problems)
     try:
@@ -109,17 +109,26 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> P
             document.source, [document.problem(("imports",), str(error))]
         ) from error
     reader = AxisReader(document, folder)
+    reader.problems += problems
     points: list[Point] = []
     blocks: list[tuple[int | None, Block]] = [*enumerate(form.blocks)] or [(None, form)]
     read: dict[tuple[Any, ...], list[Setting]] = {}
     for number, block in blocks:
         axes = []
         for axis in AXES:
-            own = number is not None and getattr(block, axis) is not None
-            where: Where = ("blocks", number, axis) if own and number is not None else (axis,)
+            where: Where = (axis,)
+            own = False
+            if number is not None:
+                inner: Where = ("blocks", number, axis)
+                own = getattr(block, axis) is not None or inner in broken
+                where = inner if own else where
             if where not in read:
                 given = getattr(block if own else form, axis)
-                read[where] = _settings(reader, axis, given, where, number)
+                read[where] = (
+                    _stand_in(reader, axis, where)
+                    if where in broken
+                    else _settings(reader, axis, given, where, number)
+                )
             axes.append(read[where])
         points += itertools.product(*axes)  # type: ignore[arg-type]
     runs = _checked_runs(points, reader, tuple(form.imports), folder, progress=progress)
@@ -156,16 +165,32 @@ def _settings(
     if given is None and axis not in DEFAULTS:
         place: Where = () if number is None else ("blocks", number)
         reader.report(place, f"needs the key '{axis}'")
-        return []
-    if axis in ("tasks", "measure"):
-        from dipkernels.sweep.schema import Entry
+        return _stand_in(reader, axis, where)
+    found = _read_axis(reader, axis, given or DEFAULTS[axis], where)
+    return found or _stand_in(reader, axis, where)
 
-        entries = given or [Entry(name=name) for name in DEFAULTS[axis]]
-        return reader.entries("task" if axis == "tasks" else "measure", entries, where)
-    found: list[Setting] = getattr(reader, axis)(given or DEFAULTS[axis], where)
-    if not found and axis == "images":  # so that all else is checked in the meantime
-        found = reader.images(["astronaut"], where)
-    return found
+
+def _read_axis(reader: AxisReader, axis: str, given: list[Any], where: Where) -> list[Setting]:
+    from dipkernels.sweep.schema import Entry
+
+    if axis not in ("tasks", "measure"):
+        found: list[Setting] = getattr(reader, axis)(given, where)
+        return found
+    entries = [Entry(name=each) if isinstance(each, str) else each for each in given]
+    return reader.entries("task" if axis == "tasks" else "measure", entries, where)
+
+
+# Where nothing sound is left of an axis, something takes its place, so that all else is checked in
+# the meantime. Nothing does for sizes, which any network might refuse.
+def _stand_in(reader: AxisReader, axis: str, where: Where) -> list[Setting]:
+    if axis == "sizes":
+        return []
+    if axis == "priors":
+        from dipkernels.sweep.schema import PriorEntry
+
+        return reader.priors([PriorEntry(name="conv")], where)
+    given = ["astronaut"] if axis == "images" else DEFAULTS[axis]
+    return _read_axis(reader, axis, given, where)
 
 
 def _checked_runs(

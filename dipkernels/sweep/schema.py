@@ -1,5 +1,6 @@
 """The form of a plan: which keys there are, and what they hold. Meaning is checked elsewhere."""
 
+import copy
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -72,7 +73,7 @@ class SweepFile(Block):
     blocks: list[Block] = []
 
 
-def read_form(document: Document) -> tuple[SweepFile | None, list[Problem]]:
+def read_form(document: Document) -> tuple[SweepFile | None, list[Problem], set[Where]]:
     """Check the form of a plan.
 
     Parameters
@@ -83,18 +84,46 @@ def read_form(document: Document) -> tuple[SweepFile | None, list[Problem]]:
     Returns
     -------
     form : SweepFile or None
-        None if there are problems.
+        What is sound of it, so that its meaning can be checked in the meantime; None if nothing is.
     problems : list of Problem
         All of them.
+    broken : set of tuple
+        Places of the axes that were left out of the form.
     """
     if not isinstance(document.value, dict):
         kind = "empty" if document.value is None else f"a {type(document.value).__name__}"
         text = f"a plan is a mapping with the keys priors, images, ..., this file is {kind}"
-        return None, [document.problem((), text)]
+        return None, [document.problem((), text)], set()
     try:
-        return SweepFile.model_validate(document.value), []
+        return SweepFile.model_validate(document.value), [], set()
     except ValidationError as error:
-        return None, [_as_problem(document, each) for each in error.errors()]
+        errors = error.errors()
+    problems = [_as_problem(document, each) for each in errors]
+    sound, broken = copy.deepcopy(document.value), set()
+    for each in errors:
+        if (place := _leave_out(sound, each)) is not None:
+            broken.add(place)
+    try:
+        return SweepFile.model_validate(sound), problems, broken
+    except ValidationError:
+        return None, problems, broken
+
+
+# Of a key that nobody knows, that key; of any other error, its axis, whose place is returned.
+def _leave_out(value: dict[Any, Any], error: Any) -> Where | None:
+    where = tuple(part for part in error["loc"] if part != "union")
+    alone = error["type"] == "extra_forbidden"
+    depth = 3 if where[:1] == ("blocks",) else 1
+    place = where if alone else where[:depth]
+    holder: Any = value
+    for part in place[:-1]:
+        whole = isinstance(holder, list | dict)
+        if not whole or (isinstance(holder, dict) and part not in holder):
+            return None if alone else place  # a single entry where several may be
+        holder = holder[part]
+    if isinstance(holder, dict):
+        holder.pop(place[-1], None)
+    return None if alone else place
 
 
 def _as_problem(document: Document, error: Any) -> Problem:

@@ -338,6 +338,33 @@ def test_measurements_of_ones_own_are_checked_too(tmp_path: Path) -> None:
         sweep.register_measurement("fit", without_star)
 
 
+def test_form_meaning_and_combinations_are_said_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "plan.yaml"
+    text = """priors:
+  - {name: vit, options: {patch_size: 40}}
+  - nothing
+tasks:
+  - {name: denoise, noise_sigm: 0.1}
+images: [camera]
+sizes: 33
+seeds: x
+measure: [{name: fit, iterations: many}]
+colour: 3
+"""
+    found = problems(file, text)
+    assert sorted(problem.line or 0 for problem in found) == [2, 3, 5, 8, 9, 10]
+    said = {problem.line: str(problem) for problem in found}
+    assert "too small for 'vit', which needs at least 40" in said[2]
+    assert "unknown prior 'nothing'" in said[3]
+    assert "did you mean 'noise_sigma'" in said[5]
+    assert "must be a whole number, got 'x'" in said[8]
+    assert "iterations must be a whole number" in said[9]
+    assert "unknown key 'colour'" in said[10]
+    # a block's own axis, broken, hides nothing of the others
+    blocks = "images: camera\nblocks:\n  - {priors: conv, seeds: x}\n  - {priors: [nothing]}\n"
+    assert sorted(problem.line or 0 for problem in problems(file, blocks)) == [3, 4]
+
+
 def test_the_example_of_the_documentation_is_a_plan() -> None:
     plan = sweep.load(ROOT / "docs" / "examples" / "widths.yaml")
     text = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
