@@ -129,11 +129,14 @@ def fixed_layout() -> list[str]:
 @pytest.mark.parametrize("allocator", ["strict", "usual"])
 def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
     command = [*fixed_layout(), sys.executable, "-c", PROCESS, allocator]
+    # Nothing else of the environment: MALLOC_TRIM_THRESHOLD_, which Dask sets for instance, is
+    # another allocator.
+    path = {"PATH": os.environ["PATH"]}
     grown = [
         json.loads(
             subprocess.run(
                 command, capture_output=True, text=True, check=True,
-                env={**os.environ, "PYTHONHASHSEED": str(seed)},
+                env={**path, "PYTHONHASHSEED": str(seed)},
             ).stdout
         )
         for seed in range(1 if allocator == "strict" else 3)
@@ -143,8 +146,8 @@ def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
     if allocator == "strict":
         assert of_tensors(needs.parts) == pytest.approx(grown[0], rel=TOLERANCE)
         return
-    # The layout of a heap differs by process: at fixed addresses 148 to 206 MB by hash seed and
-    # environment, at random ones 134 to 234.
+    # The layout of a heap differs by hash seed (179 to 206 MB) and by the processor's convolutions
+    # (147 with AVX2); at random addresses it was 158 to 234.
     assert (1 - TOLERANCE) * max(grown) < needs.bytes < 1.5 * min(grown)
 
 

@@ -1,6 +1,8 @@
 """A sweep on a real Dask cluster of two processes, of which one is killed in the middle."""
 
+import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,16 @@ from helpers.studies import kill_one, log, rows, write_study
 distributed = pytest.importorskip("distributed", reason="the extra cluster isn't installed")
 
 
+@pytest.fixture
+def environment() -> Iterator[None]:
+    """Put back what was there: Dask sets variables for its workers, and leaves them set."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.mark.usefixtures("environment")
 @pytest.mark.filterwarnings("default")  # Dask's own, of sockets and loops
 def test_a_killed_worker_costs_one_run_that_another_repeats(tmp_path: Path) -> None:
     plan = sweep.load(write_study(tmp_path, 8))
