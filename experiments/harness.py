@@ -4,10 +4,11 @@ A unit is the least that is repeated after an interruption, for instance one fit
 """
 
 import argparse
+import contextlib
 import csv
 import dataclasses
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +20,10 @@ from dipkernels.checks import as_annotated
 from dipkernels.devices import resolve_device
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.runs import RunFolder
+from dipkernels.sweep.locks import claim
 
 PRESETS = ("smoke", "cpu", "paper")
+POLL = 0.2  # seconds between looks at what other processes hold
 S = TypeVar("S")
 U = TypeVar("U")
 
@@ -215,3 +218,75 @@ def each(todo: Sequence[U]) -> Iterator[U]:
         seconds = time.perf_counter() - start
         left = seconds / number * (len(todo) - number)
         print(f"{number}/{len(todo)} {unit}: {seconds:.0f} s, about {left:.0f} s left", flush=True)
+
+
+def each_missing(
+    units: Sequence[U], folder: RunFolder, name: Callable[[U], str]
+) -> Iterator[tuple[U, str]]:
+    """Go through units whose results aren't stored, beside other processes on the same folder.
+
+    Parameters
+    ----------
+    units : sequence
+        All of them.
+    folder : RunFolder
+        Where results are stored as soon as they are there.
+    name : callable
+        From a unit to the name of its result.
+
+    Yields
+    ------
+    unit, name : object, str
+        Held by this process until it asks for the next one. What another process holds is left to
+        it, or done here if it dies; at the end all are stored.
+    """
+    todo = left = [unit for unit in units if folder.stored(name(unit)) is None]
+    start = time.perf_counter()
+    while left:
+        before, left = left, []
+        for unit in before:
+            with claim(_locks(folder, name(unit))) as held:
+                if not held:
+                    left.append(unit)
+                elif folder.stored(name(unit)) is None:  # it was when the list was made
+                    yield unit, name(unit)
+                    _tell(name(unit), [folder.file(name(unit)) for unit in todo], start)
+        if len(left) == len(before):
+            time.sleep(POLL)
+
+
+def _tell(name: str, files: list[Path], start: float) -> None:
+    seconds = time.perf_counter() - start
+    done = sum(file.exists() for file in files)
+    left = seconds / max(done, 1) * (len(files) - done)
+    print(f"{done}/{len(files)} {name}: {seconds:.0f} s, about {left:.0f} s left", flush=True)
+
+
+@contextlib.contextmanager
+def alone(folder: RunFolder, name: str) -> Iterator[None]:
+    """Wait until no other process on the same folder is in a block of this name.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Of results.
+    name : str
+        Of the block.
+
+    Yields
+    ------
+    None
+        While it's held.
+    """
+    while True:
+        with claim(_locks(folder, name)) as held:
+            if held:
+                yield
+                return
+        time.sleep(POLL)
+
+
+def _locks(folder: RunFolder, name: str) -> Path:
+    place = folder.path / "locks" / name
+    place.mkdir(parents=True, exist_ok=True)
+    return place

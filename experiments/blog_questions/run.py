@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = harness.parse(__file__, __doc__, arguments)
     chosen = harness.settings(__file__, options.preset, Settings)
     run = harness.open_folder(__file__, options, chosen)
-    for unit in harness.each([unit for unit in units(chosen) if run.stored(stored(unit)) is None]):
+    for unit, _ in harness.each_missing(units(chosen), run, stored):
         compute(run, unit, chosen, options.device)
     results = collect(run, chosen)
     rows = [
@@ -31,8 +31,9 @@ def main(arguments: list[str] | None = None) -> None:
         for seed in range(chosen.seeds)
         for row in bases_of(image, seed, chosen)
     ]
-    write_tables(results, rows, options.output)
-    draw(results, options.output)
+    with harness.alone(run, "report"):
+        write_tables(results, rows, options.output)
+        draw(results, options.output)
 
 
 def units(chosen: Settings) -> list[Unit]:

@@ -30,10 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = harness.settings(__file__, options.preset, Settings)
     run = harness.open_folder(__file__, options, chosen)
     work = units(chosen, options.device)
-    for name in harness.each([name for name in work if run.stored(name) is None]):
+    for name, _ in harness.each_missing(list(work), run, str):
         run.stage(name, work[name])
-    found = {name: run.stage(name, compute) for name, compute in work.items()}
-    write_report(found, options.output)
+    with harness.alone(run, "report"):
+        found = {name: run.stage(name, compute) for name, compute in work.items()}
+        write_report(found, options.output)
 
 
 def units(chosen: Settings, device: torch.device) -> dict[str, Work]:

@@ -61,16 +61,16 @@ def main(arguments: list[str] | None = None) -> None:
         for problem in chosen.problems
         for network in chosen.networks
     ]
-    todo = [unit for unit in units if folder.stored(stage(unit)) is None]
-    for problem, network, seed in harness.each(todo):
-        run_unit(folder, (problem, network, seed), problems[problem], chosen, options.device)
+    for unit, _ in harness.each_missing(units, folder, stage):
+        run_unit(folder, unit, problems[unit[0]], chosen, options.device)
     results = {unit: folder.stored(stage(unit)) for unit in units}
     published = {
         name: make_task(problem, None)
         for name, problem in chosen.problems.items()
         if chosen.size is not None and problem["mask"] not in MADE
     }
-    write_report(options.output, problems, published, results)
+    with harness.alone(folder, "report"):
+        write_report(options.output, problems, published, results)
 
 
 def stage(unit: Unit) -> str:

@@ -14,7 +14,7 @@ from dipkernels import images, tasks
 from dipkernels.images import luma
 from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
-from experiments.harness import each, open_folder, parse, settings
+from experiments.harness import alone, each_missing, open_folder, parse, settings
 from experiments.sgld_tables.report import write_report
 from experiments.sgld_verdict.arms import ARMS, Network, denoising, run_arm
 
@@ -75,9 +75,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(__file__, __doc__, arguments)
     preset = settings(__file__, options.preset, Preset)
     folder = open_folder(__file__, options, preset)
-    for unit in each([u for u in preset.units() if folder.stored(label(*u)) is None]):
-        folder.stage(label(*unit), partial(compute, *unit, preset, options.device))
-    print(report(preset, folder))
+    for unit, name in each_missing(preset.units(), folder, lambda unit: label(*unit)):
+        folder.stage(name, partial(compute, *unit, preset, options.device))
+    with alone(folder, "report"):
+        print(report(preset, folder))
 
 
 def compute(

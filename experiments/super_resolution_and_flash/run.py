@@ -83,7 +83,8 @@ def main(arguments: list[str] | None = None) -> None:
     }
     test = list(test_units(chosen, weights))
     tested = run_units(folder, test, problems, chosen, options.device, stops)
-    write_report(options.output, problems, table, trained, tested)
+    with harness.alone(folder, "report"):
+        write_report(options.output, problems, table, trained, tested)
 
 
 def train_units(chosen: Settings) -> Iterator[Unit]:
@@ -134,9 +135,8 @@ def run_units(
     stops: dict[tuple[str, str, float], int],
 ) -> dict[Unit, xr.Dataset]:
     """Fit what isn't fitted yet."""
-    todo = [unit for unit in units if folder.stored(unit.stage) is None]
-    for unit in harness.each(todo):
-        folder.stage(unit.stage, lambda: run_unit(unit, problems, chosen, device, stops))  # noqa: B023
+    for unit, name in harness.each_missing(units, folder, lambda unit: unit.stage):
+        folder.stage(name, lambda: run_unit(unit, problems, chosen, device, stops))  # noqa: B023
     return {unit: folder.stage(unit.stage, dict) for unit in units}
 
 

@@ -1,12 +1,15 @@
 """What experiments share: checked presets, tables that survive a cut, folders of one setting."""
 
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from dipkernels.errors import DeviceError, InvalidInputError, OutputError
-from helpers.experiments import harness
+from helpers.experiments import ROOT, harness
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,61 @@ def test_a_table_with_other_columns_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="other columns"):
             harness.Table(old.path, columns, ("name",)).append([dict.fromkeys(columns, "skip")])
     assert old.path.read_text() == before
+
+
+SHARING = """
+import sys, time
+from pathlib import Path
+import xarray as xr
+from dipkernels.runs import RunFolder
+from experiments.harness import alone, each_missing
+
+folder = RunFolder.open(Path(sys.argv[1]), {"experiment": "shared"})
+place, patient = Path(sys.argv[1]), sys.argv[2] == "patient"
+
+def compute():
+    with (place / f"begun-{name}").open("a") as file:
+        file.write(sys.argv[2] + " ")
+    while patient and name == "3" and not (place / "go").exists():
+        time.sleep(0.02)
+    return xr.Dataset({"x": unit})
+
+for unit, name in each_missing(range(6), folder, str):
+    folder.stage(name, compute)
+with alone(folder, "report"):
+    print(sum(float(folder.stored(str(i))["x"]) for i in range(6)))
+"""
+
+
+def share(folder: Path, name: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SHARING, str(folder), name]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT.parent)
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(1500):
+        if path.exists():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"no {path}")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_two_processes_share_a_folder(tmp_path: Path, dies: bool) -> None:
+    folder = tmp_path / "out"
+    patient = share(folder, "patient")  # waits in its fourth unit, which it holds
+    wait_for(folder / "begun-3")
+    hasty = share(folder, "hasty")
+    wait_for(folder / "5.nc")  # the other has done what isn't held
+    assert hasty.poll() is None
+    if dies:
+        patient.kill()
+        patient.wait()  # while nobody asks for its end, it counts as alive
+    else:
+        (folder / "go").touch()
+    # a report of all units in each that lives
+    assert hasty.communicate(timeout=60)[0].endswith("15.0\n")
+    assert patient.communicate(timeout=60)[0].endswith("15.0\n") is not dies
+    begun = [(folder / f"begun-{i}").read_text().split() for i in range(6)]
+    third = ["patient", "hasty"] if dies else ["patient"]
+    assert begun == [["patient"]] * 3 + [third] + [["hasty"]] * 2
