@@ -1,7 +1,7 @@
 """Tables and figures of what has been stored."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,10 @@ def write_report(preset: Any, folder: RunFolder, label: Label) -> str:
     _write(folder.path / "results.csv", COLUMNS, rows)
     chain_rows = [row for unit, run in chains.items() for row in _chain_rows(unit, run, preset)]
     _write(folder.path / "chains.csv", CHAIN_COLUMNS, chain_rows)
-    _write(folder.path / "curves.csv", CURVE_COLUMNS, _curves(runs))
-    _draw_images(preset, runs, chains, folder.path / "psnr.png")
+    curves = [*_curves(runs), *_chain_curves(chains, preset)]
+    _write(folder.path / "curves.csv", CURVE_COLUMNS, curves)
+    _draw_images(preset, runs, folder.path / "psnr.png")
+    _draw_chains(preset, chains, folder.path / "chains.png")
     _draw_ablations(preset, runs, folder.path / "ablations.png")
     lines = [
         f"{r['image']:8s} {r['arm']:28s} {r['seed']} {r['picture']:8s} peak {r['peak']:.2f} at "
@@ -136,30 +138,20 @@ def _rows(unit: tuple[str, str, int], run: xr.Dataset, preset: Any) -> list[dict
 
 def _chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dict[str, Any]]:
     image, name = unit
-    fitted = Sampler.parse(name).fitted
     scale = run.attrs["noise_variance"]
     found = []
-    for chain in range(run.sizes["chain"]):
-        start = STARTS[chain // preset.seeds] if fitted else "initialisation"
-        spent = (preset.stopped_at, preset.overfitted_at)[chain // preset.seeds] if fitted else 0
-        one = run.isel(chain=chain)
+    for start, seed, one in _each_chain(name, run, preset):
+        row = {"image": Path(image).stem, "sampler": name, "seed": seed, "start": start}
+        row["step"] = run.attrs["step_size"]
         if int(one["ended_at"]) >= 0:
-            found.append(
-                dict.fromkeys(CHAIN_COLUMNS, "")
-                | {"image": Path(image).stem, "sampler": name, "seed": chain % preset.seeds}
-                | {"start": start, "step": run.attrs["step_size"], "converged": "diverged"}
-            )
+            found.append(dict.fromkeys(CHAIN_COLUMNS, "") | row | {"converged": "diverged"})
             continue
         centres, means = binned(one["iterate"].values)
         _, misfits = binned(one["loss"].values / scale)
         found.append(
-            {
-                "image": Path(image).stem,
-                "sampler": name,
-                "seed": chain % preset.seeds,
-                "start": start,
-                "evaluations": spent + run.sizes["iteration"],
-                "step": run.attrs["step_size"],
+            row
+            | {
+                "evaluations": preset.spent(start) + one.sizes["iteration"],
                 "before": float(one["iterate"].values[0]),
                 "lowest": float(means.min()),
                 "highest": float(means.max()),
@@ -176,6 +168,16 @@ def _chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dic
             }
         )
     return found
+
+
+# Every chain as far as it takes no more gradients, with those of its fit, than an arm.
+def _each_chain(name: str, run: xr.Dataset, preset: Any) -> Iterator[tuple[str, int, xr.Dataset]]:
+    for chain in range(run.sizes["chain"]):
+        start, seed = "initialisation", chain
+        if Sampler.parse(name).fitted:
+            start, seed = STARTS[chain // preset.seeds], chain % preset.seeds
+        left = preset.evaluations - preset.spent(start)
+        yield start, seed, run.isel(chain=chain, iteration=slice(0, left))
 
 
 def _curves(runs: dict[tuple[str, str, int], xr.Dataset]) -> list[dict[str, Any]]:
@@ -195,17 +197,28 @@ def _curves(runs: dict[tuple[str, str, int], xr.Dataset]) -> list[dict[str, Any]
     ]
 
 
-def _draw_images(
-    preset: Any,
-    runs: dict[tuple[str, str, int], xr.Dataset],
-    chains: dict[tuple[str, str], xr.Dataset],
-    path: Path,
-) -> None:
-    columns = 3 if chains else 2  # none are drawn before there are any
-    figure, axes = panels(columns * len(preset.images), columns=columns, width=3.6, height=2.7)
+def _chain_curves(chains: dict[tuple[str, str], xr.Dataset], preset: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": Path(image).stem,
+            "arm": name,
+            "seed": seed,
+            "picture": f"iterate, {start}",
+            "iteration": f"{x + preset.spent(start):.4g}",
+            "psnr": f"{y:.2f}",
+        }
+        for (image, name), run in chains.items()
+        for start, seed, one in _each_chain(name, run, preset)
+        for x, y in zip(*binned(one["iterate"].values), strict=True)
+    ]
+
+
+def _draw_images(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], path: Path) -> None:
+    columns = 2
+    figure, axes = panels(columns * len(preset.images), columns=columns, width=3.9, height=2.7)
     for row, image in enumerate(preset.images):
         stem = Path(image).stem
-        iterate, average, *rest = axes[columns * row : columns * (row + 1)]
+        iterate, average = axes[columns * row : columns * (row + 1)]
         for arm, colour in SHOWN.items():
             _draw_arm(iterate, runs, image, arm, "iterate", PALETTE[colour])
             # as published: a moving average of SGD, the mean of the draws of the recipe
@@ -213,19 +226,46 @@ def _draw_images(
             _draw_arm(average, runs, image, arm, picture, PALETTE[colour])
         iterate.set_title(f"{stem}: iterate")
         average.set_title(f"{stem}: average")
-        for panel in rest:
-            panel.set_title(f"{stem}: chains from stopped (solid), overfitted fits", fontsize=9)
-            names = [name for of, name in chains if of == image and "cold" not in name]
-            for number, name in enumerate(names):
-                _draw_chains(panel, chains[image, name], name, PALETTE[number], preset)
-            if names:
-                panel.legend(fontsize=7, loc="lower left")
-        for panel in (iterate, average, *rest):
+        for panel in (iterate, average):
             panel.set_xscale("log")
             panel.set_xlabel("gradient evaluations")
         iterate.set_ylabel("PSNR (dB)")
-        _one_scale([iterate, average, *rest])
+        _one_scale([iterate, average])
     shared_legend(figure, axes[0])
+    save_figure(figure, path)
+
+
+def _draw_chains(preset: Any, chains: dict[tuple[str, str], xr.Dataset], path: Path) -> None:
+    names = list(dict.fromkeys(name for _, name in chains))
+    figure, axes = panels(2 * len(preset.images), columns=2, width=3.9, height=2.9)
+    for row, image in enumerate(preset.images):
+        scores, misfits = axes[2 * row : 2 * row + 2]
+        for (of, name), run in chains.items():
+            if of != image:
+                continue
+            colour = PALETTE[names.index(name) % len(PALETTE)]
+            for start, seed, one in _each_chain(name, run, preset):
+                label = name.replace(" ", ", T = ", 1) if (row, seed) == (0, 0) else None
+                dashes = "--" if start == "overfitted" else "-"
+                kwargs = {"color": colour, "lw": 1.2, "ls": dashes}
+                x, y = binned(one["iterate"].values)
+                x = x + preset.spent(start)
+                scores.plot(x, y, label=label if dashes == "-" else None, **kwargs)
+                misfits.plot(
+                    x, binned(one["loss"].values / run.attrs["noise_variance"])[1], **kwargs
+                )
+        stem = Path(image).stem
+        scores.set_title(f"{stem}: iterate")
+        scores.set_ylabel("PSNR (dB)")
+        misfits.set_title(f"{stem}: misfit / noise variance")
+        misfits.axhline(1, color="0.6", lw=0.8)
+        for panel in (scores, misfits):
+            panel.set_xscale("log")
+            panel.set_xlabel("gradient evaluations, with those of the start")
+        _one_scale([scores])
+        misfits.set_ylim(0, 2)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
     save_figure(figure, path)
 
 
@@ -242,16 +282,6 @@ def _draw_arm(
         if np.isfinite(run[picture].values).any():
             x, y = binned(run[picture].values)
             panel.plot(x, y, color=colour, lw=1.3, label=arm if number == 0 else None)
-
-
-def _draw_chains(panel: Any, run: xr.Dataset, name: str, colour: str, preset: Any) -> None:
-    counts = (preset.stopped_at, preset.overfitted_at)
-    for chain in range(run.sizes["chain"]):
-        which = chain // preset.seeds
-        x, y = binned(run["iterate"].values[chain])
-        dashes = "-" if which == 0 else "--"
-        title = name.replace(" ", ", T = ", 1) if chain == 0 else None
-        panel.plot(x + counts[which], y, dashes, color=colour, lw=1.2, label=title)
 
 
 def _one_scale(axes: list[Any]) -> None:

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files be
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
-from experiments.harness import each, open_folder, parse, settings
+from experiments.harness import alone, each_missing, open_folder, parse, settings
 from experiments.sgld_verdict.arms import ARMS, Network, denoising, run_arm
 from experiments.sgld_verdict.chains import Sampler, run_sampler, starts
 from experiments.sgld_verdict.report import write_report
@@ -33,14 +33,14 @@ class Preset:
     scales: int
     code_channels: int
     seeds: int
-    arms: dict[str, int]
-    first_image: dict[str, int]
+    evaluations: int
+    arms: tuple[str, ...]
+    ablations: tuple[str, ...]
     burn_in: int
     thin: int
     readouts: tuple[int, int, int]
     stopped_at: int
     overfitted_at: int
-    chain_iterations: int
     samplers: tuple[str, ...]
     samplers_first_image: tuple[str, ...]
     diagnosed_pixels: int
@@ -50,21 +50,15 @@ class Preset:
         """Of all runs."""
         return Network(self.size, self.width, self.scales, self.code_channels)
 
-    def length(self, image: str, arm: str) -> int:
-        """Count the iterations of an arm; some are followed for longer on the first image."""
-        longer = self.first_image if image == self.images[0] else {}
-        return longer.get(arm) or self.arms[arm]
-
-    @property
-    def ablations(self) -> tuple[str, ...]:
-        """Arms that are run on the first image only."""
-        return tuple(arm for arm in self.first_image if arm not in self.arms)
-
     def runs(self) -> list[Run]:
         """Image, arm and seed of every run of an arm, seed by seed; ablations last."""
         main = [(i, a, s) for s in range(self.seeds) for i in self.images for a in self.arms]
         first = self.images[0]
         return main + [(first, a, s) for s in range(self.seeds) for a in self.ablations]
+
+    def spent(self, start: str) -> int:
+        """Count the gradients of the fit that a chain starts from."""
+        return {"stopped": self.stopped_at, "overfitted": self.overfitted_at}.get(start, 0)
 
     def chains(self) -> list[Chains]:
         """Image and sampler of all chains that are run together."""
@@ -75,7 +69,7 @@ class Preset:
         """All of them, what matters most first: one seed of each arm, then chains."""
         runs, chains = self.runs(), self.chains()
         head = len(self.images) * len(self.arms)
-        return [*runs[:head], *chains[:-2], *runs[head:], *chains[-2:]]
+        return [*runs[:head], *chains, *runs[head:]]
 
 
 def label(image: str, name: str, seed: int | None = None) -> str:
@@ -92,9 +86,10 @@ def main(arguments: list[str] | None = None) -> None:
         Sampler.parse(name)  # a wrong name is found now
     folder = open_folder(__file__, options, preset)
     cases = {image: case(image, preset, options.device) for image in preset.images}
-    for unit in each([u for u in preset.units() if folder.stored(label(*u)) is None]):
-        folder.stage(label(*unit), partial(compute, unit, cases, preset, folder))
-    print(write_report(preset, folder, label))
+    for unit, name in each_missing(preset.units(), folder, lambda unit: label(*unit)):
+        folder.stage(name, partial(compute, unit, cases, preset, folder))
+    with alone(folder, "report"):
+        print(write_report(preset, folder, label))
 
 
 def case(image: str, preset: Preset, device: torch.device) -> tuple[ImagePrior, Task]:
@@ -107,13 +102,13 @@ def compute(unit: Run | Chains, cases: Cases, preset: Preset, folder: RunFolder)
     """Run an arm, or chains, whose starts are fitted where they aren't there yet."""
     image, name = unit[:2]
     if len(unit) == 3:
-        count = preset.length(image, name)
+        count = preset.evaluations
         return run_arm(*cases[image], ARMS[name], unit[2], count, preset.burn_in, preset.thin)
     counts = (preset.stopped_at, preset.overfitted_at)
     path = folder.path / f"{Path(image).stem}-start"
-    begin = starts(*cases[image], preset.seeds, counts, path)
-    count, pixels = preset.chain_iterations, preset.diagnosed_pixels
-    return run_sampler(*cases[image], name, begin, count, pixels)
+    with alone(folder, path.name):
+        begin = starts(*cases[image], preset.seeds, counts, path)
+    return run_sampler(*cases[image], name, begin, preset.evaluations, preset.diagnosed_pixels)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     # 3 arms with 3 pictures each; 2 samplers of 2 chains
     tables = {"results.csv": 9, "chains.csv": 4}
-    check_smallest_run("sgld_verdict", tmp_path, tables, {"psnr", "ablations"})
+    check_smallest_run("sgld_verdict", tmp_path, tables, {"psnr", "chains", "ablations"})
     chains = pd.read_csv(tmp_path / "out" / "chains.csv")
     assert set(chains["start"]) == {"stopped", "overfitted"}
 
