@@ -97,7 +97,8 @@ def calibrate(
     Returns
     -------
     xarray.Dataset
-        ``coverage`` over ``level``: the share of values inside of their central interval;
+        ``coverage`` over ``level``: the share of values inside of their central interval, NaN at
+        levels that few draws can't tell (see Notes);
         ``sparsification`` and ``oracle`` over ``removed``: root mean square error of what is left
         when that share of the values is removed, those of the largest predicted deviation first,
         and those of the largest error first; both relative to that of all; ``binned_deviation``
@@ -120,7 +121,8 @@ def calibrate(
     Notes
     -----
     Without noise, a value is placed among S draws by its rank r, at ``(r + 1/2) / (S + 1)``: exact
-    for truths that are exchangeable with the draws, up to steps of 1/(S + 1). With noise, by the
+    for truths that are exchangeable with the draws, up to steps of 1/(S + 1); intervals of level
+    S/(S + 1) and above hold whatever is true. With noise, by the
     distribution function of the mixture of Gaussians around the draws. Coverage over the pixels of
     one image has no simple standard error: neighbours err together.
     Sources: Ilg et al. 2018 for sparsification; Gneiting et al. 2007 for calibration and sharpness.
@@ -136,7 +138,9 @@ def calibrate(
     _check_levels(levels)
     _check_noise(noise_sigma)
     pit = _pit(draws, truth, noise_sigma)
-    coverage = [float((np.abs(2 * pit - 1) <= level).mean()) for level in levels]
+    coverage = np.array([(np.abs(2 * pit - 1) <= level).mean() for level in levels])
+    coverage[_trivial(levels, len(draws), noise_sigma)] = np.nan
+    misses = np.abs(coverage - levels)[np.isfinite(coverage)]
     deviation, error = _gaussian(draws, truth, noise_sigma)
     nll, z_rms = _gaussian_scores(deviation, error)
     half = (1 - SHARPNESS_LEVEL) / 2
@@ -145,7 +149,7 @@ def calibrate(
     binned = _binned(deviation, error)
     removed = np.array(FRACTIONS)
     scalars = {
-        "calibration_error": float(np.abs(np.array(coverage) - np.array(levels)).mean()),
+        "calibration_error": float(misses.mean()) if len(misses) else np.nan,
         "sharpness": float(deviation.mean()),
         "interval_width": float((upper - lower).mean()),
         "rmse": float(np.sqrt(np.square(error).mean())),
@@ -239,6 +243,12 @@ def _require_same_measurement(result: xr.Dataset, task: Task) -> None:
 def _check_levels(levels: Sequence[float]) -> None:
     if not len(levels) or not all(0 < level < 1 for level in levels):
         raise InvalidInputError(f"levels must be in (0, 1), got {tuple(levels)}")
+
+
+# Levels whose intervals hold every value, whatever is true: half of a rank lies beyond either end.
+def _trivial(levels: Sequence[float], draws: int, noise_sigma: float) -> np.ndarray:
+    beyond: np.ndarray = np.asarray(levels) * (draws + 1) >= draws * (1 - 1e-12)
+    return beyond & (noise_sigma == 0)
 
 
 def _check_noise(noise_sigma: float) -> None:

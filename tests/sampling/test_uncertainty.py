@@ -199,3 +199,17 @@ def test_certain_values_count_by_whether_they_are_right() -> None:
     assert np.isfinite(noisy.nll) and np.isfinite(noisy.z_rms)
     nothing = uncertainty.calibrate(np.ones((3, 4)), np.ones(4))
     assert np.isnan(nothing.nll) and np.isnan(nothing.z_rms)
+
+
+@pytest.mark.parametrize("count", [2, 5, 18, 19, 20, 60])
+def test_coverage_is_only_told_where_a_value_could_lie_outside(count: int) -> None:
+    x = np.arange(count, dtype=float)[:, None].repeat(2, axis=1)
+    outside = np.array([-10.0, count + 10.0])  # beyond all draws, on either side
+    found = uncertainty.calibrate(x, outside)
+    # outside wherever that can be told
+    assert set(found.coverage.values[np.isfinite(found.coverage)]) == {0.0}
+    told = found.level.values < count / (count + 1) - 1e-9
+    np.testing.assert_array_equal(np.isfinite(found.coverage), told)
+    assert float(found.calibration_error) == pytest.approx(found.level.values[told].mean())
+    noisy = uncertainty.calibrate(x, outside, noise_sigma=0.1)
+    assert np.isfinite(noisy.coverage).all()
