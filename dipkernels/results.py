@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,7 +103,9 @@ def replacing(path: Path) -> Iterator[Path]:
     Path
         Beside it; removed if the block fails.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
+    # Process numbers mean nothing to another container on the same files.
+    token = uuid.uuid4().hex[:8]
+    partial = path.with_name(f".{path.name}.{token}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
         partial.replace(path)

@@ -127,7 +127,7 @@ def test_scripts_that_cannot_run_are_refused(
     script = clone / "experiments" / "told" / "run.py"
     script.write_text("import no_such_module_at_all")
     assert call(monkeypatch, "told") == 2
-    assert "needs a module that isn't there" in capsys.readouterr().err
+    assert "needs what can't be imported" in capsys.readouterr().err
     script.write_text("main = 3")
     assert call(monkeypatch, "told") == 2
     assert "has no function main" in capsys.readouterr().err

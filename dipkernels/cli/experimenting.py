@@ -103,7 +103,7 @@ def load_main(folder: Path, name: str) -> Callable[[list[str]], object]:
     UnknownNameError
         If there is no such experiment.
     InvalidInputError
-        If its script has no ``main``, or lacks a module.
+        If its script has no ``main``, or lacks what it imports.
     """
     known = _names(folder)
     if name not in known:
@@ -119,8 +119,8 @@ def load_main(folder: Path, name: str) -> Callable[[list[str]], object]:
     sys.modules[label] = module
     try:
         specification.loader.exec_module(module)
-    except ModuleNotFoundError as error:
-        raise InvalidInputError(f"{path} needs a module that isn't there: {error}") from error
+    except ImportError as error:
+        raise InvalidInputError(f"{path} needs what can't be imported: {error}") from error
     main = getattr(module, "main", None)
     if not callable(main):
         raise InvalidInputError(f"{path} has no function main(arguments)")

@@ -126,8 +126,11 @@ class _Reporter:
 def _list(plan: "Plan", store: Path, device: str, *, estimated: bool, quiet: bool) -> None:
     from dipkernels import sweep as job
     from dipkernels.planning import readable_bytes
+    from dipkernels.sweep.store import require_free
 
-    there = store.is_dir() and (store / "store.json").exists()
+    there = (store / "store.json").exists()
+    if not there:
+        require_free(store)
     done = set(job.status(store, plan).done) if there else set()
     for run in plan.runs:
         typer.echo(f"{run.key[:8]}  {'done  ' if run.key in done else ''}{run.label}")

@@ -93,10 +93,18 @@ def _carry_out(run: Run, store: Store, device: str) -> dict[str, Any]:
     try:
         measured = run.measure(device)
     except (Exception, SystemExit) as error:  # whatever it is, the other runs go on
-        seconds = time.perf_counter() - start
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
-        store.fail(run, reason, type(error).__name__, traceback.format_exc())
-        return {"status": FAILED, "here": True, "reason": reason, "seconds": seconds}
+        return _fail(run, store, error, time.perf_counter() - start)
     seconds = time.perf_counter() - start
-    store.finish(run, measured, seconds, device)
+    try:
+        store.finish(run, measured, seconds, device)
+    except OutputError:  # of the store: no other run could be kept either
+        raise
+    except Exception as error:  # of the result, which no file can hold
+        return _fail(run, store, error, seconds)
     return {"status": DONE, "here": True, "seconds": seconds, "values": dict(measured.values)}
+
+
+def _fail(run: Run, store: Store, error: BaseException, seconds: float) -> dict[str, Any]:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+    store.fail(run, reason, type(error).__name__, "".join(traceback.format_exception(error)))
+    return {"status": FAILED, "here": True, "reason": reason, "seconds": seconds}

@@ -67,12 +67,8 @@ class Store:
                 return store
             if not create:
                 raise OutputError(f"{path} holds no sweep: 'dipkernels sweep' makes one")
+            require_free(store.path)
             store.path.mkdir(parents=True, exist_ok=True)
-            if any(
-                item.name not in (MARKER, "runs", "sweeps") and not _is_partial(item)
-                for item in store.path.iterdir()
-            ):
-                raise OutputError(f"{path} is not empty and holds no sweep: choose another folder")
             for name in ("runs", "sweeps"):
                 (store.path / name).mkdir(exist_ok=True)
             write_json({"format": FORMAT, **provenance("cpu")}, marker)
@@ -380,6 +376,28 @@ def write_json(content: Mapping[str, Any], file: Path, *, durable: bool = True) 
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         if durable:
             _to_disk(partial)
+
+
+def require_free(path: Path) -> None:
+    """Require that a store can be made.
+
+    Parameters
+    ----------
+    path : Path
+        Where; it holds none.
+
+    Raises
+    ------
+    OutputError
+        If a file or other things are there.
+    """
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputError(f"can't use {path} as a store: it's a file, not a folder")
+    known = (MARKER, "runs", "sweeps")
+    if any(item.name not in known and not _is_partial(item) for item in path.iterdir()):
+        raise OutputError(f"{path} is not empty and holds no sweep: choose another folder")
 
 
 @contextlib.contextmanager

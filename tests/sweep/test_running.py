@@ -15,7 +15,7 @@ import pytest
 import torch
 import xarray as xr
 
-from dipkernels import fit, images, networks, sweep, tasks
+from dipkernels import ImagePrior, Task, fit, images, networks, sampling, sweep, tasks
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.sweep import driver, locks
 from dipkernels.sweep.measurements import as_measured
@@ -23,6 +23,15 @@ from dipkernels.sweep.workers import LocalProcesses
 from helpers.studies import kill_one, log, rows, wait_for_processes, write_study
 
 ROOT = Path(__file__).parents[2]
+
+
+def unfit(prior: ImagePrior, task: Task, *, seed: int) -> xr.Dataset:
+    """Give what a netCDF file can't hold, for all seeds but the first."""
+    attributes = {"comment": None} if seed else {}
+    return xr.Dataset({"mean": task.measurement.mean().item()}, attrs=attributes)
+
+
+sweep.register_measurement("unfit", unfit)
 
 
 def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
@@ -59,6 +68,44 @@ def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
     assert set(dataset["measure"].values) == {"fit", "score"}
     with pytest.raises(InvalidInputError, match="kind must be one of"):
         sweep.table(tmp_path, "csv")
+
+
+def test_a_posterior_in_a_sweep_is_that_of_the_functions(tmp_path: Path) -> None:
+    chains = {"name": "posterior", "method": "sghmc", "iterations": 60, "chains": 2}
+    plan = sweep.load(
+        {
+            "priors": {"name": "deep-decoder", "options": {"width": 4, "upsamplings": 1}},
+            "tasks": {"name": "denoise", "noise_sigma": 0.2},
+            "images": "coffee",
+            "sizes": "8x10",
+            "seeds": 3,
+            "measure": chains | {"temperature": [1.0, 0.1]},
+        }
+    )
+    assert sweep.run(plan, tmp_path).done == 2
+    options = {"width": 4, "upsamplings": 1, "code_seed": 3}
+    prior = networks.create("deep-decoder", image_size=(8, 10), **options)
+    task = tasks.denoise(images.load("coffee", size=(8, 10)), noise_sigma=0.2, seed=3)
+    table = sweep.table(tmp_path)
+    for temperature in (1.0, 0.1):
+        target = sampling.Posterior(prior, task, temperature=temperature)
+        wanted = sampling.sample(target, method="sghmc", iterations=60, chains=2, seed=3)
+        (row,) = table[table["measure.temperature"] == temperature].itertuples()
+        assert row.mean_psnr == pytest.approx(float(wanted.psnr_mean[:, -1].mean()), rel=1e-12)
+        assert not row.converged and "R-hat" in row.reasons
+        stored = sweep.load_result(tmp_path, row.Index)
+        np.testing.assert_array_equal(stored["draws"].values, wanted["draws"].values)
+
+
+def test_a_result_that_no_file_can_hold_is_a_failure_with_its_traceback(tmp_path: Path) -> None:
+    plan = sweep.load(
+        {"priors": "vit", "images": "camera", "sizes": 8, "seeds": [0, 1], "measure": "unfit"}
+    )
+    summary = sweep.run(plan, tmp_path)
+    assert (summary.done, len(summary.failed)) == (1, 1)
+    (failure,) = tmp_path.glob("runs/*/failure.txt")
+    assert "Traceback" in failure.read_text(encoding="utf-8")
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_what_is_done_is_not_run_again_and_what_cannot_be_read_is_set_aside(tmp_path: Path) -> None:

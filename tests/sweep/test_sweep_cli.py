@@ -57,6 +57,23 @@ def test_a_sweep_from_its_list_to_its_table(
     assert set(table["prior.width"]) == {4}
 
 
+@pytest.mark.parametrize(("name", "said"), [("file", "it's a file"), ("folder", "not empty")])
+def test_what_is_no_store_is_said_before_the_runs_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    file, taken = str(write_study(tmp_path, 1)), tmp_path / "taken"
+    if name == "folder":
+        taken.mkdir()
+        (taken / "mine.txt").write_text("mine")
+    else:
+        taken.write_text("mine")
+    for more in ([], ["--dry-run"]):
+        assert call("sweep", file, "--output", str(taken), *more) == 2
+        shown = capsys.readouterr()
+        assert said in shown.err
+        assert "deep-decoder" not in shown.out
+
+
 def test_estimates_count_every_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = {
         "priors": {"name": "deep-decoder", "options": {"width": 4}},
