@@ -80,13 +80,13 @@ def write_report(preset: Any, folder: RunFolder, label: Label) -> str:
     sampled = {unit: folder.stored(label(*unit)) for unit in preset.chains()}
     chains = {unit: result for unit, result in sampled.items() if result is not None}
     rows = [row for unit, run in runs.items() for row in _rows(unit, run, preset)]
-    _write(folder.path / "results.csv", COLUMNS, rows)
-    chain_rows = [row for unit, run in chains.items() for row in _chain_rows(unit, run, preset)]
-    _write(folder.path / "chains.csv", CHAIN_COLUMNS, chain_rows)
+    write(folder.path / "results.csv", COLUMNS, rows)
+    of_chains = [row for unit, run in chains.items() for row in chain_rows(unit, run, preset)]
+    write(folder.path / "chains.csv", CHAIN_COLUMNS, of_chains)
     curves = [*_curves(runs), *_chain_curves(chains, preset)]
-    _write(folder.path / "curves.csv", CURVE_COLUMNS, curves)
+    write(folder.path / "curves.csv", CURVE_COLUMNS, curves)
     _draw_images(preset, runs, folder.path / "psnr.png")
-    _draw_chains(preset, chains, folder.path / "chains.png")
+    draw_chains(preset, chains, folder.path / "chains.png")
     _draw_ablations(preset, runs, folder.path / "ablations.png")
     lines = [
         f"{r['image']:8s} {r['arm']:28s} {r['seed']} {r['picture']:8s} peak {r['peak']:.2f} at "
@@ -97,7 +97,8 @@ def write_report(preset: Any, folder: RunFolder, label: Label) -> str:
     return "\n".join(lines)
 
 
-def _write(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+def write(path: Path, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
+    """Write a table anew."""
     path.unlink(missing_ok=True)
     Table(path, columns, columns[:3]).append(rows)
 
@@ -136,7 +137,8 @@ def _rows(unit: tuple[str, str, int], run: xr.Dataset, preset: Any) -> list[dict
     return found
 
 
-def _chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dict[str, Any]]:
+def chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dict[str, Any]]:
+    """List what came of each chain, a row of ``chains.csv`` each."""
     image, name = unit
     scale = run.attrs["noise_variance"]
     found = []
@@ -162,7 +164,8 @@ def _chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dic
                 "misfit_end": float(misfits[-1]),
                 "rhat_both": run.attrs.get("rhat_all", ""),
                 "rhat_median_both": run.attrs.get("rhat_median_all", ""),
-                "rhat_start": run.attrs.get(f"rhat_{start}", ""),
+                # of chains that all begin alike, one number
+                "rhat_start": run.attrs.get(f"rhat_{start if start in STARTS else 'all'}", ""),
                 "ess_start": run.attrs.get(f"ess_{start}", ""),
                 "converged": run.attrs.get("converged_all", ""),
             }
@@ -235,10 +238,14 @@ def _draw_images(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], path
     save_figure(figure, path)
 
 
-def _draw_chains(preset: Any, chains: dict[tuple[str, str], xr.Dataset], path: Path) -> None:
+def draw_chains(preset: Any, chains: dict[tuple[str, str], xr.Dataset], path: Path) -> None:
+    """Draw PSNR and misfit of every chain against all gradients that it and its start took."""
     names = list(dict.fromkeys(name for _, name in chains))
-    figure, axes = panels(2 * len(preset.images), columns=2, width=3.9, height=2.9)
-    for row, image in enumerate(preset.images):
+    images = [image for image in preset.images if any(of == image for of, _ in chains)]
+    if not images:
+        return
+    figure, axes = panels(2 * len(images), columns=2, width=3.9, height=2.9)
+    for row, image in enumerate(images):
         scores, misfits = axes[2 * row : 2 * row + 2]
         for (of, name), run in chains.items():
             if of != image:

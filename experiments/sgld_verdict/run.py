@@ -44,6 +44,7 @@ class Preset:
     samplers: tuple[str, ...]
     samplers_first_image: tuple[str, ...]
     diagnosed_pixels: int
+    longer: int
 
     @property
     def network(self) -> Network:
@@ -104,11 +105,24 @@ def compute(unit: Run | Chains, cases: Cases, preset: Preset, folder: RunFolder)
     if len(unit) == 3:
         count = preset.evaluations
         return run_arm(*cases[image], ARMS[name], unit[2], count, preset.burn_in, preset.thin)
+    return run_chains(image, name, *cases[image], preset, preset.evaluations, folder)
+
+
+def run_chains(
+    image: str,
+    sampler: str,
+    prior: ImagePrior,
+    task: Task,
+    preset: Preset,
+    count: int,
+    folder: RunFolder,
+) -> xr.Dataset:
+    """Run a chain from each start for some iterations."""
     counts = (preset.stopped_at, preset.overfitted_at)
     path = folder.path / f"{Path(image).stem}-start"
     with alone(folder, path.name):
-        begin = starts(*cases[image], preset.seeds, counts, path)
-    return run_sampler(*cases[image], name, begin, preset.evaluations, preset.diagnosed_pixels)
+        begin = starts(prior, task, preset.seeds, counts, path)
+    return run_sampler(prior, task, sampler, begin, count, preset.diagnosed_pixels)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""Do chains at temperature 1 meet, given more gradients? See README.md beside this file."""
+
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files beside this one
+
+from experiments.harness import alone, open_folder, parse, settings
+from experiments.sgld_verdict.report import CHAIN_COLUMNS, chain_rows, draw_chains, write
+from experiments.sgld_verdict.run import Preset, case, label, run_chains
+
+SAMPLER = "sghmc 1"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Follow the chains of the first image, from the starts of the same folder."""
+    options = parse(__file__, __doc__, arguments)
+    preset = settings(__file__, options.preset, Preset)
+    folder = open_folder(__file__, options, preset)
+    image = preset.images[0]
+    prior, task = case(image, preset, options.device)
+    name = f"{label(image, SAMPLER)}-longer"
+    with alone(folder, name):
+        count = preset.longer
+        compute = partial(run_chains, image, SAMPLER, prior, task, preset, count, folder)
+        found = folder.stage(name, compute)
+    followed = replace(preset, evaluations=count)
+    with alone(folder, "report"):
+        rows = chain_rows((image, SAMPLER), found, followed)
+        write(folder.path / "longer.csv", CHAIN_COLUMNS, rows)
+        draw_chains(followed, {(image, SAMPLER): found}, folder.path / "longer.png")
+    for row in rows:
+        print(f"{row['start']:10s} {row['seed']}: {row['before']:.2f} to {row['end']:.2f} dB")
+    print(f"R-hat {found.attrs['rhat_all']:.2f}, median {found.attrs['rhat_median_all']:.2f}")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
