@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+import xarray as xr
 import yaml
 
 from dipkernels.checks import as_annotated
@@ -218,6 +219,41 @@ def each(todo: Sequence[U]) -> Iterator[U]:
         seconds = time.perf_counter() - start
         left = seconds / number * (len(todo) - number)
         print(f"{number}/{len(todo)} {unit}: {seconds:.0f} s, about {left:.0f} s left", flush=True)
+
+
+def reduced(
+    result: xr.Dataset, names: Sequence[str], *, pictures: Sequence[str] = (), side: int = 128
+) -> xr.Dataset:
+    """Keep what a report reads, so that a run of the `paper` preset writes a few MB, not GB.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Of a unit, before it is stored.
+    names : sequence of str
+        Variables that are kept as they are; those that it lacks are passed over.
+    pictures : sequence of str
+        Variables that are only looked at, of values in [0, 1]: those of more than ``side`` rows or
+        columns keep every second, third, ... of them; stored in 8 bits (as netCDF packs numbers).
+    side : int
+        Most rows and columns of a picture.
+
+    Returns
+    -------
+    xarray.Dataset
+        With all attributes.
+    """
+    kept = result[[name for name in names if name in result]]
+    for name in pictures:
+        if name not in result:
+            continue
+        shown = result[name].clip(0, 1)
+        steps = {dim: -(-shown.sizes[dim] // side) for dim in ("y", "x") if dim in shown.dims}
+        shown = shown.isel({dim: slice(None, None, step) for dim, step in steps.items()})
+        # one of the 256 is for NaN
+        shown.encoding = {"dtype": "uint8", "scale_factor": 1 / 254, "_FillValue": 255}
+        kept[name] = shown
+    return kept.assign_attrs(result.attrs)
 
 
 def each_missing(

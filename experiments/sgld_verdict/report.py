@@ -13,6 +13,7 @@ from dipkernels.runs import RunFolder
 from experiments.harness import Table
 from experiments.sgld_verdict.chains import STARTS, Sampler
 
+CORRECT = "sghmc 1"  # drawn beside the arms
 PER_OCTAVE = 6  # bins of the curves
 COLUMNS = (
     "image", "arm", "seed", "picture", "iterations", "readout_at", "readout", "peak", "peak_at",
@@ -85,7 +86,7 @@ def write_report(preset: Any, folder: RunFolder, label: Label) -> str:
     write(folder.path / "chains.csv", CHAIN_COLUMNS, of_chains)
     curves = [*_curves(runs), *_chain_curves(chains, preset)]
     write(folder.path / "curves.csv", CURVE_COLUMNS, curves)
-    _draw_images(preset, runs, folder.path / "psnr.png")
+    _draw_images(preset, runs, chains, folder.path / "psnr.png")
     draw_chains(preset, chains, folder.path / "chains.png")
     _draw_ablations(preset, runs, folder.path / "ablations.png")
     lines = [
@@ -216,7 +217,12 @@ def _chain_curves(chains: dict[tuple[str, str], xr.Dataset], preset: Any) -> lis
     ]
 
 
-def _draw_images(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], path: Path) -> None:
+def _draw_images(
+    preset: Any,
+    runs: dict[tuple[str, str, int], xr.Dataset],
+    chains: dict[tuple[str, str], xr.Dataset],
+    path: Path,
+) -> None:
     columns = 2
     figure, axes = panels(columns * len(preset.images), columns=columns, width=3.9, height=2.7)
     for row, image in enumerate(preset.images):
@@ -227,6 +233,12 @@ def _draw_images(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], path
             # as published: a moving average of SGD, the mean of the draws of the recipe
             picture = "average" if arm == "recipe" else "moving"
             _draw_arm(average, runs, image, arm, picture, PALETTE[colour])
+        if (image, CORRECT) in chains:
+            for start, seed, one in _each_chain(CORRECT, chains[image, CORRECT], preset):
+                if start == "stopped":
+                    name = f"{_words(CORRECT)}, from a stopped fit" if seed == 0 else None
+                    _draw_chain(iterate, one, "iterate", name, preset.spent(start))
+                    _draw_chain(average, one, "average", None, preset.spent(start))
         iterate.set_title(f"{stem}: iterate")
         average.set_title(f"{stem}: average")
         for panel in (iterate, average):
@@ -236,6 +248,17 @@ def _draw_images(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], path
         _one_scale([iterate, average])
     shared_legend(figure, axes[0])
     save_figure(figure, path)
+
+
+def _draw_chain(panel: Any, one: xr.Dataset, picture: str, name: str | None, spent: int) -> None:
+    x, y = binned(one[picture].values)
+    panel.plot(x + spent, y, color="0.25", lw=1.3, ls="--", label=name)
+
+
+def _words(name: str) -> str:
+    method, temperature, *more = name.split()
+    said = {"input": "input noise", "cold": "from initialisations"}
+    return ", ".join([f"{method.upper()} at T = {temperature}", *(said[each] for each in more)])
 
 
 def draw_chains(preset: Any, chains: dict[tuple[str, str], xr.Dataset], path: Path) -> None:
@@ -252,7 +275,7 @@ def draw_chains(preset: Any, chains: dict[tuple[str, str], xr.Dataset], path: Pa
                 continue
             colour = PALETTE[names.index(name) % len(PALETTE)]
             for start, seed, one in _each_chain(name, run, preset):
-                label = name.replace(" ", ", T = ", 1) if (row, seed) == (0, 0) else None
+                label = _words(name) if (row, seed) == (0, 0) else None
                 dashes = "--" if start == "overfitted" else "-"
                 kwargs = {"color": colour, "lw": 1.2, "ls": dashes}
                 x, y = binned(one["iterate"].values)

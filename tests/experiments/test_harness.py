@@ -6,9 +6,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
 from dipkernels.errors import DeviceError, InvalidInputError, OutputError
+from dipkernels.results import load, save
 from helpers.experiments import ROOT, harness
 
 
@@ -86,6 +89,30 @@ def test_a_table_with_other_columns_is_left_alone(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="other columns"):
             harness.Table(old.path, columns, ("name",)).append([dict.fromkeys(columns, "skip")])
     assert old.path.read_text() == before
+
+
+def test_only_what_is_read_is_kept_and_pictures_in_eight_bits(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    shapes = {"psnr": (5,), "final": (2, 3, 90, 130), "clean": (3, 90, 130)}
+    dims = {
+        "psnr": ("iteration",),
+        "final": ("seed", "channel", "y", "x"),
+        "clean": ("c", "y", "x"),
+    }
+    whole = xr.Dataset(
+        {name: (dims[name], draw.uniform(-0.2, 1.2, shape)) for name, shape in shapes.items()},
+        attrs={"status": "finished"},
+    )
+    whole["final"][1] = np.nan  # a run that diverged
+    kept = harness.reduced(whole, ["psnr", "loss"], pictures=["final", "best"], side=50)
+    save(kept, tmp_path / "kept.nc")
+    found = load(tmp_path / "kept.nc")
+    assert set(found.data_vars) == {"psnr", "final"}
+    assert found.attrs == whole.attrs
+    np.testing.assert_array_equal(found["psnr"], whole["psnr"])
+    wanted = whole["final"].values[..., ::2, ::3].clip(0, 1)
+    np.testing.assert_allclose(found["final"], wanted, atol=0.5001 / 254)  # rounding
+    assert (tmp_path / "kept.nc").stat().st_size < 30_000 + wanted.size
 
 
 SHARING = """
