@@ -8,7 +8,7 @@ import xarray as xr
 
 from dipkernels.plotting.style import PALETTE, panels, save_figure, shared_legend
 from experiments.harness import Table
-from experiments.sgld_verdict.report import binned
+from experiments.sgld_verdict.curves import curve, value
 
 # Cheng et al.'s poster, PSNR in dB; the rest of its row on denoising is cut off in our copy.
 PUBLISHED = {
@@ -73,10 +73,9 @@ def _rows(unit: Unit, run: xr.Dataset, readouts: dict[str, int]) -> list[dict[st
     for prefix in ("", "pasted_"):
         if prefix + "iterate" not in run:
             continue
-        values = run[prefix + "iterate"].values
-        centres, means = binned(values)
+        centres, means = curve(run, prefix + "iterate")
         best = int(means.argmax())
-        at = readouts.get(arm)
+        at, last = readouts.get(arm), run.attrs["iterations"] - 1
         known = PUBLISHED[task].get(stem)
         found.append(
             {
@@ -86,12 +85,12 @@ def _rows(unit: Unit, run: xr.Dataset, readouts: dict[str, int]) -> list[dict[st
                 "seed": seed,
                 "pasted": int(bool(prefix)),
                 "readout_at": at or "",
-                "readout": float(values[at]) if at else "",
-                "readout_moving": float(run[prefix + "moving"].values[at]) if at else "",
+                "readout": value(run, prefix + "iterate", at) if at else "",
+                "readout_moving": value(run, prefix + "moving", at) if at else "",
                 "peak": float(means[best]),
                 "peak_at": float(centres[best]),
                 "end": float(means[-1]),
-                "average": "" if at else float(run[prefix + "average"].values[-1]),
+                "average": "" if at else value(run, prefix + "average", last),
                 "published": known[arm == "recipe"] if known and arm != "sgd+input" else "",
             }
         )

@@ -17,6 +17,7 @@ from dipkernels.tasks import Task
 from experiments.harness import alone, each_missing, open_folder, parse, settings
 from experiments.sgld_tables.report import write_report
 from experiments.sgld_verdict.arms import ARMS, Network, denoising, run_arm
+from experiments.sgld_verdict.curves import kept_of_arm
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ def compute(
     network = Network(preset.size, preset.width, preset.scales, preset.code_channels)
     prior = network.prior(task.shape[0], device)
     count = preset.lengths(name)[arm]
-    return run_arm(prior, task, ARMS[arm], seed, count, preset.burn_in, preset.thin)
+    run = run_arm(prior, task, ARMS[arm], seed, count, preset.burn_in, preset.thin)
+    return kept_of_arm(run, list(preset.readouts(name).values()))
 
 
 def report(preset: Preset, folder: RunFolder) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import torch
 import xarray as xr
+from safetensors.torch import load_file, save_file
 
 from dipkernels import fit
 from dipkernels.fitting import load_parameters
 from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.results import replacing
 from dipkernels.sampling import ChainSettings, Posterior, diagnose, sample, verdict
 from dipkernels.sampling.chains import Chains, finish
 from dipkernels.sampling.collector import Collector
@@ -42,11 +44,16 @@ class Sampler:
 def starts(
     prior: ImagePrior, task: Task, seeds: int, iterations: tuple[int, int], path: Path
 ) -> Parameters:
-    """Fit each seed to its peak and well past it; stopped ones first, ``(2 seeds, ...)``."""
-    found = []
+    """Fit each seed to its peak and well past it; stopped ones first, ``(2 seeds, ...)``.
+
+    Only the parameters are kept, in ``path``: a checkpoint has optimisers and images, too.
+    """
+    if path.exists():
+        return load_file(path)
+    found, checkpoints = [], []
+    path.parent.mkdir(parents=True, exist_ok=True)
     for name, count in zip(STARTS, iterations, strict=True):
-        file = path.with_name(f"{path.name}-{name}.safetensors")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.with_name(f"{path.stem}-{name}.safetensors")
         fit(
             prior,
             task,
@@ -57,7 +64,13 @@ def starts(
         )
         kept = load_parameters(file)  # of one run without the leading axis
         found.append({k: v if seeds > 1 else v[None] for k, v in kept.items()})
-    return {key: torch.cat([each[key] for each in found]) for key in found[0]}
+        checkpoints.append(file)
+    both = {key: torch.cat([each[key] for each in found]) for key in found[0]}
+    with replacing(path) as partial:
+        save_file({key: value.contiguous() for key, value in both.items()}, partial)
+    for file in checkpoints:
+        file.unlink()
+    return both
 
 
 def run_sampler(

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files be
 
 from experiments.harness import alone, open_folder, parse, settings
 from experiments.sgld_verdict.report import CHAIN_COLUMNS, chain_rows, draw_chains, write
-from experiments.sgld_verdict.run import Preset, case, label, run_chains
+from experiments.sgld_verdict.run import Preset, case, drop_starts, label, run_chains
 
 SAMPLER = "sghmc 1"
 
@@ -25,10 +25,10 @@ def main(arguments: list[str] | None = None) -> None:
     prior, task = case(image, preset, options.device)
     name = f"{label(image, SAMPLER)}-longer"
     with alone(folder, name):
-        count = preset.longer
-        compute = partial(run_chains, image, SAMPLER, prior, task, preset, count, folder)
+        followed = replace(preset, evaluations=preset.longer)
+        compute = partial(run_chains, image, SAMPLER, prior, task, followed, folder)
         found = folder.stage(name, compute)
-    followed = replace(preset, evaluations=count)
+        drop_starts(image, preset, folder)
     with alone(folder, "report"):
         rows = chain_rows((image, SAMPLER), found, followed)
         write(folder.path / "longer.csv", CHAIN_COLUMNS, rows)

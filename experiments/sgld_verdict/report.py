@@ -1,6 +1,5 @@
 """Tables and figures of what has been stored."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import xarray as xr
 from dipkernels.plotting.style import PALETTE, panels, save_figure, shared_legend
 from dipkernels.runs import RunFolder
 from experiments.harness import Table
-from experiments.sgld_verdict.chains import STARTS, Sampler
+from experiments.sgld_verdict.chains import STARTS
+from experiments.sgld_verdict.curves import curve, doubling, value
 
 CORRECT = "sghmc 1"  # drawn beside the arms
-PER_OCTAVE = 6  # bins of the curves
 COLUMNS = (
     "image", "arm", "seed", "picture", "iterations", "readout_at", "readout", "peak", "peak_at",
     "end", "drop", "last_doubling", "rollbacks", "norm_start", "norm_end",
@@ -27,36 +26,6 @@ CHAIN_COLUMNS = (
 CURVE_COLUMNS = ("image", "arm", "seed", "picture", "iteration", "psnr")
 SHOWN = {"sgd": 0, "sgd+input": 1, "sgd+input+wd": 2, "recipe": 4}
 Label = Callable[..., str]
-
-
-def binned(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average a curve over bins of equal width in the logarithm of the iteration, from 1 on.
-
-    Parameters
-    ----------
-    values : ndarray, shape (iterations,)
-        NaN where there is none.
-
-    Returns
-    -------
-    centres, means : ndarray, shape (bins,)
-        Bins without a value are left out.
-    """
-    last = len(values)
-    count = max(2, round(PER_OCTAVE * np.log2(last)))
-    edges = np.unique(np.round(np.geomspace(1, last, count + 1)).astype(int))
-    found = [
-        (np.sqrt(a * (b - 1.0)), values[a:b][np.isfinite(values[a:b])].mean())
-        for a, b in itertools.pairwise(edges)
-        if np.isfinite(values[a:b]).any()
-    ]
-    centres, means = np.array(found).reshape(-1, 2).T
-    return centres, means
-
-
-def doubling(centres: np.ndarray, means: np.ndarray) -> float:
-    """Give the change over the last doubling of the iterations, in dB."""
-    return float(means[-1] - np.interp(np.log(centres[-1] / 2), np.log(centres), means))
 
 
 def write_report(preset: Any, folder: RunFolder, label: Label) -> str:
@@ -110,21 +79,21 @@ def _rows(unit: tuple[str, str, int], run: xr.Dataset, preset: Any) -> list[dict
     at = recipe if arm.startswith("recipe") else noisy if "input" in arm else plain
     found = []
     for picture in ("iterate", "moving", "average"):
-        values = run[picture].values
-        if not np.isfinite(values).any():
+        centres, means = curve(run, picture)
+        if not len(means):
             continue
-        centres, means = binned(values)
         best = int(means.argmax())
-        norms = run["norm"].values[np.isfinite(run["norm"].values)]
+        norms = run["norm"].values
+        readout = value(run, picture, at)
         found.append(
             {
                 "image": Path(image).stem,
                 "arm": arm,
                 "seed": seed,
                 "picture": picture,
-                "iterations": len(values),
+                "iterations": run.attrs["iterations"],
                 "readout_at": at,
-                "readout": float(values[at]) if at < len(values) else "",
+                "readout": "" if readout is None else readout,
                 "peak": float(means[best]),
                 "peak_at": float(centres[best]),
                 "end": float(means[-1]),
@@ -141,7 +110,6 @@ def _rows(unit: tuple[str, str, int], run: xr.Dataset, preset: Any) -> list[dict
 def chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dict[str, Any]]:
     """List what came of each chain, a row of ``chains.csv`` each."""
     image, name = unit
-    scale = run.attrs["noise_variance"]
     found = []
     for start, seed, one in _each_chain(name, run, preset):
         row = {"image": Path(image).stem, "sampler": name, "seed": seed, "start": start}
@@ -149,19 +117,19 @@ def chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dict
         if int(one["ended_at"]) >= 0:
             found.append(dict.fromkeys(CHAIN_COLUMNS, "") | row | {"converged": "diverged"})
             continue
-        centres, means = binned(one["iterate"].values)
-        _, misfits = binned(one["loss"].values / scale)
+        centres, means = curve(one, "iterate")
+        _, misfits = curve(one, "misfit")
         found.append(
             row
             | {
-                "evaluations": preset.spent(start) + one.sizes["iteration"],
-                "before": float(one["iterate"].values[0]),
+                "evaluations": preset.spent(start) + int(one["length"]),
+                "before": float(one["before"]),
                 "lowest": float(means.min()),
                 "highest": float(means.max()),
                 "end": float(means[-1]),
-                "average_end": float(one["average"].values[-1]),
+                "average_end": float(one["average_end"]),
                 "last_doubling": doubling(centres, means),
-                "misfit_before": float(one["loss"].values[0]) / scale,
+                "misfit_before": float(one["misfit_before"]),
                 "misfit_end": float(misfits[-1]),
                 "rhat_both": run.attrs.get("rhat_all", ""),
                 "rhat_median_both": run.attrs.get("rhat_median_all", ""),
@@ -174,14 +142,9 @@ def chain_rows(unit: tuple[str, str], run: xr.Dataset, preset: Any) -> list[dict
     return found
 
 
-# Every chain as far as it takes no more gradients, with those of its fit, than an arm.
 def _each_chain(name: str, run: xr.Dataset, preset: Any) -> Iterator[tuple[str, int, xr.Dataset]]:
-    for chain in range(run.sizes["chain"]):
-        start, seed = "initialisation", chain
-        if Sampler.parse(name).fitted:
-            start, seed = STARTS[chain // preset.seeds], chain % preset.seeds
-        left = preset.evaluations - preset.spent(start)
-        yield start, seed, run.isel(chain=chain, iteration=slice(0, left))
+    for chain, (start, seed) in enumerate(preset.of_chains(name)):
+        yield start, seed, run.isel(chain=chain)
 
 
 def _curves(runs: dict[tuple[str, str, int], xr.Dataset]) -> list[dict[str, Any]]:
@@ -196,8 +159,7 @@ def _curves(runs: dict[tuple[str, str, int], xr.Dataset]) -> list[dict[str, Any]
         }
         for (image, arm, seed), run in runs.items()
         for picture in ("iterate", "moving", "average")
-        if np.isfinite(run[picture].values).any()
-        for x, y in zip(*binned(run[picture].values), strict=True)
+        for x, y in zip(*curve(run, picture), strict=True)
     ]
 
 
@@ -213,7 +175,7 @@ def _chain_curves(chains: dict[tuple[str, str], xr.Dataset], preset: Any) -> lis
         }
         for (image, name), run in chains.items()
         for start, seed, one in _each_chain(name, run, preset)
-        for x, y in zip(*binned(one["iterate"].values), strict=True)
+        for x, y in zip(*curve(one, "iterate"), strict=True)
     ]
 
 
@@ -251,7 +213,7 @@ def _draw_images(
 
 
 def _draw_chain(panel: Any, one: xr.Dataset, picture: str, name: str | None, spent: int) -> None:
-    x, y = binned(one[picture].values)
+    x, y = curve(one, picture)
     panel.plot(x + spent, y, color="0.25", lw=1.3, ls="--", label=name)
 
 
@@ -278,12 +240,10 @@ def draw_chains(preset: Any, chains: dict[tuple[str, str], xr.Dataset], path: Pa
                 label = _words(name) if (row, seed) == (0, 0) else None
                 dashes = "--" if start == "overfitted" else "-"
                 kwargs = {"color": colour, "lw": 1.2, "ls": dashes}
-                x, y = binned(one["iterate"].values)
+                x, y = curve(one, "iterate")
                 x = x + preset.spent(start)
                 scores.plot(x, y, label=label if dashes == "-" else None, **kwargs)
-                misfits.plot(
-                    x, binned(one["loss"].values / run.attrs["noise_variance"])[1], **kwargs
-                )
+                misfits.plot(x, curve(one, "misfit")[1], **kwargs)
         stem = Path(image).stem
         scores.set_title(f"{stem}: iterate")
         scores.set_ylabel("PSNR (dB)")
@@ -309,8 +269,8 @@ def _draw_arm(
 ) -> None:
     of = [run for (i, a, _), run in runs.items() if (i, a) == (image, arm)]
     for number, run in enumerate(of):
-        if np.isfinite(run[picture].values).any():
-            x, y = binned(run[picture].values)
+        x, y = curve(run, picture)
+        if len(y):
             panel.plot(x, y, color=colour, lw=1.3, label=arm if number == 0 else None)
 
 
@@ -332,8 +292,7 @@ def _draw_ablations(preset: Any, runs: dict[tuple[str, str, int], xr.Dataset], p
         _draw_arm(axes[1], runs, image, arm, "average", colour)
         of = [run for (i, a, _), run in runs.items() if (i, a) == (image, arm)]
         for run in of[:1]:
-            known = np.flatnonzero(np.isfinite(run["norm"].values))
-            axes[2].plot(known + 1, run["norm"].values[known], color=colour)
+            axes[2].plot(run["look"] + 1, run["norm"], color=colour)
     titles = (f"{Path(image).stem}: iterate", "mean of draws", "norm of 4-D tensors")
     for panel, title in zip(axes, titles, strict=True):
         panel.set_xscale("linear" if title == titles[1] else "log")

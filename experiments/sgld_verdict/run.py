@@ -15,7 +15,8 @@ from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
 from experiments.harness import alone, each_missing, open_folder, parse, settings
 from experiments.sgld_verdict.arms import ARMS, Network, denoising, run_arm
-from experiments.sgld_verdict.chains import Sampler, run_sampler, starts
+from experiments.sgld_verdict.chains import STARTS, Sampler, run_sampler, starts
+from experiments.sgld_verdict.curves import kept_of_arm, kept_of_chains
 from experiments.sgld_verdict.report import write_report
 
 Run = tuple[str, str, int]
@@ -61,6 +62,12 @@ class Preset:
         """Count the gradients of the fit that a chain starts from."""
         return {"stopped": self.stopped_at, "overfitted": self.overfitted_at}.get(start, 0)
 
+    def of_chains(self, sampler: str) -> list[tuple[str, int]]:
+        """Start and seed of the chains that a sampler runs together."""
+        if Sampler.parse(sampler).fitted:
+            return [(start, seed) for start in STARTS for seed in range(self.seeds)]
+        return [("initialisation", seed) for seed in range(len(STARTS) * self.seeds)]
+
     def chains(self) -> list[Chains]:
         """Image and sampler of all chains that are run together."""
         main = [(image, name) for image in self.images for name in self.samplers]
@@ -89,6 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     cases = {image: case(image, preset, options.device) for image in preset.images}
     for unit, name in each_missing(preset.units(), folder, lambda unit: label(*unit)):
         folder.stage(name, partial(compute, unit, cases, preset, folder))
+        drop_starts(unit[0], preset, folder)
     with alone(folder, "report"):
         print(write_report(preset, folder, label))
 
@@ -104,8 +112,9 @@ def compute(unit: Run | Chains, cases: Cases, preset: Preset, folder: RunFolder)
     image, name = unit[:2]
     if len(unit) == 3:
         count = preset.evaluations
-        return run_arm(*cases[image], ARMS[name], unit[2], count, preset.burn_in, preset.thin)
-    return run_chains(image, name, *cases[image], preset, preset.evaluations, folder)
+        run = run_arm(*cases[image], ARMS[name], unit[2], count, preset.burn_in, preset.thin)
+        return kept_of_arm(run, preset.readouts)
+    return run_chains(image, name, *cases[image], preset, folder)
 
 
 def run_chains(
@@ -114,15 +123,29 @@ def run_chains(
     prior: ImagePrior,
     task: Task,
     preset: Preset,
-    count: int,
     folder: RunFolder,
 ) -> xr.Dataset:
-    """Run a chain from each start for some iterations."""
+    """Run a chain from each start; all count until they and their starts took as many gradients."""
     counts = (preset.stopped_at, preset.overfitted_at)
-    path = folder.path / f"{Path(image).stem}-start"
+    path = start_of(image, folder)
     with alone(folder, path.name):
         begin = starts(prior, task, preset.seeds, counts, path)
-    return run_sampler(prior, task, sampler, begin, count, preset.diagnosed_pixels)
+    count, pixels = preset.evaluations, preset.diagnosed_pixels
+    run = run_sampler(prior, task, sampler, begin, count, pixels)
+    lengths = [count - preset.spent(start) for start, _ in preset.of_chains(sampler)]
+    return kept_of_chains(run, lengths)
+
+
+def start_of(image: str, folder: RunFolder) -> Path:
+    """File of the parameters that chains start from."""
+    return folder.path / f"{Path(image).stem}-start.safetensors"
+
+
+def drop_starts(image: str, preset: Preset, folder: RunFolder) -> None:
+    """Remove them once no chain is left that needs them."""
+    of = [name for about, name in preset.chains() if about == image]
+    if all(folder.file(label(image, name)).exists() for name in of):
+        start_of(image, folder).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
