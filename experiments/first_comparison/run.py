@@ -20,7 +20,8 @@ from experiments.harness import packed, parse, reduced, settings
 # What page and table read of a fit, beside attributes; the images of the first seed alone.
 CURVES = ("psnr_clean", "psnr_average_clean", "psnr_noisy", "peak_psnr", "peak_iteration", "status")
 PICTURES = ("initial", "best", "final", "clean", "measurement")
-EIGENVECTORS, SIDE = 6, 128  # that are drawn, in panels of about so many pixels
+EIGENVECTORS = 6  # that are drawn
+SIDE = 96  # most rows and columns of a picture; a panel has about 190 pixels
 REDUCED = "reduced"  # marks a result, so that it is done once
 
 
