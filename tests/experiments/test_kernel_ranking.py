@@ -39,7 +39,8 @@ def test_a_kernel_is_kept_until_its_estimators_are_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = script("kernel_ranking")
-    preset = replace(harness.settings(run.__file__, "smoke", run.Preset), seeds=2)
+    preset = harness.settings(run.__file__, "smoke", run.Preset)
+    preset = replace(preset, seeds=2, priors=preset.priors[:2])
     device, original, calls = torch.device("cpu"), run.run_estimators, []
 
     def cut_off(*given: object) -> object:
@@ -56,7 +57,7 @@ def test_a_kernel_is_kept_until_its_estimators_are_run(
     scored = rows(tmp_path / "scores.csv")
     made = rows(tmp_path / "estimators.csv")
     # one of a version that kept the kernels of all seeds
-    (tmp_path / "spectra" / "conv-1.npz").touch()
+    (tmp_path / "spectra" / "deep-decoder-1.npz").touch()
     run.run_scores(preset, tmp_path, device)
     assert rows(tmp_path / "scores.csv")[: len(scored)] == scored  # with their seconds
     names = [row["prior"] for row in rows(tmp_path / "estimators.csv")]
