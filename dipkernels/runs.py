@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from dipkernels.errors import DipkernelsError, OutputError
@@ -101,7 +102,7 @@ class RunFolder:
         """
         file = self.file(name)
         stored = self.stored(name)
-        if stored is not None and stored.attrs.get("status") != "interrupted":
+        if stored is not None and not is_interrupted(stored):
             return stored
         file.parent.mkdir(exist_ok=True)
         try:
@@ -165,6 +166,23 @@ class RunFolder:
             Below the folder; it need not exist.
         """
         return self.path / f"{name}.nc"
+
+
+def is_interrupted(result: xr.Dataset) -> bool:
+    """Tell whether a fit was cut off by Ctrl-C.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Any; of several runs, each has a status.
+
+    Returns
+    -------
+    bool
+        True if it could go on.
+    """
+    status = result["status"].values if "status" in result else result.attrs.get("status")
+    return "interrupted" in np.atleast_1d(np.asarray(status, dtype=object)).ravel().tolist()
 
 
 def default_folder(label: str) -> Path:

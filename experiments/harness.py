@@ -221,6 +221,41 @@ def each(todo: Sequence[U]) -> Iterator[U]:
         print(f"{number}/{len(todo)} {unit}: {seconds:.0f} s, about {left:.0f} s left", flush=True)
 
 
+def packed(
+    values: xr.DataArray, low: float = 0.0, high: float = 1.0, *, side: int = 128, bits: int = 8
+) -> xr.DataArray:
+    """Make what is only looked at small.
+
+    Parameters
+    ----------
+    values : xarray.DataArray
+        Such as images, over ``y`` and ``x``.
+    low, high : float
+        What is beyond is cut.
+    side : int
+        Most rows and columns: of more, every second, third, ... is kept.
+    bits : {8, 16}
+        In which a number is stored: to one part in twice 254 or 65534 of the range.
+
+    Returns
+    -------
+    xarray.DataArray
+        Is stored so, as netCDF packs numbers, and compressed; `dipkernels.results.load` unpacks it.
+    """
+    shown = values.clip(low, high)
+    steps = {dim: -(-shown.sizes[dim] // side) for dim in ("y", "x") if dim in shown.dims}
+    shown = shown.isel({dim: slice(None, None, step) for dim, step in steps.items()})
+    levels = 2**bits - 2  # and one more is for NaN
+    shown.encoding = {
+        "dtype": f"uint{bits}",
+        "scale_factor": (high - low) / levels or 1.0,
+        "add_offset": low,
+        "_FillValue": levels + 1,
+        "zlib": True,
+    }
+    return shown
+
+
 def reduced(
     result: xr.Dataset, names: Sequence[str], *, pictures: Sequence[str] = (), side: int = 128
 ) -> xr.Dataset:
@@ -247,12 +282,7 @@ def reduced(
     for name in pictures:
         if name not in result:
             continue
-        shown = result[name].clip(0, 1)
-        steps = {dim: -(-shown.sizes[dim] // side) for dim in ("y", "x") if dim in shown.dims}
-        shown = shown.isel({dim: slice(None, None, step) for dim, step in steps.items()})
-        # one of the 256 is for NaN
-        shown.encoding = {"dtype": "uint8", "scale_factor": 1 / 254, "_FillValue": 255}
-        kept[name] = shown
+        kept[name] = packed(result[name], side=side)
     return kept.assign_attrs(result.attrs)
 
 

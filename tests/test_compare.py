@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,10 +115,11 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("seeds", [1, 2])
 def test_interrupted_fit_is_kept_reported_and_redone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int
 ) -> None:
-    task, priors, chosen = small_task(), small_priors(), settings()
+    task, priors, chosen = small_task(), small_priors(), replace(settings(), seeds=seeds)
     folder = RunFolder.open(tmp_path / "run", chosen.record(task, priors))
     image, calls = networks.ImagePrior.image, []
 
@@ -134,11 +136,13 @@ def test_interrupted_fit_is_kept_reported_and_redone(
         job.compare(priors, task, folder, chosen)
     monkeypatch.undo()
     stored = results.load(folder.file("deep-decoder/fit_adam"))
-    assert (stored.status, stored.sizes["iteration"]) == ("interrupted", 3)
+    assert set(np.atleast_1d(stored.status)) == {"interrupted"}
+    assert 1 <= stored.sizes["iteration"] <= 3
     html = write_report(folder, list(priors)).read_text(encoding="utf-8")
     assert "not complete" in html
     job.compare(priors, task, folder, chosen)
-    assert results.load(folder.file("deep-decoder/fit_adam")).status == "finished"
+    redone = results.load(folder.file("deep-decoder/fit_adam"))
+    assert set(np.atleast_1d(redone.status)) == {"finished"}
 
 
 def test_several_seeds_give_a_mean_and_a_spread(tmp_path: Path) -> None:

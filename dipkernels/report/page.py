@@ -14,7 +14,7 @@ from dipkernels import plotting
 from dipkernels.compare import STAGES, load_stages, summary_row
 from dipkernels.report.table import COLUMNS, csv_table, table_cells
 from dipkernels.results import write_text
-from dipkernels.runs import SETTINGS_FILE, RunFolder
+from dipkernels.runs import SETTINGS_FILE, RunFolder, is_interrupted
 
 Stages = dict[str, dict[str, xr.Dataset]]
 
@@ -55,9 +55,7 @@ def write_report(folder: RunFolder, priors: list[str] | tuple[str, ...]) -> Path
         figures=_draw_all(stages, folder.path / "figures"),
         complete=all(len(found) == len(STAGES) for found in done.values())
         and not any(
-            dataset.attrs.get("status") == "interrupted"
-            for found in done.values()
-            for dataset in found.values()
+            is_interrupted(dataset) for found in done.values() for dataset in found.values()
         ),
     )
     path = folder.path / "report.html"

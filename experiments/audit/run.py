@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experim
 
 from experiments.harness import open_folder, parse, settings
 
+FINISHED = "audit.nc"  # what `theory.audit` stores last, and reads first
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -49,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for seed in range(preset.seeds):  # seed by seed, so that a part is whole for all networks
         for name in preset.networks:
-            before = time.perf_counter()
+            before, folder = time.perf_counter(), given.output / "audits" / f"{name}-{seed}"
             prior = networks.create(
                 name,
                 image_size=preset.size,
@@ -67,15 +69,23 @@ def main(arguments: list[str] | None = None) -> None:
                 steps=preset.steps,
                 probes=preset.probes,
                 freeze=min(20, preset.iterations // 2),
-                folder=given.output / "audits" / f"{name}-{seed}",
+                folder=folder,
                 progress=True,
             )
+            forget_parts(folder)
             rows += [summarise(found.sel(optimiser=o), name, seed) for o in found.optimiser.values]
             if seed == 0:
                 save_figure(plot_audit(found), given.output / f"audit_{name}.png")
             print(f"{name} {seed}: {time.perf_counter() - before:.0f} s", flush=True)
             write(rows, given.output / "summary.csv")
             save_figure(plot_summary(rows), given.output / "summary.png")
+
+
+def forget_parts(folder: Path) -> None:
+    """Remove what a finished audit was made of: 1 GB of images in `paper`, that nobody reads."""
+    for path in folder.rglob("*.nc"):
+        if path.name != FINISHED:
+            path.unlink()
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,23 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import xarray as xr
 from PIL import Image
 
 from dipkernels import images, networks, tasks
 from dipkernels.report import gallery_page, gallery_settings, stored_card
+from dipkernels.results import save
 from dipkernels.runs import RunFolder
 from dipkernels.theory import FingerprintEffort
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
-from experiments.harness import parse, settings
+from experiments.harness import packed, parse, settings
 
 IMAGE = "astronaut"
 SHEET_COLUMNS, SHEET_WIDTH, COLOURS = 4, 620, 96
+UNREAD = ("clean", "adam_psnr_noisy")  # of a card, by its figure and the table
+SIDE = 96  # of a card's small pictures, which are drawn in about so many pixels
 LAST = ("self-attention", "wide-skip", "swin")  # the dearest
 
 
@@ -49,9 +53,33 @@ def main(arguments: list[str] | None = None) -> None:
         start = time.perf_counter()
         prior = networks.create(name, image_size=chosen.size, **chosen.options.get(name, {}))
         stored_card(folder, name, prior.to(device=given.device), task, effort, progress=True)
+        reduce_card(folder, name)
         print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
     print(f"cards: {gallery_page(folder, sorted(chosen.names, key=networks.names().index))}")
     contact_sheet([output / f"{name}.png" for name in networks.names()], output / "all.png")
+
+
+def reduce_card(folder: RunFolder, name: str) -> None:
+    """Leave of a card what its figure and the table read, and remove the parts it was made of."""
+    file = folder.file(f"{name}/card")
+    card = folder.stored(f"{name}/card")
+    if card is not None and UNREAD[0] in card:
+        save(reduced_card(card), file)
+    for part in file.parent.glob("*.nc"):
+        if part != file:
+            part.unlink()
+
+
+def reduced_card(card: xr.Dataset) -> xr.Dataset:
+    """Pack images: samples, which are drawn over their own range, and the filter by theirs."""
+    samples, row = card["samples"], card["filter"].rename(y="filter_y", x="filter_x")
+    return card.drop_vars((*UNREAD, "samples", "measurement", "best", "filter")).assign(
+        samples=packed(samples, float(samples.min()), float(samples.max()), side=SIDE),
+        measurement=packed(card["measurement"], side=SIDE),
+        best=packed(card["best"], side=SIDE),
+        # whole, as its peak is one pixel; in 16 bits, as colours are of its root
+        filter=packed(row, float(row.min()), float(row.max()), bits=16),
+    )
 
 
 def contact_sheet(paths: list[Path], target: Path) -> None:

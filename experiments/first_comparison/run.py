@@ -1,16 +1,28 @@
 """Six networks fitted to one image, and what their kernels predict: `dipkernels compare`."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import xarray as xr
+
 from dipkernels import compare, images, tasks
 from dipkernels.report import format_table, write_report
+from dipkernels.results import save
 from dipkernels.runs import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
-from experiments.harness import parse, settings
+from experiments.harness import packed, parse, reduced, settings
+
+# What page and table read of a fit, beside attributes; the images of the first seed alone.
+CURVES = ("psnr_clean", "psnr_average_clean", "psnr_noisy", "peak_psnr", "peak_iteration", "status")
+PICTURES = ("initial", "best", "final", "clean", "measurement")
+EIGENVECTORS = 6  # that are drawn
+SIDE = 96  # most rows and columns of a picture; a panel has about 190 pixels
+REDUCED = "reduced"  # marks a result, so that it is done once
 
 
 @dataclass(frozen=True)
@@ -38,10 +50,54 @@ def main(arguments: list[str] | None = None) -> None:
     # as of `dipkernels compare`, whose page is made from it
     folder = RunFolder.open(given.output, chosen.record(task, priors))
     try:
-        rows = compare.compare(priors, task, folder, chosen, progress=True)
+        rows = compare.compare(
+            priors,
+            task,
+            folder,
+            chosen,
+            progress=True,
+            report=lambda row: reduce_stages(folder, str(row["prior"])),
+        )
         print(format_table(rows))
     finally:
         print(f"report: {write_report(folder, list(priors))}")
+
+
+def reduce_stages(folder: RunFolder, prior: str) -> None:
+    """Leave of a prior's results what the page reads: 100 MB of images become 1 MB in `paper`."""
+    for stage, reduce in REDUCTIONS.items():
+        name = f"{prior}/{stage}"
+        found = folder.stored(name)
+        if found is not None and REDUCED not in found.attrs:
+            kept = reduce(found).assign_attrs({REDUCED: "to what first_comparison's page reads"})
+            save(kept, folder.file(name))
+
+
+def reduce_fit(fit: xr.Dataset) -> xr.Dataset:
+    """Keep curves of all seeds, and the images of the first, to be looked at."""
+    first = fit.isel(seed=0, drop=True) if "seed" in fit.dims else fit
+    pictures = reduced(first, (), pictures=PICTURES, side=SIDE)
+    return reduced(fit, CURVES).merge(pictures, combine_attrs="override")
+
+
+def reduce_descent(fit: xr.Dataset) -> xr.Dataset:
+    """Keep the curve."""
+    return reduced(fit, ("psnr_clean",))
+
+
+def reduce_kernel(kernel: xr.Dataset) -> xr.Dataset:
+    """Keep the eigenvectors that are drawn, each over its largest entry."""
+    drawn = kernel.isel(rank=slice(EIGENVECTORS))
+    largest = np.abs(drawn.eigenvector).max(("channel", "y", "x"))
+    shown = packed(drawn.eigenvector / largest, -1, 1, side=SIDE)
+    return drawn.drop_vars("eigenvector").assign(eigenvector=shown)
+
+
+REDUCTIONS: dict[str, Callable[[xr.Dataset], xr.Dataset]] = {
+    "fit_adam": reduce_fit,
+    "kernel": reduce_kernel,
+    "fit_gradient_descent": reduce_descent,
+}
 
 
 if __name__ == "__main__":

@@ -31,8 +31,28 @@ class StoredKernel(NTK):
         return self.matrix @ block
 
 
+def spectrum_file(name: str, output: Path, seed: int = 0) -> Path:
+    """Name the file of a kernel that is kept until its estimators are run.
+
+    Parameters
+    ----------
+    name : str
+        Of the prior.
+    output : Path
+        Folder of results.
+    seed : int
+        Of the initialisation; only the first one's is kept.
+
+    Returns
+    -------
+    Path
+        It need not exist.
+    """
+    return output / "spectra" / f"{name}-{seed}.npz"
+
+
 def run_estimators(preset: Preset, output: Path) -> Table:
-    """Compare the estimate and its band with the exact peak, for every kernel that was kept.
+    """Compare the estimate and its band with the exact peak, for every kernel that is kept.
 
     Parameters
     ----------
@@ -44,38 +64,45 @@ def run_estimators(preset: Preset, output: Path) -> Table:
     Returns
     -------
     Table
-        One row a prior and number of steps.
+        One row a prior and number of steps. A kernel is removed once its rows are in it: at 64x64
+        pixels each takes 134 MB. To have rows made again, remove those of ``scores.csv``, too.
     """
     table = Table(output / "estimators.csv", COLUMNS, ("prior", "image"))
+    for name in preset.priors:
+        file = spectrum_file(name, output)
+        if (name, preset.images[0]) not in table.done() and file.exists():
+            table.append(_rows(name, file, preset))
+        for seed in range(preset.seeds):  # earlier versions kept all seeds'
+            spectrum_file(name, output, seed).unlink(missing_ok=True)
+    return table
+
+
+def _rows(name: str, file: Path, preset: Preset) -> list[dict[str, object]]:
     image = preset.images[0]
     task = make_task(image, preset.size)
     assert task.clean is not None
     clean = task.clean.double().numpy().ravel()
-    for name in preset.priors:
-        file = output / "spectra" / f"{name}-0.npz"
-        if (name, image) in table.done() or not file.exists():
-            continue
-        with np.load(file) as kept:
-            values, start = kept["values"], kept["image"]
-            spectrum = KernelSpectrum(values, kept["vectors"], 1e-12 * float(values[-1]))
-        kernel = StoredKernel(name, spectrum, start, preset.size)
-        exact = predicted_peak(spectrum, clean - start, task.noise_sigma)
-        rows = []
-        for steps in STEPS:
-            expansion = expand(kernel, task, steps=min(steps, len(clean)))
-            found = peak_of_expansion(expansion)
-            rows.append(
-                {
-                    "prior": name,
-                    "image": image,
-                    "steps": steps,
-                    "exact": exact.psnr,
-                    "estimate": found.psnr,
-                    "lower": found.lower,
-                    "upper": found.upper,
-                    "resolved": int(learning_curve(expansion).peak_resolved),
-                }
-            )
-        table.append(rows)
-        print(f"{name:20s} {exact.psnr:.2f}: " + ", ".join(f"{r['estimate']:.2f}" for r in rows))
-    return table
+    with np.load(file) as kept:
+        values, start = kept["values"], kept["image"]
+        spectrum = KernelSpectrum(values, kept["vectors"], 1e-12 * float(values[-1]))
+    kernel = StoredKernel(name, spectrum, start, preset.size)
+    exact = predicted_peak(spectrum, clean - start, task.noise_sigma)
+    rows: list[dict[str, object]] = []
+    for steps in STEPS:
+        expansion = expand(kernel, task, steps=min(steps, len(clean)))
+        found = peak_of_expansion(expansion)
+        rows.append(
+            {
+                "prior": name,
+                "image": image,
+                "steps": steps,
+                "exact": exact.psnr,
+                "estimate": found.psnr,
+                "lower": found.lower,
+                "upper": found.upper,
+                "resolved": int(learning_curve(expansion).peak_resolved),
+            }
+        )
+    estimates = ", ".join(f"{row['estimate']:.2f}" for row in rows)
+    print(f"{name:20s} {exact.psnr:.2f}: {estimates}", flush=True)
+    return rows

@@ -134,7 +134,7 @@ def power_law_image(size: int, seed: int) -> np.ndarray:
 
 
 def scores_at_initialisation(
-    prior: ImagePrior, name: str, seed: int, preset: Preset, spectra_folder: Path
+    prior: ImagePrior, name: str, seed: int, preset: Preset, spectrum_file: Path | None = None
 ) -> list[Row]:
     """Score a prior by everything that is known at its initialisation, on all images.
 
@@ -148,8 +148,8 @@ def scores_at_initialisation(
         Of the initialisation.
     preset : Preset
         Gives images and effort.
-    spectra_folder : Path
-        Where the kernel at initialisation is kept, for `estimators`.
+    spectrum_file : Path, optional
+        Where the kernel at initialisation is kept, for `estimators`; n^2 numbers of 8 bytes.
 
     Returns
     -------
@@ -169,9 +169,10 @@ def scores_at_initialisation(
     rows = _predictions("initialisation", spectrum, image, tasks, seconds)
     rows += _without_images(spectrum, image, tasks, preset.size)
     rows += _baselines(prior, spectrum, tasks, seconds)
-    spectra_folder.mkdir(parents=True, exist_ok=True)
-    kept = {"values": spectrum.values, "vectors": spectrum.vectors, "image": image}
-    np.savez(spectra_folder / f"{name}-{seed}.npz", **kept)
+    if spectrum_file is not None:
+        spectrum_file.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"values": spectrum.values, "vectors": spectrum.vectors, "image": image}
+        np.savez(spectrum_file, **kept)
     for i, count in enumerate(counts):
         metric = pooled_metric([run[i].mean_squares for run in runs])
         kernel = f"initialisation, Adam's metric at {count}"

@@ -8,7 +8,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files beside this one
 
 from experiments.harness import Table, open_folder, parse, settings
-from experiments.kernel_ranking.estimators import run_estimators
+from experiments.kernel_ranking.estimators import run_estimators, spectrum_file
 from experiments.kernel_ranking.fits import run_fits
 from experiments.kernel_ranking.kernels import scores_after_steps, scores_at_initialisation
 from experiments.kernel_ranking.report import write_report
@@ -35,22 +35,24 @@ def main(arguments: list[str] | None = None) -> None:
         run_fits(preset, output, options.device)
         run_scores(preset, output, options.device)
         run_after(preset, output, options.device)
-        run_estimators(preset, output)
     finally:
         if (output / "scores.csv").exists():
             print(write_report(preset, output))
 
 
 def run_scores(preset: Preset, output: Path, device: torch.device) -> None:
-    """Score every prior at initialisation, seed by seed."""
+    """Score every prior at initialisation, seed by seed, and run the estimators of the first."""
     table = Table(output / "scores.csv", COLUMNS, ("prior", "seed"))
     for seed in range(preset.seeds):
         for name in preset.priors:
             if (name, str(seed)) not in table.done():
                 prior = make_prior(name, preset, device)
-                rows = scores_at_initialisation(prior, name, seed, preset, output / "spectra")
+                file = spectrum_file(name, output) if seed == 0 else None
+                rows = scores_at_initialisation(prior, name, seed, preset, file)
                 table.append(rows)
                 print(f"{name:20s} seed {seed}: {rows[0]['psnr']:.2f} dB", flush=True)
+                run_estimators(preset, output)
+    run_estimators(preset, output)  # of what was kept when a run was cut off
 
 
 def run_after(preset: Preset, output: Path, device: torch.device) -> None:

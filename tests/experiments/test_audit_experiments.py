@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from dipkernels.errors import OutputError
+from dipkernels.results import load
+from dipkernels.theory.audit import run as stages
+from dipkernels.theory.audit import trajectory
 from helpers.experiments import ROOT, script
 
 
@@ -15,15 +18,42 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_audit_of_networks(tmp_path: Path) -> None:
-    run = script("audit")
-    run.main(["--preset", "smoke", "--output", str(tmp_path)])
+def stop(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_audit_of_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, fits = script("audit"), []
+    arguments = ["--preset", "smoke", "--output", str(tmp_path)]
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.Parts, "by_ring", stop)  # once gradient descent is predicted
+        with pytest.raises(KeyboardInterrupt):
+            run.main(arguments)
+    with monkeypatch.context() as patch:
+        original = trajectory.fit
+        patch.setattr(trajectory, "fit", lambda *a, **k: fits.append(k) or original(*a, **k))
+        run.main(arguments)
+    # what wasn't finished kept what it goes on from: Adam alone is left, until it's frozen and on
+    assert [(k["optimiser"], k["iterations"]) for k in fits] == [("adam", 2), ("adam", 4)]
     rows = table(tmp_path / "summary.csv")
     assert [(row["network"], row["optimiser"]) for row in rows] == [
         ("vit", "gradient-descent"),
         ("vit", "adam"),
     ]
     assert (tmp_path / "summary.png").exists()
+
+    suffixes = {".nc", ".safetensors"}
+    left = [path for path in tmp_path.rglob("*") if path.suffix in suffixes]
+    assert left == [tmp_path / "audits" / "vit-0" / "audit.nc"]
+    assert "output" not in load(left[0]).dims  # no images
+    before = (tmp_path / "summary.csv").read_bytes()
+    for name in ("summary.csv", "summary.png", "audit_vit.png"):
+        (tmp_path / name).unlink()
+    monkeypatch.setattr(stages, "NTK", stop)
+    run.main(arguments)  # of what is left come the table and the figures
+    assert (tmp_path / "summary.csv").read_bytes() == before
+    assert (tmp_path / "summary.png").exists()
+    assert (tmp_path / "audit_vit.png").exists()
 
 
 def test_convolutions_after_a_transformer(tmp_path: Path) -> None:

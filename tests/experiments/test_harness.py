@@ -115,6 +115,24 @@ def test_only_what_is_read_is_kept_and_pictures_in_eight_bits(tmp_path: Path) ->
     assert (tmp_path / "kept.nc").stat().st_size < 30_000 + wanted.size
 
 
+@pytest.mark.parametrize(
+    ("bits", "low", "high"), [(8, -3.0, 5.0), (16, 0.2, 0.2001), (8, 2.0, 2.0)]
+)
+def test_numbers_are_packed_over_their_range(
+    tmp_path: Path, bits: int, low: float, high: float
+) -> None:
+    values = np.random.default_rng(0).uniform(low, high, (4, 30, 50))
+    values[1, 2, 3] = np.nan
+    whole = xr.DataArray(values, dims=("rank", "y", "x"))
+    shown = harness.packed(whole, low, high, side=25, bits=bits)
+    save(xr.Dataset({"v": shown}), tmp_path / "v.nc")
+    found = load(tmp_path / "v.nc")["v"]
+    step = 0.5001 * (high - low) / (2**bits - 2)
+    np.testing.assert_allclose(
+        found, values[:, ::2, ::2], rtol=1e-6 if high == low else 0, atol=step
+    )
+
+
 SHARING = """
 import sys, time
 from pathlib import Path

@@ -1,16 +1,22 @@
 """The smoke preset of the ranking of architectures, and that a second run does nothing."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from helpers.experiments import script
+from helpers.experiments import harness, script
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def kept(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*.npz"))
 
 
 def test_smoke_preset_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +31,36 @@ def test_smoke_preset_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFix
     run.main(["--preset", "smoke", "--output", str(tmp_path)])
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == before
     assert len(capsys.readouterr().out) < len(first)
+    assert kept(tmp_path) == []
+    assert len(rows(tmp_path / "estimators.csv")) == 3 * 4
+
+
+def test_a_kernel_is_kept_until_its_estimators_are_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = script("kernel_ranking")
+    preset = harness.settings(run.__file__, "smoke", run.Preset)
+    preset = replace(preset, seeds=2, priors=preset.priors[:2])
+    device, original, calls = torch.device("cpu"), run.run_estimators, []
+
+    def cut_off(*given: object) -> object:
+        calls.append(kept(tmp_path))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "run_estimators", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            run.run_scores(preset, tmp_path, device)
+    assert calls == [["deep-decoder-0.npz"], ["transposed-decoder-0.npz"]]  # one at a time
+    scored = rows(tmp_path / "scores.csv")
+    made = rows(tmp_path / "estimators.csv")
+    # one of a version that kept the kernels of all seeds
+    (tmp_path / "spectra" / "deep-decoder-1.npz").touch()
+    run.run_scores(preset, tmp_path, device)
+    assert rows(tmp_path / "scores.csv")[: len(scored)] == scored  # with their seconds
+    names = [row["prior"] for row in rows(tmp_path / "estimators.csv")]
+    assert names == [name for name in preset.priors for _ in range(4)]
+    assert rows(tmp_path / "estimators.csv")[: len(made)] == made
+    assert kept(tmp_path) == []
