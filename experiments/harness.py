@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import xarray as xr
 import yaml
@@ -24,6 +25,7 @@ from dipkernels.runs import RunFolder
 from dipkernels.sweep.locks import claim
 
 PRESETS = ("smoke", "cpu", "paper")
+DRAWN = 2000  # points of a curve, more than a figure has columns
 POLL = 0.2  # seconds between looks at what other processes hold
 S = TypeVar("S")
 U = TypeVar("U")
@@ -284,6 +286,30 @@ def reduced(
             continue
         kept[name] = packed(result[name], side=side)
     return kept.assign_attrs(result.attrs)
+
+
+def log_spaced(count: int, keep: Iterable[int] = (), *, most: int = DRAWN) -> np.ndarray:
+    """Choose iterations of a long curve, for figures whose axis of iterations is logarithmic.
+
+    Parameters
+    ----------
+    count : int
+        Iterations of the curve, from 0 on.
+    keep : iterable of int
+        Some that tables read, for instance that of the peak; chosen in any case.
+    most : int
+        Curves of no more than that are left whole.
+
+    Returns
+    -------
+    ndarray of int
+        Ascending, the first and the last among them: all up to some number, from there on in
+        steps that grow with the iteration, fewer than ``most`` beside those to keep.
+    """
+    if count <= most:
+        return np.arange(count)
+    spaced = np.geomspace(1, count - 1, most).round().astype(int)
+    return np.unique([0, *spaced, *keep])
 
 
 def each_missing(

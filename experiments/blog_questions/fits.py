@@ -25,6 +25,7 @@ from experiments.blog_questions.variants import (
     make_task,
     subjects,
 )
+from experiments.harness import log_spaced
 
 PERTURBATIONS = 8
 RULES = ("held-out", "discrepancy", "last", "oracle")
@@ -51,9 +52,9 @@ def fit_variant(
     Returns
     -------
     xarray.Dataset
-        Curves over ``iteration``, and ``part`` (the images of one network); where there is but
-        one, what `snapshots` gives over ``snapshot``; where pixels are held out, ``chosen_psnr``
-        over ``rule``.
+        Curves over ``iteration`` (long ones as `told` keeps them), and ``part`` (the images of one
+        network); where there is but one, what `snapshots` gives over ``snapshot``; where pixels
+        are held out, ``chosen_psnr`` over ``rule``.
     """
     variant = VARIANTS[name]
     prior = make_prior(variant, chosen).to(device=device)
@@ -87,7 +88,10 @@ def fit_variant(
             "psnr_clean": (("part", "iteration"), clean, {"units": "dB"}),
             "psnr_noisy": ("iteration", result.psnr_noisy.values, {"units": "dB"}),
         },
-        {"part": image.split("+") if variant.together == "two" else parts},
+        {
+            "part": image.split("+") if variant.together == "two" else parts,
+            "iteration": np.arange(clean.shape[1], dtype=np.int32),
+        },
         {
             "variant": name,
             "image": image,
@@ -109,6 +113,29 @@ def fit_variant(
     if not variant.together and len(pictures) == len(moments):
         kept = kept.merge(snapshots(torch.stack(pictures).cpu(), task, moments))
     kept.attrs["seconds"] = time.perf_counter() - start
+    return told(kept)
+
+
+def told(result: xr.Dataset) -> xr.Dataset:
+    """Keep of a fit's curves what tables and figures tell.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        With every iteration.
+
+    Returns
+    -------
+    xarray.Dataset
+        Of long curves, iterations that are evenly spaced on a logarithmic axis, the peaks, and
+        what rules have chosen. The PSNR to the noisy image is drawn only where pixels are held
+        out: else its last value alone.
+    """
+    peaks = result.psnr_clean.argmax("iteration", skipna=False).values
+    chosen = result["chosen_iteration"].values if "chosen_iteration" in result else []
+    kept = result.isel(iteration=log_spaced(result.sizes["iteration"], [*peaks, *chosen]))
+    if "psnr_held_out" not in result:
+        kept["psnr_noisy"] = kept.psnr_noisy.isel(iteration=-1, drop=True)
     return kept
 
 

@@ -60,6 +60,8 @@ def fit_table(results: Results) -> pd.DataFrame:
     for (name, image, seed), found in results.fits.items():
         kernel = results.kernels.get(name)
         foreseen = np.nan if kernel is None else float(kernel.psnr.sel(image=image))
+        # runs of earlier versions have kept the whole curve
+        to_noisy = float(found.psnr_noisy.isel(iteration=-1, missing_dims="ignore"))
         for part in found.part.values:
             curve = found.psnr_clean.sel(part=part)
             best = int(curve.values.argmax())
@@ -71,9 +73,9 @@ def fit_table(results: Results) -> pd.DataFrame:
                     "part": part,
                     "seed": seed,
                     "peak": float(curve[best]),
-                    "peak iteration": best,
+                    "peak iteration": int(curve.iteration[best]),
                     "end": float(curve[-1]),
-                    "end to noisy": float(found.psnr_noisy[-1]),
+                    "end to noisy": to_noisy,
                     "iterations": found.attrs["iterations"],
                     "noisy": found.attrs["noisy_psnr"],
                     "predicted": foreseen,

@@ -34,6 +34,7 @@ from experiments.harness import open_folder, parse, settings
 
 SIGMA = 25 / 255
 RADIUS = 5  # of the window beyond which a weight is called non-local
+MIDDLE = 4  # of the nine pixels: the one whose filters are drawn
 PATCH_FACTOR = 1.0  # bandwidth of non-local means, in standard deviations of the noise
 
 
@@ -125,13 +126,21 @@ def vanilla(preset: Preset, device: torch.device, name: str, seed: int) -> xr.Da
             residual_lag_1=float(
                 residual_correlation(noisy - by_limit[-1].reshape(noisy.shape), 1)[1]
             ),
-            limit_row=("output", limit[pixels[4]].cpu().numpy()),
+            limit_row=picture(limit[pixels[MIDDLE]]),
         )
     filtered = (means @ y).reshape(noisy.shape)
     both = xr.concat(list(found.values()), dim=xr.Variable("code", list(found)))
-    return both.assign(
-        means_row=("output", means[pixels[4]].cpu().numpy()), noisy=("output", y.cpu().numpy())
-    ).assign_attrs(means_psnr=float(task.psnr(filtered)), noisy_psnr=float(task.psnr(noisy)))
+    both = both.assign(means_row=picture(means[pixels[MIDDLE]]), noisy=picture(y))
+    if seed:  # the first one is drawn
+        both = both.drop_vars(["limit_row", "means_row", "noisy"])
+    return both.assign_attrs(
+        means_psnr=float(task.psnr(filtered)), noisy_psnr=float(task.psnr(noisy))
+    )
+
+
+def picture(row: Tensor) -> tuple[str, np.ndarray]:
+    """Make a variable of a picture, which is only looked at: float32 will do."""
+    return "output", row.float().cpu().numpy()
 
 
 def angles(preset: Preset, device: torch.device, name: str, seed: int) -> xr.Dataset:
@@ -176,9 +185,23 @@ def along(
                     float(one[key].mean()) for key in ("rank_correlation", "share_outside")
                 ]
     over = ("kind", "iteration")
-    return dataset.assign(
+    dataset = dataset.assign(
         rank_correlation=(over, ranks[..., 0]), share_outside=(over, ranks[..., 1])
     )
+    return told(dataset, with_filters=is_drawn(preset, name, optimiser))
+
+
+def is_drawn(preset: Preset, name: str, optimiser: str) -> bool:
+    """Tell whether the figure shows the filters of a fit."""
+    return optimiser == "adam" and name == preset.images[0]
+
+
+def told(dataset: xr.Dataset, *, with_filters: bool) -> xr.Dataset:
+    """Keep of a fit what is tabulated, and the middle pixel's filters if they are drawn."""
+    kept = dataset.drop_vars(["filter", "image"])
+    if with_filters:
+        kept["filter"] = dataset["filter"].isel(pixel=MIDDLE, drop=True).astype("float32")
+    return kept
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -230,10 +253,10 @@ def main(arguments: list[str] | None = None) -> None:
                     stage, functools.partial(along, preset, device, network, name, optimiser, 0)
                 )
                 rows += along_rows(one, network, name, optimiser)
-                if optimiser == "adam" and name == preset.images[0]:
+                if is_drawn(preset, name, optimiser):
                     pictures[network] = drawn(one, size)
     pd.DataFrame(rows).to_csv(output / "along_fit.csv", index=False, float_format="%.3g")
-    centre = grid(size)[4]
+    centre = grid(size)[MIDDLE]
     save_figure(plots.plot_filters(pictures, divmod(centre, size)), output / "filters.png")
 
 
@@ -264,12 +287,14 @@ def along_rows(one: xr.Dataset, network: str, name: str, optimiser: str) -> list
 def drawn(one: xr.Dataset, size: int) -> dict[str, np.ndarray]:
     """Choose filters of the middle pixel to be drawn."""
     last = int(one.iteration[-1])
+    # runs of earlier versions have kept all pixels
+    filters = one["filter"].isel(pixel=MIDDLE, missing_dims="ignore")
     chosen = {
-        f"{one.attrs['prior']}: start": one.sel(kind="tangent", iteration=0),
-        f"after {last} steps": one.sel(kind="tangent", iteration=last),
-        "and as Adam sees it": one.sel(kind="preconditioned", iteration=last),
+        f"{one.attrs['prior']}: start": filters.sel(kind="tangent", iteration=0),
+        f"after {last} steps": filters.sel(kind="tangent", iteration=last),
+        "and as Adam sees it": filters.sel(kind="preconditioned", iteration=last),
     }
-    return {k: v["filter"].values[4].reshape(size, size) for k, v in chosen.items()}
+    return {title: row.values.reshape(size, size) for title, row in chosen.items()}
 
 
 if __name__ == "__main__":

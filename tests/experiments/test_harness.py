@@ -91,6 +91,22 @@ def test_a_table_with_other_columns_is_left_alone(tmp_path: Path) -> None:
     assert old.path.read_text() == before
 
 
+@pytest.mark.parametrize("count", [1, 2, 60, 61, 5001, 100_001])
+def test_long_curves_are_thinned_evenly_on_a_logarithmic_axis(count: int) -> None:
+    chosen = harness.log_spaced(count, [count // 3, count - 2] if count > 60 else [], most=60)
+    if count <= 60:
+        np.testing.assert_array_equal(chosen, np.arange(count))
+        return
+    assert {0, 1, count // 3, count - 2, count - 1} <= set(chosen)
+    assert len(chosen) < 60 + 2
+    steps = np.diff(chosen)
+    assert np.all(steps > 0)
+    # no gap is wider than 1/59 of the axis, but for rounding by a half at both ends
+    ratio = (count - 1) ** (1 / 59)
+    assert np.all(steps <= chosen[:-1] * (ratio - 1) + (1 + ratio) / 2)
+    assert chosen[-1] == count - 1
+
+
 def test_only_what_is_read_is_kept_and_pictures_in_eight_bits(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     shapes = {"psnr": (5,), "final": (2, 3, 90, 130), "clean": (3, 90, 130)}
