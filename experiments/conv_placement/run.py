@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(__file__, __doc__, arguments)
     setting = settings(__file__, options.preset, Setting)
     folder = open_folder(__file__, options, setting).path
-    fits = with_base(run_fits(setting, options))
+    # No outputs are drawn here; those of the fits that denoising_curves shares are drawn there.
+    fits = with_base(run_fits(setting, options, drawn=(BASE,)))
     rows = result_rows(fits, setting.iterations)
     write_rows(folder / "results.csv", rows)
     write_rows(folder / "summary.csv", summary_rows(rows))

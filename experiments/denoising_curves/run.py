@@ -144,7 +144,11 @@ def plot_images(fits: Fits, seed: int) -> Figure:
         row = axes[i * columns : (i + 1) * columns]
         for panel in row:
             panel.set_axis_off()
-        some = {n: found[seed] for n in networks if (found := over_seeds(fits, n, label))}
+        some = {
+            u.network: r for u, r in fits.items() if (u.measured.label, u.seed) == (label, seed)
+        }
+        if not some:  # not yet, after an interruption
+            continue
         first = next(iter(some.values()))
         knows = "clean" in first
         if knows:

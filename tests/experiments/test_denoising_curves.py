@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.experiments import check_smallest_run
+from helpers.stored import check_repeated_run, images_in
 
 
 def test_smallest_run(tmp_path: Path) -> None:
@@ -18,3 +19,8 @@ def test_smallest_run(tmp_path: Path) -> None:
     # The gap is positive exactly where less than half of the corruption is fitted.
     np.testing.assert_array_equal(known.final_gap > 0, known.final_share < 0.5)
     assert (known.peak_psnr >= known.final_psnr).all()
+    for file in (tmp_path / "report_fits").glob("*.nc"):
+        first = "-0-" in file.name
+        best = {"best"} if "rocket" not in file.name else set()  # it has no truth
+        assert images_in(file) == ({"output", "final"} | best if first else set())
+    check_repeated_run("denoising_curves", tmp_path, "report_fits")

@@ -11,7 +11,9 @@ import pytest
 import xarray as xr
 
 from dipkernels.errors import DeviceError, InvalidInputError, OutputError
+from dipkernels.fitting.fit import FitInterrupted
 from dipkernels.results import load, save
+from dipkernels.runs import RunFolder
 from helpers.experiments import ROOT, harness
 
 
@@ -113,6 +115,21 @@ def test_only_what_is_read_is_kept_and_pictures_in_eight_bits(tmp_path: Path) ->
     wanted = whole["final"].values[..., ::2, ::3].clip(0, 1)
     np.testing.assert_allclose(found["final"], wanted, atol=0.5001 / 254)  # rounding
     assert (tmp_path / "kept.nc").stat().st_size < 30_000 + wanted.size
+
+
+def test_what_ctrl_c_ended_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "out", {"experiment": "interrupted"})
+    part = xr.Dataset({"x": ("iteration", [1.0, 2.0])}, attrs={"status": "interrupted"})
+
+    def interrupted() -> xr.Dataset:
+        raise FitInterrupted(part)
+
+    with pytest.raises(FitInterrupted):
+        folder.stage("b", interrupted)
+    for _, name in harness.each_missing(["a", "b"], folder, str):
+        folder.stage(name, lambda: xr.Dataset({"x": 3.0}, attrs={"status": "finished"}))
+    assert [float(folder.stored(name)["x"]) for name in "ab"] == [3.0, 3.0]
+    assert list(harness.each_missing(["a", "b"], folder, str)) == []
 
 
 SHARING = """
