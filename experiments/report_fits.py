@@ -36,6 +36,7 @@ NUMBERS = (
     "error_border_ratio", "mean_step", "comb", "comb_p_value",
 )  # fmt: skip
 PICTURES = ("output", "best", "final")
+SIDE = 64  # most pixels of a picture along an axis, those of the cpu presets
 
 
 @dataclass(frozen=True)
@@ -196,7 +197,9 @@ def run_fits(
     try:
         for unit in each([unit for unit in wanted if unit not in found]):
             result = slim(run_fit(unit, setting, options.device), unit, pictured=unit in pictured)
-            save(compact(result), path_of(unit, setting, store))
+            # netCDF 3 can't hold 8 bits, and its files are the smaller ones without pictures.
+            path = path_of(unit, setting, store)
+            save(compact(result), path, classic=unit not in pictured)
             found[unit] = stored(unit)  # so that a later report draws the same pictures
     except KeyboardInterrupt:
         if not found:
@@ -244,7 +247,7 @@ def slim(result: xr.Dataset, unit: Unit, *, pictured: bool) -> xr.Dataset:
         result = result.assign_attrs(average_peak_psnr=peak)
     if unit.measured.kind == "jpeg" and "shown" in result.coords:  # one of them is drawn
         result = result.sel(shown=result["shown"][[len(result["shown"]) // 2]])
-    return reduced(result, NUMBERS, pictures=PICTURES if pictured else ())
+    return reduced(result, NUMBERS, pictures=PICTURES if pictured else (), side=SIDE)
 
 
 def with_images(result: xr.Dataset, task: Task) -> xr.Dataset:

@@ -27,8 +27,6 @@ from experiments.super_resolution_and_flash.calibration import REGION, calibrate
 from experiments.super_resolution_and_flash.problems import lit_pair, load, super_resolution
 from experiments.super_resolution_and_flash.report import write_report
 
-SIDE = 192  # most pixels a side of what is drawn
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -191,7 +189,7 @@ def run_unit(
         result = result.assign(at_stop=(("channel", "y", "x"), kept[0].numpy()))
         if task.clean is not None:
             result.attrs["psnr_at_stop"] = float(task.psnr(kept[0], REGION[unit.task]))
-    return harness.reduced(result, ["psnr_clean"], pictures=["at_stop"], side=SIDE)
+    return harness.reduced(result, ["psnr_clean"], pictures=["at_stop"])
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pandas as pd
-import xarray as xr
+
+from dipkernels.results import load
 
 ROOT = Path(__file__).parents[2] / "experiments"
 sys.path.insert(0, str(ROOT.parent))
@@ -62,5 +63,4 @@ def check_smallest_run(
 
 def images_in(file: Path) -> set[str]:
     """Name the variables of a result that are images."""
-    with xr.open_dataset(file, engine="h5netcdf") as result:
-        return {str(name) for name, values in result.data_vars.items() if "y" in values.dims}
+    return {str(name) for name, values in load(file).data_vars.items() if "y" in values.dims}
