@@ -29,7 +29,7 @@ from experiments.harness import Options, Table, each, reduced
 from experiments.report_grid import border_ratio, grid_of
 
 BACKTRACKING = 5.0  # dB, as the report's code
-PIXELS = ("channel", "y", "x")
+PIXELS = ("channel", "measured_y", "measured_x")  # of whole images; pictures may have fewer
 # What reports read of a fit; pictures are only drawn, and of the first seed alone.
 NUMBERS = (
     "psnr_clean", "psnr_noisy", "ssim", "rollbacks", "variance", "border_ratio",

@@ -1,5 +1,6 @@
 """What the experiments on the transformer report share: measures against sums written out."""
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -188,12 +189,13 @@ def test_fits_without_pictures_are_made_anew_where_they_are_drawn(
 ) -> None:
     script = ROOT / "experiments" / "snapshots" / "run.py"
     setting = harness.settings(str(script), "smoke", report_fits.Setting)
+    setting = dataclasses.replace(setting, size=80)  # pictures have every second pixel
     options = harness.Options("smoke", tmp_path / "out", torch.device("cpu"))
     made = []
 
     def fake(unit: object, *_: object) -> xr.Dataset:
         made.append(unit)
-        return published_fit(size=16, iterations=6)
+        return published_fit(size=80, iterations=6)
 
     monkeypatch.setattr(report_fits, "run_fit", fake)
     without = report_fits.run_fits(setting, options, drawn=())
@@ -203,7 +205,9 @@ def test_fits_without_pictures_are_made_anew_where_they_are_drawn(
     assert [unit.network for unit in made[3:]] == ["vit"]
     found = report_fits.run_fits(setting, options)
     assert [unit.network for unit in made[4:]] == ["skip", "swin"]
-    assert all({"output", "clean", "measurement"} <= set(result) for result in found.values())
+    for result in found.values():
+        assert result.output.shape == (6, 3, 40, 40)
+        assert result.clean.shape == result.measurement.shape == (3, 80, 80)
     assert report_fits.run_fits(setting, options).keys() == found.keys()
     assert len(made) == 6
 
@@ -222,7 +226,7 @@ def test_fits_of_earlier_versions_give_the_same_rows(tmp_path: Path) -> None:
     for unit in report_fits.units(setting):
         whole = report_fits.run_fit(unit, setting, torch.device("cpu"))
         for name in ("measurement", "clean"):  # made again, not stored
-            np.testing.assert_array_equal(found[unit][name], whole[name])
+            np.testing.assert_array_equal(found[unit][name].values, whole[name].values)
         save(whole, report_fits.path_of(unit, setting, store))
     before = {path: path.stat().st_mtime_ns for path in store.iterdir()}
     earlier = report_fits.run_fits(setting, old)
