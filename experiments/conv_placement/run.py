@@ -15,15 +15,14 @@ from matplotlib.figure import Figure
 
 from dipkernels.plotting.style import colours, panels, save_figure, shared_legend
 from experiments.harness import open_folder, parse, settings
+from experiments.report_figures import draw_psnrs, share_scale
 from experiments.report_fits import (
     Setting,
     Unit,
-    draw_psnrs,
     end_of,
     noise_share,
     over_seeds,
     run_fits,
-    share_scale,
     write_rows,
 )
 

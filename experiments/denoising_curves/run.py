@@ -16,16 +16,15 @@ from matplotlib.figure import Figure
 from dipkernels.fitting.stopping import DeltaMSE
 from dipkernels.plotting.style import panels, save_figure, shared_legend, show_image
 from experiments.harness import open_folder, parse, settings
+from experiments.report_figures import draw_psnrs, share_scale
 from experiments.report_fits import (
     Setting,
     Unit,
     corruption_power,
-    draw_psnrs,
     end_of,
     mean_squared,
     over_seeds,
     run_fits,
-    share_scale,
     write_rows,
 )
 
