@@ -21,7 +21,7 @@ import yaml
 from dipkernels.checks import as_annotated
 from dipkernels.devices import resolve_device
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.runs import RunFolder
+from dipkernels.runs import RunFolder, is_interrupted
 from dipkernels.sweep.locks import claim
 
 PRESETS = ("smoke", "cpu", "paper")
@@ -330,9 +330,9 @@ def each_missing(
     ------
     unit, name : object, str
         Held by this process until it asks for the next one. What another process holds is left to
-        it, or done here if it dies; at the end all are stored.
+        it, or done here if it dies; at the end all are stored. A fit that Ctrl-C ended isn't.
     """
-    todo = left = [unit for unit in units if folder.stored(name(unit)) is None]
+    todo = left = [unit for unit in units if not _finished(folder, name(unit))]
     start = time.perf_counter()
     while left:
         before, left = left, []
@@ -340,11 +340,17 @@ def each_missing(
             with claim(_locks(folder, name(unit))) as held:
                 if not held:
                     left.append(unit)
-                elif folder.stored(name(unit)) is None:  # it was when the list was made
+                elif not _finished(folder, name(unit)):  # it wasn't when the list was made
                     yield unit, name(unit)
                     _tell(name(unit), [folder.file(name(unit)) for unit in todo], start)
         if len(left) == len(before):
             time.sleep(POLL)
+
+
+# What `RunFolder.stage` returns and doesn't compute again.
+def _finished(folder: RunFolder, name: str) -> bool:
+    result = folder.stored(name)
+    return result is not None and not is_interrupted(result)
 
 
 def _tell(name: str, files: list[Path], start: float) -> None:

@@ -4,9 +4,10 @@ A fit is stored beside the folders of results, under its settings, so that exper
 the same one make it once: ``runs/report_fits/`` for the outputs ``runs/NAME-cpu``.
 """
 
+import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,26 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from matplotlib.axes import Axes
 from torch import Tensor
 
-from dipkernels import fit, images, networks, spectra, tasks
+from dipkernels import fit, images, networks, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.sizes import crop
-from dipkernels.plotting.style import PALETTE
 from dipkernels.results import load, save
 from dipkernels.tasks import Task
-from experiments.harness import Options, Table, each
+from experiments.compact import compact, restored
+from experiments.harness import Options, Table, each, reduced
+from experiments.report_grid import border_ratio, grid_of
 
 BACKTRACKING = 5.0  # dB, as the report's code
-COMB_PATCHES = 4  # along an axis: what the comb's measure needs
+PIXELS = ("channel", "measured_y", "measured_x")  # of whole images; pictures may have fewer
+# What reports read of a fit; pictures are only drawn, and of the first seed alone.
+NUMBERS = (
+    "psnr_clean", "psnr_noisy", "ssim", "rollbacks", "variance", "border_ratio",
+    "error_border_ratio", "mean_step", "comb", "comb_p_value",
+)  # fmt: skip
+PICTURES = ("output", "best", "final")
+SIDE = 64  # most pixels of a picture along an axis, those of the cpu presets
 
 
 @dataclass(frozen=True)
@@ -155,21 +163,97 @@ def path_of(unit: Unit, setting: Setting, store: Path) -> Path:
     return store / f"{unit.network}-{unit.measured.label}-{unit.seed}-{key}.nc"
 
 
-def run_fits(setting: Setting, options: Options) -> dict[Unit, xr.Dataset]:
-    """Make the fits that aren't stored, and read all; after Ctrl-C, those that are finished."""
+def run_fits(
+    setting: Setting, options: Options, drawn: Collection[str] | None = None
+) -> dict[Unit, xr.Dataset]:
+    """Make the fits that aren't stored, and read all; after Ctrl-C, those that are finished.
+
+    Parameters
+    ----------
+    setting : Setting
+        Of which preset.
+    options : Options
+        Of the command line.
+    drawn : collection of str, optional
+        Networks whose outputs from the first seed are kept as pictures; by default all. A fit that
+        another experiment has stored without them is made anew where they are needed.
+
+    Returns
+    -------
+    dict of Unit to Dataset
+        As `slim` leaves them, with the ``measurement`` and, where there is one, the ``clean``
+        image, which are made again from the unit.
+    """
     store, wanted = store_of(options), units(setting)
     store.mkdir(parents=True, exist_ok=True)
-    missing = [unit for unit in wanted if not path_of(unit, setting, store).exists()]
+    pictured = {u for u in wanted if u.seed == 0 and (drawn is None or u.network in drawn)}
+
+    def stored(unit: Unit) -> Any:
+        return stored_fit(unit, path_of(unit, setting, store), pictured=unit in pictured)
+
+    found = {unit: result for unit in wanted if (result := stored(unit)) is not None}
     try:
-        for unit in each(missing):
-            save(run_fit(unit, setting, options.device), path_of(unit, setting, store))
+        for unit in each([unit for unit in wanted if unit not in found]):
+            result = slim(run_fit(unit, setting, options.device), unit, pictured=unit in pictured)
+            # netCDF 3 can't hold 8 bits, and its files are the smaller ones without pictures.
+            path = path_of(unit, setting, store)
+            save(compact(result), path, classic=unit not in pictured)
+            found[unit] = stored(unit)  # so that a later report draws the same pictures
     except KeyboardInterrupt:
-        finished = [unit for unit in wanted if path_of(unit, setting, store).exists()]
-        if not finished:
+        if not found:
             raise
-        print(f"interrupted: what follows is of {len(finished)} of {len(wanted)} fits", flush=True)
-        wanted = finished
-    return {unit: load(path_of(unit, setting, store)) for unit in wanted}
+        print(f"interrupted: what follows is of {len(found)} of {len(wanted)} fits", flush=True)
+    task_of = functools.cache(lambda measured, seed: measured.task(setting.size, seed))
+    return {u: with_images(found[u], task_of(u.measured, u.seed)) for u in wanted if u in found}
+
+
+def stored_fit(unit: Unit, path: Path, *, pictured: bool) -> xr.Dataset | None:
+    """Read a fit; None if it isn't there, or without the pictures that are asked for."""
+    if not path.exists():
+        return None
+    result = slim(restored(load(path)), unit, pictured=pictured)
+    return None if pictured and "final" not in result else result
+
+
+def slim(result: xr.Dataset, unit: Unit, *, pictured: bool) -> xr.Dataset:
+    """Keep what reports read: a hundredth of a large image's fit.
+
+    Parameters
+    ----------
+    result : xarray.Dataset
+        Of `run_fit`, or what this function has made of it.
+    unit : Unit
+        The fit.
+    pictured : bool
+        Whether to keep the outputs, subsampled and in 8 bits.
+
+    Returns
+    -------
+    xarray.Dataset
+        Curves as they were. Over ``measured_iteration`` the `border_ratio` of ``steps`` and of
+        ``error_steps``, and ``mean_step``, the mean of ``steps`` over phases, in their place.
+        ``average_peak_psnr`` in dB among the attributes.
+    """
+    if "steps" in result:
+        seen = {"mean_step": result["steps"].mean("phase")}
+        for name in ("steps", "error_steps"):
+            ratio = border_ratio(result[name].transpose("measured_iteration", "phase").values)
+            seen[name.replace("steps", "border_ratio")] = ("measured_iteration", ratio)
+        result = result.assign(seen)
+    if "psnr_average_clean" in result:
+        peak = float(result["psnr_average_clean"].sel(region="whole").max())
+        result = result.assign_attrs(average_peak_psnr=peak)
+    if unit.measured.kind == "jpeg" and "shown" in result.coords:  # one of them is drawn
+        result = result.sel(shown=result["shown"][[len(result["shown"]) // 2]])
+    return reduced(result, NUMBERS, pictures=PICTURES if pictured else (), side=SIDE)
+
+
+def with_images(result: xr.Dataset, task: Task) -> xr.Dataset:
+    """Add the measured image and, where it's known, the clean one, which aren't stored."""
+    known = {"clean": task.clean, "measurement": task.measurement}
+    return result.assign(
+        {name: (PIXELS, image.numpy()) for name, image in known.items() if image is not None}
+    )
 
 
 def run_fit(unit: Unit, setting: Setting, device: torch.device) -> xr.Dataset:
@@ -237,78 +321,6 @@ class Watch:
         shown = list(self.pictures)
         pictures = np.array([self.pictures[i] for i in shown])
         return seen.merge({"output": (("shown", "channel", "y", "x"), pictures), "shown": shown})
-
-
-def grid_of(image: Tensor, reference: Tensor, period: int) -> dict[str, Any]:
-    """Measure the patch grid of an output: steps between pixels by phase, and the comb.
-
-    Parameters
-    ----------
-    image, reference : Tensor, shape (channels, height, width)
-        Output, and the clean image (the measured one, if there is no truth).
-    period : int
-        Of the grid.
-
-    Returns
-    -------
-    dict
-        ``steps`` and ``error_steps``, `steps_by_phase` of the output and of its difference from
-        the reference; ``variance`` over pixels, averaged over channels; ``comb`` and
-        ``comb_p_value`` of
-        `dipkernels.spectra.comb_strength`, NaN where an axis has fewer than 4 patches.
-    """
-    row: dict[str, Any] = {
-        "variance": float(image.double().flatten(1).var(dim=1).mean()),
-        "steps": steps_by_phase(image, period),
-        "error_steps": steps_by_phase(image - reference, period),
-        "comb": float("nan"),
-        "comb_p_value": float("nan"),
-    }
-    if min(image.shape[1:]) // period >= COMB_PATCHES:
-        comb = spectra.comb_strength(image[None], period)
-        row |= {"comb": float(comb.strength[0]), "comb_p_value": float(comb.p_value[0])}
-    return row
-
-
-def steps_by_phase(image: Tensor, period: int) -> np.ndarray:
-    """Mean squared step from a pixel to the next, by where the next lies in its patch.
-
-    Parameters
-    ----------
-    image : Tensor, shape (channels, height, width)
-        Any.
-    period : int
-        Side of the patches.
-
-    Returns
-    -------
-    ndarray, shape (period,)
-        At phase 0 the steps across borders of patches; averaged over both axes.
-    """
-    both = []
-    for axis in (1, 2):
-        squared = image.double().diff(dim=axis).square().movedim(axis, 0).flatten(1).mean(dim=1)
-        lines = squared.numpy()  # entry i: from line i to line i + 1
-        phase = np.arange(1, len(lines) + 1) % period
-        both.append([lines[phase == p].mean() for p in range(period)])
-    return np.mean(both, axis=0)
-
-
-def border_ratio(steps: np.ndarray) -> np.ndarray:
-    """Divide steps across borders by those inside patches.
-
-    Parameters
-    ----------
-    steps : ndarray, shape (..., period)
-        Of `steps_by_phase`.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        About 1 without a grid; 0/0 (a constant image) is NaN.
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return steps[..., 0] / steps[..., 1:].mean(axis=-1)
 
 
 def mean_squared(psnr: np.ndarray) -> np.ndarray:
@@ -382,7 +394,7 @@ def end_of(result: xr.Dataset) -> dict[str, Any]:
         "final_ssim": float(result.ssim.sel(picture="final", region="whole")),
         "crossing": -1 if crossing == len(clean) else crossing,
         "matched_psnr": float(clean[near[0]]) if len(near) else float("nan"),
-        "average_peak_psnr": float(result.psnr_average_clean.sel(region="whole").max()),
+        "average_peak_psnr": float(result.average_peak_psnr),
         "rollbacks": int(result.rollbacks),
     }
 
@@ -396,24 +408,3 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 def over_seeds(fits: Mapping[Unit, xr.Dataset], network: str, label: str) -> list[xr.Dataset]:
     """Choose the fits of a network to a measurement, one a seed."""
     return [r for u, r in fits.items() if (u.network, u.measured.label) == (network, label)]
-
-
-def share_scale(row: Sequence[Axes]) -> None:
-    """Give panels that are drawn already one scale, which shows all of them."""
-    limits = np.array([panel.get_ylim() for panel in row if panel.axison])
-    for panel in row:
-        panel.set_ylim(limits[:, 0].min(), limits[:, 1].max())
-
-
-def draw_psnrs(panel: Axes, results: Sequence[xr.Dataset]) -> None:
-    """Draw both PSNRs against iterations: the mean over seeds, and their range as a band."""
-    curves = [("output to the measured", PALETTE[4], [r.psnr_noisy.values for r in results])]
-    if "psnr_clean" in results[0]:
-        clean = [r.psnr_clean.sel(region="whole").values for r in results]
-        curves.append(("output to the clean", PALETTE[0], clean))
-    for label, colour, values in curves:
-        steps = np.arange(len(values[0]))
-        panel.fill_between(steps, np.min(values, 0), np.max(values, 0), color=colour, alpha=0.2,
-                           lw=0)  # fmt: skip
-        panel.plot(steps, np.mean(values, 0), color=colour, label=label)
-        panel.set_xlabel("iteration")

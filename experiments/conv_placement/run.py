@@ -15,15 +15,14 @@ from matplotlib.figure import Figure
 
 from dipkernels.plotting.style import colours, panels, save_figure, shared_legend
 from experiments.harness import open_folder, parse, settings
+from experiments.report_figures import draw_psnrs, share_scale
 from experiments.report_fits import (
     Setting,
     Unit,
-    draw_psnrs,
     end_of,
     noise_share,
     over_seeds,
     run_fits,
-    share_scale,
     write_rows,
 )
 
@@ -41,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse(__file__, __doc__, arguments)
     setting = settings(__file__, options.preset, Setting)
     folder = open_folder(__file__, options, setting).path
-    fits = with_base(run_fits(setting, options))
+    # No outputs are drawn here; those of the fits that denoising_curves shares are drawn there.
+    fits = with_base(run_fits(setting, options, drawn=(BASE,)))
     rows = result_rows(fits, setting.iterations)
     write_rows(folder / "results.csv", rows)
     write_rows(folder / "summary.csv", summary_rows(rows))

@@ -16,16 +16,15 @@ from matplotlib.figure import Figure
 from dipkernels.fitting.stopping import DeltaMSE
 from dipkernels.plotting.style import panels, save_figure, shared_legend, show_image
 from experiments.harness import open_folder, parse, settings
+from experiments.report_figures import draw_psnrs, share_scale
 from experiments.report_fits import (
     Setting,
     Unit,
     corruption_power,
-    draw_psnrs,
     end_of,
     mean_squared,
     over_seeds,
     run_fits,
-    share_scale,
     write_rows,
 )
 
@@ -144,7 +143,11 @@ def plot_images(fits: Fits, seed: int) -> Figure:
         row = axes[i * columns : (i + 1) * columns]
         for panel in row:
             panel.set_axis_off()
-        some = {n: found[seed] for n in networks if (found := over_seeds(fits, n, label))}
+        some = {
+            u.network: r for u, r in fits.items() if (u.measured.label, u.seed) == (label, seed)
+        }
+        if not some:  # not yet, after an interruption
+            continue
         first = next(iter(some.values()))
         knows = "clean" in first
         if knows:

@@ -32,7 +32,7 @@ PUBLISHED = {
 }
 REGIONS = ("whole", "hole", "known")
 READOUTS = {"final": None, "best whole": "whole", "best hole": "hole"}
-Results = Mapping[tuple[str, str, int], xr.Dataset | None]
+Results = Mapping[tuple[str, str, int], xr.Dataset]
 
 
 def write_report(
@@ -48,12 +48,11 @@ def write_report(
         By name.
     published : mapping of str to Task
         Those at the files' own sizes, where only fills are scored.
-    results : mapping of (problem, network, seed) to Dataset or None
-        As `dipkernels.fit` returns; None where it isn't there.
+    results : mapping of (problem, network, seed) to Dataset
+        Of `dipkernels.fit`: ``psnr_clean``, ``mse``, and of the first seed ``final``.
     """
-    present = {unit: result for unit, result in results.items() if result is not None}
     table = pd.DataFrame(
-        [row for unit, fitted in present.items() for row in readouts(unit, fitted)]
+        [row for unit, fitted in results.items() for row in readouts(unit, fitted)]
     )
     hidden = {name: float((~task.mask).double().mean()) for name, task in problems.items()}
     table["hole_part"] = table.hole * table.problem.map(hidden)
@@ -75,7 +74,7 @@ def write_report(
     ):
         frame.to_csv(output / f"{name}.csv", index=False, float_format="%.6g")
     draw_scores(output / "scores.png", table, pd.DataFrame(filled))
-    draw_images(output / "images.png", problems, present)
+    draw_images(output / "images.png", problems, results)
 
 
 def readouts(unit: tuple[str, str, int], fitted: xr.Dataset) -> list[dict[str, object]]:
@@ -169,9 +168,7 @@ def draw_scores(path: Path, table: pd.DataFrame, fills: pd.DataFrame) -> None:
     style.save_figure(figure, path)
 
 
-def draw_images(
-    path: Path, problems: Mapping[str, Task], results: Mapping[tuple[str, str, int], xr.Dataset]
-) -> None:
+def draw_images(path: Path, problems: Mapping[str, Task], results: Results) -> None:
     """Draw every problem with the last output of every network, of the first seed."""
     names = list(dict.fromkeys(network for _, network, _ in results))
     first = min(seed for _, _, seed in results)

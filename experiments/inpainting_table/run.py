@@ -19,6 +19,7 @@ from dipkernels import fit, images, networks, tasks
 from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
 from experiments import harness
+from experiments.compact import compact, restored
 from experiments.inpainting_table.report import write_report
 
 PATCHED = ("vit", "vit-conv3", "conv3-vit")
@@ -63,7 +64,11 @@ def main(arguments: list[str] | None = None) -> None:
     ]
     for unit, _ in harness.each_missing(units, folder, stage):
         run_unit(folder, unit, problems[unit[0]], chosen, options.device)
-    results = {unit: folder.stored(stage(unit)) for unit in units}
+    results = {
+        unit: restored(result)
+        for unit in units
+        if (result := folder.stored(stage(unit))) is not None
+    }
     published = {
         name: make_task(problem, None)
         for name, problem in chosen.problems.items()
@@ -82,15 +87,19 @@ def stage(unit: Unit) -> str:
 def run_unit(
     folder: RunFolder, unit: Unit, task: Task, chosen: Settings, device: torch.device
 ) -> xr.Dataset:
-    """Fit one network to one problem from one seed, and keep the result."""
+    """Fit one network to one problem from one seed, and store what the report reads.
+
+    Those are the curves, the errors at the end, and of the first seed the last output as a picture.
+    """
     problem, network, seed = unit
     what, name = chosen.networks[network], stage(unit)
     patch = {"patch_size": chosen.problems[problem]["patch"]} if what["prior"] in PATCHED else {}
     prior = networks.create(what["prior"], image_size=task.shape[1:], **what["options"], **patch)
     prior = prior.to(device=device)
-    return folder.stage(
-        name,
-        lambda: fit(
+    pictures = ["final"] if seed == min(chosen.seeds) else []
+
+    def compute() -> xr.Dataset:
+        result = fit(
             prior,
             task,
             learning_rate=chosen.learning_rate,
@@ -98,8 +107,10 @@ def run_unit(
             input_noise=chosen.problems[problem]["input_noise"],
             seed=seed,
             checkpoint=folder.checkpoint(name),
-        ),
-    )
+        )
+        return compact(harness.reduced(result, ["psnr_clean", "mse"], pictures=pictures))
+
+    return folder.stage(name, compute)
 
 
 def make_task(problem: dict[str, Any], size: int | None) -> Task:

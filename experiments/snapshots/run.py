@@ -22,15 +22,8 @@ from dipkernels.plotting.style import (
     show_image,
 )
 from experiments.harness import open_folder, parse, settings
-from experiments.report_fits import (
-    Setting,
-    Unit,
-    border_ratio,
-    grid_of,
-    over_seeds,
-    run_fits,
-    write_rows,
-)
+from experiments.report_fits import Setting, Unit, over_seeds, run_fits, write_rows
+from experiments.report_grid import border_ratio, grid_of
 
 MEASURES = {
     "border_ratio": "steps across borders\n/ steps inside patches",
@@ -48,13 +41,13 @@ def main(arguments: list[str] | None = None) -> None:
     setting = settings(__file__, options.preset, Setting)
     folder = open_folder(__file__, options, setting).path
     fits = run_fits(setting, options)
-    write_rows(folder / "grid.csv", grid_rows(fits))
+    write_rows(folder / "grid.csv", grid_rows(fits, setting.period))
     write_rows(folder / "references.csv", reference_rows(fits, setting.period))
     save_figure(plot_grid(fits, setting.period), folder / "grid.png")
     save_figure(plot_outputs(fits, seed=0), folder / "outputs.png")
 
 
-def measures(result: xr.Dataset) -> dict[str, np.ndarray]:
+def measures(result: xr.Dataset, period: int) -> dict[str, np.ndarray]:
     """Say what was measured of the outputs.
 
     ``roughness``: mean squared step from pixel to pixel over that of the clean image.
@@ -62,17 +55,17 @@ def measures(result: xr.Dataset) -> dict[str, np.ndarray]:
     smooth, whatever the contrast. ``gain``: PSNR to the clean image over the measured image's.
     """
     at = result.measured_iteration.values
-    inside = result.steps.mean("phase").values
-    clean = float(_reference(result, "clean", len(result.phase))["steps"].mean())
+    step = result.mean_step.values
+    clean = float(_reference(result, "clean", period)["steps"].mean())
     score = result.psnr_clean.sel(region="whole").values[at]
     corrupted = -10 * np.log10(float(((result.measurement - result.clean) ** 2).mean()))
     return {
-        "border_ratio": border_ratio(result.steps.values),
-        "error_border_ratio": border_ratio(result.error_steps.values),
+        "border_ratio": result.border_ratio.values,
+        "error_border_ratio": result.error_border_ratio.values,
         "comb": result.comb.values,
         "comb_p_value": result.comb_p_value.values,
-        "roughness": inside / clean,
-        "whiteness": inside / (2 * result.variance.values),
+        "roughness": step / clean,
+        "whiteness": step / (2 * result.variance.values),
         "gain": score - corrupted,
     }
 
@@ -82,12 +75,12 @@ def _reference(result: xr.Dataset, name: str, period: int) -> dict[str, Any]:
     return grid_of(picture, torch.zeros_like(picture), period)
 
 
-def grid_rows(fits: Fits) -> list[Row]:
+def grid_rows(fits: Fits, period: int) -> list[Row]:
     """Means and standard deviations over seeds of every measure."""
     rows: list[Row] = []
     for network, label in dict.fromkeys((u.network, u.measured.label) for u in fits):
         chosen = over_seeds(fits, network, label)
-        found = [measures(result) for result in chosen]
+        found = [measures(result, period) for result in chosen]
         for i, iteration in enumerate(chosen[0].measured_iteration.values):
             row: Row = {"image": label, "network": network, "iteration": int(iteration)}
             for name in found[0]:
@@ -128,7 +121,10 @@ def plot_grid(fits: Fits, period: int) -> Figure:
         row = axes[i * len(MEASURES) : (i + 1) * len(MEASURES)]
         for panel, (name, title) in zip(row, MEASURES.items(), strict=True):
             for network in networks:
-                _draw_measure(panel, over_seeds(fits, network, label), name, colour[network])
+                chosen = over_seeds(fits, network, label)
+                values = np.array([measures(result, period)[name] for result in chosen])
+                at = chosen[0].measured_iteration.values
+                _draw_measure(panel, at, values, colour[network])
             _draw_reference(panel, over_seeds(fits, networks[0], label)[0], name, period)
             panel.set_xscale("symlog", linthresh=10)
             panel.set_xlim(left=0)
@@ -143,9 +139,7 @@ def plot_grid(fits: Fits, period: int) -> Figure:
     return figure
 
 
-def _draw_measure(panel: Axes, results: list[xr.Dataset], name: str, colour: str) -> None:
-    at = results[0].measured_iteration.values
-    values = np.array([measures(result)[name] for result in results])
+def _draw_measure(panel: Axes, at: np.ndarray, values: np.ndarray, colour: str) -> None:
     panel.fill_between(at, values.min(0), values.max(0), color=colour, alpha=0.2, lw=0)
     panel.plot(at, values.mean(0), color=colour)
 

@@ -127,8 +127,10 @@ def draw_curves(path: Path, judged: Fits, table: pd.DataFrame) -> None:
 
 def draw_images(path: Path, problems: Problems, fits: Fits) -> None:
     """Draw what was measured and the images at the calibrated iterations, of the first seed."""
-    first = min(unit.seed for unit in fits)
-    fits = {unit: fitted for unit, fitted in fits.items() if unit.seed == first}
+    first: dict[str, int] = {}
+    for unit in fits:
+        first.setdefault(unit.task, unit.seed)
+    fits = {unit: fitted for unit, fitted in fits.items() if unit.seed == first[unit.task]}
     places = list(dict.fromkeys((unit.task, unit.image) for unit in fits))
     arms = list(dict.fromkeys(label(unit) for unit in fits))
     given = 3 if any(problems[place].clean is not None for place in places) else 2
@@ -152,12 +154,15 @@ def draw_images(path: Path, problems: Problems, fits: Fits) -> None:
             if (unit.task, unit.image) == (task, image):
                 title = label(unit)
                 if problem.clean is not None:
-                    score = float(problem.psnr(_tensor(fitted, problem), REGION[task]))
-                    title += f"\n{score:.2f} dB"
+                    title += f"\n{stopped_psnr(fitted, problem, REGION[task]):.2f} dB"
                 axis = line[given + arms.index(label(unit))]
                 style.show_image(axis, fitted.at_stop.values, title)
     style.save_figure(figure, path)
 
 
-def _tensor(fitted: xr.Dataset, problem: Task) -> Any:
-    return problem.measurement.new_tensor(fitted.at_stop.values)
+def stopped_psnr(fitted: xr.Dataset, problem: Task, region: str) -> float:
+    """PSNR of the image at the calibrated iteration, in dB."""
+    if "psnr_at_stop" in fitted.attrs:
+        return float(fitted.attrs["psnr_at_stop"])
+    # A fit of an earlier version, which has the whole image.
+    return float(problem.psnr(problem.measurement.new_tensor(fitted.at_stop.values), region))

@@ -4,6 +4,7 @@ python experiments/super_resolution_and_flash/run.py --preset cpu
 """
 
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ from dipkernels import fit, networks, tasks
 from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
 from experiments import harness
-from experiments.super_resolution_and_flash.calibration import calibrate, chosen_weights
+from experiments.compact import compact, restored
+from experiments.super_resolution_and_flash.calibration import REGION, calibrate, chosen_weights
 from experiments.super_resolution_and_flash.problems import lit_pair, load, super_resolution
 from experiments.super_resolution_and_flash.report import write_report
 
@@ -136,8 +138,9 @@ def run_units(
 ) -> dict[Unit, xr.Dataset]:
     """Fit what isn't fitted yet."""
     for unit, name in harness.each_missing(units, folder, lambda unit: unit.stage):
-        folder.stage(name, lambda: run_unit(unit, problems, chosen, device, stops))  # noqa: B023
-    return {unit: folder.stage(unit.stage, dict) for unit in units}
+        compute = functools.partial(run_unit, unit, problems, chosen, device, stops)
+        folder.stage(name, lambda: compact(compute()))  # noqa: B023
+    return {unit: restored(folder.stage(unit.stage, dict)) for unit in units}
 
 
 def run_unit(
@@ -147,7 +150,11 @@ def run_unit(
     device: torch.device,
     stops: dict[tuple[str, str, float], int],
 ) -> xr.Dataset:
-    """Fit, and keep the image at the calibrated iteration, where there is one yet."""
+    """Fit, and keep what the report reads.
+
+    That is the curve over what is scored, and of a test image's first seed the output at the
+    calibrated iteration, subsampled for drawing, with the PSNR that it has as a whole.
+    """
     task, what = problems[unit.task, unit.image], chosen.tasks[unit.task]
     network = what["networks"][unit.network]
     code = {}
@@ -176,9 +183,13 @@ def run_unit(
         callback=keep,
         **penalty,
     )
-    if kept:
+    if "psnr_clean" in result:
+        result = result.sel(region=[REGION[unit.task]])
+    if kept and unit.seed == what["test_seeds"][0]:
         result = result.assign(at_stop=(("channel", "y", "x"), kept[0].numpy()))
-    return result
+        if task.clean is not None:
+            result.attrs["psnr_at_stop"] = float(task.psnr(kept[0], REGION[unit.task]))
+    return harness.reduced(result, ["psnr_clean"], pictures=["at_stop"])
 
 
 if __name__ == "__main__":

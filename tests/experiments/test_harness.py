@@ -11,7 +11,9 @@ import pytest
 import xarray as xr
 
 from dipkernels.errors import DeviceError, InvalidInputError, OutputError
+from dipkernels.fitting.fit import FitInterrupted
 from dipkernels.results import load, save
+from dipkernels.runs import RunFolder
 from helpers.experiments import ROOT, harness
 
 
@@ -147,6 +149,21 @@ def test_numbers_are_packed_over_their_range(
     np.testing.assert_allclose(
         found, values[:, ::2, ::2], rtol=1e-6 if high == low else 0, atol=step
     )
+
+
+def test_what_ctrl_c_ended_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "out", {"experiment": "interrupted"})
+    part = xr.Dataset({"x": ("iteration", [1.0, 2.0])}, attrs={"status": "interrupted"})
+
+    def interrupted() -> xr.Dataset:
+        raise FitInterrupted(part)
+
+    with pytest.raises(FitInterrupted):
+        folder.stage("b", interrupted)
+    for _, name in harness.each_missing(["a", "b"], folder, str):
+        folder.stage(name, lambda: xr.Dataset({"x": 3.0}, attrs={"status": "finished"}))
+    assert [float(folder.stored(name)["x"]) for name in "ab"] == [3.0, 3.0]
+    assert list(harness.each_missing(["a", "b"], folder, str)) == []
 
 
 SHARING = """
