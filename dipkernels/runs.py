@@ -73,7 +73,12 @@ class RunFolder:
         return cls(path)
 
     def stage(
-        self, name: str, compute: Callable[[], xr.Dataset], *, keep_checkpoint: bool = False
+        self,
+        name: str,
+        compute: Callable[[], xr.Dataset],
+        *,
+        keep_checkpoint: bool = False,
+        classic: bool = False,
     ) -> xr.Dataset:
         """Return a stored result, or compute and store it.
 
@@ -85,6 +90,8 @@ class RunFolder:
             Makes the dataset.
         keep_checkpoint : bool
             Whether a `checkpoint` of that name stays when the result is stored.
+        classic : bool
+            Store it as `dipkernels.results.save` does with this option: for many small results.
 
         Returns
         -------
@@ -112,7 +119,7 @@ class RunFolder:
             if longer:
                 save(interrupt.result, file)
             raise
-        save(result, file)
+        save(result, file, classic=classic)
         if not keep_checkpoint:
             self.checkpoint(name).unlink(missing_ok=True)
         return result

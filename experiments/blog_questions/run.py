@@ -62,9 +62,10 @@ def compute(run: RunFolder, unit: Unit, chosen: Settings, device: torch.device) 
     """Compute a unit and store it."""
     name, image, seed = unit
     if seed is None:
-        run.stage(stored(unit), lambda: predict(name, chosen, device))
+        run.stage(stored(unit), lambda: predict(name, chosen, device), classic=True)
     else:
-        run.stage(stored(unit), lambda: fit_variant(name, image, seed, chosen, device))
+        fitted = lambda: fit_variant(name, image, seed, chosen, device)  # noqa: E731
+        run.stage(stored(unit), fitted, classic=True)
 
 
 def collect(run: RunFolder, chosen: Settings) -> Results:

@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     preset = settings(__file__, options.preset, Preset)
     folder = open_folder(__file__, options, preset)
     for unit, name in each_missing(preset.units(), folder, lambda unit: label(*unit)):
-        folder.stage(name, partial(compute, *unit, preset, options.device))
+        folder.stage(name, partial(compute, *unit, preset, options.device), classic=True)
     with alone(folder, "report"):
         print(report(preset, folder))
 

@@ -1,5 +1,6 @@
 """Tables and figures of what has been stored."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ CHAIN_COLUMNS = (
     "end", "average_end", "last_doubling", "misfit_before", "misfit_end", "rhat_both",
     "rhat_median_both", "rhat_start", "ess_start", "converged",
 )  # fmt: skip
-CURVE_COLUMNS = ("image", "arm", "seed", "picture", "iteration", "psnr")
+CURVE_COLUMNS = ("image", "arm", "picture", "iteration", "seeds", "psnr", "spread")
 SHOWN = {"sgd": 0, "sgd+input": 1, "sgd+input+wd": 2, "recipe": 4}
 Label = Callable[..., str]
 
@@ -53,8 +54,7 @@ def write_report(preset: Any, folder: RunFolder, label: Label) -> str:
     write(folder.path / "results.csv", COLUMNS, rows)
     of_chains = [row for unit, run in chains.items() for row in chain_rows(unit, run, preset)]
     write(folder.path / "chains.csv", CHAIN_COLUMNS, of_chains)
-    curves = [*_curves(runs), *_chain_curves(chains, preset)]
-    write(folder.path / "curves.csv", CURVE_COLUMNS, curves)
+    write(folder.path / "curves.csv", CURVE_COLUMNS, _curves(runs, chains, preset))
     _draw_images(preset, runs, chains, folder.path / "psnr.png")
     draw_chains(preset, chains, folder.path / "chains.png")
     _draw_ablations(preset, runs, folder.path / "ablations.png")
@@ -147,35 +147,32 @@ def _each_chain(name: str, run: xr.Dataset, preset: Any) -> Iterator[tuple[str, 
         yield start, seed, run.isel(chain=chain)
 
 
-def _curves(runs: dict[tuple[str, str, int], xr.Dataset]) -> list[dict[str, Any]]:
+# Mean and half of the range over seeds: their bins are the same.
+def _curves(
+    runs: dict[tuple[str, str, int], xr.Dataset],
+    chains: dict[tuple[str, str], xr.Dataset],
+    preset: Any,
+) -> list[dict[str, Any]]:
+    found = defaultdict(list)
+    for (image, arm, _), run in runs.items():
+        for picture in ("iterate", "moving", "average"):
+            for x, y in zip(*curve(run, picture), strict=True):
+                found[image, arm, picture, float(x)].append(y)
+    for (image, name), run in chains.items():
+        for start, _, one in _each_chain(name, run, preset):
+            for x, y in zip(*curve(one, "iterate"), strict=True):
+                found[image, name, f"iterate, {start}", float(x) + preset.spent(start)].append(y)
     return [
         {
             "image": Path(image).stem,
             "arm": arm,
-            "seed": seed,
             "picture": picture,
             "iteration": f"{x:.4g}",
-            "psnr": f"{y:.2f}",
+            "seeds": len(values),
+            "psnr": f"{np.mean(values):.2f}",
+            "spread": f"{np.ptp(values) / 2:.2f}",
         }
-        for (image, arm, seed), run in runs.items()
-        for picture in ("iterate", "moving", "average")
-        for x, y in zip(*curve(run, picture), strict=True)
-    ]
-
-
-def _chain_curves(chains: dict[tuple[str, str], xr.Dataset], preset: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "image": Path(image).stem,
-            "arm": name,
-            "seed": seed,
-            "picture": f"iterate, {start}",
-            "iteration": f"{x + preset.spent(start):.4g}",
-            "psnr": f"{y:.2f}",
-        }
-        for (image, name), run in chains.items()
-        for start, seed, one in _each_chain(name, run, preset)
-        for x, y in zip(*curve(one, "iterate"), strict=True)
+        for (image, arm, picture, x), values in found.items()
     ]
 
 

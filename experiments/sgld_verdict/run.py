@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder = open_folder(__file__, options, preset)
     cases = {image: case(image, preset, options.device) for image in preset.images}
     for unit, name in each_missing(preset.units(), folder, lambda unit: label(*unit)):
-        folder.stage(name, partial(compute, unit, cases, preset, folder))
+        folder.stage(name, partial(compute, unit, cases, preset, folder), classic=True)
         drop_starts(unit[0], preset, folder)
     with alone(folder, "report"):
         print(write_report(preset, folder, label))
