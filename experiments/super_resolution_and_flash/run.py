@@ -139,7 +139,7 @@ def run_units(
     """Fit what isn't fitted yet."""
     for unit, name in harness.each_missing(units, folder, lambda unit: unit.stage):
         compute = functools.partial(run_unit, unit, problems, chosen, device, stops)
-        folder.stage(name, lambda: compact(compute()), classic=True)  # noqa: B023
+        folder.stage(name, lambda: compact(compute()))  # noqa: B023
     return {unit: restored(folder.stage(unit.stage, dict)) for unit in units}
 
 
