@@ -104,7 +104,11 @@ def test_every_method_writes_its_files(
         }
     for against in ("truth", "held_out"):
         assert rows[against, "rmse", ""] == float(found[against].rmse)
-        assert rows[against, "coverage", "0.9"] == float(found[against].coverage.sel(level=0.9))
+        assert rows[against, "coverage", "0.5"] == float(found[against].coverage.sel(level=0.5))
+        # 8 draws without noise can't tell it
+        np.testing.assert_equal(
+            rows[against, "coverage", "0.9"], float(found[against].coverage.sel(level=0.9))
+        )
 
 
 def _camera() -> torch.Tensor:
