@@ -13,7 +13,7 @@ import xarray as xr
 from dipkernels.errors import DipkernelsError, OutputError
 from dipkernels.fitting.fit import FitInterrupted
 from dipkernels.provenance import provenance
-from dipkernels.results import load, save, write_text
+from dipkernels.results import PARTIAL, load, save, write_text
 
 SETTINGS_FILE = "run.json"
 HASH = "_sha256"  # ends the names of settings that are fingerprints of arrays
@@ -60,7 +60,11 @@ class RunFolder:
                 before = json.loads(file.read_text(encoding="utf-8"))["settings"]
                 _require_equal(before, json.loads(json.dumps(settings)), path)
                 return cls(path)
-            if any(path.iterdir()):
+            # What a process that was killed has left doesn't count, nor what one is just writing.
+            others = any(not item.name.endswith(PARTIAL) for item in path.iterdir())
+            if others and file.exists():  # another process on the same folder was faster
+                return cls.open(path, settings)
+            if others:
                 raise OutputError(
                     f"{path} is not empty and holds no run of dipkernels: choose another --output"
                 )

@@ -1,11 +1,12 @@
 """Run folders say in words what sets a run apart from the one that they hold."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dipkernels.errors import OutputError
-from dipkernels.runs import RunFolder
+from dipkernels.runs import SETTINGS_FILE, RunFolder
 
 BEFORE = {
     "command": "fit",
@@ -62,3 +63,28 @@ def test_an_option_that_an_earlier_version_lacked_may_be_none(tmp_path: Path) ->
 def test_of_many_differences_some_are_named(tmp_path: Path) -> None:
     text = refusal(tmp_path, **{f"x{i}": i for i in range(20)})
     assert text.endswith("; and 12 more")
+
+
+def test_what_a_killed_process_left_of_the_settings_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / f".{SETTINGS_FILE}.1234abcd.77.partial").write_text('{"settings": {"comm')
+    RunFolder.open(tmp_path, BEFORE)
+    assert (tmp_path / SETTINGS_FILE).exists()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_processes_may_make_a_folder_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    listed = Path.iterdir
+
+    def after_another_was_faster(path: Path) -> Iterator[Path]:
+        monkeypatch.undo()
+        RunFolder.open(path, {**BEFORE, "seed": seed})
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", after_another_was_faster)
+    if seed == 0:
+        assert RunFolder.open(tmp_path, BEFORE).path == tmp_path
+    else:
+        with pytest.raises(OutputError, match="other settings"):
+            RunFolder.open(tmp_path, BEFORE)
