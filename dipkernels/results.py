@@ -124,7 +124,7 @@ def remove_partial(path: Path) -> None:
     """
     for partial in path.parent.glob(f".{path.name}.*{PARTIAL}"):
         owner = partial.name.removesuffix(PARTIAL).rpartition(".")[2].removesuffix("d")
-        if not owner.isdigit() or _runs(int(owner)):
+        if not owner.isdigit() or is_running(int(owner)):
             continue
         if partial.is_dir():
             shutil.rmtree(partial, ignore_errors=True)
@@ -141,7 +141,20 @@ def _written_as_classic(dataset: xr.Dataset, path: Path) -> bool:
     return True
 
 
-def _runs(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Tell whether a process of this machine runs.
+
+    Parameters
+    ----------
+    process : int
+        Its number.
+
+    Returns
+    -------
+    bool
+        Also True where the system doesn't say, and of one that has ended while its parent hasn't
+        asked for it.
+    """
     try:
         os.kill(process, 0)
     except ProcessLookupError:

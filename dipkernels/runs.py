@@ -192,8 +192,8 @@ def is_interrupted(result: xr.Dataset) -> bool:
     bool
         True if it could go on.
     """
-    status = result["status"].values if "status" in result else result.attrs.get("status")
-    return "interrupted" in np.atleast_1d(np.asarray(status, dtype=object)).ravel().tolist()
+    status: Any = result["status"].values if "status" in result else result.attrs.get("status")
+    return "interrupted" in np.ravel(status).tolist()
 
 
 def default_folder(label: str) -> Path:

@@ -48,12 +48,20 @@ class Descent(Engine):
         Of the chains.
     settings : FitSettings
         Of the fits.
+    stream : str, optional
+        Name of the random numbers that each chain draws besides those of the fit; none without one.
     """
 
     def __init__(
-        self, prior: ImagePrior, task: Task, seeds: Sequence[int], settings: FitSettings
+        self,
+        prior: ImagePrior,
+        task: Task,
+        seeds: Sequence[int],
+        settings: FitSettings,
+        stream: str | None = None,
     ) -> None:
         super().__init__(prior, [task], seeds, settings, _Unrecorded())
+        self._draws = [] if stream is None else make_generators(stream, seeds, prior.device)
 
     def weight(self) -> float:
         """Weight of the present images in averages.
@@ -78,6 +86,16 @@ class Descent(Engine):
         super().step(losses, images)
         self._count()
 
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to continue bit by bit.
+
+        Returns
+        -------
+        dict
+            Fit for a checkpoint.
+        """
+        return {**super().state(), "draws": [g.get_state() for g in self._draws]}
+
     def load(self, state: dict[str, Any]) -> None:
         """Take the place of the dynamics that gave this state.
 
@@ -87,6 +105,8 @@ class Descent(Engine):
             From `state`.
         """
         super().load(state)
+        for generator, content in zip(self._draws, state["draws"], strict=True):
+            generator.set_state(content)
         self.record.iterations = self.iteration  # type: ignore[misc]
 
     def _count(self) -> None:
@@ -124,7 +144,7 @@ class GpDip(Descent):
         settings: FitSettings,
         noise: float,
     ) -> None:
-        super().__init__(prior, task, seeds, settings)
+        super().__init__(prior, task, seeds, settings, "gp-dip")
         self._deviation = noise
         self._kernels = [leaf for leaf in self.leaves.values() if leaf.dim() == 5]
         if not self._kernels:
@@ -132,7 +152,6 @@ class GpDip(Descent):
                 f"{prior} has no 4-D parameter, and the published code adds noise to no other: "
                 "use sampling.sample"
             )
-        self._weight_generators = make_generators("gp-dip", seeds, prior.device)
 
     def step(self, losses: Tensor, images: Tensor) -> None:
         """Take a step of Adam, then add the noise.
@@ -147,31 +166,9 @@ class GpDip(Descent):
         super().step(losses, images)
         with torch.no_grad():
             for leaf in self._kernels:
-                for chain, generator in zip(leaf, self._weight_generators, strict=True):
+                for chain, generator in zip(leaf, self._draws, strict=True):
                     noise = torch.empty_like(chain).normal_(generator=generator)
                     chain.add_(noise, alpha=self._deviation)
-
-    def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
-        return {**super().state(), "weights": [g.get_state() for g in self._weight_generators]}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
-        super().load(state)
-        for generator, content in zip(self._weight_generators, state["weights"], strict=True):
-            generator.set_state(content)
 
 
 class Iterates(Descent):

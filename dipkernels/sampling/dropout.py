@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.sampling.descents import Descent
-from dipkernels.sampling.dynamics import make_generators
 from dipkernels.tasks import Task
 
 
@@ -108,9 +106,8 @@ class Dropout(Descent):
         rate: float,
         kernels: dict[str, Kernel],
     ) -> None:
-        super().__init__(prior, task, seeds, settings)
+        super().__init__(prior, task, seeds, settings, "mc-dropout")
         self._kernels, self._kept = kernels, 1 - rate
-        self._mask_generators = make_generators("mc-dropout", seeds, prior.device)
         network = self._network
         self._network = lambda leaves, code: network(self._dropped(leaves), code)
 
@@ -142,28 +139,6 @@ class Dropout(Descent):
         else:
             self._count()
 
-    def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
-        return {**super().state(), "masks": [g.get_state() for g in self._mask_generators]}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
-        super().load(state)
-        for generator, content in zip(self._mask_generators, state["masks"], strict=True):
-            generator.set_state(content)
-
     @property
     def _fitting(self) -> bool:
         return self.iteration < self.settings.iterations
@@ -176,7 +151,7 @@ class Dropout(Descent):
             torch.empty(sum(sizes), dtype=like.dtype, device=like.device).bernoulli_(
                 self._kept, generator=generator
             )
-            for generator in self._mask_generators
+            for generator in self._draws
         ]
         masks = (torch.stack(draws) / self._kept).split(sizes, dim=1)
         dropped = dict(leaves)

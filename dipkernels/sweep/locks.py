@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dipkernels.errors import OutputError
+from dipkernels.results import is_running
 
 PREFIX = "lock."
 BEAT = 5.0  # seconds from one heartbeat to the next
@@ -52,7 +53,7 @@ class Holder:
 
     def lost(self) -> bool:
         """Say whether it is dead or silent."""
-        if self.host == this_host() and not _runs(self.process):
+        if self.host == this_host() and not is_running(self.process):
             return True
         try:
             beat = self.file.stat().st_mtime
@@ -203,13 +204,3 @@ def _now(folder: Path) -> float:
     finally:
         with contextlib.suppress(OSError):
             probe.unlink()
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True

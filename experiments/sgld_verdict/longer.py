@@ -20,9 +20,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Follow the chains of the first image, from the starts of the same folder."""
     options = parse(__file__, __doc__, arguments)
     preset = settings(__file__, options.preset, Preset)
-    folder = open_folder(__file__, options, preset)
     image = preset.images[0]
     prior, task = case(image, preset, options.device)
+    folder = open_folder(__file__, options, preset)
     name = f"{label(image, SAMPLER)}-longer"
     with alone(folder, name):
         followed = replace(preset, evaluations=preset.longer)

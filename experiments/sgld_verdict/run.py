@@ -92,8 +92,9 @@ def main(arguments: list[str] | None = None) -> None:
     preset = settings(__file__, options.preset, Preset)
     for name in (*preset.samplers, *preset.samplers_first_image):
         Sampler.parse(name)  # a wrong name is found now
-    folder = open_folder(__file__, options, preset)
+    # First, so that images which aren't found leave no folder.
     cases = {image: case(image, preset, options.device) for image in preset.images}
+    folder = open_folder(__file__, options, preset)
     for unit, name in each_missing(preset.units(), folder, lambda unit: label(*unit)):
         folder.stage(name, partial(compute, unit, cases, preset, folder), classic=True)
         drop_starts(unit[0], preset, folder)

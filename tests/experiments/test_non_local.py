@@ -60,4 +60,5 @@ def test_networks_of_all_presets_have_their_options() -> None:
     for name in ("smoke", "cpu", "paper"):
         preset = run.settings(run.__file__, name, run.Preset)
         for network in preset.networks:
-            networks.create(network, image_size=32, channels=1, **preset.options)
+            prior = networks.create(network, image_size=32, channels=1, **preset.options)
+            assert prior.shape == (1, 32, 32)
