@@ -9,6 +9,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files beside this one
 
+from dipkernels.sampling.diagnostics import require_arviz
 from experiments.harness import alone, open_folder, parse, settings
 from experiments.sgld_verdict.report import CHAIN_COLUMNS, chain_rows, draw_chains, write
 from experiments.sgld_verdict.run import Preset, case, drop_starts, label, run_chains
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Follow the chains of the first image, from the starts of the same folder."""
     options = parse(__file__, __doc__, arguments)
     preset = settings(__file__, options.preset, Preset)
+    require_arviz()
     image = preset.images[0]
     prior, task = case(image, preset, options.device)
     folder = open_folder(__file__, options, preset)

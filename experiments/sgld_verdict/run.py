@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files be
 
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.runs import RunFolder
+from dipkernels.sampling.diagnostics import require_arviz
 from dipkernels.tasks import Task
 from experiments.harness import alone, each_missing, open_folder, parse, settings
 from experiments.sgld_verdict.arms import ARMS, Network, denoising, run_arm
@@ -92,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     preset = settings(__file__, options.preset, Preset)
     for name in (*preset.samplers, *preset.samplers_first_image):
         Sampler.parse(name)  # a wrong name is found now
+    require_arviz()  # now, not when chains have run for minutes
     # First, so that images which aren't found leave no folder.
     cases = {image: case(image, preset, options.device) for image in preset.images}
     folder = open_folder(__file__, options, preset)

@@ -10,9 +10,10 @@ import torch
 import xarray as xr
 
 from dipkernels import fit
+from dipkernels.errors import MissingExtraError
 from dipkernels.sampling import gp_dip
 from dipkernels.seeds import derive
-from helpers.experiments import ROOT, check_smallest_run
+from helpers.experiments import ROOT, check_smallest_run, script
 
 sys.path.insert(0, str(ROOT.parent))
 
@@ -50,6 +51,14 @@ def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     same = followed.merge(chains[chains["sampler"] == "sghmc 1"], on=keys, suffixes=("", "_short"))
     assert (same["before"] == same["before_short"]).all() and len(same) == 2
     assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_without_arviz_nothing_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    for module in (script("sgld_verdict"), longer):
+        with pytest.raises(MissingExtraError, match="ArviZ"):
+            module.main(["--preset", "smoke", "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_recipe_is_that_of_the_package() -> None:
