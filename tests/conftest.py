@@ -1,7 +1,6 @@
 """Settings of all tests: shapes in signatures are checked, one thread, no display."""
 
 import os
-import warnings
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -13,21 +12,14 @@ _hook = install_import_hook("dipkernels", "beartype.beartype")
 import pytest
 import torch
 
-torch.set_num_threads(1)  # tiny tensors gain nothing from more, and lose much to other processes
+# Tiny tensors gain nothing from more than one thread, and lose much to other processes.
+torch.set_num_threads(int(os.environ.get("DIPKERNELS_TEST_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)
 def no_local_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests pass on any checkout: the folder of standard images is never looked at."""
     monkeypatch.delenv("DIPKERNELS_DATA", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def torch_tracing_warnings():
-    """torch.func.linearize announces its own internals; everything else stays an error."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-        yield
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
