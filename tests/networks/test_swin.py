@@ -23,11 +23,8 @@ TINY = {
     "window": 3,
     "mlp_ratio": 1.5,
 }
-# What torch.func.jvp and torch.func.linearize say of torch itself.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning"),
-]
+# What torch.func.linearize says of torch itself.
+pytestmark = pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 
 # Window; one side of the last stage's grid; choices for its other side. The first stage's grid is
 # twice as large. A window shrinks, and is not shifted, where it is not smaller than the grid.

@@ -20,11 +20,8 @@ TINY = {
     "heads": 3,
     "mlp_width": 20,
 }
-# What torch.func.jvp and torch.func.linearize say of torch itself.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning"),
-]
+# What torch.func.linearize says of torch itself.
+pytestmark = pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 
 
 def draw_image_size(seed: int, *, whole_patches: bool, patch: int = PATCH) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 import csv
 import functools
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +61,7 @@ def card() -> xr.Dataset:
         response_probes=400,
     )  # fmt: skip
     task = tasks.denoise(clean(3, *SIZE))
-    with warnings.catch_warnings():  # as of tests/conftest.py, whose fixture is of single tests
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-        return theory.fingerprint(decoder(SIZE), task, effort=effort, seed=2)
+    return theory.fingerprint(decoder(SIZE), task, effort=effort, seed=2)
 
 
 @pytest.fixture(scope="module")

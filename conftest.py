@@ -1,6 +1,8 @@
-"""Settings of all tests: shapes in signatures are checked, one thread, no display."""
+"""Settings of all tests and doctests: shapes are checked, one thread, no display."""
 
+import importlib
 import os
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -14,6 +16,17 @@ import torch
 
 # Tiny tensors gain nothing from more than one thread, and lose much to other processes.
 torch.set_num_threads(int(os.environ.get("DIPKERNELS_TEST_THREADS", "1")))
+
+
+ROOT = Path(__file__).parent
+
+
+def pytest_collect_file(file_path: Path) -> None:
+    """Import the package's modules as Python does: pytest alone may run a package's code twice."""
+    if file_path.suffix == ".py" and file_path.is_relative_to(ROOT / "dipkernels"):
+        module = file_path.relative_to(ROOT).with_suffix("")
+        if module.name != "__main__":
+            importlib.import_module(".".join(module.parts).removesuffix(".__init__"))
 
 
 @pytest.fixture(autouse=True)
