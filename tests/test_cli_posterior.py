@@ -311,15 +311,11 @@ def test_a_killed_run_is_continued_with_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    ("rate", "words"), [("1e9", "derivatives at these parameters"), ("1e38", "a fit to start from")]
-)
-def test_a_start_that_diverged_is_said(
-    rate: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ("--method", "linearised", "--start-iterations", "5", "--learning-rate", rate)
+def test_a_start_that_diverged_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Steps near the largest number of single precision overflow in whatever order sums are taken.
+    arguments = ("--method", "linearised", "--start-iterations", "5", "--learning-rate", "1e38")
     assert run(tmp_path / "out", *arguments, "--quiet") == 2
-    assert words in capsys.readouterr().err
+    assert "a fit to start from" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("quick")

@@ -67,7 +67,7 @@ def test_every_run_is_judged_like_itself_alone() -> None:
             run = result.isel(image=image, seed=seed)
             run = run.isel(iteration=slice(30)) if (image, seed) == (1, 2) else run
             alone = stopping_panel(run)
-            xr.testing.assert_equal(
+            xr.testing.assert_allclose(  # float64; a table may be summed in another order
                 panel.isel(image=image, seed=seed).drop_vars(["image", "seed"]), alone
             )
             curve = run.psnr_clean.sel(region="hole").values
