@@ -39,7 +39,11 @@ def of_all_commands(
     verbose: Annotated[
         int,
         typer.Option(
-            "--verbose", "-v", count=True, help="Say what happens meanwhile; -vv in detail."
+            "--verbose",
+            "-v",
+            count=True,
+            help="Say what happens meanwhile; -vv in detail.",
+            show_default=False,
         ),
     ] = 0,
 ) -> None:

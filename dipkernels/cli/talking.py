@@ -34,10 +34,10 @@ def listen(verbose: int) -> None:
     logger.setLevel(LEVELS[min(verbose, len(LEVELS) - 1)])
 
 
-def show_version(wanted: bool) -> None:
-    """Print the versions of what computes, and what it can compute on; then end."""
+def show_version(wanted: bool) -> bool:
+    """Print the versions of what computes, and what it can compute on, and end; if it's wanted."""
     if not wanted:
-        return
+        return wanted
     import torch
 
     import dipkernels
