@@ -1,4 +1,4 @@
-"""The same seed on other processors and thread counts: by how much do fits and kernels move?
+"""The same seed on other processors and thread counts: how far do fits and kernels move.
 
 Every case is a process of its own: torch and oneDNN choose their instructions when they are loaded,
 from the environment, so that one machine imitates older ones. A case fits a network as
@@ -156,7 +156,7 @@ def same_bits(first: "xr.Dataset", again: "xr.Dataset") -> bool:
 
 
 def movement(network: str, found: "dict[Case, xr.Dataset]") -> str:
-    """A row of the first table."""
+    """Make a row of the first table."""
     first = found[FIRST]
     others = [found[case] for case in MACHINES if case in found and case != FIRST]
     pairs = [(found.get(Case(a.processor, a.threads)), found.get(a)) for a in AGAIN]
@@ -171,7 +171,7 @@ def movement(network: str, found: "dict[Case, xr.Dataset]") -> str:
 
 
 def peaks(network: str, found: "dict[Case, xr.Dataset]") -> str:
-    """A row of the second table."""
+    """Make a row of the second table."""
 
     def spread(cases: tuple[Case, ...]) -> str:
         values = [float(found[case].peak_psnr) for case in cases if case in found]
@@ -182,7 +182,9 @@ def peaks(network: str, found: "dict[Case, xr.Dataset]") -> str:
             return "-"
         return f"{found[case].peak_psnr:.2f} @ {found[case].peak_iteration}"
 
-    order = sorted(MACHINES, key=lambda case: (list(PROCESSORS).index(case.processor), case.threads))
+    order = sorted(
+        MACHINES, key=lambda case: (list(PROCESSORS).index(case.processor), case.threads)
+    )
     cells = [f"`{network}`", *map(cell, order), spread(MACHINES), spread(SEEDS)]
     return f"| {' | '.join(cells)} |"
 

@@ -63,7 +63,8 @@ def ntk(
         plotting.save_figure(draw({prior: result}), folder.path / f"{name}.png")
     typer.echo(
         f"{prior}: {made.parameter_count:,} parameters, trace {result.trace:.4g} +- "
-        f"{result.trace_standard_error:.2g} over {probes} probes, largest eigenvalue {result.largest_eigenvalue:.4g}, "
+        f"{result.trace_standard_error:.2g} (error over {probes} probes), "
+        f"largest eigenvalue {result.largest_eigenvalue:.4g}, "
         f"half-power frequency {result.half_power_frequency:.3f} cycles/pixel, "
         f"{result.products:.0f} products. {spread.note()} Results: {folder.path}"
     )

@@ -101,7 +101,7 @@ def sweep_table(
 
 
 def _shown(frame: Any) -> str:
-    """All runs; then those that differ in the seed alone together, or that there are none."""
+    """Lay out all runs; then those that differ in the seed alone, or that there are none."""
     from dipkernels import spread
     from dipkernels import sweep as job
 
@@ -119,7 +119,7 @@ def _shown(frame: Any) -> str:
 
 
 def _text(frame: Any) -> str:
-    """What differs between rows, as text."""
+    """Lay out the columns in which rows differ."""
     shown = frame.loc[:, frame.nunique(dropna=False) > 1] if len(frame) > 1 else frame
     return str(shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep=""))
 

@@ -163,7 +163,9 @@ def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
     if task is None or task.clean is None or task.measurement.shape != task.shape:
         return said
     if bool(task.counted.all()):
-        said.insert(0, f"The measured image itself has {float(task.psnr(task.measurement)):.2f} dB.")
+        said.insert(
+            0, f"The measured image itself has {float(task.psnr(task.measurement)):.2f} dB."
+        )
     return said
 
 
