@@ -197,11 +197,14 @@ def report(output: Path, networks: list[str]) -> None:
         if FIRST in found and any(case in found for case in MACHINES[1:]):
             tables["movement"].append(movement(network, found))
             tables["peaks"].append(peaks(network, found))
-    head = ["network", "repeats", *(f"image {i}" for i in KEPT), "last", "product", "predicted dB"]
-    print(f"| {' | '.join(head)} |", *tables["movement"], sep="\n")
+    images = [f"image {i}" for i in KEPT]
     order = [f"{name}, {threads}" for name in PROCESSORS for threads in (1, 2)]
-    head = ["network", *order, "over processors", "over seeds"]
-    print("", f"| {' | '.join(head)} |", *tables["peaks"], sep="\n")
+    heads = {
+        "movement": ["network", "repeats", *images, "last", "product", "predicted dB"],
+        "peaks": ["network", *order, "over processors", "over seeds"],
+    }
+    for name, head in heads.items():
+        print(f"\n| {' | '.join(head)} |", "|---" * len(head) + "|", *tables[name], sep="\n")
 
 
 def main() -> int:
