@@ -94,6 +94,8 @@ def test_every_method_writes_its_files(
     level = "90%" if count >= 19 else "80%" if count >= 9 else "50%"
     assert f"{level} intervals hold" in shown
     body = page[page.index("<body>") :]
+    assert "One seed: no spread" in shown
+    assert "One seed: no spread" in body
     assert headline.replace("'", "&#39;") in body[: body.index("<h1>")]  # and first on the page
     # The table holds what the library finds for this very task.
     task = tasks.denoise(_camera(), seed=0).hold_out(0.1, seed=0)

@@ -162,7 +162,9 @@ def test_the_table_shows_means_and_spreads_over_seeds() -> None:
     assert "discrepancy" in text
     assert "not applicable: noise_sigma is 0" in text
     assert "oracle*" in text
+    assert text.splitlines()[-1] == "Mean and standard deviation over 3 seeds."
     single = format_panel(panel.isel(image=0, seed=0)).splitlines()
+    assert single[-1].startswith("One seed: no spread")
     assert single[0].split() == ["rule", "stopped", "at", "chosen", "PSNR", "dB", "regret", "dB"]
     assert single[2].split()[0] == "es-wmv"
     assert single[2].split()[-1] == f"{regret[0]:.2f}"

@@ -293,6 +293,7 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
     assert {"mixer.png", PAGE, TABLE, "run.json"} <= {path.name for path in output.iterdir()}
     assert page.count("data:image/png;base64,") == 1
     assert "http" not in page  # nothing is fetched
+    assert "One seed: no spread" in page
     with (output / TABLE).open() as file:
         (row,) = csv.DictReader(file)
     stored = results.load(output / "mixer" / "card.nc")
