@@ -85,7 +85,7 @@ def summary(result: xr.Dataset) -> str:
         what = f"{decibels} to the measurement at the end ({spread.short(seeds)}), no clean image,"
     else:
         what = f"peak {peak(result)}"
-    words = sorted({str(word) for word in np.atleast_1d(np.asarray(result.status))})
+    words = sorted({str(word) for word in np.asarray(result.status).ravel()})
     chosen = ""
     if "chosen" in result:
         where = ", ".join(str(i) for i in np.atleast_1d(result.chosen).ravel())
