@@ -3,7 +3,7 @@
 WHERE = 'see "Reproducibility" in the documentation'
 
 
-def short(seeds: int = 1) -> str:
+def spread_words(seeds: int = 1) -> str:
     """Say in a few words over how many seeds a number is a mean.
 
     Parameters
@@ -19,7 +19,7 @@ def short(seeds: int = 1) -> str:
     return "one seed: no spread" if seeds == 1 else f"{seeds} seeds"
 
 
-def note(seeds: int = 1, *, single: str = "") -> str:
+def spread_note(seeds: int = 1, *, single: str = "") -> str:
     """Say over how many seeds the numbers above are a mean and a standard deviation.
 
     Parameters
@@ -35,6 +35,6 @@ def note(seeds: int = 1, *, single: str = "") -> str:
         A sentence.
     """
     if seeds == 1:
-        return f"{short().capitalize()}; {WHERE}."
-    said = f"Mean and standard deviation over {short(seeds)}"
+        return f"{spread_words().capitalize()}; {WHERE}."
+    said = f"Mean and standard deviation over {spread_words(seeds)}"
     return f"{said}; {single} are of one seed and have none." if single else f"{said}."

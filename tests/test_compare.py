@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from dipkernels import compare as job
-from dipkernels import networks, results, spread, tasks
+from dipkernels import networks, results, tasks
 from dipkernels.errors import OutputError
 from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
 from dipkernels.report import format_table, write_report
 from dipkernels.report.table import COLUMNS
 from dipkernels.runs import RunFolder
+from dipkernels.spread import spread_note
 
 SIZE = (12, 16)
 SMALL = job.Effort(adam=6, descent=5, steps=12, probe_steps=6)
@@ -191,7 +192,7 @@ def test_measured_kernel_against_the_dense_one() -> None:
 def test_table_is_as_wide_as_its_head_and_shows_missing_stages() -> None:
     rows: list[dict[str, object]] = [{"prior": "skip", "seconds": 0.0}]
     lines = format_table(rows).split("\n")
-    assert lines[3:] == ["", spread.note()]
+    assert lines[3:] == ["", spread_note()]
     assert lines[2].split() == ["skip", *["-"] * (len(COLUMNS) - 2), "0"]
 
 

@@ -30,11 +30,12 @@ def ntk(
 ) -> None:
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
     from dipkernels import compare as job
-    from dipkernels import networks, plotting, spread
+    from dipkernels import networks, plotting
     from dipkernels.devices import resolve_device
     from dipkernels.images import parse_size
     from dipkernels.kernels import NTK
     from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.spread import spread_note
 
     target, pixels = resolve_device(device), parse_size(size)
     if pixels is None:
@@ -72,5 +73,5 @@ def ntk(
         f"{result.trace_standard_error:.2g} (error over {probes} probes), "
         f"largest eigenvalue {result.largest_eigenvalue:.4g}, "
         f"half-power frequency {result.half_power_frequency:.3f} cycles/pixel, "
-        f"{result.products:.0f} products. {spread.note()} Results: {folder.path}"
+        f"{result.products:.0f} products. {spread_note()} Results: {folder.path}"
     )

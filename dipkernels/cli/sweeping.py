@@ -102,20 +102,20 @@ def sweep_table(
 
 def _shown(frame: Any) -> str:
     """Lay out all runs; then those that differ in the seed alone, or that there are none."""
-    from dipkernels import spread
     from dipkernels import sweep as job
+    from dipkernels.spread import spread_note
 
     grouped = job.over_seeds(frame)
     most = int(grouped["seeds"].max())
     if most == 1:
-        return f"{_text(frame)}\n\n{spread.note()}"
+        return f"{_text(frame)}\n\n{spread_note()}"
     for name in [name for name in grouped if f"{name}_spread" in grouped]:
         deviations = grouped.pop(f"{name}_spread")
         grouped[name] = [
             f"{mean:.4g}" + (f" +- {deviation:.2g}" if deviation == deviation else "")
             for mean, deviation in zip(grouped[name], deviations, strict=True)
         ]
-    return f"{_text(frame)}\n\n{spread.note(most)}\n{_text(grouped)}"
+    return f"{_text(frame)}\n\n{spread_note(most)}\n{_text(grouped)}"
 
 
 def _text(frame: Any) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from dipkernels import spread
 from dipkernels.errors import InvalidInputError
+from dipkernels.spread import spread_words
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Peak:
 
     def __str__(self) -> str:
         decibels = f"{self.psnr:.2f}{_deviation(self.spread, self.seeds)} dB"
-        return f"{decibels} at iteration {self.iteration:.0f} ({spread.short(self.seeds)})"
+        return f"{decibels} at iteration {self.iteration:.0f} ({spread_words(self.seeds)})"
 
 
 def peak(result: xr.Dataset) -> Peak:
@@ -82,10 +82,10 @@ def summary(result: xr.Dataset) -> str:
     if "psnr_clean" not in result:
         final, seeds = result.psnr_noisy.isel(iteration=-1), result.sizes.get("seed", 1)
         decibels = f"{float(final.mean()):.2f}{_deviation(_over_seeds(final), seeds)} dB"
-        what = f"{decibels} to the measurement at the end ({spread.short(seeds)}), no clean image,"
+        what = f"{decibels} to the measurement at the end ({spread_words(seeds)}), no clean image,"
     else:
         what = f"peak {peak(result)}"
-    words = sorted({str(word) for word in np.atleast_1d(np.asarray(result.status))})
+    words = sorted({str(word) for word in np.asarray(result.status).ravel()})
     chosen = ""
     if "chosen" in result:
         where = ", ".join(str(i) for i in np.atleast_1d(result.chosen).ravel())

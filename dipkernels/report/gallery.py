@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import xarray as xr
 
-from dipkernels import plotting, spread, theory
+from dipkernels import plotting, theory
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.provenance import fingerprint as sha256
@@ -20,6 +20,7 @@ from dipkernels.provenance import provenance
 from dipkernels.report.table import csv_table
 from dipkernels.results import save, write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder
+from dipkernels.spread import spread_note
 from dipkernels.tasks import Task
 from dipkernels.theory import FingerprintEffort
 from dipkernels.theory.fingerprint.rows import neighbourhood
@@ -154,7 +155,7 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
             provenance={k: v for k, v in settings.items() if k != "settings"},
             columns=_COLUMNS,
             lines=[_line(row) for row in rows],
-            note=spread.note(),
+            note=spread_note(),
             pictures=pictures,
         )
     )

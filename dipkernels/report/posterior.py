@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels import plotting, sampling, spread
+from dipkernels import plotting, sampling
 from dipkernels.errors import MissingExtraError
 from dipkernels.plotting.posterior import region_words
 from dipkernels.report.table import csv_table
@@ -21,6 +21,7 @@ from dipkernels.results import write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
 from dipkernels.sampling.summaries import require_draws
+from dipkernels.spread import spread_note
 from dipkernels.tasks import Task
 
 PAGE, TABLE = "index.html", "calibration.csv"
@@ -261,7 +262,7 @@ def _lines(
         )
     if not calibrations:
         lines.append("Nothing is known to hold the spread against: no truth, no held-out pixels.")
-    return [*lines, f"These scores: {spread.note()}"]
+    return [*lines, f"These scores: {spread_note()}"]
 
 
 # The intervals of a new measurement are wider than those of the image, if its noise is known.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dipkernels import spread
+from dipkernels.spread import spread_note
 from dipkernels.tasks import Task
 
 Row = dict[str, object]
@@ -159,7 +159,7 @@ def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
         spread over seeds, or that there is none.
     """
     seeds = max((int(str(row.get("seeds", 1))) for row in rows), default=1)
-    said = [spread.note(seeds, single="predictions, gradient descent and half-power frequencies")]
+    said = [spread_note(seeds, single="predictions, gradient descent and half-power frequencies")]
     if task is None or task.clean is None or task.measurement.shape != task.shape:
         return said
     if bool(task.counted.all()):

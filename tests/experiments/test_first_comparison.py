@@ -38,7 +38,7 @@ def test_smallest_run_writes_its_report_and_resumes(
     stored = {path: path.stat().st_mtime_ns for path in output.rglob("*.nc")}
     first = min(stored)
     first.unlink()
-    monkeypatch.setattr(run, "write_report", lambda folder, _: folder.path / "report.html")
+    monkeypatch.setattr(run, "write_report", lambda folder, *_: folder.path / "report.html")
     run.main(arguments)
     assert {p for p in stored if p.stat().st_mtime_ns != stored[p]} == {first}
 

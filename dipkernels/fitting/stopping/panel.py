@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
-from dipkernels import spread
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.stopping.published import Oracle
 from dipkernels.fitting.stopping.rules import (
@@ -16,6 +15,7 @@ from dipkernels.fitting.stopping.rules import (
     make_rule,
     rule_names,
 )
+from dipkernels.spread import spread_note
 
 _LEADING = ("image", "seed")
 
@@ -182,7 +182,7 @@ def format_panel(panel: xr.Dataset) -> str:
         where it isn't for all. A star marks rules that know the clean image. The last line says
         over how many seeds numbers spread, or that they have none.
     """
-    note = spread.note(panel.sizes.get("seed", 1))
+    note = spread_note(panel.sizes.get("seed", 1))
     if "image" not in panel.dims:
         return f"{_table(panel)}\n\n{note}"
     labels = panel["image"].values if "image" in panel.coords else range(panel.sizes["image"])
