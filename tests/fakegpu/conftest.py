@@ -4,18 +4,9 @@ By hand: ``DIPKERNELS_FAKE_DEVICE=1 pytest -n 0 tests/fakegpu``.
 """
 
 import os
-from collections.abc import Iterator
-
-import pytest
 
 from helpers import fakegpu
 
 collect_ignore_glob = [] if os.environ.get("DIPKERNELS_FAKE_DEVICE") else ["test_*.py"]
 if not collect_ignore_glob:
     fakegpu.register()
-
-
-@pytest.fixture
-def gpu() -> Iterator[fakegpu.Numbers]:
-    with fakegpu.present() as numbers:
-        yield numbers

@@ -35,6 +35,12 @@ aten = torch.ops.aten
 # A GPU takes indices that lie on the host.
 INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
 MOVING = (aten._to_copy.default, aten.copy_.default)
+# What torch resolves before it comes here.
+LAZY = {
+    aten._conj.default: aten._conj_physical.default,
+    aten._neg_view.default: aten.neg.default,
+    aten._efficientzerotensor.default: aten.zeros.default,
+}
 # Their results' sizes, or whether they succeeded, must be known on the host.
 WAITING = ("nonzero", "masked_select", "unique", "linalg_", "cholesky", "repeat_interleave")
 
@@ -64,7 +70,7 @@ class Numbers(FakeTensorMode):
     def dispatch(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.prim.device.default:
             return args[0].fake_device
-        kwargs = kwargs or {}
+        func, kwargs = LAZY.get(func, func), kwargs or {}
         given: list[Tensor] = []
         _map(given.append, (args, kwargs))
         held = {id(x.numbers): x for x in given if isinstance(x, FakeTensor)}
