@@ -1,6 +1,7 @@
 """Plans against what is then taken: tensor by tensor, and by a process of its own."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -358,6 +359,58 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
     task = noisy(prior) if options.pop("task", False) else None
     with pytest.raises(errors.InvalidInputError, match=message):
         plan(prior, task, **options)
+
+
+# The oracle is the same rehearsal on a device that is there; batches of kernels differ by device.
+def test_a_device_that_is_not_here_is_planned_by_its_own_rules() -> None:
+    prior = decoder()
+    options = {"iterations": 100, "seeds": 3, "timed": False}
+    here = plan(prior, noisy(prior), **options, budget=10**9)
+    there = plan(prior, noisy(prior), **options, device="cuda:7", budget=1e9)
+    assert (there.device, there.budget) == ("cuda:7", 10**9)
+    assert ALLOCATOR in here.parts["fit"]
+    assert ALLOCATOR not in there.parts["fit"]
+    assert there.parts["fit"][STATE] == here.parts["fit"][STATE]
+    assert there.parts["fit"][RECORD] == here.parts["fit"][RECORD]
+    # one pass for all runs holds what three hold, but copies no input of a convolution
+    activations = [each.parts["fit"]["activations"] for each in (here, there)]
+    assert activations[1] == pytest.approx(activations[0], rel=0.1)
+    assert there.bytes < here.bytes
+    assert there.fits
+
+
+def test_a_device_that_is_not_here_is_never_timed() -> None:
+    prior = decoder()
+    planned = plan(prior, noisy(prior), products=8, device="cuda:7", budget=1e9, precision="tf32")
+    assert math.isnan(planned.seconds)
+    assert "seconds can't be timed: this machine has no cuda:7" in planned.notes
+    assert planned.parts["kernel"][BASIS] == 2 * 8 * 8 * math.prod(prior.shape)
+    small = plan(prior, noisy(prior), device="cuda:7", budget=1e5)
+    assert not small.fits
+    with pytest.raises(errors.MemoryLimitError, match=r"on cuda:7, 100 kB may be taken"):
+        small.require()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "cuda:7"}, errors.InvalidInputError, "has no cuda:7: say with budget="),
+        (
+            {"device": "cuda:7", "budget": 1e9, "products": 2, "time_products": True},
+            errors.InvalidInputError,
+            "time_products has no effect: this machine has no cuda:7",
+        ),
+        ({"device": "mps", "budget": 1e9}, errors.DeviceError, "'mps' is not supported"),
+        ({"device": "gpu", "budget": 1e9}, errors.DeviceError, "no such device: 'gpu'"),
+        ({"device": "cudas", "budget": 1e9}, errors.DeviceError, "no such device: 'cudas'"),
+    ],
+)
+def test_devices_that_cannot_be_planned(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    prior = decoder()
+    with pytest.raises(error, match=message):
+        plan(prior, noisy(prior), **options)
 
 
 def test_plan_is_public() -> None:

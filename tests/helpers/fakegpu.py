@@ -20,6 +20,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorDeviceMismatchError,
     FakeTensorMode,
+    in_kernel_invocation_manager,
 )
 from torch.utils import backend_registration
 
@@ -42,7 +43,7 @@ LAZY = {
     aten._efficientzerotensor.default: aten.zeros.default,
 }
 # Their results' sizes, or whether they succeeded, must be known on the host.
-WAITING = ("nonzero", "masked_select", "unique", "linalg_", "cholesky", "repeat_interleave")
+WAITING = ("nonzero", "masked_select", "unique", "linalg_eigh", "linalg_svd", "cholesky", "linalg_solve")
 
 
 class Numbers(FakeTensorMode):
@@ -76,6 +77,9 @@ class Numbers(FakeTensorMode):
         held = {id(x.numbers): x for x in given if isinstance(x, FakeTensor)}
         device = _device_of_result(func, given, kwargs)
         self._count(func, given, device)
+        if torch.Tag.inplace_view in func.tags and held:
+            with in_kernel_invocation_manager(self):  # the shape of what stands for the numbers
+                func(*args, **kwargs)
         result = func(*_map(_numbers, args), **_map(_numbers, kwargs))
         if device == HERE:
             return result
@@ -139,7 +143,7 @@ def _device_of_result(func: Any, given: list[Tensor], kwargs: Mapping[str, Any])
 # Numbers of the host may be alone, or indices.
 def _common_device(func: Any, given: list[Tensor]) -> torch.device:
     if func in INDEXING and isinstance(given[0], FakeTensor):
-        given = [x for x in given if x.is_floating_point() or x.is_complex()]
+        given = [given[0], *(x for x in given[1:] if x.is_floating_point() or x.is_complex())]
     devices = {x.device for x in given if x.dim() or isinstance(x, FakeTensor)}
     if len(devices) > 1:
         raise FakeTensorDeviceMismatchError(func, *devices)
