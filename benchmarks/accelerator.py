@@ -112,7 +112,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="toy sizes")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for all of it")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for all of it; the last 30 to stop in")
     parser.add_argument("--stages", nargs="+", help="only these, by name")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -124,9 +124,10 @@ def main() -> int:
         parser.error(f"no stage is called {sorted(unknown)}; there are {list(known)}")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{kind()}, torch {torch.__version__}; results in {output}", flush=True)
-    end, missing = time.monotonic() + arguments.limit, 0
+    working = arguments.limit - GRACE
+    end, missing = time.monotonic() + working, 0
     for name, later in waiting(chosen, output):
-        left = end - time.monotonic() - later * arguments.limit
+        left = end - time.monotonic() - later * working
         ended = run(name, known[name], output, left) if left > 5 else "no time left"
         missing += not (output / f"{name}.done").exists()
         print(f"{name:24} {ended}", flush=True)
