@@ -74,6 +74,9 @@ def run(name: str, command: Command, output: Path, limit: float) -> str:
         except subprocess.TimeoutExpired:
             stop(process)
             return f"stopped after {limit:.0f} s, see {log}"
+        except BaseException:  # Ctrl-C, or SIGTERM: nothing goes on alone
+            stop(process)
+            raise
     seconds = time.perf_counter() - start
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -112,7 +115,9 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="toy sizes")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for all of it; the last 30 to stop in")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, help="seconds for all of it; the last 30 to stop in"
+    )
     parser.add_argument("--stages", nargs="+", help="only these, by name")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
@@ -124,6 +129,7 @@ def main() -> int:
         parser.error(f"no stage is called {sorted(unknown)}; there are {list(known)}")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{kind()}, torch {torch.__version__}; results in {output}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     working = arguments.limit - GRACE
     end, missing = time.monotonic() + working, 0
     for name, later in waiting(chosen, output):

@@ -43,7 +43,15 @@ LAZY = {
     aten._efficientzerotensor.default: aten.zeros.default,
 }
 # Their results' sizes, or whether they succeeded, must be known on the host.
-WAITING = ("nonzero", "masked_select", "unique", "linalg_eigh", "linalg_svd", "cholesky", "linalg_solve")
+WAITING = (
+    "nonzero",
+    "masked_select",
+    "unique",
+    "linalg_eigh",
+    "linalg_svd",
+    "cholesky",
+    "linalg_solve",
+)
 
 
 class Numbers(FakeTensorMode):
