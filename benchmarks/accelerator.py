@@ -32,8 +32,7 @@ Command = list[str]
 
 def stages(device: str, output: Path, *, quick: bool) -> dict[str, Command]:
     """Commands by stage, in the order of their worth."""
-    kind = "cuda" if device == "cuda" else "not cuda"
-    marker = f"{kind} and not long and not slow"
+    marker = ("" if device == "cuda" else "not ") + "cuda and not long and not slow"
     tests = ["tests/fitting", "tests/test_ntk.py", "tests/test_linearisation.py"] if quick else []
     priors, repeats = ["--priors", "skip", "vit"], "2" if quick else "9"
     iterations = ["--iterations", "5" if quick else "300"]

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-import torch
 import xarray as xr
 
 from dipkernels import Task, networks, sampling, tasks
