@@ -15,6 +15,7 @@ from helpers import fakegpu
 from helpers.priors import draw, make
 
 SIZE = (8, 12)
+pytestmark = pytest.mark.skipif(fakegpu.NAME != fakegpu.FAKE, reason="only it counts")
 BLOCK = 5  # iterations from one look to the next, in place of 50
 Run = Callable[[ImagePrior, Task, int], object]
 

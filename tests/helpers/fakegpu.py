@@ -3,11 +3,13 @@
 torch's fake tensors know which device they would lie on, and raise where two devices meet; these
 also carry their numbers, so that whatever reads them, or branches on them, runs as well, and gives
 what the CPU gives. What comes to the host is counted. Registering the device changes the process
-for good: tests use it in a process of their own.
+for good: tests use it in a process of their own. ``DIPKERNELS_REHEARSAL`` says on which device:
+this one, or ``cuda``, for the same tests on a GPU that is there.
 """
 
 import collections
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,8 +32,11 @@ from dipkernels.networks import prior as priors
 from dipkernels.sampling import dynamics
 from dipkernels.tasks import task as tasks
 
-NAME = "fakegpu"
-HERE, THERE = torch.device("cpu"), torch.device("privateuseone", 0)  # the name until `register`
+FAKE = "fakegpu"
+NAME = os.environ.get("DIPKERNELS_REHEARSAL", FAKE)
+HERE = torch.device("cpu")
+# The first by torch's own name, which it has until `register`.
+THERE = torch.device("privateuseone" if NAME == FAKE else NAME, 0)
 aten = torch.ops.aten
 # A GPU takes indices that lie on the host.
 INDEXING = (aten.index.Tensor, aten.index_put_.default, aten.index_put.default)
@@ -182,12 +187,16 @@ def _resolve(name: str | torch.device) -> torch.device:
 
 def register() -> None:
     """Tell torch about the device."""
-    backend_registration._setup_privateuseone_for_python_backend(NAME)
+    if NAME == FAKE:
+        backend_registration._setup_privateuseone_for_python_backend(NAME)
 
 
 @contextlib.contextmanager
 def present() -> Iterator[Numbers]:
     """Let the package find the device, and treat it as it treats a GPU."""
+    if NAME != FAKE:
+        yield Numbers()  # which counts nothing
+        return
     with pytest.MonkeyPatch.context() as patch, Numbers() as numbers:
         patch.setattr(torch, "Generator", Generator)
         patch.setattr(priors, "resolve_device", _resolve)
