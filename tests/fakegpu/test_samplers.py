@@ -59,4 +59,6 @@ def test_every_sampler(method: str) -> None:
 
 @pytest.mark.parametrize("name", networks.names())
 def test_chains_of_every_prior(name: str) -> None:
-    assert_samples_alike(make(name, SIZE), chains("psgld", step_size=1e-7, iterations=3, thin=1))
+    assert_samples_alike(
+        make(name, SIZE), chains("psgld", step_size=1e-7, iterations=4, burn_in=1, thin=1)
+    )
