@@ -1,17 +1,17 @@
-"""All that waits for a GPU, in one resumable run: the tests, the benchmarks, the `paper` presets.
+"""What waits for a GPU, in order of worth and in 14 minutes: tests, ratios, one `paper` preset.
 
-Each stage is a process of its own, whose output goes to ``OUTPUT/STAGE.log``. A stage that ended
-well is marked by ``OUTPUT/STAGE.done`` and skipped by the next run of the same command; one that
-failed, or ran into ``--limit`` or ``--each``, is listed with the last line that it printed, and
-tried again. An experiment is a stage of its name: its ``paper`` preset, which goes on in
-``OUTPUT/STAGE`` where it was stopped. Some need the images of DIPKERNELS_DATA.
+Each stage is a process of its own, whose output goes to ``OUTPUT/STAGE.log``. It may take its share
+of ``--limit`` and what the stages before it left. One that ended well is marked by
+``OUTPUT/STAGE.done`` and skipped by the next run of the same command; one that failed, or ran out
+of time, is listed with the last line that it printed, and tried again. The last stage is the
+``paper`` preset of an experiment, which goes on in ``OUTPUT/STAGE`` where it was stopped; further
+ones run with ``--stages NAME ...`` (some need the images of DIPKERNELS_DATA), in equal shares.
 Nothing is downloaded. ``--device cpu --quick`` runs everything at toy size, to see that it works.
 
-Usage: ``python benchmarks/accelerator.py --output runs/gpu --limit 560 --each 120``
+Usage: ``python benchmarks/accelerator.py --output runs/gpu``
 """
 
 import argparse
-import math
 import signal
 import subprocess
 import sys
@@ -23,16 +23,21 @@ import torch
 ROOT = Path(__file__).parent.parent
 ADDOPTS = "--strict-markers --import-mode=importlib"
 GRACE = 30.0  # seconds that a stage has to store what it did, once it is stopped
+LIMIT = 14 * 60.0
+PAPER = "first_comparison"  # fits and kernels of six networks at 512x512, without other images
+# Of the time: what is worth most first, so that it isn't lost where the time is too short.
+SHARES = {"tests": 0.25, "fit": 0.15, "seeds": 0.1, "ntk": 0.1, "posterior": 0.1, PAPER: 0.3}
 Command = list[str]
 
 
 def stages(device: str, output: Path, *, quick: bool) -> dict[str, Command]:
     """Commands by stage, in the order of their worth."""
-    marker = "cuda" if device == "cuda" else "not long and not cuda"
+    marker = ("" if device == "cuda" else "not ") + "cuda and not long and not slow"
     tests = ["tests/fitting", "tests/test_ntk.py", "tests/test_linearisation.py"] if quick else []
     priors, repeats = ["--priors", "skip", "vit"], "2" if quick else "9"
-    iterations = ["--iterations", "20" if quick else "300"]
-    sizes = ["32", "48"] if quick else ["64", "128", "256", "512"]
+    iterations = ["--iterations", "5" if quick else "300"]
+    sizes = ["16", "24"] if quick else ["64", "128", "256", "512"]
+    draws = ["--size", "16", "--iterations", "40"] if quick else ["--size", "128"]
     fit = ["benchmarks/fit.py", "--device", device, *iterations]
     ntk = ["benchmarks/ntk.py", "--device", device, *priors]
     return {
@@ -41,6 +46,7 @@ def stages(device: str, output: Path, *, quick: bool) -> dict[str, Command]:
         "fit": [*fit, "--size", "64" if quick else "512", "--seeds", "1"],
         "seeds": [*fit, "--size", "32" if quick else "128", "--seeds", "2" if quick else "16"],
         "ntk": [*ntk, "--sizes", *sizes, "--repeats", repeats],
+        "posterior": ["benchmarks/posterior.py", "--device", device, *draws, "--seeds", "1"],
         **experiments(device, output, preset="smoke" if quick else "paper"),
     }
 
@@ -67,12 +73,24 @@ def run(name: str, command: Command, output: Path, limit: float) -> str:
         except subprocess.TimeoutExpired:
             stop(process)
             return f"stopped after {limit:.0f} s, see {log}"
+        except BaseException:  # Ctrl-C, or SIGTERM: nothing goes on alone
+            stop(process)
+            raise
     seconds = time.perf_counter() - start
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return f"failed with {code} after {seconds:.0f} s: {lines[-1] if lines else 'no output'}"
     done.write_text(f"{seconds:.0f} s on {kind()}\n", encoding="utf-8")
     return f"{seconds:.0f} s"
+
+
+def waiting(chosen: list[str], output: Path) -> list[tuple[str, float]]:
+    """Stages, and which part of the time is kept for those that come later and aren't done."""
+    shares = {name: SHARES.get(name, max(SHARES.values())) for name in chosen}
+    shares = {name: 0.0 if (output / f"{name}.done").exists() else shares[name] for name in chosen}
+    whole = sum(shares.values()) or 1.0
+    parts = [shares[name] / whole for name in chosen]
+    return [(name, sum(parts[i + 1 :])) for i, name in enumerate(chosen)]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -96,24 +114,26 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
     parser.add_argument("--quick", action="store_true", help="toy sizes")
-    parser.add_argument("--limit", type=float, default=3600.0, help="seconds for all of it")
-    parser.add_argument("--each", type=float, default=math.inf, help="seconds for one stage")
+    parser.add_argument(
+        "--limit", type=float, default=LIMIT, help="seconds for all of it; the last 30 to stop in"
+    )
     parser.add_argument("--stages", nargs="+", help="only these, by name")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; --device cpu --quick tries the script out")
     output = arguments.output.resolve()  # stages run in the root
     known = stages(arguments.device, output, quick=arguments.quick)
-    chosen = arguments.stages or list(known)
+    chosen = arguments.stages or list(SHARES)
     if unknown := set(chosen) - set(known):
         parser.error(f"no stage is called {sorted(unknown)}; there are {list(known)}")
     output.mkdir(parents=True, exist_ok=True)
     print(f"{kind()}, torch {torch.__version__}; results in {output}", flush=True)
-    end, missing = time.monotonic() + arguments.limit, 0
-    for name in chosen:
-        left = end - time.monotonic()
-        most = min(left, arguments.each)
-        ended = run(name, known[name], output, most) if left > 5 else "no time left"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    working = arguments.limit - GRACE
+    end, missing = time.monotonic() + working, 0
+    for name, later in waiting(chosen, output):
+        left = end - time.monotonic() - later * working
+        ended = run(name, known[name], output, left) if left > 5 else "no time left"
         missing += not (output / f"{name}.done").exists()
         print(f"{name:24} {ended}", flush=True)
     return missing

@@ -110,10 +110,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--iterations", type=int, default=300, help="of each of the five fits")
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
     clean = images.load("camera", size=given.size)
     prior = networks.create("conv-decoder", image_size=given.size, channels=1, width=16)
-    print(f"{prior}, {FITS} fits of {given.iterations} iterations, {given.seeds} seeds")
+    prior = prior.to(device=given.device)
+    print(
+        f"{prior} on {prior.device}, {FITS} fits of {given.iterations} iterations, "
+        f"{given.seeds} seeds"
+    )
     print(f"{'':22}{'PSNR':>8}{'coverage':>10}{'z rms':>8}{'nll':>8}{'time':>8}  PSNR by seed")
     rows: dict[str, list[list[float]]] = {}
     for seed in range(given.seeds):

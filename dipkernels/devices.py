@@ -29,6 +29,33 @@ def resolve_device(name: str | torch.device) -> torch.device:
     >>> resolve_device("cpu")
     device(type='cpu')
     """
+    device = parse_device(name)
+    if is_present(device):
+        return device
+    count = _cuda_count()
+    if count == 0:
+        raise DeviceError(f"no device '{name}': this machine has no CUDA GPU; use the cpu")
+    raise DeviceError(f"no device '{name}': this machine has cuda:0 to cuda:{count - 1}")
+
+
+def parse_device(name: str | torch.device) -> torch.device:
+    """Turn a name into a device, whether it is there or not.
+
+    Parameters
+    ----------
+    name : str or torch.device
+        As of `resolve_device`.
+
+    Returns
+    -------
+    torch.device
+        A CPU, or one of CUDA.
+
+    Raises
+    ------
+    DeviceError
+        If it is neither.
+    """
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -37,9 +64,24 @@ def resolve_device(name: str | torch.device) -> torch.device:
         return torch.device("cpu")
     if device.type != "cuda":
         raise DeviceError(f"device '{name}' is not supported; use cpu, cuda or cuda:N")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if count == 0:
-        raise DeviceError(f"no device '{name}': this machine has no CUDA GPU; use the cpu")
-    if (device.index or 0) >= count:
-        raise DeviceError(f"no device '{name}': this machine has cuda:0 to cuda:{count - 1}")
     return device
+
+
+def is_present(device: torch.device) -> bool:
+    """Tell whether this machine has a device.
+
+    Parameters
+    ----------
+    device : torch.device
+        Of `parse_device`.
+
+    Returns
+    -------
+    bool
+        Always for the CPU.
+    """
+    return device.type == "cpu" or (device.index or 0) < _cuda_count()
+
+
+def _cuda_count() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -117,7 +117,12 @@ class Unfilled(ImagePrior):
         }
 
 
-def block_columns(prior: ImagePrior, parameters: Parameters, budget: int = DEFAULT_BUDGET) -> int:
+def block_columns(
+    prior: ImagePrior,
+    parameters: Parameters,
+    budget: int = DEFAULT_BUDGET,
+    device: torch.device | None = None,
+) -> int:
     """Count the products that fit a memory budget together.
 
     A column needs its own gradient and about three times the activations of one pass (gradients,
@@ -132,6 +137,8 @@ def block_columns(prior: ImagePrior, parameters: Parameters, budget: int = DEFAU
         Where.
     budget : int
         Bytes.
+    device : torch.device, optional
+        That will multiply, by default the prior's.
 
     Returns
     -------
@@ -139,8 +146,7 @@ def block_columns(prior: ImagePrior, parameters: Parameters, budget: int = DEFAU
         At least 1.
     """
     column = parameter_bytes(parameters) + 3 * activation_bytes(prior, parameters)
-    on_cpu = next(iter(parameters.values())).device.type == "cpu"
-    if on_cpu and column > CACHE:
+    if (device or prior.device).type == "cpu" and column > CACHE:
         return 1
     return max(1, budget // max(1, column))
 

@@ -1,6 +1,7 @@
 """Plans against what is then taken: tensor by tensor, and by a process of its own."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -58,17 +59,27 @@ def test_activations_from_shapes_are_those_of_a_pass(name: str) -> None:
 
 # The oracle: the engine itself, with numbers. The same tensors come and go.
 @pytest.mark.parametrize(
-    ("name", "seeds"),
-    [("skip", 1), ("deep-decoder", 2), ("vit", 2), ("swin", 1), ("mixer", 3)],
+    ("name", "seeds", "device"),
+    [
+        ("skip", 1, "cpu"),
+        ("deep-decoder", 2, "cpu"),
+        ("vit", 2, "cpu"),
+        ("swin", 1, "cpu"),
+        ("mixer", 3, "cpu"),
+        ("deep-decoder", 2, "cuda:7"),
+        ("vit", 3, "cuda:7"),
+    ],
 )
-def test_rehearsed_fit_takes_the_tensors_of_a_fit(name: str, seeds: int) -> None:
-    prior = make(name, (19, 22))
+def test_rehearsed_fit_takes_the_tensors_of_a_fit(name: str, seeds: int, device: str) -> None:
+    prior, target = make(name, (19, 22)), torch.device(device)
     task, settings = noisy(prior), FitSettings(backtracking=5.0, total_variation_weight=1e-4)
-    needs = rehearse_fit(prior, [task], seeds, settings)
+    needs = rehearse_fit(prior, [task], seeds, settings, device=target)
     assert needs.rehearsed
+    assert (ALLOCATOR in needs.parts) == (device == "cpu")
     record = Record([task], seeds, 0.99)
-    with Ledger() as ledger:
+    with Ledger(target) as ledger:
         engine = Engine(prior, [task], list(range(seeds)), settings, record, [1e-3] * seeds)
+        engine.batched = device != "cpu"  # as a GPU takes several runs
         ledger.peak = ledger.live
         for _ in range(3):
             losses, images = engine.evaluate()
@@ -362,6 +373,41 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
     task = noisy(prior) if options.pop("task", False) else None
     with pytest.raises(errors.InvalidInputError, match=message):
         plan(prior, task, **options)
+
+
+def test_a_device_that_is_not_here_is_never_timed() -> None:
+    prior = decoder()
+    planned = plan(prior, noisy(prior), products=8, device="cuda:7", budget=1e9, precision="tf32")
+    assert (planned.device, planned.budget) == ("cuda:7", 10**9)
+    assert math.isnan(planned.seconds)
+    assert "seconds can't be timed: this machine has no cuda:7" in planned.notes
+    assert planned.parts["kernel"][BASIS] == 2 * 8 * 8 * math.prod(prior.shape)
+    small = plan(prior, noisy(prior), device="cuda:7", budget=1e5)
+    assert not small.fits
+    with pytest.raises(errors.MemoryLimitError, match=r"on cuda:7, 100 kB may be taken"):
+        small.require()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"device": "cuda:7"}, errors.InvalidInputError, "has no cuda:7: say with budget="),
+        (
+            {"device": "cuda:7", "budget": 1e9, "products": 2, "time_products": True},
+            errors.InvalidInputError,
+            "time_products has no effect: this machine has no cuda:7",
+        ),
+        ({"device": "mps", "budget": 1e9}, errors.DeviceError, "'mps' is not supported"),
+        ({"device": "gpu", "budget": 1e9}, errors.DeviceError, "no such device: 'gpu'"),
+        ({"device": "cudas", "budget": 1e9}, errors.DeviceError, "no such device: 'cudas'"),
+    ],
+)
+def test_devices_that_cannot_be_planned(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    prior = decoder()
+    with pytest.raises(error, match=message):
+        plan(prior, noisy(prior), **options)
 
 
 def test_plan_is_public() -> None:

@@ -51,6 +51,11 @@ class Engine:
         Learning rates by seed, where they are known already.
     stopper : Stopper, optional
         That may end the fit early.
+
+    Attributes
+    ----------
+    batched : bool
+        Whether the network is evaluated for all runs at once.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Engine:
         self._accepted_mse: Tensor | None = None
         self.rollbacks = torch.zeros(self.runs, dtype=torch.int64, device=prior.device)
         self._code = _in_layout(prior.code) if settings.channels_last else prior.code
+        self.batched = self.runs > 1 and prior.device.type in BATCHING_DEVICES
         self._network = self._make_network()
 
     @property
@@ -231,7 +237,7 @@ class Engine:
         batched = vmap(prior.image, in_dims=(0, 0 if noisy else None))
 
         def network(leaves: Parameters, code: Tensor) -> Tensor:
-            if self.runs > 1 and prior.device.type in BATCHING_DEVICES:
+            if self.batched:
                 return batched(leaves, code)
             # Views of each run's parameters, whose gradients are stacked in one go.
             slices = [leaf.unbind() for leaf in leaves.values()]

@@ -353,15 +353,19 @@ class _Run:
         if "_products" in self._kept:
             self._products[m] = image
         basis = self._basis[: m + 1]
-        self.alpha.append(float(vector @ projected))
-        self._scale = max(self._scale, float(projected.norm()))
         residual = projected
+        numbers = [vector @ projected, projected.norm()]
         for repeat in range(2):
             coefficients = basis @ residual
             if not repeat and m > 1:  # what a symmetric operator would have made 0
-                self._asymmetry = max(self._asymmetry, float(coefficients[: m - 1].abs().max()))
+                numbers.append(coefficients[: m - 1].abs().max())
             residual = residual - basis.T @ coefficients
-        length = float(residual.norm())
+        numbers.append(residual.norm())
+        # Fetched together: the host waits once.
+        alpha, size, *asymmetry, length = torch.stack(numbers).cpu().tolist()
+        self.alpha.append(alpha)
+        self._scale = max(self._scale, size)
+        self._asymmetry = max(self._asymmetry, *asymmetry, 0.0)
         invariant = length <= _BREAKDOWN * self._scale or m + 1 == self._size
         self.beta.append(0.0 if invariant else length)
         self.next = None if invariant else residual / length

@@ -18,6 +18,7 @@ ALIGNMENT = 96  # 64 bytes, and the least that glibc can split off
 LARGE = 2**20
 # What libraries take for themselves besides: the offset of the cases of benchmarks/plan.py.
 LIBRARY_BYTES = 10_000_000
+CPU = torch.device("cpu")
 
 
 class Ledger(TorchDispatchMode):
@@ -25,6 +26,11 @@ class Ledger(TorchDispatchMode):
 
     Tensors that were there before aren't counted, and what an operation takes for itself is only
     for convolutions on a CPU, which copy their inputs into a layout of their own.
+
+    Parameters
+    ----------
+    device : torch.device
+        Whose operations these are, whatever the tensors say.
 
     Attributes
     ----------
@@ -36,8 +42,9 @@ class Ledger(TorchDispatchMode):
         All that was taken and given back, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device = CPU) -> None:
         super().__init__()
+        self._copies = device.type == "cpu"
         self.live = self.peak = 0
         self.events: list[Event] = []
         self._serial = 0
@@ -52,7 +59,7 @@ class Ledger(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if "convolution" in func.name():
+        if self._copies and "convolution" in func.name():
             backward = "backward" in func.name()
             self._note_workspace([t for t in args[: 1 + backward] if isinstance(t, Tensor)])
         for tensor in tree_leaves(result):
@@ -61,7 +68,7 @@ class Ledger(TorchDispatchMode):
         return result
 
     def _note_workspace(self, copied: list[Tensor]) -> None:
-        size = sum(t.numel() * t.element_size() for t in copied if t.device.type == "cpu")
+        size = sum(t.numel() * t.element_size() for t in copied)
         if size:
             self.peak = max(self.peak, self.live + size)
             self._serial += 1

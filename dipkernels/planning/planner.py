@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dipkernels.devices import is_present, parse_device
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.fit import fit
 from dipkernels.fitting.preparation import check_runs, make_monitors
@@ -45,7 +46,8 @@ def plan(
     monitors: Sequence[Monitor | str] = (),
     stop: Rule | str | None = None,
     checkpoint: bool = False,
-    budget: int | None = None,
+    device: str | torch.device | None = None,
+    budget: int | float | None = None,
     timed: bool = True,
     time_products: bool = False,
     **options: Any,
@@ -76,7 +78,10 @@ def plan(
         As of `dipkernels.fit`.
     checkpoint : bool
         Whether the fit has one.
-    budget : int, optional
+    device : str or torch.device, optional
+        That will compute, by default the prior's. A ``cuda`` that this machine lacks is planned
+        for as well: without seconds, and only with a budget.
+    budget : int or float, optional
         Bytes that may be taken; by default what is free on the device now.
     timed : bool
         Whether to time steps, if the memory is there.
@@ -94,8 +99,10 @@ def plan(
     Raises
     ------
     InvalidInputError
-        If there's nothing to plan, an option doesn't exist or has no effect here, or the fit's
-        options are invalid.
+        If there's nothing to plan, an option doesn't exist or has no effect here, the fit's
+        options are invalid, or a device that isn't here comes without a budget.
+    DeviceError
+        If the device is neither a CPU nor of CUDA.
 
     Notes
     -----
@@ -128,25 +135,42 @@ def plan(
     of_kernel = {"columns": columns != 1, "time_products": time_products}
     _require_sense(tasks, products, of_fit, of_kernel)
     settings = _settings(iterations, options)
+    target = prior.device if device is None else parse_device(device)
+    absent = not (device is None or is_present(target))
+    if absent:
+        _require_budget(target, budget, time_products=time_products)
+    if device is not None:
+        prior = prior.to(device="cpu" if absent else target)
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
     watching = make_monitors(monitors, None if stop is None else make_rule(stop))
     descends = settings.optimiser in ("sgd", "gradient-descent")
     searches = bool(tasks) and descends and settings.learning_rate is None
     needs: dict[str, Needs] = {}
     if tasks:
-        check_runs(prior, tasks, list(range(seeds)), settings)
+        # tf32 is refused where it has no effect: on the prior's device, not on one that isn't here
+        ours = replace(settings, precision="float") if absent else settings
+        check_runs(prior, tasks, list(range(seeds)), ours)
         needs["fit"] = rehearse_fit(
-            prior, tasks, seeds, settings, watching, stops=stop is not None, checkpoint=checkpoint
+            prior,
+            tasks,
+            seeds,
+            settings,
+            watching,
+            stops=stop is not None,
+            checkpoint=checkpoint,
+            device=target,
         )
     if products or searches:
         held = max(products, RATE_PRODUCTS * searches)
-        needs["kernel"] = rehearse_kernel(prior, held, columns, memory_budget=memory_budget)
+        needs["kernel"] = rehearse_kernel(
+            prior, held, columns, memory_budget=memory_budget, device=target
+        )
     spent = products + RATE_PRODUCTS * searches * seeds
     planned = Plan(
         prior=repr(prior),
         shape=prior.shape,
         parameters=prior.parameter_count,
-        device=str(prior.device),
+        device=str(target),
         runs=len(tasks) * seeds,
         iterations=settings.iterations if tasks else 0,
         products=spent,
@@ -154,10 +178,10 @@ def plan(
         product_seconds=math.nan,
         seconds=math.nan,
         parts={name: each.parts for name, each in needs.items()},
-        budget=available_memory(prior.device) if budget is None else budget,
-        notes=_notes(needs, settings, stop, searches=searches),
+        budget=available_memory(target) if budget is None else int(budget),
+        notes=_notes(needs, settings, stop, searches=searches, absent=target if absent else None),
     )
-    if not (timed and planned.fits):
+    if absent or not (timed and planned.fits):
         return planned
     return _timed(planned, prior, tasks, seeds, settings, watching, time_products=time_products)
 
@@ -176,6 +200,17 @@ def _require_sense(
             raise InvalidInputError(f"{', '.join(idle)} have no effect without {what}")
 
 
+def _require_budget(target: torch.device, budget: float | None, *, time_products: bool) -> None:
+    if budget is None:
+        raise InvalidInputError(
+            f"this machine has no {target}: say with budget= how many bytes may be taken there"
+        )
+    if time_products:
+        raise InvalidInputError(
+            f"time_products has no effect: this machine has no {target} to time them on"
+        )
+
+
 def _settings(iterations: int | None, options: dict[str, Any]) -> FitSettings:
     known = [name for name in FitSettings.__dataclass_fields__ if name != "iterations"]
     unknown = sorted(options.keys() - set(known))
@@ -189,9 +224,16 @@ def _settings(iterations: int | None, options: dict[str, Any]) -> FitSettings:
 
 
 def _notes(
-    needs: dict[str, Needs], settings: FitSettings, stop: object, *, searches: bool
+    needs: dict[str, Needs],
+    settings: FitSettings,
+    stop: object,
+    *,
+    searches: bool,
+    absent: torch.device | None,
 ) -> tuple[str, ...]:
     notes = []
+    if absent is not None:
+        notes.append(f"seconds can't be timed: this machine has no {absent}")
     if not all(each.rehearsed for each in needs.values()):
         notes.append("memory by a rule of thumb: the network can't run without numbers")
     if settings.compile is not None:

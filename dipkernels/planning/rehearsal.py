@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.func import vjp
 
-from dipkernels.fitting.engine import Engine
+from dipkernels.fitting.engine import BATCHING_DEVICES, Engine
 from dipkernels.fitting.optimisers import LBFGS_HISTORY
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
@@ -73,6 +73,7 @@ def rehearse_fit(
     *,
     stops: bool = False,
     checkpoint: bool = False,
+    device: torch.device | None = None,
 ) -> Needs:
     """Find what a fit takes, by a few of its iterations without numbers.
 
@@ -92,24 +93,29 @@ def rehearse_fit(
         Whether a stopping rule watches.
     checkpoint : bool
         Whether the state is saved.
+    device : torch.device, optional
+        That will fit, by default the prior's; it needn't be there.
 
     Returns
     -------
     Needs
         Of the process; on a GPU, of the device.
     """
+    device = device or prior.device
     settings = replace(settings, compile=None)
     tasks = [copy.deepcopy(task) for task in tasks]
     shapes = Unfilled(prior)
     record = Record(tasks, seeds, settings.averaging, copy.deepcopy(list(monitors)))
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True), Ledger() as ledger:
+        with FakeTensorMode(allow_non_fake_inputs=True), Ledger(device) as ledger:
             engine = Engine(shapes, tasks, range(seeds), settings, record, [1.0] * seeds)
-            parts = _iterate(engine, ledger, stops=stops, checkpoint=checkpoint)
+            engine.batched = engine.runs > 1 and device.type in BATCHING_DEVICES
+            copies = checkpoint and device.type == "cpu"
+            parts = _iterate(engine, ledger, stops=stops, checkpoint=copies)
     except Exception as error:  # a network may do anything, for instance look at numbers
         logger.info(RULE_OF_THUMB, prior, type(error).__name__)
         return _fit_rule_of_thumb(prior, len(tasks) * seeds)
-    return _complete(parts, ledger, prior.device)
+    return _complete(parts, ledger, device)
 
 
 def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -> dict[str, int]:
@@ -131,7 +137,7 @@ def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -
         _step(engine, losses, images, held)
         del losses, images
     peak, saved = ledger.peak, 0
-    if checkpoint and engine.prior.device.type == "cpu":
+    if checkpoint:
         copies = _copied_to_save(engine, images_shape if stops else None)
         saved = ledger.peak - peak
         del copies
@@ -167,7 +173,12 @@ def _step(engine: Engine, losses: Tensor, images: Tensor, held: list[Tensor]) ->
 
 
 def rehearse_kernel(
-    prior: ImagePrior, products: int, columns: int = 1, *, memory_budget: int
+    prior: ImagePrior,
+    products: int,
+    columns: int = 1,
+    *,
+    memory_budget: int,
+    device: torch.device | None = None,
 ) -> Needs:
     """Find what Lanczos on the tangent kernel takes, by a few products without numbers.
 
@@ -181,6 +192,8 @@ def rehearse_kernel(
         That are multiplied together.
     memory_budget : int
         Of `NTK`.
+    device : torch.device, optional
+        That will multiply, by default the prior's; it needn't be there.
 
     Returns
     -------
@@ -191,13 +204,14 @@ def rehearse_kernel(
     -----
     Costs as much time as the linearisation itself.
     """
+    device = device or prior.device
     shapes = Unfilled(prior)
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Ledger() as ledger:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, Ledger(device) as ledger:
             numbers = torch.Size(prior.shape).numel()
             basis = torch.empty(2, products, numbers, dtype=torch.float64, device=prior.device)
             kept = ledger.live
-            kernel = _Rehearsed(shapes, memory_budget, mode)
+            kernel = _Rehearsed(shapes, memory_budget, mode, device)
             ledger.begin_anew()
             linearised = ledger.live - kept
             ones = torch.ones(numbers, columns, dtype=prior.dtype, device=prior.device)
@@ -215,15 +229,17 @@ def rehearse_kernel(
     except Exception as error:  # a network may do anything, for instance look at numbers
         logger.info(RULE_OF_THUMB, prior, type(error).__name__)
         return _kernel_rule_of_thumb(prior, products)
-    return _complete(parts, ledger, prior.device)
+    return _complete(parts, ledger, device)
 
 
 class _Rehearsed(NTK):
     # The kernel without its checks, which look at numbers.
-    def __init__(self, prior: Unfilled, memory_budget: int, mode: FakeTensorMode) -> None:
+    def __init__(
+        self, prior: Unfilled, memory_budget: int, mode: FakeTensorMode, device: torch.device
+    ) -> None:
         self.parameters = prior.init()
         self.prior, self.image_shape, self.metric = prior, prior.shape, None
-        self.chunk = block_columns(prior, self.parameters, memory_budget)
+        self.chunk = block_columns(prior, self.parameters, memory_budget, device)
         self._jvp = tangent_map(prior.image, self.parameters)
         _forget_traced(mode)
         image, self._vjp = vjp(prior.image, self.parameters)  # type: ignore[misc]  # two

@@ -1,0 +1,47 @@
+"""Everything runs on a device that no machine has; and the same tests on a GPU, where there is one.
+
+Registering a device changes a process for good, so that each file runs in a process of its own.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent / "fakegpu"
+FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
+OPTIONS = ["-q", "-o", "addopts=--strict-markers --import-mode=importlib --tb=short"]
+
+
+def run(name: str, device: str, marker: str = "not long") -> None:
+    command = [sys.executable, "-m", "pytest", *OPTIONS, "-p", "no:cacheprovider", "-m", marker]
+    ended = subprocess.run(
+        [*command, str(FOLDER / name)],
+        cwd=FOLDER.parent.parent,
+        env={**os.environ, "DIPKERNELS_REHEARSAL": device},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_on_a_device_that_is_not_there(name: str) -> None:
+    run(name, "fakegpu")
+
+
+@pytest.mark.long
+def test_every_prior_by_every_optimiser_on_a_device_that_is_not_there() -> None:
+    run("test_fits.py", "fakegpu", "long")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", FILES)
+def test_the_same_on_a_gpu(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    run(name, "cuda")
