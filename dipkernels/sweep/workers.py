@@ -15,7 +15,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from dipkernels.errors import DipkernelsError, InvalidInputError, MissingExtraError
+from dipkernels.errors import (
+    DipkernelsError,
+    InvalidInputError,
+    MissingExtraError,
+    install_command,
+)
 
 LENGTH = struct.Struct("!Q")
 PATIENCE = 10.0  # seconds that a process has to end when it's told to
@@ -263,7 +268,7 @@ def connect(scheduler: str) -> Iterator[Executor]:
         import distributed
     except ImportError as error:
         raise MissingExtraError(
-            "a Dask cluster needs the package distributed: pip install 'dipkernels[cluster]'"
+            f"a Dask cluster needs the package distributed: {install_command('cluster')}"
         ) from error
     try:
         client = distributed.Client(scheduler, timeout=10)
