@@ -5,6 +5,10 @@ built-in error that it resembles, so that ordinary ``except ValueError`` code ke
 Their messages are written for people: what was given, what was expected, what to do.
 """
 
+import json
+import shlex
+from pathlib import Path
+
 
 class DipkernelsError(Exception):
     """Base of all errors that this package raises on purpose."""
@@ -32,6 +36,27 @@ class DeviceError(DipkernelsError, RuntimeError):
 
 class MissingExtraError(DipkernelsError, ImportError):
     """A package that an optional extra brings, and that isn't there or doesn't import."""
+
+
+def install_command(extra: str) -> str:
+    """Say what installs an extra, from where this package came."""
+    from importlib import metadata
+
+    clone = Path(__file__).parents[1]
+    pins = clone / "constraints.txt"
+    if pins.is_file():
+        return shlex.join(["pip", "install", "-c", str(pins), "-e", f"{clone}[{extra}]"])
+    try:  # PEP 610: a package that came from no index says where from
+        origin = metadata.distribution("dipkernels").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        origin = None
+    source = json.loads(origin or "{}")
+    address = source.get("url", "")
+    if version_control := source.get("vcs_info"):
+        address = f"{version_control['vcs']}+{address}@{version_control['commit_id']}"
+    return shlex.join(
+        ["pip", "install", f"dipkernels[{extra}]" + (f" @ {address}" * bool(address))]
+    )
 
 
 class OutputError(DipkernelsError, OSError):

@@ -52,6 +52,7 @@ html_sidebars = {
     page: []
     for page in (
         "index",
+        "installation",
         "quickstart",
         "reading-the-report",
         "tasks",

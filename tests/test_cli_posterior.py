@@ -327,7 +327,7 @@ def test_without_arviz_all_but_the_diagnostics_is_written(
     monkeypatch.setitem(sys.modules, "arviz", None)  # importing it fails
     assert run(tmp_path / "out", *SHORT, "--quiet") == 0
     first = capsys.readouterr().out.splitlines()[0]
-    assert first.startswith("CONVERGENCE NOT CHECKED") and "dipkernels[sampling]" in first
+    assert first.startswith("CONVERGENCE NOT CHECKED") and "[sampling]" in first
     for name in ("maps.png", "calibration.png", "calibration.csv", "diagnostics.png"):
         assert (tmp_path / "out" / name).exists()
 

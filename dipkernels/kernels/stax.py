@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dipkernels.errors import InvalidInputError, MissingExtraError
+from dipkernels.errors import InvalidInputError, MissingExtraError, install_command
 from dipkernels.kernels.infinite.weights import initial_variance, initialisations
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks.layers import Sine
@@ -21,7 +21,6 @@ from dipkernels.networks.prior import ImagePrior, Parameters
 
 __all__ = ["infinite_width", "require"]
 
-VERSIONS = "neural-tangents 0.6.5, jax>=0.4.26,<0.6, tf2jax>=0.3.6,<0.3.8 and tensorflow"
 AXES = {1: "NWC", 2: "NHWC"}
 
 
@@ -81,7 +80,7 @@ def require() -> tuple[Any, Any]:
     Raises
     ------
     MissingExtraError
-        If they aren't there, with the extra's name and the versions that work.
+        If they aren't there, with the command that installs versions that work together.
     """
     try:
         with warnings.catch_warnings():
@@ -91,9 +90,8 @@ def require() -> tuple[Any, Any]:
             return jax, importlib.import_module("neural_tangents.stax")
     except Exception as error:  # an old one among these packages fails in ways of its own
         raise MissingExtraError(
-            f"neural-tangents can't be imported ({type(error).__name__}: {error}); the extra has "
-            f"it: pip install 'dipkernels[neural-tangents]'. What works together is {VERSIONS}; "
-            "it doesn't import with jax 0.6 or newer"
+            f"neural-tangents can't be imported ({type(error).__name__}: {error}); it needs jax "
+            "below 0.6, so a virtual environment of its own: " + install_command("neural-tangents")
         ) from error
 
 

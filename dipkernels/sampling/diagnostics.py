@@ -13,7 +13,7 @@ import torch
 import xarray as xr
 
 from dipkernels.checks import checked
-from dipkernels.errors import InvalidInputError, MissingExtraError
+from dipkernels.errors import InvalidInputError, MissingExtraError, install_command
 from dipkernels.sampling.summaries import image_summaries, require_draws
 from dipkernels.seeds import generator
 
@@ -33,10 +33,10 @@ def to_inference_data(result: xr.Dataset) -> Any:
 
     Returns
     -------
-    arviz.InferenceData
-        Group ``posterior``: ``image`` over ``(chain, draw, channel, ...)`` and `image_summaries`;
-        group ``observed_data``: the measurement, where it is an image. Chains that diverged are
-        left out.
+    arviz.InferenceData or xarray.DataTree
+        The container of ArviZ before version 1, or since. Group ``posterior``: ``image`` over
+        ``(chain, draw, channel, ...)`` and `image_summaries`; group ``observed_data``: the
+        measurement, where it is an image. Chains that diverged are left out.
 
     Raises
     ------
@@ -51,7 +51,9 @@ def to_inference_data(result: xr.Dataset) -> Any:
     groups = {"posterior": posterior}
     if "measurement" in result:
         groups["observed_data"] = result[["measurement"]].reset_coords(drop=True)
-    return arviz.InferenceData(**groups)
+    if "InferenceData" in vars(arviz):  # before ArviZ 1; asking that one for it warns
+        return arviz.InferenceData(**groups)
+    return xr.DataTree.from_dict(groups)
 
 
 @checked
@@ -251,7 +253,7 @@ def require_arviz() -> Any:
             import arviz
     except ImportError as error:
         raise MissingExtraError(
-            "diagnostics of chains need ArviZ: pip install 'dipkernels[sampling]'"
+            f"diagnostics of chains need ArviZ: {install_command('sampling')}"
         ) from error
     return arviz
 

@@ -69,7 +69,7 @@ class Block(_Form):
 class SweepFile(Block):
     """The whole file."""
 
-    imports: Several[str] = Field(default_factory=list, min_length=0)
+    imports: Annotated[list[str], BeforeValidator(_as_list)] = []
     blocks: list[Block] = []
 
 

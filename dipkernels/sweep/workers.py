@@ -16,7 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from dipkernels.errors import DipkernelsError, InvalidInputError, MissingExtraError
+from dipkernels.errors import (
+    DipkernelsError,
+    InvalidInputError,
+    MissingExtraError,
+    install_command,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -267,7 +272,7 @@ def connect(scheduler: str) -> Iterator[Executor]:
         import distributed
     except ImportError as error:
         raise MissingExtraError(
-            "a Dask cluster needs the package distributed: pip install 'dipkernels[cluster]'"
+            f"a Dask cluster needs the package distributed: {install_command('cluster')}"
         ) from error
     try:
         client = distributed.Client(scheduler, timeout=10)

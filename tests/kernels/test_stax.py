@@ -82,9 +82,8 @@ def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -
         raise ModuleNotFoundError(f"No module named {name!r}")
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(MissingExtraError, match=r"dipkernels\[neural-tangents\]") as caught:
+    with pytest.raises(MissingExtraError, match=r"\[neural-tangents\]") as caught:
         stax.infinite_width(prior_of("relu", (6,)), code_kernel((6,)))
-    assert stax.VERSIONS in str(caught.value)
     assert isinstance(caught.value, ImportError)
 
 

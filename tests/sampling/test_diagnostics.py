@@ -103,5 +103,5 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInputError, match="no draws over"):
         sampling.diagnose(xr.Dataset())
     monkeypatch.setitem(sys.modules, "arviz", None)
-    with pytest.raises(MissingExtraError, match=r"dipkernels\[sampling\]"):
+    with pytest.raises(MissingExtraError, match=r"ArviZ: pip install .*\[sampling\]"):
         sampling.diagnose(chains(0.0, draws=10))
