@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -17,6 +18,9 @@ import torch
 # Tiny tensors gain nothing from more than one thread, and lose much to other processes.
 torch.set_num_threads(int(os.environ.get("DIPKERNELS_TEST_THREADS", "1")))
 
+# A shell ignores Ctrl-C for what it starts in the background; some tests send it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent
 

@@ -57,7 +57,10 @@ METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=pytest.mark.slow) if m == "sgld" else m for m in METHODS],  # rendered
+)
 def test_every_method_writes_its_files(
     method: str,
     tmp_path: Path,

@@ -87,6 +87,7 @@ def test_runs_together_equal_runs_apart(settings: dict[str, Any], batching: str)
         assert together.rollbacks.sum() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [None, 0.9])
 def test_each_initialisation_has_the_step_of_its_own_kernel(momentum: float | None) -> None:
     prior, task = ImagePrior(Small, draw(1, 3, *SIZE, seed=5)), make_tasks()[0]

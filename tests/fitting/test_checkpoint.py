@@ -69,6 +69,7 @@ def assert_identical(one: xr.Dataset, other: xr.Dataset) -> None:
         assert one.attrs.get(name) == other.attrs.get(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -124,6 +125,7 @@ results.save(result, {output!r})
 """
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_instant(tmp_path: Path) -> None:
     file, output = str(tmp_path / "state.safetensors"), str(tmp_path / "fit.nc")
     script = SCRIPT.format(folder=str(Path(__file__).parent), file=file, output=output)

@@ -283,8 +283,9 @@ def test_bf16_and_channels_last_change_little(capfd: pytest.CaptureFixture[str])
         fit(prior, task, iterations=3, **options)
         for options in ({}, {"channels_last": True}, {"precision": "bf16"})
     )
-    # Single precision, three steps of Adam; bfloat16 has three digits.
-    np.testing.assert_allclose(laid.loss, plain.loss, rtol=1e-3)
+    # Single precision; but Adam's first steps are signs of gradients, of which small ones round to
+    # either (8e-4 was measured on another processor). bfloat16 has three digits.
+    np.testing.assert_allclose(laid.loss, plain.loss, rtol=1e-2)
     np.testing.assert_allclose(half.loss, plain.loss, rtol=0.1)
     assert not np.array_equal(half.loss, plain.loss)
     assert half.final.dtype == np.float32

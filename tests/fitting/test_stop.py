@@ -54,6 +54,7 @@ RULES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_ends_the_fit_with_the_image_that_it_chose(rule: Rule, tmp_path: Path) -> None:
     prior, task = make_prior(), make_task().hold_out(0.1)
@@ -94,6 +95,7 @@ def test_every_run_is_stopped_by_itself() -> None:
     assert together.sizes["iteration"] >= max(stopped)
 
 
+@pytest.mark.slow
 def test_a_stopped_fit_continues_bit_by_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

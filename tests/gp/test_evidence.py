@@ -107,6 +107,7 @@ def test_fitted_scales_are_at_a_maximum(method: str, periodic: bool) -> None:
     assert found.log_evidence == max(value for _, value in found.tried)
 
 
+@pytest.mark.slow
 def test_given_noise_and_mean_are_kept_and_probes_find_the_same() -> None:
     field = GaussianProcess(matern(3.0, 0.04), 0.5).sample((1, 14, 11), seed=4)[0]
     task = tasks.inpaint(field, scattered(14, 11), noise_sigma=0.05)

@@ -276,6 +276,7 @@ def test_the_limit_agrees_with_wide_networks(name: str) -> None:
     assert (ntk - kernel.to_dense("ntk")).square().mean().sqrt() < 0.1 * size
 
 
+@pytest.mark.slow
 def test_the_average_of_measured_tangent_kernels_is_the_limit() -> None:
     total, samples = 0, 8
     for seed in range(samples):
@@ -317,6 +318,7 @@ def exponent(dims: int, widths: list[int], samples: int, repeats: int, tangent: 
     return float(np.polyfit(np.log(widths), np.log(errors), 1)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tangent", [False, True], ids=["covariance", "ntk"])
 def test_errors_fall_with_the_root_of_the_width(tangent: bool) -> None:
     # Forty repeats know each error to about 15 %, so the exponent over a factor 9 to 0.1.

