@@ -99,9 +99,8 @@ class AmplitudeBands:
 
     # 0, or what a transform leaves of it: the ratio of two such amplitudes says nothing.
     def _is_rounding(self, amplitude: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(
-            amplitude, dim=tuple(range(1, amplitude.dim())), keepdim=True
-        )
+        dims = tuple(range(1, amplitude.dim()))
+        norm: Tensor = torch.linalg.vector_norm(amplitude, dim=dims, keepdim=True)
         return amplitude <= torch.finfo(amplitude.dtype).eps * norm
 
 
