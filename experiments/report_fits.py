@@ -20,7 +20,7 @@ from torch import Tensor
 from dipkernels import fit, images, networks, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.sizes import crop
-from dipkernels.results import load, save
+from dipkernels.storage.netcdf import load, save
 from dipkernels.tasks import Task
 from experiments.compact import compact, restored
 from experiments.harness import Options, Table, each, reduced

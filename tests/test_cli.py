@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import skimage.io
 
-from dipkernels import cli, networks, results
-from dipkernels.checkpoints import read_checkpoint
+from dipkernels import cli, networks
 from dipkernels.fitting import engine
+from dipkernels.storage import netcdf as results
+from dipkernels.storage.checkpoints import read_checkpoint
 
 
 def call(*arguments: str) -> int:
@@ -220,7 +221,7 @@ def test_flash_is_the_code_of_the_network(files: Path, capsys: pytest.CaptureFix
 def test_a_fit_that_was_killed_is_continued(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SECONDS", 0.0)
     whole, broken = files / "whole", files / "broken"
     assert call(*FIT, "--input-noise", "0.1", "--output", str(whole)) == 0
     save, calls = engine.Saver.save, []

@@ -21,7 +21,7 @@ from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.compare import Plan, Settings
-    from dipkernels.runs import RunFolder
+    from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
 DEFAULT_PRIORS_TEXT = "skip deep-decoder vit swin conv3-vit vit-conv3"
@@ -49,9 +49,9 @@ def compare(
 ) -> None:
     """Fit several networks to one image, measure their kernels, and compare theory with fits."""
     from dipkernels import compare as job
-    from dipkernels.devices import resolve_device
+    from dipkernels.base.devices import resolve_device
     from dipkernels.report import format_table, write_report
-    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.storage.runs import RunFolder, default_folder
 
     names = priors.replace(",", " ").split()
     if not names:

@@ -20,7 +20,7 @@ from dipkernels.errors import DipkernelsError, InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior
-    from dipkernels.runs import RunFolder
+    from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
     from dipkernels.theory import FingerprintEffort
 
@@ -42,9 +42,9 @@ def fingerprint(
 ) -> None:
     """Make the card of each network: samples, kernel and fits at one glance, and their gallery."""
     from dipkernels import networks
-    from dipkernels.devices import resolve_device
+    from dipkernels.base.devices import resolve_device
     from dipkernels.report import gallery_page, gallery_settings, stored_card
-    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.storage.runs import RunFolder, default_folder
     from dipkernels.theory import FingerprintEffort
 
     if every == bool(names):

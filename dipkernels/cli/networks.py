@@ -105,9 +105,9 @@ def run_record(
     Returns
     -------
     dict
-        For `dipkernels.runs.RunFolder.open`.
+        For `dipkernels.storage.RunFolder.open`.
     """
-    from dipkernels.provenance import fingerprint, provenance
+    from dipkernels.base.origin import fingerprint, provenance
 
     return {
         "command": command,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dipkernels.planning import Plan
-    from dipkernels.runs import RunFolder
+    from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
 ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
@@ -138,8 +138,8 @@ def posterior(
     quiet: QuietOption = False,
 ) -> None:
     """Draw images from the posterior of a network; write maps, their calibration, diagnostics."""
-    from dipkernels.devices import resolve_device
-    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.base.devices import resolve_device
+    from dipkernels.storage.runs import RunFolder, default_folder
 
     if (name is None) == (prior is None):
         raise InvalidInputError(

@@ -90,7 +90,7 @@ def sweep_table(
 ) -> None:
     """Show all runs of a store that are done, a row each, or write them as CSV."""
     from dipkernels import sweep as job
-    from dipkernels.results import write_text
+    from dipkernels.storage.netcdf import write_text
 
     frame: Any = job.table(store)
     if csv is None:

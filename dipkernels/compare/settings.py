@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from dipkernels.base.origin import fingerprint, provenance
 from dipkernels.networks import ImagePrior
-from dipkernels.provenance import fingerprint, provenance
 from dipkernels.tasks import Task
 
 DEFAULT_PRIORS = ("skip", "deep-decoder", "vit", "swin", "conv3-vit", "vit-conv3")

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dipkernels.base.origin import fingerprint
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor, Rule, make_monitor, monitor_names
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.provenance import fingerprint
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.tasks import Task
 
 

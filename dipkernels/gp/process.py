@@ -8,7 +8,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
@@ -16,7 +17,6 @@ from dipkernels.gp.observation import Observation, share_of
 from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.linalg import Estimate, Solution
-from dipkernels.seeds import generator
 from dipkernels.tasks import Task
 
 _TOGETHER = 256 * 2**20  # bytes of the fields that are worked on at once

@@ -9,12 +9,12 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.pixels import Pixels, pixel_indices
-from dipkernels.linalg.estimates import mean_and_error
 from dipkernels.linalg.operator import DEFAULT_PROBES
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 
 if TYPE_CHECKING:
     from dipkernels.kernels.ntk import NTK

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 
 Metric = Parameters | Callable[[Parameters], Parameters]
 

@@ -11,11 +11,11 @@ from torch.func import vjp, vmap
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.layers import LayerKernels, select_parameters, sum_of
-from dipkernels.kernels.linearisation import tangent_map
 from dipkernels.kernels.metric import Metric, check_metric
 from dipkernels.kernels.pixels import Pixels, pixel_indices
-from dipkernels.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
-from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.priors.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
+from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors.tangents import tangent_map
 
 
 class NTK(Kernel):

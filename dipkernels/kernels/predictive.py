@@ -15,14 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive, generator
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.encoders import Encoder, faces, standardised
 from dipkernels.kernels.regression import kernel_regression
-from dipkernels.memory import DEFAULT_BUDGET
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
-from dipkernels.seeds import derive, generator
+from dipkernels.priors.memory import DEFAULT_BUDGET
+from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 
 __all__ = [
     "Encoder",

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 import xarray as xr
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.seeds import generator
 
 RIDGES = tuple(10.0**power for power in range(-7, 2))
 

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
+from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.accuracy import Symmetry
-from dipkernels.linalg.estimates import Estimate, mean_and_error
-from dipkernels.seeds import generator
 
 DEFAULT_PROBES = 32
 

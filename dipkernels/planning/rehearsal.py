@@ -15,11 +15,11 @@ from dipkernels.fitting.optimisers import LBFGS_HISTORY
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor
-from dipkernels.kernels.linearisation import tangent_map
 from dipkernels.kernels.ntk import NTK
-from dipkernels.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
-from dipkernels.networks.prior import ImagePrior
 from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
+from dipkernels.priors.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
+from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors.tangents import tangent_map
 from dipkernels.tasks import Task
 
 # Besides its pairs: two gradients, a direction, a start and the brackets of the line search.

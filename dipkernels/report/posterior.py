@@ -17,19 +17,19 @@ from dipkernels import plotting, sampling
 from dipkernels.errors import MissingExtraError
 from dipkernels.plotting.posterior import region_words
 from dipkernels.report.table import csv_table
-from dipkernels.results import write_text
-from dipkernels.runs import SETTINGS_FILE, RunFolder
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
 from dipkernels.sampling.summaries import require_draws
+from dipkernels.storage.netcdf import write_text
+from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task
 
 PAGE, TABLE = "index.html", "calibration.csv"
 DIAGNOSED = 4096  # entries of the image, at most; ArviZ takes some seconds for them
 LEVELS = (0.9, 0.8, 0.5)  # of the intervals: the first for which the draws suffice
 
-_SNIPPET = """from dipkernels import results, sampling
+_SNIPPET = """from dipkernels import sampling, storage
 
-result = results.load({path!r})  # an xarray.Dataset; white is 1
+result = storage.load({path!r})  # an xarray.Dataset; white is 1
 print(result.draws.dims, result.attrs["method"])
 maps = sampling.uncertainty.maps(result, levels=(0.5, 0.9))  # mean, std, lower, upper
 """

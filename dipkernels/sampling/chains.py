@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dipkernels.checkpoints import Saver
+from dipkernels.base.interruption import ctrl_c_between_iterations
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import SPATIAL_DIMS
-from dipkernels.fitting.fit import FitInterrupted, ctrl_c_between_iterations
+from dipkernels.fitting.fit import FitInterrupted
 from dipkernels.fitting.preparation import describe_start, describe_task
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Dynamics
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import describe_measurement
-from dipkernels.seeds import derive
+from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
 BLOCK = 50  # iterations from one look at the losses to the next

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import torch
 
+from dipkernels.base.seeds import derive
 from dipkernels.planning import Plan, plan, readable_bytes
 from dipkernels.planning.planner import PRODUCT_STEPS, RATE_PRODUCTS
 from dipkernels.planning.plans import DRAWS
@@ -15,7 +16,6 @@ from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Langevin
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.target import Posterior
-from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 TIMED_STEPS = 5  # the first of them is a warm-up

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from dipkernels.base.origin import fingerprint
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.regularisers import total_variation
 from dipkernels.images.metrics import mse_to_psnr
-from dipkernels.provenance import fingerprint
 from dipkernels.tasks import Task
 
 

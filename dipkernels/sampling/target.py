@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
+from dipkernels.base.origin import fingerprint
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.optimisers import stable_learning_rate
 from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.provenance import fingerprint
-from dipkernels.seeds import derive
+from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.tasks import Task
 
 INITIALISATION = "initialisation"

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 NYQUIST = 0.5

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels import images as image_files
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.sizes import Size
-from dipkernels.kernels.covariance.draws import FIXED, Codes, draw_images
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.draws import FIXED, Codes, draw_images
+from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.spectra.rings import checked_edges, radial_frequency, ring_masks
 
 WINDOWS = ("none", "hann")
@@ -162,7 +162,7 @@ def prior_spectrum(
     samples : int
         Initialisations.
     seed, first, codes
-        As of `dipkernels.kernels.covariance.draw_images`.
+        As of `dipkernels.priors.draw_images`.
     edges, window, centre
         As of `radial_power`.
     progress : bool

@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dipkernels.devices import resolve_device
+from dipkernels.base.devices import resolve_device
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
-from dipkernels.progress import Progress
+from dipkernels.storage.locks import holder
 from dipkernels.sweep.execute import BUSY, execute, known_outcome
-from dipkernels.sweep.locks import holder
 from dipkernels.sweep.plan import Plan
 from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, Store

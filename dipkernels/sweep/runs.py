@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from dipkernels import images, networks
+from dipkernels.base.origin import fingerprint
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.images.named import read_named
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.provenance import fingerprint
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.sweep.measurements import Measured, as_measured, measurement
 from dipkernels.sweep.problems import make_task
 from dipkernels.tasks import Task

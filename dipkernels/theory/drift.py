@@ -8,8 +8,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.statistics import jackknife_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.estimates import jackknife_error
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.spectra import frequency_response
 from dipkernels.spectra.modes import QuadraticForms

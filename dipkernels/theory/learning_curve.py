@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 from dipkernels.linalg.quadrature import Quadrature

@@ -8,10 +8,10 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels import fit
+from dipkernels.base.seeds import generator
 from dipkernels.fitting.stopping import stopping_panel
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import generator
 from dipkernels.spectra import sparsity
 from dipkernels.tasks import Task
 from dipkernels.theory import KernelSpectrum, predicted_peak

@@ -9,15 +9,15 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.covariance import hypotheses
-from dipkernels.kernels.covariance.draws import FIXED, Codes, draw_images
 from dipkernels.kernels.covariance.lagged import LaggedProducts
 from dipkernels.kernels.covariance.moments import RunningMoments
-from dipkernels.memory import DEFAULT_BUDGET
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.draws import FIXED, Codes, draw_images
+from dipkernels.priors.memory import DEFAULT_BUDGET
+from dipkernels.priors.prior import ImagePrior, describe_prior
 
 CENTRES = ("none", "image", "ensemble")
 GROUP = 8  # samples that are centred on their common mean

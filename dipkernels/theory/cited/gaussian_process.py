@@ -7,11 +7,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.statistics import jackknife_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance, infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.linalg.estimates import jackknife_error
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 
 METHODS = ("measured", "infinite width", "poster")
 GROUPS = 8  # of networks, for standard errors

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.layers import LayerKernels
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 
 MOST_GROUPS = 6
 TOTAL = "all layers"

@@ -9,12 +9,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit, stable_learning_rate
-from dipkernels.kernels import NTK, covariance_of, draw_images, infinite_width
+from dipkernels.kernels import NTK, covariance_of, infinite_width
 from dipkernels.kernels.infinite import InfiniteWidth
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
+from dipkernels.priors import draw_images
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.spectra import (
     anisotropy,
     comb_response,

@@ -8,10 +8,10 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
-from dipkernels.memory import parameter_bytes
+from dipkernels.priors.memory import parameter_bytes
 
 # Times in units of one over the largest eigenvalue. What rounding makes of eigenvalues that are 0
 # is learned after the last.

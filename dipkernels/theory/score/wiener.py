@@ -5,7 +5,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.theory.score.spectrum import PredictedPeak
 

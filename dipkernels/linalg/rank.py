@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.statistics import jackknife_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.estimates import jackknife_error
+from dipkernels.linalg.density import require_spaces
 from dipkernels.linalg.lanczos import KrylovSpace
-from dipkernels.spectra.density import require_spaces
 
 
 def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:

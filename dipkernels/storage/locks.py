@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dipkernels.errors import OutputError
-from dipkernels.results import is_running
+from dipkernels.storage.netcdf import is_running
 
 PREFIX = "lock."
 BEAT = 5.0  # seconds from one heartbeat to the next

@@ -12,8 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from dipkernels.kernels.folding import fold_constants
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.folding import fold_constants
+from dipkernels.priors.prior import Parameters
 
 ImageOf = Callable[[Parameters], Tensor]
 

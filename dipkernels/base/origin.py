@@ -9,8 +9,6 @@ import platform
 import torch
 from torch import Tensor
 
-from dipkernels.networks.prior import ImagePrior
-
 PACKAGES = ("dipkernels", "torch", "numpy", "scipy", "scikit-image", "xarray")
 
 
@@ -35,26 +33,6 @@ def provenance(device: str | torch.device) -> dict[str, str]:
         "device": f"{device} ({name})",
         "threads": str(torch.get_num_threads()),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def describe_prior(prior: ImagePrior) -> dict[str, str | int]:
-    """Name the prior in the attributes of a dataset.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-
-    Returns
-    -------
-    dict
-        Name, parameter count and dtype.
-    """
-    return {
-        "prior": prior.name,
-        "parameters": prior.parameter_count,
-        "dtype": str(prior.dtype).removeprefix("torch."),
     }
 
 

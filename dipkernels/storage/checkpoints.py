@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.results import PARTIAL, remove_partial, replacing
+from dipkernels.storage.netcdf import PARTIAL, remove_partial, replacing
 
 FORMAT = "dipkernels-checkpoint-1"
 SECONDS = 30.0  # between two saves

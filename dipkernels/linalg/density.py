@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 
