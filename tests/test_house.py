@@ -46,12 +46,30 @@ def test_imports_come_from_the_same_floor_or_below(path: Path) -> None:
     assert not above
 
 
-def test_packages_form_no_circle() -> None:
-    above: dict[str, set[str]] = {}
+def imported_files(path: Path) -> set[Path]:
+    """Files of the package that a file imports, anywhere in it, for types, too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dipkernels":
+            for alias in node.names:
+                place = ROOT.joinpath(*(node.module or "").split("."))
+                places = (
+                    place / f"{alias.name}.py",
+                    place.with_suffix(".py"),
+                    place / "__init__.py",
+                )
+                found.add(next(each for each in places if each.exists()))
+    return found
+
+
+def test_neither_packages_nor_files_form_a_circle() -> None:
+    packages: dict[str, set[str]] = {}
     for path in MODULES:
         part = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        above.setdefault(part, set()).update(imported_parts(path) - {part})
-    TopologicalSorter(above).prepare()  # CycleError names the circle
+        packages.setdefault(part, set()).update(imported_parts(path) - {part})
+    files = {path: imported_files(path) - {path} for path in MODULES}
+    for graph in (packages, files):
+        TopologicalSorter(graph).prepare()  # CycleError names the circle
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -153,7 +153,7 @@ def jacobian(ntk: NTK) -> dict[str, Tensor]:
     n = ntk.shape[0]
     rows: dict[str, Tensor] = {}
     for indices in torch.arange(n).split(ntk.chunk):
-        for key, value in ntk.vjp(ntk.unit_images(indices)).items():
+        for key, value in ntk.vjp(ntk.tangents.unit_images(indices)).items():
             flat = value.flatten(1)
             rows.setdefault(key, flat.new_empty(n, flat.shape[1]))[indices] = flat
     return rows
