@@ -36,7 +36,7 @@ def provenance(device: str | torch.device) -> dict[str, str]:
     }
 
 
-def fingerprint(*items: Tensor | str) -> str:
+def digest(*items: Tensor | str) -> str:
     """Hash tensors and texts, to tell whether two computations are of the same things.
 
     Parameters
@@ -49,11 +49,11 @@ def fingerprint(*items: Tensor | str) -> str:
     str
         Their SHA-256.
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for item in items:
         data = item.encode() if isinstance(item, str) else item.detach().cpu().numpy().tobytes()
-        digest.update(data)
-    return digest.hexdigest()
+        found.update(data)
+    return found.hexdigest()
 
 
 @functools.cache  # a search of all installed packages

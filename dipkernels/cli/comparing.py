@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.base.words import duration
 from dipkernels.cli.options import (
     INTERRUPTED,
     DeviceOption,
@@ -14,7 +15,6 @@ from dipkernels.cli.options import (
     QuietOption,
     SeedOption,
     SizeOption,
-    duration,
 )
 from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import InvalidInputError

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.base.words import duration
 from dipkernels.cli.options import (
     INTERRUPTED,
     DeviceOption,
@@ -13,7 +14,6 @@ from dipkernels.cli.options import (
     QuietOption,
     SeedOption,
     SizeOption,
-    duration,
 )
 from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import DipkernelsError, InvalidInputError
@@ -93,7 +93,7 @@ def _announce(
     folder: "RunFolder",
 ) -> None:
     """Say what will be done and what it will take, and refuse what can't fit."""
-    from dipkernels.planning import readable_bytes
+    from dipkernels.base.words import readable_bytes
     from dipkernels.theory import plan_fingerprint
 
     typer.echo(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.base.words import duration
 from dipkernels.cli.job import STAGE, Job
 from dipkernels.cli.methods import METHODS, resolve
 from dipkernels.cli.networks import make_prior, parse_options, run_record
@@ -31,7 +32,6 @@ from dipkernels.cli.options import (
     SharedNoiseOption,
     TaskOption,
     VariantOption,
-    duration,
     option,
 )
 from dipkernels.cli.tasks import TaskOptions
@@ -232,7 +232,7 @@ def _plans(job: Job, *, timed: bool) -> "dict[str, Plan]":
 
 def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
     """Say on the first screen what will be done and what it will take."""
-    from dipkernels.planning import readable_bytes
+    from dipkernels.base.words import readable_bytes
 
     task, o = job.task, job.options
     channels, *spatial = task.shape

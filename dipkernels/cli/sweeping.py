@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dipkernels.cli.options import INTERRUPTED, DeviceOption, QuietOption, duration
+from dipkernels.base.words import duration
+from dipkernels.cli.options import INTERRUPTED, DeviceOption, QuietOption
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class _Reporter:
 
 def _list(plan: "Plan", store: Path, device: str, *, estimated: bool, quiet: bool) -> None:
     from dipkernels import sweep as job
-    from dipkernels.planning import readable_bytes
+    from dipkernels.base.words import readable_bytes
     from dipkernels.sweep.store import require_free
 
     there = (store / "store.json").exists()

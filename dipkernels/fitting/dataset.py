@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
+from dipkernels.images.axes import AXES
 from dipkernels.tasks import Task
 
-SPATIAL_DIMS = {1: ("x",), 2: ("y", "x")}
 SCORED_PICTURES = ("final", "average", "best")
 
 
@@ -94,7 +94,7 @@ class _Layout:
         self.length = int(ended.argmax()) if ended.any() else len(table)
         rows = np.moveaxis(table[: self.length], -1, 0)
         self.columns = dict(zip(record.columns, rows, strict=True))
-        spatial = SPATIAL_DIMS[len(tasks[0].shape) - 1]
+        spatial = AXES[len(tasks[0].shape) - 1]
         self.pixels = ("channel", *spatial)
 
     # An array over (runs, ...), its first axis unfolded.

@@ -25,10 +25,10 @@ from torch import Tensor
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
+from dipkernels.base.statistics import RunningMoments
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.covariance.hypotheses import MeanIsZero, Verdict
 from dipkernels.kernels.covariance.lagged import LaggedProducts
-from dipkernels.kernels.covariance.moments import RunningMoments
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.tokens import (
     TokenMoments,

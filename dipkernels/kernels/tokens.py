@@ -6,8 +6,8 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from dipkernels.base.statistics import RunningMoments
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.covariance.moments import RunningMoments
 from dipkernels.networks.mixer import MLPMixer
 from dipkernels.networks.outputs import ScaledSigmoid
 from dipkernels.networks.swin import SwinTransformer

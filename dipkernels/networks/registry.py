@@ -5,7 +5,6 @@ To add one: write its module (without an output non-linearity), then a builder i
 `tests/networks/test_registry.py` then runs on it.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.words import meant
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.networks.outputs import surrounded
 from dipkernels.networks.scaling import Size, require_side
@@ -242,8 +242,7 @@ def entry(name: str) -> Entry:
         If there is none; the message names the nearest.
     """
     if name not in _ENTRIES:
-        close = difflib.get_close_matches(name, _ENTRIES, n=1, cutoff=0.4)
-        hint = f"did you mean '{close[0]}'? " if close else ""
+        hint = meant(name, _ENTRIES, cutoff=0.4)
         raise UnknownNameError(f"unknown prior '{name}': {hint}Known: {', '.join(_ENTRIES)}")
     return _ENTRIES[name]
 

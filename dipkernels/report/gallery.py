@@ -13,8 +13,7 @@ import jinja2
 import xarray as xr
 
 from dipkernels import plotting, theory
-from dipkernels.base.origin import fingerprint as sha256
-from dipkernels.base.origin import provenance
+from dipkernels.base.origin import digest, provenance
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.report.table import csv_table
@@ -65,7 +64,7 @@ def gallery_settings(
         "shape": list(task.shape),
         "task": task.name,
         "noise_sigma": task.noise_sigma,
-        "measurement_sha256": sha256(task.measurement),
+        "measurement_sha256": digest(task.measurement),
         "effort": effort.record(),
         "seed": seed,
         "device": device,

@@ -12,9 +12,9 @@ from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.fitting.dataset import SPATIAL_DIMS
 from dipkernels.fitting.fit import FitInterrupted
 from dipkernels.fitting.preparation import describe_start, describe_task
+from dipkernels.images.axes import AXES
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Dynamics
@@ -295,7 +295,7 @@ def _dataset(collector: Collector, task: Task) -> xr.Dataset:
     peak, count = task.peak, collector.iterations
     trace = collector.trace[:count].cpu().numpy()
     ended = ~np.isfinite(trace[..., 0])
-    pixels = ("channel", *SPATIAL_DIMS[len(task.shape) - 1])
+    pixels = ("channel", *AXES[len(task.shape) - 1])
     variables: dict[str, Any] = {}
     for index, name in enumerate(collector.columns):
         attributes = {"units": "dB"} if name.startswith("psnr") else {}

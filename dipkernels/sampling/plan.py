@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 
 from dipkernels.base.seeds import derive
-from dipkernels.planning import Plan, plan, readable_bytes
+from dipkernels.base.words import readable_bytes
+from dipkernels.planning import Plan, plan
 from dipkernels.planning.planner import PRODUCT_STEPS, RATE_PRODUCTS
 from dipkernels.planning.plans import DRAWS
 from dipkernels.sampling.collector import Collector

@@ -7,7 +7,7 @@ from typing import Any
 
 import xarray as xr
 
-from dipkernels.base.origin import fingerprint
+from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
@@ -191,5 +191,5 @@ def _identity(posterior: Posterior, settings: ChainSettings, starts: Parameters)
         **values,
         **posterior.identity(),
         **describe_run(posterior.prior, posterior.task),
-        "start": fingerprint(*starts.values()),
+        "start": digest(*starts.values()),
     }

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import as_annotated
-from dipkernels.base.origin import fingerprint
+from dipkernels.base.origin import digest
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.optimisers import stable_learning_rate
@@ -337,7 +337,7 @@ class Posterior:
         """
         prior = self.weight_prior
         tables = [values[key] for key in prior.mean for values in (prior.mean, prior.deviation)]
-        return {**self.record(), "weights": fingerprint(*tables)}
+        return {**self.record(), "weights": digest(*tables)}
 
     def __repr__(self) -> str:
         return (

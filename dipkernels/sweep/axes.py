@@ -9,9 +9,10 @@ from typing import Any
 
 from dipkernels import images, networks
 from dipkernels.base.checks import as_annotated
+from dipkernels.base.words import suggest
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.codes import DRAWN, KINDS
-from dipkernels.sweep.document import Document, Problem, Where, suggest
+from dipkernels.sweep.document import Document, Problem, Where
 from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.problems import MASKS, require_effects, task_options
 from dipkernels.sweep.runs import canonical, image_hash, read_image, resolve_source

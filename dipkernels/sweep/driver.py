@@ -1,6 +1,5 @@
 """Run a plan: hand out what isn't done, collect what comes back, repeat what was lost."""
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import (
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dipkernels.base.devices import resolve_device
+from dipkernels.base.origin import digest
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.storage.locks import holder
@@ -157,7 +157,7 @@ def run(
     if executor is None and device != "cpu":
         resolve_device(device)
     opened = Store.open(store, create=True)
-    keys = hashlib.sha256("".join(each.key for each in plan.runs).encode()).hexdigest()[:16]
+    keys = digest(*(each.key for each in plan.runs))[:16]
     opened.note_sweep({each.key: each.label for each in plan.runs}, plan.source, plan.text, keys)
     own = executor is None
     if executor is None:

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
+from dipkernels.base.statistics import RunningMoments
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.images.axes import AXES
 from dipkernels.kernels.covariance import hypotheses
 from dipkernels.kernels.covariance.lagged import LaggedProducts
-from dipkernels.kernels.covariance.moments import RunningMoments
 from dipkernels.priors.draws import FIXED, Codes, draw_images
 from dipkernels.priors.memory import DEFAULT_BUDGET
 from dipkernels.priors.prior import ImagePrior, describe_prior
 
 CENTRES = ("none", "image", "ensemble")
 GROUP = 8  # samples that are centred on their common mean
-AXES = {1: ("x",), 2: ("y", "x")}
 
 
 def covariance(

@@ -12,6 +12,7 @@ from torch import Tensor
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit, stable_learning_rate
+from dipkernels.images.axes import AXES
 from dipkernels.kernels import NTK, covariance_of, infinite_width
 from dipkernels.kernels.infinite import InfiniteWidth
 from dipkernels.priors import draw_images
@@ -44,7 +45,6 @@ from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
 COMB_PERIODS = (2, 4, 8)
 SHOWN = 4
 LEAST_RATE = 1e-3
-AXES = {1: ("x",), 2: ("y", "x")}
 
 
 def samples_part(
