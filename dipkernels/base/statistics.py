@@ -1,7 +1,9 @@
 """Estimates with what they cost and how far off they may be; moments; the jackknife."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -52,6 +54,26 @@ def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:
     n = samples.shape[0]
     spread = samples.std(dim=0) if n > 1 else torch.full_like(samples[0], float("nan"))
     return samples.mean(dim=0), spread / n**0.5
+
+
+def standard_error(samples: np.ndarray) -> np.ndarray:
+    """Estimate the standard error of the mean over the first axis; NaN for a single sample."""
+    count = len(samples)
+    if count < 2:
+        return np.full(samples.shape[1:], math.nan)
+    return np.asarray(samples.std(axis=0, ddof=1) / math.sqrt(count))
+
+
+def jackknife(
+    samples: np.ndarray, function: Callable[[np.ndarray], Any], *, debiased: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate a function of the mean over the first axis; its bias is taken off if wanted."""
+    count, total = len(samples), samples.sum(axis=0)
+    left_out = np.array([function((total - sample) / (count - 1)) for sample in samples])
+    value = function(total / count)
+    if debiased:
+        value = count * value - (count - 1) * left_out.mean(axis=0)
+    return np.asarray(value), jackknife_error(left_out)
 
 
 def jackknife_error(left_out: np.ndarray) -> np.ndarray:

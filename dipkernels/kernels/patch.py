@@ -25,7 +25,7 @@ from torch import Tensor
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
-from dipkernels.base.statistics import RunningMoments
+from dipkernels.base.statistics import RunningMoments, standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.covariance.hypotheses import MeanIsZero, Verdict
 from dipkernels.kernels.covariance.lagged import LaggedProducts
@@ -198,7 +198,7 @@ def patch_ntk(
             ratios.append(ratio)
             bar.advance()
     values = np.array(ratios)
-    error = values.std(ddof=1) / samples**0.5 if samples > 1 else float("nan")
+    error = standard_error(values)
     dataset = tokens.dataset()
     dataset["ratio"] = ("sample", values)
     return dataset.assign_attrs(

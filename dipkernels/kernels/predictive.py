@@ -18,6 +18,7 @@ from torch.func import grad, vmap
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.encoders import Encoder, faces, standardised
 from dipkernels.kernels.regression import kernel_regression
@@ -117,7 +118,7 @@ def input_kernel(
             kernels.append(kernel.cpu().numpy())
             bar.advance()
     stacked = np.stack(kernels)
-    error = stacked.std(axis=0, ddof=1) / samples**0.5 if samples > 1 else stacked[0] * np.nan
+    error = standard_error(stacked)
     pair = ("input", "other_input")
     return xr.Dataset(
         {

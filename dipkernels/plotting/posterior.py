@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import AXES
+from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import PALETTE, panels, show_image
 from dipkernels.tasks import Task
 
@@ -367,7 +368,7 @@ def _scaled(task: Task, name: str) -> np.ndarray | None:
 def _psnr(task: Task, mean: np.ndarray) -> float:
     clean = _scaled(task, "clean")
     region = task.regions[task.score_region].expand(task.shape).cpu().numpy()
-    return float(-10 * np.log10(np.square(mean - clean)[region].mean()))
+    return float(decibels(np.square(mean - clean)[region].mean()))
 
 
 def _rms(values: np.ndarray) -> np.ndarray:

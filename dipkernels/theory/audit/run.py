@@ -15,6 +15,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.fitting.optimisers import default_learning_rate
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels.kernel import RestrictedKernel
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg import top_eigenpairs
@@ -368,7 +369,7 @@ class _Audit:
 
     def _psnr(self, images: Tensor) -> np.ndarray:
         error = (images.double() - self._clean.double().flatten()).square()
-        return np.asarray(-10 * np.log10(as_array(error[:, self._scored].mean(dim=1))))
+        return decibels(as_array(error[:, self._scored].mean(dim=1)))
 
     @property
     def _scored(self) -> Tensor:

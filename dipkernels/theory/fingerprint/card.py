@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import xarray as xr
 
 from dipkernels.base.origin import provenance
@@ -14,6 +13,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.images import load
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels import NTK
 from dipkernels.planning import Plan, plan
 from dipkernels.priors.prior import ImagePrior, describe_prior
@@ -284,4 +284,4 @@ def _fit_numbers(adam: xr.Dataset, descent: xr.Dataset) -> dict[str, object]:
 # What doing nothing scores; of the measured pixels alone.
 def _psnr(adam: xr.Dataset) -> float:
     error = ((adam.measurement - adam.clean) ** 2).mean(skipna=True)
-    return float(-10 * np.log10(error)) if error > 0 else float("inf")
+    return float(decibels(error))

@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels.base.progress import Progress
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit, stable_learning_rate
 from dipkernels.images.axes import AXES
@@ -382,7 +383,7 @@ def _sample_combs(images: Tensor, seed: int) -> dict[str, Any]:
         except InvalidInputError:  # constant images
             each = np.full(len(images), math.nan)
         strengths.append(each.mean())
-        errors.append(each.std(ddof=1) / math.sqrt(len(each)))
+        errors.append(float(standard_error(each)))
     return {
         "sample_comb": ("comb_period", strengths),
         "sample_comb_standard_error": ("comb_period", errors),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels.ntk import NTK
 from dipkernels.priors.memory import parameter_bytes
 
@@ -255,7 +256,8 @@ def predicted_peak(
             np.append(a, b) for a, b in zip((low, middle, high), bounds, strict=True)
         )
     freedom = float(-np.expm1(-time * spectrum.values).sum())
-    return PredictedPeak(_psnr(middle), _psnr(high), _psnr(low), time, freedom)
+    psnr, lower, upper = (float(decibels(each.min())) for each in (middle, high, low))
+    return PredictedPeak(psnr, lower, upper, time, freedom)
 
 
 Curve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -283,9 +285,3 @@ def _errors(
         return low / n, middle / n, high / n
 
     return curve
-
-
-# Of the least of them.
-def _psnr(mse: np.ndarray) -> float:
-    with np.errstate(divide="ignore"):
-        return float(-10 * np.log10(mse.min()))
