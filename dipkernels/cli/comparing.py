@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dipkernels.base.words import duration
+from dipkernels.base.words import duration, readable_bytes
 from dipkernels.cli.options import (
     INTERRUPTED,
     DeviceOption,
@@ -103,7 +103,7 @@ def _announce(plan: "Plan", task: "Task", settings: "Settings", folder: "RunFold
         f"seed {settings.seed}, on {settings.device}"
     )
     typer.echo(
-        f"This takes about {duration(plan.seconds)} and {plan.bytes / 2**30:.1f} GB here, as a "
+        f"This takes about {duration(plan.seconds)} and {readable_bytes(plan.bytes)} here, as a "
         "few steps of each network tell:"
     )
     head = ("prior", "parameters", "Adam", "GD", "products", "about")

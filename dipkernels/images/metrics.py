@@ -174,7 +174,7 @@ def mse_to_psnr(value: Tensor) -> Tensor:
     return -10.0 / math.log(10.0) * torch.log(value)
 
 
-def decibels(mse: ArrayLike) -> np.ndarray:
+def decibels(mse: ArrayLike | float) -> np.ndarray:
     """PSNR in dB of mean squared errors in NumPy, where 1 is white: infinite for an error of 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(-10 * np.log10(mse))

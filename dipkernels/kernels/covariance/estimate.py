@@ -12,6 +12,7 @@ from torch import Tensor
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import RunningMoments
+from dipkernels.base.words import readable_bytes
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.images.axes import AXES
 from dipkernels.kernels.covariance import hypotheses
@@ -226,8 +227,8 @@ class _FullMatrix:
         needed = 3 * 8 * n**2  # both sums, and one more while the result is made
         if needed > budget:
             raise InvalidInputError(
-                f"the full covariance of {n} outputs takes {needed / 2**30:.1f} GiB, more than "
-                f"memory_budget, {budget / 2**30:.1f} GiB: raise it, take smaller images or one "
+                f"the full covariance of {n} outputs takes {readable_bytes(needed)}, more than "
+                f"memory_budget, {readable_bytes(budget)}: raise it, take smaller images or one "
                 "channel, or do with kernel and phase_kernel, full=False"
             )
         # Within a group, deviations of GROUP samples have one degree of freedom less.
