@@ -112,7 +112,7 @@ PUBLIC_MODULES = (
     "report",
     "storage",
     "planning",
-    "priors",
+    "priors.draws",
     "priors.codes",
     "priors.initialisation",
     "priors.memory",
