@@ -65,15 +65,16 @@ html_sidebars = {
         "theory",
         "priors",
     )
-} | {page: [] for page in ("notation", "design", "stability", "references", "contributing", "changelog")}
+} | {
+    page: []
+    for page in ("notation", "design", "stability", "references", "contributing", "changelog")
+}
 
 PUBLIC_MODULES = (
     "networks",
-    "networks.codes",
     "networks.decoders",
     "networks.generators",
     "networks.hybrids",
-    "networks.initialisation",
     "networks.layers",
     "networks.lipschitz",
     "networks.mixer",
@@ -112,12 +113,13 @@ PUBLIC_MODULES = (
     "sweep",
     "plotting",
     "report",
-    "results",
-    "runs",
+    "storage",
     "planning",
-    "memory",
-    "checkpoints",
-    "devices",
+    "priors.draws",
+    "priors.codes",
+    "priors.initialisation",
+    "priors.memory",
+    "base.devices",
     "errors",
 )
 

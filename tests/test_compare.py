@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from dipkernels import compare as job
-from dipkernels import networks, results, spread, tasks
+from dipkernels import networks, spread, tasks
 from dipkernels.errors import OutputError
 from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
 from dipkernels.report import format_table, write_report
 from dipkernels.report.table import COLUMNS
-from dipkernels.runs import RunFolder
+from dipkernels.storage import netcdf as results
+from dipkernels.storage.runs import RunFolder
 
 SIZE = (12, 16)
 SMALL = job.Effort(adam=6, descent=5, steps=12, probe_steps=6)

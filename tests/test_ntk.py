@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dipkernels import networks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import NTK
-from dipkernels.memory import activation_bytes, block_columns, parameter_bytes
 from dipkernels.networks import ImagePrior
+from dipkernels.priors.memory import activation_bytes, block_columns, parameter_bytes
 from helpers.priors import SMALL, draw, perturbed
 
 
