@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 
 from dipkernels import networks
-from dipkernels.kernels.covariance import draw_images
 from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.priors import draw_images
 
 SIDE, BLOCK, ANCHORS, WINDOW, TARGET = 128, 64, 32, 16, 0.01
 

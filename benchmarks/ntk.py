@@ -140,7 +140,7 @@ import time
 start = time.perf_counter()
 import dipkernels.networks as networks
 from dipkernels.kernels import NTK
-from dipkernels.memory import resident_bytes
+from dipkernels.priors.memory import resident_bytes
 def peak():
     return resident_bytes() / 1e9
 prior = networks.create({name!r}, image_size={size})

@@ -64,7 +64,7 @@ def child(task: str, case: int, threads: int) -> None:
     import torch
 
     from dipkernels import images, networks, plan, tasks
-    from dipkernels.memory import resident_bytes
+    from dipkernels.priors.memory import resident_bytes
 
     torch.set_num_threads(threads)
     name, size, options, products = CASES[case]

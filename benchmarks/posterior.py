@@ -22,9 +22,9 @@ import torch
 import xarray as xr
 
 from dipkernels import fit, images, networks, sampling, tasks
+from dipkernels.base.seeds import derive
 from dipkernels.fitting import load_parameters
 from dipkernels.networks import ImagePrior, Parameters
-from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 FITS = 5

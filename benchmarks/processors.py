@@ -91,9 +91,10 @@ def child(network: str, seed: int, threads: int, size: int, path: Path) -> None:
     import torch
     import xarray as xr
 
-    from dipkernels import NTK, fit, images, results, tasks
+    from dipkernels import NTK, fit, images, tasks
     from dipkernels.compare import Settings, make_priors
-    from dipkernels.networks.prior import Parameters
+    from dipkernels.priors.prior import Parameters
+    from dipkernels.storage import netcdf as results
     from dipkernels.theory import expand, learning_curve
 
     torch.set_num_threads(threads)
@@ -188,7 +189,7 @@ def peaks(network: str, found: "dict[Case, xr.Dataset]") -> str:
 
 def report(output: Path, networks: list[str]) -> None:
     """Print both tables, of what is there."""
-    from dipkernels import results
+    from dipkernels.storage import netcdf as results
 
     tables: dict[str, list[str]] = {"movement": [], "peaks": []}
     for network in networks:

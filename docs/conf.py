@@ -73,11 +73,9 @@ html_sidebars = {
 
 PUBLIC_MODULES = (
     "networks",
-    "networks.codes",
     "networks.decoders",
     "networks.generators",
     "networks.hybrids",
-    "networks.initialisation",
     "networks.layers",
     "networks.lipschitz",
     "networks.mixer",
@@ -116,12 +114,13 @@ PUBLIC_MODULES = (
     "sweep",
     "plotting",
     "report",
-    "results",
-    "runs",
+    "storage",
     "planning",
-    "memory",
-    "checkpoints",
-    "devices",
+    "priors.draws",
+    "priors.codes",
+    "priors.initialisation",
+    "priors.memory",
+    "base.devices",
     "errors",
 )
 

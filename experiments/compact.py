@@ -21,7 +21,7 @@ def compact(result: xr.Dataset) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        For `dipkernels.results.save`; `restored` makes the other of it again. PSNRs of fits in
+        For `dipkernels.storage.save`; `restored` makes the other of it again. PSNRs of fits in
         float64, which would lose digits, stay as they are.
     """
     result = result.copy()

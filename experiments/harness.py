@@ -18,11 +18,11 @@ import torch
 import xarray as xr
 import yaml
 
-from dipkernels.checks import as_annotated
-from dipkernels.devices import resolve_device
+from dipkernels.base.checks import as_annotated
+from dipkernels.base.devices import resolve_device
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.runs import RunFolder, is_interrupted
-from dipkernels.sweep.locks import claim
+from dipkernels.storage import RunFolder, is_interrupted
+from dipkernels.storage.locks import claim
 
 PRESETS = ("smoke", "cpu", "paper")
 DRAWN = 2000  # points of a curve, more than a figure has columns
@@ -242,7 +242,7 @@ def packed(
     Returns
     -------
     xarray.DataArray
-        Is stored so, as netCDF packs numbers, and compressed; `dipkernels.results.load` unpacks it.
+        Is stored so, as netCDF packs numbers, and compressed; `dipkernels.storage.load` unpacks it.
     """
     shown = values.clip(low, high)
     steps = {dim: -(-shown.sizes[dim] // side) for dim in ("y", "x") if dim in shown.dims}

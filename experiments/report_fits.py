@@ -19,8 +19,9 @@ from torch import Tensor
 
 from dipkernels import fit, images, networks, tasks
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.images.sizes import crop
-from dipkernels.results import load, save
+from dipkernels.storage.netcdf import load, save
 from dipkernels.tasks import Task
 from experiments.compact import compact, restored
 from experiments.harness import Options, Table, each, reduced
@@ -376,7 +377,7 @@ def end_of(result: xr.Dataset) -> dict[str, Any]:
     noisy, share = result.psnr_noisy.values, noise_share(result)
     top = int(result.peak_iteration)
     above = np.flatnonzero(clean > noisy)
-    level = -10 * np.log10(corruption_power(result))
+    level = float(decibels(corruption_power(result)))
     near = np.flatnonzero(noisy >= level)
     crossing = int(above[-1]) + 1 if len(above) else 0
     return {

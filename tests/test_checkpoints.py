@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from dipkernels import checkpoints
-from dipkernels.checkpoints import Saver, load_checkpoint, save_checkpoint
+from dipkernels.storage import checkpoints
+from dipkernels.storage.checkpoints import Saver, load_checkpoint, save_checkpoint
 
 
 def test_views_of_one_tensor_are_saved_as_they_are(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ SAVING = """
 import sys
 import torch
 from pathlib import Path
-from dipkernels.checkpoints import save_checkpoint
-from dipkernels.memory import resident_bytes
+from dipkernels.storage.checkpoints import save_checkpoint
+from dipkernels.priors.memory import resident_bytes
 save_checkpoint(Path(sys.argv[1]), {}, {"small": torch.rand(10)})
 state = {"large": [torch.rand(5_000_000) for _ in range(4)]}
 before = resident_bytes()

@@ -14,11 +14,12 @@ import skimage.io
 import torch
 
 import dipkernels
-from dipkernels import cli, networks, results
-from dipkernels.checkpoints import read_checkpoint
+from dipkernels import cli, networks
 from dipkernels.cli import completion
 from dipkernels.fitting import engine
 from dipkernels.images.named import BUNDLED
+from dipkernels.storage import netcdf as results
+from dipkernels.storage.checkpoints import read_checkpoint
 
 
 def call(*arguments: str) -> int:
@@ -227,7 +228,7 @@ def test_flash_is_the_code_of_the_network(files: Path, capsys: pytest.CaptureFix
 def test_a_fit_that_was_killed_is_continued(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SECONDS", 0.0)
     whole, broken = files / "whole", files / "broken"
     assert call(*FIT, "--input-noise", "0.1", "--output", str(whole)) == 0
     save, calls = engine.Saver.save, []
@@ -309,7 +310,7 @@ def test_what_the_library_says_is_shown_when_asked(
     for count, flags in enumerate(((), ("-v",), ("-vv",))):
         assert call(*flags, *arguments, "--output", str(tmp_path / str(count))) == 0
         err = capsys.readouterr().err
-        assert err.count("INFO: fit begins (dipkernels.runs)") == min(count, 1)
+        assert err.count("INFO: fit begins (dipkernels.storage.runs)") == min(count, 1)
         assert ("DEBUG: " in err) == (count > 1)
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray as xr
 
-from dipkernels import images, networks, plotting, report, results, tasks
+from dipkernels import images, networks, plotting, report, tasks
 from dipkernels.cli.job import Job
 from dipkernels.cli.methods import METHODS, _gp_dip_counts, resolve
 from dipkernels.fitting.record import Record
@@ -23,6 +23,7 @@ from dipkernels.planning.rehearsal import ACTIVATIONS, Needs
 from dipkernels.sampling import Posterior, chains, uncertainty
 from dipkernels.sampling.plan import plan_chains, plan_linearised
 from dipkernels.sampling.settings import ChainSettings
+from dipkernels.storage import netcdf as results
 from tests.test_cli import call
 
 # Black and white: one channel of 12x14 pixels, 3 layers of 4 channels.
@@ -297,7 +298,8 @@ def test_a_killed_run_is_continued_with_the_same_bits(tmp_path: Path) -> None:
     output = tmp_path / "killed"
     arguments = [*TINY, "--iterations", "3000", "--start-iterations", "4", "--quiet"]
     code = (
-        "import sys; from dipkernels import cli, checkpoints; checkpoints.SECONDS = 0.2; "
+        "import sys; from dipkernels import cli; from dipkernels.storage import checkpoints; "
+        "checkpoints.SECONDS = 0.2; "
         "checkpoints.SHARE = 1.0; cli.main()"
     )
     command = [sys.executable, "-c", code, "posterior", *arguments, "--output", str(output)]

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from dipkernels import compare as job
-from dipkernels import networks, results, tasks
+from dipkernels import networks, tasks
 from dipkernels.errors import OutputError
 from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
 from dipkernels.report import format_table, write_report
 from dipkernels.report.table import COLUMNS
-from dipkernels.runs import RunFolder
-from dipkernels.spread import spread_note
+from dipkernels.base.spread import spread_note
+from dipkernels.storage import netcdf as results
+from dipkernels.storage.runs import RunFolder
 
 SIZE = (12, 16)
 SMALL = job.Effort(adam=6, descent=5, steps=12, probe_steps=6)

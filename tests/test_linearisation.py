@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from dipkernels.kernels.folding import fold_constants
-from dipkernels.kernels.linearisation import tangent_map
+from dipkernels.priors.folding import fold_constants
+from dipkernels.priors.tangents import tangent_map
 from helpers.priors import draw
 
 

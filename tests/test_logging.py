@@ -11,7 +11,7 @@ import torch
 
 import dipkernels
 from dipkernels import ImagePrior, Task, fit, networks, tasks
-from dipkernels.runs import RunFolder
+from dipkernels.storage.runs import RunFolder
 
 PACKAGE = Path(dipkernels.__file__).parent
 
@@ -68,10 +68,10 @@ def test_a_fit_says_how_it_went_and_that_it_continues(
     fit(prior, task, iterations=2, checkpoint=tmp_path / "fit.safetensors")
     words = said(heard, logging.INFO, "dipkernels.fitting.fit")
     assert words.startswith("the fit (deep-decoder, adam) ended after 2 iterations, ")
-    assert "fit: saved to" in said(heard, logging.DEBUG, "dipkernels.checkpoints")
+    assert "fit: saved to" in said(heard, logging.DEBUG, "dipkernels.storage.checkpoints")
     heard.clear()
     fit(prior, task, iterations=3, checkpoint=tmp_path / "fit.safetensors")
-    words = said(heard, logging.INFO, "dipkernels.checkpoints")
+    words = said(heard, logging.INFO, "dipkernels.storage.checkpoints")
     assert words == f"fit: continued from {tmp_path / 'fit.safetensors'}"
 
 
@@ -95,8 +95,10 @@ def test_a_run_folder_says_what_it_reads_and_what_it_makes_anew(
     folder = RunFolder.open(tmp_path, {})
     for _ in range(2):
         folder.stage("fit", lambda: fit(prior, task, iterations=1))
-    words = said(heard, logging.INFO, "dipkernels.runs").split("\n")
+    words = said(heard, logging.INFO, "dipkernels.storage.runs").split("\n")
     assert words == ["fit begins", f"fit was done before: read from {tmp_path / 'fit.nc'}"]
     folder.file("fit").write_text("no netCDF")
     folder.stage("fit", lambda: fit(prior, task, iterations=1))
-    assert said(heard, logging.WARNING, "dipkernels.runs").startswith("fit counts as not done: ")
+    assert said(heard, logging.WARNING, "dipkernels.storage.runs").startswith(
+        "fit counts as not done: "
+    )

@@ -13,13 +13,13 @@ import xarray as xr
 from jaxtyping import Float
 
 from dipkernels import NTK, gp, images, networks, tasks
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import DeviceError, DipkernelsError, InvalidInputError
 from dipkernels.fitting.stopping import Monitor
+from dipkernels.linalg import effective_rank
 from dipkernels.spectra import (
     comb_response,
     comb_strength,
-    effective_rank,
     frequency_response,
     half_power_frequency,
     periodogram,

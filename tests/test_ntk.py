@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from dipkernels import networks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import NTK
-from dipkernels.memory import activation_bytes, block_columns, parameter_bytes
 from dipkernels.networks import ImagePrior
+from dipkernels.priors.memory import activation_bytes, block_columns, parameter_bytes
 from helpers.priors import SMALL, draw, perturbed
 
 
@@ -200,8 +200,8 @@ def test_chunks_change_nothing(case: Case) -> None:
     column = parameter_bytes(case.parameters) + 3 * activation_bytes(case.prior, case.parameters)
     tiny = NTK(case.prior, case.parameters, memory_budget=2 * column + 1)
     widths: list[int] = []
-    vjp = tiny.vjp
-    tiny.vjp = lambda images: (widths.append(images.shape[1]), vjp(images))[1]
+    vjp = tiny.tangents.vjp
+    tiny.tangents.vjp = lambda images: (widths.append(images.shape[1]), vjp(images))[1]
     torch.testing.assert_close(tiny @ block, case.ntk @ block, rtol=1e-12, atol=1e-12)
     expected = case.ntk.quadratic_form(block)
     torch.testing.assert_close(tiny.quadratic_form(block), expected, rtol=1e-12, atol=1e-12)

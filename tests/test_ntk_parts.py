@@ -257,8 +257,8 @@ def test_layers_share_one_pass_in_chunks(dense: dict[str, Tensor]) -> None:
     ntk = NTK(PRIOR, PARAMETERS, memory_budget=60_000)
     assert 1 < ntk.chunk < 7
     calls: dict[str, list] = {"vjp": [], "jvp": []}
-    for name, method in (("vjp", ntk.vjp), ("jvp", ntk.jvp)):
-        setattr(ntk, name, lambda x, n=name, m=method: (calls[n].append(x), m(x))[1])
+    for name, method in (("vjp", ntk.tangents.vjp), ("jvp", ntk.tangents.jvp)):
+        setattr(ntk.tangents, name, lambda x, n=name, m=method: (calls[n].append(x), m(x))[1])
     block, layers = draw(N, 7, seed=4), ntk.by_layer()
     layers.quadratic_form(block)
     assert sum(x.shape[1] for x in calls["vjp"]) == 7

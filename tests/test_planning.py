@@ -20,7 +20,6 @@ from dipkernels.fitting.engine import Engine
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import WindowedVariance, make_monitor
-from dipkernels.memory import activation_bytes, expected_activation_bytes
 from dipkernels.planning import Plan
 from dipkernels.planning.ledger import Ledger, resident_growth
 from dipkernels.planning.rehearsal import (
@@ -32,6 +31,7 @@ from dipkernels.planning.rehearsal import (
     rehearse_fit,
     rehearse_kernel,
 )
+from dipkernels.priors.memory import activation_bytes, expected_activation_bytes
 from helpers.priors import make
 
 MIB = 2**20
@@ -114,7 +114,7 @@ PROCESS = """
 import ctypes, json, os, sys
 import torch
 from dipkernels import fit, networks, tasks
-from dipkernels.memory import resident_bytes
+from dipkernels.priors.memory import resident_bytes
 torch.set_num_threads(1)
 if sys.argv[1] == "strict":  # all that is freed is given back at once: M_MMAP_THRESHOLD
     ctypes.CDLL(None).mallopt(-3, 65536)

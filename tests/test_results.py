@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from torch import nn
 
-from dipkernels import memory, provenance, results
+from dipkernels.base import origin as provenance
 from dipkernels.errors import (
     DeviceError,
     DipkernelsError,
@@ -26,6 +26,9 @@ from dipkernels.errors import (
     UnknownNameError,
 )
 from dipkernels.networks import ImagePrior
+from dipkernels.priors import memory
+from dipkernels.priors.prior import describe_prior
+from dipkernels.storage import netcdf as results
 
 
 def make_dataset(seed: int = 0) -> xr.Dataset:
@@ -185,7 +188,7 @@ def test_provenance_of_each_device(device: str) -> None:
 
 def test_description_of_a_prior() -> None:
     prior = ImagePrior(lambda: nn.Conv2d(2, 1, 3), torch.rand(1, 2, 5, 8), name="mine")
-    assert provenance.describe_prior(prior) == {
+    assert describe_prior(prior) == {
         "prior": "mine",
         "parameters": 2 * 9 + 1,
         "dtype": "float32",
@@ -193,7 +196,7 @@ def test_description_of_a_prior() -> None:
 
 
 def test_peak_of_a_child_is_its_own() -> None:
-    code = "from dipkernels.memory import resident_bytes; print(resident_bytes())"
+    code = "from dipkernels.priors.memory import resident_bytes; print(resident_bytes())"
     command = [sys.executable, "-c", code]
 
     def child() -> int:

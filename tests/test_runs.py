@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dipkernels.errors import OutputError
-from dipkernels.runs import SETTINGS_FILE, RunFolder
+from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 
 BEFORE = {
     "command": "fit",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.base.words import duration, readable_bytes
 from dipkernels.cli.completion import one_of
 from dipkernels.cli.options import (
     INTERRUPTED,
@@ -15,14 +16,13 @@ from dipkernels.cli.options import (
     QuietOption,
     SeedOption,
     SizeOption,
-    duration,
 )
 from dipkernels.cli.tasks import KINDS_WITH_THEORY, TaskOptions
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.compare import Plan, Settings
-    from dipkernels.runs import RunFolder
+    from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
 DEFAULT_PRIORS_TEXT = "skip deep-decoder vit swin conv3-vit vit-conv3"
@@ -55,9 +55,9 @@ def compare(
 ) -> None:
     """Fit several networks to one image, measure their kernels, and compare theory with fits."""
     from dipkernels import compare as job
-    from dipkernels.devices import resolve_device
+    from dipkernels.base.devices import resolve_device
     from dipkernels.report import format_table, write_report
-    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.storage.runs import RunFolder, default_folder
 
     names = priors.replace(",", " ").split()
     if not names:
@@ -109,7 +109,7 @@ def _announce(plan: "Plan", task: "Task", settings: "Settings", folder: "RunFold
         f"seed {settings.seed}, on {settings.device}"
     )
     typer.echo(
-        f"This takes about {duration(plan.seconds)} and {plan.bytes / 2**30:.1f} GB here, as a "
+        f"This takes about {duration(plan.seconds)} and {readable_bytes(plan.bytes)} here, as a "
         "few steps of each network tell:"
     )
     head = ("prior", "parameters", "Adam", "GD", "products", "about")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.base.words import duration
 from dipkernels.cli.completion import complete_prior
 from dipkernels.cli.options import (
     INTERRUPTED,
@@ -14,14 +15,13 @@ from dipkernels.cli.options import (
     QuietOption,
     SeedOption,
     SizeOption,
-    duration,
 )
 from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import DipkernelsError, InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior
-    from dipkernels.runs import RunFolder
+    from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
     from dipkernels.theory import FingerprintEffort
 
@@ -46,9 +46,9 @@ def fingerprint(
 ) -> None:
     """Make the card of each network: samples, kernel and fits at one glance, and their gallery."""
     from dipkernels import networks
-    from dipkernels.devices import resolve_device
+    from dipkernels.base.devices import resolve_device
     from dipkernels.report import gallery_page, gallery_settings, stored_card
-    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.storage.runs import RunFolder, default_folder
     from dipkernels.theory import FingerprintEffort
 
     if every == bool(names):
@@ -97,7 +97,7 @@ def _announce(
     folder: "RunFolder",
 ) -> None:
     """Say what will be done and what it will take, and refuse what can't fit."""
-    from dipkernels.planning import readable_bytes
+    from dipkernels.base.words import readable_bytes
     from dipkernels.theory import plan_fingerprint
 
     typer.echo(

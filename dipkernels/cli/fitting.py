@@ -102,9 +102,9 @@ def fit(
 ) -> None:
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
     from dipkernels import fitting, planning
-    from dipkernels.devices import resolve_device
+    from dipkernels.base.devices import resolve_device
     from dipkernels.fitting.stopping import monitor_names
-    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.storage.runs import RunFolder, default_folder
 
     if seeds < 1:
         raise InvalidInputError(f"--seeds must be at least 1, got {seeds}")
@@ -208,7 +208,7 @@ def write_fit(result: "xr.Dataset", folder: Path) -> None:
 
     from dipkernels import images, plotting
     from dipkernels.fitting.stopping import format_panel, stopping_panel
-    from dipkernels.results import write_text
+    from dipkernels.storage.netcdf import write_text
 
     panel = stopping_panel(result)
     write_text(format_panel(panel) + "\n", folder / "stopping.txt")

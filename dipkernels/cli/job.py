@@ -8,8 +8,8 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior, Parameters
-    from dipkernels.runs import RunFolder
     from dipkernels.sampling import Posterior, WeightPrior
+    from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
 STAGE, START = "posterior", "start"  # names of the stored results
@@ -138,7 +138,7 @@ class Job:
         dict
             Of `dipkernels.fit`. Their seeds are those of the chains.
         """
-        from dipkernels.seeds import derive
+        from dipkernels.base.seeds import derive
 
         return {
             "seed": [derive(f"chain-{i}", self.seed) for i in range(self.starts)],

@@ -31,11 +31,11 @@ def ntk(
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
     from dipkernels import compare as job
     from dipkernels import networks, plotting
-    from dipkernels.devices import resolve_device
+    from dipkernels.base.devices import resolve_device
     from dipkernels.images import parse_size
     from dipkernels.kernels import NTK
-    from dipkernels.runs import RunFolder, default_folder
-    from dipkernels.spread import spread_note
+    from dipkernels.base.spread import spread_note
+    from dipkernels.storage.runs import RunFolder, default_folder
 
     target, pixels = resolve_device(device), parse_size(size)
     if pixels is None:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dipkernels.planning import Plan
-    from dipkernels.runs import RunFolder
     from dipkernels.sampling.settings import ChainSettings
+    from dipkernels.storage.runs import RunFolder
 
 INPUT_NOISE = 1 / 30  # of gp-dip and of averages, as published
 PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each 50th
@@ -205,7 +205,7 @@ def _plan_linearised(job: Job, timed: bool) -> "Plan":
 
 def _run_linearised(job: Job, folder: "RunFolder") -> "xr.Dataset":
     from dipkernels import sampling
-    from dipkernels.seeds import derive
+    from dipkernels.base.seeds import derive
 
     start = job.start(folder)
     if start is None:

@@ -105,17 +105,17 @@ def run_record(
     Returns
     -------
     dict
-        For `dipkernels.runs.RunFolder.open`.
+        For `dipkernels.storage.RunFolder.open`.
     """
-    from dipkernels.provenance import fingerprint, provenance
+    from dipkernels.base.origin import digest, provenance
 
     return {
         "command": command,
         "image": image,
         "task": repr(task),
-        "measurement_sha256": fingerprint(task.measurement),
+        "measurement_sha256": digest(task.measurement),
         "prior": repr(prior),
-        "network_sha256": fingerprint(prior.code, str(prior.parameter_shapes)),
+        "network_sha256": digest(prior.code, str(prior.parameter_shapes)),
         **settings,
         "device": str(prior.device),
         "version": provenance("cpu")["version_dipkernels"],

@@ -98,20 +98,3 @@ RangeOption = Annotated[str | None, option(ON_NETWORK, "sigmoid, none or 255. (d
 InitialisationOption = Annotated[
     str, option(ON_NETWORK, "default, kaiming-normal, xavier-uniform, orthogonal, ...")
 ]
-
-
-def duration(seconds: float) -> str:
-    """Write a time as people say it.
-
-    Parameters
-    ----------
-    seconds : float
-        Not negative.
-
-    Returns
-    -------
-    str
-        Such as ``"2 min 05 s"``.
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

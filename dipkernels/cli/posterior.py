@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.base.words import duration
 from dipkernels.cli.completion import complete_prior
 from dipkernels.cli.job import STAGE, Job
 from dipkernels.cli.methods import METHODS, resolve
@@ -33,7 +34,6 @@ from dipkernels.cli.options import (
     SharedNoiseOption,
     TaskOption,
     VariantOption,
-    duration,
     option,
 )
 from dipkernels.cli.tasks import TaskOptions
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dipkernels.planning import Plan
-    from dipkernels.runs import RunFolder
+    from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
 ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
@@ -143,8 +143,8 @@ def posterior(
     quiet: QuietOption = False,
 ) -> None:
     """Draw images from the posterior of a network; write maps, their calibration, diagnostics."""
-    from dipkernels.devices import resolve_device
-    from dipkernels.runs import RunFolder, default_folder
+    from dipkernels.base.devices import resolve_device
+    from dipkernels.storage.runs import RunFolder, default_folder
 
     if (name is None) == (prior is None):
         raise InvalidInputError(
@@ -237,7 +237,7 @@ def _plans(job: Job, *, timed: bool) -> "dict[str, Plan]":
 
 def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
     """Say on the first screen what will be done and what it will take."""
-    from dipkernels.planning import readable_bytes
+    from dipkernels.base.words import readable_bytes
 
     task, o = job.task, job.options
     channels, *spatial = task.shape

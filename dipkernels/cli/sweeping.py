@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dipkernels.cli.options import INTERRUPTED, DeviceOption, QuietOption, duration
+from dipkernels.base.words import duration
+from dipkernels.cli.options import INTERRUPTED, DeviceOption, QuietOption
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def sweep_table(
 ) -> None:
     """Show all runs of a store that are done, a row each, or write them as CSV."""
     from dipkernels import sweep as job
-    from dipkernels.results import write_text
+    from dipkernels.storage.netcdf import write_text
 
     frame: Any = job.table(store)
     if csv is None:
@@ -103,7 +104,7 @@ def sweep_table(
 def _shown(frame: Any) -> str:
     """Lay out all runs; then those that differ in the seed alone, or that there are none."""
     from dipkernels import sweep as job
-    from dipkernels.spread import spread_note
+    from dipkernels.base.spread import spread_note
 
     grouped = job.over_seeds(frame)
     most = int(grouped["seeds"].max())
@@ -147,7 +148,7 @@ class _Reporter:
 
 def _list(plan: "Plan", store: Path, device: str, *, estimated: bool, quiet: bool) -> None:
     from dipkernels import sweep as job
-    from dipkernels.planning import readable_bytes
+    from dipkernels.base.words import readable_bytes
     from dipkernels.sweep.store import require_free
 
     there = (store / "store.json").exists()

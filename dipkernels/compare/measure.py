@@ -5,13 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
 from dipkernels.compare.settings import Effort
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.kernels import NTK
-from dipkernels.linalg import KrylovSpace, Lanczos, ritz_pairs
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
-from dipkernels.spectra import frequency_response, spectral_density
+from dipkernels.linalg import KrylovSpace, Lanczos, ritz_pairs, spectral_density
+from dipkernels.priors.prior import describe_prior
+from dipkernels.spectra import frequency_response
 from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, expand, learning_curve
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from dipkernels import planning
 from dipkernels.compare.settings import Effort, Settings
-from dipkernels.memory import resident_bytes
 from dipkernels.networks import ImagePrior
+from dipkernels.priors.memory import resident_bytes
 from dipkernels.tasks import Task
 
 RESPONSE_PRODUCTS = 23

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 import xarray as xr
 
+from dipkernels.base.progress import Progress
 from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
 from dipkernels.compare.settings import Effort, Settings
 from dipkernels.fitting import fit, peak
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior, create
-from dipkernels.progress import Progress
-from dipkernels.runs import RunFolder
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
 Stages = dict[str, xr.Dataset]

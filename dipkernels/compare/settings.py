@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from dipkernels.base.origin import digest, provenance
 from dipkernels.networks import ImagePrior
-from dipkernels.provenance import fingerprint, provenance
 from dipkernels.tasks import Task
 
 DEFAULT_PRIORS = ("skip", "deep-decoder", "vit", "swin", "conv3-vit", "vit-conv3")
@@ -122,12 +122,12 @@ class Settings:
             "shape": list(task.shape),
             "task": task.name,
             "noise_sigma": task.noise_sigma,
-            "pixels_sha256": fingerprint(
+            "pixels_sha256": digest(
                 *(x for x in (task.clean, task.measurement, task.guide) if x is not None)
             ),
             "priors": {
                 name: asdict(self.effort(name))
-                | {"network_sha256": fingerprint(prior.code, str(prior.parameter_shapes))}
+                | {"network_sha256": digest(prior.code, str(prior.parameter_shapes))}
                 for name, prior in priors.items()
             },
             "seed": self.seed,

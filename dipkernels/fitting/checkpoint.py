@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from dipkernels.checkpoints import read_checkpoint
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.metric import adam_metric
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
+from dipkernels.storage.checkpoints import read_checkpoint
 
 PARAMETERS = "parameters"
 _BETA, _EPSILON = 0.999, 1e-8  # torch's defaults, with which every fit's Adam is made

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
+from dipkernels.images.axes import AXES
+from dipkernels.images.metrics import decibels
 from dipkernels.tasks import Task
 
 logger = logging.getLogger(__name__)
 
-SPATIAL_DIMS = {1: ("x",), 2: ("y", "x")}
 SCORED_PICTURES = ("final", "average", "best")
 
 
@@ -70,11 +71,11 @@ def _trace(layout: "_Layout") -> xr.Dataset:
     variables["loss"] = layout.trace(columns["loss"], long_name="mean squared misfit")
     for name in ("noisy", "average_noisy", "held_out"):
         if f"mse_{name}" in columns:
-            decibels = _decibels(columns[f"mse_{name}"])
-            variables[f"psnr_{name}"] = layout.trace(decibels, units="dB")
+            psnr = decibels(columns[f"mse_{name}"])
+            variables[f"psnr_{name}"] = layout.trace(psnr, units="dB")
     if record.knows_truth:
         for name in ("clean", "average_clean"):
-            regions = [_decibels(columns[f"mse_{name}:{region}"]) for region in record.regions]
+            regions = [decibels(columns[f"mse_{name}:{region}"]) for region in record.regions]
             variables[f"psnr_{name}"] = layout.trace_by_region(np.stack(regions, axis=-1))
     for monitor in record.monitors:
         variables |= {name: layout.trace(columns[name]) for name in monitor.names}
@@ -97,7 +98,7 @@ class _Layout:
         self.length = int(ended.argmax()) if ended.any() else len(table)
         rows = np.moveaxis(table[: self.length], -1, 0)
         self.columns = dict(zip(record.columns, rows, strict=True))
-        spatial = SPATIAL_DIMS[len(tasks[0].shape) - 1]
+        spatial = AXES[len(tasks[0].shape) - 1]
         self.pixels = ("channel", *spatial)
 
     # An array over (runs, ...), its first axis unfolded.
@@ -170,7 +171,7 @@ class _Layout:
 
 def _with_peaks(result: xr.Dataset, layout: _Layout) -> xr.Dataset:
     """Add the peaks: attributes of a single run, variables of several."""
-    score = _decibels(layout.columns[f"mse_clean:{layout.record.score_region}"])
+    score = decibels(layout.columns[f"mse_clean:{layout.record.score_region}"])
     filled = np.where(np.isnan(score), -np.inf, score)
     iteration, peak = filled.argmax(axis=0), filled.max(axis=0)
     peak = np.where(np.isnan(score).all(axis=0), np.nan, peak)  # never finite
@@ -203,9 +204,3 @@ def _mask(task: Task) -> Tensor | None:
 # In units in which white is 1.
 def _array(tensor: Tensor | None, peak: float = 1.0) -> np.ndarray:
     return np.asarray(None if tensor is None else (tensor / peak).cpu().numpy())
-
-
-def _decibels(mse: np.ndarray) -> np.ndarray:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        decibels: np.ndarray = -10 * np.log10(mse)
-    return decibels

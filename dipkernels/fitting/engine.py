@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from dipkernels.checkpoints import Saver
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive
 from dipkernels.fitting.checkpoint import PARAMETERS
 from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
 from dipkernels.fitting.record import Record
@@ -17,9 +18,8 @@ from dipkernels.fitting.regularisers import half_squared_norms, total_variation
 from dipkernels.fitting.schedules import learning_rate_factor
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.progress import Progress
-from dipkernels.seeds import derive
+from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
 Callback = Callable[[int, Tensor, Parameters], None]

@@ -1,17 +1,16 @@
 """Fit a prior to a measurement and watch what it learns, when."""
 
-import contextlib
 import logging
-import signal
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from dipkernels.checkpoints import Saver
+from dipkernels.base.interruption import Interrupted, ctrl_c_between_iterations
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
 from dipkernels.fitting.engine import Callback, Engine
@@ -20,15 +19,14 @@ from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper
 from dipkernels.fitting.stopping import Monitor, Rule, make_rule
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.prior import ImagePrior, describe_prior
+from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
 logger = logging.getLogger(__name__)
 
 
-class FitInterrupted(KeyboardInterrupt):
+class FitInterrupted(Interrupted):
     """Ctrl-C during a fit; what was computed until then is kept.
 
     Attributes
@@ -38,8 +36,7 @@ class FitInterrupted(KeyboardInterrupt):
     """
 
     def __init__(self, result: xr.Dataset) -> None:
-        super().__init__("fit interrupted")
-        self.result = result
+        super().__init__("fit interrupted", result)
 
 
 def fit(
@@ -287,45 +284,6 @@ def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callb
         if saver is not None:
             saver.save(engine.state())
     return status
-
-
-@runtime_checkable
-class Interruptible(Protocol):
-    """A loop that ends before its next iteration once it is told to."""
-
-    interrupted: bool
-
-
-@contextlib.contextmanager
-def ctrl_c_between_iterations(loop: Interruptible, *, resumable: bool) -> Iterator[None]:
-    """Let the first Ctrl-C wait for the iteration to end, so that all is saved; the second doesn't.
-
-    Parameters
-    ----------
-    loop : Interruptible
-        Is told.
-    resumable : bool
-        Without a checkpoint nothing waits. Only Python's main thread hears of Ctrl-C.
-
-    Yields
-    ------
-    None
-        While the loop runs.
-    """
-    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nobody else's
-    if not resumable or not plain or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(*_: object) -> None:
-        loop.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _described(

@@ -11,7 +11,7 @@ from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.eigenpairs import top_eigenpairs
 from dipkernels.linalg.operator import SymmetricOperator
-from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.tasks import Task
 
 ADAM_LEARNING_RATE = 1e-3

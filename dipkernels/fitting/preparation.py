@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor, Rule, make_monitor, monitor_names
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.provenance import fingerprint
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.tasks import Task
 
 
@@ -205,7 +205,7 @@ def describe_start(prior: ImagePrior, seed: int) -> dict[str, Any]:
     with torch.no_grad():
         start = prior.image(prior.init(seed)).double()
     return {
-        "network": fingerprint(prior.code, str(prior.parameter_shapes)),
+        "network": digest(prior.code, str(prior.parameter_shapes)),
         # Networks of the same shapes differ in what they make of a seed.
         "start of the network": [
             f"{float(x):.4g}" for x in (start.mean(), start.std(), start.norm(p=4))
@@ -231,8 +231,8 @@ def describe_task(task: Task, prior: ImagePrior) -> list[Any]:
     probe = prior.code.new_tensor([0.3]).expand(prior.shape)
     return [
         task.name,
-        fingerprint(task.measurement),
-        "none" if task.clean is None else fingerprint(task.clean),
+        digest(task.measurement),
+        "none" if task.clean is None else digest(task.clean),
         task.noise_sigma,
         [task.score_region, *task.regions],
         # It tells operators and held-out pixels apart, up to the order of its sum.

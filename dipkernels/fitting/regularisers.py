@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 
 TOTAL_VARIATIONS = ("isotropic", "anisotropic")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.regularisers import TOTAL_VARIATIONS
 from dipkernels.fitting.schedules import SCHEDULES

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.spread import spread_words
+from dipkernels.base.spread import spread_words
 
 
 @dataclass(frozen=True)

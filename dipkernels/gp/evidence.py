@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.observation import Observation
 from dipkernels.gp.torus import TorusCovariance
 from dipkernels.linalg import Estimate, KrylovSpace, SymmetricOperator, krylov_probes
-from dipkernels.linalg.estimates import mean_and_error
 
 METHODS = ("auto", "fourier", "dense", "lanczos")
 _BLOCK = 256  # columns of a dense matrix that are formed at once

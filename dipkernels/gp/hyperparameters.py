@@ -9,7 +9,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.evidence import Evidence, MeasuredCovariance, dense_matrix
 from dipkernels.gp.lags import LagKernel
@@ -17,7 +18,6 @@ from dipkernels.gp.observation import Observation
 from dipkernels.gp.process import GaussianProcess
 from dipkernels.gp.torus import covariance_on
 from dipkernels.linalg import Lanczos, Quadrature, krylov_probes
-from dipkernels.progress import Progress
 from dipkernels.tasks import Task
 
 _RATIOS = (1e-6, 1e2)  # of noise variance to output scale, between which it's sought

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.blocks import block_matrices

@@ -8,19 +8,19 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation, share_of
 from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
+from dipkernels.images.axes import AXES
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.linalg import Estimate, Solution
-from dipkernels.seeds import generator
 from dipkernels.tasks import Task
 
 _TOGETHER = 256 * 2**20  # bytes of the fields that are worked on at once
-_AXES = {1: ("channel", "x"), 2: ("channel", "y", "x")}
 _VARIANCES = ("auto", "fourier", "draws", "solves")
 
 
@@ -370,7 +370,7 @@ class Posterior:
         mean, variance = self.mean, self.variance(draws=draws, seed=seed)
         deviation = variance.value.sqrt()
         error = variance.standard_error / (2 * deviation.clamp(min=1e-300))
-        dims = _AXES[mean.dim() - 1]
+        dims = ("channel", *AXES[mean.dim() - 1])
         found = {
             "mean": mean,
             "standard_deviation": deviation,

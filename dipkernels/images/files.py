@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError, OutputError
 from dipkernels.images.named import read_named
 from dipkernels.images.reading import arrange, read_pixels, to_floats, to_unit_range

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -171,6 +172,12 @@ def mse_to_psnr(value: Tensor) -> Tensor:
         ``-10 log10(value)``, of the same shape.
     """
     return -10.0 / math.log(10.0) * torch.log(value)
+
+
+def decibels(mse: ArrayLike | float) -> np.ndarray:
+    """PSNR in dB of mean squared errors in NumPy, where 1 is white: infinite for an error of 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(-10 * np.log10(mse))
 
 
 def ssim(

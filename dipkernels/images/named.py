@@ -6,13 +6,13 @@ below it can be asked for by its path there, with or without suffix (``denoising
 stem alone (``f16``), where these are unique.
 """
 
-import difflib
 import os
 from pathlib import Path
 
 import numpy as np
 import skimage.data
 
+from dipkernels.base.words import meant
 from dipkernels.errors import ImageError
 
 # Those of scikit-image's images that lie in its wheel: nothing is downloaded.
@@ -81,10 +81,9 @@ def read_named(name: str) -> np.ndarray | Path:
             raise ImageError(f"image '{name}' is ambiguous: say which of {options}")
     if Path(name).is_dir():
         raise ImageError(f"{name} is a folder, not an image file")
-    close = difflib.get_close_matches(name, names(), n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"bundled names: {', '.join(BUNDLED)};"
+    hint = meant(name, names()) or f"bundled names: {', '.join(BUNDLED)}; "
     raise ImageError(
-        f"no such image: '{name}' is neither a file nor a known name; {hint} {_where_local()}"
+        f"no such image: '{name}' is neither a file nor a known name; {hint}{_where_local()}"
     )
 
 

@@ -3,7 +3,6 @@
 from dipkernels.kernels.covariance import (
     covariance,
     covariance_of,
-    draw_images,
     pool_covariances,
     radial_average,
 )
@@ -31,7 +30,6 @@ __all__ = [
     "adam_metric_of",
     "covariance",
     "covariance_of",
-    "draw_images",
     "infinite_width",
     "pixel_indices",
     "pool_covariances",

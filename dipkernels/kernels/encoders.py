@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.generators import ConvNet, FixedConvNet
 from dipkernels.networks.mixer import MLPMixer
-from dipkernels.networks.prior import ImagePrior, Parameters
 from dipkernels.networks.resnet import ResNet
 from dipkernels.networks.self_attention import SelfAttentionNet
 from dipkernels.networks.skip import SkipNet
 from dipkernels.networks.swin import SwinTransformer
 from dipkernels.networks.unet import UNet
 from dipkernels.networks.vit import VisionTransformer
+from dipkernels.priors.prior import ImagePrior, Parameters
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d)
 

@@ -7,15 +7,15 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.pixels import KernelBlock, Pixels, pixel_indices
+from dipkernels.linalg.density import spectral_density
 from dipkernels.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
-from dipkernels.progress import Progress
-from dipkernels.spectra.density import spectral_density
-from dipkernels.spectra.rank import effective_rank
+from dipkernels.linalg.rank import effective_rank
 
 
 class Kernel(SymmetricOperator):
@@ -79,7 +79,7 @@ class Kernel(SymmetricOperator):
         checkpoint: str | Path | None = None,
         progress: Progress | None = None,
     ) -> xr.Dataset:
-        """Estimate the spectral density; see `dipkernels.spectra.spectral_density`.
+        """Estimate the spectral density; see `dipkernels.linalg.spectral_density`.
 
         Parameters
         ----------
@@ -105,7 +105,7 @@ class Kernel(SymmetricOperator):
         checkpoint: str | Path | None = None,
         progress: Progress | None = None,
     ) -> xr.Dataset:
-        """Estimate effective ranks; see `dipkernels.spectra.effective_rank`.
+        """Estimate effective ranks; see `dipkernels.linalg.effective_rank`.
 
         Parameters
         ----------

@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.kernel import Kernel
+from dipkernels.kernels.metric import weigh
 from dipkernels.kernels.pixels import Pixels, pixel_indices
-from dipkernels.linalg.estimates import mean_and_error
-from dipkernels.linalg.operator import DEFAULT_PROBES
-from dipkernels.networks.prior import Parameters
-
-if TYPE_CHECKING:
-    from dipkernels.kernels.ntk import NTK
+from dipkernels.linalg.operator import DEFAULT_PROBES, random_signs
+from dipkernels.priors.prior import Parameters
+from dipkernels.priors.tangents import Tangents
 
 
 def select_parameters(names: Sequence[str], patterns: str | Sequence[str]) -> list[str]:
@@ -89,11 +87,16 @@ class LayerKernels:
 
     Parameters
     ----------
-    ntk : NTK
-        The whole.
+    tangents : Tangents
+        Of the network.
     groups : mapping of str to str or sequence of str, optional
         Names of layers, and which parameters they are, as in `select_parameters`. By default each
         module that holds parameters is a layer: the layers then sum to the whole.
+
+    metric : dict of str to Tensor, optional
+        That of the whole kernel.
+    whole : str
+        What it is called.
 
     Raises
     ------
@@ -110,8 +113,15 @@ class LayerKernels:
     torch.Size([2, 2])
     """
 
-    def __init__(self, ntk: "NTK", groups: Mapping[str, str | Sequence[str]] | None = None) -> None:
-        names = list(ntk.parameters)
+    def __init__(
+        self,
+        tangents: Tangents,
+        groups: Mapping[str, str | Sequence[str]] | None = None,
+        *,
+        metric: Parameters | None = None,
+        whole: str = "the whole",
+    ) -> None:
+        names = list(tangents.parameters)
         if groups is None:
             self.groups = group_by_module(names)
         else:
@@ -124,8 +134,9 @@ class LayerKernels:
                 if twice
                 else "no layer is chosen"
             )
-        self.ntk = ntk
-        self.shape, self.dtype, self.device = ntk.shape, ntk.dtype, ntk.device
+        self.tangents, self.metric, self.whole = tangents, metric, whole
+        self.image_shape, self.shape = tangents.image_shape, (tangents.size, tangents.size)
+        self.dtype, self.device = tangents.dtype, tangents.device
 
     @property
     def names(self) -> list[str]:
@@ -169,7 +180,7 @@ class LayerKernels:
             From k backward passes in all, half the price of as many products.
         """
         parts = []
-        for gradients in self.ntk.gradients(block):
+        for gradients in self.tangents.gradients(block):
             squares = {key: (g * w).flatten(1).sum(dim=1) for key, g, w in self._pairs(gradients)}
             parts.append(torch.stack([sum_of(squares, keys) for keys in self.groups.values()]))
         return torch.cat(parts, dim=1)
@@ -189,12 +200,12 @@ class LayerKernels:
             kernel's memory budget goes: ``(layers + 1) / 2`` products for each column.
         """
         parts = []
-        for gradients in self.ntk.gradients(block):
-            weighted = self.ntk.weigh(gradients)
+        for gradients in self.tangents.gradients(block):
+            weighted = weigh(gradients, self.metric)
             columns = len(next(iter(weighted.values())))
             pairs = [(layer, i) for layer in self.groups for i in range(columns)]
             images = [
-                self.ntk.jvp(self._masked(weighted, pairs[i : i + columns]))
+                self.tangents.jvp(self._masked(weighted, pairs[i : i + columns]))
                 for i in range(0, len(pairs), columns)
             ]
             parts.append(torch.cat(images, dim=1).unflatten(1, (-1, columns)).transpose(0, 1))
@@ -216,7 +227,8 @@ class LayerKernels:
             Over ``layer``: ``trace``, its ``standard_error``, and the ``share`` of all layers'.
             Attribute ``products``, a quadratic form counted as one half.
         """
-        forms = self.quadratic_form(self.ntk.rademacher(probes, seed)).double().cpu()
+        signs = random_signs(self.tangents.size, probes, seed).to(self.device, self.dtype)
+        forms = self.quadratic_form(signs).double().cpu()
         mean, error = mean_and_error(forms.T)
         return xr.Dataset(
             {
@@ -241,8 +253,8 @@ class LayerKernels:
         Tensor, shape (layers, m, m)
             From m backward passes; memory m times the parameters.
         """
-        indices = pixel_indices(pixels, self.ntk.image_shape)
-        grams = self.ntk.gram(indices)
+        indices = pixel_indices(pixels, self.image_shape)
+        grams = grams_of(self.tangents, self.metric, indices)
         return torch.stack([sum_of(grams, keys) for keys in self.groups.values()])
 
     def diagonal(self, pixels: Pixels) -> Float[Tensor, "layers m"]:
@@ -258,15 +270,15 @@ class LayerKernels:
         Tensor, shape (layers, m)
             From m backward passes.
         """
-        indices = pixel_indices(pixels, self.ntk.image_shape)
+        indices = pixel_indices(pixels, self.image_shape)
         parts = [
-            self.quadratic_form(self.ntk.unit_images(chunk))
-            for chunk in indices.split(self.ntk.chunk)
+            self.quadratic_form(self.tangents.unit_images(chunk))
+            for chunk in indices.split(self.tangents.chunk)
         ]
         return torch.cat(parts, dim=1)
 
     def _pairs(self, gradients: Parameters) -> list[tuple[str, Tensor, Tensor]]:
-        weighted = self.ntk.weigh(gradients)
+        weighted = weigh(gradients, self.metric)
         return [(key, gradients[key], weighted[key]) for key in gradients]
 
     # Tangents, one for each pair of a layer and a column, that are 0 outside of the layer.
@@ -278,6 +290,16 @@ class LayerKernels:
             for key in self.groups[layer]:
                 tangents[key][position] = weighted[key][column]
         return tangents
+
+
+def grams_of(tangents: Tangents, metric: Parameters | None, indices: Tensor) -> Parameters:
+    """Form the part of some pixels, ``(m, m)``, of each parameter's kernel; they sum to all."""
+    chunks = [tangents.vjp(tangents.unit_images(chunk)) for chunk in indices.split(tangents.chunk)]
+    grams = {}
+    for key in tangents.parameters:
+        rows = {key: torch.cat([chunk.pop(key) for chunk in chunks])}
+        grams[key] = rows[key].flatten(1) @ weigh(rows, metric)[key].flatten(1).T
+    return grams
 
 
 def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
@@ -313,9 +335,9 @@ class LayerKernel(Kernel):
     """
 
     def __init__(self, layers: LayerKernels, name: str) -> None:
-        self._ntk, self._keys, self.name = layers.ntk, layers.groups[name], name
-        self.image_shape = self._ntk.image_shape
-        self.shape, self.dtype, self.device = self._ntk.shape, self._ntk.dtype, self._ntk.device
+        self._layers, self._keys, self.name = layers, layers.groups[name], name
+        self._tangents, self.image_shape = layers.tangents, layers.image_shape
+        self.shape, self.dtype, self.device = layers.shape, layers.dtype, layers.device
 
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         """Compute ``v^T Theta_l v``, at half the price of a product.
@@ -331,22 +353,22 @@ class LayerKernel(Kernel):
             Never negative.
         """
         parts = []
-        for gradients in self._ntk.gradients(block):
-            weighted = self._ntk.weigh(gradients)
+        for gradients in self._tangents.gradients(block):
+            weighted = weigh(gradients, self._layers.metric)
             forms = {key: (gradients[key] * weighted[key]).flatten(1).sum(1) for key in self._keys}
             parts.append(sum_of(forms, self._keys))
         return torch.cat(parts)
 
     def _matmat(self, block: Tensor) -> Tensor:
         parts = []
-        for gradients in self._ntk.gradients(block):
-            weighted = self._ntk.weigh(gradients)
+        for gradients in self._tangents.gradients(block):
+            weighted = weigh(gradients, self._layers.metric)
             tangents = {
                 key: value if key in self._keys else torch.zeros_like(value)
                 for key, value in weighted.items()
             }
-            parts.append(self._ntk.jvp(tangents))
+            parts.append(self._tangents.jvp(tangents))
         return torch.cat(parts, dim=1)
 
     def __repr__(self) -> str:
-        return f"LayerKernel({self.name} of {self._ntk!r})"
+        return f"LayerKernel({self.name} of {self._layers.whole})"

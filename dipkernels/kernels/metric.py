@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 
 Metric = Parameters | Callable[[Parameters], Parameters]
 
@@ -130,3 +130,10 @@ def check_metric(metric: Metric, parameters: Parameters) -> Parameters:
             raise InvalidInputError(f"the metric of {key} has negative entries")
         checked[key] = entries
     return checked
+
+
+def weigh(gradients: Parameters, metric: Parameters | None) -> Parameters:
+    """Multiply gradients, each of shape ``(k, ...)``, by a metric, if there is one."""
+    if metric is None:
+        return gradients
+    return {key: value * metric[key] for key, value in gradients.items()}

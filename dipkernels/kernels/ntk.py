@@ -1,22 +1,20 @@
 """The empirical neural tangent kernel of an image prior, matrix-free."""
 
-import gc
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vjp, vmap
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.kernel import Kernel
-from dipkernels.kernels.layers import LayerKernels, select_parameters, sum_of
-from dipkernels.kernels.linearisation import tangent_map
-from dipkernels.kernels.metric import Metric, check_metric
+from dipkernels.kernels.layers import LayerKernels, grams_of, select_parameters, sum_of
+from dipkernels.kernels.metric import Metric, check_metric, weigh
 from dipkernels.kernels.pixels import Pixels, pixel_indices
-from dipkernels.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
-from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.priors.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
+from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors.tangents import Tangents
 
 logger = logging.getLogger(__name__)
 
@@ -95,18 +93,17 @@ class NTK(Kernel):
         def image_of(variable: Parameters) -> Tensor:
             return prior.image({**fixed, **variable})
 
-        # In this order, and with what each leaves behind collected: the memory adds up.
-        self.chunk = block_columns(prior, parameters, memory_budget)
-        logger.debug("products with the NTK of %s take %d columns at a time", prior, self.chunk)
-        gc.collect()
-        self._jvp = tangent_map(image_of, self.parameters)
-        image, self._vjp = vjp(image_of, self.parameters)  # type: ignore[misc]  # two, without aux
-        self.image = image.detach()
+        chunk = block_columns(prior, parameters, memory_budget)
+        logger.debug("products with the NTK of %s take %d columns at a time", prior, chunk)
+        self._hold(Tangents(image_of, self.parameters, chunk), memory_budget)
+        self.image = self.tangents.image
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
-        n = self.image.numel()
-        self.shape, self.dtype, self.device = (n, n), self.image.dtype, self.image.device
-        self._budget = memory_budget
+
+    def _hold(self, tangents: Tangents, memory_budget: int) -> None:
+        self.tangents, self.chunk, self._budget = tangents, tangents.chunk, memory_budget
+        self.shape = (tangents.size, tangents.size)
+        self.dtype, self.device = tangents.dtype, tangents.device
 
     def vjp(self, images: Float[Tensor, "n k"]) -> Parameters:
         """Multiply by the transposed Jacobian.
@@ -126,14 +123,7 @@ class NTK(Kernel):
         InvalidInputError
             If the images aren't n rows of at least one column.
         """
-        if images.dim() != 2 or images.shape[0] != self.shape[0] or images.shape[1] < 1:
-            raise InvalidInputError(
-                f"expected flattened images, shape ({self.shape[0]}, k), got {tuple(images.shape)}"
-            )
-        blocks = images.T.reshape(-1, *self.image_shape)
-        if len(blocks) == 1:  # batching one column costs 7 to 25 % on a CPU
-            return {key: value.detach()[None] for key, value in self._vjp(blocks[0])[0].items()}
-        return {key: value.detach() for key, value in vmap(self._vjp)(blocks)[0].items()}
+        return self.tangents.vjp(images)
 
     def jvp(self, tangents: Parameters) -> Float[Tensor, "n k"]:
         """Multiply by the Jacobian.
@@ -148,44 +138,7 @@ class NTK(Kernel):
         Tensor, shape (n, k)
             ``J u``, flattened images, one a column.
         """
-        if all(len(tangent) == 1 for tangent in tangents.values()):
-            images = self._jvp({key: tangent[0] for key, tangent in tangents.items()})
-        else:
-            images = vmap(self._jvp)(tangents)
-        return images.detach().reshape(-1, self.shape[0]).T
-
-    def gradients(self, block: Float[Tensor, "n k"]) -> Iterator[Parameters]:
-        """Multiply by the transposed Jacobian in chunks that fit the memory budget.
-
-        Parameters
-        ----------
-        block : Tensor, shape (n, k)
-            Flattened images, one a column.
-
-        Yields
-        ------
-        dict of str to Tensor
-            ``J^T v`` of the next columns; see `vjp`.
-        """
-        for chunk in block.split(self.chunk, dim=-1):
-            yield self.vjp(chunk)
-
-    def weigh(self, gradients: Parameters) -> Parameters:
-        """Multiply by the metric.
-
-        Parameters
-        ----------
-        gradients : dict of str to Tensor
-            Each of shape ``(k, ...)``.
-
-        Returns
-        -------
-        dict of str to Tensor
-            ``M u``; the very same if there is no metric.
-        """
-        if self.metric is None:
-            return gradients
-        return {key: value * self.metric[key] for key, value in gradients.items()}
+        return self.tangents.jvp(tangents)
 
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product.
@@ -201,8 +154,8 @@ class NTK(Kernel):
             Never negative; in the norm of the metric, if there is one.
         """
         forms = []
-        for gradients in self.gradients(block):
-            weighted = self.weigh(gradients)
+        for gradients in self.tangents.gradients(block):
+            weighted = weigh(gradients, self.metric)
             each = [(g * weighted[key]).flatten(1).sum(dim=1) for key, g in gradients.items()]
             forms.append(torch.stack(each).sum(dim=0))
         return torch.cat(forms)
@@ -226,7 +179,7 @@ class NTK(Kernel):
         indices = pixel_indices(pixels, self.image_shape)
         if len(indices) * parameter_bytes(self.parameters) > self._budget:
             return super().to_dense(indices)
-        grams = self.gram(indices)
+        grams = grams_of(self.tangents, self.metric, indices)
         return sum_of(grams, list(grams))
 
     def by_layer(self, layers: Mapping[str, str | Sequence[str]] | None = None) -> LayerKernels:
@@ -243,47 +196,14 @@ class NTK(Kernel):
         LayerKernels
             Without tracing anew.
         """
-        return LayerKernels(self, layers)
-
-    def gram(self, indices: Tensor) -> Parameters:
-        """Form the part of some pixels of every parameter's kernel.
-
-        Parameters
-        ----------
-        indices : Tensor of int64, shape (m,)
-            Of the flattened image.
-
-        Returns
-        -------
-        dict of str to Tensor, shape (m, m)
-            They sum to the kernel's. Costs m backward passes, and memory m times the parameters.
-        """
-        chunks = [self.vjp(self.unit_images(chunk)) for chunk in indices.split(self.chunk)]
-        grams = {}
-        for key in self.parameters:
-            rows = {key: torch.cat([chunk.pop(key) for chunk in chunks])}
-            grams[key] = rows[key].flatten(1) @ self.weigh(rows)[key].flatten(1).T
-        return grams
-
-    def unit_images(self, indices: Tensor) -> Float[Tensor, "n m"]:
-        """Make images that are 1 at one pixel each.
-
-        Parameters
-        ----------
-        indices : Tensor of int64, shape (m,)
-            Of the flattened image.
-
-        Returns
-        -------
-        Tensor, shape (n, m)
-            One a column.
-        """
-        units = torch.zeros(self.shape[0], len(indices), dtype=self.dtype, device=self.device)
-        units[indices.to(self.device), torch.arange(len(indices), device=self.device)] = 1
-        return units
+        return LayerKernels(self.tangents, layers, metric=self.metric, whole=repr(self))
 
     def _matmat(self, block: Tensor) -> Tensor:
-        return torch.cat([self.jvp(self.weigh(g)) for g in self.gradients(block)], dim=1)
+        columns = [
+            self.tangents.jvp(weigh(gradients, self.metric))
+            for gradients in self.tangents.gradients(block)
+        ]
+        return torch.cat(columns, dim=1)
 
     def __repr__(self) -> str:
         some = len(self.parameters) < len(self.prior.parameter_shapes)

@@ -22,11 +22,13 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive, generator
+from dipkernels.base.statistics import RunningMoments, standard_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.covariance.draws import FIXED, Codes, draw_images
 from dipkernels.kernels.covariance.hypotheses import MeanIsZero, Verdict
 from dipkernels.kernels.covariance.lagged import LaggedProducts
-from dipkernels.kernels.covariance.moments import RunningMoments
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.tokens import (
     TokenMoments,
@@ -35,10 +37,8 @@ from dipkernels.kernels.tokens import (
     whole_patches,
     with_errors,
 )
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
-from dipkernels.seeds import derive, generator
+from dipkernels.priors.draws import FIXED, Codes, draw_images
+from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.spectra.rings import radial_frequency, ring_edges
 
 __all__ = [
@@ -72,7 +72,7 @@ def patch_covariance(
     samples : int
         Initialisations.
     seed, first, codes
-        As of `dipkernels.kernels.covariance.draw_images`.
+        As of `dipkernels.priors.draw_images`.
     side : int, optional
         Of a patch, in pixels; by default `patch_side`.
     progress : bool
@@ -198,7 +198,7 @@ def patch_ntk(
             ratios.append(ratio)
             bar.advance()
     values = np.array(ratios)
-    error = values.std(ddof=1) / samples**0.5 if samples > 1 else float("nan")
+    error = standard_error(values)
     dataset = tokens.dataset()
     dataset["ratio"] = ("sample", values)
     return dataset.assign_attrs(

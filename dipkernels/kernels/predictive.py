@@ -15,14 +15,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive, generator
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.encoders import Encoder, faces, standardised
 from dipkernels.kernels.regression import kernel_regression
-from dipkernels.memory import DEFAULT_BUDGET
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
-from dipkernels.seeds import derive, generator
+from dipkernels.priors.memory import DEFAULT_BUDGET
+from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 
 __all__ = [
     "Encoder",
@@ -117,7 +118,7 @@ def input_kernel(
             kernels.append(kernel.cpu().numpy())
             bar.advance()
     stacked = np.stack(kernels)
-    error = stacked.std(axis=0, ddof=1) / samples**0.5 if samples > 1 else stacked[0] * np.nan
+    error = standard_error(stacked)
     pair = ("input", "other_input")
     return xr.Dataset(
         {

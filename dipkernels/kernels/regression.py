@@ -6,8 +6,9 @@ import numpy as np
 import torch
 import xarray as xr
 
+from dipkernels.base.seeds import generator
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.seeds import generator
 
 RIDGES = tuple(10.0**power for power in range(-7, 2))
 
@@ -72,7 +73,7 @@ def kernel_regression(
         return np.array([_accuracy(kernel, where, half, ridges) for half in halves])
 
     single = np.array([accuracies(kernel).mean() for kernel in kernels["kernel"].values])
-    error = single.std(ddof=1) / len(single) ** 0.5 if len(single) > 1 else float("nan")
+    error = standard_error(single)
     return xr.Dataset(
         {
             "accuracy": ("sample", single),

@@ -6,13 +6,13 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from dipkernels.base.statistics import RunningMoments
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.covariance.moments import RunningMoments
 from dipkernels.networks.mixer import MLPMixer
 from dipkernels.networks.outputs import ScaledSigmoid
-from dipkernels.networks.prior import ImagePrior
 from dipkernels.networks.swin import SwinTransformer
 from dipkernels.networks.vit import VisionTransformer
+from dipkernels.priors.prior import ImagePrior
 
 MOST_TOKENS = 2048
 

@@ -1,13 +1,15 @@
 """Matrix-free linear algebra: symmetric operators, Lanczos, quadrature, estimates with errors."""
 
+from dipkernels.base.statistics import Estimate
 from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.conjugate_gradients import Solution, conjugate_gradients
+from dipkernels.linalg.density import spectral_density
 from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
-from dipkernels.linalg.estimates import Estimate
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.operator import DenseOperator, SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
 from dipkernels.linalg.quadrature import Quadrature, gauss, gauss_radau
+from dipkernels.linalg.rank import effective_rank
 
 __all__ = [
     "Deflation",
@@ -21,9 +23,11 @@ __all__ = [
     "SymmetricOperator",
     "Symmetry",
     "conjugate_gradients",
+    "effective_rank",
     "gauss",
     "gauss_radau",
     "krylov_probes",
     "ritz_pairs",
+    "spectral_density",
     "top_eigenpairs",
 ]

@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checkpoints import Saver
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.block_krylov import BlockKrylov
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace
 from dipkernels.linalg.operator import SymmetricOperator
-from dipkernels.progress import Progress
-from dipkernels.seeds import generator
+from dipkernels.storage.checkpoints import Saver
 
 
 @dataclass(frozen=True, eq=False)

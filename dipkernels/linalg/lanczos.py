@@ -10,11 +10,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.quadrature import EMPTY, Quadrature, gauss, gauss_radau
-from dipkernels.progress import Progress
 
 UNSEEN = Symmetry(0.0, 0.0, 0)
 _BREAKDOWN = 1e-13  # size of a residual, relative to the operator's, that is rounding in float64

@@ -8,10 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
+from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.accuracy import Symmetry
-from dipkernels.linalg.estimates import Estimate, mean_and_error
-from dipkernels.seeds import generator
 
 DEFAULT_PROBES = 32
 
@@ -226,10 +226,7 @@ class SymmetricOperator(ABC):
         InvalidInputError
             If k is less than 1.
         """
-        if k < 1:
-            raise InvalidInputError(f"at least 1 probe is needed, got {k}")
-        signs = torch.randint(0, 2, (k, self.shape[0]), generator=generator("probes", seed))
-        return (2 * signs.T - 1).to(self.device, self.dtype)
+        return random_signs(self.shape[0], k, seed).to(self.device, self.dtype)
 
     def _exact_diagonal(self, block: int = 64) -> Tensor:
         n = self.shape[0]
@@ -265,3 +262,11 @@ class DenseOperator(SymmetricOperator):
 
     def _matmat(self, block: Tensor) -> Tensor:
         return self.matrix @ block
+
+
+def random_signs(n: int, k: int, seed: int) -> Tensor:
+    """Draw k columns of n random signs, as whole numbers."""
+    if k < 1:
+        raise InvalidInputError(f"at least 1 probe is needed, got {k}")
+    signs = torch.randint(0, 2, (k, n), generator=generator("probes", seed))
+    return 2 * signs.T - 1

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipkernels.checkpoints import Saver
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
 from dipkernels.linalg.operator import SymmetricOperator
-from dipkernels.progress import Progress
+from dipkernels.storage.checkpoints import Saver
 
 Numbers = Sequence[float] | np.ndarray
 _TOGETHER = 512 * 2**20  # bytes of the bases of probes that run at once
@@ -53,8 +53,8 @@ def krylov_probes(
     Returns
     -------
     list of KrylovSpace
-        One a probe, without basis and products; for `dipkernels.spectra.spectral_density` and
-        `dipkernels.spectra.effective_rank`.
+        One a probe, without basis and products; for `dipkernels.linalg.spectral_density` and
+        `dipkernels.linalg.effective_rank`.
 
     Raises
     ------

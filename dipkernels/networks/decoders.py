@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from dipkernels.networks.layers import CentreCrop, Style, require_choice, require_sizes
 from dipkernels.networks.lipschitz import bounded_conv
 from dipkernels.networks.resampling import transposed_conv, upsampler
-from dipkernels.networks.scaling import Spatial
+from dipkernels.priors.codes import Spatial
 
 # In which order a block convolves, doubles (not every block), activates and normalises.
 ORDERS = (

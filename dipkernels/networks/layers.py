@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.scaling import Spatial
+from dipkernels.priors.codes import Spatial
 
 # What users call a padding, and what torch does.
 PADDINGS: dict[str, Literal["reflect", "zeros", "circular"]] = {

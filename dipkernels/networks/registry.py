@@ -5,7 +5,6 @@ To add one: write its module (without an output non-linearity), then a builder i
 `tests/networks/test_registry.py` then runs on it.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.words import meant
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.networks import codes
-from dipkernels.networks.initialisation import DEFAULT, Initialisation
 from dipkernels.networks.outputs import surrounded
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.networks.scaling import Size, Spatial, require_side
+from dipkernels.networks.scaling import Size, require_side
+from dipkernels.priors import codes
+from dipkernels.priors.codes import Spatial
+from dipkernels.priors.initialisation import DEFAULT, Initialisation
+from dipkernels.priors.prior import ImagePrior
 
 __all__ = ["Entry", "Recipe", "Size", "Spatial", "Variant", "create", "entry", "names", "register"]
 
@@ -241,8 +242,7 @@ def entry(name: str) -> Entry:
         If there is none; the message names the nearest.
     """
     if name not in _ENTRIES:
-        close = difflib.get_close_matches(name, _ENTRIES, n=1, cutoff=0.4)
-        hint = f"did you mean '{close[0]}'? " if close else ""
+        hint = meant(name, _ENTRIES, cutoff=0.4)
         raise UnknownNameError(f"unknown prior '{name}': {hint}Known: {', '.join(_ENTRIES)}")
     return _ENTRIES[name]
 
@@ -280,7 +280,7 @@ def create(
     code : str or Tensor, optional
         ``"noise"``, uniform on [0, 0.1], which most take by default; ``"meshgrid"``, the
         coordinates; ``"fourier"``, random Fourier features of them; ``"phases"``, sine and cosine
-        of random phases (see `dipkernels.networks.codes`); or an image ``(channels, *spatial)``
+        of random phases (see `dipkernels.priors.codes`); or an image ``(channels, *spatial)``
         of the size of the network's code, for instance a photograph taken with flash. With
         several images, ``(images, channels, *spatial)``.
     code_seed : int

@@ -12,12 +12,12 @@
 import math
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.priors.codes import Spatial
 
 PUBLISHED_SIDE = 512
 LEAST_LENGTH = 4
 
 Size = tuple[int, int]
-Spatial = tuple[int, ...]  # (length,) or (height, width)
 
 
 def scaled_length(published: int, size: Spatial) -> int:

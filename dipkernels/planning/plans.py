@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dipkernels.base.words import readable_bytes, readable_seconds
 from dipkernels.errors import MemoryLimitError
 from dipkernels.planning.rehearsal import ACTIVATIONS, ALLOCATOR, BASIS, PRODUCT, RECORD, STATE
 
@@ -147,57 +148,3 @@ class Plan:
             fewer = " and one run at a time" if self.runs > 1 else ""
             return f"take an image of about {smaller} pixels{fewer}, or a narrower network"
         return "take a smaller image or a narrower network"
-
-
-def readable_bytes(size: int | float) -> str:
-    """Write a size as people say it.
-
-    Parameters
-    ----------
-    size : int or float
-        Bytes.
-
-    Returns
-    -------
-    str
-        In kB, MB, GB or TB, powers of 1000.
-
-    Examples
-    --------
-    >>> readable_bytes(1_340_000_000), readable_bytes(85_000_000)
-    ('1.34 GB', '85 MB')
-    """
-    for unit, scale in (("TB", 1e12), ("GB", 1e9)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
-def readable_seconds(seconds: int | float) -> str:
-    """Write a time as people say it.
-
-    Parameters
-    ----------
-    seconds : int or float
-        Not negative, or NaN.
-
-    Returns
-    -------
-    str
-        In ms, s, min or h.
-
-    Examples
-    --------
-    >>> readable_seconds(0.0123), readable_seconds(95), readable_seconds(8000)
-    ('12 ms', '1 min 35 s', '2 h 13 min')
-    """
-    if math.isnan(seconds):
-        return "not timed"
-    if seconds < 1:
-        return f"{seconds * 1e3:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.3g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"

@@ -9,18 +9,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.func import vjp
 
 from dipkernels.fitting.engine import BATCHING_DEVICES, Engine
 from dipkernels.fitting.optimisers import LBFGS_HISTORY
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor
-from dipkernels.kernels.linearisation import tangent_map
 from dipkernels.kernels.ntk import NTK
-from dipkernels.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
-from dipkernels.networks.prior import ImagePrior
 from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
+from dipkernels.priors.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
+from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors.tangents import ImageOf, Tangents
 from dipkernels.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -239,13 +238,22 @@ class _Rehearsed(NTK):
     ) -> None:
         self.parameters = prior.init()
         self.prior, self.image_shape, self.metric = prior, prior.shape, None
-        self.chunk = block_columns(prior, self.parameters, memory_budget, device)
-        self._jvp = tangent_map(prior.image, self.parameters)
-        _forget_traced(mode)
-        image, self._vjp = vjp(prior.image, self.parameters)  # type: ignore[misc]  # two
-        n = image.numel()
-        self.shape, self.dtype, self.device = (n, n), image.dtype, image.device
-        self._budget = memory_budget
+        chunk = block_columns(prior, self.parameters, memory_budget, device)
+        self._hold(_RehearsedTangents(prior.image, self.parameters, chunk, mode), memory_budget)
+
+
+class _RehearsedTangents(Tangents):
+    def __init__(
+        self, image_of: ImageOf, parameters: Parameters, chunk: int, mode: FakeTensorMode
+    ) -> None:
+        self._mode = mode
+        super().__init__(image_of, parameters, chunk)
+        del self.image
+
+    def _traced(self, image_of: ImageOf) -> ImageOf:
+        tangent = super()._traced(image_of)
+        _forget_traced(self._mode)
+        return tangent
 
 
 # A trace without numbers keeps all its tensors for reference; a real one doesn't.

@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import panels, show_image
 from dipkernels.tasks import Task
 
@@ -42,7 +43,7 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
         title = name
         if task.clean is not None:
             error = float(np.mean((found["mean"].values - task.clean.cpu().numpy()) ** 2))
-            title += f"\n{10 * np.log10(task.peak**2 / error):.2f} dB"
+            title += f"\n{float(decibels(error / task.peak**2)):.2f} dB"
         show_image(axis, found["mean"].values, title)
     name, last = list(posteriors.items())[-1]
     deviation = last["standard_deviation"].mean("channel").values

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.dataset import SPATIAL_DIMS
+from dipkernels.images.axes import AXES
+from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import PALETTE, panels, show_image
 from dipkernels.tasks import Task
 
@@ -305,7 +306,7 @@ def _diagnosed(
     title = "R-hat (1.01 at most)"
     if name != "rhat":
         title = f"bulk effective draws (at least {100 * int(diagnosis.attrs['chains'])})"
-    dims = SPATIAL_DIMS[len(task.shape) - 1]
+    dims = AXES[len(task.shape) - 1]
     places = [diagnosis[dim].values for dim in dims]
     if len(places) == 1:
         top = limits[1]
@@ -367,7 +368,7 @@ def _scaled(task: Task, name: str) -> np.ndarray | None:
 def _psnr(task: Task, mean: np.ndarray) -> float:
     clean = _scaled(task, "clean")
     region = task.regions[task.score_region].expand(task.shape).cpu().numpy()
-    return float(-10 * np.log10(np.square(mean - clean)[region].mean()))
+    return float(decibels(np.square(mean - clean)[region].mean()))
 
 
 def _rms(values: np.ndarray) -> np.ndarray:

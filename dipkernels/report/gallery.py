@@ -13,14 +13,13 @@ import jinja2
 import xarray as xr
 
 from dipkernels import plotting, theory
+from dipkernels.base.origin import digest, provenance
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
-from dipkernels.provenance import fingerprint as sha256
-from dipkernels.provenance import provenance
 from dipkernels.report.table import csv_table
-from dipkernels.results import save, write_text
-from dipkernels.runs import SETTINGS_FILE, RunFolder
-from dipkernels.spread import spread_note
+from dipkernels.base.spread import spread_note
+from dipkernels.storage.netcdf import save, write_text
+from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory import FingerprintEffort
 from dipkernels.theory.fingerprint.rows import neighbourhood
@@ -50,7 +49,7 @@ def gallery_settings(
     Returns
     -------
     dict
-        Fit for `dipkernels.runs.RunFolder.open`. The priors aren't in it: cards are added to a
+        Fit for `dipkernels.storage.RunFolder.open`. The priors aren't in it: cards are added to a
         folder by another call.
 
     Raises
@@ -66,7 +65,7 @@ def gallery_settings(
         "shape": list(task.shape),
         "task": task.name,
         "noise_sigma": task.noise_sigma,
-        "measurement_sha256": sha256(task.measurement),
+        "measurement_sha256": digest(task.measurement),
         "effort": effort.record(),
         "seed": seed,
         "device": device,

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from dipkernels import plotting
 from dipkernels.compare import STAGES, load_stages, summary_row
 from dipkernels.report.table import COLUMNS, csv_table, notes, table_cells
-from dipkernels.results import write_text
-from dipkernels.runs import SETTINGS_FILE, RunFolder, is_interrupted
+from dipkernels.storage.netcdf import write_text
+from dipkernels.storage.runs import SETTINGS_FILE, RunFolder, is_interrupted
 from dipkernels.tasks import Task
 
 Stages = dict[str, dict[str, xr.Dataset]]

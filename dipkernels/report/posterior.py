@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,22 +14,23 @@ from matplotlib.figure import Figure
 
 from dipkernels import plotting, sampling
 from dipkernels.errors import MissingExtraError
+from dipkernels.images.metrics import decibels
 from dipkernels.plotting.posterior import region_words
 from dipkernels.report.table import csv_table
-from dipkernels.results import write_text
-from dipkernels.runs import SETTINGS_FILE, RunFolder
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
 from dipkernels.sampling.summaries import require_draws
-from dipkernels.spread import spread_note
+from dipkernels.base.spread import spread_note
+from dipkernels.storage.netcdf import write_text
+from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task
 
 PAGE, TABLE = "index.html", "calibration.csv"
 DIAGNOSED = 4096  # entries of the image, at most; ArviZ takes some seconds for them
 LEVELS = (0.9, 0.8, 0.5)  # of the intervals: the first for which the draws suffice
 
-_SNIPPET = """from dipkernels import results, sampling
+_SNIPPET = """from dipkernels import sampling, storage
 
-result = results.load({path!r})  # an xarray.Dataset; white is 1
+result = storage.load({path!r})  # an xarray.Dataset; white is 1
 print(result.draws.dims, result.attrs["method"])
 maps = sampling.uncertainty.maps(result, levels=(0.5, 0.9))  # mean, std, lower, upper
 """
@@ -246,9 +246,10 @@ def _lines(
         clean = (task.clean / task.peak).cpu().numpy()[region]
         draws = result["draws"].values.reshape(-1, *task.shape)[:, region]
         draws = draws[np.isfinite(draws).all(axis=1)]
-        single = np.mean([_psnr(draw - clean) for draw in draws])
+        single = decibels(np.square(draws - clean).mean(axis=1)).mean()
+        together = float(decibels(np.square(maps["mean"].values[region] - clean).mean()))
         lines.append(
-            f"Mean of the draws {_psnr(maps['mean'].values[region] - clean):.2f} dB to the truth "
+            f"Mean of the draws {together:.2f} dB to the truth "
             f"over the {region_words(task)}; single draws {single:.2f} dB on average."
         )
     for name, found in calibrations.items():
@@ -272,11 +273,6 @@ def _noise_words(found: xr.Dataset) -> str:
     return (
         " (without noise of the measurement, since none is stated: if it has some, they say less)"
     )
-
-
-def _psnr(error: np.ndarray) -> float:
-    mean = float(np.square(error).mean())
-    return -10 * math.log10(mean) if mean else math.inf
 
 
 def _title(result: xr.Dataset, task: Task, settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dipkernels.spread import spread_note
+from dipkernels.base.spread import spread_note
 from dipkernels.tasks import Task
 
 Row = dict[str, object]

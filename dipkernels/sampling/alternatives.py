@@ -7,19 +7,19 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.fitting.dataset import SPATIAL_DIMS
 from dipkernels.fitting.fit import fit
+from dipkernels.images.axes import AXES
 from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK, require_parameters
 from dipkernels.linalg import conjugate_gradients
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.sampling.summaries import describe_measurement
 from dipkernels.sampling.target import Posterior
-from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 PICTURES = ("final", "average", "chosen_image")
@@ -207,7 +207,7 @@ def linearised(
 
 
 def _of_draws(images: np.ndarray, task: Task, attributes: dict[str, Any]) -> xr.Dataset:
-    pixels = ("channel", *SPATIAL_DIMS[len(task.shape) - 1])
+    pixels = ("channel", *AXES[len(task.shape) - 1])
     variables: dict[str, Any] = {"draws": (("chain", "draw", *pixels), images[None])}
     if task.clean is not None:
         variables["clean"] = (pixels, (task.clean / task.peak).cpu().numpy())

@@ -8,19 +8,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dipkernels.checkpoints import Saver
+from dipkernels.base.interruption import ctrl_c_between_iterations
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.fitting.dataset import SPATIAL_DIMS
-from dipkernels.fitting.fit import FitInterrupted, ctrl_c_between_iterations
+from dipkernels.fitting.fit import FitInterrupted
 from dipkernels.fitting.preparation import describe_start, describe_task
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.images.axes import AXES
+from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Dynamics
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import describe_measurement
-from dipkernels.seeds import derive
+from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -302,7 +303,7 @@ def _dataset(collector: Collector, task: Task) -> xr.Dataset:
     peak, count = task.peak, collector.iterations
     trace = collector.trace[:count].cpu().numpy()
     ended = ~np.isfinite(trace[..., 0])
-    pixels = ("channel", *SPATIAL_DIMS[len(task.shape) - 1])
+    pixels = ("channel", *AXES[len(task.shape) - 1])
     variables: dict[str, Any] = {}
     for index, name in enumerate(collector.columns):
         attributes = {"units": "dB"} if name.startswith("psnr") else {}

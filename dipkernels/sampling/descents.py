@@ -9,16 +9,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dipkernels.checkpoints import Saver
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.engine import Engine
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.chains import Chains, describe_run, finish, make_collector, resume
 from dipkernels.sampling.dynamics import make_generators
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import zeros_like
+from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
 # Of a fit, those that `averaged` and `mc_dropout` pass on.

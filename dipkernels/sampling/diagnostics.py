@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError, MissingExtraError, install_command
 from dipkernels.sampling.summaries import image_summaries, require_draws
-from dipkernels.seeds import generator
 
 RHAT = 1.01  # Vehtari et al. 2021
 ESS_OF_A_CHAIN = 100  # likewise: 400 in all for four chains

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.descents import Descent
 from dipkernels.tasks import Task
 

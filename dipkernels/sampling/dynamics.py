@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from dipkernels.base.seeds import derive
 from dipkernels.fitting.engine import BATCHING_DEVICES
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import (
     psgld_step,
@@ -19,7 +20,6 @@ from dipkernels.sampling.steps import (
     zeros_like,
 )
 from dipkernels.sampling.target import Posterior
-from dipkernels.seeds import derive
 
 # Up to so many parameters, one batched evaluation beats one after another on a CPU, too.
 FEW_PARAMETERS = 20_000

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.kernels.layers import select_parameters
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.chains import chain_seeds
 from dipkernels.sampling.descents import DescentRun, GpDip, Iterates, fit_settings
 from dipkernels.sampling.dropout import Dropout, kernels_of

@@ -8,14 +8,15 @@ from dataclasses import replace
 
 import torch
 
-from dipkernels.planning import Plan, plan, readable_bytes
+from dipkernels.base.seeds import derive
+from dipkernels.base.words import readable_bytes
+from dipkernels.planning import Plan, plan
 from dipkernels.planning.planner import PRODUCT_STEPS, RATE_PRODUCTS
 from dipkernels.planning.plans import DRAWS
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Langevin
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.target import Posterior
-from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 TIMED_STEPS = 5  # the first of them is a warm-up

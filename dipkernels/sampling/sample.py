@@ -7,12 +7,11 @@ from typing import Any
 
 import xarray as xr
 
-from dipkernels.checkpoints import Saver
+from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.provenance import fingerprint
+from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.chains import (
     Chains,
     chain_seeds,
@@ -25,6 +24,7 @@ from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.dynamics import Langevin
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.target import Posterior
+from dipkernels.storage.checkpoints import Saver
 
 
 def sample(
@@ -191,5 +191,5 @@ def _identity(posterior: Posterior, settings: ChainSettings, starts: Parameters)
         **values,
         **posterior.identity(),
         **describe_run(posterior.prior, posterior.task),
-        "start": fingerprint(*starts.values()),
+        "start": digest(*starts.values()),
     }

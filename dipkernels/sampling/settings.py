@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields, replace
 
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
 from dipkernels.errors import InvalidInputError
 from dipkernels.sampling.steps import METHODS, step_factor
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 
 METHODS = ("sgld", "psgld", "sghmc")
 SMOOTHING = 0.99  # of the mean squares of gradients, as Li et al. have it

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 import xarray as xr
 
+from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.regularisers import total_variation
 from dipkernels.images.metrics import mse_to_psnr
-from dipkernels.provenance import fingerprint
 from dipkernels.tasks import Task
 
 
@@ -94,6 +94,6 @@ def describe_measurement(task: Task) -> dict[str, str | float]:
     values = (task.measurement.double() / task.peak * task.counted).flatten().cpu()
     weights = torch.cos(torch.arange(len(values), dtype=torch.float64))
     return {
-        "counted": fingerprint(task.counted.cpu()),
+        "counted": digest(task.counted.cpu()),
         "measurement_sum": float(values @ weights),
     }

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
+from dipkernels.base.origin import digest
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.optimisers import stable_learning_rate
 from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.provenance import fingerprint
-from dipkernels.seeds import derive
+from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.tasks import Task
 
 INITIALISATION = "initialisation"
@@ -337,7 +337,7 @@ class Posterior:
         """
         prior = self.weight_prior
         tables = [values[key] for key in prior.mean for values in (prior.mean, prior.deviation)]
-        return {**self.record(), "weights": fingerprint(*tables)}
+        return {**self.record(), "weights": digest(*tables)}
 
     def __repr__(self) -> str:
         return (

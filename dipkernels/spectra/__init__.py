@@ -1,4 +1,4 @@
-"""Spectra: what kernels, priors and images have at each spatial frequency, and eigenvalues."""
+"""Spectra: what kernels, priors and images have at each spatial frequency."""
 
 from dipkernels.spectra.bands import (
     AmplitudeBands,
@@ -9,7 +9,6 @@ from dipkernels.spectra.bands import (
     frequency_bands,
 )
 from dipkernels.spectra.comb import comb_response, comb_strength
-from dipkernels.spectra.density import spectral_density
 from dipkernels.spectra.fall import RollOff, half_power_frequency, roll_off
 from dipkernels.spectra.power import (
     natural_spectrum,
@@ -17,7 +16,6 @@ from dipkernels.spectra.power import (
     prior_spectrum,
     radial_power,
 )
-from dipkernels.spectra.rank import effective_rank
 from dipkernels.spectra.response import anisotropy, frequency_response
 from dipkernels.spectra.rings import radial_frequency, ring_edges
 from dipkernels.spectra.sparsity import sparsity
@@ -32,7 +30,6 @@ __all__ = [
     "band_fit",
     "comb_response",
     "comb_strength",
-    "effective_rank",
     "frequency_bands",
     "frequency_response",
     "half_power_frequency",
@@ -44,5 +41,4 @@ __all__ = [
     "ring_edges",
     "roll_off",
     "sparsity",
-    "spectral_density",
 ]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import grey
 from dipkernels.spectra.rings import corner, radial_frequency

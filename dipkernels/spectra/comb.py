@@ -9,9 +9,9 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.seeds import derive
 from dipkernels.spectra.modes import AnyKernel, ProbedModes, QuadraticForms, modes_of
 from dipkernels.spectra.power import is_constant, periodogram
 from dipkernels.spectra.rings import radial_frequency

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
 
 NYQUIST = 0.5
@@ -161,7 +162,7 @@ def _value(spectrum: xr.Dataset) -> str:
 def _sampling_error(spectrum: xr.Dataset, rings: np.ndarray, derivatives: np.ndarray) -> float:
     if spectrum.sizes.get("image", 1) > 1:
         each = spectrum["image_power"].values[:, rings] @ derivatives
-        return float(each.std(ddof=1) / math.sqrt(len(each)))
+        return float(standard_error(each))
     names = [n for n in ("standard_error", "response_standard_error") if n in spectrum]
     if not names:
         return math.nan

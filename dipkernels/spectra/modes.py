@@ -11,10 +11,10 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import generator
+from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.estimates import mean_and_error
-from dipkernels.progress import Progress
-from dipkernels.seeds import generator
 
 DEFAULT_PROBES = 3
 LAYERS = "layer"

@@ -1,6 +1,5 @@
 """Radial power spectra of images, of what a prior makes, and of photographs to compare with."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,13 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels import images as image_files
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.sizes import Size
-from dipkernels.kernels.covariance.draws import FIXED, Codes, draw_images
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.draws import FIXED, Codes, draw_images
+from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.spectra.rings import checked_edges, radial_frequency, ring_masks
 
 WINDOWS = ("none", "hann")
@@ -162,7 +162,7 @@ def prior_spectrum(
     samples : int
         Initialisations.
     seed, first, codes
-        As of `dipkernels.kernels.covariance.draw_images`.
+        As of `dipkernels.priors.draw_images`.
     edges, window, centre
         As of `radial_power`.
     progress : bool
@@ -268,15 +268,12 @@ def _dataset(
     centre: bool,
 ) -> xr.Dataset:
     rings = ring_masks(size, checked_edges(edges, size))
-    radius, count = radial_frequency(size), len(rows)
-    error = np.full(len(rings), math.nan)
-    if count > 1:
-        error = rows.std(axis=0, ddof=1) / math.sqrt(count)
+    radius = radial_frequency(size)
     units = {"units": "squared units of the image"}
     return xr.Dataset(
         {
             "power": ("frequency", rows.mean(axis=0), units),
-            "standard_error": ("frequency", error),
+            "standard_error": ("frequency", standard_error(rows)),
             "modes": ("frequency", [int(ring.sum()) for ring in rings]),
             "image_power": (("image", "frequency"), rows, units),
         },

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.fall import half_power_frequency, roll_off
 from dipkernels.spectra.modes import AnyKernel, Means, modes_of

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 # Where the last of the default rings ends, and where those before it must: beyond the corner.

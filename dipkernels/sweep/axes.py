@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dipkernels import images, networks
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
+from dipkernels.base.words import suggest
 from dipkernels.errors import DipkernelsError, InvalidInputError
-from dipkernels.networks.codes import DRAWN, KINDS
-from dipkernels.sweep.document import Document, Problem, Where, suggest
+from dipkernels.priors.codes import DRAWN, KINDS
+from dipkernels.sweep.document import Document, Problem, Where
 from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.problems import MASKS, require_effects, task_options
 from dipkernels.sweep.runs import canonical, image_hash, read_image, resolve_source

@@ -1,6 +1,5 @@
 """Run a plan: hand out what isn't done, collect what comes back, repeat what was lost."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -16,11 +15,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dipkernels.devices import resolve_device
+from dipkernels.base.devices import resolve_device
+from dipkernels.base.origin import digest
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
-from dipkernels.progress import Progress
+from dipkernels.storage.locks import holder
 from dipkernels.sweep.execute import BUSY, execute, known_outcome
-from dipkernels.sweep.locks import holder
 from dipkernels.sweep.plan import Plan
 from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, Store
@@ -160,7 +160,7 @@ def run(
     if executor is None and device != "cpu":
         resolve_device(device)
     opened = Store.open(store, create=True)
-    keys = hashlib.sha256("".join(each.key for each in plan.runs).encode()).hexdigest()[:16]
+    keys = digest(*(each.key for each in plan.runs))[:16]
     opened.note_sweep({each.key: each.label for each in plan.runs}, plan.source, plan.text, keys)
     own = executor is None
     if executor is None:

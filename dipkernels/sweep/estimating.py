@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from dipkernels.base.progress import Progress
 from dipkernels.planning import plan as plan_fit
-from dipkernels.progress import Progress
 from dipkernels.sweep.plan import Plan
 from dipkernels.sweep.runs import canonical
 

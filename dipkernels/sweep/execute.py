@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dipkernels.errors import OutputError
-from dipkernels.sweep.locks import claim
+from dipkernels.storage.locks import claim
 from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, Store
 

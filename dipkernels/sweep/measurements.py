@@ -11,12 +11,12 @@ from typing import Any
 
 import xarray as xr
 
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
+from dipkernels.base.words import suggest
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import make_rule
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.sweep.document import suggest
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.tasks import Task
 
 Value = float | int | str | bool

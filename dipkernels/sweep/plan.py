@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.sweep.axes import AxisReader, Setting
 from dipkernels.sweep.document import Document, SweepFileError, Where, read_document
 from dipkernels.sweep.measurements import measurement

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from dipkernels import images, tasks
+from dipkernels.base.words import suggest
 from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
-from dipkernels.sweep.document import suggest
 from dipkernels.tasks import NOISE_SIGMA, Task
 
 MASKS = ("bernoulli", "region", "text")

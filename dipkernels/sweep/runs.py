@@ -1,7 +1,6 @@
 """One run of a sweep: its full configuration, the hash of that, and how it's carried out."""
 
 import functools
-import hashlib
 import importlib
 import json
 import sys
@@ -14,10 +13,10 @@ import torch
 from torch import Tensor
 
 from dipkernels import images, networks
+from dipkernels.base.origin import digest
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.images.named import read_named
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.provenance import fingerprint
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.sweep.measurements import Measured, as_measured, measurement
 from dipkernels.sweep.problems import make_task
 from dipkernels.tasks import Task
@@ -193,7 +192,7 @@ def configuration_key(configuration: Mapping[str, Any]) -> str:
         24 hexadecimal digits, of it and of `RESULTS_VERSION`.
     """
     text = canonical({"results": RESULTS_VERSION, "configuration": configuration})
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+    return digest(text)[:KEY_LENGTH]
 
 
 def make_prior(prior: Mapping[str, Any], task: Task) -> ImagePrior:
@@ -297,7 +296,7 @@ def image_hash(image: Tensor) -> str:
     str
         SHA-256.
     """
-    return fingerprint(image, str(tuple(image.shape)))
+    return digest(image, str(tuple(image.shape)))
 
 
 def resolve_source(name: str, folder: Path) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 import xarray as xr
 
+from dipkernels.base.origin import provenance
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
-from dipkernels.provenance import provenance
-from dipkernels.results import load, replacing, save
-from dipkernels.sweep.locks import holder
+from dipkernels.storage.locks import holder
+from dipkernels.storage.netcdf import load, replacing, save
 from dipkernels.sweep.measurements import Measured
 from dipkernels.sweep.runs import RESULTS_VERSION, Run
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError
-from dipkernels.seeds import generator
 
 
 def require_image(image: object, what: str = "clean image") -> Tensor:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.inputs import require_clean, require_pair, require_unit_range, require_unused
 from dipkernels.tasks.operators import JpegIdentity

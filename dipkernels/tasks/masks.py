@@ -9,9 +9,9 @@ from jaxtyping import Bool
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.seeds import generator
 
 Length = int | float  # pixels, or a fraction of the side
 

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError
-from dipkernels.seeds import generator
 from dipkernels.tasks.inputs import require_finite, require_image, require_noise
 from dipkernels.tasks.operators import Physics
 from dipkernels.tasks.task import Task

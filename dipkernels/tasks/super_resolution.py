@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.downsampling import LanczosDownsampling, pillow_downsample
 from dipkernels.tasks.inputs import (

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dipkernels.checks import checked
-from dipkernels.devices import resolve_device
+from dipkernels.base.checks import checked
+from dipkernels.base.devices import resolve_device
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
-from dipkernels.seeds import generator
 from dipkernels.tasks.operators import Operator, mask_regions
 
 

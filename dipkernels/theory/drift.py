@@ -8,8 +8,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.statistics import jackknife
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.estimates import jackknife_error
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.spectra import frequency_response
 from dipkernels.spectra.modes import QuadraticForms
@@ -77,7 +77,8 @@ def kernel_drift(
         raise InvalidInputError("the first kernel is zero: nothing can be compared with it")
     found: dict[str, float] = {}
     for name, function in _QUOTIENTS.items():
-        found[name], found[f"{name}_standard_error"] = _jackknife(samples.numpy(), function)
+        value, error = jackknife(samples.numpy().T, function)
+        found[name], found[f"{name}_standard_error"] = float(value), float(error)
     columns = probes + (0 if known is None else known.shape[1])
     return xr.Dataset(found, attrs={"products": 2 * columns})
 
@@ -145,13 +146,6 @@ def _orthonormal(known: Tensor, n: int) -> Tensor:
     if not torch.allclose(known.T @ known, unit, atol=1e-6):
         raise InvalidInputError("the known vectors aren't orthonormal: take those of Eigenpairs")
     return known
-
-
-def _jackknife(samples: np.ndarray, function: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    count = samples.shape[1]
-    total = samples.sum(axis=1)
-    left_out = np.array([function((total - samples[:, i]) / (count - 1)) for i in range(count)])
-    return function(total / count), float(jackknife_error(left_out))
 
 
 # Of the means of the four moments.

@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
+from dipkernels.linalg.density import require_spaces
 from dipkernels.linalg.eigenpairs import ritz_pairs
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
-from dipkernels.progress import Progress
-from dipkernels.seeds import derive
-from dipkernels.spectra.density import require_spaces
 from dipkernels.tasks import Task
 
 Noise = Literal["expected", "realised"]

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.linalg.lanczos import KrylovSpace
 from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.theory.action import Bounds, probe_errors, run_errors
@@ -80,12 +81,11 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
             f"use a step below {dynamics.limit / expansion.largest:.3g} of this one"
         )
     over = (dynamics.dimension, "region")
-    with np.errstate(divide="ignore"):
-        psnr = {
-            "psnr": -10 * np.log10(middle),
-            "psnr_lower": -10 * np.log10(high),
-            "psnr_upper": -10 * np.log10(np.maximum(low, 0)),
-        }
+    psnr = {
+        "psnr": decibels(middle),
+        "psnr_lower": decibels(high),
+        "psnr_upper": decibels(np.maximum(low, 0)),
+    }
     dataset = xr.Dataset(
         {
             "mse": (over, middle),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.stopping import Decision, Rule
 

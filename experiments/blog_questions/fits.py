@@ -8,10 +8,11 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels import fit
+from dipkernels.base.seeds import generator
 from dipkernels.fitting.stopping import stopping_panel
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import generator
 from dipkernels.spectra import sparsity
 from dipkernels.tasks import Task
 from dipkernels.theory import KernelSpectrum, predicted_peak
@@ -166,7 +167,7 @@ def snapshots(pictures: Tensor, task: Task, moments: np.ndarray) -> xr.Dataset:
     far = bases.distances(outputs, clean)
     areas = bases.regions(clean)
     errors = ((outputs - clean) ** 2).mean(axis=1)
-    by_area = {name: 10 * -np.log10(errors[:, where].mean(axis=1)) for name, where in areas.items()}
+    by_area = {name: decibels(errors[:, where].mean(axis=1)) for name, where in areas.items()}
     return xr.Dataset(
         {
             "gini": (("basis", "snapshot"), np.array(list(gini.values()))),
@@ -254,7 +255,7 @@ def bases_of(image: str, seed: int, chosen: Settings) -> list[dict[str, object]]
                     "family": family,
                     "what": what,
                     "area": area,
-                    "psnr": float(-10 * np.log10(errors[where].mean())),
+                    "psnr": float(decibels(errors[where].mean())),
                 }
                 for area, where in bases.regions(clean).items()
             ]

@@ -7,7 +7,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files beside this one
 
-from dipkernels.runs import RunFolder
+from dipkernels.storage.runs import RunFolder
 from experiments import harness
 from experiments.blog_questions.figures import draw
 from experiments.blog_questions.fits import bases_of, fit_variant, predict

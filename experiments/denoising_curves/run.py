@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from dipkernels.fitting.stopping import DeltaMSE
+from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import panels, save_figure, shared_legend, show_image
 from experiments.harness import open_folder, parse, settings
 from experiments.report_figures import draw_psnrs, share_scale
@@ -125,7 +126,7 @@ def plot_curves(fits: Fits) -> Figure:
             draw_psnrs(panel, chosen)
             panel.set_title(f"{label}, {network}", fontsize=8)
             if "psnr_clean" in chosen[0]:
-                level = -10 * np.log10(corruption_power(chosen[0]))
+                level = float(decibels(corruption_power(chosen[0])))
                 panel.axhline(level, color="0.5", lw=1, ls="--", label="the measured image")
         share_scale(row)
         row[0].set_ylabel("PSNR (dB)")
@@ -152,7 +153,7 @@ def plot_images(fits: Fits, seed: int) -> Figure:
         knows = "clean" in first
         if knows:
             show_image(row[0], first.clean.values, f"{label}\nclean")
-            level = -10 * np.log10(corruption_power(first))
+            level = float(decibels(corruption_power(first)))
             show_image(row[1], first.measurement.values, f"measured\n{level:.1f} dB")
         else:
             show_image(row[1], first.measurement.values, f"{label}\nno truth")

@@ -10,8 +10,8 @@ import xarray as xr
 
 from dipkernels import compare, images, tasks
 from dipkernels.report import format_table, write_report
-from dipkernels.results import save
-from dipkernels.runs import RunFolder
+from dipkernels.storage.netcdf import save
+from dipkernels.storage.runs import RunFolder
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 

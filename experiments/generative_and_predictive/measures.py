@@ -10,6 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels import fit, images, networks, tasks
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.stopping import stopping_panel
 from dipkernels.kernels import NTK
@@ -22,7 +23,6 @@ from dipkernels.kernels.predictive import (
     standardised,
 )
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import generator
 from dipkernels.spectra import frequency_response
 from experiments.kernel_ranking.setting import PRIORS, learning_rate
 

@@ -15,7 +15,7 @@ import xarray as xr
 from dipkernels import gp, images, kernels, networks, tasks
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.plotting import plot_posteriors, save_figure
-from dipkernels.results import load, save
+from dipkernels.storage.netcdf import load, save
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from dipkernels import spectra
+from dipkernels.base.seeds import derive
 from dipkernels.kernels import NTK, adam_metric, adam_metric_of, covariance
 from dipkernels.linalg import DenseOperator
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 from dipkernels.theory import (
     KernelSpectrum,

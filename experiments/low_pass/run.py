@@ -14,10 +14,10 @@ import xarray as xr
 from torch import Tensor, nn
 
 from dipkernels import images, networks, tasks
+from dipkernels.base.seeds import generator
 from dipkernels.networks import ImagePrior
 from dipkernels.plotting import cited as plots
 from dipkernels.plotting import save_figure
-from dipkernels.seeds import generator
 from dipkernels.theory.cited import (
     dual_kernel,
     fitting_speed,

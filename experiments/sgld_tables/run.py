@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files be
 
 from dipkernels import images, tasks
 from dipkernels.images import luma
-from dipkernels.runs import RunFolder
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 from experiments.harness import alone, each_missing, open_folder, parse, settings
 from experiments.sgld_tables.report import write_report

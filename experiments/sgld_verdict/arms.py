@@ -10,14 +10,14 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels import images, networks, tasks
+from dipkernels.base.seeds import derive
 from dipkernels.fitting import FitSettings
 from dipkernels.images.metrics import mse_to_psnr
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling import ChainSettings
 from dipkernels.sampling.descents import GpDip
 from dipkernels.sampling.dynamics import Langevin
 from dipkernels.sampling.target import Posterior
-from dipkernels.seeds import derive
 from dipkernels.tasks import Task
 
 LEARNING_RATE = 0.01  # these are the published ones

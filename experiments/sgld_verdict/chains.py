@@ -8,13 +8,13 @@ import xarray as xr
 from safetensors.torch import load_file, save_file
 
 from dipkernels import fit
+from dipkernels.base.seeds import derive
 from dipkernels.fitting import load_parameters
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.results import replacing
+from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling import ChainSettings, Posterior, diagnose, sample, verdict
 from dipkernels.sampling.chains import Chains, finish
 from dipkernels.sampling.collector import Collector
-from dipkernels.seeds import derive
+from dipkernels.storage.netcdf import replacing
 from dipkernels.tasks import Task
 from experiments.sgld_verdict.arms import LEARNING_RATE, NoisyLangevin
 

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.plotting.style import PALETTE, panels, save_figure, shared_legend
-from dipkernels.runs import RunFolder
+from dipkernels.storage.runs import RunFolder
 from experiments.harness import Table
 from experiments.sgld_verdict.chains import STARTS
 from experiments.sgld_verdict.curves import curve, doubling, value

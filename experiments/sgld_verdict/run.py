@@ -10,9 +10,9 @@ import xarray as xr
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for the files beside this one
 
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.runs import RunFolder
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.diagnostics import require_arviz
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 from experiments.harness import alone, each_missing, open_folder, parse, settings
 from experiments.sgld_verdict.arms import ARMS, Network, denoising, run_arm

@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import (
     colours,
     panels,
@@ -58,7 +59,8 @@ def measures(result: xr.Dataset, period: int) -> dict[str, np.ndarray]:
     step = result.mean_step.values
     clean = float(_reference(result, "clean", period)["steps"].mean())
     score = result.psnr_clean.sel(region="whole").values[at]
-    corrupted = -10 * np.log10(float(((result.measurement - result.clean) ** 2).mean()))
+    error = float(((result.measurement - result.clean) ** 2).mean())
+    corrupted = float(decibels(error))
     return {
         "border_ratio": result.border_ratio.values,
         "error_border_ratio": result.error_border_ratio.values,

@@ -8,7 +8,7 @@ from skimage.transform import resize
 from torch import Tensor
 
 from dipkernels import images, tasks
-from dipkernels.seeds import generator
+from dipkernels.base.seeds import generator
 from dipkernels.tasks import Task
 
 WARM, COOL = (1.0, 0.75, 0.45), (0.90, 0.95, 1.0)

@@ -19,7 +19,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for experiments.harness
 
 from dipkernels import fit, networks, tasks
-from dipkernels.runs import RunFolder
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 from experiments import harness
 from experiments.compact import compact, restored

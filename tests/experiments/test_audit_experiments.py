@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dipkernels.errors import OutputError
-from dipkernels.results import load
+from dipkernels.storage.netcdf import load
 from dipkernels.theory.audit import run as stages
 from dipkernels.theory.audit import trajectory
 from helpers.experiments import ROOT, script

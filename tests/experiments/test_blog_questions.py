@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from dipkernels.results import load, save
+from dipkernels.storage.netcdf import load, save
 from helpers.experiments import check_smallest_run, script
 
 ROWS = {"fits.csv": 5, "summary.csv": 3, "stopping.csv": 4, "first.csv": 6, "bases.csv": 18}

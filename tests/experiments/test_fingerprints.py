@@ -8,7 +8,7 @@ from PIL import Image
 
 from dipkernels import networks, theory
 from dipkernels.plotting import fingerprint
-from dipkernels.results import load, save
+from dipkernels.storage.netcdf import load, save
 from helpers.experiments import script
 
 

@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 
 from dipkernels import fit, networks, tasks
-from dipkernels.results import load, save
+from dipkernels.storage.netcdf import load, save
 from helpers.experiments import ROOT, script
 
 

@@ -12,8 +12,8 @@ import xarray as xr
 
 from dipkernels.errors import DeviceError, InvalidInputError, OutputError
 from dipkernels.fitting.fit import FitInterrupted
-from dipkernels.results import load, save
-from dipkernels.runs import RunFolder
+from dipkernels.storage.netcdf import load, save
+from dipkernels.storage.runs import RunFolder
 from helpers.experiments import ROOT, harness
 
 
@@ -170,7 +170,7 @@ SHARING = """
 import sys, time
 from pathlib import Path
 import xarray as xr
-from dipkernels.runs import RunFolder
+from dipkernels.storage.runs import RunFolder
 from experiments.harness import alone, each_missing
 
 folder = RunFolder.open(Path(sys.argv[1]), {"experiment": "shared"})

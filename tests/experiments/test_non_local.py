@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels import networks
-from dipkernels.results import load, save
+from dipkernels.storage.netcdf import load, save
 from helpers.experiments import check_smallest_run, script
 
 

@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 from PIL import Image
 
-from dipkernels.results import save
+from dipkernels.storage.netcdf import save
 from helpers.experiments import script
 
 ROOT = Path(__file__).parents[2]

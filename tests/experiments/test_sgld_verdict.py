@@ -10,9 +10,9 @@ import torch
 import xarray as xr
 
 from dipkernels import fit
+from dipkernels.base.seeds import derive
 from dipkernels.errors import MissingExtraError
 from dipkernels.sampling import gp_dip
-from dipkernels.seeds import derive
 from helpers.experiments import ROOT, check_smallest_run, script
 
 sys.path.insert(0, str(ROOT.parent))

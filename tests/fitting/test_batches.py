@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipkernels import networks, results, tasks
+from dipkernels import networks, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
+from dipkernels.storage import netcdf as results
 
 SIZE = (9, 14)
 SEEDS = [3, 0, 8]

@@ -19,12 +19,13 @@ import xarray as xr
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dipkernels import networks, results, tasks
-from dipkernels.checkpoints import load_checkpoint, save_checkpoint
+from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.fitting import FitInterrupted, fit, load_parameters
 from dipkernels.fitting.stopping import WindowedVarianceRule
 from dipkernels.networks import ImagePrior
+from dipkernels.storage import netcdf as results
+from dipkernels.storage.checkpoints import load_checkpoint, save_checkpoint
 
 SIZE = (9, 14)
 
@@ -44,8 +45,8 @@ def make_prior(**settings: Any) -> ImagePrior:
 
 @pytest.fixture(autouse=True)
 def save_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
-    monkeypatch.setattr("dipkernels.checkpoints.SHARE", math.inf)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SHARE", math.inf)
 
 
 class Killed(BaseException):
@@ -115,7 +116,7 @@ def test_a_killed_fit_continues_bit_by_bit(settings: dict[str, Any], tmp_path: P
 SCRIPT = """
 import sys
 import math
-from dipkernels import checkpoints
+from dipkernels.storage import checkpoints
 checkpoints.SECONDS, checkpoints.SHARE = 0.0, math.inf
 sys.path.insert(0, {folder!r})
 from test_checkpoint import fit, make_prior, make_task, results

@@ -9,11 +9,12 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from dipkernels import networks, results, tasks
+from dipkernels import networks, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import FitInterrupted, fit, stable_learning_rate
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
+from dipkernels.storage import netcdf as results
 
 SHAPE = (2, 7, 10)
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import networks, tasks
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.fitting.regularisers import half_squared_norms, total_variation
 from dipkernels.fitting.schedules import SCHEDULES, learning_rate_factor
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import derive
 
 SHAPE = (2, 7, 10)
 

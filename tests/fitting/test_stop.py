@@ -99,8 +99,8 @@ def test_every_run_is_stopped_by_itself() -> None:
 def test_a_stopped_fit_continues_bit_by_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
-    monkeypatch.setattr("dipkernels.checkpoints.SHARE", math.inf)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SHARE", math.inf)
     prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
     rule = WindowedVarianceRule(patience=60)
     settings: dict[str, Any] = {"learning_rate": 0.03, "iterations": 700, "stop": rule}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dipkernels import tasks
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting.stopping import (
     BlurSharpness,
@@ -20,7 +21,6 @@ from dipkernels.fitting.stopping import (
     monitor_names,
     sharpness,
 )
-from dipkernels.seeds import generator
 
 MONITORS: dict[str, Callable[[], Monitor]] = {
     "windowed": lambda: WindowedVariance(window=7),

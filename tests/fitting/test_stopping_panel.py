@@ -7,7 +7,7 @@ import pytest
 import torch
 import xarray as xr
 
-from dipkernels import networks, results, tasks
+from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.fitting.stopping import (
@@ -28,6 +28,7 @@ from dipkernels.fitting.stopping import (
 )
 from dipkernels.images import load
 from dipkernels.plotting import plot_stopping, save_figure
+from dipkernels.storage import netcdf as results
 
 IMAGES, SEEDS, LENGTH = 2, 3, 60
 

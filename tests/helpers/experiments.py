@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pandas as pd
 
-from dipkernels.results import load
+from dipkernels.storage.netcdf import load
 
 ROOT = Path(__file__).parents[2] / "experiments"
 sys.path.insert(0, str(ROOT.parent))

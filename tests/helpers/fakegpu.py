@@ -26,9 +26,9 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.utils import backend_registration
 
-from dipkernels.devices import resolve_device
+from dipkernels.base.devices import resolve_device
 from dipkernels.fitting import engine
-from dipkernels.networks import prior as priors
+from dipkernels.priors import prior as priors
 from dipkernels.sampling import dynamics
 from dipkernels.tasks import task as tasks
 

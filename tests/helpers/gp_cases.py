@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dipkernels import tasks
+from dipkernels.base.seeds import generator
 from dipkernels.gp import GaussianProcess, matern, rbf
 from dipkernels.kernels.stationary import (
     StationaryKernel,
@@ -15,7 +16,6 @@ from dipkernels.kernels.stationary import (
     filtered,
     upsample,
 )
-from dipkernels.seeds import generator
 from dipkernels.tasks import Task
 from helpers.gaussian import Dense, dense
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from dipkernels.seeds import generator
+from dipkernels.base.seeds import generator
 from dipkernels.spectra import radial_frequency
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacrev
 
-from dipkernels.networks import ImagePrior, codes
-from dipkernels.seeds import generator
+from dipkernels.base.seeds import generator
+from dipkernels.networks import ImagePrior
+from dipkernels.priors import codes
 
 
 class CircularUpsample(nn.Module):

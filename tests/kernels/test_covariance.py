@@ -8,18 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import networks
+from dipkernels.base.seeds import derive
+from dipkernels.base.statistics import RunningCovariance, RunningMoments
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import covariance
-from dipkernels.kernels.covariance import (
-    covariance_of,
-    draw_images,
-    pool_covariances,
-    radial_average,
-)
+from dipkernels.kernels.covariance import covariance_of, pool_covariances, radial_average
 from dipkernels.kernels.covariance.lagged import LaggedProducts
-from dipkernels.kernels.covariance.moments import RunningCovariance, RunningMoments
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import derive
+from dipkernels.priors import draw_images
 from helpers.fields import stationary, windowed
 from helpers.priors import SMALL, draw
 

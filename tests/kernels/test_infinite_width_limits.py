@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import networks
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import infinite_width
 from dipkernels.kernels.infinite.codes import code_kernel, recognised
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.networks import ImagePrior, codes
+from dipkernels.networks import ImagePrior
 from dipkernels.networks.hybrids import ConvolutionStack
-from dipkernels.seeds import generator
+from dipkernels.priors import codes
 from helpers.torus import CircularUpsample
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dipkernels import networks
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.patch import (
     factorisation_against_width,
@@ -16,7 +17,6 @@ from dipkernels.kernels.patch import (
 )
 from dipkernels.linalg import DenseOperator
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import derive
 from dipkernels.spectra import frequency_response
 from helpers.priors import SMALL
 

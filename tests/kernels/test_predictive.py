@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import networks
+from dipkernels.base.seeds import derive, generator
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.predictive import (
     Encoder,
@@ -17,7 +18,6 @@ from dipkernels.kernels.predictive import (
 )
 from dipkernels.kernels.regression import ridge_predictions
 from dipkernels.networks import ImagePrior
-from dipkernels.seeds import derive, generator
 from helpers.priors import SMALL, draw, make
 
 # Where the features of each family are, and how many there are.

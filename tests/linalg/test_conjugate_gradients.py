@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import AccuracyWarning, InvalidInputError, NotSymmetricError
 from dipkernels.linalg import conjugate_gradients
-from dipkernels.seeds import generator
 
 
 def random_matrix(n: int, condition: float) -> Tensor:

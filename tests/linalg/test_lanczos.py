@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg import (
     Deflation,
@@ -14,7 +15,6 @@ from dipkernels.linalg import (
     SymmetricOperator,
     ritz_pairs,
 )
-from dipkernels.progress import Progress
 from helpers.matrices import (
     close,
     draw,

@@ -10,6 +10,7 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import (
     AccuracyWarning,
     DivergenceError,
@@ -25,7 +26,6 @@ from dipkernels.linalg import (
     ritz_pairs,
     top_eigenpairs,
 )
-from dipkernels.seeds import generator
 from helpers.matrices import close, draw, random_psd, spectrum_of, with_spectrum
 
 
@@ -53,8 +53,8 @@ class Mortal(SymmetricOperator):
 
 @pytest.fixture
 def save_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dipkernels.checkpoints.SECONDS", 0.0)
-    monkeypatch.setattr("dipkernels.checkpoints.SHARE", math.inf)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SECONDS", 0.0)
+    monkeypatch.setattr("dipkernels.storage.checkpoints.SHARE", math.inf)
 
 
 # Restarts

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dipkernels import networks
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks import ImagePrior
-from dipkernels.networks.initialisation import SCHEMES
+from dipkernels.priors.initialisation import SCHEMES
 from helpers.priors import draw
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import ImagePrior, fit, sampling, tasks
+from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.seeds import derive
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
 from helpers.priors import draw
 

@@ -11,11 +11,11 @@ import xarray as xr
 from torch import Tensor, nn
 
 from dipkernels import ImagePrior, Task, fit, sampling, tasks
-from dipkernels.checkpoints import read_checkpoint
+from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError, OutputError
 from dipkernels.fitting import FitSettings
 from dipkernels.sampling.dropout import Dropout, kernels_of
-from dipkernels.seeds import derive
+from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.priors import draw
 
 SIZE = (5, 8)

@@ -13,9 +13,9 @@ import xarray as xr
 from torch import Tensor, nn
 
 from dipkernels import ImagePrior, Task, sampling, tasks
+from dipkernels.base.seeds import derive
 from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError, OutputError
 from dipkernels.sampling.collector import Collector
-from dipkernels.seeds import derive
 
 
 def make_net() -> nn.Module:

@@ -6,9 +6,14 @@ import torch
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK
-from dipkernels.linalg import DenseOperator, Lanczos, krylov_probes
+from dipkernels.linalg import (
+    DenseOperator,
+    Lanczos,
+    effective_rank,
+    krylov_probes,
+    spectral_density,
+)
 from dipkernels.networks import ImagePrior
-from dipkernels.spectra import effective_rank, spectral_density
 from helpers.matrices import draw, with_spectrum
 from helpers.priors import perturbed
 

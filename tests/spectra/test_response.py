@@ -10,13 +10,8 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg import DenseOperator, KrylovSpace, Lanczos
-from dipkernels.spectra import (
-    frequency_response,
-    half_power_frequency,
-    ring_edges,
-    spectral_density,
-)
+from dipkernels.linalg import DenseOperator, KrylovSpace, Lanczos, spectral_density
+from dipkernels.spectra import frequency_response, half_power_frequency, ring_edges
 
 SHAPES = [(1, 5, 8), (2, 7, 4), (3, 4, 6)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dipkernels.sweep import locks
+from dipkernels.storage import locks
 
 
 def lock(folder: Path, number: int, process: int, host: str | None = None) -> Path:

@@ -17,7 +17,8 @@ import xarray as xr
 
 from dipkernels import ImagePrior, Task, fit, images, networks, sampling, sweep, tasks
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
-from dipkernels.sweep import driver, locks
+from dipkernels.storage import locks
+from dipkernels.sweep import driver
 from dipkernels.sweep.measurements import as_measured
 from dipkernels.sweep.workers import LocalProcesses
 from helpers.studies import kill_one, log, rows, wait_for_processes, write_study

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dipkernels import seeds, tasks
+from dipkernels import tasks
+from dipkernels.base import seeds
 from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
 
 

@@ -11,15 +11,16 @@ import torch
 import xarray as xr
 from typer.testing import CliRunner
 
-from dipkernels import networks, plotting, results, tasks, theory
+from dipkernels import networks, plotting, tasks, theory
 from dipkernels.cli import app
 from dipkernels.errors import InvalidInputError, MemoryLimitError, UnknownNameError
 from dipkernels.fitting import fit
 from dipkernels.kernels import NTK, infinite_width
 from dipkernels.networks import ImagePrior
 from dipkernels.report.gallery import PAGE, TABLE
-from dipkernels.runs import RunFolder
 from dipkernels.spectra.rings import ring_edges, ring_masks
+from dipkernels.storage import netcdf as results
+from dipkernels.storage.runs import RunFolder
 from dipkernels.theory import FingerprintEffort
 from dipkernels.theory.fingerprint import (
     lag_profile,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import ImagePrior, networks, tasks
+from dipkernels.base.seeds import derive, generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK, covariance
-from dipkernels.seeds import derive, generator
 from dipkernels.tasks import Task
 from dipkernels.theory import (
     KernelSpectrum,

@@ -15,7 +15,7 @@ from dipkernels.fitting.stopping.rules import (
     make_rule,
     rule_names,
 )
-from dipkernels.spread import spread_note
+from dipkernels.base.spread import spread_note
 
 _LEADING = ("image", "seed")
 

@@ -9,19 +9,20 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
+from dipkernels.base.statistics import RunningMoments
+from dipkernels.base.words import readable_bytes
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.images.axes import AXES
 from dipkernels.kernels.covariance import hypotheses
-from dipkernels.kernels.covariance.draws import FIXED, Codes, draw_images
 from dipkernels.kernels.covariance.lagged import LaggedProducts
-from dipkernels.kernels.covariance.moments import RunningMoments
-from dipkernels.memory import DEFAULT_BUDGET
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.draws import FIXED, Codes, draw_images
+from dipkernels.priors.memory import DEFAULT_BUDGET
+from dipkernels.priors.prior import ImagePrior, describe_prior
 
 CENTRES = ("none", "image", "ensemble")
 GROUP = 8  # samples that are centred on their common mean
-AXES = {1: ("x",), 2: ("y", "x")}
 
 
 def covariance(
@@ -226,8 +227,8 @@ class _FullMatrix:
         needed = 3 * 8 * n**2  # both sums, and one more while the result is made
         if needed > budget:
             raise InvalidInputError(
-                f"the full covariance of {n} outputs takes {needed / 2**30:.1f} GiB, more than "
-                f"memory_budget, {budget / 2**30:.1f} GiB: raise it, take smaller images or one "
+                f"the full covariance of {n} outputs takes {readable_bytes(needed)}, more than "
+                f"memory_budget, {readable_bytes(budget)}: raise it, take smaller images or one "
                 "channel, or do with kernel and phase_kernel, full=False"
             )
         # Within a group, deviations of GROUP samples have one degree of freedom less.

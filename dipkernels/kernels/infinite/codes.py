@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.networks import codes
+from dipkernels.priors import codes
 
 KINDS = ("noise", "phases", "fourier", "empirical")
 SCORE = 6.0  # standard scores beyond which a code is not what it is compared with

@@ -17,7 +17,7 @@ from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Operation, Reader, Settings, single
 from dipkernels.kernels.infinite.weights import initialisations
 from dipkernels.kernels.stationary import StationaryKernel, shifted
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 
 PARAMETERISATIONS = ("standard", "ntk")
 

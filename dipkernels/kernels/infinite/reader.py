@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite.features import Branch, Features, Known
 from dipkernels.kernels.stationary import mixed
-from dipkernels.networks.prior import Parameters
-from dipkernels.seeds import derive
+from dipkernels.priors.prior import Parameters
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.seeds import derive
+from dipkernels.priors.prior import ImagePrior, Parameters
 
 VALUES = 1024  # of a weight, with which its variance is known to 5 %
 LEAST_DRAWS, MOST_DRAWS = 4, 32

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from dipkernels.base.seeds import derive, generator
 from dipkernels.kernels.stationary.kernel import StationaryKernel
-from dipkernels.seeds import derive, generator
 
 MOST_VALUES = 2**20  # drawn in all: 4096 images of 16x16
 LEAST_DRAWS, MOST_DRAWS = 64, 2**18

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import block_matrices, multiply_blocks
-from dipkernels.seeds import generator
 
 INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below zero
 

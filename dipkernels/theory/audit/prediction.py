@@ -8,10 +8,10 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
-from dipkernels.progress import Progress
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics, GradientFlow
 from dipkernels.theory.expansion import default_times

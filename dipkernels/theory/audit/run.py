@@ -9,17 +9,18 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.fitting.optimisers import default_learning_rate
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels.kernel import RestrictedKernel
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg import top_eigenpairs
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
-from dipkernels.runs import RunFolder
+from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory.audit.parts import Parts
 from dipkernels.theory.audit.prediction import LinearFit, flow_curve, linear_fit
@@ -368,7 +369,7 @@ class _Audit:
 
     def _psnr(self, images: Tensor) -> np.ndarray:
         error = (images.double() - self._clean.double().flatten()).square()
-        return np.asarray(-10 * np.log10(as_array(error[:, self._scored].mean(dim=1))))
+        return decibels(as_array(error[:, self._scored].mean(dim=1)))
 
     @property
     def _scored(self) -> Tensor:

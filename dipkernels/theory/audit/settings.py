@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import describe_start, describe_task
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.tasks import Task
 
 OPTIMISERS = ("gradient-descent", "adam")

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dipkernels.errors import DivergenceError
 from dipkernels.fitting import fit, load_adam_metric, load_parameters
-from dipkernels.networks.prior import ImagePrior, Parameters
-from dipkernels.runs import RunFolder
+from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory.audit.settings import AuditSettings
 

@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels import tasks
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.lanczos import Lanczos
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.seeds import generator
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.theory.dynamics import GradientDescent
 
 

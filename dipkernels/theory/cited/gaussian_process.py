@@ -7,11 +7,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.statistics import jackknife
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance, infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.linalg.estimates import jackknife_error
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 
 METHODS = ("measured", "infinite width", "poster")
 GROUPS = 8  # of networks, for standard errors
@@ -81,8 +81,7 @@ def covariance_three_ways(
         ]
     )
     measured = moments.mean(axis=0)
-    left_out = (moments.sum(axis=0) - moments) / (GROUPS - 1)
-    error = jackknife_error(left_out / left_out[:, :1])
+    _, error = jackknife(moments, lambda mean: mean / mean[0])
     limit = infinite_width(prior, code=code).kernel.covariance
     curves = [measured, *(k[: max_lag + 1].cpu().numpy() for k in (limit, poster.covariance))]
     return xr.Dataset(

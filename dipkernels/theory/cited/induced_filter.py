@@ -17,7 +17,7 @@ from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.pixels import Pixels
 from dipkernels.linalg.operator import SymmetricOperator
-from dipkernels.networks.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.tasks import Task
 from dipkernels.theory.cited.patches import local_window, require_pixels, share_outside
 from dipkernels.theory.expansion import as_array
@@ -289,7 +289,7 @@ def filter_along_fit(
                 parameters = {key: value.to(prior.device) for key, value in stored.items()}
                 metric = load_adam_metric(file) if optimiser == "adam" else None
             ntk = NTK(prior, parameters)
-            gradients = ntk.vjp(ntk.unit_images(torch.tensor(list(pixels))))
+            gradients = ntk.vjp(ntk.tangents.unit_images(torch.tensor(list(pixels))))
             rows[0, index] = as_array(ntk.jvp(gradients).T)
             if metric is not None:
                 scaled = {key: g * metric[key].to(g) for key, g in gradients.items()}

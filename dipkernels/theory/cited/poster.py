@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels import networks
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import StationaryKernel, Weights, activate, convolve, stride
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.seeds import generator
+from dipkernels.priors.prior import ImagePrior
 
 TAPS = 3  # of their convolutions
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)

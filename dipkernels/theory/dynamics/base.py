@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-from dipkernels.checks import as_annotated
+from dipkernels.base.checks import as_annotated
 from dipkernels.errors import InvalidInputError
 
 

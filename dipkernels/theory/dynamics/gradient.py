@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.theory.dynamics.base import (
     Dynamics,
     check_iterations,

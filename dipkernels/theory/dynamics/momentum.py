@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.theory.dynamics.base import (
     Dynamics,

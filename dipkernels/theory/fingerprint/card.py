@@ -5,18 +5,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-import numpy as np
 import xarray as xr
 
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.images import load
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels import NTK
-from dipkernels.networks.prior import ImagePrior
 from dipkernels.planning import Plan, plan
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task, denoise
 from dipkernels.theory.fingerprint import parts
 from dipkernels.theory.fingerprint.rows import neighbourhood
@@ -28,7 +28,7 @@ KEPT_OF_ADAM = ("measurement", "best", "clean")
 
 @runtime_checkable
 class Folder(Protocol):
-    """Where parts are kept as soon as they are done: a `dipkernels.runs.RunFolder`."""
+    """Where parts are kept as soon as they are done: a `dipkernels.storage.RunFolder`."""
 
     def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
         """Return what is stored under a name, or compute and store it."""
@@ -284,4 +284,4 @@ def _fit_numbers(adam: xr.Dataset, descent: xr.Dataset) -> dict[str, object]:
 # What doing nothing scores; of the measured pixels alone.
 def _psnr(adam: xr.Dataset) -> float:
     error = ((adam.measurement - adam.clean) ** 2).mean(skipna=True)
-    return float(-10 * np.log10(error)) if error > 0 else float("inf")
+    return float(decibels(error))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.layers import LayerKernels
-from dipkernels.networks.prior import Parameters
+from dipkernels.priors.prior import Parameters
 
 MOST_GROUPS = 6
 TOTAL = "all layers"
@@ -106,7 +106,7 @@ class WithTotal:
     def __init__(self, layers: LayerKernels) -> None:
         self._layers = layers
         self.names = [*layers.names, TOTAL]
-        self.image_shape = layers.ntk.image_shape
+        self.image_shape = layers.image_shape
         self.shape, self.dtype, self.device = layers.shape, layers.dtype, layers.device
 
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers k"]:

@@ -10,12 +10,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from dipkernels.base.progress import Progress
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit, stable_learning_rate
-from dipkernels.kernels import NTK, covariance_of, draw_images, infinite_width
+from dipkernels.images.axes import AXES
+from dipkernels.kernels import NTK, covariance_of, infinite_width
 from dipkernels.kernels.infinite import InfiniteWidth
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
+from dipkernels.priors import draw_images
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.spectra import (
     anisotropy,
     comb_response,
@@ -46,7 +49,6 @@ logger = logging.getLogger(__name__)
 COMB_PERIODS = (2, 4, 8)
 SHOWN = 4
 LEAST_RATE = 1e-3
-AXES = {1: ("x",), 2: ("y", "x")}
 
 
 def samples_part(
@@ -386,7 +388,7 @@ def _sample_combs(images: Tensor, seed: int) -> dict[str, Any]:
             logger.info("the card has no comb of period %d: %s", period, error)
             each = np.full(len(images), math.nan)
         strengths.append(each.mean())
-        errors.append(each.std(ddof=1) / math.sqrt(len(each)))
+        errors.append(float(standard_error(each)))
     return {
         "sample_comb": ("comb_period", strengths),
         "sample_comb_standard_error": ("comb_period", errors),

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from dipkernels.base.seeds import generator
+from dipkernels.base.statistics import jackknife_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.estimates import jackknife_error
 from dipkernels.linalg.operator import SymmetricOperator
-from dipkernels.seeds import generator
 
 LONGEST_SHIFT = 8  # pixels: the longest period that a card looks for
 LEAST_SIDE = 8

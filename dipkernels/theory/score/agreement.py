@@ -7,9 +7,9 @@ import numpy as np
 import scipy.stats
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.seeds import derive
 
 LEVEL = (2.5, 97.5)
 

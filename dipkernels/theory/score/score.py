@@ -8,13 +8,13 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dipkernels.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.origin import provenance
+from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.kernels.ntk import NTK
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.progress import Progress
-from dipkernels.provenance import describe_prior, provenance
+from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import GradientFlow
 from dipkernels.theory.expansion import Expansion, as_array, default_times, expand

@@ -8,10 +8,11 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels.ntk import NTK
-from dipkernels.memory import parameter_bytes
+from dipkernels.priors.memory import parameter_bytes
 
 # Times in units of one over the largest eigenvalue. What rounding makes of eigenvalues that are 0
 # is learned after the last.
@@ -153,7 +154,7 @@ def jacobian(ntk: NTK) -> dict[str, Tensor]:
     n = ntk.shape[0]
     rows: dict[str, Tensor] = {}
     for indices in torch.arange(n).split(ntk.chunk):
-        for key, value in ntk.vjp(ntk.unit_images(indices)).items():
+        for key, value in ntk.vjp(ntk.tangents.unit_images(indices)).items():
             flat = value.flatten(1)
             rows.setdefault(key, flat.new_empty(n, flat.shape[1]))[indices] = flat
     return rows
@@ -255,7 +256,8 @@ def predicted_peak(
             np.append(a, b) for a, b in zip((low, middle, high), bounds, strict=True)
         )
     freedom = float(-np.expm1(-time * spectrum.values).sum())
-    return PredictedPeak(_psnr(middle), _psnr(high), _psnr(low), time, freedom)
+    psnr, lower, upper = (float(decibels(each.min())) for each in (middle, high, low))
+    return PredictedPeak(psnr, lower, upper, time, freedom)
 
 
 Curve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
@@ -283,9 +285,3 @@ def _errors(
         return low / n, middle / n, high / n
 
     return curve
-
-
-# Of the least of them.
-def _psnr(mse: np.ndarray) -> float:
-    with np.errstate(divide="ignore"):
-        return float(-10 * np.log10(mse.min()))

@@ -5,8 +5,9 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.theory.score.spectrum import PredictedPeak
 
 # The prior's variance in units of the noise's, over which the best is sought.
@@ -105,6 +106,6 @@ def stationary_wiener(
     variance = noise * len(image) * (np.square(gain).sum(axis=1) + 1)
     mse = (bias + variance) / image.size
     best = int(np.argmin(mse))
-    psnr = float(-10 * np.log10(mse[best]))
+    psnr = float(decibels(mse[best]))
     freedom = len(image) * (float(gain[best].sum()) + 1)
     return PredictedPeak(psnr, psnr, psnr, float(SCALES[best]), freedom)

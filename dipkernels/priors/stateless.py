@@ -11,9 +11,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.initialisation import Initialisation, initialise
-from dipkernels.seeds import derive
+from dipkernels.priors.initialisation import Initialisation, initialise
 
 Parameters = dict[str, Tensor]
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.scaling import Spatial
-from dipkernels.seeds import generator
+
+Spatial = tuple[int, ...]  # (length,) or (height, width)
 
 NOISE_SCALE = 0.1  # noise is uniform on [0, 0.1] (Ulyanov et al.'s code, and all after it)
 FOURIER_SCALE = 10.0  # deviation of the frequencies, in cycles per image (Tancik et al. 2020)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dipkernels.networks.prior import ImagePrior, Parameters
+from dipkernels.priors.prior import ImagePrior, Parameters
 
 MIB = 2**20
 DEFAULT_BUDGET = 512 * MIB

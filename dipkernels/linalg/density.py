@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from dipkernels.checks import checked
+from dipkernels.base.checks import checked
+from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 
@@ -78,14 +79,14 @@ def spectral_density(
     return xr.Dataset(
         {
             "density": ("eigenvalue", samples.mean(axis=0), {"units": "eigenvalues per decade"}),
-            "standard_error": ("eigenvalue", _standard_error(samples)),
+            "standard_error": ("eigenvalue", standard_error(samples)),
             "nodes": (("probe", "node"), nodes),
             "weights": (("probe", "node"), weights),
         },
         {"eigenvalue": ("eigenvalue", 10**grid)},
         {
             "trace": float(traces.mean()),
-            "trace_standard_error": float(_standard_error(traces)),
+            "trace_standard_error": float(standard_error(traces)),
             "largest": largest,
             "below_grid": float((weights * (logs < grid[0])).sum() / len(rules)),
             "products": sum(len(space.alpha) for space in probes),
@@ -111,10 +112,3 @@ def require_spaces(spaces: object) -> None:
             "expected a list of KrylovSpace, as Lanczos.spaces and krylov_probes return, got a "
             f"{type(spaces).__name__}"
         )
-
-
-def _standard_error(samples: np.ndarray) -> np.ndarray:
-    n = len(samples)
-    if n < 2:
-        return np.full(samples.shape[1:], np.nan)
-    return np.asarray(samples.std(axis=0, ddof=1) / np.sqrt(n))

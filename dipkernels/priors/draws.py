@@ -8,11 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vmap
 
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.memory import block_columns
-from dipkernels.networks import codes as code_kinds
-from dipkernels.networks.prior import ImagePrior
-from dipkernels.seeds import derive
+from dipkernels.priors import codes as code_kinds
+from dipkernels.priors.memory import block_columns
+from dipkernels.priors.prior import ImagePrior
 
 FIXED = "fixed"
 LARGEST_BATCH = 64

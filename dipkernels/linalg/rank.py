@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.statistics import jackknife
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.estimates import jackknife_error
+from dipkernels.linalg.density import require_spaces
 from dipkernels.linalg.lanczos import KrylovSpace
-from dipkernels.spectra.density import require_spaces
 
 
 def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
@@ -56,18 +56,10 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     }
     results = {}
     for name, function in quantities.items():
-        value, error = _jackknife(powers, function)
-        results[name], results[f"{name}_standard_error"] = value, error
+        value, error = jackknife(powers, function, debiased=True)
+        results[name], results[f"{name}_standard_error"] = float(value), float(error)
     return xr.Dataset(results, attrs={"products": sum(len(space.alpha) for space in probes)})
 
 
 def _x_log_x(x: np.ndarray) -> np.ndarray:
     return np.where(x > 0, x * np.log(np.where(x > 0, x, 1.0)), 0.0)
-
-
-def _jackknife(samples: np.ndarray, function: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    n = len(samples)
-    total = samples.sum(axis=0)
-    left_out = np.array([function((total - sample) / (n - 1)) for sample in samples])
-    value = n * function(total / n) - (n - 1) * left_out.mean()
-    return float(value), float(jackknife_error(left_out))

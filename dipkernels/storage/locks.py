@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from dipkernels.errors import OutputError
-from dipkernels.results import is_running
+from dipkernels.storage.netcdf import is_running
 
 logger = logging.getLogger(__name__)
 

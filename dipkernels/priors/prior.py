@@ -10,11 +10,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dipkernels.checks import checked
-from dipkernels.devices import resolve_device
+from dipkernels.base.checks import checked
+from dipkernels.base.devices import resolve_device
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.initialisation import DEFAULT, Initialisation, check_initialisation
-from dipkernels.networks.stateless import (
+from dipkernels.priors.initialisation import DEFAULT, Initialisation, check_initialisation
+from dipkernels.priors.stateless import (
     AttentionCalls,
     Parameters,
     build,
@@ -24,9 +25,8 @@ from dipkernels.networks.stateless import (
     trainable,
     untrained,
 )
-from dipkernels.seeds import derive
 
-__all__ = ["ImagePrior", "Parameters"]
+__all__ = ["ImagePrior", "Parameters", "describe_prior"]
 
 
 class ImagePrior:
@@ -53,7 +53,7 @@ class ImagePrior:
         Adam's, where somebody has published or found one; `dipkernels.fit` uses it.
     initialisation : str or callable
         ``"default"`` keeps what the factory draws; a scheme of
-        `dipkernels.networks.initialisation` draws convolutions and linear maps anew; a function
+        `dipkernels.priors.initialisation` draws convolutions and linear maps anew; a function
         is called with the new module.
 
     Raises
@@ -369,3 +369,23 @@ class ImagePrior:
                 "(1, channels, *spatial): check the code's batch axis, or pass output="
             )
         return tuple(out.shape[1:])
+
+
+def describe_prior(prior: ImagePrior) -> dict[str, str | int]:
+    """Name the prior in the attributes of a dataset.
+
+    Parameters
+    ----------
+    prior : ImagePrior
+        The network.
+
+    Returns
+    -------
+    dict
+        Name, parameter count and dtype.
+    """
+    return {
+        "prior": prior.name,
+        "parameters": prior.parameter_count,
+        "dtype": str(prior.dtype).removeprefix("torch."),
+    }

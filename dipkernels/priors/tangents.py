@@ -1,24 +1,89 @@
-"""A network's derivative in the direction of parameters, traced once."""
+"""A network's derivative with respect to its parameters, traced once."""
 
+import gc
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
-from torch.func import vjp
+from torch.func import vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from dipkernels.kernels.folding import fold_constants
-from dipkernels.networks.prior import Parameters
+from dipkernels.errors import InvalidInputError
+from dipkernels.priors.folding import fold_constants
+from dipkernels.priors.prior import Parameters
 
 logger = logging.getLogger(__name__)
 
 ImageOf = Callable[[Parameters], Tensor]
+
+
+class Tangents:
+    """The derivative ``J`` of an image with respect to parameters, multiplied in blocks of columns.
+
+    Parameters
+    ----------
+    image_of : callable
+        From parameters to the image.
+    parameters : dict of str to Tensor
+        Where to differentiate.
+    chunk : int
+        Columns that `gradients` takes at once.
+
+    Attributes
+    ----------
+    image : Tensor, shape ``(channels, *spatial)``
+        At the parameters; its size is n.
+    """
+
+    def __init__(self, image_of: ImageOf, parameters: Parameters, chunk: int) -> None:
+        self.parameters, self.chunk = parameters, chunk
+        # In this order, and with what each leaves behind collected: the memory adds up.
+        gc.collect()
+        self._jvp = self._traced(image_of)
+        image, self._vjp = vjp(image_of, parameters)  # type: ignore[misc]  # two, without aux
+        self.image = image.detach()
+        self.image_shape, self.size = tuple(image.shape), image.numel()
+        self.dtype, self.device = image.dtype, image.device
+
+    def _traced(self, image_of: ImageOf) -> ImageOf:
+        return tangent_map(image_of, self.parameters)
+
+    def vjp(self, images: Float[Tensor, "n k"]) -> Parameters:
+        """Multiply columns by ``J^T``: each result is of shape ``(k, ...)``."""
+        if images.dim() != 2 or images.shape[0] != self.size or images.shape[1] < 1:
+            raise InvalidInputError(
+                f"expected flattened images, shape ({self.size}, k), got {tuple(images.shape)}"
+            )
+        blocks = images.T.reshape(-1, *self.image_shape)
+        if len(blocks) == 1:  # batching one column costs 7 to 25 % on a CPU
+            return {key: value.detach()[None] for key, value in self._vjp(blocks[0])[0].items()}
+        return {key: value.detach() for key, value in vmap(self._vjp)(blocks)[0].items()}
+
+    def jvp(self, tangents: Parameters) -> Float[Tensor, "n k"]:
+        """Multiply directions, each of shape ``(k, ...)``, by ``J``: images, one a column."""
+        if all(len(tangent) == 1 for tangent in tangents.values()):
+            images = self._jvp({key: tangent[0] for key, tangent in tangents.items()})
+        else:
+            images = vmap(self._jvp)(tangents)
+        return images.detach().reshape(-1, self.size).T
+
+    def gradients(self, block: Float[Tensor, "n k"]) -> Iterator[Parameters]:
+        """Multiply columns by ``J^T``, a chunk at a time."""
+        for chunk in block.split(self.chunk, dim=-1):
+            yield self.vjp(chunk)
+
+    def unit_images(self, indices: Tensor) -> Float[Tensor, "n m"]:
+        """Make images that are 1 at one pixel each, one a column."""
+        units = torch.zeros(self.size, len(indices), dtype=self.dtype, device=self.device)
+        units[indices.to(self.device), torch.arange(len(indices), device=self.device)] = 1
+        return units
 
 
 def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:

@@ -9,8 +9,6 @@ import platform
 import torch
 from torch import Tensor
 
-from dipkernels.networks.prior import ImagePrior
-
 PACKAGES = ("dipkernels", "torch", "numpy", "scipy", "scikit-image", "xarray")
 
 
@@ -39,27 +37,7 @@ def provenance(device: str | torch.device) -> dict[str, str]:
     }
 
 
-def describe_prior(prior: ImagePrior) -> dict[str, str | int]:
-    """Name the prior in the attributes of a dataset.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-
-    Returns
-    -------
-    dict
-        Name, parameter count and dtype.
-    """
-    return {
-        "prior": prior.name,
-        "parameters": prior.parameter_count,
-        "dtype": str(prior.dtype).removeprefix("torch."),
-    }
-
-
-def fingerprint(*items: Tensor | str) -> str:
+def digest(*items: Tensor | str) -> str:
     """Hash tensors and texts, to tell whether two computations are of the same things.
 
     Parameters
@@ -72,11 +50,11 @@ def fingerprint(*items: Tensor | str) -> str:
     str
         Their SHA-256.
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for item in items:
         data = item.encode() if isinstance(item, str) else item.detach().cpu().numpy().tobytes()
-        digest.update(data)
-    return digest.hexdigest()
+        found.update(data)
+    return found.hexdigest()
 
 
 @functools.cache  # a search of all installed packages

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.results import PARTIAL, remove_partial, replacing
+from dipkernels.storage.netcdf import PARTIAL, remove_partial, replacing
 
 logger = logging.getLogger(__name__)
 

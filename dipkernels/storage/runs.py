@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.interruption import Interrupted
+from dipkernels.base.origin import provenance
 from dipkernels.errors import DipkernelsError, OutputError
-from dipkernels.fitting.fit import FitInterrupted
-from dipkernels.provenance import provenance
-from dipkernels.results import PARTIAL, load, save, write_text
+from dipkernels.storage.netcdf import PARTIAL, load, save, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class RunFolder:
         keep_checkpoint : bool
             Whether a `checkpoint` of that name stays when the result is stored.
         classic : bool
-            Store it as `dipkernels.results.save` does with this option: for many small results.
+            Store it as `dipkernels.storage.save` does with this option: for many small results.
 
         Returns
         -------
@@ -107,7 +107,7 @@ class RunFolder:
 
         Raises
         ------
-        FitInterrupted
+        Interrupted
             On Ctrl-C during a fit, after what there was has been stored.
 
         Notes
@@ -123,7 +123,7 @@ class RunFolder:
         file.parent.mkdir(exist_ok=True)
         try:
             result = compute()
-        except FitInterrupted as interrupt:
+        except Interrupted as interrupt:
             longer = stored is None or _length(interrupt.result) >= _length(stored)
             if longer:
                 save(interrupt.result, file)

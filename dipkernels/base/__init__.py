@@ -1,0 +1,1 @@
+"""What everything uses: checks, seeds, devices, progress, origin, Ctrl-C, words, error bars."""

@@ -1,0 +1,194 @@
+"""Estimates with what they cost and how far off they may be; moments; the jackknife."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Value = TypeVar("Value", float, Tensor)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate(Generic[Value]):
+    """A value with its standard error and its cost.
+
+    Attributes
+    ----------
+    value : float or Tensor
+        The estimate.
+    standard_error : float or Tensor
+        Of the mean over the probes; 0 if the value is exact, NaN if there was one probe only.
+    products : int
+        Spent. A quadratic form counts as one, though an NTK computes it at half the price.
+    """
+
+    value: Value
+    standard_error: Value
+    products: int
+
+    def __repr__(self) -> str:
+        if isinstance(self.value, Tensor):
+            shape = tuple(self.value.shape)
+            return f"Estimate(value of shape {shape}, {self.products} products)"
+        return f"Estimate({self.value:.6g} +- {self.standard_error:.2g}, {self.products} products)"
+
+
+def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean over the first axis, and its standard error.
+
+    Parameters
+    ----------
+    samples : Tensor, shape (n, ...)
+        Independent draws.
+
+    Returns
+    -------
+    mean, standard_error : Tensor, shape (...)
+        The error is NaN for a single draw.
+    """
+    n = samples.shape[0]
+    spread = samples.std(dim=0) if n > 1 else torch.full_like(samples[0], float("nan"))
+    return samples.mean(dim=0), spread / n**0.5
+
+
+def standard_error(samples: np.ndarray) -> np.ndarray:
+    """Estimate the standard error of the mean over the first axis; NaN for a single sample."""
+    count = len(samples)
+    if count < 2:
+        return np.full(samples.shape[1:], math.nan)
+    return np.asarray(samples.std(axis=0, ddof=1) / math.sqrt(count))
+
+
+def jackknife(
+    samples: np.ndarray, function: Callable[[np.ndarray], Any], *, debiased: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate a function of the mean over the first axis; its bias is taken off if wanted."""
+    count, total = len(samples), samples.sum(axis=0)
+    left_out = np.array([function((total - sample) / (count - 1)) for sample in samples])
+    value = function(total / count)
+    if debiased:
+        value = count * value - (count - 1) * left_out.mean(axis=0)
+    return np.asarray(value), jackknife_error(left_out)
+
+
+def jackknife_error(left_out: np.ndarray) -> np.ndarray:
+    """Estimate the standard error of a statistic from its values with each sample left out in turn.
+
+    Parameters
+    ----------
+    left_out : ndarray, shape (n, ...)
+        Of n samples; at least 2.
+
+    Returns
+    -------
+    ndarray, shape (...)
+        ``sqrt((n - 1) / n * sum of squared deviations)``.
+
+    Notes
+    -----
+    Source: Tukey 1958. Of a mean it is the usual standard error.
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0, 4.0, 9.0])
+    >>> left_out = (x.sum() - x) / 3
+    >>> bool(np.isclose(jackknife_error(left_out), x.std(ddof=1) / 2))
+    True
+    """
+    count = len(left_out)
+    spread = left_out - left_out.mean(axis=0)
+    return np.asarray(np.sqrt((count - 1) / count * np.square(spread).sum(axis=0)))
+
+
+class RunningMoments:
+    """Mean over rows that arrive in batches, and its standard error, entry by entry.
+
+    Merges batches by the exact update of Chan, Golub & LeVeque (1983), in float64: no rows are
+    kept, and a common offset costs no digits. Memory: three arrays of a row's shape.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean: Tensor | None = None
+        self._squares: Tensor | None = None
+
+    def update(self, rows: Float[Tensor, "batch *shape"]) -> None:
+        """Take in a batch.
+
+        Parameters
+        ----------
+        rows : Tensor, shape ``(batch, *shape)``
+            Independent of each other and of all before.
+        """
+        rows = rows.double()
+        size, mean = len(rows), rows.mean(dim=0)
+        squares = (rows - mean).square().sum(dim=0)
+        if self._mean is None or self._squares is None:
+            self.count, self._mean, self._squares = size, mean, squares
+            return
+        total = self.count + size
+        shift = mean - self._mean
+        self._squares += squares + shift.square() * (self.count * size / total)
+        self._mean += shift * (size / total)
+        self.count = total
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean so far, of a row's shape."""
+        return torch.empty(0) if self._mean is None else self._mean
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Its standard error; NaN while there are fewer than two rows."""
+        if self._squares is None:
+            return torch.empty(0)
+        if self.count < 2:
+            return torch.full_like(self._squares, float("nan"))
+        return (self._squares / (self.count - 1) / self.count).sqrt()
+
+
+class RunningCovariance:
+    """Mean and covariance matrix of short vectors that arrive in batches.
+
+    Merged exactly, as in `RunningMoments`.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean = torch.empty(0)
+        self._products = torch.empty(0)
+
+    def update(self, rows: Float[Tensor, "batch k"]) -> None:
+        """Take in a batch.
+
+        Parameters
+        ----------
+        rows : Tensor, shape ``(batch, k)``
+            Independent of each other and of all before.
+        """
+        rows = rows.double()
+        size, mean = len(rows), rows.mean(dim=0)
+        products = (rows - mean).T @ (rows - mean)
+        if self.count == 0:
+            self.count, self._mean, self._products = size, mean, products
+            return
+        total = self.count + size
+        shift = mean - self._mean
+        self._products += products + torch.outer(shift, shift) * (self.count * size / total)
+        self._mean += shift * (size / total)
+        self.count = total
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean so far, shape (k,)."""
+        return self._mean
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of a row, unbiased, shape (k, k); needs two rows."""
+        return self._products / (self.count - 1)

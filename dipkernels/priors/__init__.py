@@ -1,0 +1,6 @@
+"""What a prior is: a network as a pure function of its parameters, its draws and its derivative."""
+
+from dipkernels.priors.draws import draw_images
+from dipkernels.priors.prior import ImagePrior, Parameters
+
+__all__ = ["ImagePrior", "Parameters", "draw_images"]
