@@ -1,6 +1,8 @@
 """Theory: what a kernel predicts of a fit."""
 
-from dipkernels.theory.audit import LinearFit, audit, flow_curve, linear_fit
+from dipkernels.theory.agreement import rank_agreement
+from dipkernels.theory.audit import audit
+from dipkernels.theory.curves import learning_curve, resolved_stretch
 from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import (
     Dynamics,
@@ -16,18 +18,16 @@ from dipkernels.theory.fingerprint import (
     fingerprint_row,
     plan_fingerprint,
 )
-from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
-from dipkernels.theory.score import (
+from dipkernels.theory.linear import LinearFit, flow_curve, linear_fit
+from dipkernels.theory.optimum import PredictedOptimum, StoppingTime, stopping_time
+from dipkernels.theory.scores import score
+from dipkernels.theory.spectrum import (
     KernelSpectrum,
     PredictedPeak,
-    covariance_spectrum,
     kernel_spectrum,
     predicted_peak,
-    rank_agreement,
-    score,
-    stationary_wiener,
 )
-from dipkernels.theory.stopping import PredictedOptimum, StoppingTime, stopping_time
+from dipkernels.theory.wiener import covariance_spectrum, stationary_wiener
 
 __all__ = [
     "Dynamics",

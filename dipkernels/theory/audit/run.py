@@ -22,12 +22,12 @@ from dipkernels.provenance import describe_prior, provenance
 from dipkernels.runs import RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory.audit.parts import Parts
-from dipkernels.theory.audit.prediction import LinearFit, flow_curve, linear_fit
 from dipkernels.theory.audit.settings import AuditSettings, make_settings
 from dipkernels.theory.audit.trajectory import Trajectory
 from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import Dynamics, GradientDescent, GradientFlow
 from dipkernels.theory.expansion import as_array
+from dipkernels.theory.linear import LinearFit, flow_curve, linear_fit
 
 TARGETS = ("clean", "measurement")
 SOURCES = ("measured", "predicted")

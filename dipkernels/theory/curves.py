@@ -10,9 +10,9 @@ from dipkernels.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 from dipkernels.linalg.quadrature import Quadrature
-from dipkernels.theory.action import Bounds, probe_errors, run_errors
 from dipkernels.theory.dynamics import Dynamics, GradientFlow
 from dipkernels.theory.expansion import Expansion, default_times
+from dipkernels.theory.krylov import Bounds, probe_errors, run_errors
 
 # Band: bounds of the quadrature, widened by this many standard errors of the probes.
 BAND_ERRORS = 2.0

@@ -16,10 +16,10 @@ from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
 from dipkernels.tasks import Task
+from dipkernels.theory.curves import RESOLVED_DB, learning_curve
 from dipkernels.theory.dynamics import GradientFlow
 from dipkernels.theory.expansion import Expansion, as_array, default_times, expand
-from dipkernels.theory.learning_curve import RESOLVED_DB, learning_curve
-from dipkernels.theory.score.spectrum import PredictedPeak, kernel_spectrum, predicted_peak
+from dipkernels.theory.spectrum import PredictedPeak, kernel_spectrum, predicted_peak
 
 METHODS = ("auto", "dense", "lanczos")
 DENSE_OUTPUTS = 1536
