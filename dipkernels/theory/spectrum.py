@@ -1,17 +1,17 @@
-"""The peak of a predicted curve from a kernel's full eigendecomposition."""
+"""Exact predictions, from a kernel's full eigendecomposition."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
 from dipkernels.memory import parameter_bytes
+from dipkernels.theory.dynamics import Dynamics
+from dipkernels.theory.expansion import Errors, Expansion, Noise
 
 # Times in units of one over the largest eigenvalue. What rounding makes of eigenvalues that are 0
 # is learned after the last.
@@ -76,28 +76,139 @@ class KernelSpectrum:
         own = len(values) * float(np.finfo(np.float64).eps) * float(values[-1])
         return cls(np.where(values > own, values, 0.0), vectors, max(2 * own, rounding or 0.0))
 
+    @checked
+    def expand(
+        self, residual: np.ndarray, noise_sigma: float, *, noise: np.ndarray | None = None
+    ) -> "ExactExpansion":
+        """Say what the kernel knows about a fully measured image.
 
-@dataclass(frozen=True)
-class PredictedPeak:
-    """The best moment of a predicted fit.
+        Parameters
+        ----------
+        residual : ndarray, shape (n,)
+            ``clean - f``, f the image at which the kernel was taken.
+        noise_sigma : float
+            Of the measurement; without effect, and to be 0, where `noise` is given.
+        noise : ndarray, shape (n,), optional
+            This very noise in place of its expectation: the error is then that of one fit,
+            ``|E r - (I - E) noise|^2``. It must be given where the residual depends on the noise,
+            as after some steps of a fit: the expectation holds for independent ones alone.
+
+        Returns
+        -------
+        ExactExpansion
+            For `learning_curve` and every dynamics. Costs ``2 n**2`` operations.
+
+        Raises
+        ------
+        InvalidInputError
+            If the vectors don't fit, a number isn't finite, the level is negative, or both a level
+            and noise are given.
+        """
+        n = len(self.values)
+        for name, vector in (("residual", residual), ("noise", noise)):
+            if vector is not None and vector.shape != (n,):
+                raise InvalidInputError(f"the {name} must have shape ({n},), got {vector.shape}")
+            if vector is not None and not np.isfinite(vector).all():
+                raise InvalidInputError(f"the {name} holds NaN or infinity")
+        if not 0 <= noise_sigma < np.inf:
+            raise InvalidInputError(
+                f"noise_sigma must be finite and not negative, got {noise_sigma}"
+            )
+        if noise is not None and noise_sigma != 0:
+            raise InvalidInputError("noise_sigma has no effect with the noise given: pass 0")
+        along = self.vectors.T @ residual
+        noisy = None if noise is None else self.vectors.T @ noise
+        return ExactExpansion(self.values, self.rounding, along, noisy, noise_sigma)
+
+
+@dataclass(frozen=True, eq=False)
+class ExactExpansion(Expansion):
+    """What all eigenvectors of a kernel tell about a fully measured image.
+
+    Its errors have as bounds what the matrix's rounding, of norm d, leaves open: ``|E r|`` moves
+    by at most ``phi(0) d |r|``, phi being ``(1 - E) / x`` and t for the flow (Duhamel's formula),
+    the eigenvalues in the variance by at most d (Weyl's inequality). For dynamics that aren't
+    `Dynamics.monotone` these are estimates.
 
     Attributes
     ----------
-    psnr : float
-        Of the expected (or, with given noise, the very) mean squared error at its least, in dB.
-    lower, upper : float
-        What the kernel's rounding leaves open.
-    time : float
-        Of gradient flow on ``|f - y|^2 / 2``.
-    freedom : float
-        ``tr (I - E)``: how many of the n directions have been learned by then.
+    values : ndarray, shape (n,)
+        Eigenvalues, as of `KernelSpectrum`.
+    rounding : float
+        Norm of the error that the kernel is taken to have.
+    along : ndarray, shape (n,)
+        Coefficients of the residual.
+    noisy : ndarray, shape (n,), optional
+        Those of the noise, if it is realised.
+    noise_sigma : float
+        Its level, if it is expected.
     """
 
-    psnr: float
-    lower: float
-    upper: float
-    time: float
-    freedom: float
+    values: np.ndarray
+    rounding: float
+    along: np.ndarray
+    noisy: np.ndarray | None
+    noise_sigma: float
+    score_region = "whole"
+    products = 0
+    exact = True
+
+    @property
+    def noise(self) -> Noise:  # type: ignore[override]
+        """Whether predictions are of the mean over noises, or of one."""
+        return "expected" if self.noisy is None else "realised"
+
+    @property
+    def regions(self) -> dict[str, object]:  # type: ignore[override]
+        """The image, whole."""
+        return {"whole": None}
+
+    @property
+    def largest(self) -> float:  # type: ignore[override]
+        """Largest eigenvalue."""
+        return float(self.values[-1])
+
+    @property
+    def outputs(self) -> int:
+        """Number of the network's outputs."""
+        return len(self.along)
+
+    @property
+    def times(self) -> np.ndarray:
+        """From before anything is learned until rounding is, over ten decades and more."""
+        least = (
+            self.outputs * float(np.finfo(np.float64).eps) * self.largest
+        )  # none is known better
+        last = float(np.clip(UNTIL_ROUNDING * self.largest / max(self.rounding, least), *LAST))
+        points = int(DECADE_POINTS * np.log10(last / FIRST)) + 1
+        return np.geomspace(FIRST, last, points) / self.largest
+
+    def errors(self, dynamics: Dynamics) -> Errors:
+        """Predict the mean squared error, with bounds."""
+        n, learned = self.outputs, dynamics.learned
+        error = dynamics.decay(self.values) * self.along
+        reach = float(np.linalg.norm(self.along))
+        if self.noisy is not None:
+            error = error - learned(self.values) * self.noisy
+            reach += float(np.linalg.norm(self.noisy))
+        root = np.linalg.norm(error, axis=1)
+        moved = np.minimum(dynamics.accumulated(np.zeros(1))[:, 0] * self.rounding, 1.0) * reach
+        shifted = [
+            np.square(learned(np.maximum(self.values + shift, 0.0))).sum(axis=1)
+            for shift in (-self.rounding, 0.0, self.rounding)
+        ]
+        noise, middle = self.noise_sigma**2, shifted[1]
+        low = np.maximum(root - moved, 0) ** 2 + noise * np.min(shifted, axis=0)
+        high = (root + moved) ** 2 + noise * np.max(shifted, axis=0)
+        parts = {}
+        if self.noisy is None:
+            parts = {"bias": root[:, None] ** 2 / n, "variance": noise * middle[:, None] / n}
+        whole = root**2 + noise * middle
+        return Errors(low[:, None] / n, whole[:, None] / n, high[:, None] / n, parts)
+
+    def freedom(self, dynamics: Dynamics) -> np.ndarray:
+        """Count the directions that are learned, ``tr (I - E)``."""
+        return np.asarray(dynamics.learned(self.values).sum(axis=1))
 
 
 def kernel_spectrum(ntk: NTK) -> KernelSpectrum:
@@ -138,18 +249,7 @@ def _gram(ntk: NTK) -> np.ndarray:
 
 
 def jacobian(ntk: NTK) -> dict[str, Tensor]:
-    """Form the Jacobian, without the metric.
-
-    Parameters
-    ----------
-    ntk : NTK
-        Of n outputs.
-
-    Returns
-    -------
-    dict of str to Tensor, shape (n, entries)
-        By parameter. Costs n backward passes, and memory n times the parameters.
-    """
+    """Form the Jacobian, by parameter and without the metric, by n backward passes."""
     n = ntk.shape[0]
     rows: dict[str, Tensor] = {}
     for indices in torch.arange(n).split(ntk.chunk):
@@ -160,21 +260,9 @@ def jacobian(ntk: NTK) -> dict[str, Tensor]:
 
 
 def gram_of(rows: Tensor, metric: Tensor | None = None) -> np.ndarray:
-    """Multiply a part of a Jacobian by its transpose.
-
-    Parameters
-    ----------
-    rows : Tensor, shape (n, entries)
-        Of one parameter.
-    metric : Tensor, optional
-        Of this parameter, in its shape.
-
-    Returns
-    -------
-    ndarray, float64, shape (n, n)
-        Summed in float64 whatever the type of the rows: small singular values survive in a float32
-        Jacobian, and not in a float32 sum of squares.
-    """
+    """Multiply a part of a Jacobian, of one parameter, by its transpose."""
+    # In float64 whatever the type of the rows: small singular values survive in a float32 Jacobian,
+    # and not in a float32 sum of squares.
     gram = np.zeros((rows.shape[0], rows.shape[0]))
     weights = None if metric is None else metric.flatten().double().sqrt()
     for start in range(0, rows.shape[1], COLUMNS_AT_ONCE):
@@ -183,109 +271,3 @@ def gram_of(rows: Tensor, metric: Tensor | None = None) -> np.ndarray:
         exact = (block if weights is None else block * weights[columns]).cpu().numpy()
         gram += exact @ exact.T  # which NumPy knows to be symmetric: half of the work
     return gram
-
-
-@checked
-def predicted_peak(
-    spectrum: KernelSpectrum,
-    residual: np.ndarray,
-    noise_sigma: float,
-    *,
-    noise: np.ndarray | None = None,
-) -> PredictedPeak:
-    """Find the peak of the curve that a kernel predicts for a fully measured image.
-
-    Parameters
-    ----------
-    spectrum : KernelSpectrum
-        Of the kernel over n outputs.
-    residual : ndarray, shape (n,)
-        ``clean - f``, f the image from which the kernel's flow starts.
-    noise_sigma : float
-        Of the measurement; without effect, and to be 0, where `noise` is given.
-    noise : ndarray, shape (n,), optional
-        This very noise in place of its expectation: the curve is then of one fit,
-        ``|E r - (I - E) noise|^2``. It must be given where the residual depends on the noise, as
-        after some steps of a fit: the expectation holds for independent ones alone.
-
-    Returns
-    -------
-    PredictedPeak
-        The least error over ten decades of time and more, refined between their points.
-
-    Raises
-    ------
-    InvalidInputError
-        If the vectors don't fit, a number isn't finite, the level is negative, or both a level
-        and noise are given.
-
-    Notes
-    -----
-    Cost: 300 n operations after the ``2 n**2`` of the projections. Band, with a kernel's error of
-    norm d: ``|E r|`` moves by at most ``t d |r|`` (Duhamel's formula), the eigenvalues in the
-    variance by at most d (Weyl's inequality).
-    """
-    n = len(spectrum.values)
-    for name, vector in (("residual", residual), ("noise", noise)):
-        if vector is not None and vector.shape != (n,):
-            raise InvalidInputError(f"the {name} must have shape ({n},), got {vector.shape}")
-        if vector is not None and not np.isfinite(vector).all():
-            raise InvalidInputError(f"the {name} holds NaN or infinity")
-    if not 0 <= noise_sigma < np.inf:
-        raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
-    if noise is not None and noise_sigma != 0:
-        raise InvalidInputError("noise_sigma has no effect with the noise given: pass 0")
-    largest = float(spectrum.values[-1])
-    least = n * float(np.finfo(np.float64).eps) * largest  # no matrix is known better
-    last = float(np.clip(UNTIL_ROUNDING * largest / max(spectrum.rounding, least), *LAST))
-    points = int(DECADE_POINTS * np.log10(last / FIRST)) + 1
-    times = np.geomspace(FIRST, last, points) / largest
-    low, middle, high = _errors(spectrum, residual, noise_sigma, noise)(times)
-    best = int(np.argmin(middle))
-    around = np.log(times[[max(best - 1, 0), min(best + 1, points - 1)]])
-    curve = _errors(spectrum, residual, noise_sigma, noise)
-    refined = minimize_scalar(
-        lambda x: float(curve(np.exp(np.array([x])))[1][0]), bounds=tuple(around), method="bounded"
-    )
-    time = float(times[best])
-    if refined.fun < middle[best]:
-        time = float(np.exp(refined.x))
-        bounds = curve(np.array([time]))
-        low, middle, high = (
-            np.append(a, b) for a, b in zip((low, middle, high), bounds, strict=True)
-        )
-    freedom = float(-np.expm1(-time * spectrum.values).sum())
-    return PredictedPeak(_psnr(middle), _psnr(high), _psnr(low), time, freedom)
-
-
-Curve = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
-
-
-# Mean squared error against time: lower, middle, upper.
-def _errors(
-    spectrum: KernelSpectrum, residual: np.ndarray, sigma: float, noise: np.ndarray | None
-) -> Curve:
-    n, values, slack = len(residual), spectrum.values, spectrum.rounding
-    along = spectrum.vectors.T @ residual
-    noisy = None if noise is None else spectrum.vectors.T @ noise
-    reach = float(np.linalg.norm(along)) + (0.0 if noisy is None else float(np.linalg.norm(noisy)))
-
-    def curve(times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        error = np.exp(-np.outer(times, values)) * along
-        if noisy is not None:
-            error = error + np.expm1(-np.outer(times, values)) * noisy
-        root = np.linalg.norm(error, axis=1)
-        moved = np.minimum(times * slack, 1.0) * reach
-        low, middle, high = np.maximum(root - moved, 0) ** 2, root**2, (root + moved) ** 2
-        for total, shift in ((low, -slack), (middle, 0.0), (high, slack)):
-            shifted = np.maximum(values + shift, 0.0)
-            total += sigma**2 * np.square(np.expm1(-np.outer(times, shifted))).sum(axis=1)
-        return low / n, middle / n, high / n
-
-    return curve
-
-
-# Of the least of them.
-def _psnr(mse: np.ndarray) -> float:
-    with np.errstate(divide="ignore"):
-        return float(-10 * np.log10(mse.min()))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dipkernels.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.theory.spectrum import PredictedPeak
+from dipkernels.theory.curves import PredictedPeak
 
 # The prior's variance in units of the noise's, over which the best is sought.
 SCALES = np.geomspace(1e-4, 1e6, 201)

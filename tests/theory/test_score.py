@@ -26,7 +26,7 @@ from dipkernels.theory import (
     stationary_wiener,
 )
 from dipkernels.theory.agreement import _bootstrap
-from dipkernels.theory.scores import peak_of_expansion
+from dipkernels.theory.curves import peak_of_expansion
 
 SIZE, N, SIGMA = (5, 7), 35, 0.2
 

@@ -27,7 +27,6 @@ from dipkernels.spectra import (
 from dipkernels.tasks import Task
 from dipkernels.theory.curves import learning_curve, resolved_stretch
 from dipkernels.theory.dynamics import GradientDescent
-from dipkernels.theory.expansion import expand
 from dipkernels.theory.fingerprint.groups import TOTAL, WithTotal, layer_groups
 from dipkernels.theory.fingerprint.rows import (
     Neighbourhood,
@@ -39,6 +38,7 @@ from dipkernels.theory.fingerprint.rows import (
     windows,
 )
 from dipkernels.theory.fingerprint.settings import FingerprintEffort
+from dipkernels.theory.krylov import expand
 
 COMB_PERIODS = (2, 4, 8)
 SHOWN = 4
