@@ -71,7 +71,8 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         ``psnr_lower`` and ``psnr_upper`` (dB). Attributes: ``peak_psnr``, ``peak_psnr_lower``,
         ``peak_psnr_upper`` and ``peak_time`` in the ``score_region``; ``peak_resolved``, 1 if the
         band stays narrow until the curve has come down from its peak, or to the end (else 0, and
-        the peak is only known to be at least ``peak_psnr``, the highest lower bound); ``noise``,
+        the peak is only known to be at least ``peak_psnr``, the highest lower bound), and of an
+        exact expansion if the peak's band is narrow; narrow is at most 1 dB; ``noise``,
         ``largest_eigenvalue``, ``products`` and the number of ``outputs``, of the expansion.
 
     Raises
@@ -208,10 +209,9 @@ def peak_of_expansion(expansion: Expansion) -> PredictedPeak:
     """Find the peak of gradient flow, between its times too if the expansion is exact."""
     times = expansion.times
     errors = expansion.errors(GradientFlow(times))
-    peak = _peak(expansion, times, errors)
     if expansion.exact:
         times, errors = _refined(expansion, times, errors)
-        peak = _peak(expansion, times, errors)
+    peak = _peak(expansion, times, errors)
     at = GradientFlow(np.array([peak.time]))
     return dataclasses.replace(peak, freedom=float(expansion.freedom(at)[0]))
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from dipkernels import NTK, Task
+from dipkernels import NTK, Task, fit, networks, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.theory import (
     Dynamics,
@@ -18,6 +18,7 @@ from dipkernels.theory import (
     KernelSpectrum,
     Momentum,
     expand,
+    kernel_spectrum,
     learning_curve,
     linear_fit,
     predicted_peak,
@@ -26,6 +27,7 @@ from dipkernels.theory import (
 )
 from dipkernels.theory.curves import RESOLVED_DB, peak_of_expansion
 from helpers.linear_network import SIGMA, N, kernel_and_ntk, make_prior, make_task, with_exact_trace
+from helpers.priors import draw
 
 STEPS = {
     "descent": GradientDescent(0.9, np.array([0, 1, 2, 15, 400])),
@@ -113,6 +115,30 @@ def test_a_hole_is_dense_algebra_and_its_expansion_is_that_of_the_images(kind: s
     for name, region in task.regions.items():
         mse = errors[:, region.flatten()].square().mean(dim=1).numpy()
         np.testing.assert_allclose(curve.mse.sel(region=name), mse, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("noise", ["expected", "realised"])
+def test_both_roads_agree_at_parameters_that_a_fit_has_reached(noise: str) -> None:
+    prior = networks.create("conv", image_size=(5, 7), channels=1, width=6)
+    prior = prior.to(dtype=torch.float64)
+    task = tasks.denoise(draw(1, 5, 7, seed=3).sigmoid(), noise_sigma=0.1)
+    reached: dict[str, torch.Tensor] = {}
+    fit(prior, task, iterations=5, callback=lambda _, __, now: reached.update(now))
+    ntk = NTK(prior, {key: value.clone() for key, value in reached.items()})
+    assert float((ntk.image - prior.image(prior.init(0))).abs().max()) > 1e-3
+    residual, realised = residual_and_noise(task, ntk.image.numpy().ravel())
+    given = {"noise": realised} if noise == "realised" else {}
+    exact = kernel_spectrum(ntk).expand(residual, 0.0 if given else 0.1, **given)
+    krylov = expand(ntk, task, noise=noise, steps=35)
+    for dynamics in (
+        GradientFlow(np.geomspace(0.1, 1e4, 7) / exact.largest),
+        GradientDescent(1 / exact.largest, np.array([0, 1, 30, 1000])),
+        Momentum(0.5 / exact.largest, 0.5, np.array([0, 1, 30, 1000])),
+    ):
+        one, other = (learning_curve(each, dynamics) for each in (exact, krylov))
+        # roundings of the kernel, 35 eps of its largest eigenvalue, times at most 1e4 over that
+        name = "bias" if noise == "expected" else "mse"
+        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=1e-10)
 
 
 def dense_peak(kernel: np.ndarray, residual: np.ndarray, sigma: float) -> tuple[float, float]:

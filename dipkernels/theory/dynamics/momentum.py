@@ -36,9 +36,8 @@ class _Remembering(Dynamics):
         return 2 * (1 + keep) / (gain * self.step)
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """Factor by which the error has shrunk."""
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit of stability
-            return np.asarray(1.0 - eigenvalues * self.accumulated(eigenvalues))
+        """Factor by which the error has shrunk; negative where it swings through 0."""
+        return 1.0 - self.learned(eigenvalues)
 
     def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
         """``(1 - decay) / x``, with its limit at 0."""
