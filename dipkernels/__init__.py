@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
     from dipkernels.tasks import Task as Task
-    from dipkernels.theory.learning_curve import learning_curve as learning_curve
+    from dipkernels.theory.curves import learning_curve as learning_curve
 
 
 def __getattr__(name: str) -> object:

@@ -32,9 +32,9 @@ def ntk(
     from dipkernels import compare as job
     from dipkernels import networks, plotting
     from dipkernels.base.devices import resolve_device
+    from dipkernels.base.spread import spread_note
     from dipkernels.images import parse_size
     from dipkernels.kernels import NTK
-    from dipkernels.base.spread import spread_note
     from dipkernels.storage.runs import RunFolder, default_folder
 
     target, pixels = resolve_device(device), parse_size(size)

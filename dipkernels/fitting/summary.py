@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from dipkernels.errors import InvalidInputError
 from dipkernels.base.spread import spread_words
+from dipkernels.errors import InvalidInputError
 
 
 @dataclass(frozen=True)

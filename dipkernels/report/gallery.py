@@ -14,10 +14,10 @@ import xarray as xr
 
 from dipkernels import plotting, theory
 from dipkernels.base.origin import digest, provenance
+from dipkernels.base.spread import spread_note
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.report.table import csv_table
-from dipkernels.base.spread import spread_note
 from dipkernels.storage.netcdf import save, write_text
 from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task

@@ -13,13 +13,13 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from dipkernels import plotting, sampling
+from dipkernels.base.spread import spread_note
 from dipkernels.errors import MissingExtraError
 from dipkernels.images.metrics import decibels
 from dipkernels.plotting.posterior import region_words
 from dipkernels.report.table import csv_table
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
 from dipkernels.sampling.summaries import require_draws
-from dipkernels.base.spread import spread_note
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task

@@ -310,7 +310,7 @@ def _score(
 
 
 def _check_score(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
-    from dipkernels.theory.score.score import check_score
+    from dipkernels.theory.scores import check_score
 
     check_score(prior, [task], [0], **options)
 

@@ -1,6 +1,8 @@
 """Theory: what a kernel predicts of a fit."""
 
-from dipkernels.theory.audit import LinearFit, audit, flow_curve, linear_fit
+from dipkernels.theory.agreement import rank_agreement
+from dipkernels.theory.audit import audit
+from dipkernels.theory.curves import PredictedPeak, learning_curve, predicted_peak, resolved_stretch
 from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import (
     Dynamics,
@@ -9,34 +11,34 @@ from dipkernels.theory.dynamics import (
     GradientFlow,
     Momentum,
 )
-from dipkernels.theory.expansion import Expansion, expand
+from dipkernels.theory.expansion import Expansion
 from dipkernels.theory.fingerprint import (
     FingerprintEffort,
     fingerprint,
     fingerprint_row,
     plan_fingerprint,
 )
-from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
-from dipkernels.theory.score import (
+from dipkernels.theory.krylov import KrylovExpansion, expand
+from dipkernels.theory.linear import LinearFit, linear_fit
+from dipkernels.theory.optimum import PredictedOptimum, StoppingTime, stopping_time
+from dipkernels.theory.scores import score
+from dipkernels.theory.spectrum import (
+    ExactExpansion,
     KernelSpectrum,
-    PredictedPeak,
-    covariance_spectrum,
     kernel_spectrum,
-    predicted_peak,
-    rank_agreement,
-    score,
-    stationary_wiener,
 )
-from dipkernels.theory.stopping import PredictedOptimum, StoppingTime, stopping_time
+from dipkernels.theory.wiener import covariance_spectrum, stationary_wiener
 
 __all__ = [
     "Dynamics",
+    "ExactExpansion",
     "Expansion",
     "FingerprintEffort",
     "FrozenAdam",
     "GradientDescent",
     "GradientFlow",
     "KernelSpectrum",
+    "KrylovExpansion",
     "LinearFit",
     "Momentum",
     "PredictedOptimum",
@@ -47,7 +49,6 @@ __all__ = [
     "expand",
     "fingerprint",
     "fingerprint_row",
-    "flow_curve",
     "kernel_drift",
     "kernel_spectrum",
     "learning_curve",

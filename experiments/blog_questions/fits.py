@@ -16,7 +16,7 @@ from dipkernels.networks import ImagePrior
 from dipkernels.spectra import sparsity
 from dipkernels.tasks import Task
 from dipkernels.theory import KernelSpectrum, predicted_peak
-from dipkernels.theory.score.spectrum import gram_of, jacobian
+from dipkernels.theory.spectrum import gram_of, jacobian
 from experiments.blog_questions import bases
 from experiments.blog_questions.variants import (
     VARIANTS,

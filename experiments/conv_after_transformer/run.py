@@ -19,7 +19,7 @@ from dipkernels.networks.hybrids import ConvolutionStack
 from dipkernels.networks.vit import VisionTransformer
 from dipkernels.plotting import save_figure
 from dipkernels.plotting.style import PALETTE, panels
-from dipkernels.theory import flow_curve, linear_fit
+from dipkernels.theory import expand, learning_curve
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
@@ -170,8 +170,8 @@ def run_one(
         path = learned_path(folder, image, conv_seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(keep["convolutions"], path)  # type: ignore[arg-type]
-    linear = linear_fit(NTK(prior, prior.init(vit_seed)), task, steps=preset.steps)
-    flow = flow_curve(linear, task)
+    kernel = NTK(prior, prior.init(vit_seed))
+    flow = learning_curve(expand(kernel, task, noise="realised", steps=preset.steps))
     return Row(
         image,
         name,
@@ -179,8 +179,8 @@ def run_one(
         conv_seed,
         round(result.peak_psnr, 4),
         result.peak_iteration,
-        round(flow.flow_peak_psnr, 4),
-        flow.flow_peak_resolved,
+        round(flow.peak_psnr, 4),
+        flow.peak_resolved,
     )
 
 

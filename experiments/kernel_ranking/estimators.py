@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipkernels.kernels import NTK
 from dipkernels.theory import KernelSpectrum, expand, learning_curve, predicted_peak
-from dipkernels.theory.score.score import peak_of_expansion
+from dipkernels.theory.curves import peak_of_expansion
 from experiments.harness import Table
 from experiments.kernel_ranking.setting import Preset, make_task
 

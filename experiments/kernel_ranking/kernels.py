@@ -20,7 +20,7 @@ from dipkernels.theory import (
     predicted_peak,
     stationary_wiener,
 )
-from dipkernels.theory.score.spectrum import gram_of, jacobian
+from dipkernels.theory.spectrum import gram_of, jacobian
 from experiments.kernel_ranking.setting import Preset, learning_rate, make_task
 
 Parameters = dict[str, Tensor]

@@ -25,8 +25,8 @@ from dipkernels.theory import (
     score,
     stationary_wiener,
 )
-from dipkernels.theory.score.agreement import _bootstrap
-from dipkernels.theory.score.score import peak_of_expansion
+from dipkernels.theory.agreement import _bootstrap
+from dipkernels.theory.curves import peak_of_expansion
 
 SIZE, N, SIGMA = (5, 7), 35, 0.2
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.spread import spread_note
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.stopping.published import Oracle
 from dipkernels.fitting.stopping.rules import (
@@ -15,7 +16,6 @@ from dipkernels.fitting.stopping.rules import (
     make_rule,
     rule_names,
 )
-from dipkernels.base.spread import spread_note
 
 _LEADING = ("image", "seed")
 

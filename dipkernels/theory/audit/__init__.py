@@ -1,7 +1,6 @@
 """The audit: how far a kernel tells how a fit goes, and how far the fit moves the kernel."""
 
 from dipkernels.theory.audit.parts import Parts
-from dipkernels.theory.audit.prediction import LinearFit, flow_curve, linear_fit
 from dipkernels.theory.audit.run import audit
 
-__all__ = ["LinearFit", "Parts", "audit", "flow_curve", "linear_fit"]
+__all__ = ["Parts", "audit"]

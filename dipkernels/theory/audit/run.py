@@ -23,12 +23,13 @@ from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory.audit.parts import Parts
-from dipkernels.theory.audit.prediction import LinearFit, flow_curve, linear_fit
 from dipkernels.theory.audit.settings import AuditSettings, make_settings
 from dipkernels.theory.audit.trajectory import Trajectory
+from dipkernels.theory.curves import learning_curve
 from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import Dynamics, GradientDescent, GradientFlow
 from dipkernels.theory.expansion import as_array
+from dipkernels.theory.linear import LinearFit, linear_fit
 
 TARGETS = ("clean", "measurement")
 SOURCES = ("measured", "predicted")
@@ -109,8 +110,8 @@ def audit(
         ``predicted_peak_iteration``, over those kept. Over ``(optimiser, check)``, check 0 being
         the start: what `kernel_drift` and `response_drift` return. Over ``mode``:
         ``eigenvalue`` and its ``eigenvalue_residual``. Over ``time``: ``flow_psnr``, of the plain
-        kernel's gradient flow on this measurement, with attributes ``flow_peak_psnr`` and
-        ``flow_peak_resolved`` (1 if the Lanczos steps tell it to 0.3 dB).
+        kernel's gradient flow on this measurement, with attributes ``flow_peak_psnr``,
+        ``flow_peak_time`` and ``flow_peak_resolved``, as of `learning_curve`.
 
     Raises
     ------
@@ -258,7 +259,13 @@ class _Audit:
         )
 
     def _flow(self) -> xr.Dataset:
-        return flow_curve(self._linear(self._initial), self._task)
+        curve = learning_curve(self._linear(self._initial).expansion(self._task))
+        keys = ("peak_psnr", "peak_time", "peak_resolved")
+        return xr.Dataset(
+            {"psnr": curve.psnr.sel(region=curve.score_region, drop=True)},
+            attrs={f"flow_{key}": curve.attrs[key] for key in keys}
+            | {"largest_eigenvalue": curve.largest_eigenvalue},
+        )
 
     def _linear(self, kernel: NTK) -> LinearFit:
         if kernel is self._kernel and self._plain is not None:

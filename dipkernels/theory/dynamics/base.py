@@ -57,6 +57,22 @@ class Dynamics(ABC):
             In units of the flow's time.
         """
 
+    def learned(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """Share that has been learned, ``1 - decay``, to rounding where it is small.
+
+        Parameters
+        ----------
+        eigenvalues : ndarray, shape (m,)
+            Not negative.
+
+        Returns
+        -------
+        ndarray, shape (t, m)
+            0 at time 0.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit of stability
+            return np.asarray(eigenvalues * self.accumulated(eigenvalues))
+
     @abstractmethod
     def monotone(self, largest: float) -> bool:
         """Say whether the decay's derivatives alternate in sign, as those of ``exp(-t x)`` do.
@@ -75,18 +91,7 @@ class Dynamics(ABC):
 
 
 def check_times(times: np.ndarray) -> None:
-    """Require times that a prediction can be evaluated at.
-
-    Parameters
-    ----------
-    times : ndarray
-        Given by the caller.
-
-    Raises
-    ------
-    InvalidInputError
-        If they are no array of numbers, there are none, or one is negative or not finite.
-    """
+    """Require times that a prediction can be evaluated at."""
     as_annotated("times", times, np.ndarray)
     if not np.issubdtype(times.dtype, np.number) and times.dtype != bool:
         raise InvalidInputError(f"times must be an array of numbers, got one of {times.dtype}")
@@ -97,21 +102,7 @@ def check_times(times: np.ndarray) -> None:
 
 
 def check_iterations(step: float, iterations: np.ndarray) -> None:
-    """Require a step, and iterations at which a prediction can be evaluated.
-
-    Parameters
-    ----------
-    step : float
-        Given by the caller.
-    iterations : ndarray
-        Given by the caller.
-
-    Raises
-    ------
-    InvalidInputError
-        If the step isn't positive and finite, an iteration is negative or not an integer, or
-        there are none.
-    """
+    """Require a step, and iterations at which a prediction can be evaluated."""
     as_annotated("step", step, float)
     if not 0 < step < np.inf:
         raise InvalidInputError(f"the step must be positive and finite, got {step}")
@@ -121,41 +112,12 @@ def check_iterations(step: float, iterations: np.ndarray) -> None:
 
 
 def step_of_fit(learning_rate: float, outputs: int) -> float:
-    """Turn the learning rate of a mean squared error into the step of half the squared norm.
-
-    Parameters
-    ----------
-    learning_rate : float
-        Of the fit.
-    outputs : int
-        Channels times pixels.
-
-    Returns
-    -------
-    float
-        ``2 learning_rate / outputs``.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are no outputs.
-    """
+    """Turn the learning rate of a mean squared error into the step of half the squared norm."""
     if outputs < 1:
         raise InvalidInputError(f"a fit has at least 1 output, got {outputs}")
     return 2 * learning_rate / outputs
 
 
 def iterations_of_fit(iterations: int | np.ndarray) -> np.ndarray:
-    """List the iterations of a fit.
-
-    Parameters
-    ----------
-    iterations : int or ndarray of int
-        Steps, or the iterations that are wanted.
-
-    Returns
-    -------
-    ndarray of int
-        In the former case 0 to ``iterations``.
-    """
+    """List the iterations of a fit."""
     return iterations if isinstance(iterations, np.ndarray) else np.arange(iterations + 1)

@@ -38,37 +38,19 @@ class GradientFlow(Dynamics):
         check_times(self.times)
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """Factor by which the error has shrunk, ``exp(-t x)``.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            1 at time 0.
-        """
+        """Factor by which the error has shrunk, ``exp(-t x)``."""
         return np.asarray(np.exp(-np.outer(self.times, eigenvalues)))
 
     def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """``(1 - exp(-t x)) / x``, and t where x is 0.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            In units of time.
-        """
+        """``(1 - exp(-t x)) / x``, and t where x is 0."""
         product = np.outer(self.times, eigenvalues)
         safe = np.where(product > 0, product, 1.0)
         mean_decay = np.where(product > 0, -np.expm1(-safe) / safe, 1.0)
         return np.asarray(self.times[:, None] * mean_decay)
+
+    def learned(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """Share that has been learned, ``1 - exp(-t x)``."""
+        return np.asarray(-np.expm1(-np.outer(self.times, eigenvalues)))
 
     def monotone(self, largest: float) -> bool:
         """Say that the decay's derivatives alternate in sign.
@@ -141,35 +123,13 @@ class GradientDescent(Dynamics):
         return 2 / self.step
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """Factor by which the error has shrunk, ``(1 - step x)^i``.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            1 at iteration 0; beyond the limit of stability it grows.
-        """
+        """Factor by which the error has shrunk, ``(1 - step x)^i``."""
         base = 1.0 - self.step * eigenvalues
         with np.errstate(over="ignore"):  # far beyond the limit of stability it is infinite
             return np.asarray(base ** self.times[:, None].astype(float))
 
     def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """``(1 - (1 - step x)^i) / x``, and ``i step`` where x is 0.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            In units of the flow's time.
-        """
+        """``(1 - (1 - step x)^i) / x``, and ``i step`` where x is 0."""
         product = self.step * eigenvalues
         # 1 - (1 - product)^i cancels where the product is small; expm1 and log1p don't
         small = product < 0.5

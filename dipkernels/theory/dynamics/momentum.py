@@ -36,35 +36,13 @@ class _Remembering(Dynamics):
         return 2 * (1 + keep) / (gain * self.step)
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """Factor by which the error has shrunk.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            1 at iteration 0; it may be negative, where the error swings through 0.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond the limit of stability
-            return np.asarray(1.0 - eigenvalues * self.accumulated(eigenvalues))
+        """Factor by which the error has shrunk; negative where it swings through 0."""
+        return 1.0 - self.learned(eigenvalues)
 
     def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """``(1 - decay) / x``, with its limit at 0.
-
-        Parameters
-        ----------
-        eigenvalues : ndarray, shape (m,)
-            Not negative.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            In units of the flow's time. Each iteration that is asked for costs a few operations
-            for every eigenvalue, those in between only their logarithm.
-        """
+        """``(1 - decay) / x``, with its limit at 0."""
+        # Each iteration that is asked for costs a few operations for every eigenvalue, those in
+        # between only their logarithm.
         keep, gain, start = self._memory()
         first = self._first_steps()
         wanted, places = np.unique(self.times, return_inverse=True)

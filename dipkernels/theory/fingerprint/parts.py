@@ -29,8 +29,8 @@ from dipkernels.spectra import (
     roll_off,
 )
 from dipkernels.tasks import Task
+from dipkernels.theory.curves import learning_curve, resolved_stretch
 from dipkernels.theory.dynamics import GradientDescent
-from dipkernels.theory.expansion import expand
 from dipkernels.theory.fingerprint.groups import TOTAL, WithTotal, layer_groups
 from dipkernels.theory.fingerprint.rows import (
     Neighbourhood,
@@ -42,7 +42,7 @@ from dipkernels.theory.fingerprint.rows import (
     windows,
 )
 from dipkernels.theory.fingerprint.settings import FingerprintEffort
-from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
+from dipkernels.theory.krylov import expand
 
 logger = logging.getLogger(__name__)
 

@@ -1,10 +1,9 @@
-"""The images that a kernel predicts of a fit, iteration by iteration, for the realised noise."""
+"""The images that a kernel predicts of a fit to one measurement, its noise included."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,10 +12,8 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
 from dipkernels.tasks import Task
-from dipkernels.theory.dynamics import Dynamics, GradientFlow
-from dipkernels.theory.expansion import default_times
-
-RESOLVED_DB = 0.3  # what the Lanczos steps may lack of a PSNR that is still told
+from dipkernels.theory.dynamics import Dynamics
+from dipkernels.theory.krylov import KrylovExpansion
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +30,27 @@ class LinearFit:
 
     start: Float[Tensor, " n"]
     space: KrylovSpace
+
+    def expansion(self, task: Task) -> KrylovExpansion:
+        """Say what the space tells about the error of the fit, at no further product.
+
+        Parameters
+        ----------
+        task : Task
+            The same, with its clean image in [0, 1].
+
+        Returns
+        -------
+        KrylovExpansion
+            For `learning_curve`: that of ``expand(ntk, task, noise="realised")``.
+
+        Raises
+        ------
+        InvalidInputError
+            If the task has no clean image, or another range.
+        """
+        products = len(self.space.alpha)
+        return KrylovExpansion.of_task(task, self.start, "realised", self.space, products)
 
     def images(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
         """Predict the images.
@@ -129,54 +147,3 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
         run = Lanczos(ntk, residual[:, None], mask=mask)
         (space,) = run.extend(min(steps, len(start)), progress=bar).spaces()
     return LinearFit(start, space)
-
-
-def flow_curve(linear: LinearFit, task: Task) -> xr.Dataset:
-    """Predict the PSNR of gradient flow on a measurement, noise included, and its peak.
-
-    Parameters
-    ----------
-    linear : LinearFit
-        From `linear_fit`.
-    task : Task
-        The same, with its clean image in [0, 1].
-
-    Returns
-    -------
-    xarray.Dataset
-        ``psnr`` over ``time`` (in units of one over an eigenvalue), in the task's score region.
-        Attributes: ``flow_peak_psnr`` and ``flow_peak_time``, among the times before the first at
-        which the Lanczos steps may lack 0.3 dB; ``flow_peak_resolved``, 1 if the curve has come
-        down again by then or there is no such time; ``largest_eigenvalue``.
-
-    Raises
-    ------
-    InvalidInputError
-        If the task has no clean image.
-    """
-    largest = float(linear.space.gauss().nodes.max())
-    flow = GradientFlow(default_times(largest))
-    device = linear.start.device
-    if task.clean is None:
-        raise InvalidInputError("a PSNR is to a clean image; this task has none")
-    scored = task.regions[task.score_region].flatten().to(device)
-    error = linear.images(flow) - task.clean.to(device).double().flatten()
-    root, lacking = (
-        images[:, scored].square().mean(dim=1).sqrt().cpu().numpy()
-        for images in (error, linear.unresolved(flow))
-    )
-    psnr = -20 * np.log10(root)
-    lost = np.flatnonzero(20 * np.log10(1 + lacking / root) > RESOLVED_DB)
-    told = int(lost[0]) if len(lost) else len(psnr)
-    best = int(np.argmax(psnr[: max(told, 1)]))
-    resolved = not len(lost) or best < told - 1
-    return xr.Dataset(
-        {"psnr": ("time", psnr, {"units": "dB"})},
-        {"time": flow.times},
-        {
-            "flow_peak_psnr": float(psnr[best]),
-            "flow_peak_time": float(flow.times[best]),
-            "flow_peak_resolved": int(resolved),
-            "largest_eigenvalue": largest,
-        },
-    )

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +15,18 @@ from dipkernels.fitting.preparation import as_seeds
 from dipkernels.kernels.ntk import NTK
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task
-from dipkernels.theory.dynamics import GradientFlow
-from dipkernels.theory.expansion import Expansion, as_array, default_times, expand
-from dipkernels.theory.learning_curve import RESOLVED_DB, learning_curve
-from dipkernels.theory.score.spectrum import PredictedPeak, kernel_spectrum, predicted_peak
+from dipkernels.theory.curves import (
+    PredictedPeak,
+    peak_of_expansion,
+    predicted_peak,
+)
+from dipkernels.theory.expansion import as_array
+from dipkernels.theory.krylov import expand
+from dipkernels.theory.spectrum import kernel_spectrum
 
 METHODS = ("auto", "dense", "lanczos")
 DENSE_OUTPUTS = 1536
-FIELDS = ("psnr", "psnr_lower", "psnr_upper", "time", "freedom")
+FIELDS = ("psnr", "psnr_lower", "psnr_upper", "time", "freedom", "resolved")
 
 
 @checked
@@ -68,7 +71,7 @@ def score(
     -------
     xarray.Dataset
         Over ``image`` and ``seed``: ``psnr`` (dB), its band ``psnr_lower`` to ``psnr_upper``,
-        ``resolved`` (whether the band is at most 1 dB wide), ``time`` of the peak, and
+        ``resolved`` (as `learning_curve`'s ``peak_resolved``), ``time`` of the peak, and
         ``freedom``, the number of directions ``tr (I - E)`` that are learned by then. Over
         ``seed``: ``products`` (backward passes with the dense method) and ``seconds``.
         Attributes: ``score``, the mean over all; ``score_spread``, the standard deviation over
@@ -134,23 +137,7 @@ def check_score(
     steps: int | None,
     probes: int | None,
 ) -> str:
-    """Check that a score can be had, before anything is computed.
-
-    Parameters
-    ----------
-    prior, tasks, seeds, method, steps, probes
-        As of `score`.
-
-    Returns
-    -------
-    str
-        The method, ``"dense"`` or ``"lanczos"``.
-
-    Raises
-    ------
-    InvalidInputError
-        If it can't.
-    """
+    """Check that a score can be had, before anything is computed."""
     if not tasks or not seeds:
         raise InvalidInputError("a score needs at least one task and one seed")
     if method not in METHODS:
@@ -208,48 +195,6 @@ def _lanczos(
     return peaks, products
 
 
-def peak_of_expansion(expansion: Expansion) -> PredictedPeak:
-    """Estimate the peak from Krylov spaces, also where these don't resolve it.
-
-    Parameters
-    ----------
-    expansion : Expansion
-        From `expand`.
-
-    Returns
-    -------
-    PredictedPeak
-        See `score`. ``freedom`` is over the measured outputs.
-    """
-    curve = learning_curve(expansion)
-    times = default_times(expansion.largest)
-    if curve.peak_resolved:
-        best = int(np.argmin(np.abs(times - curve.peak_time)))
-        psnr = float(curve.peak_psnr)
-    else:  # the top of the curve between the bounds
-        middle = curve.psnr.sel(region=expansion.score_region).values
-        best = int(np.argmax(middle))
-        psnr = float(middle[best])
-    freedom = float("nan")  # without noise there are no probes to tell it
-    if expansion.probes:
-        at = GradientFlow(times[best : best + 1])
-        total = int(expansion.measured.sum())
-        freedom = total - float(np.mean([_trace(p, at.decay)[0] for p in expansion.probes]))
-    return PredictedPeak(
-        psnr, curve.peak_psnr_lower, curve.peak_psnr_upper, float(times[best]), freedom
-    )
-
-
-# Known eigenvalues count once each, the probes estimate the rest.
-def _trace(probe: Any, function: Any) -> np.ndarray:
-    own = probe.gauss()
-    known = len(probe.deflated.nodes)
-    weights = own.weights.copy()
-    if known:
-        weights[-known:] = 1.0
-    return np.asarray(function(own.nodes) @ weights)
-
-
 def _dataset(
     rows: list[list[PredictedPeak]], seeds: list[int], products: list[int], seconds: list[float]
 ) -> xr.Dataset:
@@ -265,7 +210,6 @@ def _dataset(
     )
     for key in FIELDS[:3]:
         dataset[key].attrs["units"] = "dB"
-    dataset["resolved"] = dataset.psnr_upper - dataset.psnr_lower <= RESOLVED_DB
     of_seed = dataset.psnr.mean("image").values
     spread = float(of_seed.std(ddof=1)) if len(seeds) > 1 else float("nan")
     return dataset.assign_attrs(score=float(of_seed.mean()), score_spread=spread)

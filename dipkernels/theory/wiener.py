@@ -8,7 +8,7 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import decibels
-from dipkernels.theory.score.spectrum import PredictedPeak
+from dipkernels.theory.curves import PredictedPeak
 
 # The prior's variance in units of the noise's, over which the best is sought.
 SCALES = np.geomspace(1e-4, 1e6, 201)
