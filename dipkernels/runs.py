@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.errors import DipkernelsError, OutputError
-from dipkernels.fitting.fit import FitInterrupted
+from dipkernels.fitting.fits import FitInterrupted
 from dipkernels.provenance import provenance
 from dipkernels.results import PARTIAL, load, save, write_text
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.fit import fit
+from dipkernels.fitting.fits import fit
 from dipkernels.fitting.preparation import check_runs, make_monitors
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor, Rule, make_rule

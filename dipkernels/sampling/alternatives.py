@@ -10,7 +10,7 @@ from torch import Tensor
 from dipkernels.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import SPATIAL_DIMS
-from dipkernels.fitting.fit import fit
+from dipkernels.fitting.fits import fit
 from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK, require_parameters
 from dipkernels.linalg import conjugate_gradients

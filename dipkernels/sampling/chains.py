@@ -10,7 +10,7 @@ import xarray as xr
 from dipkernels.checkpoints import Saver
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import SPATIAL_DIMS
-from dipkernels.fitting.fit import FitInterrupted, ctrl_c_between_iterations
+from dipkernels.fitting.fits import FitInterrupted, ctrl_c_between_iterations
 from dipkernels.fitting.preparation import describe_start, describe_task
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
