@@ -25,10 +25,10 @@ class FitSettings:
 
     optimiser: str = option(
         default="adam",
-        help="Method of descent. Gradient descent is plain: no momentum, a constant step. ``sgd`` is "
-        "what the literature calls so: the same with momentum; every step sees the whole image. "
-        "L-BFGS has 10 pairs and a line search with several evaluations an iteration; it waits "
-        "for the device at each, and fits one run at a time.",
+        help="Method of descent. Gradient descent is plain: no momentum, a constant step. ``sgd``"
+        " is what the literature calls so: the same with momentum; every step sees the whole"
+        " image. L-BFGS has 10 pairs and a line search with several evaluations an "
+        "iteration; it waits for the device at each, and fits one run at a time.",
         choices=OPTIMISERS,
         panel=ON_FIT,
     )
@@ -50,8 +50,8 @@ class FitSettings:
     )
     iterations: int = option(
         default=1000,
-        help="Number of steps, at least 1. Iteration ``i`` of the result is the image after i steps, "
-        "so that it has one entry more.",
+        help="Number of steps, at least 1. Iteration ``i`` of the result is the image after i "
+        "steps, so that it has one entry more.",
         panel=ON_FIT,
     )
     averaging: float = option(
@@ -62,14 +62,15 @@ class FitSettings:
     input_noise: float = option(
         default=0.0,
         help="Standard deviation of the Gaussian noise that is added to the code anew at every "
-        "iteration. What is recorded is the output for the perturbed code, as in the literature. "
-        "Drawn on the device, so that a seed means the same on every device of one kind only.",
+        "iteration. What is recorded is the output for the perturbed code, as in the "
+        "literature. Drawn on the device, so that a seed means the same on every device of "
+        "one kind only.",
         panel=ON_FIT,
     )
     weight_decay: float = option(
         default=0.0,
-        help="Factor of half the squared norm of all parameters in the objective. This is what torch's "
-        "optimisers call weight decay (not AdamW's).",
+        help="Factor of half the squared norm of all parameters in the objective. This is what "
+        "torch's optimisers call weight decay (not AdamW's).",
         panel=ON_FIT,
     )
     total_variation_weight: float = option(
@@ -86,36 +87,37 @@ class FitSettings:
     )
     gradient_clip: float | None = option(
         default=None,
-        help="Largest Euclidean norm of the gradient of all that is descended, weight decay included, "
-        "over all parameters of a run.",
+        help="Largest Euclidean norm of the gradient of all that is descended, weight decay "
+        "included, over all parameters of a run.",
         panel=ON_FIT,
     )
     backtracking: float | None = option(
         default=None,
-        help="Go back where the PSNR to the measurement falls by more than so many dB from one iterate "
-        "to the next. The step is then taken from the parameters before the fall, with the "
-        "gradient after it (Ulyanov et al.'s code, with 5 dB, which skips the test at every "
-        "hundredth iteration).",
+        help="Go back where the PSNR to the measurement falls by more than so many dB from one "
+        "iterate to the next. The step is then taken from the parameters before the fall, "
+        "with the gradient after it (Ulyanov et al.'s code, with 5 dB, which skips the test "
+        "at every hundredth iteration).",
         panel=ON_FIT,
     )
     precision: str = option(
         default="float",
-        help="Arithmetic of the network. ``bf16`` runs convolutions and matrix products in bfloat16, "
-        "three digits; parameters, losses and optimiser stay as they are. ``tf32`` does so in "
-        "TensorFloat-32 on a GPU that has it. The documentation says what they change and gain.",
+        help="Arithmetic of the network. ``bf16`` runs convolutions and matrix products in "
+        "bfloat16, three digits; parameters, losses and optimiser stay as they are. ``tf32``"
+        " does so in TensorFloat-32 on a GPU that has it. The documentation says what they "
+        "change and gain.",
         choices=PRECISIONS,
         panel=ON_SPEED,
     )
     channels_last: bool = option(
         default=False,
-        help="Lay out images and kernels with channels innermost. It changes results by rounding only; "
-        "for 2D convolutional networks, one run.",
+        help="Lay out images and kernels with channels innermost. It changes results by rounding "
+        "only; for 2D convolutional networks, one run.",
         panel=ON_SPEED,
     )
     compile: str | None = option(
         default=None,
-        help="Mode of `torch.compile` for the network; the last two use CUDA graphs on a GPU. Changes "
-        "results by rounding only; needs a C++ compiler, and a minute at the start.",
+        help="Mode of `torch.compile` for the network; the last two use CUDA graphs on a GPU. "
+        "Changes results by rounding only; needs a C++ compiler, and a minute at the start.",
         unset="it isn't compiled",
         choices=COMPILE_MODES,
         panel=ON_SPEED,

@@ -1,8 +1,7 @@
 """A YAML document with the line of everything in it, and what is wrong with it."""
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -147,32 +146,6 @@ def read_document(text: str, source: str) -> Document:
     if problems:
         raise SweepFileError(source, problems)
     return document
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Say which name may have been meant, and which there are.
-
-    Parameters
-    ----------
-    name : str
-        That was given.
-    known : iterable of str
-        Names that there are.
-
-    Returns
-    -------
-    str
-        For the end of a message.
-
-    Examples
-    --------
-    >>> suggest("widht", ["width", "depth"])
-    "did you mean 'width'? Known here: width, depth"
-    """
-    names = list(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Known here: {', '.join(names) or 'none'}"
 
 
 def dotted(where: Where) -> str:

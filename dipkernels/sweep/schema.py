@@ -5,7 +5,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from dipkernels.sweep.document import Document, Problem, Where, suggest
+from dipkernels.base.words import suggest
+from dipkernels.sweep.document import Document, Problem, Where
 
 T = TypeVar("T")
 
