@@ -6,9 +6,12 @@ and predict from the kernel how the fit goes. Names are imported when first used
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is the program's
 
 _NAMES = {
     "ImagePrior": "dipkernels.networks",

@@ -1,6 +1,7 @@
 """Checkpoints: the whole state of a computation in one safetensors file, whole or not at all."""
 
 import json
+import logging
 import os
 import shutil
 import time
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.results import PARTIAL, remove_partial, replacing
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "dipkernels-checkpoint-1"
 SECONDS = 30.0  # between two saves
@@ -153,7 +156,10 @@ class Saver:
         dict or None
             The state.
         """
-        return load_checkpoint(self.path, self.identity, self.kind)
+        found = load_checkpoint(self.path, self.identity, self.kind)
+        if found is not None:
+            logger.info("%s: continued from %s", self.kind, self.path)
+        return found
 
     def save(self, state: dict[str, Any]) -> None:
         """Save now.
@@ -167,6 +173,7 @@ class Saver:
         save_checkpoint(self.path, self.identity, state)
         self._last = time.monotonic()
         self._cost = self._last - start
+        logger.debug("%s: saved to %s in %.2f s", self.kind, self.path, self._cost)
 
     def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
         """Save, if the last time was long ago: 30 s, or 20 times as long as saving took.

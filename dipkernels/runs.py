@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from dipkernels.errors import DipkernelsError, OutputError
 from dipkernels.fitting.fits import FitInterrupted
 from dipkernels.provenance import provenance
 from dipkernels.results import PARTIAL, load, save, write_text
+
+logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "run.json"
 HASH = "_sha256"  # ends the names of settings that are fingerprints of arrays
@@ -114,7 +117,9 @@ class RunFolder:
         file = self.file(name)
         stored = self.stored(name)
         if stored is not None and not is_interrupted(stored):
+            logger.info("%s was done before: read from %s", name, file)
             return stored
+        logger.info("%s begins", name)
         file.parent.mkdir(exist_ok=True)
         try:
             result = compute()
@@ -122,6 +127,7 @@ class RunFolder:
             longer = stored is None or _length(interrupt.result) >= _length(stored)
             if longer:
                 save(interrupt.result, file)
+                logger.info("%s was interrupted: what there is of it is in %s", name, file)
             raise
         save(result, file, classic=classic)
         if not keep_checkpoint:
@@ -145,7 +151,8 @@ class RunFolder:
             return None
         try:
             return load(self.file(name))
-        except DipkernelsError:
+        except DipkernelsError as error:
+            logger.warning("%s is computed anew: %s", name, error)
             return None
 
     def checkpoint(self, name: str) -> Path:

@@ -1,6 +1,7 @@
 """The command line as people use and misuse it."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.io
+import torch
 
+import dipkernels
 from dipkernels import cli, networks, results
 from dipkernels.checkpoints import read_checkpoint
+from dipkernels.cli import completion
 from dipkernels.fitting import engine
+from dipkernels.images.named import BUNDLED
 
 
 def call(*arguments: str) -> int:
@@ -280,6 +285,88 @@ def test_module_answers_for_help_without_loading_torch() -> None:
     assert shown.returncode == 0
     for command in ("compare", "fit", "ntk", "list"):
         assert command in shown.stdout
+
+
+def test_versions_and_devices_are_said_by_both_names() -> None:
+    for command in ([sys.executable, "-m", "dipkernels"], [sys.executable, "-c", PROGRAM]):
+        shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+        lines = dict(line.split(maxsplit=1) for line in shown.stdout.strip().split("\n"))
+        assert lines["dipkernels"] == dipkernels.__version__
+        assert lines["torch"] == torch.__version__
+        assert lines["Python"].startswith(platform.python_version())
+        assert lines["devices"].startswith(f"cpu ({platform.machine()}, ")
+
+
+def test_what_the_library_says_is_shown_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("fit", "deep-decoder", "--size", "16", "--iterations", "1", "--quiet")
+    for count, flags in enumerate(((), ("-v",), ("-vv",))):
+        assert call(*flags, *arguments, "--output", str(tmp_path / str(count))) == 0
+        err = capsys.readouterr().err
+        assert err.count("INFO: fit begins (dipkernels.runs)") == min(count, 1)
+        assert ("DEBUG: " in err) == (count > 1)
+
+
+def completed(*words: str) -> list[str]:
+    """What a shell offers for the last of these words."""
+    asked = {
+        "_DIPKERNELS_COMPLETE": "complete_bash",
+        "COMP_WORDS": " ".join(("dipkernels", *words)),
+        "COMP_CWORD": str(len(words)),
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", PROGRAM + NO_TORCH], capture_output=True, text=True, check=True,
+        env=os.environ | asked, cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    return told.stdout.split()
+
+
+PROGRAM = """
+import sys
+sys.argv[0] = "dipkernels"
+from dipkernels.cli import main
+try:
+    main()
+except SystemExit as error:
+    assert not error.code
+"""
+NO_TORCH = "assert 'torch' not in sys.modules, 'a key would take seconds'"
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (("swe",), ["sweep", "sweep-status", "sweep-table"]),
+        (("fit", "sk"), ["skip"]),
+        (("fit", "skip", "--opti"), ["--options", "--optimiser"]),
+        (("fit", "skip", "--task", "de"), ["denoise", "dejpeg"]),
+        (("compare", "--task", "d"), ["denoise"]),
+        (("compare", "--image", "c"), ["camera", "chelsea", "coffee", "coins"]),
+        (("posterior", "--prior", "conv-"), ["conv-decoder"]),
+        (("fingerprint", "skip", "uni"), []),  # the shell goes on to paths
+        (("experiment", "non"), ["non_local"]),
+        (("experiment", "non_local", "--preset", "s"), ["smoke"]),
+    ],
+)
+def test_shells_complete_commands_and_names(words: tuple[str, ...], offered: list[str]) -> None:
+    assert completed(*words) == offered
+
+
+def test_shells_know_every_network_and_image() -> None:
+    """A new network is written down in `dipkernels.cli.completion`, too."""
+    assert list(completion.PRIORS) == networks.names()
+    assert completion.IMAGES == BUNDLED
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_is_shown_for_a_shell(shell: str) -> None:
+    command = [sys.executable, "-c", PROGRAM, "--show-completion"]
+    environment = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    shown = subprocess.run(
+        [*command, shell], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "_DIPKERNELS_COMPLETE=complete_" + shell in shown.stdout
 
 
 # Where the tests run in the background, a shell has Ctrl-C ignored; here it must not be.

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -76,6 +77,35 @@ def test_versions_agree_and_the_citation_is_complete() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert project["version"] == dipkernels.__version__ == str(citation["version"])
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    unreleased, *releases = re.findall(r"^## (.*)$", changes, flags=re.MULTILINE)
+    assert unreleased == "[Unreleased]"
+    assert releases[0] == f"[{citation['version']}] - {citation['date-released']}"
+
+
+def index_readme(source: str | None) -> str:
+    """README as setup.py gives it to an index."""
+    setup = runpy.run_path(str(ROOT / "setup.py"))
+    text: str = setup["readme_of_index"](
+        (ROOT / "README.md").read_text(encoding="utf-8") + "![A figure](docs/a.png)\n", source
+    )
+    return text
+
+
+def test_links_of_the_readme_work_on_an_index() -> None:
+    base = "https://forge.example/dipkernels"
+    for source, license_, figure in (
+        (None, "`LICENSE`", "A figure (`docs/a.png`)"),
+        (base, f"[LICENSE]({base}/blob/main/LICENSE)", f"![A figure]({base}/raw/main/docs/a.png)"),
+    ):
+        text = index_readme(source)
+        assert license_ in text
+        assert text.endswith(f"{figure}\n")
+        links = re.findall(r"\]\(([^)]*)\)", text)
+        assert all(link.startswith(("https://", "#")) for link in links)
+        if source is not None:
+            paths = [link.removeprefix(f"{base}/blob/main/") for link in links if base in link]
+            assert all((ROOT / path).exists() for path in paths if "raw/main" not in path)
 
 
 def test_constraints_pin_every_direct_dependency() -> None:

@@ -148,7 +148,9 @@ def test_kernel_of_a_user_module_with_all_that_is_awkward() -> None:
     assert_kernel_is_dense(prior, perturbed(prior.init(0), 0, 0.1))
 
 
-def test_without_a_forward_mode_derivative_backward_passes_do() -> None:
+def test_without_a_forward_mode_derivative_backward_passes_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     class Exponential(torch.autograd.Function):
         """An operation that knows its backward pass only."""
 
@@ -178,7 +180,9 @@ def test_without_a_forward_mode_derivative_backward_passes_do() -> None:
     parameters = prior.init(0)
     with pytest.raises(NotImplementedError):
         torch.func.jvp(prior.image, (parameters,), (parameters,))
+    caplog.set_level("INFO", logger="dipkernels")
     assert_kernel_is_dense(prior, perturbed(parameters, 0, 0.1))
+    assert "products with the Jacobian take backward passes" in caplog.text
 
 
 # --- Products -------------------------------------------------------------------------------

@@ -334,11 +334,15 @@ class LooksAtNumbers(nn.Conv2d):
         return y if float(y.detach().sum()) > 1e9 else 2 * y
 
 
-def test_a_network_that_looks_at_numbers_has_a_rule_of_thumb() -> None:
+def test_a_network_that_looks_at_numbers_has_a_rule_of_thumb(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="dipkernels")
     prior = ImagePrior(lambda: LooksAtNumbers(2, 3, 3, padding=1), torch.rand(1, 2, 26, 31))
     found = untimed(prior, noisy(prior), products=3)
     assert "rule of thumb" in found.notes[0]
     assert found.bytes > 5 * 4 * prior.parameter_count
+    assert "can't be rehearsed without numbers (DataDependentOutputException)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -15,6 +16,7 @@ from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
 from dipkernels.cli.posterior import posterior
 from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
+from dipkernels.cli.talking import listen, show_version
 from dipkernels.errors import DipkernelsError
 
 __all__ = ["app", "main"]
@@ -23,8 +25,32 @@ app = typer.Typer(
     help="Measure the prior over images that a neural network carries.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+
+
+@app.callback()
+def of_all_commands(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Versions and devices.", callback=show_version, is_eager=True
+        ),
+    ] = False,
+    verbose: Annotated[
+        int,
+        typer.Option(
+            "--verbose",
+            "-v",
+            count=True,
+            help="Say what happens meanwhile; -vv in detail.",
+            show_default=False,
+        ),
+    ] = 0,
+) -> None:
+    """Take what stands before any command."""
+    listen(verbose)
+
+
 app.command()(compare)
 app.command()(fit)
 app.command()(posterior)

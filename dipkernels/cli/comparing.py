@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.cli.completion import one_of
 from dipkernels.cli.options import (
     INTERRUPTED,
     DeviceOption,
@@ -16,7 +17,7 @@ from dipkernels.cli.options import (
     SizeOption,
     duration,
 )
-from dipkernels.cli.tasks import TaskOptions
+from dipkernels.cli.tasks import KINDS_WITH_THEORY, TaskOptions
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -33,7 +34,12 @@ def compare(
     priors: Annotated[
         str, typer.Option(help="Names, separated by spaces (in quotes) or commas.")
     ] = DEFAULT_PRIORS_TEXT,
-    task: Annotated[str, typer.Option(help="denoise (sigma 25/255) or inpaint.")] = "denoise",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="denoise (sigma 25/255) or inpaint.", autocompletion=one_of(KINDS_WITH_THEORY)
+        ),
+    ] = "denoise",
     mask: MaskOption = None,
     iterations: Annotated[
         int | None,
@@ -61,7 +67,7 @@ def compare(
     if seeds < 1:
         raise InvalidInputError(f"--seeds must be at least 1, got {seeds}")
     target = resolve_device(device)
-    found = TaskOptions(task, mask).make(image, size, seed, ("denoise", "inpaint"))
+    found = TaskOptions(task, mask).make(image, size, seed, KINDS_WITH_THEORY)
     settings = job.Settings(image, iterations, seed, str(target), seeds)
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from dipkernels.cli.completion import one_of
 from dipkernels.cli.options import INTERRUPTED, DeviceOption
 from dipkernels.errors import InvalidInputError, OutputError, UnknownNameError
 
@@ -19,13 +20,27 @@ INDEX_ROW = re.compile(r"^\| *\[`(\w+)`\]\([^)]*\) *\|([^|]*)\|([^|]*)\|", re.MU
 CHECKOUT = Path(__file__).parents[2]  # where the package is installed in editable mode
 
 
+def complete_name(incomplete: str) -> list[str]:
+    """Complete the name of an experiment, for the shell; where there is no checkout, nothing."""
+    try:
+        return one_of(_names(find_experiments()))(incomplete)
+    except InvalidInputError:
+        return []
+
+
 def experiment(
     name: Annotated[
-        str | None, typer.Argument(help="A folder of experiments/; --list shows them.")
+        str | None,
+        typer.Argument(
+            help="A folder of experiments/; --list shows them.", autocompletion=complete_name
+        ),
     ] = None,
     preset: Annotated[
         str,
-        typer.Option(help="smoke (seconds), cpu (as committed) or paper (published size)."),
+        typer.Option(
+            help="smoke (seconds), cpu (as committed) or paper (published size).",
+            autocompletion=one_of(PRESETS),
+        ),
     ] = "cpu",
     device: DeviceOption = "cpu",
     output: Annotated[

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.cli.completion import complete_prior
 from dipkernels.cli.options import (
     INTERRUPTED,
     DeviceOption,
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 
 def fingerprint(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Of priors; 'dipkernels list' shows them.")
+        list[str] | None,
+        typer.Argument(
+            help="Of priors; 'dipkernels list' shows them.", autocompletion=complete_prior
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All registered priors.")] = False,
     image: ImageOption = "astronaut",

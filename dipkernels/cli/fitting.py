@@ -23,6 +23,7 @@ from dipkernels.cli.options import (
     NetworkOptions,
     NoiseOption,
     OutputOption,
+    PriorArgument,
     QualityOption,
     QuietOption,
     RangeOption,
@@ -42,7 +43,7 @@ ON_FIT, ON_SPEED = "Fit", "Speed"
 
 
 def fit(
-    prior: Annotated[str, typer.Argument(help="A name; 'dipkernels list' shows them.")],
+    prior: PriorArgument,
     image: ImageOption = "astronaut",
     size: AnySizeOption = None,
     task: TaskOption = "denoise",

@@ -4,10 +4,15 @@ from typing import Annotated
 
 import typer
 
+from dipkernels.cli.completion import complete_prior
+
 
 def list_names(
     name: Annotated[
-        str | None, typer.Argument(help="Of a prior: shows its options and variants.")
+        str | None,
+        typer.Argument(
+            help="Of a prior: shows its options and variants.", autocompletion=complete_prior
+        ),
     ] = None,
 ) -> None:
     """List the priors and the images known by name; or one prior's options and variants."""

@@ -4,7 +4,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dipkernels.cli.options import DeviceOption, OutputOption, QuietOption, SeedOption
+from dipkernels.cli.options import (
+    DeviceOption,
+    OutputOption,
+    PriorArgument,
+    QuietOption,
+    SeedOption,
+)
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -12,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def ntk(
-    prior: Annotated[str, typer.Argument(help="A name; 'dipkernels list' shows them.")],
+    prior: PriorArgument,
     size: Annotated[str, typer.Option(help="Pixels: 64 or 48x64 (height x width).")] = "64",
     channels: Annotated[int, typer.Option(help="Of the image.")] = 3,
     steps: Annotated[int, typer.Option(help="Lanczos steps of each probe.")] = 60,

@@ -5,11 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
+from dipkernels.cli.completion import Completer, complete_image, complete_prior, one_of
+from dipkernels.cli.tasks import KINDS
+
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 ON_TASK, ON_NETWORK = "Task", "Network"
+KNOWN_PRIOR = "A name; 'dipkernels list' shows them."
 
 
-def option(panel: str, help: str, *names: str) -> Any:
+def option(panel: str, help: str, *names: str, complete: Completer | None = None) -> Any:
     """Make an option that ``--help`` lists in a panel.
 
     Parameters
@@ -20,16 +24,22 @@ def option(panel: str, help: str, *names: str) -> Any:
         What the option is.
     *names : str
         By default that of the parameter.
+    complete : callable, optional
+        From what has been typed of a value to what it may become, for the shell.
 
     Returns
     -------
     typer.models.OptionInfo
         For `typing.Annotated`.
     """
-    return typer.Option(*names, help=help, rich_help_panel=panel)
+    return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete)
 
 
-ImageOption = Annotated[str, typer.Option(help="A name (see 'dipkernels list') or any file.")]
+PriorArgument = Annotated[str, typer.Argument(help=KNOWN_PRIOR, autocompletion=complete_prior)]
+ImageOption = Annotated[
+    str,
+    typer.Option(help="A name (see 'dipkernels list') or any file.", autocompletion=complete_image),
+]
 SizeOption = Annotated[str, typer.Option(help="Pixels: 64, 48x64 (height x width) or native.")]
 MaskOption = Annotated[
     str | None,
@@ -51,7 +61,13 @@ AnySizeOption = Annotated[
     typer.Option(help="Pixels: 64, 48x64 or native. (default: 64; with --measured native)"),
 ]
 TaskOption = Annotated[
-    str, option(ON_TASK, "denoise, inpaint, dejpeg, super-resolve or flash.", "--task")
+    str,
+    option(
+        ON_TASK,
+        "denoise, inpaint, dejpeg, super-resolve or flash.",
+        "--task",
+        complete=one_of(KINDS),
+    ),
 ]
 KnownOption = Annotated[
     float | None, option(ON_TASK, "Fraction of pixels that a bernoulli mask keeps.")

@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dipkernels.cli.completion import complete_prior
 from dipkernels.cli.job import STAGE, Job
 from dipkernels.cli.methods import METHODS, resolve
 from dipkernels.cli.networks import make_prior, parse_options, run_record
 from dipkernels.cli.options import (
     INTERRUPTED,
+    KNOWN_PRIOR,
     ON_TASK,
     AnySizeOption,
     ClipOption,
@@ -49,9 +51,12 @@ ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
 
 def posterior(
     name: Annotated[
-        str | None, typer.Argument(metavar="PRIOR", help="A name; 'dipkernels list' shows them.")
+        str | None,
+        typer.Argument(metavar="PRIOR", help=KNOWN_PRIOR, autocompletion=complete_prior),
     ] = None,
-    prior: Annotated[str | None, typer.Option(help="The same, as an option.")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="The same, as an option.", autocompletion=complete_prior)
+    ] = None,
     image: ImageOption = "astronaut",
     size: AnySizeOption = None,
     task: TaskOption = "denoise",

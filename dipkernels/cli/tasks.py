@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dipkernels.tasks import Task
 
 KINDS = ("denoise", "inpaint", "dejpeg", "super-resolve", "flash")
+KINDS_WITH_THEORY = KINDS[:2]
 MASKS = ("bernoulli", "region", "text")
 
 

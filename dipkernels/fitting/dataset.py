@@ -1,5 +1,6 @@
 """The result of a fit as a dataset."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
 from dipkernels.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 SPATIAL_DIMS = {1: ("x",), 2: ("y", "x")}
 SCORED_PICTURES = ("final", "average", "best")
@@ -185,7 +188,8 @@ def _score(task: Task, metric: str, picture: Tensor, region: str) -> float:
         return float("nan")
     try:
         return float(getattr(task, metric)(picture, region))
-    except InvalidInputError:  # SSIM of an image smaller than its window
+    except InvalidInputError as error:  # SSIM of an image smaller than its window
+        logger.debug("no %s of region '%s', NaN in its place: %s", metric, region, error)
         return float("nan")
 
 

@@ -1,6 +1,7 @@
 """Fit a prior to a measurement and watch what it learns, when."""
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ from dipkernels.networks.prior import ImagePrior
 from dipkernels.progress import Progress
 from dipkernels.provenance import describe_prior, provenance
 from dipkernels.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 
 class FitInterrupted(KeyboardInterrupt):
@@ -171,6 +174,7 @@ def fit(
             )
         engine.load(state)
     status = _run(engine, saver, progress=progress, callback=callback)
+    _tell(engine, status)
     if not record.pictures or not (record.table()[..., 0] > 0).any():
         raise DivergenceError(
             f"{prior} can't be fitted: the loss at its initial parameters is not finite; check the "
@@ -181,6 +185,23 @@ def fit(
     if status == "interrupted":
         raise FitInterrupted(result) from None
     return result
+
+
+def _tell(engine: Engine, status: str) -> None:
+    where = f"{engine.prior.name}, {engine.settings.optimiser}"
+    logger.info(
+        "the fit (%s) %s after %d iterations, %.1f s",
+        where,
+        {"finished": "ended", "interrupted": "was interrupted"}.get(status, status),
+        engine.iteration,
+        engine.seconds,
+    )
+    rollbacks = int(engine.rollbacks.sum())
+    if rollbacks:
+        logger.info("the fit (%s) went back %d times, when it had become worse", where, rollbacks)
+    diverged = int((engine.record.table()[-1, :, 0] == 0).sum()) if engine.record.iterations else 0
+    if diverged:
+        logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, engine.runs)
 
 
 def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callback | None) -> str:

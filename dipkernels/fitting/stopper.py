@@ -1,5 +1,6 @@
 """Ends a fit by a stopping rule, and keeps the image that the rule chooses."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from dipkernels.fitting.dataset import build_trace
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.stopping import NotApplicableError, Rule, TooShortError
 from dipkernels.fitting.stopping.panel import single_runs
+
+logger = logging.getLogger(__name__)
 
 
 class Stopper:
@@ -100,7 +103,13 @@ class Stopper:
                 raise NotApplicableError(text) from error
             if decision.chosen != self.chosen[run]:
                 self._keep(run, decision.chosen, first)
-            self.fired[run] = -1 if decision.stopped is None else decision.stopped
+            if decision.stopped is None:
+                continue
+            self.fired[run] = decision.stopped
+            logger.info(
+                "the rule '%s' stops run %d at iteration %d and keeps the image of %d",
+                *(self.rule.name, run, decision.stopped, decision.chosen),
+            )
         self._block.clear()
         return bool(((self.fired >= 0) | ended).all())
 

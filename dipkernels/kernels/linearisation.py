@@ -1,5 +1,6 @@
 """A network's derivative in the direction of parameters, traced once."""
 
+import logging
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from dipkernels.kernels.folding import fold_constants
 from dipkernels.networks.prior import Parameters
+
+logger = logging.getLogger(__name__)
 
 ImageOf = Callable[[Parameters], Tensor]
 
@@ -49,7 +52,11 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
         try:
             with _FusedTangents():
                 traced = make_fx(tangent_of)(*map(torch.zeros_like, parameters.values()))
-        except NotImplementedError:  # an operation without a forward-mode derivative
+        except NotImplementedError as error:  # an operation without a forward-mode derivative
+            logger.info(
+                "products with the Jacobian take backward passes, at up to twice the cost: %s",
+                str(error).split("\n")[0],
+            )
             return _transposed_twice(image_of, parameters)
         folded = fold_constants(traced)
 

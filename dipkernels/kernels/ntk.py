@@ -1,6 +1,7 @@
 """The empirical neural tangent kernel of an image prior, matrix-free."""
 
 import gc
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -16,6 +17,8 @@ from dipkernels.kernels.metric import Metric, check_metric
 from dipkernels.kernels.pixels import Pixels, pixel_indices
 from dipkernels.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
 from dipkernels.networks.prior import ImagePrior, Parameters
+
+logger = logging.getLogger(__name__)
 
 
 class NTK(Kernel):
@@ -94,6 +97,7 @@ class NTK(Kernel):
 
         # In this order, and with what each leaves behind collected: the memory adds up.
         self.chunk = block_columns(prior, parameters, memory_budget)
+        logger.debug("products with the NTK of %s take %d columns at a time", prior, self.chunk)
         gc.collect()
         self._jvp = tangent_map(image_of, self.parameters)
         image, self._vjp = vjp(image_of, self.parameters)  # type: ignore[misc]  # two, without aux

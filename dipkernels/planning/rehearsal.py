@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,10 @@ from dipkernels.memory import Unfilled, activation_bytes, block_columns, paramet
 from dipkernels.networks.prior import ImagePrior
 from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
 from dipkernels.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+RULE_OF_THUMB = "%s can't be rehearsed without numbers (%s): its memory is a rule of thumb"
 
 # Besides its pairs: two gradients, a direction, a start and the brackets of the line search.
 LBFGS_VECTORS = 2 * LBFGS_HISTORY + 7
@@ -101,7 +106,8 @@ def rehearse_fit(
         with FakeTensorMode(allow_non_fake_inputs=True), Ledger() as ledger:
             engine = Engine(shapes, tasks, range(seeds), settings, record, [1.0] * seeds)
             parts = _iterate(engine, ledger, stops=stops, checkpoint=checkpoint)
-    except Exception:  # a network may do anything, for instance look at numbers
+    except Exception as error:  # a network may do anything, for instance look at numbers
+        logger.info(RULE_OF_THUMB, prior, type(error).__name__)
         return _fit_rule_of_thumb(prior, len(tasks) * seeds)
     return _complete(parts, ledger, prior.device)
 
@@ -206,7 +212,8 @@ def rehearse_kernel(
                 BASIS: kept,
             }
             del basis, kernel
-    except Exception:  # a network may do anything, for instance look at numbers
+    except Exception as error:  # a network may do anything, for instance look at numbers
+        logger.info(RULE_OF_THUMB, prior, type(error).__name__)
         return _kernel_rule_of_thumb(prior, products)
     return _complete(parts, ledger, prior.device)
 

@@ -1,5 +1,6 @@
 """Runs chains, saves them every so often, and makes a dataset of what was kept."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import describe_measurement
 from dipkernels.seeds import derive
 from dipkernels.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 BLOCK = 50  # iterations from one look at the losses to the next
 
@@ -87,6 +90,11 @@ class Chains:
                 return "interrupted"
             if saver is not None:
                 saver.save(self.state())
+        running = self.collector.running()
+        if not bool(running.all()):
+            lost = int((~running).sum())
+            logger.warning("%s: %d of %d chains diverged", label, lost, len(running))
+        logger.info("%s: %s after %d iterations", label, status, self.collector.iterations)
         return status
 
     def _loop(self, bar: Progress, saver: Saver | None) -> str:

@@ -1,6 +1,7 @@
 """Frequency response of a kernel: how strongly each spatial frequency is fitted."""
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ from dipkernels.spectra.rings import (
     radial_frequency,
     ring_masks,
 )
+
+logger = logging.getLogger(__name__)
 
 ORIENTATIONS = ("horizontal", "diagonal", "vertical")
 OCTAVES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -206,7 +209,8 @@ def anisotropy(
 def _summary(spectrum: xr.Dataset) -> tuple[float, ...]:
     try:
         found = roll_off(spectrum)
-    except InvalidInputError:  # too few rings, or nothing there
+    except InvalidInputError as error:  # too few rings, or nothing there
+        logger.info("no roll-off, NaN in its place: %s", error)
         return half_power_frequency(spectrum), math.nan, math.nan, math.nan
     return (
         half_power_frequency(spectrum),

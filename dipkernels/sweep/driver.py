@@ -1,6 +1,7 @@
 """Run a plan: hand out what isn't done, collect what comes back, repeat what was lost."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import (
@@ -24,6 +25,8 @@ from dipkernels.sweep.plan import Plan
 from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, Store
 from dipkernels.sweep.workers import LocalProcesses, ThisProcess, WorkerLostError
+
+logger = logging.getLogger(__name__)
 
 LOSSES = 3  # of its workers, after which a run counts as failed
 POLL = 1.0  # seconds from one look at runs that another sweep is at to the next
@@ -272,6 +275,7 @@ class _Sweep:
             if found is None:
                 self._submit(each)
             elif found["status"] == BUSY:
+                logger.info("%s is left to another sweep, which is at it", each.label)
                 self.waiting.append(each)
             else:
                 self._tell(each, found, bar)
@@ -293,6 +297,7 @@ class _Sweep:
             if isinstance(error, WorkerLostError | BrokenExecutor):
                 self.losses[each.key] = self.losses.get(each.key, 0) + 1
                 if self.losses[each.key] < LOSSES:
+                    logger.warning("%s goes to another worker: %s", each.label, error)
                     return None
                 reason = f"{error}, {LOSSES} times"
             folder = self.store.folder(each.key)
@@ -311,6 +316,7 @@ class _Sweep:
                 continue
             who = holder(self.store.folder(each.key))
             if who is None or who.lost():
+                logger.warning("%s is begun again: the other sweep left it", each.label)
                 self._submit(each)
             else:
                 self.waiting.append(each)

@@ -1,5 +1,6 @@
 """What a worker does: one run, from its record to its place in the store."""
 
+import logging
 import time
 import traceback
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from dipkernels.errors import OutputError
 from dipkernels.sweep.locks import claim
 from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, Store
+
+logger = logging.getLogger(__name__)
 
 BUSY = "busy"
 LONGEST = 500  # of a reason
@@ -57,7 +60,8 @@ def execute(
         known = known_outcome(store, run.key, failures)
         if known is not None:
             return known
-        store.set_aside(run.key)
+        for moved in store.set_aside(run.key):
+            logger.warning("%s: what can't be read is set aside as %s", run.label, moved)
         store.begin(run)
         return _carry_out(run, store, device)
 

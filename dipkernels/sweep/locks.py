@@ -9,6 +9,7 @@ so that two can't both believe to have removed a dead one's.
 import contextlib
 import functools
 import json
+import logging
 import os
 import socket
 import threading
@@ -21,6 +22,8 @@ from typing import Any
 
 from dipkernels.errors import OutputError
 from dipkernels.results import is_running
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "lock."
 BEAT = 5.0  # seconds from one heartbeat to the next
@@ -148,6 +151,11 @@ def _acquire(folder: Path) -> Holder | None:
     below = None if before is None else _read(folder, before.number)
     same = before is None or (below is not None and below.token == before.token)
     if numbers[-1:] == [number] and same and (before is not None or numbers == [0]):
+        if before is not None:
+            logger.warning(
+                "%s is taken over: process %d of %s, which held it, is dead or silent",
+                *(folder, before.process, before.host or "an unknown machine"),
+            )
         return mine
     mine.file.unlink(missing_ok=True)  # whoever ended above this one has removed it, perhaps
     return None

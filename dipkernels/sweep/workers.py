@@ -1,6 +1,7 @@
 """Executors: this process, processes of this machine, a Dask cluster. Any other serves, too."""
 
 import contextlib
+import logging
 import os
 import pickle
 import queue
@@ -16,6 +17,8 @@ from types import FrameType
 from typing import IO, Any
 
 from dipkernels.errors import DipkernelsError, InvalidInputError, MissingExtraError
+
+logger = logging.getLogger(__name__)
 
 LENGTH = struct.Struct("!Q")
 PATIENCE = 10.0  # seconds that a process has to end when it's told to
@@ -205,6 +208,7 @@ class LocalProcesses(Executor):
         environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
         if self._devices:
             environment["CUDA_VISIBLE_DEVICES"] = self._devices[slot % len(self._devices)]
+        logger.debug("worker %d starts", slot)
         return subprocess.Popen(
             [sys.executable, "-m", "dipkernels.sweep.workers", str(self._threads)],
             stdin=subprocess.PIPE,

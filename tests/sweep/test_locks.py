@@ -40,12 +40,13 @@ def test_one_at_a_time_and_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_dead_holder_is_followed_at_once_and_a_silent_one_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lock(tmp_path, 0, dead_process())
+    lock(tmp_path, 0, dead := dead_process())
     with locks.claim(tmp_path) as mine:
         assert mine
         assert {file.name for file in tmp_path.iterdir()} == {"lock.0", "lock.1"}
+    assert f"{tmp_path} is taken over: process {dead} of " in caplog.text
     assert list(tmp_path.iterdir()) == []
     elsewhere = lock(tmp_path, 0, 1, host="another machine")
     with locks.claim(tmp_path) as mine:

@@ -246,12 +246,18 @@ class Losing(Executor):
         return future
 
 
-def test_a_run_that_loses_every_worker_fails_in_the_end(tmp_path: Path) -> None:
+def test_a_run_that_loses_every_worker_fails_in_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     plan = sweep.load(write_study(tmp_path, 1))
     summary = sweep.run(plan, tmp_path / "store", executor=Losing(driver.LOSSES))
     assert list(summary.failed.values()) == ["its process was ended by SIGKILL, 3 times"]
+    caplog.clear()
     fewer = sweep.run(plan, tmp_path / "other", executor=Losing(driver.LOSSES - 1))
     assert fewer.done == 1
+    told = [r.getMessage() for r in caplog.records if r.name == "dipkernels.sweep.driver"]
+    assert len(told) == driver.LOSSES - 1
+    assert told[0].endswith(" goes to another worker: its process was ended by SIGKILL")
 
 
 def test_any_executor_serves_and_one_that_is_gone_is_said(tmp_path: Path) -> None:

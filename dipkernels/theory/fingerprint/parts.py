@@ -1,5 +1,6 @@
 """The parts of a fingerprint, each a dataset of its own: samples, kernel, limit, fits."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ from dipkernels.theory.fingerprint.rows import (
 )
 from dipkernels.theory.fingerprint.settings import FingerprintEffort
 from dipkernels.theory.learning_curve import learning_curve, resolved_stretch
+
+logger = logging.getLogger(__name__)
 
 COMB_PERIODS = (2, 4, 8)
 SHOWN = 4
@@ -103,7 +106,8 @@ def samples_part(
     try:
         found = roll_off(spectrum)
         fall = found.exponent, found.standard_error, found.misfit
-    except InvalidInputError:  # too few rings, or images without variance
+    except InvalidInputError as error:  # too few rings, or images without variance
+        logger.info("the card has no roll-off of samples: %s", error)
         fall = (math.nan,) * 3
     names = ("sample_roll_off", "sample_roll_off_standard_error", "sample_roll_off_misfit")
     deviation = float(images.std(dim=tuple(range(2, images.dim())), correction=0).mean())
@@ -378,7 +382,8 @@ def _sample_combs(images: Tensor, seed: int) -> dict[str, Any]:
     for period in comb_periods(tuple(images.shape[2:])):
         try:
             each = comb_strength(images, period, seed=seed).strength.values
-        except InvalidInputError:  # constant images
+        except InvalidInputError as error:  # constant images
+            logger.info("the card has no comb of period %d: %s", period, error)
             each = np.full(len(images), math.nan)
         strengths.append(each.mean())
         errors.append(each.std(ddof=1) / math.sqrt(len(each)))
@@ -409,7 +414,8 @@ def _anisotropy(
         return {}
     try:
         found = anisotropy(ntk, probes=effort.response_probes, seed=seed, progress=progress)
-    except InvalidInputError:  # too small for three orientations in each octave
+    except InvalidInputError as error:  # too small for three orientations in each octave
+        logger.info("the card has no anisotropy: %s", error)
         return {}
     return {
         name: ("octave", found[name].values)
