@@ -65,7 +65,10 @@ html_sidebars = {
         "theory",
         "priors",
     )
-} | {page: [] for page in ("notation", "design", "stability", "references", "contributing", "changelog")}
+} | {
+    page: []
+    for page in ("notation", "design", "stability", "references", "contributing", "changelog")
+}
 
 PUBLIC_MODULES = (
     "networks",

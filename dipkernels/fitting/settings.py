@@ -35,8 +35,8 @@ class FitSettings:
     learning_rate: float | None = option(
         default=None,
         help="Length of a step.",
-        unset="for Adam the published one of a built-in prior (else 1e-3), for L-BFGS 1, for the "
-        "others that of `stable_learning_rate` for each initialisation",
+        unset="as published for Adam (else 1e-3), 1 for L-BFGS, and for the others that of "
+        "`stable_learning_rate` for each initialisation",
         panel=ON_FIT,
     )
     momentum: float | None = option(
@@ -44,7 +44,7 @@ class FitSettings:
     )
     schedule: str = option(
         default="constant",
-        help="Schedule of the learning rate; see `dipkernels.fitting.schedules`.",
+        help="Schedule of the learning rate. See `dipkernels.fitting.schedules`.",
         choices=tuple(SCHEDULES),
         panel=ON_FIT,
     )
