@@ -4,8 +4,6 @@ import re
 import tomllib
 from pathlib import Path
 
-from setuptools import setup
-
 RELATIVE_LINK = re.compile(r"(!?)\[([^\]]+)\]\((?!https?:|mailto:|#)([^)\s]+)\)")
 
 
@@ -22,6 +20,8 @@ def readme_of_index(text: str, source: str | None) -> str:
 
 
 if __name__ == "__main__":
+    from setuptools import setup
+
     root = Path(__file__).parent
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     setup(

@@ -33,6 +33,7 @@ def provenance(device: str | torch.device) -> dict[str, str]:
         **{f"version_{package}": _version(package) for package in PACKAGES},
         "python": platform.python_version(),
         "device": f"{device} ({name})",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -152,7 +152,7 @@ class RunFolder:
         try:
             return load(self.file(name))
         except DipkernelsError as error:
-            logger.warning("%s is computed anew: %s", name, error)
+            logger.warning("%s counts as not done: %s", name, error)
             return None
 
     def checkpoint(self, name: str) -> Path:

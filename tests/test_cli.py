@@ -118,7 +118,9 @@ def test_fit_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str])
     result = results.load(output / "fit.nc")
     assert dict(result.sizes)["iteration"] == 4
     assert list(result.region.values) == ["whole", "hole", "known"]
-    assert f"peak {result.peak_psnr:.2f} dB" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"peak {result.peak_psnr:.2f} dB" in said
+    assert said.count("ne seed: no spread") == 2  # of the fit, and under the table of rules
     for name in ("best.png", "final.png"):
         assert skimage.io.imread(output / name).shape == (12, 16, 3)
 
@@ -264,7 +266,10 @@ def test_ntk_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str])
     assert call(*arguments, "--output", str(output), "--quiet") == 0
     kernel = results.load(output / "kernel.nc")
     assert kernel.eigenvector.shape[1:] == (1, 8, 12)
-    assert "half-power frequency" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "half-power frequency" in said
+    assert "(error over 2 probes)" in said
+    assert "One seed: no spread" in said
     assert call("ntk", "vit", "--size", "native") == 2
 
 

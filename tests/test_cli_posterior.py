@@ -94,6 +94,8 @@ def test_every_method_writes_its_files(
     level = "90%" if count >= 19 else "80%" if count >= 9 else "50%"
     assert f"{level} intervals hold" in shown
     body = page[page.index("<body>") :]
+    assert "One seed: no spread" in shown
+    assert "One seed: no spread" in body
     assert headline.replace("'", "&#39;") in body[: body.index("<h1>")]  # and first on the page
     # The table holds what the library finds for this very task.
     task = tasks.denoise(_camera(), seed=0).hold_out(0.1, seed=0)
@@ -311,15 +313,11 @@ def test_a_killed_run_is_continued_with_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(
-    ("rate", "words"), [("1e9", "derivatives at these parameters"), ("1e38", "a fit to start from")]
-)
-def test_a_start_that_diverged_is_said(
-    rate: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    arguments = ("--method", "linearised", "--start-iterations", "5", "--learning-rate", rate)
+def test_a_start_that_diverged_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Steps near the largest number of single precision overflow in whatever order sums are taken.
+    arguments = ("--method", "linearised", "--start-iterations", "5", "--learning-rate", "1e38")
     assert run(tmp_path / "out", *arguments, "--quiet") == 2
-    assert words in capsys.readouterr().err
+    assert "a fit to start from" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("quick")

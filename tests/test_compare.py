@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dipkernels import compare as job
-from dipkernels import networks, results, tasks
+from dipkernels import networks, results, spread, tasks
 from dipkernels.errors import OutputError
 from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
@@ -55,7 +55,7 @@ def run(path: Path, task: tasks.Task) -> tuple[RunFolder, list[dict[str, object]
 def test_run_folder_holds_all_that_the_table_says(tmp_path: Path, name: str) -> None:
     task = small_task(name)
     folder, rows = run(tmp_path / "run", task)
-    page = write_report(folder, list(small_priors()))
+    page = write_report(folder, list(small_priors()), task)
     for row in rows:
         adam = results.load(folder.file(f"{row['prior']}/fit_adam"))
         curve = adam.psnr_clean.sel(region=task.score_region)
@@ -76,6 +76,12 @@ def test_run_folder_holds_all_that_the_table_says(tmp_path: Path, name: str) -> 
         table = list(csv.DictReader(file))
     assert [line["prior"] for line in table] == [row["prior"] for row in rows]
     assert float(table[0]["peak_psnr"]) == rows[0]["peak_psnr"]
+    # what stands under the table, as text and on the page
+    error = ((task.measurement - task.clean) ** 2).mean()  # type: ignore[operator]
+    said = f"The measured image itself has {-10 * np.log10(float(error)):.2f} dB."
+    for text in (format_table(rows, task), html):
+        assert "One seed: no spread" in text
+        assert (said in text) == (name == "denoise")  # a hole scores nothing
 
 
 def test_descent_is_predicted_by_its_kernel_at_the_first_step(tmp_path: Path) -> None:
@@ -157,8 +163,14 @@ def test_several_seeds_give_a_mean_and_a_spread(tmp_path: Path) -> None:
     # Single precision, six steps.
     assert row["peak_psnr"] == pytest.approx(np.mean(peaks), rel=1e-4)
     assert row["peak_psnr_spread"] == pytest.approx(np.std(peaks, ddof=1), rel=1e-2)
-    assert f"{row['peak_psnr']:.2f} +- {row['peak_psnr_spread']:.2f} @" in format_table([row])
-    assert write_report(folder, list(priors)).exists()
+    text = format_table([row])
+    assert f"{row['peak_psnr']:.2f} +- {row['peak_psnr_spread']:.2f} @" in text
+    last = results.load(folder.file("deep-decoder/fit_adam")).isel(iteration=-1)
+    gaps = last.psnr_clean.sel(region="whole").values - last.psnr_noisy.values
+    assert f"{gaps.mean():+.2f} +- {gaps.std(ddof=1):.2f}" in text
+    for said in (text, write_report(folder, list(priors)).read_text(encoding="utf-8")):
+        assert "Mean and standard deviation over 3 seeds" in said
+        assert "are of one seed and have none" in said
     assert not list(tmp_path.rglob("*.safetensors"))  # checkpoints go when a stage is done
 
 
@@ -179,7 +191,7 @@ def test_measured_kernel_against_the_dense_one() -> None:
 def test_table_is_as_wide_as_its_head_and_shows_missing_stages() -> None:
     rows: list[dict[str, object]] = [{"prior": "skip", "seconds": 0.0}]
     lines = format_table(rows).split("\n")
-    assert len(lines) == 3
+    assert lines[3:] == ["", spread.note()]
     assert lines[2].split() == ["skip", *["-"] * (len(COLUMNS) - 2), "0"]
 
 

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "dipkernels"
 
 # A module imports from its own floor or below (docs/design.md).
 FLOORS = (
-    ("errors", "checks", "seeds", "progress", "devices"),
+    ("errors", "checks", "seeds", "progress", "devices", "spread"),
     ("images", "linalg", "networks", "results", "checkpoints", "tasks"),
     ("memory", "provenance", "kernels", "spectra"),
     ("fitting", "gp", "runs"),

@@ -99,4 +99,4 @@ def test_a_run_folder_says_what_it_reads_and_what_it_makes_anew(
     assert words == ["fit begins", f"fit was done before: read from {tmp_path / 'fit.nc'}"]
     folder.file("fit").write_text("no netCDF")
     folder.stage("fit", lambda: fit(prior, task, iterations=1))
-    assert said(heard, logging.WARNING, "dipkernels.runs").startswith("fit is computed anew: ")
+    assert said(heard, logging.WARNING, "dipkernels.runs").startswith("fit counts as not done: ")

@@ -95,7 +95,7 @@ def test_the_kernel_in_a_metric(weighted: NTK, dense: dict[str, Tensor]) -> None
     block = draw(N, 3, seed=1)
     close(weighted @ block, total(dense) @ block)
     close(weighted.quadratic_form(block), torch.einsum("ik,ij,jk->k", block, total(dense), block))
-    assert weighted.symmetry().asymmetry < 1e-14
+    assert weighted.symmetry().asymmetry < 1e-13
 
 
 def test_a_metric_may_be_a_function_of_the_parameters(jacobian: dict[str, Tensor]) -> None:
@@ -157,8 +157,11 @@ def test_the_metric_of_a_fit_that_was_saved(tmp_path: Path) -> None:
         optimiser.step()
     expected, found = adam_metric_of(optimiser, leaves), fitting.load_adam_metric(file)
     assert list(found) == list(expected)
+    # Root mean squares of gradients, since one that is 0 but for rounding (the bias without effect)
+    # is all rounding: absolutely, sums of 100 terms in single precision.
+    largest = max(float(1 / value.min()) for value in expected.values())
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=0)
+        torch.testing.assert_close(1 / found[key], 1 / value, rtol=1e-4, atol=1e-6 * largest)
     NTK(prior, fitting.load_parameters(file), metric=found)
     fitting.fit(
         prior, task, iterations=2, optimiser="sgd", learning_rate=0.1, checkpoint=file2(file)
@@ -375,7 +378,7 @@ def test_operators_that_are_not_what_they_should_be() -> None:
     root = draw(30, 30, seed=1)
     matrix = root @ root.T / 30
     found = DenseOperator(matrix).symmetry()
-    assert found.asymmetry < 1e-15
+    assert found.asymmetry < 1e-14  # sums of 30 terms
     assert found.negativity == 0
     assert found.products == 4
     with pytest.warns(AccuracyWarning, match=r"much for torch\.float64: .* no more digits"):

@@ -168,6 +168,7 @@ def test_provenance_names_versions_device_and_time() -> None:
         assert found[f"version_{package}"] == importlib.metadata.version(package)
     assert found["device"] == f"cpu ({platform.machine()})"
     assert found["threads"] == str(torch.get_num_threads())
+    assert found["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     created = datetime.datetime.fromisoformat(found["created"])
     assert before <= created <= datetime.datetime.now(datetime.UTC)
 

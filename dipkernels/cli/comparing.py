@@ -78,7 +78,7 @@ def compare(
     try:
         rows = job.compare(made, found, folder, settings, progress=not quiet, report=report)
     except KeyboardInterrupt:
-        page = write_report(folder, list(made))
+        page = write_report(folder, list(made), found)
         typer.echo(
             f"\nInterrupted. What was done is in {page}; the same command with "
             f"--output {folder.path} continues.",
@@ -86,10 +86,10 @@ def compare(
         )
         raise typer.Exit(INTERRUPTED) from None
     except BaseException:
-        write_report(folder, list(made))
+        write_report(folder, list(made), found)
         raise
-    page = write_report(folder, list(made))
-    typer.echo(("" if quiet else "\n") + format_table(rows))
+    page = write_report(folder, list(made), found)
+    typer.echo(("" if quiet else "\n") + format_table(rows, found))
     typer.echo(f"\nReport: {page}")
 
 

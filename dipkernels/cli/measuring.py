@@ -30,7 +30,7 @@ def ntk(
 ) -> None:
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
     from dipkernels import compare as job
-    from dipkernels import networks, plotting
+    from dipkernels import networks, plotting, spread
     from dipkernels.devices import resolve_device
     from dipkernels.images import parse_size
     from dipkernels.kernels import NTK
@@ -69,7 +69,8 @@ def ntk(
         plotting.save_figure(draw({prior: result}), folder.path / f"{name}.png")
     typer.echo(
         f"{prior}: {made.parameter_count:,} parameters, trace {result.trace:.4g} +- "
-        f"{result.trace_standard_error:.2g}, largest eigenvalue {result.largest_eigenvalue:.4g}, "
+        f"{result.trace_standard_error:.2g} (error over {probes} probes), "
+        f"largest eigenvalue {result.largest_eigenvalue:.4g}, "
         f"half-power frequency {result.half_power_frequency:.3f} cycles/pixel, "
-        f"{result.products:.0f} products. Results: {folder.path}"
+        f"{result.products:.0f} products. {spread.note()} Results: {folder.path}"
     )

@@ -94,12 +94,34 @@ def sweep_table(
 
     frame: Any = job.table(store)
     if csv is None:
-        shown = frame.loc[:, frame.nunique(dropna=False) > 1] if len(frame) > 1 else frame
-        text = shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep="")
-        typer.echo(text if len(frame) else "no run is done yet")
+        typer.echo(_shown(frame) if len(frame) else "no run is done yet")
         return
     write_text(frame.to_csv(), csv)
     typer.echo(f"{len(frame)} rows: {csv}")
+
+
+def _shown(frame: Any) -> str:
+    """Lay out all runs; then those that differ in the seed alone, or that there are none."""
+    from dipkernels import spread
+    from dipkernels import sweep as job
+
+    grouped = job.over_seeds(frame)
+    most = int(grouped["seeds"].max())
+    if most == 1:
+        return f"{_text(frame)}\n\n{spread.note()}"
+    for name in [name for name in grouped if f"{name}_spread" in grouped]:
+        deviations = grouped.pop(f"{name}_spread")
+        grouped[name] = [
+            f"{mean:.4g}" + (f" +- {deviation:.2g}" if deviation == deviation else "")
+            for mean, deviation in zip(grouped[name], deviations, strict=True)
+        ]
+    return f"{_text(frame)}\n\n{spread.note(most)}\n{_text(grouped)}"
+
+
+def _text(frame: Any) -> str:
+    """Lay out the columns in which rows differ."""
+    shown = frame.loc[:, frame.nunique(dropna=False) > 1] if len(frame) > 1 else frame
+    return str(shown.to_string(index=False, float_format=lambda x: f"{x:.4g}", na_rep=""))
 
 
 class _Reporter:

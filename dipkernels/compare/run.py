@@ -239,7 +239,7 @@ def summary_row(name: str, stages: Stages) -> dict[str, object]:
     row: dict[str, object] = {"prior": name}
     if adam is not None:
         last = adam.isel(iteration=-1)
-        gap = (last.psnr_clean.sel(region=adam.score_region) - last.psnr_noisy).mean()
+        gap = last.psnr_clean.sel(region=adam.score_region) - last.psnr_noisy
         highest = peak(adam)
         row |= {
             "parameters": int(adam.parameters),
@@ -248,9 +248,11 @@ def summary_row(name: str, stages: Stages) -> dict[str, object]:
             "seeds": highest.seeds,
             "peak_iteration": round(highest.iteration),
             "iterations": adam.sizes["iteration"] - 1,
-            "final_gap": float(gap),
+            "final_gap": float(gap.mean()),
             "status": _status(adam),
         }
+        if highest.seeds > 1:
+            row["final_gap_spread"] = float(gap.std("seed", ddof=1))
     if prediction is not None:
         keys = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved")
         row |= {f"predicted_{key}": float(prediction.attrs[key]) for key in keys}

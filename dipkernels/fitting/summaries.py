@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from dipkernels import spread
 from dipkernels.errors import InvalidInputError
 
 
@@ -31,9 +32,8 @@ class Peak:
     seeds: int
 
     def __str__(self) -> str:
-        spread = f" +- {self.spread:.2f}" if self.seeds > 1 else ""
-        seeds = f" ({self.seeds} seeds)" if self.seeds > 1 else ""
-        return f"{self.psnr:.2f}{spread} dB at iteration {self.iteration:.0f}{seeds}"
+        decibels = f"{self.psnr:.2f}{_deviation(self.spread, self.seeds)} dB"
+        return f"{decibels} at iteration {self.iteration:.0f} ({spread.short(self.seeds)})"
 
 
 def peak(result: xr.Dataset) -> Peak:
@@ -61,10 +61,7 @@ def peak(result: xr.Dataset) -> Peak:
         )
     psnr, seeds = xr.DataArray(result.peak_psnr), result.sizes.get("seed", 1)
     where = xr.DataArray(result.peak_iteration).where(psnr.notnull())
-    spread = float("nan")
-    if seeds > 1:
-        spread = float(np.sqrt(psnr.var("seed", ddof=1).mean()))
-    return Peak(float(psnr.mean()), spread, float(where.median()), seeds)
+    return Peak(float(psnr.mean()), _over_seeds(psnr), float(where.median()), seeds)
 
 
 def summary(result: xr.Dataset) -> str:
@@ -78,12 +75,14 @@ def summary(result: xr.Dataset) -> str:
     Returns
     -------
     str
-        Peak with its spread over seeds, number of iterations, status, seconds.
+        Peak with its spread over seeds (or that it has none), number of iterations, status,
+        seconds.
     """
     last = result.sizes["iteration"] - 1
     if "psnr_clean" not in result:
-        final = float(result.psnr_noisy.isel(iteration=-1).mean())
-        what = f"{final:.2f} dB to the measurement at the end, no clean image,"
+        final, seeds = result.psnr_noisy.isel(iteration=-1), result.sizes.get("seed", 1)
+        decibels = f"{float(final.mean()):.2f}{_deviation(_over_seeds(final), seeds)} dB"
+        what = f"{decibels} to the measurement at the end ({spread.short(seeds)}), no clean image,"
     else:
         what = f"peak {peak(result)}"
     words = sorted({str(word) for word in np.atleast_1d(np.asarray(result.status))})
@@ -92,3 +91,14 @@ def summary(result: xr.Dataset) -> str:
         where = ", ".join(str(i) for i in np.atleast_1d(result.chosen).ravel())
         chosen = f", {result.stop} chose iteration {where}"
     return f"{what} of {last} ({', '.join(words)}{chosen}), {result.seconds:.0f} s"
+
+
+# Of one image; over several, the root mean square.
+def _over_seeds(values: xr.DataArray) -> float:
+    if values.sizes.get("seed", 1) == 1:
+        return float("nan")
+    return float(np.sqrt(values.var("seed", ddof=1).mean()))
+
+
+def _deviation(value: float, seeds: int) -> str:
+    return f" +- {value:.2f}" if seeds > 1 else ""

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import xarray as xr
 
-from dipkernels import plotting, theory
+from dipkernels import plotting, spread, theory
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.provenance import fingerprint as sha256
@@ -154,6 +154,7 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
             provenance={k: v for k, v in settings.items() if k != "settings"},
             columns=_COLUMNS,
             lines=[_line(row) for row in rows],
+            note=spread.note(),
             pictures=pictures,
         )
     )

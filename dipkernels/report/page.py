@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 
 from dipkernels import plotting
 from dipkernels.compare import STAGES, load_stages, summary_row
-from dipkernels.report.table import COLUMNS, csv_table, table_cells
+from dipkernels.report.table import COLUMNS, csv_table, notes, table_cells
 from dipkernels.results import write_text
 from dipkernels.runs import SETTINGS_FILE, RunFolder, is_interrupted
+from dipkernels.tasks import Task
 
 Stages = dict[str, dict[str, xr.Dataset]]
 
@@ -22,7 +23,9 @@ Stages = dict[str, dict[str, xr.Dataset]]
 Drawing = tuple[str, str, str, Callable[[Stages], Figure | None]]
 
 
-def write_report(folder: RunFolder, priors: list[str] | tuple[str, ...]) -> Path:
+def write_report(
+    folder: RunFolder, priors: list[str] | tuple[str, ...], task: Task | None = None
+) -> Path:
     """Draw all figures of a run folder and write its table and page, as far as it got.
 
     Parameters
@@ -31,6 +34,8 @@ def write_report(folder: RunFolder, priors: list[str] | tuple[str, ...]) -> Path
         Of `dipkernels.compare`.
     priors : list of str
         In the order of the table.
+    task : Task, optional
+        That was fitted: the page then says what the measured image itself scores.
 
     Returns
     -------
@@ -52,6 +57,7 @@ def write_report(folder: RunFolder, priors: list[str] | tuple[str, ...]) -> Path
         provenance={k: v for k, v in settings.items() if k != "settings"},
         columns=COLUMNS,
         cells=table_cells(rows),
+        notes=notes(rows, task),
         figures=_draw_all(stages, folder.path / "figures"),
         complete=all(len(found) == len(STAGES) for found in done.values())
         and not any(

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels import plotting, sampling
+from dipkernels import plotting, sampling, spread
 from dipkernels.errors import MissingExtraError
 from dipkernels.plotting.posterior import region_words
 from dipkernels.report.table import csv_table
@@ -261,7 +261,7 @@ def _lines(
         )
     if not calibrations:
         lines.append("Nothing is known to hold the spread against: no truth, no held-out pixels.")
-    return lines
+    return [*lines, f"These scores: {spread.note()}"]
 
 
 # The intervals of a new measurement are wider than those of the image, if its noise is known.

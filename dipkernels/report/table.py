@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dipkernels import spread
+from dipkernels.tasks import Task
+
 Row = dict[str, object]
 
 
@@ -41,8 +44,13 @@ def _peak(row: Row) -> str:
     if "peak_psnr" not in row:
         return "-"
     mark = "+" if row["peak_iteration"] == row["iterations"] else ""
-    spread = f" +- {row['peak_psnr_spread']:.2f}" if row.get("seeds", 1) != 1 else ""
-    return f"{row['peak_psnr']:.2f}{spread} @ {row['peak_iteration']}{mark}"
+    deviation = f" +- {row['peak_psnr_spread']:.2f}" if row.get("seeds", 1) != 1 else ""
+    return f"{row['peak_psnr']:.2f}{deviation} @ {row['peak_iteration']}{mark}"
+
+
+def _gap(row: Row) -> str:
+    deviation = f" +- {row['final_gap_spread']:.2f}" if "final_gap_spread" in row else ""
+    return _number("final_gap", "+.2f")(row) + deviation
 
 
 def _predicted(row: Row) -> str:
@@ -80,9 +88,9 @@ COLUMNS: Sequence[Column] = (
     ),
     Column(
         "final gap dB",
-        _number("final_gap", "+.2f"),
+        _gap,
         "PSNR to the clean image minus PSNR to the measured one, at the end of the fit: positive "
-        "if the network kept the noise out.",
+        "if the network kept the noise out. With several seeds: their mean and standard deviation.",
     ),
     Column(
         "predicted peak dB",
@@ -104,18 +112,20 @@ COLUMNS: Sequence[Column] = (
 )
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[Row], task: Task | None = None) -> str:
     """Lay out the table as text.
 
     Parameters
     ----------
     rows : sequence of dict
         As `dipkernels.compare.summary_row` makes them.
+    task : Task, optional
+        That was fitted, for the PSNR of the measured image.
 
     Returns
     -------
     str
-        Lines of equal width: head, rule, rows.
+        Lines of equal width: head, rule, rows; then an empty line and the `notes`.
     """
     cells = [[column.title for column in COLUMNS], *table_cells(rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
@@ -128,7 +138,35 @@ def format_table(rows: Sequence[Row]) -> str:
         return "  ".join(padded).rstrip()
 
     rule = "  ".join("-" * width for width in widths)
-    return "\n".join([layout(cells[0]), rule, *(layout(line) for line in cells[1:])])
+    lines = [layout(cells[0]), rule, *(layout(line) for line in cells[1:])]
+    return "\n".join([*lines, "", *notes(rows, task)])
+
+
+def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
+    """Say what the table is to be read against.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        As `dipkernels.compare.summary_row` makes them.
+    task : Task, optional
+        That was fitted.
+
+    Returns
+    -------
+    list of str
+        Sentences: what the measured image itself scores, where every pixel was measured; the
+        spread over seeds, or that there is none.
+    """
+    seeds = max((int(str(row.get("seeds", 1))) for row in rows), default=1)
+    said = [spread.note(seeds, single="predictions, gradient descent and half-power frequencies")]
+    if task is None or task.clean is None or task.measurement.shape != task.shape:
+        return said
+    if bool(task.counted.all()):
+        said.insert(
+            0, f"The measured image itself has {float(task.psnr(task.measurement)):.2f} dB."
+        )
+    return said
 
 
 def table_cells(rows: Sequence[Row]) -> list[list[str]]:

@@ -91,7 +91,7 @@ class Chains:
             if saver is not None:
                 saver.save(self.state())
         running = self.collector.running()
-        if not bool(running.all()):
+        if self.collector.iterations and not bool(running.all()):
             lost = int((~running).sum())
             logger.warning("%s: %d of %d chains diverged", label, lost, len(running))
         logger.info("%s: %s after %d iterations", label, status, self.collector.iterations)

@@ -92,10 +92,17 @@ class AmplitudeBands:
         """
         _require_fit(images.shape, self._shape)
         amplitude = _transform(grey(images), self._dims).abs()
-        # 0 / 0: nothing is missing.
-        nothing = (amplitude == 0) & (self._amplitude == 0)
+        nothing = self._is_rounding(amplitude) & self._is_rounding(self._amplitude)
+        # Nothing of nothing is missing.
         clipped = (amplitude / self._amplitude).masked_fill(nothing, 1).clamp(max=1)
         return clipped.flatten(1) @ self._weights.T
+
+    # 0, or what a transform leaves of it: the ratio of two such amplitudes says nothing.
+    def _is_rounding(self, amplitude: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(
+            amplitude, dim=tuple(range(1, amplitude.dim())), keepdim=True
+        )
+        return amplitude <= torch.finfo(amplitude.dtype).eps * norm
 
 
 class ComplexBands:

@@ -24,6 +24,7 @@ _NAMES = {
     "measurement_names": "measurements",
     "register_measurement": "measurements",
     "run": "driver",
+    "over_seeds": "tables",
     "status": "tables",
     "table": "tables",
 }
@@ -43,6 +44,7 @@ __all__ = [
     "load",
     "load_result",
     "measurement_names",
+    "over_seeds",
     "register_measurement",
     "run",
     "status",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from dipkernels.sweep.store import Store as Store
     from dipkernels.sweep.tables import Status as Status
     from dipkernels.sweep.tables import load_result as load_result
+    from dipkernels.sweep.tables import over_seeds as over_seeds
     from dipkernels.sweep.tables import status as status
     from dipkernels.sweep.tables import table as table
     from dipkernels.sweep.workers import connect as connect

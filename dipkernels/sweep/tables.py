@@ -120,6 +120,32 @@ def table(
     return frame if kind == "dataframe" else _as_dataset(frame)
 
 
+def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
+    """Put runs together that differ in nothing but their seed.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        From `table`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each configuration, in the order of its first run: its columns, ``seeds`` (how
+        many runs), and for each number that was measured ``NAME`` (the mean) and ``NAME_spread``
+        (the standard deviation, with n - 1; NaN of one run).
+    """
+    measured = frame.columns.get_loc("device") + 1
+    keys = [name for name in frame.columns[: measured - 2] if name != "seed"]
+    numbers = frame.iloc[:, measured:].select_dtypes("number").columns
+    groups = frame.groupby(keys, sort=False, dropna=False)
+    found = groups.size().rename("seeds").to_frame()
+    for name in numbers:
+        found[name] = groups[name].mean()
+        found[f"{name}_spread"] = groups[name].std(ddof=1)
+    return found.reset_index()
+
+
 def load_result(store: str | Path, run: str | Run) -> xr.Dataset:
     """Load all that a run gave: of a fit its curves and images.
 

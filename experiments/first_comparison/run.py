@@ -58,9 +58,9 @@ def main(arguments: list[str] | None = None) -> None:
             progress=True,
             report=lambda row: reduce_stages(folder, str(row["prior"])),
         )
-        print(format_table(rows))
+        print(format_table(rows, task))
     finally:
-        print(f"report: {write_report(folder, list(priors))}")
+        print(f"report: {write_report(folder, list(priors), task)}")
 
 
 def reduce_stages(folder: RunFolder, prior: str) -> None:

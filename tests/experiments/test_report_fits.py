@@ -157,8 +157,8 @@ def test_a_published_fit_leaves_a_tenth_of_a_megabyte(tmp_path: Path, pictured: 
     assert (tmp_path / "fit.nc").stat().st_size < bytes_left + 5_000
     found = report_fits.stored_fit(UNIT, tmp_path / "fit.nc", pictured=pictured)
     for name in ("psnr_clean", "psnr_noisy", "ssim", "variance", "comb", "comb_p_value"):
-        # Exact, but for the logarithm of other hardware.
-        np.testing.assert_allclose(found[name], whole[name], rtol=1e-15)
+        # Exact, but for the last bits of another logarithm.
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-14)
     assert found.average_peak_psnr == whole.psnr_average_clean.max()
     assert found.rollbacks == 3
     assert found.peak_iteration == 2

@@ -184,6 +184,7 @@ def test_runs_that_were_dead_from_the_start_leave_the_rule_to_the_others(tmp_pat
     assert fit(prior, make_task(), **settings).loss.equals(result.loss)
     assert f"({len(seeds)} seeds)" in summary(result)
     assert "nan" not in summary(result)
+    assert "(one seed: no spread)" in summary(result.isel(seed=seeds.index(dead.index(False))))
 
 
 def test_a_monitor_serves_one_fit() -> None:

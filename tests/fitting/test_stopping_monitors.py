@@ -156,7 +156,7 @@ def test_blur_takes_the_blurrier_direction() -> None:
     smooth = torch.nn.functional.conv2d(noise[:, None], kernel, padding=(0, 2))[:, 0]
     along_x, along_y = blur(smooth), blur(smooth.transpose(1, 2))
     assert along_x.item() > 2 * blur(noise).item()
-    torch.testing.assert_close(along_x, along_y, rtol=1e-14, atol=0)
+    torch.testing.assert_close(along_x, along_y, rtol=1e-12, atol=0)  # sums of 1000 terms
 
 
 def test_a_ramp_has_known_blur_and_sharpness() -> None:
@@ -222,7 +222,10 @@ def test_runs_are_independent(make: Callable[[], Monitor], shape: tuple[int, ...
     together = run(make(), outputs)
     for k in range(1, shape[0]):
         alone = run(make(), outputs[:, k : k + 1])
-        assert torch.equal(together[:, k : k + 1].nan_to_num(-1), alone.nan_to_num(-1))
+        # Single precision; a batch may be summed in another order.
+        torch.testing.assert_close(
+            together[:, k : k + 1], alone, rtol=1e-5, atol=1e-7, equal_nan=True
+        )
         assert alone[-1].isfinite().all()
 
 

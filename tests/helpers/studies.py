@@ -36,7 +36,9 @@ MODULE = """
 """
 
 
-def write_study(folder: Path, seeds: int, *, seconds: float = 0.0, images: str = "camera") -> Path:
+def write_study(
+    folder: Path, seeds: int, *, seconds: float = 0.0, images: str | list[str] = "camera"
+) -> Path:
     """Write a plan and the module that it imports; returns the plan's file."""
     name = f"study_{abs(hash(str(folder))):x}"
     module = textwrap.dedent(MODULE).format(name=name)

@@ -60,7 +60,7 @@ def test_resizing_does_not_stretch() -> None:
     axis = torch.arange(40, dtype=torch.float64) - 19.5
     along_y = (small.sum(dim=1) * axis**2).sum()
     along_x = (small.sum(dim=0) * axis**2).sum()
-    assert along_y == pytest.approx(float(along_x), rel=1e-9)
+    assert along_y == pytest.approx(float(along_x), rel=1e-6)  # pixels of single precision
     # And shrinks by one half: area pi r^2 with r = 15, to the accuracy of its pixels.
     assert float(small.sum()) == pytest.approx(math.pi * 15**2, rel=0.01)
 

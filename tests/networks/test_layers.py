@@ -89,8 +89,10 @@ def test_transposed_convolution_scatters(size: tuple[int, ...], bias: bool) -> N
 def test_pooling_rounds_up(how: str, size: tuple[int, ...]) -> None:
     x = draw(1, 3, *size, seed=6)
     pooling = resampling.pool(how, Style(len(size)))
-    # Rounding of a mean of four.
-    np.testing.assert_allclose(pooling(x)[0].numpy(), pooled(x[0].numpy(), how), rtol=1e-14)
+    # Rounding of a mean of four, which may cancel.
+    np.testing.assert_allclose(
+        pooling(x)[0].numpy(), pooled(x[0].numpy(), how), rtol=1e-14, atol=1e-14
+    )
 
 
 @pytest.mark.parametrize(("level", "nominal"), [(0, 0.5), (1, 0.5), (2, 0.1), (4, 0.1)])
@@ -104,8 +106,8 @@ def test_gaussian_upsampling_has_the_published_filter(level: int, nominal: float
     # Offsets are halved in the published code, before its nominal deviation divides them.
     squares = ((rows / 2.0) ** 2 + (columns / 2.0) ** 2) / (2 * nominal**2)
     expected = torch.where(inside, torch.exp(-squares.double()), 0.0)
-    # The filter is held in single precision.
-    torch.testing.assert_close(response, expected / expected.sum(), rtol=0, atol=1e-7)
+    # The filter is held in single precision: two roundings, of the sum and of the quotient.
+    torch.testing.assert_close(response, expected / expected.sum(), rtol=0, atol=2.5e-7)
     if nominal == 0.5:  # variance of a Gaussian of deviation 1, cut after two pixels
         near, far = math.exp(-0.5), math.exp(-2)
         variance = 2 * (near + 4 * far) / (1 + 2 * near + 2 * far)
@@ -146,7 +148,7 @@ def test_bounded_weight_has_the_bound_where_it_is_active(shape: tuple[int, ...])
     assert torch.equal(bounded_weight(weight, 1.001 * s), weight)
     with torch.autocast("cpu", torch.bfloat16):  # the bound stays that of single precision
         mixed = bounded_weight(weight.float(), 0.6 * s)
-    torch.testing.assert_close(mixed, active.float(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(mixed, active.float(), rtol=1e-5, atol=0)  # SVDs in float32
 
 
 def test_derivatives_take_the_singular_value_for_a_constant() -> None:

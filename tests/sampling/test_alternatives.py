@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import ImagePrior, fit, sampling, tasks
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.seeds import derive
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
 from helpers.priors import draw
@@ -39,6 +39,27 @@ def test_a_linear_network_has_its_exact_posterior(temperature: float) -> None:
     assert (np.abs(np.cov(z.T) - np.eye(N)) < 5 * errors).all()  # 528 entries
     with pytest.raises(InvalidInputError, match="at least 2 draws"):
         sampling.linearised(posterior, prior.init(5), draws=1)
+
+
+class Root(nn.Module):
+    """Finite at 0, where its derivatives are infinite."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1, 4, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight.sqrt()
+
+
+def test_derivatives_that_are_not_finite_are_said() -> None:
+    prior = ImagePrior(Root, draw(1, 1, 4, 5))
+    task = tasks.denoise(draw(1, 4, 5, seed=1), noise_sigma=SIGMA)
+    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
+    parameters = {"weight": torch.zeros(1, 1, 4, 5, dtype=torch.float64)}
+    assert prior.image(parameters).isfinite().all()
+    with pytest.raises(DivergenceError, match="derivatives at these parameters are not finite"):
+        sampling.linearised(posterior, parameters, draws=3)
 
 
 def dense_jacobian(prior: ImagePrior, w: dict[str, Tensor]) -> Tensor:

@@ -199,11 +199,21 @@ def test_what_is_not_finite_is_in_no_band() -> None:
     assert found[0].isfinite().all()
     assert found[1].isnan().all()
     assert frequency_bands(clean, broken[1]).isnan().all()
-    # nothing of nothing is missing, something of nothing is there
-    flat = torch.full((1, 16, 19), 0.5, dtype=torch.float64)
-    found = frequency_bands(torch.cat([flat[None], clean]), flat)
-    assert (found[0] == 1).all()
-    assert (found[1:, 1:] == 1).all()  # the first band has the constant, too
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("level", [0.5, 0.3])  # of 0.3, a transform leaves rounding everywhere
+def test_nothing_of_nothing_is_missing_and_something_of_nothing_is_there(
+    level: float, dtype: torch.dtype
+) -> None:
+    clean = draw(2, 1, 16, 19, seed=7).to(dtype)
+    flat = torch.full((1, 16, 19), level, dtype=dtype)
+    # level / 3: other roundings than those of the reference
+    found = frequency_bands(torch.cat([flat[None], flat[None] / 3, clean]), flat)
+    one = torch.ones(4, 5, dtype=dtype)
+    # means of some 60 ones; the first band has the constant, too
+    torch.testing.assert_close(found[0], one[0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(found[1:, 1:], one[1:, 1:], rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)

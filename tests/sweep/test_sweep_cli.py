@@ -50,11 +50,39 @@ def test_a_sweep_from_its_list_to_its_table(
     assert call("sweep", file, "--output", store, "--dry-run") == 0
     assert "3 runs, 3 of them done" in capsys.readouterr().out
     assert call("sweep-table", store) == 0
-    assert "twice" in capsys.readouterr().out
+    runs, together = capsys.readouterr().out.split("\n\n")
+    assert runs.split("\n")[0].split() == ["seed", "seconds", "twice"]
+    assert together.startswith("Mean and standard deviation over 3 seeds.\n")
+    assert "2 +- 2" in together  # of 0, 2 and 4
     assert call("sweep-table", store, "--csv", str(tmp_path / "out.csv")) == 0
     table = pd.read_csv(tmp_path / "out.csv")
     assert sorted(table["twice"]) == [0, 2, 4]
     assert set(table["prior.width"]) == {4}
+
+
+def test_seeds_are_put_together_where_nothing_else_differs() -> None:
+    columns = {"seed": [0, 0, 1, 0], "width": [4, 8, 4, None], "rule": ["a", "a", "a", None]}
+    after = {"seconds": [1.0] * 4, "device": ["cpu"] * 4, "psnr": [20.0, 25.0, 24.0, float("nan")]}
+    found = sweep.over_seeds(pd.DataFrame(columns | after | {"words": list("abcd")}))
+    assert found["width"].tolist()[:2] == [4, 8]
+    assert found["seeds"].tolist() == [2, 1, 1]
+    assert found["psnr"].tolist()[:2] == [22.0, 25.0]
+    assert found["psnr_spread"].tolist()[0] == pytest.approx(8**0.5)  # of two values 4 apart
+    assert found["psnr_spread"].isna().tolist() == [False, True, True]
+    assert "words" not in found
+
+
+@pytest.mark.parametrize("images", [["camera"], ["camera", "coffee"]])
+def test_a_table_of_one_seed_says_that_it_has_no_spread(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], images: list[str]
+) -> None:
+    file, store = write_study(tmp_path, 1, images=images), str(tmp_path / "store")
+    assert call("sweep", str(file), "--output", store, "--quiet") == 0
+    capsys.readouterr()
+    assert call("sweep-table", store) == 0
+    table, said = capsys.readouterr().out.rstrip().split("\n\n")
+    assert len(table.splitlines()) == 1 + len(images)
+    assert said.startswith("One seed: no spread")
 
 
 @pytest.mark.parametrize(("name", "said"), [("file", "it's a file"), ("folder", "not empty")])

@@ -102,15 +102,16 @@ def test_batches_are_their_images_one_by_one(task: Task) -> None:
         functions += [task.mse, task.psnr]
     measured = draw(2, *task.measurement.shape, seed=8)
     back = task.adjoint(measured)
-    torch.testing.assert_close(torch.func.vmap(task.adjoint)(measured), back, rtol=0, atol=1e-15)
-    torch.testing.assert_close(task.adjoint(measured[1]), back[1], rtol=0, atol=1e-15)
+    # A batch may be summed in another order: some 10^2 terms of order 1, and means of such.
+    torch.testing.assert_close(torch.func.vmap(task.adjoint)(measured), back, rtol=0, atol=1e-13)
+    torch.testing.assert_close(task.adjoint(measured[1]), back[1], rtol=0, atol=1e-13)
     for function in functions:
         together, mapped = function(batch), torch.func.vmap(torch.func.vmap(function))(batch)
         for i in range(2):
             for j in range(3):
                 alone = function(batch[i, j])
-                torch.testing.assert_close(together[i, j], alone, rtol=1e-13, atol=1e-15)
-                torch.testing.assert_close(mapped[i, j], alone, rtol=1e-13, atol=1e-15)
+                torch.testing.assert_close(together[i, j], alone, rtol=1e-12, atol=1e-14)
+                torch.testing.assert_close(mapped[i, j], alone, rtol=1e-12, atol=1e-14)
 
 
 def test_misfits_can_be_differentiated(task: Task) -> None:

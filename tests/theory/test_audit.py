@@ -142,7 +142,10 @@ def test_errors_split_into_parts_that_sum_to_the_whole() -> None:
         for each in (parts.by_mode(errors), parts.by_ring(errors)):
             torch.testing.assert_close(each.sum(dim=1), whole, rtol=1e-13, atol=0)
         torch.testing.assert_close(
-            parts.by_mode(errors)[:, 1], (errors @ vectors[:, 1]).square() / n, rtol=1e-13, atol=0
+            parts.by_mode(errors)[:, 1],
+            (errors @ vectors[:, 1]).square() / n,
+            rtol=1e-12,
+            atol=1e-15,  # products that may cancel
         )
         assert parts.modes == ["1", "2", "3", "4", "rest"]
         wave = torch.sin(2 * torch.pi * 3 * torch.arange(shape[-1]).double() / shape[-1] + 0.4)
@@ -182,8 +185,8 @@ def test_measured_images_are_the_fits_and_adams_prediction_that_of_its_metric(
             prior, task, optimiser=name, learning_rate=float(one.learning_rate), iterations=30
         )
         expected = alone.psnr_clean.sel(region="whole", iteration=one.iteration)
-        np.testing.assert_array_equal(one.psnr.sel(source="measured").round(9), expected.round(9))
-        assert float(one.measured_peak_psnr) == alone.peak_psnr
+        np.testing.assert_allclose(one.psnr.sel(source="measured"), expected, rtol=0, atol=1e-9)
+        assert float(one.measured_peak_psnr) == pytest.approx(alone.peak_psnr, abs=1e-9)
         assert int(one.measured_peak_iteration) == alone.peak_iteration
 
     # Adam by hand, as far as the metric is taken

@@ -3,7 +3,6 @@
 import csv
 import functools
 import math
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +61,7 @@ def card() -> xr.Dataset:
         response_probes=400,
     )  # fmt: skip
     task = tasks.denoise(clean(3, *SIZE))
-    with warnings.catch_warnings():  # as of tests/conftest.py, whose fixture is of single tests
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-        return theory.fingerprint(decoder(SIZE), task, effort=effort, seed=2)
+    return theory.fingerprint(decoder(SIZE), task, effort=effort, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -296,6 +293,7 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
     assert {"mixer.png", PAGE, TABLE, "run.json"} <= {path.name for path in output.iterdir()}
     assert page.count("data:image/png;base64,") == 1
     assert "http" not in page  # nothing is fetched
+    assert "One seed: no spread" in page
     with (output / TABLE).open() as file:
         (row,) = csv.DictReader(file)
     stored = results.load(output / "mixer" / "card.nc")

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels import spread
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.stopping.published import Oracle
 from dipkernels.fitting.stopping.rules import (
@@ -178,13 +179,15 @@ def format_panel(panel: xr.Dataset) -> str:
     str
         A table for every image. With several seeds, a number is mean ± standard deviation over the
         seeds to which the rule is applicable (as a sample's, with n - 1), and ``(k of n)`` follows
-        where it isn't for all. A star marks rules that know the clean image.
+        where it isn't for all. A star marks rules that know the clean image. The last line says
+        over how many seeds numbers spread, or that they have none.
     """
+    note = spread.note(panel.sizes.get("seed", 1))
     if "image" not in panel.dims:
-        return _table(panel)
+        return f"{_table(panel)}\n\n{note}"
     labels = panel["image"].values if "image" in panel.coords else range(panel.sizes["image"])
     blocks = [f"image {label}\n{_table(panel.isel(image=i))}" for i, label in enumerate(labels)]
-    return "\n\n".join(blocks)
+    return "\n\n".join([*blocks, note])
 
 
 def _make_rules(rules: Sequence[RuleLike] | None, average: bool) -> list[Rule]:
@@ -278,11 +281,11 @@ def _cell(numbers: np.ndarray, key: str) -> str:
     text = format(known.mean(), pattern)
     if len(numbers) == 1:
         return text
-    spread = format(known.std(ddof=1), pattern) if len(known) > 1 else "?"
+    deviation = format(known.std(ddof=1), pattern) if len(known) > 1 else "?"
     # How many seeds stopped at all is news; the other numbers are there wherever it is applicable.
     counted = (
         f" ({len(known)} of {len(numbers)})"
         if key == "stopped" and len(known) < len(numbers)
         else ""
     )
-    return f"{text} ± {spread}{counted}"
+    return f"{text} ± {deviation}{counted}"

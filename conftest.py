@@ -1,7 +1,8 @@
-"""Settings of all tests: shapes in signatures are checked, one thread, no display."""
+"""Settings of all tests and doctests: shapes are checked, one thread, no display."""
 
+import importlib
 import os
-import warnings
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -13,21 +14,25 @@ _hook = install_import_hook("dipkernels", "beartype.beartype")
 import pytest
 import torch
 
-torch.set_num_threads(1)  # tiny tensors gain nothing from more, and lose much to other processes
+# Tiny tensors gain nothing from more than one thread, and lose much to other processes.
+torch.set_num_threads(int(os.environ.get("DIPKERNELS_TEST_THREADS", "1")))
+
+
+ROOT = Path(__file__).parent
+
+
+def pytest_collect_file(file_path: Path) -> None:
+    """Import the package's modules as Python does: pytest alone may run a package's code twice."""
+    if file_path.suffix == ".py" and file_path.is_relative_to(ROOT / "dipkernels"):
+        module = file_path.relative_to(ROOT).with_suffix("")
+        if module.name != "__main__":
+            importlib.import_module(".".join(module.parts).removesuffix(".__init__"))
 
 
 @pytest.fixture(autouse=True)
 def no_local_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests pass on any checkout: the folder of standard images is never looked at."""
     monkeypatch.delenv("DIPKERNELS_DATA", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def torch_tracing_warnings():
-    """torch.func.linearize announces its own internals; everything else stays an error."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-        yield
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
