@@ -18,11 +18,11 @@ PACKAGE = ROOT / "dipkernels"
 
 # A module imports from its own floor or below (docs/design.md).
 FLOORS = (
-    ("errors", "base", "storage", "spread"),
+    ("errors", "base", "storage"),
     ("images", "linalg", "priors", "networks", "tasks"),
     ("kernels", "spectra"),
     ("fitting", "gp", "planning", "sampling", "theory"),
-    ("compare", "sweep"),
+    ("compare", "specs", "sweep"),
     ("plotting", "report", "cli", "__main__"),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}

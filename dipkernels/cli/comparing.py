@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipkernels.base.words import duration, readable_bytes
-from dipkernels.cli.completion import one_of
+from dipkernels.cli.groups import TaskWords, expanded, task_group
 from dipkernels.cli.options import (
     INTERRUPTED,
     DeviceOption,
     ImageOption,
-    MaskOption,
     OutputOption,
     QuietOption,
     SeedOption,
     SizeOption,
 )
-from dipkernels.cli.tasks import KINDS_WITH_THEORY, TaskOptions
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -28,19 +26,14 @@ if TYPE_CHECKING:
 DEFAULT_PRIORS_TEXT = "skip deep-decoder vit swin conv3-vit vit-conv3"
 
 
+@expanded(task=task_group("denoise", "inpaint", without=("measured",)))
 def compare(
+    task: TaskWords,
     image: ImageOption = "astronaut",
     size: SizeOption = "64",
     priors: Annotated[
         str, typer.Option(help="Names, separated by spaces (in quotes) or commas.")
     ] = DEFAULT_PRIORS_TEXT,
-    task: Annotated[
-        str,
-        typer.Option(
-            help="denoise (sigma 25/255) or inpaint.", autocompletion=one_of(KINDS_WITH_THEORY)
-        ),
-    ] = "denoise",
-    mask: MaskOption = None,
     iterations: Annotated[
         int | None,
         typer.Option(help="Of Adam and of gradient descent, each. (default: by prior)"),
@@ -67,7 +60,7 @@ def compare(
     if seeds < 1:
         raise InvalidInputError(f"--seeds must be at least 1, got {seeds}")
     target = resolve_device(device)
-    found = TaskOptions(task, mask).make(image, size, seed, KINDS_WITH_THEORY)
+    found = task.make(image, size, seed)
     settings = job.Settings(image, iterations, seed, str(target), seeds)
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"

@@ -7,6 +7,7 @@ import typer
 
 from dipkernels.base.words import duration
 from dipkernels.cli.completion import complete_prior
+from dipkernels.cli.groups import task_group
 from dipkernels.cli.options import (
     INTERRUPTED,
     DeviceOption,
@@ -16,7 +17,6 @@ from dipkernels.cli.options import (
     SeedOption,
     SizeOption,
 )
-from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import DipkernelsError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def fingerprint(
         samples=samples, iterations=iterations, steps=steps, probe_steps=max(2, 2 * steps // 5)
     )
     target = resolve_device(device)
-    task = TaskOptions().make(image, size, seed, ("denoise",))
+    task = task_group("denoise").build({"task": "denoise"}).make(image, size, seed)
     channels, *spatial = task.shape
     priors = {
         name: networks.create(

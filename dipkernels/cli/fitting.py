@@ -1,101 +1,54 @@
 """``dipkernels fit``."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dipkernels.cli.networks import make_prior, parse_options, run_record
+from dipkernels.cli.groups import (
+    NETWORK,
+    ON_TASK,
+    NetworkWords,
+    TaskWords,
+    expanded,
+    settings_group,
+    task_group,
+)
 from dipkernels.cli.options import (
     INTERRUPTED,
-    ON_TASK,
     AnySizeOption,
-    ClipOption,
-    CodeOption,
     DeviceOption,
-    FactorOption,
-    FlashOption,
     ImageOption,
-    InitialisationOption,
-    KnownOption,
-    MaskOption,
-    MeasuredOption,
-    NetworkOptions,
-    NoiseOption,
     OutputOption,
     PriorArgument,
-    QualityOption,
     QuietOption,
-    RangeOption,
-    SharedNoiseOption,
-    TaskOption,
-    VariantOption,
     option,
 )
-from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.settings import ON_FIT, FitSettings
+from dipkernels.specs.record import run_record
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-ON_FIT, ON_SPEED = "Fit", "Speed"
-
-
+@expanded(task=task_group(), network=NETWORK, settings=settings_group(FitSettings))
 def fit(
     prior: PriorArgument,
+    task: TaskWords,
+    network: NetworkWords,
+    settings: FitSettings,
     image: ImageOption = "astronaut",
     size: AnySizeOption = None,
-    task: TaskOption = "denoise",
-    mask: MaskOption = None,
-    known: KnownOption = None,
-    noise_sigma: NoiseOption = None,
-    clip: ClipOption = False,
-    shared_noise: SharedNoiseOption = False,
-    quality: QualityOption = None,
-    factor: FactorOption = None,
-    flash: FlashOption = None,
-    measured: MeasuredOption = False,
     hold_out: Annotated[
         float | None, option(ON_TASK, "Fraction of measured pixels to judge the fit by.")
-    ] = None,
-    variant: VariantOption = None,
-    options: NetworkOptions = "",
-    code: CodeOption = None,
-    output_range: RangeOption = None,
-    initialisation: InitialisationOption = "default",
-    iterations: Annotated[int, option(ON_FIT, "Steps.")] = 1000,
-    optimiser: Annotated[str, option(ON_FIT, "adam, sgd, gradient-descent or l-bfgs.")] = "adam",
-    learning_rate: Annotated[
-        float | None, option(ON_FIT, "By default: published (adam), from the kernel (sgd, gd).")
-    ] = None,
-    momentum: Annotated[float | None, option(ON_FIT, "Of sgd.")] = None,
-    schedule: Annotated[
-        str, option(ON_FIT, "constant, cosine, exponential, step or warmup.")
-    ] = "constant",
-    averaging: Annotated[float, option(ON_FIT, "Decay of the running average.")] = 0.99,
-    input_noise: Annotated[float, option(ON_FIT, "Deviation of noise on the code.")] = 0.0,
-    weight_decay: Annotated[float, option(ON_FIT, "Factor of half the squared norm.")] = 0.0,
-    total_variation_weight: Annotated[float, option(ON_FIT, "Factor of the variation.")] = 0.0,
-    total_variation: Annotated[
-        str | None, option(ON_FIT, "anisotropic or isotropic. (default: anisotropic)")
-    ] = None,
-    gradient_clip: Annotated[float | None, option(ON_FIT, "Largest norm.")] = None,
-    backtracking: Annotated[
-        float | None, option(ON_FIT, "Go back when the fit falls by so many dB.")
     ] = None,
     stop: Annotated[
         str | None, option(ON_FIT, "es-wmv, es-emv, blur-sharpness, discrepancy or held-out.")
     ] = None,
     seed: Annotated[int, option(ON_FIT, "Of code, noise, mask and weights.")] = 0,
     seeds: Annotated[int, option(ON_FIT, "So many initialisations at once.")] = 1,
-    precision: Annotated[str, option(ON_SPEED, "float, tf32 or bf16.")] = "float",
-    channels_last: Annotated[
-        bool, option(ON_SPEED, "Channels innermost.", "--channels-last")
-    ] = False,
-    compile: Annotated[
-        str | None, option(ON_SPEED, "default, reduce-overhead or max-autotune.")
-    ] = None,
     device: DeviceOption = "cpu",
     output: OutputOption = None,
     quiet: QuietOption = False,
@@ -109,41 +62,8 @@ def fit(
     if seeds < 1:
         raise InvalidInputError(f"--seeds must be at least 1, got {seeds}")
     target = resolve_device(device)
-    what = TaskOptions(
-        task, mask, known, noise_sigma, clip, shared_noise, quality, factor, flash, measured
-    )
-    found = what.make(image, size or ("native" if measured else "64"), seed)
-    if hold_out is not None:
-        found = found.hold_out(hold_out, seed=seed)
-    if output_range == "255":
-        found = found.in_range(255.0)
-    made = make_prior(
-        prior,
-        found,
-        variant=variant,
-        code=code,
-        code_seed=seed,
-        output=output_range,
-        initialisation=initialisation,
-        **parse_options(prior, options),
-    ).to(device=target)
-    settings: dict[str, Any] = {
-        "optimiser": optimiser,
-        "learning_rate": learning_rate,
-        "momentum": momentum,
-        "schedule": schedule,
-        "iterations": iterations,
-        "averaging": averaging,
-        "input_noise": input_noise,
-        "weight_decay": weight_decay,
-        "total_variation_weight": total_variation_weight,
-        "total_variation": total_variation,
-        "gradient_clip": gradient_clip,
-        "backtracking": backtracking,
-        "precision": precision,
-        "channels_last": channels_last,
-        "compile": compile,
-    }
+    found = task.make(image, size or task.default_size, seed, hold_out)
+    made, found = network.make(prior, found, seed=seed, device=target)
     # What can't be, or doesn't fit, is said before a folder is made.
     planning.plan(
         made,
@@ -153,17 +73,10 @@ def fit(
         stop=stop,
         checkpoint=True,
         timed=False,
-        **settings,
+        **asdict(settings),
     ).require()
-    network: dict[str, Any] = {
-        "variant": variant,
-        "options": options,
-        "code": code,
-        "range": output_range,
-    }
-    network |= {"initialisation": initialisation, "hold_out": hold_out}
-    asked = {"seed": seed, "seeds": seeds, "stop": stop}
-    record = run_record("fit", image, found, made, settings | network | asked)
+    asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
+    record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
     folder = RunFolder.open(output or default_folder(f"fit-{prior}-{Path(image).stem}"), record)
     interrupted = False
     try:
@@ -172,12 +85,12 @@ def fit(
             lambda: fitting.fit(
                 made,
                 found,
+                settings,
                 seed=seed if seeds == 1 else range(seed, seed + seeds),
                 stop=stop,
                 monitors=monitor_names(found),
                 checkpoint=folder.checkpoint("fit"),
                 progress=not quiet,
-                **settings,
             ),
             keep_checkpoint=True,
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from dipkernels.cli.groups import spelled
 from dipkernels.cli.job import STAGE, Job
 from dipkernels.errors import InvalidInputError
 
@@ -16,6 +17,46 @@ if TYPE_CHECKING:
 
 INPUT_NOISE = 1 / 30  # of gp-dip and of averages, as published
 PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each 50th
+
+
+ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
+# All that any method takes: type, panel and help.
+OPTIONS: dict[str, tuple[type, str, str]] = {
+    "iterations": (
+        int,
+        ON_METHOD,
+        "Of each chain or fit. (default: 5000; gp-dip 20000, ensemble 1000, averaged and "
+        "mc-dropout 3000)",
+    ),
+    "chains": (int, ON_METHOD, "How many. (default: 2)"),
+    "burn_in": (int, ON_METHOD, "Iterations that don't count. (default: half)"),
+    "thin": (int, ON_METHOD, "From draw to draw. (default: for 200 to 400 draws)"),
+    "step_size": (float, ON_METHOD, "Of Langevin. (default: from the kernel; psgld needs one)"),
+    "schedule": (
+        str,
+        ON_METHOD,
+        "Of the step: constant, polynomial, cosine, cyclical. (default: first)",
+    ),
+    "cycles": (int, ON_METHOD, "Of the schedule cyclical."),
+    "friction": (float, ON_METHOD, "Of sghmc. (default: 0.1)"),
+    "members": (int, ON_METHOD, "Of an ensemble. (default: 5)"),
+    "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout. (default: 100)"),
+    "rate": (float, ON_METHOD, "Of mc-dropout: share dropped. (default: 0.1)"),
+    "temperature": (float, ON_TARGET, "1 is Bayes' rule, less is colder. (default: 1)"),
+    "weight_prior": (
+        str,
+        ON_TARGET,
+        "initialisation, isotropic=DEVIATION or weight-decay=FACTOR. (default: initialisation)",
+    ),
+    "likelihood_sigma": (float, ON_TARGET, "Deviation of the errors. (default: that of the noise)"),
+    "start": (
+        str,
+        ON_START,
+        "fit (each chain from its own short fit) or initialisation. (default: fit)",
+    ),
+    "start_iterations": (int, ON_START, "Of that fit with Adam. (default: 500)"),
+    "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
+}
 
 
 @dataclass(frozen=True)
@@ -260,7 +301,7 @@ _LANGEVIN: dict[str, Any] = {
     **_FIT_FIRST,
 }
 
-# A further method is one entry here; an option that no other has, one parameter of the command.
+# A further method is one entry here; an option that no other has, one of `OPTIONS`.
 METHODS: dict[str, Method] = {
     "sgld": Method(
         "Langevin dynamics along the whole gradient, unadjusted: it samples the target up to a "
@@ -356,7 +397,7 @@ def resolve(method: str, typed: dict[str, Any]) -> dict[str, Any]:
         if name not in defaults:
             takers = [other for other, each in METHODS.items() if name in each.defaults]
             raise InvalidInputError(
-                f"{_typed(name)} has no effect on method '{method}': leave it out, or choose one "
+                f"{spelled(name)} has no effect on method '{method}': leave it out, or choose one "
                 f"that takes it ({', '.join(takers)})"
             )
     options = defaults | given
@@ -373,10 +414,6 @@ def _require_start(options: dict[str, Any], given: dict[str, Any]) -> None:
     for name in ("start_iterations", "learning_rate"):
         if name in given:
             raise InvalidInputError(
-                f"{_typed(name)} has no effect with --start initialisation: nothing is fitted"
+                f"{spelled(name)} has no effect with --start initialisation: nothing is fitted"
             )
         options[name] = None
-
-
-def _typed(name: str) -> str:
-    return "--" + name.replace("_", "-")

@@ -1,43 +1,35 @@
 """``dipkernels posterior``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dipkernels.base.words import duration
 from dipkernels.cli.completion import complete_prior
+from dipkernels.cli.groups import (
+    NETWORK,
+    ON_TASK,
+    NetworkWords,
+    TaskWords,
+    expanded,
+    mapping_group,
+    task_group,
+)
 from dipkernels.cli.job import STAGE, Job
-from dipkernels.cli.methods import METHODS, resolve
-from dipkernels.cli.networks import make_prior, parse_options, run_record
+from dipkernels.cli.methods import METHODS, ON_METHOD, OPTIONS, resolve
 from dipkernels.cli.options import (
     INTERRUPTED,
     KNOWN_PRIOR,
-    ON_TASK,
     AnySizeOption,
-    ClipOption,
-    CodeOption,
     DeviceOption,
-    FactorOption,
-    FlashOption,
     ImageOption,
-    InitialisationOption,
-    KnownOption,
-    MaskOption,
-    MeasuredOption,
-    NetworkOptions,
-    NoiseOption,
     OutputOption,
-    QualityOption,
     QuietOption,
-    RangeOption,
-    SharedNoiseOption,
-    TaskOption,
-    VariantOption,
     option,
 )
-from dipkernels.cli.tasks import TaskOptions
 from dipkernels.errors import InvalidInputError
+from dipkernels.specs.record import run_record
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -46,10 +38,12 @@ if TYPE_CHECKING:
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
-ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
 
-
+@expanded(task=task_group(), network=NETWORK, options=mapping_group(OPTIONS))
 def posterior(
+    task: TaskWords,
+    network: NetworkWords,
+    options: dict[str, Any],
     name: Annotated[
         str | None,
         typer.Argument(metavar="PRIOR", help=KNOWN_PRIOR, autocompletion=complete_prior),
@@ -59,81 +53,10 @@ def posterior(
     ] = None,
     image: ImageOption = "astronaut",
     size: AnySizeOption = None,
-    task: TaskOption = "denoise",
-    mask: MaskOption = None,
-    known: KnownOption = None,
-    noise_sigma: NoiseOption = None,
-    clip: ClipOption = False,
-    shared_noise: SharedNoiseOption = False,
-    quality: QualityOption = None,
-    factor: FactorOption = None,
-    flash: FlashOption = None,
-    measured: MeasuredOption = False,
     hold_out: Annotated[
         float, option(ON_TASK, "Fraction of measured pixels to judge the spread by; 0 for none.")
     ] = 0.1,
-    variant: VariantOption = None,
-    options: NetworkOptions = "",
-    code: CodeOption = None,
-    output_range: RangeOption = None,
-    initialisation: InitialisationOption = "default",
     method: Annotated[str, option(ON_METHOD, f"{', '.join(METHODS)}.")] = "sgld",
-    iterations: Annotated[
-        int | None,
-        option(
-            ON_METHOD,
-            "Of each chain or fit. (default: 5000; gp-dip 20000, ensemble 1000, averaged and "
-            "mc-dropout 3000)",
-        ),
-    ] = None,
-    chains: Annotated[int | None, option(ON_METHOD, "How many. (default: 2)")] = None,
-    burn_in: Annotated[
-        int | None, option(ON_METHOD, "Iterations that don't count. (default: half)")
-    ] = None,
-    thin: Annotated[
-        int | None, option(ON_METHOD, "From draw to draw. (default: for 200 to 400 draws)")
-    ] = None,
-    step_size: Annotated[
-        float | None, option(ON_METHOD, "Of Langevin. (default: from the kernel; psgld needs one)")
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        option(ON_METHOD, "Of the step: constant, polynomial, cosine, cyclical. (default: first)"),
-    ] = None,
-    cycles: Annotated[int | None, option(ON_METHOD, "Of the schedule cyclical.")] = None,
-    friction: Annotated[float | None, option(ON_METHOD, "Of sghmc. (default: 0.1)")] = None,
-    members: Annotated[int | None, option(ON_METHOD, "Of an ensemble. (default: 5)")] = None,
-    draws: Annotated[
-        int | None, option(ON_METHOD, "Of linearised, or of a fit with dropout. (default: 100)")
-    ] = None,
-    rate: Annotated[
-        float | None, option(ON_METHOD, "Of mc-dropout: share dropped. (default: 0.1)")
-    ] = None,
-    temperature: Annotated[
-        float | None, option(ON_TARGET, "1 is Bayes' rule, less is colder. (default: 1)")
-    ] = None,
-    weight_prior: Annotated[
-        str | None,
-        option(
-            ON_TARGET,
-            "initialisation, isotropic=DEVIATION or weight-decay=FACTOR. (default: initialisation)",
-        ),
-    ] = None,
-    likelihood_sigma: Annotated[
-        float | None, option(ON_TARGET, "Deviation of the errors. (default: that of the noise)")
-    ] = None,
-    start: Annotated[
-        str | None,
-        option(
-            ON_START, "fit (each chain from its own short fit) or initialisation. (default: fit)"
-        ),
-    ] = None,
-    start_iterations: Annotated[
-        int | None, option(ON_START, "Of that fit with Adam. (default: 500)")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, option(ON_START, "Of Adam, wherever it fits. (default: published)")
-    ] = None,
     seed: Annotated[int, typer.Option(help="Of code, noise, mask, weights and chains.")] = 0,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done and what it takes; do nothing.")
@@ -154,43 +77,10 @@ def posterior(
     if plan and quiet:
         raise InvalidInputError("--plan prints what --quiet would leave out: choose one")
     named = str(name or prior)
-    typed = {
-        "iterations": iterations,
-        "chains": chains,
-        "burn_in": burn_in,
-        "thin": thin,
-        "step_size": step_size,
-        "schedule": schedule,
-        "cycles": cycles,
-        "friction": friction,
-        "members": members,
-        "draws": draws,
-        "rate": rate,
-        "temperature": temperature,
-        "weight_prior": weight_prior,
-        "likelihood_sigma": likelihood_sigma,
-        "start": start,
-        "start_iterations": start_iterations,
-        "learning_rate": learning_rate,
-    }
-    resolved = resolve(method, typed)
+    resolved = resolve(method, options)
     target = resolve_device(device)
-    what = TaskOptions(
-        task, mask, known, noise_sigma, clip, shared_noise, quality, factor, flash, measured
-    )
-    found = what.make(image, size or ("native" if measured else "64"), seed)
-    found = found.hold_out(hold_out, seed=seed) if hold_out else found
-    found = found.in_range(255.0) if output_range == "255" else found
-    made = make_prior(
-        named,
-        found,
-        variant=variant,
-        code=code,
-        code_seed=seed,
-        output=output_range,
-        initialisation=initialisation,
-        **parse_options(named, options),
-    ).to(device=target)
+    found = task.make(image, size or task.default_size, seed, hold_out or None)
+    made, found = network.make(named, found, seed=seed, device=target)
     job = Job(method, made, found, resolved, seed, progress=not quiet)
     # What can't be, or doesn't fit, is said before a folder is made.
     plans = _plans(job, timed=not quiet)
@@ -198,16 +88,8 @@ def posterior(
         _announce(job, plans, image)
     if plan:
         return
-    network = {
-        "variant": variant,
-        "options": options,
-        "code": code,
-        "range": output_range,
-        "initialisation": initialisation,
-        "hold_out": hold_out,
-    }
-    settings = {"method": method, "seed": seed, **network, **resolved}
-    record = run_record("posterior", image, found, made, settings)
+    settings = {"method": method, "seed": seed, **network.record(), "hold_out": hold_out}
+    record = run_record("posterior", image, found, made, settings | resolved)
     folder = RunFolder.open(
         output or default_folder(f"posterior-{named}-{Path(image).stem}"), record
     )

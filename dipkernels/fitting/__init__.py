@@ -1,24 +1,43 @@
-"""Fitting a prior to one measurement, or to many at once: the deep image prior."""
+"""Fitting a prior to one measurement, or to many at once: the deep image prior.
 
-from dipkernels.fitting.checkpoint import load_adam_metric, load_parameters
-from dipkernels.fitting.fit import FitInterrupted, fit
-from dipkernels.fitting.optimisers import stable_learning_rate
-from dipkernels.fitting.regularisers import total_variation
-from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import format_panel, stopping_panel
-from dipkernels.fitting.summary import Peak, peak, summary
+Names are imported when first used: a command reads the options of a fit without torch.
+"""
 
-__all__ = [
-    "FitInterrupted",
-    "FitSettings",
-    "Peak",
-    "fit",
-    "format_panel",
-    "load_adam_metric",
-    "load_parameters",
-    "peak",
-    "stable_learning_rate",
-    "stopping_panel",
-    "summary",
-    "total_variation",
-]
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dipkernels.fitting.checkpoint import load_adam_metric as load_adam_metric
+    from dipkernels.fitting.checkpoint import load_parameters as load_parameters
+    from dipkernels.fitting.fits import FitInterrupted as FitInterrupted
+    from dipkernels.fitting.fits import fit as fit
+    from dipkernels.fitting.optimisers import stable_learning_rate as stable_learning_rate
+    from dipkernels.fitting.regularisers import total_variation as total_variation
+    from dipkernels.fitting.settings import FitSettings as FitSettings
+    from dipkernels.fitting.stopping import format_panel as format_panel
+    from dipkernels.fitting.stopping import stopping_panel as stopping_panel
+    from dipkernels.fitting.summaries import Peak as Peak
+    from dipkernels.fitting.summaries import peak as peak
+    from dipkernels.fitting.summaries import summary as summary
+
+_NAMES = {
+    "FitInterrupted": "fits",
+    "FitSettings": "settings",
+    "Peak": "summaries",
+    "fit": "fits",
+    "format_panel": "stopping",
+    "load_adam_metric": "checkpoint",
+    "load_parameters": "checkpoint",
+    "peak": "summaries",
+    "stable_learning_rate": "optimisers",
+    "stopping_panel": "stopping",
+    "summary": "summaries",
+    "total_variation": "regularisers",
+}
+__all__ = [*_NAMES]
+
+
+def __getattr__(name: str) -> object:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"dipkernels.fitting.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'dipkernels.fitting' has no attribute '{name}'")

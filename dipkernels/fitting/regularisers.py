@@ -5,9 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.settings import TOTAL_VARIATIONS
 from dipkernels.priors.prior import Parameters
-
-TOTAL_VARIATIONS = ("isotropic", "anisotropic")
 
 
 def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: int = 2) -> Tensor:

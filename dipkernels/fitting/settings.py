@@ -1,20 +1,21 @@
 """What a fit does, apart from the network and the measurement: checked before anything runs."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 
-from dipkernels.base.checks import as_annotated
+from dipkernels.base.options import check_options, option, settings
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.regularisers import TOTAL_VARIATIONS
 from dipkernels.fitting.schedules import SCHEDULES
 
 OPTIMISERS = ("adam", "sgd", "gradient-descent", "l-bfgs")
+TOTAL_VARIATIONS = ("isotropic", "anisotropic")
 PRECISIONS = ("float", "tf32", "bf16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+ON_FIT, ON_SPEED = "Fit", "Speed"
 
 
-@dataclass(frozen=True)
+@settings
 class FitSettings:
-    """The options of `dipkernels.fit` that decide its result; see there.
+    """The options of `dipkernels.fit` that decide its result.
 
     Raises
     ------
@@ -22,46 +23,110 @@ class FitSettings:
         If one is out of range, or would have no effect.
     """
 
-    optimiser: str = "adam"
-    learning_rate: float | None = None
-    momentum: float | None = None
-    schedule: str = "constant"
-    iterations: int = 1000
-    averaging: float = 0.99
-    input_noise: float = 0.0
-    weight_decay: float = 0.0
-    total_variation_weight: float = 0.0
-    total_variation: str | None = None
-    gradient_clip: float | None = None
-    backtracking: float | None = None
-    precision: str = "float"
-    channels_last: bool = False
-    compile: str | None = None
+    optimiser: str = option(
+        default="adam",
+        help="Method of descent. Gradient descent is plain: no momentum, a constant step. ``sgd``"
+        " is what the literature calls so: the same with momentum; every step sees the whole"
+        " image. L-BFGS has 10 pairs and a line search with several evaluations an "
+        "iteration; it waits for the device at each, and fits one run at a time.",
+        choices=OPTIMISERS,
+        panel=ON_FIT,
+    )
+    learning_rate: float | None = option(
+        default=None,
+        help="Length of a step.",
+        unset="as published for Adam (else 1e-3), 1 for L-BFGS, and for the others that of "
+        "`stable_learning_rate` for each initialisation",
+        panel=ON_FIT,
+    )
+    momentum: float | None = option(
+        default=None, help="Momentum of ``sgd``, in (0, 1).", panel=ON_FIT
+    )
+    schedule: str = option(
+        default="constant",
+        help="Schedule of the learning rate. See `dipkernels.fitting.schedules`.",
+        choices=tuple(SCHEDULES),
+        panel=ON_FIT,
+    )
+    iterations: int = option(
+        default=1000,
+        help="Number of steps, at least 1. Iteration ``i`` of the result is the image after i "
+        "steps, so that it has one entry more.",
+        panel=ON_FIT,
+    )
+    averaging: float = option(
+        default=0.99,
+        help="Decay of the running average of the outputs, in [0, 1). It doesn't change the fit.",
+        panel=ON_FIT,
+    )
+    input_noise: float = option(
+        default=0.0,
+        help="Standard deviation of the Gaussian noise that is added to the code anew at every "
+        "iteration. What is recorded is the output for the perturbed code, as in the "
+        "literature. Drawn on the device, so that a seed means the same on every device of "
+        "one kind only.",
+        panel=ON_FIT,
+    )
+    weight_decay: float = option(
+        default=0.0,
+        help="Factor of half the squared norm of all parameters in the objective. This is what "
+        "torch's optimisers call weight decay (not AdamW's).",
+        panel=ON_FIT,
+    )
+    total_variation_weight: float = option(
+        default=0.0,
+        help="Factor of the image's `total_variation`, a sum over pixels and channels.",
+        panel=ON_FIT,
+    )
+    total_variation: str | None = option(
+        default=None,
+        help="Kind of total variation.",
+        unset="anisotropic",
+        choices=TOTAL_VARIATIONS,
+        panel=ON_FIT,
+    )
+    gradient_clip: float | None = option(
+        default=None,
+        help="Largest Euclidean norm of the gradient of all that is descended, weight decay "
+        "included, over all parameters of a run.",
+        panel=ON_FIT,
+    )
+    backtracking: float | None = option(
+        default=None,
+        help="Go back where the PSNR to the measurement falls by more than so many dB from one "
+        "iterate to the next. The step is then taken from the parameters before the fall, "
+        "with the gradient after it (Ulyanov et al.'s code, with 5 dB, which skips the test "
+        "at every hundredth iteration).",
+        panel=ON_FIT,
+    )
+    precision: str = option(
+        default="float",
+        help="Arithmetic of the network. ``bf16`` runs convolutions and matrix products in "
+        "bfloat16, three digits; parameters, losses and optimiser stay as they are. ``tf32``"
+        " does so in TensorFloat-32 on a GPU that has it. The documentation says what they "
+        "change and gain.",
+        choices=PRECISIONS,
+        panel=ON_SPEED,
+    )
+    channels_last: bool = option(
+        default=False,
+        help="Lay out images and kernels with channels innermost. It changes results by rounding "
+        "only; for 2D convolutional networks, one run.",
+        panel=ON_SPEED,
+    )
+    compile: str | None = option(
+        default=None,
+        help="Mode of `torch.compile` for the network; the last two use CUDA graphs on a GPU. "
+        "Changes results by rounding only; needs a C++ compiler, and a minute at the start.",
+        unset="it isn't compiled",
+        choices=COMPILE_MODES,
+        panel=ON_SPEED,
+    )
 
     def __post_init__(self) -> None:
-        self._require_types()
-        self._require_choices()
+        check_options(self)
         self._require_ranges()
         self._require_effects()
-
-    def _require_types(self) -> None:
-        for field in fields(self):
-            value = as_annotated(field.name, getattr(self, field.name), field.type)
-            object.__setattr__(self, field.name, value)
-
-    def _require_choices(self) -> None:
-        choices: dict[str, tuple[str, ...]] = {
-            "optimiser": OPTIMISERS,
-            "schedule": tuple(SCHEDULES),
-            "precision": PRECISIONS,
-        }
-        if self.total_variation is not None:
-            choices["total_variation"] = TOTAL_VARIATIONS
-        if self.compile is not None:
-            choices["compile"] = COMPILE_MODES
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in allowed:
-                raise InvalidInputError(f"{name} must be one of {allowed}, got '{value}'")
 
     def _require_ranges(self) -> None:
         if self.iterations < 1:

@@ -13,7 +13,7 @@ import torch
 
 from dipkernels.base.devices import is_present, parse_device
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.fit import fit
+from dipkernels.fitting.fits import fit
 from dipkernels.fitting.preparation import check_runs, make_monitors
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import Monitor, Rule, make_rule

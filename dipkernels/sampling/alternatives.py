@@ -12,7 +12,7 @@ from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.fitting.fit import fit
+from dipkernels.fitting.fits import fit
 from dipkernels.images.axes import AXES
 from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK, require_parameters

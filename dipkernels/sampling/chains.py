@@ -13,7 +13,7 @@ from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.fitting.fit import FitInterrupted
+from dipkernels.fitting.fits import FitInterrupted
 from dipkernels.fitting.preparation import describe_start, describe_task
 from dipkernels.images.axes import AXES
 from dipkernels.priors.prior import ImagePrior, describe_prior

@@ -12,10 +12,11 @@ from dipkernels.base.checks import as_annotated
 from dipkernels.base.words import suggest
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.codes import DRAWN, KINDS
+from dipkernels.specs.image import image_hash, read_image, resolve_source
+from dipkernels.specs.record import canonical
+from dipkernels.specs.task import Option, files_of, require_effects, task_options
 from dipkernels.sweep.document import Document, Problem, Where
 from dipkernels.sweep.measurements import measurement
-from dipkernels.sweep.problems import MASKS, require_effects, task_options
-from dipkernels.sweep.runs import canonical, image_hash, read_image, resolve_source
 from dipkernels.sweep.schema import Entry, PriorEntry
 
 
@@ -242,9 +243,10 @@ class AxisReader:
     def _entry(self, group: str, entry: Entry, where: Where) -> list[Setting]:
         check: Callable[[str], Callable[[Any], Any]]
         try:
+            known: Mapping[str, Option]
             if group == "task":
                 known = task_options(entry.name)
-                check = lambda name: _checker(name, known[name][0])  # noqa: E731
+                check = lambda name: _checker(name, known[name].annotation)  # noqa: E731
             else:
                 found = measurement(entry.name)
                 known = found.options
@@ -264,7 +266,7 @@ class AxisReader:
         for chosen in _product(grid):
             value = {
                 "name": entry.name,
-                **{k: default for k, (_, default) in known.items()},
+                **{name: each.default for name, each in known.items()},
                 **chosen,
             }
             asked = {group: entry.name} | {f"{group}.{name}": each for name, each in chosen.items()}
@@ -283,12 +285,11 @@ class AxisReader:
             self.report(where, error)
             return None
         sources: dict[str, str] = {}
-        for name in ("mask", "flash"):
-            if name in task and task[name] not in MASKS:
-                source = self._source(task[name], (*where, name))
-                if source is None:
-                    return None
-                sources[name] = source
+        for name in files_of(task):
+            source = self._source(task[name], (*where, name))
+            if source is None:
+                return None
+            sources[name] = source
         return sources
 
     # All values of an option that it can have; a list stands for several.

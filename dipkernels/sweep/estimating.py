@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from dipkernels.base.progress import Progress
 from dipkernels.planning import plan as plan_fit
+from dipkernels.specs.record import canonical
 from dipkernels.sweep.plan import Plan
-from dipkernels.sweep.runs import canonical
 
 RATE = "learning_rate"
 

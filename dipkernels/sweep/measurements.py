@@ -17,6 +17,7 @@ from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopping import make_rule
 from dipkernels.priors.prior import ImagePrior
+from dipkernels.specs.task import Option
 from dipkernels.tasks import Task
 
 Value = float | int | str | bool
@@ -50,7 +51,7 @@ class Measurement:
         In plans.
     function : callable
         ``function(prior, task, *, seed, **options) -> Measured``.
-    options : mapping of str to (annotation, default)
+    options : mapping of str to Option
         All that it takes.
     check : callable, optional
         ``check(prior, task, options)`` raises an error of this package where they don't go
@@ -59,7 +60,7 @@ class Measurement:
 
     name: str
     function: Callable[..., Any]
-    options: Mapping[str, tuple[Any, Any]]
+    options: Mapping[str, Option]
     check: Callable[[ImagePrior, Task, dict[str, Any]], None] | None = None
 
     def value(self, option: str, given: Any) -> Any:
@@ -82,7 +83,7 @@ class Measurement:
         InvalidInputError
             If the option can't have it.
         """
-        kept = as_annotated(option, given, self.options[option][0])
+        kept = as_annotated(option, given, self.options[option].annotation)
         if self.name == "fit" and option in FitSettings.__dataclass_fields__:
             FitSettings(**{option: kept, **_COMPANIONS.get(option, {})})
         if self.name == "fit" and option == "stop" and kept is not None:
@@ -137,7 +138,9 @@ def register_measurement(
         raise InvalidInputError(f"there is a measurement '{name}' already: choose another name")
     parameters = list(inspect.signature(function).parameters.values())
     options = {
-        p.name: (p.annotation, p.default) for p in parameters[2:] if p.kind is p.KEYWORD_ONLY
+        p.name: Option(p.annotation, p.default, "")
+        for p in parameters[2:]
+        if p.kind is p.KEYWORD_ONLY
     }
     if len(parameters) - len(options) != 2 or "seed" not in options:
         raise InvalidInputError(
@@ -145,7 +148,7 @@ def register_measurement(
             f"{inspect.signature(function)}: options come after the star"
         )
     del options["seed"]
-    without = [key for key, (_, default) in options.items() if default is inspect.Parameter.empty]
+    without = [key for key, o in options.items() if o.default is inspect.Parameter.empty]
     if without:
         raise InvalidInputError(f"options of '{name}' need defaults: {', '.join(without)}")
     _MEASUREMENTS[name] = Measurement(name, function, options, check)
@@ -399,7 +402,10 @@ register_measurement("score", _score, check=_check_score)
 register_measurement("kernel", _kernel, check=_check_kernel)
 register_measurement("posterior", _posterior, check=_check_posterior)
 _FIT_OPTIONS = {
-    "stop": (str | None, None),
-    **{each.name: (each.type, each.default) for each in fields(FitSettings)},
+    "stop": Option(str | None, None, "Rule that ends the fit."),
+    **{
+        each.name: Option(each.type, each.default, each.metadata["help"])
+        for each in fields(FitSettings)
+    },
 }
 _MEASUREMENTS = {"fit": Measurement("fit", _fit, _FIT_OPTIONS, _check_fit), **_MEASUREMENTS}

@@ -11,18 +11,14 @@ import yaml
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
+from dipkernels.specs.image import image_hash, read_image
+from dipkernels.specs.prior import make_prior, require_code_effect
+from dipkernels.specs.record import canonical
+from dipkernels.specs.task import make_task
 from dipkernels.sweep.axes import AxisReader, Setting
 from dipkernels.sweep.document import Document, SweepFileError, Where, read_document
 from dipkernels.sweep.measurements import measurement
-from dipkernels.sweep.problems import make_task
-from dipkernels.sweep.runs import (
-    Run,
-    canonical,
-    image_hash,
-    import_modules,
-    make_prior,
-    read_image,
-)
+from dipkernels.sweep.runs import Run, import_modules
 from dipkernels.tasks import Task
 
 if TYPE_CHECKING:
@@ -224,9 +220,8 @@ def _checked_runs(
             for part, key in (("prior", "code_seed"), ("task", "seed")):
                 if configuration[part][key] is None:
                     configuration[part][key] = seed.value
-            for name in ("mask", "flash"):  # files are in it by their pixels
-                if name in task.sources:
-                    configuration["task"][name] = "file"
+            for name in task.sources:  # files are in it by their pixels
+                configuration["task"][name] = "file"
             run = Run(configuration, asked, sources, imports, str(folder))
             checker.check(run, point)
             runs.append(run)
@@ -298,11 +293,8 @@ class _Combinations:
 
     def _prior(self, run: Run, prior: Setting, task: Task, said: str) -> ImagePrior | None:
         try:
-            if task.guide is not None and "prior.code" in prior.asked:
-                raise InvalidInputError(
-                    f"code '{prior.asked['prior.code']}' has no effect on task 'flash': the "
-                    "photograph with flash is the code; leave it out"
-                )
+            code = prior.asked.get("prior.code")
+            require_code_effect(code, task, f"code '{code}'")
             return make_prior(run.configuration["prior"], task)
         except DipkernelsError as error:
             self._report(prior, error, said)

@@ -2,23 +2,21 @@
 
 import functools
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from dipkernels import images, networks
 from dipkernels.base.origin import digest
 from dipkernels.errors import ImageError, InvalidInputError
-from dipkernels.images.named import read_named
 from dipkernels.priors.prior import ImagePrior
+from dipkernels.specs.image import image_hash, read_image
+from dipkernels.specs.prior import make_prior
+from dipkernels.specs.record import canonical
+from dipkernels.specs.task import make_task
 from dipkernels.sweep.measurements import Measured, as_measured, measurement
-from dipkernels.sweep.problems import make_task
 from dipkernels.tasks import Task
 
 # Raised when a change of this package changes what a run of the same configuration gives.
@@ -157,27 +155,6 @@ class Run:
         return as_measured(found.name, result)
 
 
-def canonical(value: Any) -> str:
-    """Write plain data such that equal data give equal text.
-
-    Parameters
-    ----------
-    value : object
-        Fit for JSON.
-
-    Returns
-    -------
-    str
-        JSON with sorted keys.
-
-    Examples
-    --------
-    >>> canonical({"b": (1, 2.5), "a": None})
-    '{"a":null,"b":[1,2.5]}'
-    """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
 def configuration_key(configuration: Mapping[str, Any]) -> str:
     """Hash a configuration.
 
@@ -193,45 +170,6 @@ def configuration_key(configuration: Mapping[str, Any]) -> str:
     """
     text = canonical({"results": RESULTS_VERSION, "configuration": configuration})
     return digest(text)[:KEY_LENGTH]
-
-
-def make_prior(prior: Mapping[str, Any], task: Task) -> ImagePrior:
-    """Make the prior of a configuration.
-
-    Parameters
-    ----------
-    prior : mapping
-        As in a configuration.
-    task : Task
-        Gives the shape, and the code where it has a guide.
-
-    Returns
-    -------
-    ImagePrior
-        On the CPU.
-
-    Raises
-    ------
-    InvalidInputError
-        If it can't be made for this task.
-    """
-    found = networks.entry(prior["name"])
-    found = found if prior["variant"] is None else found.variant(prior["variant"])
-    # Only what differs is said: some options may not be given beside some codes.
-    usual = {key: canonical(value) for key, value in found.options.items()}
-    options = {k: v for k, v in prior["options"].items() if canonical(v) != usual[k]}
-    channels, *size = task.shape
-    return networks.create(
-        prior["name"],
-        image_size=tuple(size),
-        channels=channels,
-        variant=prior["variant"],
-        code=prior["code"] if task.guide is None else task.guide,
-        code_seed=prior["code_seed"],
-        output=prior["output"],
-        initialisation=prior["initialisation"],
-        **options,
-    )
 
 
 def import_modules(names: tuple[str, ...], folder: str) -> None:
@@ -259,63 +197,3 @@ def import_modules(names: tuple[str, ...], folder: str) -> None:
                 f"can't import {name} ({type(error).__name__}: {error}): it must be a module in "
                 f"{folder or 'this folder'} or one that is installed"
             ) from error
-
-
-def read_image(source: str) -> Tensor:
-    """Read an image as it is, from memory if it's one of the last.
-
-    Parameters
-    ----------
-    source : str
-        A file or a name.
-
-    Returns
-    -------
-    Tensor, shape (channels, height, width)
-        Shared: not to be changed.
-    """
-    file = Path(source)
-    return _read_image(source, file.stat().st_mtime_ns if file.is_file() else 0)
-
-
-@functools.lru_cache(maxsize=16)  # runs of one image follow each other
-def _read_image(source: str, changed: int) -> Tensor:
-    return images.load(source)
-
-
-def image_hash(image: Tensor) -> str:
-    """Hash pixels and their shape.
-
-    Parameters
-    ----------
-    image : Tensor
-        As it was read.
-
-    Returns
-    -------
-    str
-        SHA-256.
-    """
-    return digest(image, str(tuple(image.shape)))
-
-
-def resolve_source(name: str, folder: Path) -> str:
-    """Find where an image is read from.
-
-    Parameters
-    ----------
-    name : str
-        A file, beside the plan unless its path is absolute, or a name.
-    folder : Path
-        Of the plan.
-
-    Returns
-    -------
-    str
-        An absolute path, which other processes find, too; or the name of a bundled image.
-    """
-    file = folder / name
-    if file.is_file():
-        return str(file.resolve())
-    found = read_named(name)
-    return str(found.resolve()) if isinstance(found, Path) else name

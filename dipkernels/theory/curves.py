@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.theory.dynamics import Dynamics, GradientFlow
 from dipkernels.theory.expansion import Errors, Expansion
 from dipkernels.theory.spectrum import KernelSpectrum

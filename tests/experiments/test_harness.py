@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 from dipkernels.errors import DeviceError, InvalidInputError, OutputError
-from dipkernels.fitting.fit import FitInterrupted
+from dipkernels.fitting.fits import FitInterrupted
 from dipkernels.storage.netcdf import load, save
 from dipkernels.storage.runs import RunFolder
 from helpers.experiments import ROOT, harness

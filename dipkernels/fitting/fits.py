@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.interruption import Interrupted, ctrl_c_between_iterations
+from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
@@ -39,31 +40,19 @@ class FitInterrupted(Interrupted):
         super().__init__("fit interrupted", result)
 
 
+@takes(FitSettings)
 def fit(
     prior: ImagePrior,
     task: Task | Sequence[Task],
+    settings: FitSettings | None = None,
     *,
-    optimiser: str = "adam",
-    learning_rate: float | None = None,
-    momentum: float | None = None,
-    schedule: str = "constant",
-    iterations: int = 1000,
-    averaging: float = 0.99,
-    input_noise: float = 0.0,
-    weight_decay: float = 0.0,
-    total_variation_weight: float = 0.0,
-    total_variation: str | None = None,
-    gradient_clip: float | None = None,
-    backtracking: float | None = None,
-    precision: str = "float",
-    channels_last: bool = False,
-    compile: str | None = None,
     seed: int | Sequence[int] = 0,
     monitors: Sequence[Monitor | str] = (),
     stop: Rule | str | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
     callback: Callback | None = None,
+    **options: Any,
 ) -> xr.Dataset:
     """Fit a network to one measurement, or to several from several initialisations at once.
 
@@ -76,51 +65,9 @@ def fit(
     task : Task or sequence of Task
         What was measured. Several tasks, of one shape, are fitted at once, each by weights of
         its own.
-    optimiser : {"adam", "sgd", "gradient-descent", "l-bfgs"}
-        Gradient descent is plain: no momentum, a constant step. ``sgd`` is what the literature
-        calls so: the same with `momentum`; every step sees the whole image. L-BFGS has 10 pairs
-        and a line search with several evaluations an iteration; it waits for the device at each,
-        and fits one run at a time.
-    learning_rate : float, optional
-        By default, for Adam the published one of a built-in prior (else 1e-3), for L-BFGS 1, for
-        the others `stable_learning_rate` of each initialisation.
-    momentum : float, optional
-        Of ``sgd``, in (0, 1).
-    schedule : {"constant", "cosine", "exponential", "step", "warmup"}
-        Of the learning rate; see `dipkernels.fitting.schedules`.
-    iterations : int
-        Number of steps, at least 1. Iteration ``i`` of the result is the image after i steps, so
-        that it has one entry more.
-    averaging : float
-        Decay of the running average of the outputs, in [0, 1). It doesn't change the fit.
-    input_noise : float
-        Standard deviation of the Gaussian noise that is added to the code anew at every
-        iteration; what is recorded is the output for the perturbed code, as in the literature.
-        Drawn on the device, so that a seed means the same on every device of one kind only.
-    weight_decay : float
-        Factor of half the squared norm of all parameters in the objective: what torch's
-        optimisers call weight decay (not AdamW's).
-    total_variation_weight : float
-        Factor of the image's `total_variation`, a sum over pixels and channels.
-    total_variation : {"anisotropic", "isotropic"}, optional
-        By default anisotropic.
-    gradient_clip : float, optional
-        Largest Euclidean norm of the gradient of all that is descended, weight decay included,
-        over all parameters of a run.
-    backtracking : float, optional
-        In dB: where the PSNR to the measurement falls by more than that from one iterate to the
-        next, the step is taken from the parameters before the fall, with the gradient after it
-        (Ulyanov et al.'s code, with 5 dB, which skips the test at every hundredth iteration).
-    precision : {"float", "tf32", "bf16"}
-        ``bf16`` runs the network's convolutions and matrix products in bfloat16, three digits;
-        parameters, losses and optimiser stay as they are. ``tf32`` does so in TensorFloat-32 on a
-        GPU that has it. The documentation says what they change and gain.
-    channels_last : bool
-        Lay out images and kernels with channels innermost: changes results by rounding only; for
-        2D convolutional networks, one run.
-    compile : {"default", "reduce-overhead", "max-autotune"}, optional
-        Mode of `torch.compile` for the network; the last two use CUDA graphs on a GPU. Changes
-        results by rounding only; needs a C++ compiler, and a minute at the start.
+    settings : FitSettings, optional
+        The options that decide the result, in one object; those that are given by name replace
+        its own.
     seed : int or sequence of int
         Of the initialisation, and of the input noise. With several, each is a run of its own.
     monitors : sequence of Monitor or str
@@ -141,6 +88,8 @@ def fit(
         several runs, these have a leading axis over runs (task by task, seed by seed in each). It
         must not change them; the parameters change under it in the next step, so clone what you
         keep.
+    **options
+        Fields of `FitSettings`.
 
     Returns
     -------
@@ -193,23 +142,7 @@ def fit(
     >>> result.sizes["iteration"], result.status
     (4, 'finished')
     """
-    settings = FitSettings(
-        optimiser=optimiser,
-        learning_rate=learning_rate,
-        momentum=momentum,
-        schedule=schedule,
-        iterations=iterations,
-        averaging=averaging,
-        input_noise=input_noise,
-        weight_decay=weight_decay,
-        total_variation_weight=total_variation_weight,
-        total_variation=total_variation,
-        gradient_clip=gradient_clip,
-        backtracking=backtracking,
-        precision=precision,
-        channels_last=channels_last,
-        compile=compile,
-    )
+    settings = gather(FitSettings, settings, options, "fit")
     if checkpoint is not None and not isinstance(checkpoint, str | Path):
         raise InvalidInputError(f"checkpoint must be the path of a file, got {checkpoint!r}")
     if callback is not None and not callable(callback):

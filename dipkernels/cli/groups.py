@@ -1,0 +1,235 @@
+"""Options that several commands share, read off what declares them: settings and kinds of tasks."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+
+from dipkernels.cli.completion import one_of
+from dipkernels.errors import InvalidInputError
+from dipkernels.specs.prior import make_prior, parse_options, require_code_effect
+from dipkernels.specs.task import (
+    files_of,
+    make_task,
+    require_effects,
+    task_names,
+    task_options,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from dipkernels.networks import ImagePrior
+    from dipkernels.tasks import Task
+
+ON_TASK, ON_NETWORK = "Task", "Network"
+ALWAYS = {"seed", "hold_out"}  # options of every task, which commands take by themselves
+BY_NAME = inspect.Parameter.KEYWORD_ONLY
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters of a command, and what is made of their values."""
+
+    parameters: tuple[inspect.Parameter, ...]
+    build: Callable[[dict[str, Any]], Any]
+
+
+def spelled(name: str) -> str:
+    """Write a parameter as the option that it is typed as."""
+    return "--" + name.replace("_", "-")
+
+
+def expanded(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of groups in the place of the parameters of these names."""
+
+    def expand(command: Callable[..., None]) -> Callable[..., None]:
+        listed: list[inspect.Parameter] = []
+        for each in inspect.signature(command).parameters.values():
+            own = each.replace(kind=BY_NAME)
+            listed += groups[each.name].parameters if each.name in groups else (own,)
+
+        @functools.wraps(command)
+        def called(**typed: Any) -> None:
+            for name, group in groups.items():
+                own = {each.name: typed.pop(each.name) for each in group.parameters}
+                typed[name] = group.build(own)
+            command(**typed)
+
+        called.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in listed}
+        return called
+
+    return expand
+
+
+def settings_group(kind: type, **defaults: Any) -> Group:
+    """Make options of the fields of settings; what isn't typed has the default."""
+    parameters = []
+    for each in fields(kind):
+        help, _, _ = each.metadata["help"].replace("`", "").partition(". ")
+        choices, unset = each.metadata["choices"], each.metadata["unset"].replace("`", "")
+        said = f": {', '.join(choices)}" if choices else ""
+        default = f" (default: {unset})" if unset else ""
+        option = _option(
+            each.metadata["panel"],
+            f"{help.rstrip('.')}{said}.{default}",
+            *_flag(each.name, each.type),
+            complete=one_of(choices) if choices else None,
+        )
+        value = defaults.get(each.name, each.default)
+        parameters.append(_parameter(each.name, Annotated[each.type, option], value))
+    return Group(tuple(parameters), lambda typed: kind(**typed))
+
+
+@dataclass(frozen=True)
+class TaskWords:
+    """What was typed of a task: its kind, and the options that were given."""
+
+    name: str
+    said: Mapping[str, Any]
+    kinds: tuple[str, ...]
+
+    @property
+    def default_size(self) -> str:
+        """Pixels unless they're typed: a measurement isn't scaled."""
+        return "native" if self.said.get("measured") else "64"
+
+    def make(self, image: str, size: str, seed: int, hold_out: float | None = None) -> "Task":
+        """Read the image and make the task, with everything checked."""
+        from dipkernels import images
+        from dipkernels.specs.image import read_image
+
+        self._require_kind()
+        self._require_options()
+        known = task_options(self.name)
+        task = {"name": self.name, **{name: each.default for name, each in known.items()}}
+        task |= self.said
+        require_effects(task, self.said, spelled)
+        task |= {"hold_out": hold_out, "seed": seed}
+        pixels = images.parse_size(size)
+        native = read_image(image)
+        shape = native.shape[1:] if pixels is None else pixels
+        height, width = (shape, shape) if isinstance(shape, int) else shape
+        files = {name: read_image(task[name]) for name in files_of(task)}
+        return make_task(task, native, (height, width), files)
+
+    def _require_kind(self) -> None:
+        if self.name in self.kinds:
+            return
+        known = ", ".join(self.kinds[:-1]) + " or " + self.kinds[-1]
+        hint = "; 'dipkernels fit' does it" if self.name in task_names() else ""
+        raise InvalidInputError(f"--task must be {known} here, got '{self.name}'{hint}")
+
+    def _require_options(self) -> None:
+        allowed = task_options(self.name)
+        for name in sorted(self.said):
+            if name not in allowed:
+                doing = "when denoising" if self.name == "denoise" else f"on task '{self.name}'"
+                others = ", ".join(map(spelled, sorted(allowed.keys() - ALWAYS)))
+                raise InvalidInputError(
+                    f"{spelled(name)} has no effect {doing}: leave it out or choose another --task "
+                    f"(this one takes {others})"
+                )
+
+
+def mapping_group(options: Mapping[str, tuple[Any, str, str]]) -> Group:
+    """Make options of a table (annotation, panel, help); what isn't typed is None."""
+    parameters = tuple(
+        _parameter(name, Annotated[kind | None, _option(panel, help)], None)
+        for name, (kind, panel, help) in options.items()
+    )
+    return Group(parameters, dict)
+
+
+def task_group(*kinds: str, without: tuple[str, ...] = ()) -> Group:
+    """Make the options of kinds of tasks, by default of all."""
+    chosen = kinds or tuple(task_names())
+    kind = _option(ON_TASK, f"{', '.join(chosen)}.", "--task", complete=one_of(chosen))
+    parameters = [_parameter("task", Annotated[str, kind], chosen[0])]
+    seen = {*ALWAYS, *without}
+    for name in chosen:
+        for key, each in task_options(name).items():
+            if key in seen:
+                continue
+            seen.add(key)
+            plain = each.default if each.default not in (None, "", False) else None
+            shown = plain is not None and "(default" not in each.help
+            help = f"{each.help} (default: {plain})" if shown else each.help
+            option = _option(ON_TASK, help, *_flag(key, each.annotation))
+            unsaid = False if each.annotation is bool else None
+            taken = each.annotation if unsaid is False else each.annotation | None
+            parameters.append(_parameter(key, Annotated[taken, option], unsaid))
+
+    def build(typed: dict[str, Any]) -> TaskWords:
+        name = typed.pop("task")
+        given = {
+            key: value for key, value in typed.items() if value is not None and value is not False
+        }
+        return TaskWords(name, given, chosen)
+
+    return Group(tuple(parameters), build)
+
+
+@dataclass(frozen=True)
+class NetworkWords:
+    """What was typed of a network, apart from its name."""
+
+    variant: Annotated[str | None, "Other published settings."] = None
+    options: Annotated[str, 'Of the network: "width=64 upsampling=nearest".'] = ""
+    code: Annotated[str | None, "noise, meshgrid, fourier or phases. (default: its own)"] = None
+    output_range: Annotated[str | None, "sigmoid, none or 255. (default: its own)"] = None
+    initialisation: Annotated[str, "default, kaiming-normal, xavier-uniform, orthogonal, ..."] = (
+        "default"
+    )
+
+    def make(
+        self, name: str, task: "Task", *, seed: int, device: "torch.device"
+    ) -> "tuple[ImagePrior, Task]":
+        """Make the network for a task, and bring the task into its range."""
+        require_code_effect(self.code, task, f"--code {self.code}")
+        task = task.in_range(255.0) if self.output_range == "255" else task
+        prior = {
+            "name": name,
+            "variant": self.variant,
+            "code": self.code,
+            "code_seed": seed,
+            "output": self.output_range,
+            "initialisation": self.initialisation,
+            "options": parse_options(name, self.options),
+        }
+        return make_prior(prior, task).to(device=device), task
+
+    def record(self) -> dict[str, Any]:
+        """List the words for the settings of a run folder."""
+        words = asdict(self)
+        words["range"] = words.pop("output_range")
+        return words
+
+
+def _network_group() -> Group:
+    parameters = []
+    for each in fields(NetworkWords):
+        kind, help = get_args(each.type)[:2]
+        option = _option(ON_NETWORK, help, spelled(each.name))
+        parameters.append(_parameter(each.name, Annotated[kind, option], each.default))
+    return Group(tuple(parameters), lambda typed: NetworkWords(**typed))
+
+
+def _option(panel: str, help: str, *names: str, complete: Any = None) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete)
+
+
+# A switch is off unless it's typed: it needs no opposite.
+def _flag(name: str, annotation: Any) -> tuple[str, ...]:
+    return (spelled(name),) if annotation is bool else ()
+
+
+def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, BY_NAME, default=default, annotation=annotation)
+
+
+NETWORK = _network_group()

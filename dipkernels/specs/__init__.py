@@ -1,0 +1,4 @@
+"""Words to objects: what a command line or a plan says of priors, tasks and images.
+
+A task or a network that is registered is offered by every command and every sweep.
+"""

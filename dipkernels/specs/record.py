@@ -1,0 +1,33 @@
+"""What was asked for as plain data: the canonical form, and the record of a command."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dipkernels.networks import ImagePrior
+    from dipkernels.tasks import Task
+
+
+def canonical(value: Any) -> str:
+    """Write plain data as JSON such that equal data give equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def run_record(
+    command: str, image: str, task: "Task", prior: "ImagePrior", settings: dict[str, Any]
+) -> dict[str, Any]:
+    """List all that the result of a command depends on, for `RunFolder.open`."""
+    from dipkernels.base.origin import digest as fingerprint
+    from dipkernels.base.origin import provenance
+
+    return {
+        "command": command,
+        "image": image,
+        "task": repr(task),
+        "measurement_sha256": fingerprint(task.measurement),
+        "prior": repr(prior),
+        "network_sha256": fingerprint(prior.code, str(prior.parameter_shapes)),
+        **settings,
+        "device": str(prior.device),
+        "version": provenance("cpu")["version_dipkernels"],
+    }
