@@ -20,8 +20,21 @@ INTERNAL = {"Examples"}
 Definition = ast.FunctionDef | ast.ClassDef
 
 
+def documented() -> list[str]:
+    """Modules that have a page in the reference."""
+    conf = ast.parse((ROOT.parent / "docs" / "conf.py").read_text(encoding="utf-8"))
+    for node in conf.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "PUBLIC_MODULES":
+            return list(ast.literal_eval(node.value))
+    raise LookupError("docs/conf.py has no PUBLIC_MODULES")
+
+
 def faces() -> Iterator[ModuleType]:
-    """Packages, and the single files that the top level hands on whole."""
+    """Packages, single files that the top level names, documented modules with an ``__all__``."""
+    for name in documented():
+        module = importlib.import_module(f"dipkernels.{name}")
+        if hasattr(module, "__all__") and not hasattr(module, "__path__"):
+            yield module
     yield dipkernels
     for found in pkgutil.walk_packages(dipkernels.__path__, "dipkernels."):
         module = found.name.removeprefix("dipkernels.")
