@@ -1,4 +1,9 @@
-"""A network's derivative with respect to its parameters, traced once."""
+"""A network's derivative with respect to its parameters, traced once.
+
+Why not `torch.func.linearize` alone: at every product it runs the network's own pass again, piece
+by piece, and copies and detaches what it keeps. Traced, fused and folded, a tangent of ``skip``
+takes 173 operations for 1283, one of ``vit`` 224 for 1167 (32x32, views not counted).
+"""
 
 import gc
 import logging

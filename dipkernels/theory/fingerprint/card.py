@@ -31,10 +31,34 @@ class Folder(Protocol):
     """Where parts are kept as soon as they are done: a `dipkernels.storage.RunFolder`."""
 
     def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        """Return what is stored under a name, or compute and store it."""
+        """Return what is stored under a name, or compute and store it.
+
+        Parameters
+        ----------
+        name : str
+            Of the part.
+        compute : callable
+            Makes the part, without arguments.
+
+        Returns
+        -------
+        xarray.Dataset
+            The part.
+        """
 
     def checkpoint(self, name: str) -> Path:
-        """Path of the checkpoint of a fit."""
+        """Path of the checkpoint of a fit.
+
+        Parameters
+        ----------
+        name : str
+            Of the fit's part.
+
+        Returns
+        -------
+        Path
+            Of a file, which need not be there.
+        """
 
 
 class _Memory:
