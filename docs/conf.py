@@ -76,12 +76,8 @@ PUBLIC_MODULES = (
     "networks.decoders",
     "networks.generators",
     "networks.hybrids",
-    "networks.layers",
-    "networks.lipschitz",
     "networks.mixer",
-    "networks.resampling",
     "networks.resnet",
-    "networks.scaling",
     "networks.self_attention",
     "networks.skip",
     "networks.swin",
@@ -89,7 +85,6 @@ PUBLIC_MODULES = (
     "networks.vit",
     "tasks",
     "tasks.operators",
-    "tasks.downsampling",
     "images",
     "fitting",
     "fitting.stopping",
@@ -116,15 +111,12 @@ PUBLIC_MODULES = (
     "report",
     "storage",
     "planning",
-    "priors.draws",
-    "priors.codes",
-    "priors.initialisation",
-    "priors.memory",
-    "base.devices",
+    "priors",
     "errors",
 )
 
 
+# Only faces: modules with an ``__all__``, and single files that ``dipkernels.__all__`` names.
 def public_names(module_name: str) -> dict[str, list[str]]:
     """What a module offers, by kind: its ``__all__``, or what it defines; data with values."""
     module = importlib.import_module(module_name)

@@ -8,6 +8,8 @@ from dipkernels.networks.lipschitz import bounded_conv
 from dipkernels.networks.resampling import transposed_conv, upsampler
 from dipkernels.priors.codes import Spatial
 
+__all__ = ["Decoder", "LipschitzDecoder", "TransposedDecoder"]
+
 # In which order a block convolves, doubles (not every block), activates and normalises.
 ORDERS = (
     "convolve-upsample-activate-normalise",

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from dipkernels.networks.decoders import Generator
 from dipkernels.networks.layers import PADDINGS, Style, require_sizes
 
+__all__ = ["ConvNet", "FixedConvNet"]
+
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
 
 

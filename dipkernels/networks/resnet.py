@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from dipkernels.networks.layers import Style, require_sizes
 
+__all__ = ["ResNet"]
+
 
 class ResNet(nn.Module):
     """Residual blocks at full resolution, between two 3x3 convolutions.

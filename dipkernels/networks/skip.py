@@ -11,6 +11,8 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Style, centre_crop, require_sizes
 from dipkernels.networks.resampling import down_block, upsampler
 
+__all__ = ["SkipNet"]
+
 _T = TypeVar("_T", int, str)
 
 

@@ -8,6 +8,8 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Style, centre_crop, require_choice, require_sizes
 from dipkernels.networks.resampling import UPSAMPLINGS, pool, transposed_conv, upsampler
 
+__all__ = ["UNet"]
+
 BASE_WIDTHS = (64, 128, 256, 512, 1024)
 POOLINGS = ("max", "average")
 

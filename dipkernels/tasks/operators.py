@@ -14,6 +14,8 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 
+__all__ = ["Operator"]
+
 Shape = tuple[int, ...]
 
 
