@@ -39,7 +39,18 @@ class MissingExtraError(DipkernelsError, ImportError):
 
 
 def install_command(extra: str) -> str:
-    """Say what installs an extra, from where this package came."""
+    """Say what installs an extra, from where this package came.
+
+    Parameters
+    ----------
+    extra : str
+        Name of the extra, such as ``"sampling"``.
+
+    Returns
+    -------
+    str
+        A command for a shell.
+    """
     from importlib import metadata
 
     clone = Path(__file__).parents[1]

@@ -39,32 +39,11 @@ _ANYTHING = (object, Any, inspect.Parameter.empty)
 def as_annotated(name: str, value: Any, annotation: Any) -> Any:
     """Check a value against an annotation.
 
-    Parameters
-    ----------
-    name : str
-        Of the parameter.
-    value : object
-        What was given.
-    annotation : type
-        ``int``, ``float``, ``bool``, ``str``, ``Path``, ``tuple[int, int]``, ``tuple[int, ...]``,
-        ``Sequence[int]``, None, a class, a tensor of any shape, or a union of them; a value of any
-        other is returned as it is.
-
-    Returns
-    -------
-    object
-        The value as a plain Python one.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is of none of these types. True is no number.
-
     Examples
     --------
     >>> as_annotated("rate", 1, float | None)
     1.0
-    """
+    """  # noqa: DOC201, DOC501
     union = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     kinds = [(member, _kind(member)) for member in union]
     if any(kind is None for _, kind in kinds):
@@ -83,16 +62,6 @@ def as_annotated(name: str, value: Any, annotation: Any) -> Any:
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Check the plain arguments of every call, before anything runs on them.
 
-    Parameters
-    ----------
-    function : callable
-        Annotated; arguments of types that `as_annotated` doesn't know are passed on as they are.
-
-    Returns
-    -------
-    callable
-        The same with checks.
-
     Examples
     --------
     >>> @checked
@@ -101,7 +70,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     >>> halve("a")
     Traceback (most recent call last):
     dipkernels.errors.InvalidInputError: number must be a number, got 'a'
-    """
+    """  # noqa: DOC201
     signature = inspect.signature(function)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     annotations = {

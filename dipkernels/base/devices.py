@@ -8,27 +8,11 @@ from dipkernels.errors import DeviceError
 def resolve_device(name: str | torch.device) -> torch.device:
     """Turn a name into a device that is there.
 
-    Parameters
-    ----------
-    name : str or torch.device
-        ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-
-    Returns
-    -------
-    torch.device
-        Ready to use.
-
-    Raises
-    ------
-    DeviceError
-        If there is no such device, or it lacks float64, which the small side of all estimates
-        needs.
-
     Examples
     --------
     >>> resolve_device("cpu")
     device(type='cpu')
-    """
+    """  # noqa: DOC201, DOC501
     device = parse_device(name)
     if is_present(device):
         return device
@@ -39,23 +23,7 @@ def resolve_device(name: str | torch.device) -> torch.device:
 
 
 def parse_device(name: str | torch.device) -> torch.device:
-    """Turn a name into a device, whether it is there or not.
-
-    Parameters
-    ----------
-    name : str or torch.device
-        As of `resolve_device`.
-
-    Returns
-    -------
-    torch.device
-        A CPU, or one of CUDA.
-
-    Raises
-    ------
-    DeviceError
-        If it is neither.
-    """
+    """Turn a name into a device, whether it is there or not."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -68,18 +36,7 @@ def parse_device(name: str | torch.device) -> torch.device:
 
 
 def is_present(device: torch.device) -> bool:
-    """Tell whether this machine has a device.
-
-    Parameters
-    ----------
-    device : torch.device
-        Of `parse_device`.
-
-    Returns
-    -------
-    bool
-        Always for the CPU.
-    """
+    """Tell whether this machine has a device."""
     return device.type == "cpu" or (device.index or 0) < _cuda_count()
 
 

@@ -26,20 +26,7 @@ class Interruptible(Protocol):
 
 @contextlib.contextmanager
 def ctrl_c_between_iterations(loop: Interruptible, *, resumable: bool) -> Iterator[None]:
-    """Let the first Ctrl-C wait for the iteration to end, so that all is saved; the second doesn't.
-
-    Parameters
-    ----------
-    loop : Interruptible
-        Is told.
-    resumable : bool
-        Without a checkpoint nothing waits. Only Python's main thread hears of Ctrl-C.
-
-    Yields
-    ------
-    None
-        While the loop runs.
-    """
+    """Let the first Ctrl-C wait for the iteration to end, so that all is saved."""
     plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # nobody else's
     if not resumable or not plain or threading.current_thread() is not threading.main_thread():
         yield

@@ -13,18 +13,7 @@ PACKAGES = ("dipkernels", "torch", "numpy", "scipy", "scikit-image", "xarray")
 
 
 def provenance(device: str | torch.device) -> dict[str, str]:
-    """Describe the software, the machine and the moment.
-
-    Parameters
-    ----------
-    device : str or torch.device
-        That computes.
-
-    Returns
-    -------
-    dict of str to str
-        Fit for the attributes of a dataset.
-    """
+    """Describe the software, the machine and the moment."""
     device = torch.device(device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
@@ -38,18 +27,7 @@ def provenance(device: str | torch.device) -> dict[str, str]:
 
 
 def digest(*items: Tensor | str) -> str:
-    """Hash tensors and texts, to tell whether two computations are of the same things.
-
-    Parameters
-    ----------
-    *items : Tensor or str
-        In order.
-
-    Returns
-    -------
-    str
-        Their SHA-256.
-    """
+    """Hash tensors and texts, to tell whether two computations are of the same things."""
     found = hashlib.sha256()
     for item in items:
         data = item.encode() if isinstance(item, str) else item.detach().cpu().numpy().tobytes()

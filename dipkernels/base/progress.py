@@ -8,15 +8,6 @@ from tqdm import tqdm
 class Progress:
     """A progress bar on standard error.
 
-    Parameters
-    ----------
-    total : int
-        Steps.
-    label : str
-        What is being done.
-    enabled : bool
-        Whether to show it; even then it shows on a terminal only.
-
     Examples
     --------
     >>> with Progress(3, "steps", enabled=False) as bar:
@@ -31,23 +22,11 @@ class Progress:
         )
 
     def advance(self, steps: int = 1) -> None:
-        """Move on.
-
-        Parameters
-        ----------
-        steps : int
-            By how many steps.
-        """
+        """Count some more steps as done."""
         self._bar.update(steps)
 
     def note(self, text: str) -> None:
-        """Show a short text behind the bar.
-
-        Parameters
-        ----------
-        text : str
-            For instance the PSNR so far.
-        """
+        """Show a short text behind the bar."""
         self._bar.set_postfix_str(text, refresh=False)
 
     def __enter__(self) -> "Progress":

@@ -10,39 +10,12 @@ import torch
 
 
 def derive(stream: str, seed: int) -> int:
-    """Derive the seed of a named stream.
-
-    Parameters
-    ----------
-    stream : str
-        What is drawn (``"noise"``, ``"code"``, ...).
-    seed : int
-        The user's seed, any integer.
-
-    Returns
-    -------
-    int
-        In [0, 2**63), the same on every machine.
-    """
+    """Derive the seed of a named stream."""
     digest = hashlib.sha256(f"{stream}:{int(seed)}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def generator(stream: str, seed: int) -> torch.Generator:
-    """Make a CPU generator for a named stream.
-
-    Draws are made on the CPU and moved, so that a seed means the same on every device.
-
-    Parameters
-    ----------
-    stream : str
-        What is drawn.
-    seed : int
-        The user's seed.
-
-    Returns
-    -------
-    torch.Generator
-        Freshly seeded.
-    """
+    """Make a CPU generator for a named stream."""
+    # Draws are made on the CPU and moved, so that a seed means the same on every device.
     return torch.Generator().manual_seed(derive(stream, seed))

@@ -4,36 +4,12 @@ WHERE = 'see "Reproducibility" in the documentation'
 
 
 def spread_words(seeds: int = 1) -> str:
-    """Say in a few words over how many seeds a number is a mean.
-
-    Parameters
-    ----------
-    seeds : int
-        Of which it is made.
-
-    Returns
-    -------
-    str
-        For parentheses.
-    """
+    """Say in a few words over how many seeds a number is a mean."""
     return "one seed: no spread" if seeds == 1 else f"{seeds} seeds"
 
 
 def spread_note(seeds: int = 1, *, single: str = "") -> str:
-    """Say over how many seeds the numbers above are a mean and a standard deviation.
-
-    Parameters
-    ----------
-    seeds : int
-        Of which each number is made.
-    single : str
-        What is of the first seed alone all the same, as a subject in the plural.
-
-    Returns
-    -------
-    str
-        A sentence.
-    """
+    """Say over how many seeds the numbers above are a mean and a standard deviation."""
     if seeds == 1:
         return f"{spread_words().capitalize()}; {WHERE}."
     said = f"Mean and standard deviation over {spread_words(seeds)}"

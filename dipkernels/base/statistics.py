@@ -39,18 +39,7 @@ class Estimate(Generic[Value]):
 
 
 def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean over the first axis, and its standard error.
-
-    Parameters
-    ----------
-    samples : Tensor, shape (n, ...)
-        Independent draws.
-
-    Returns
-    -------
-    mean, standard_error : Tensor, shape (...)
-        The error is NaN for a single draw.
-    """
+    """Mean over the first axis, and its standard error."""
     n = samples.shape[0]
     spread = samples.std(dim=0) if n > 1 else torch.full_like(samples[0], float("nan"))
     return samples.mean(dim=0), spread / n**0.5
@@ -79,27 +68,14 @@ def jackknife(
 def jackknife_error(left_out: np.ndarray) -> np.ndarray:
     """Estimate the standard error of a statistic from its values with each sample left out in turn.
 
-    Parameters
-    ----------
-    left_out : ndarray, shape (n, ...)
-        Of n samples; at least 2.
-
-    Returns
-    -------
-    ndarray, shape (...)
-        ``sqrt((n - 1) / n * sum of squared deviations)``.
-
-    Notes
-    -----
-    Source: Tukey 1958. Of a mean it is the usual standard error.
-
     Examples
     --------
     >>> x = np.array([1.0, 2.0, 4.0, 9.0])
     >>> left_out = (x.sum() - x) / 3
     >>> bool(np.isclose(jackknife_error(left_out), x.std(ddof=1) / 2))
     True
-    """
+    """  # noqa: DOC201
+    # Source: Tukey 1958. Of a mean it is the usual standard error.
     count = len(left_out)
     spread = left_out - left_out.mean(axis=0)
     return np.asarray(np.sqrt((count - 1) / count * np.square(spread).sum(axis=0)))
@@ -118,13 +94,7 @@ class RunningMoments:
         self._squares: Tensor | None = None
 
     def update(self, rows: Float[Tensor, "batch *shape"]) -> None:
-        """Take in a batch.
-
-        Parameters
-        ----------
-        rows : Tensor, shape ``(batch, *shape)``
-            Independent of each other and of all before.
-        """
+        """Take in a batch."""
         rows = rows.double()
         size, mean = len(rows), rows.mean(dim=0)
         squares = (rows - mean).square().sum(dim=0)
@@ -164,13 +134,7 @@ class RunningCovariance:
         self._products = torch.empty(0)
 
     def update(self, rows: Float[Tensor, "batch k"]) -> None:
-        """Take in a batch.
-
-        Parameters
-        ----------
-        rows : Tensor, shape ``(batch, k)``
-            Independent of each other and of all before.
-        """
+        """Take in a batch."""
         rows = rows.double()
         size, mean = len(rows), rows.mean(dim=0)
         products = (rows - mean).T @ (rows - mean)

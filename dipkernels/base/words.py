@@ -8,21 +8,11 @@ from collections.abc import Iterable
 def readable_bytes(size: int | float) -> str:
     """Write a size as people say it.
 
-    Parameters
-    ----------
-    size : int or float
-        Bytes.
-
-    Returns
-    -------
-    str
-        In kB, MB, GB or TB, powers of 1000.
-
     Examples
     --------
     >>> readable_bytes(1_340_000_000), readable_bytes(85_000_000)
     ('1.34 GB', '85 MB')
-    """
+    """  # noqa: DOC201
     for unit, scale in (("TB", 1e12), ("GB", 1e9)):
         if size >= scale:
             return f"{size / scale:.3g} {unit}"
@@ -32,21 +22,11 @@ def readable_bytes(size: int | float) -> str:
 def readable_seconds(seconds: int | float) -> str:
     """Write a time as people say it.
 
-    Parameters
-    ----------
-    seconds : int or float
-        Not negative, or NaN.
-
-    Returns
-    -------
-    str
-        In ms, s, min or h.
-
     Examples
     --------
     >>> readable_seconds(0.0123), readable_seconds(95), readable_seconds(8000)
     ('12 ms', '1 min 35 s', '2 h 13 min')
-    """
+    """  # noqa: DOC201
     if math.isnan(seconds):
         return "not timed"
     if seconds < 1:
@@ -60,18 +40,7 @@ def readable_seconds(seconds: int | float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people say it.
-
-    Parameters
-    ----------
-    seconds : float
-        Not negative.
-
-    Returns
-    -------
-    str
-        Such as ``"2 min 05 s"``.
-    """
+    """Write a time as people say it."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
@@ -85,22 +54,10 @@ def meant(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Say which name may have been meant, and which there are.
 
-    Parameters
-    ----------
-    name : str
-        That was given.
-    known : iterable of str
-        Names that there are.
-
-    Returns
-    -------
-    str
-        For the end of a message.
-
     Examples
     --------
     >>> suggest("widht", ["width", "depth"])
     "did you mean 'width'? Known here: width, depth"
-    """
+    """  # noqa: DOC201
     names = list(known)
     return f"{meant(name, names, cutoff=0.5)}Known here: {', '.join(names) or 'none'}"

@@ -75,19 +75,7 @@ def experiment(
 
 
 def find_experiments() -> Path:
-    """Find the folder of experiments.
-
-    Returns
-    -------
-    Path
-        The nearest ``experiments`` of the working directory and its parents, else the one beside
-        the package, where that is a checkout.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is none.
-    """
+    """Find the folder of experiments."""
     here = Path.cwd()
     for root in (here, *here.parents, CHECKOUT):
         if (root / "experiments" / MARK).is_file():
@@ -99,27 +87,7 @@ def find_experiments() -> Path:
 
 
 def load_main(folder: Path, name: str) -> Callable[[list[str]], object]:
-    """Load the script of an experiment.
-
-    Parameters
-    ----------
-    folder : Path
-        From `find_experiments`.
-    name : str
-        Of a folder in it.
-
-    Returns
-    -------
-    callable
-        Its ``main``, which takes the arguments of the command line.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no such experiment.
-    InvalidInputError
-        If its script has no ``main``, or lacks what it imports.
-    """
+    """Load the script of an experiment."""
     known = _names(folder)
     if name not in known:
         raise UnknownNameError(f"no experiment '{name}' in {folder}; it has: {', '.join(known)}")
@@ -143,18 +111,7 @@ def load_main(folder: Path, name: str) -> Callable[[list[str]], object]:
 
 
 def describe(folder: Path) -> str:
-    """Say what each experiment claims and what came of it.
-
-    Parameters
-    ----------
-    folder : Path
-        From `find_experiments`.
-
-    Returns
-    -------
-    str
-        From the index, ``README.md``.
-    """
+    """Say what each experiment claims and what came of it."""
     index = folder / "README.md"
     text = index.read_text(encoding="utf-8") if index.is_file() else ""
     told = {

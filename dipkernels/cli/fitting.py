@@ -108,15 +108,7 @@ def fit(
 
 
 def write_fit(result: "xr.Dataset", folder: Path) -> None:
-    """Write the figures, images and stopping panel of a fit.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        From `dipkernels.fit`.
-    folder : Path
-        That exists.
-    """
+    """Write the figures, images and stopping panel of a fit."""
     import torch
 
     from dipkernels import images, plotting

@@ -17,23 +17,7 @@ STAGE, START = "posterior", "start"  # names of the stored results
 
 @dataclass
 class Job:
-    """A method, what it is applied to, and its options.
-
-    Attributes
-    ----------
-    method : str
-        One of `dipkernels.cli.methods.METHODS`.
-    prior : ImagePrior
-        The network, on its device.
-    task : Task
-        What was measured.
-    options : dict
-        Those of the method, with its defaults.
-    seed : int
-        Of everything.
-    progress : bool
-        Whether to show bars.
-    """
+    """A method, what it is applied to, and its options."""
 
     method: str
     prior: "ImagePrior"
@@ -66,18 +50,7 @@ class Job:
         )
 
     def given(self, *names: str) -> dict[str, Any]:
-        """Take some of the options, without those that are left to the library.
-
-        Parameters
-        ----------
-        *names : str
-            Which.
-
-        Returns
-        -------
-        dict
-            Keyword arguments.
-        """
+        """Take some of the options, without those that are left to the library."""
         return {name: self.options[name] for name in names if self.options[name] is not None}
 
     @property
@@ -88,23 +61,7 @@ class Job:
         return int(self.options.get("chains", 1))
 
     def start(self, folder: "RunFolder") -> "Parameters | None":
-        """Fit the parameters that the method starts from, or read them if that was done.
-
-        Parameters
-        ----------
-        folder : RunFolder
-            That keeps the fit.
-
-        Returns
-        -------
-        dict of str to Tensor or None
-            None for initialisations.
-
-        Raises
-        ------
-        DivergenceError
-            If a fit has diverged.
-        """
+        """Fit the parameters that the method starts from, or read them if that was done."""
         from dipkernels import fitting
 
         if not self.starts:
@@ -131,13 +88,7 @@ class Job:
         return fitting.load_parameters(checkpoint)
 
     def start_options(self) -> dict[str, Any]:
-        """Options of the fits that the method starts from.
-
-        Returns
-        -------
-        dict
-            Of `dipkernels.fit`. Their seeds are those of the chains.
-        """
+        """Options of the fits that the method starts from."""
         from dipkernels.base.seeds import derive
 
         return {

@@ -61,23 +61,7 @@ OPTIONS: dict[str, tuple[type, str, str]] = {
 
 @dataclass(frozen=True)
 class Method:
-    """One way to draws of the image.
-
-    Attributes
-    ----------
-    words : str
-        What it is, in a sentence for the page.
-    defaults : dict
-        Every option that has an effect, and what it is unless it's typed; None is left to the
-        library.
-    plan : callable
-        Checks the options of a job and says what it will take, without the fits that it starts
-        from: ``plan(job, timed)``.
-    run : callable
-        ``run(job, folder)`` gives a dataset with ``draws`` over ``(chain, draw, ...)``.
-    headline : callable or None
-        First line of the report of a result; None for chains, of which the diagnostics speak.
-    """
+    """One way to draws of the image."""
 
     words: str
     defaults: dict[str, Any]
@@ -370,25 +354,7 @@ METHODS: dict[str, Method] = {
 
 
 def resolve(method: str, typed: dict[str, Any]) -> dict[str, Any]:
-    """Fill in a method's defaults, and refuse options that have no effect on it.
-
-    Parameters
-    ----------
-    method : str
-        A name.
-    typed : dict
-        By option; None where nothing was typed.
-
-    Returns
-    -------
-    dict
-        All options of the method.
-
-    Raises
-    ------
-    InvalidInputError
-        If there's no such method, or an option has no effect.
-    """
+    """Fill in a method's defaults, and refuse options that have no effect on it."""
     if method not in METHODS:
         raise InvalidInputError(f"--method must be one of {', '.join(METHODS)}, got '{method}'")
     defaults = METHODS[method].defaults

@@ -12,24 +12,7 @@ KNOWN_PRIOR = "A name; 'dipkernels list' shows them."
 
 
 def option(panel: str, help: str, *names: str, complete: Completer | None = None) -> Any:
-    """Make an option that ``--help`` lists in a panel.
-
-    Parameters
-    ----------
-    panel : str
-        Its title.
-    help : str
-        What the option is.
-    *names : str
-        By default that of the parameter.
-    complete : callable, optional
-        From what has been typed of a value to what it may become, for the shell.
-
-    Returns
-    -------
-    typer.models.OptionInfo
-        For `typing.Annotated`.
-    """
+    """Make an option that ``--help`` lists in a panel."""
     return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete)
 
 

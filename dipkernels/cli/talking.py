@@ -18,13 +18,7 @@ class _BesideBars(logging.Handler):
 
 
 def listen(verbose: int) -> None:
-    """Show what the library logs.
-
-    Parameters
-    ----------
-    verbose : int
-        0 for what went wrong and was mended, 1 for what is done, 2 for details.
-    """
+    """Show what the library logs."""
     logger = logging.getLogger("dipkernels")
     for handler in [each for each in logger.handlers if isinstance(each, _BesideBars)]:
         logger.removeHandler(handler)

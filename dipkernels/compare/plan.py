@@ -14,15 +14,7 @@ RESPONSE_PRODUCTS = 23
 
 @dataclass(frozen=True)
 class PriorPlan:
-    """What one prior will take.
-
-    Attributes
-    ----------
-    effort : Effort
-        Iterations and products.
-    needs : dipkernels.planning.Plan
-        Of the fit with Adam and the products.
-    """
+    """What one prior will take."""
 
     effort: Effort
     needs: planning.Plan

@@ -22,42 +22,12 @@ SCORED_PICTURES = ("final", "average", "best")
 def build_trace(
     record: Record, seeds: Sequence[int] = (), *, many: tuple[bool, bool]
 ) -> xr.Dataset:
-    """Put the scalars of a fit into a dataset; see `dipkernels.fit` for its variables.
-
-    Parameters
-    ----------
-    record : Record
-        With at least one finite loss.
-    seeds : sequence of int
-        Of the initialisations; by default they are counted.
-    many : (bool, bool)
-        Whether the result has a dimension ``image``, and one ``seed``.
-
-    Returns
-    -------
-    xarray.Dataset
-        Without images and settings.
-    """
+    """Put the scalars of a fit into a dataset; see `dipkernels.fit` for its variables."""
     return _trace(_Layout(record, seeds or range(record.seeds), many))
 
 
 def build_dataset(record: Record, seeds: Sequence[int], *, many: tuple[bool, bool]) -> xr.Dataset:
-    """Put everything that was recorded into a dataset; see `dipkernels.fit` for its variables.
-
-    Parameters
-    ----------
-    record : Record
-        With at least one finite loss.
-    seeds : sequence of int
-        Of the initialisations.
-    many : (bool, bool)
-        Whether the result has a dimension ``image``, and one ``seed``.
-
-    Returns
-    -------
-    xarray.Dataset
-        Without settings.
-    """
+    """Put everything that was recorded into a dataset; see `dipkernels.fit` for its variables."""
     layout = _Layout(record, seeds, many)
     result = _trace(layout).assign(layout.images())
     if record.knows_truth:

@@ -34,28 +34,6 @@ class Engine:
     Every tensor of a run is a slice of one with a leading axis over runs (task by task, and seed
     by seed within a task): parameters, images, losses. The runs share nothing, so that together
     they give what they give apart, up to rounding.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    tasks : sequence of Task
-        Of the prior's shape, on its device.
-    seeds : sequence of int
-        Of the initialisations.
-    settings : FitSettings
-        What to do.
-    record : Record
-        What is kept.
-    rates : list of float, optional
-        Learning rates by seed, where they are known already.
-    stopper : Stopper, optional
-        That may end the fit early.
-
-    Attributes
-    ----------
-    batched : bool
-        Whether the network is evaluated for all runs at once.
     """
 
     def __init__(
@@ -96,22 +74,7 @@ class Engine:
     def descend(
         self, bar: Progress, callback: Callback | None = None, checkpoint: Saver | None = None
     ) -> str:
-        """Run the iterations that are left.
-
-        Parameters
-        ----------
-        bar : Progress
-            Advanced with every step.
-        callback : callable, optional
-            See `dipkernels.fit`.
-        checkpoint : Saver, optional
-            Asked after each block whether it's time to save.
-
-        Returns
-        -------
-        str
-            "finished", "stopped" by the rule, "interrupted", or "diverged" if no run is left.
-        """
+        """Run the iterations that are left."""
         start, before = time.perf_counter(), self.seconds
         last = self.settings.iterations
         with _precision(self.settings.precision, self.prior.device):
@@ -143,13 +106,7 @@ class Engine:
                     checkpoint.save_if_due(self.state)
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         return {
             PARAMETERS: {key: leaf.detach() for key, leaf in self.leaves.items()},
             "optimiser": self._stepper.state_dict()["state"],
@@ -168,13 +125,7 @@ class Engine:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the engine that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the engine that gave this state."""
         leaves = list(self.leaves.values())
         for leaf, value in zip(leaves, state[PARAMETERS].values(), strict=True):
             leaf.data.copy_(value)
@@ -265,15 +216,7 @@ class Engine:
         return torch.stack(codes * len(self.tasks))
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Run the network.
-
-        Returns
-        -------
-        losses : Tensor, shape (runs,)
-            Misfits.
-        images : Tensor, shape (runs, channels, *spatial)
-            Both with their graph.
-        """
+        """Run the network."""
         with _autocast(self.settings.precision, self.prior.device):
             images = self._network(self.leaves, self._perturbed_code())
         images = images.to(self.prior.dtype)
@@ -293,15 +236,7 @@ class Engine:
         return (losses * self._relative).sum()
 
     def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take one step of the optimiser.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (runs,)
-            Misfits, as `evaluate` returned them.
-        images : Tensor, shape (runs, channels, *spatial)
-            Likewise; their graph is used up.
-        """
+        """Take one step of the optimiser."""
         objective = self._objective(losses, images)
         objective.backward()
         if self.settings.optimiser == "l-bfgs":

@@ -22,23 +22,7 @@ LBFGS_EVALUATIONS = 25  # at most, in one line search
 def make_optimiser(
     settings: FitSettings, parameters: Iterable[Tensor], learning_rate: float
 ) -> torch.optim.Optimizer:
-    """Make the optimiser of a fit.
-
-    Parameters
-    ----------
-    settings : FitSettings
-        Which one: Adam with its usual moments (0.9, 0.999); SGD with its momentum; plain gradient
-        descent; L-BFGS with 10 pairs and a strong Wolfe line search, one direction a step.
-    parameters : iterable of Tensor
-        Leaves that require gradients.
-    learning_rate : float
-        Its step.
-
-    Returns
-    -------
-    torch.optim.Optimizer
-        Ready to step.
-    """
+    """Make the optimiser of a fit."""
     if settings.optimiser == "l-bfgs":
         return torch.optim.LBFGS(
             list(parameters),
@@ -58,25 +42,7 @@ def make_optimiser(
 def default_learning_rate(
     optimiser: str, prior: ImagePrior, parameters: Parameters, task: Task | None = None
 ) -> float:
-    """Choose a step where the caller gave none.
-
-    Parameters
-    ----------
-    optimiser : {"adam", "sgd", "gradient-descent", "l-bfgs"}
-        For Adam the published step of a built-in prior, else 1e-3; for L-BFGS 1, where its line
-        search begins; for the others `stable_learning_rate`.
-    prior : ImagePrior
-        The network.
-    parameters : dict of str to Tensor
-        Where it starts.
-    task : Task, optional
-        What is fitted. Only operators other than masks change the rate.
-
-    Returns
-    -------
-    float
-        The learning rate.
-    """
+    """Choose a step where the caller gave none."""
     if optimiser == "adam":
         return ADAM_LEARNING_RATE if prior.learning_rate is None else prior.learning_rate
     if optimiser == "l-bfgs":

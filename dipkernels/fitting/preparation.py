@@ -17,25 +17,7 @@ from dipkernels.tasks import Task
 
 
 def as_seeds(seed: Any) -> tuple[list[int], bool]:
-    """Read one seed or several.
-
-    Parameters
-    ----------
-    seed : int or sequence of int
-        Whole numbers from 0 to 2**63 - 1.
-
-    Returns
-    -------
-    seeds : list of int
-        One or more.
-    several : bool
-        Whether a sequence was given.
-
-    Raises
-    ------
-    InvalidInputError
-        If they are something else.
-    """
+    """Read one seed or several."""
     try:
         several = not hasattr(seed, "__index__") or bool(getattr(seed, "ndim", 0))
         given = list(seed) if several else [seed]
@@ -52,24 +34,7 @@ def as_seeds(seed: Any) -> tuple[list[int], bool]:
 def check_runs(
     prior: ImagePrior, tasks: list[Task], seeds: list[int], settings: FitSettings
 ) -> None:
-    """Check that runs can be fitted together, and with these settings.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    tasks : list of Task
-        What was measured.
-    seeds : list of int
-        Of the initialisations.
-    settings : FitSettings
-        Valid by themselves.
-
-    Raises
-    ------
-    InvalidInputError
-        If they can't, or a setting would have no effect.
-    """
+    """Check that runs can be fitted together, and with these settings."""
     if not isinstance(prior, ImagePrior):
         raise InvalidInputError(
             f"prior must be an ImagePrior, got {type(prior).__name__}: networks.create(name, ...) "
@@ -147,29 +112,7 @@ def identity_of(
     record: Record,
     rule: Rule | None,
 ) -> dict[str, Any]:
-    """Say what a checkpoint belongs to.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    tasks : list of Task
-        What was measured.
-    seeds : list of int
-        Of the initialisations.
-    settings : FitSettings
-        All but the number of iterations count: a fit may be continued to more, unless its
-        schedule depends on their number.
-    record : Record
-        What is recorded, by which monitors.
-    rule : Rule or None
-        That may end the fit.
-
-    Returns
-    -------
-    dict
-        Fit for JSON.
-    """
+    """Say what a checkpoint belongs to."""
     values = settings.record()
     if settings.schedule == "constant":
         del values["iterations"]
@@ -188,20 +131,7 @@ def identity_of(
 
 
 def describe_start(prior: ImagePrior, seed: int) -> dict[str, Any]:
-    """Tell networks apart, for the identity of what is stored.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    seed : int
-        Of an initialisation.
-
-    Returns
-    -------
-    dict
-        Fit for JSON.
-    """
+    """Tell networks apart, for the identity of what is stored."""
     with torch.no_grad():
         start = prior.image(prior.init(seed)).double()
     return {
@@ -214,20 +144,7 @@ def describe_start(prior: ImagePrior, seed: int) -> dict[str, Any]:
 
 
 def describe_task(task: Task, prior: ImagePrior) -> list[Any]:
-    """Tell tasks apart, for the identity of what is stored.
-
-    Parameters
-    ----------
-    task : Task
-        What was measured.
-    prior : ImagePrior
-        Of images of its shape.
-
-    Returns
-    -------
-    list
-        Fit for JSON.
-    """
+    """Tell tasks apart, for the identity of what is stored."""
     probe = prior.code.new_tensor([0.3]).expand(prior.shape)
     return [
         task.name,
@@ -248,25 +165,7 @@ def _options_of(item: object) -> dict[str, Any]:
 
 
 def make_monitors(monitors: Sequence[Monitor | str], rule: Rule | None) -> list[Monitor]:
-    """Make the monitors of a fit, that of its stopping rule included.
-
-    Parameters
-    ----------
-    monitors : sequence of Monitor or str
-        Asked for.
-    rule : Rule or None
-        That may need one more.
-
-    Returns
-    -------
-    list of Monitor
-        Each recording something else.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is no monitor or has been used before, or two record the same.
-    """
+    """Make the monitors of a fit, that of its stopping rule included."""
     if isinstance(monitors, str) or not isinstance(monitors, Iterable):
         raise InvalidInputError(
             f"monitors must be a sequence of monitors or names, got {monitors!r}: {monitor_names()}"

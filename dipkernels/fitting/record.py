@@ -21,24 +21,6 @@ class Record:
     Scores stay on the device until `flush`, so that the host waits once a block and not at every
     iteration. A run whose loss stops being finite, or runs away, has ended: nothing of it is
     recorded from that iteration on.
-
-    Parameters
-    ----------
-    tasks : sequence of Task
-        On the device of the fit; all of one shape, with one set of regions.
-    seeds : int
-        Runs of each task. Runs are ordered by task, then by seed.
-    averaging : float
-        Decay of the running average.
-    monitors : sequence of Monitor
-        What else is computed of every output.
-
-    Attributes
-    ----------
-    columns : list of str
-        Names of the scalars of a row.
-    pictures : dict of str to Tensor, each of shape (runs, channels, *spatial)
-        ``initial``, ``final``, ``average`` and, where the truth is known, ``best``.
     """
 
     BLOCK = 50
@@ -79,15 +61,7 @@ class Record:
         return len(self._pending) + sum(len(rows) for rows in self._blocks)
 
     def add(self, losses: Tensor, images: Tensor) -> None:
-        """Record one image of every run that still runs.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (runs,)
-            Their misfits.
-        images : Tensor, shape (runs, channels, *spatial)
-            Detached.
-        """
+        """Record one image of every run that still runs."""
         if not self.pictures:
             names = PICTURES if self.knows_truth else PICTURES[:3]
             # A copy: with CUDA graphs the next iteration may reuse the memory.
@@ -113,51 +87,27 @@ class Record:
         self.pictures["average"] = self._where_running(average, self.pictures["average"])
 
     def flush(self) -> bool:
-        """Fetch the scores recorded since the last time.
-
-        Returns
-        -------
-        bool
-            Whether a run is still running.
-        """
+        """Fetch the scores recorded since the last time."""
         if self._pending:
             self._blocks.append(torch.stack(self._pending).cpu().double().numpy())
             self._pending.clear()
         return bool((self._blocks[-1][-1, :, 0] > 0).any()) if self._blocks else True
 
     def table(self) -> np.ndarray:
-        """Put all rows together.
-
-        Returns
-        -------
-        numpy.ndarray, shape (iterations, runs, columns)
-            NaN where a run had ended.
-        """
+        """Put all rows together."""
         self.flush()
         table = np.concatenate(self._blocks)
         table[table[..., 0] == 0, 1:] = np.nan
         return table
 
     def note(self) -> str:
-        """Say how far the fit has come, for a progress bar.
-
-        Returns
-        -------
-        str
-            The highest PSNR to the clean image so far, over runs the mean; without a truth, empty.
-        """
+        """Say how far the fit has come, for a progress bar."""
         if not self.knows_truth or not self.pictures:
             return ""
         return f"peak {float(mse_to_psnr(self._lowest).mean()):.2f} dB"
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Of tensors and arrays, fit for a checkpoint.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         self.flush()
         return {
             "rows": np.concatenate(self._blocks),
@@ -169,13 +119,7 @@ class Record:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the record that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the record that gave this state."""
         device = self._lowest.device
         self._blocks, self._pending = [state["rows"]], []
         self.pictures = {key: value.to(device) for key, value in state["pictures"].items()}

@@ -62,19 +62,6 @@ def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: 
 
 
 def half_squared_norms(leaves: Parameters) -> Float[Tensor, " runs"]:
-    """Half of the squared Euclidean norm of all parameters, by run.
-
-    Its gradient is the parameters themselves: weight decay as most optimisers mean it.
-
-    Parameters
-    ----------
-    leaves : dict of str to Tensor
-        Each of shape ``(runs, ...)``.
-
-    Returns
-    -------
-    Tensor, shape (runs,)
-        Not negative.
-    """
+    """Half of the squared Euclidean norm of all parameters, by run."""
     squares = [leaf.reshape(len(leaf), -1).square().sum(dim=1) for leaf in leaves.values()]
     return 0.5 * torch.stack(squares).sum(dim=0)

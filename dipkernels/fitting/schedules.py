@@ -46,25 +46,9 @@ SCHEDULES: dict[str, Schedule] = {
 def learning_rate_factor(name: str, iteration: int, iterations: int) -> float:
     """Factor of the learning rate in the step after an iteration.
 
-    Parameters
-    ----------
-    name : {"constant", "cosine", "exponential", "step", "warmup"}
-        ``cosine`` falls to 0 along half a wave; ``exponential`` falls by two decades;
-        ``step`` falls tenfold after each third; ``warmup`` grows linearly during the first
-        twentieth and stays.
-    iteration : int
-        From 0.
-    iterations : int
-        Of the whole fit.
-
-    Returns
-    -------
-    float
-        In (0, 1].
-
     Examples
     --------
     >>> [round(learning_rate_factor("cosine", i, 4), 3) for i in range(4)]
     [1.0, 0.854, 0.5, 0.146]
-    """
+    """  # noqa: DOC201
     return SCHEDULES[name](iteration, iterations)

@@ -21,27 +21,6 @@ class Stopper:
 
     A rule sees whole blocks, so that a fit may go on for up to 50 iterations after the rule has
     fired; what it has chosen is exact.
-
-    Parameters
-    ----------
-    rule : Rule
-        That decides.
-    record : Record
-        Of the fit.
-
-    Raises
-    ------
-    InvalidInputError
-        If the rule needs the truth.
-
-    Attributes
-    ----------
-    chosen : numpy.ndarray of int, shape (runs,)
-        Iteration whose image is kept; -1 before the rule has said anything.
-    fired : numpy.ndarray of int, shape (runs,)
-        Iteration at which the rule stopped the run; -1 if it hasn't.
-    images : Tensor, shape (runs, channels, *spatial), or None
-        At the iterations chosen.
     """
 
     def __init__(self, rule: Rule, record: Record) -> None:
@@ -57,30 +36,13 @@ class Stopper:
         self._block: list[Tensor] = []
 
     def add(self, images: Tensor) -> None:
-        """Hold an image of every run until the rule is asked.
-
-        Parameters
-        ----------
-        images : Tensor, shape (runs, channels, *spatial)
-            Detached.
-        """
+        """Hold an image of every run until the rule is asked."""
         self._block.append(images.clone())
         if self.images is None:
             self.images = torch.full_like(images, torch.nan)
 
     def check(self) -> bool:
-        """Ask the rule about every run that it hasn't stopped yet.
-
-        Returns
-        -------
-        bool
-            Whether all runs have been stopped, or have ended by themselves.
-
-        Raises
-        ------
-        NotApplicableError
-            If the rule needs what this fit doesn't record.
-        """
+        """Ask the rule about every run that it hasn't stopped yet."""
         if not self._record.iterations:
             return False
         ended = self._record.table()[-1, :, 0] == 0
@@ -114,24 +76,12 @@ class Stopper:
         return bool(((self.fired >= 0) | ended).all())
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs.
-
-        Returns
-        -------
-        dict
-            Of tensors and arrays, fit for a checkpoint.
-        """
+        """Everything that `load` needs."""
         block = torch.stack(self._block) if self._block else None
         return {"chosen": self.chosen, "fired": self.fired, "images": self.images, "block": block}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the stopper that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the stopper that gave this state."""
         device = self._record.tasks[0].measurement.device
         self.chosen, self.fired = state["chosen"], state["fired"]
         self.images = None if state["images"] is None else state["images"].to(device)

@@ -44,13 +44,7 @@ class Evidence:
 
 
 class MeasuredCovariance(SymmetricOperator):
-    """``A K A^T`` over the entries that count: the covariance of measurements without noise.
-
-    Parameters
-    ----------
-    observation : Observation
-        Of n entries that count.
-    """
+    """``A K A^T`` over the entries that count: the covariance of measurements without noise."""
 
     def __init__(self, observation: Observation) -> None:
         self._observation = observation
@@ -85,31 +79,7 @@ def log_evidence(
     steps: int,
     seed: int,
 ) -> Evidence:
-    """Compute the evidence; see `dipkernels.gp.Posterior.log_evidence`.
-
-    Parameters
-    ----------
-    observation : Observation
-        Of the task.
-    residual : Tensor, shape of the measurement
-        Less what the process's mean would give.
-    derivative : TorusCovariance or None
-        Of the kernel, by the logarithm of its length-scale.
-    method, probes, steps, seed
-        As there.
-
-    Returns
-    -------
-    Evidence
-        With gradients.
-
-    Raises
-    ------
-    InvalidInputError
-        If the method is unknown or not possible.
-    NotSymmetricError
-        If the covariance of the measurement is not positive definite.
-    """
+    """Compute the evidence; see `dipkernels.gp.Posterior.log_evidence`."""
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "auto":
@@ -257,21 +227,7 @@ class _Problem:
 
 
 def log_determinants(spaces: list[KrylovSpace], shift: float) -> tuple[list[float], list[float]]:
-    """Estimate ``log det(B + shift)`` from probes of a positive semi-definite ``B``.
-
-    Parameters
-    ----------
-    spaces : list of KrylovSpace
-        As of `krylov_probes`.
-    shift : float
-        Positive.
-
-    Returns
-    -------
-    upper, lower : list of float
-        One a probe: by the Gauss rule, an upper bound for the probe's own form, as even derivatives
-        of the logarithm are negative; and by the Gauss-Radau rule with a node at 0, a lower one.
-    """
+    """Estimate ``log det(B + shift)`` from probes of a positive semi-definite ``B``."""
 
     def function(nodes: np.ndarray) -> np.ndarray:
         return np.log(nodes + shift)
@@ -282,20 +238,7 @@ def log_determinants(spaces: list[KrylovSpace], shift: float) -> tuple[list[floa
 
 
 def dense_matrix(operator: MeasuredCovariance, product: Callable[[Tensor], Tensor]) -> Tensor:
-    """Form a matrix over the entries that count.
-
-    Parameters
-    ----------
-    operator : MeasuredCovariance
-        For its size.
-    product : callable
-        Multiplies columns by the matrix, which is symmetric.
-
-    Returns
-    -------
-    Tensor, shape (n, n)
-        By n products, in blocks.
-    """
+    """Form a matrix over the entries that count."""
     n = operator.shape[0]
     eye = torch.eye(n, dtype=torch.float64, device=operator.device)
     matrix = torch.cat([product(part) for part in eye.split(_BLOCK, dim=1)], dim=1)

@@ -19,30 +19,7 @@ _FLOOR = 1e-10  # of the largest eigenvalue: what a preconditioner may divide by
 
 
 class Observation:
-    """Measurements ``y = A x + noise`` of an image ``x`` with covariance ``K``, and their solver.
-
-    Parameters
-    ----------
-    task : Task
-        In float64.
-    covariance : TorusCovariance
-        Of each channel; channels are independent.
-    variance : float
-        Of the noise.
-    solver : str
-        One of `SOLVERS`.
-    tolerance, max_iterations
-        Of conjugate gradients.
-
-    Attributes
-    ----------
-    solver : str
-        ``"fourier"``: every pixel of a torus was measured, nothing is left to solve. ``"dual"``:
-        ``(A K A^T + s2) a = r``. ``"primal"``: ``(1 + L A^T A L / s2) u = L A^T r / s2`` with
-        ``L = K^(1/2)``.
-    last : Solution or None
-        Of the last system.
-    """
+    """Measurements ``y = A x + noise`` of images with covariance ``K``, and their solver."""
 
     def __init__(
         self,
@@ -85,18 +62,7 @@ class Observation:
         return self.forward(image).reshape(len(rows), -1)
 
     def gain(self, measurement: Tensor) -> Tensor:
-        """Multiply by ``K A^T (A K A^T + s2)^(-1)``: the part of images that measurements tell.
-
-        Parameters
-        ----------
-        measurement : Tensor, shape ``(k, *measurement_shape)``
-            Of deviations from the mean.
-
-        Returns
-        -------
-        Tensor, shape ``(k, channels, *spatial)``
-            Deviations of the image.
-        """
+        """Multiply by ``K A^T (A K A^T + s2)^(-1)``: the part of images that measurements tell."""
         k, s2 = self.covariance, self.variance
         measurement = measurement * self.counted
         if self.solver == "fourier":
@@ -225,18 +191,7 @@ class Observation:
 
 
 def share_of(values: Tensor, total: Tensor) -> Tensor:
-    """Divide eigenvalues; 0 over 0, an eigenvalue without noise, has the limit 0 of little noise.
-
-    Parameters
-    ----------
-    values, total : Tensor, any one shape
-        ``values`` is 0 wherever ``total`` is.
-
-    Returns
-    -------
-    Tensor, of that shape
-        Their ratio.
-    """
+    """Divide eigenvalues; 0 over 0, one without noise, has the limit 0 of little noise."""
     return torch.where(total == 0, 0.0, values / torch.where(total == 0, 1.0, total))
 
 

@@ -219,35 +219,7 @@ def covariance_on(
     definite: bool = False,
     device: torch.device | None = None,
 ) -> TorusCovariance:
-    """Put a kernel on the torus that serves an image.
-
-    Parameters
-    ----------
-    kernel : LagKernel or StationaryKernel
-        A function of distance, or tables on a torus.
-    size : tuple of int
-        Of the image.
-    periodic : bool
-        Whether the image's borders are joined. Otherwise the torus is so large that no two pixels
-        of the image see each other around it: up to twice the image's sides, less where a function
-        of distance has fallen below rounding, or a stationary table is constant, before.
-    definite : bool
-        Whether to enlarge a torus whose spectrum is indefinite, up to 4 times; if that doesn't
-        help the smallest is taken, as it is; tables are taken whole. Only what takes roots of the
-        matrix needs it.
-    device : torch.device, optional
-        Of the tables.
-
-    Returns
-    -------
-    TorusCovariance
-        On it.
-
-    Raises
-    ------
-    InvalidInputError
-        If a side isn't positive, or the tables of a StationaryKernel don't fit the image.
-    """
+    """Put a kernel on the torus that serves an image."""
     if not size or any(n < 1 for n in size):
         raise InvalidInputError(
             f"an image must have 1 or 2 axes of at least 1 pixel, got the size {tuple(size)}"
@@ -272,22 +244,7 @@ def covariance_on(
 def lengthscale_derivative_on(
     kernel: LagKernel, covariance: TorusCovariance, *, periodic: bool
 ) -> TorusCovariance:
-    """Differentiate the covariance on a torus by the logarithm of the length-scale.
-
-    Parameters
-    ----------
-    kernel : LagKernel
-        Whose covariance it is.
-    covariance : TorusCovariance
-        As `covariance_on` made it.
-    periodic : bool
-        As it was then.
-
-    Returns
-    -------
-    TorusCovariance
-        Symmetric and indefinite, on the same torus.
-    """
+    """Differentiate the covariance on a torus by the logarithm of the length-scale."""
     derivative = kernel.log_lengthscale_derivative
     table = _table(derivative, covariance.torus, periodic, covariance.device)
     return TorusCovariance(table, covariance.size)

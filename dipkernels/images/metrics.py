@@ -58,22 +58,7 @@ def region_mse(
     reference: Float[Tensor, "channels *spatial"],
     mask: Bool[Tensor, "channels *spatial"],
 ) -> Float[Tensor, "..."]:
-    """`mse` over a region that is known to be good: nothing waits for the device.
-
-    Parameters
-    ----------
-    image : Tensor, shape ``(*batch, channels, *spatial)``
-        One image or a batch of them.
-    reference : Tensor, shape ``(channels, *spatial)``
-        What each is compared with.
-    mask : Tensor of bool, shape ``(channels, *spatial)``
-        Not empty.
-
-    Returns
-    -------
-    Tensor, shape ``(*batch)``
-        In squared units of the images.
-    """
+    """`mse` over a region that is known to be good: nothing waits for the device."""
     _require_same_shape(image, reference)
     axes = _axes(reference)
     squared = (image - reference).square()
@@ -139,18 +124,7 @@ def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def grey(images: Float[Tensor, "runs channels *spatial"]) -> Float[Tensor, "runs *spatial"]:
-    """Turn images to grey.
-
-    Parameters
-    ----------
-    images : Tensor, shape (runs, channels, spatial...)
-        Any range.
-
-    Returns
-    -------
-    Tensor, shape (runs, spatial...)
-        0.2989 R + 0.587 G + 0.114 B of three channels, the mean of any other number.
-    """
+    """Turn images to grey."""
     if images.shape[1] != len(_GREY):
         return images.mean(dim=1)
     red, green, blue = images.unbind(dim=1)
@@ -159,18 +133,7 @@ def grey(images: Float[Tensor, "runs channels *spatial"]) -> Float[Tensor, "runs
 
 
 def mse_to_psnr(value: Tensor) -> Tensor:
-    """PSNR in dB of a mean squared error, for images whose peak value is 1.
-
-    Parameters
-    ----------
-    value : Tensor
-        Mean squared errors, of any shape.
-
-    Returns
-    -------
-    Tensor
-        ``-10 log10(value)``, of the same shape.
-    """
+    """PSNR in dB of a mean squared error, for images whose peak value is 1."""
     return -10.0 / math.log(10.0) * torch.log(value)
 
 

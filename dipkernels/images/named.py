@@ -52,23 +52,7 @@ def names() -> list[str]:
 
 
 def read_named(name: str) -> np.ndarray | Path:
-    """Pixels of a bundled image, or the path of a local one.
-
-    Parameters
-    ----------
-    name : str
-        One of `names`, or of a local image the path with suffix or the stem.
-
-    Returns
-    -------
-    numpy.ndarray or pathlib.Path
-        Raw pixels ``(height, width[, channels])``, or the file to read.
-
-    Raises
-    ------
-    ImageError
-        If there is no such name, or it means two files.
-    """
+    """Pixels of a bundled image, or the path of a local one."""
     if name in BUNDLED:
         return np.asarray(getattr(skimage.data, name)())
     files = _local_files()

@@ -14,25 +14,7 @@ ALPHA = (1, 2)  # TIFF's tag "extra samples": associated and unassociated alpha
 
 
 def read_pixels(path: Path, channel_axis: int | None = None) -> np.ndarray:
-    """Read a file as it is, but for alpha channels, which are dropped.
-
-    Parameters
-    ----------
-    path : Path
-        Which exists.
-    channel_axis : int, optional
-        As `dipkernels.images.load` takes it.
-
-    Returns
-    -------
-    ndarray, shape (height, width, channels)
-        Of the file's own dtype.
-
-    Raises
-    ------
-    ImageError
-        If its axes are no image's, or can't be told.
-    """
+    """Read a file as it is, but for alpha channels, which are dropped."""
     suffix = path.suffix.lower()
     if suffix == ".npy":
         return arrange(np.asarray(np.load(path, allow_pickle=False)), str(path), channel_axis)
@@ -44,30 +26,7 @@ def read_pixels(path: Path, channel_axis: int | None = None) -> np.ndarray:
 def arrange(
     pixels: np.ndarray, source: str, channel_axis: int | None, known_axis: int | None = None
 ) -> np.ndarray:
-    """Bring the channels to the end.
-
-    Parameters
-    ----------
-    pixels : ndarray
-        Of two or three dimensions.
-    source : str
-        For messages.
-    channel_axis : int, optional
-        What the user says.
-    known_axis : int, optional
-        What the format says, in three dimensions.
-
-    Returns
-    -------
-    ndarray, shape (height, width, channels)
-        One channel for two dimensions.
-
-    Raises
-    ------
-    ImageError
-        If the shape is no image's, the axis of the channels can't be told, or the user needn't
-        have told it.
-    """
+    """Bring the channels to the end."""
     shape = pixels.shape
     if pixels.ndim not in (2, 3) or pixels.size == 0:
         raise ImageError(
@@ -92,26 +51,7 @@ def arrange(
 
 
 def to_unit_range(pixels: np.ndarray, source: str) -> np.ndarray:
-    """Scale pixels to [0, 1].
-
-    Parameters
-    ----------
-    pixels : ndarray
-        Booleans, integers of 8 or 16 bits, which are divided by their type's maximum, or floating
-        point in [0, 1], which stays.
-    source : str
-        For messages.
-
-    Returns
-    -------
-    ndarray
-        Floating point.
-
-    Raises
-    ------
-    ImageError
-        If it holds anything else.
-    """
+    """Scale pixels to [0, 1]."""
     pixels = to_floats(pixels, source)
     low, high = float(pixels.min()), float(pixels.max())
     if low < 0 or high > 1:
@@ -120,25 +60,7 @@ def to_unit_range(pixels: np.ndarray, source: str) -> np.ndarray:
 
 
 def to_floats(pixels: np.ndarray, source: str) -> np.ndarray:
-    """Turn integers into fractions of their type's maximum, and check that all is finite.
-
-    Parameters
-    ----------
-    pixels : ndarray
-        Booleans, integers of 8 or 16 bits, or floating point.
-    source : str
-        For messages.
-
-    Returns
-    -------
-    ndarray
-        Floating point.
-
-    Raises
-    ------
-    ImageError
-        If it holds anything else, NaN or infinity.
-    """
+    """Turn integers into fractions of their type's maximum, and check that all is finite."""
     if pixels.dtype == bool:
         pixels = pixels.astype(np.float64)
     elif np.issubdtype(pixels.dtype, np.integer) and pixels.itemsize <= 2:

@@ -60,18 +60,7 @@ def select_parameters(names: Sequence[str], patterns: str | Sequence[str]) -> li
 
 
 def group_by_module(names: Sequence[str]) -> dict[str, list[str]]:
-    """Gather parameters by the module that holds them.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of parameters.
-
-    Returns
-    -------
-    dict of str to list of str
-        By name of the module, that of the parameter where there is none.
-    """
+    """Gather parameters by the module that holds them."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(name.rpartition(".")[0] or name, []).append(name)
@@ -303,20 +292,7 @@ def grams_of(tangents: Tangents, metric: Parameters | None, indices: Tensor) -> 
 
 
 def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
-    """Sum some entries of a dict.
-
-    Parameters
-    ----------
-    values : mapping of str to Tensor
-        Of one shape.
-    keys : sequence of str
-        At least one.
-
-    Returns
-    -------
-    Tensor
-        Of that shape.
-    """
+    """Sum some entries of a dict."""
     total = values[keys[0]]
     for key in keys[1:]:
         total = total + values[key]

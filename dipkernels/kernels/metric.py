@@ -90,28 +90,7 @@ def adam_metric_of(optimiser: torch.optim.Adam, parameters: Mapping[str, Tensor]
 
 
 def check_metric(metric: Metric, parameters: Parameters) -> Parameters:
-    """Evaluate and validate a metric.
-
-    Parameters
-    ----------
-    metric : dict of str to Tensor, or callable
-        Of the entries, of the parameters' shapes; or a function that makes them from the
-        parameters. Entries of other parameters are left out.
-    parameters : dict of str to Tensor
-        Those that the kernel is of.
-
-    Returns
-    -------
-    dict of str to Tensor
-        In the parameters' dtype and on their device.
-
-    Raises
-    ------
-    InvalidInputError
-        If an entry is missing, of another shape, or negative.
-    DivergenceError
-        If an entry isn't finite.
-    """
+    """Evaluate and validate a metric."""
     given = metric(parameters) if callable(metric) else metric
     missing = sorted(parameters.keys() - given.keys())
     if missing:

@@ -213,22 +213,7 @@ class NTK(Kernel):
 
 
 def require_parameters(prior: ImagePrior, parameters: Parameters) -> None:
-    """Check that parameters are those of a prior.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    parameters : dict of str to Tensor
-        Of its shapes, type and device.
-
-    Raises
-    ------
-    InvalidInputError
-        If they aren't, or the first isn't a prior.
-    DivergenceError
-        If one holds NaN or infinity.
-    """
+    """Check that parameters are those of a prior."""
     if not isinstance(prior, ImagePrior) or not isinstance(parameters, dict):
         raise InvalidInputError(
             f"a kernel is of an ImagePrior at its parameters, as prior.init() makes them; got "

@@ -91,28 +91,7 @@ def kernel_regression(
 def ridge_predictions(
     kernel: np.ndarray, targets: np.ndarray, learned: np.ndarray, ridges: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Predict by kernel ridge regression with a free intercept, the ridge by leave-one-out.
-
-    Parameters
-    ----------
-    kernel : ndarray, shape (n, n)
-        Between all inputs.
-    targets : ndarray, shape (n, k)
-        Only the learned rows are looked at.
-    learned : ndarray of bool, shape (n,)
-        What is learned from.
-    ridges : sequence of float
-        Candidates, in units of the mean eigenvalue of the centred kernel of what is learned.
-
-    Returns
-    -------
-    predictions : ndarray, shape (n, k)
-        For all inputs.
-    left_out : ndarray, shape (learned, k)
-        What each learned input's prediction is without it, exactly.
-    ridge : float
-        The candidate that was taken.
-    """
+    """Predict by kernel ridge regression with a free intercept, the ridge by leave-one-out."""
     own = kernel[np.ix_(learned, learned)]
     m = len(own)
     column = own.mean(axis=0)

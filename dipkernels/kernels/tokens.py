@@ -58,27 +58,7 @@ def patch_side(prior: ImagePrior) -> int:
 
 
 def layout_of(prior: ImagePrior, side: int | None) -> tuple[int, tuple[int, int]]:
-    """Lay a prior's image out in whole patches.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        2D.
-    side : int or None
-        Of a patch, in pixels; None for that of its head.
-
-    Returns
-    -------
-    side : int
-        Of a patch.
-    grid : (rows, columns)
-        Of whole patches.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no whole patch, there are too many, or the image isn't 2D.
-    """
+    """Lay a prior's image out in whole patches."""
     if len(prior.shape) != 3:
         raise InvalidInputError(f"patches are of images (channels, height, width), not {prior}")
     side = patch_side(prior) if side is None else side
@@ -95,22 +75,7 @@ def layout_of(prior: ImagePrior, side: int | None) -> tuple[int, tuple[int, int]
 def whole_patches(
     images: Tensor, side: int, grid: tuple[int, int]
 ) -> Shaped[Tensor, "batch tokens channels side side"]:
-    """Cut images into patches; what is left at the bottom and right is dropped.
-
-    Parameters
-    ----------
-    images : Tensor, shape (batch, channels, height, width)
-        Of any dtype.
-    side : int
-        Of a patch.
-    grid : (rows, columns)
-        Of patches.
-
-    Returns
-    -------
-    Tensor, shape (batch, rows * columns, channels, side, side)
-        Row by row.
-    """
+    """Cut images into patches; what is left at the bottom and right is dropped."""
     whole = images[..., : grid[0] * side, : grid[1] * side]
     split = whole.unflatten(3, (grid[1], side)).unflatten(2, (grid[0], side))
     patches: Tensor = split.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
@@ -118,13 +83,7 @@ def whole_patches(
 
 
 class TokenMoments:
-    """Mean over samples of Q, of its mean at each lag, and of its spectrum.
-
-    Parameters
-    ----------
-    grid : (rows, columns)
-        Of tokens.
-    """
+    """Mean over samples of Q, of its mean at each lag, and of its spectrum."""
 
     def __init__(self, grid: tuple[int, int]) -> None:
         self._grid = grid
@@ -138,13 +97,7 @@ class TokenMoments:
         self._matrix, self._lagged, self._spectrum = (RunningMoments() for _ in range(3))
 
     def update(self, kernels: Float[Tensor, "batch tokens tokens"]) -> None:
-        """Take in one Q for each sample.
-
-        Parameters
-        ----------
-        kernels : Tensor, shape (batch, tokens, tokens)
-            Independent ones.
-        """
+        """Take in one Q for each sample."""
         kernels = kernels.detach().cpu().double()
         sums = torch.zeros(len(kernels), len(self._count), dtype=torch.float64)
         sums.index_add_(1, self._where, kernels.flatten(1))
@@ -161,13 +114,7 @@ class TokenMoments:
         return values
 
     def dataset(self) -> xr.Dataset:
-        """Give the estimates so far.
-
-        Returns
-        -------
-        xarray.Dataset
-            As of `dipkernels.kernels.patch.patch_covariance`.
-        """
+        """Give the estimates so far."""
         rows, columns = self._grid
         dataset = xr.Dataset(
             coords={
@@ -189,24 +136,7 @@ class TokenMoments:
 def with_errors(
     dataset: xr.Dataset, name: str, dims: tuple[str, ...], moments: RunningMoments
 ) -> xr.Dataset:
-    """Add an estimate and its standard error to a dataset.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        Left as it is.
-    name : str
-        Of the variable.
-    dims : tuple of str
-        Its axes.
-    moments : RunningMoments
-        What was estimated.
-
-    Returns
-    -------
-    xarray.Dataset
-        With ``name`` and ``name_standard_error``.
-    """
+    """Add an estimate and its standard error to a dataset."""
     return dataset.assign(
         {
             name: (dims, moments.mean.cpu().numpy()),

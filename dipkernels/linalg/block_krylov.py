@@ -22,19 +22,6 @@ class BlockKrylov:
     Ritz pair ``(x, V_p^T y)`` is ``|H y - x y|``, without the products being kept. When V is full,
     it is replaced by its leading Ritz vectors and the block that comes next (Wu & Simon 2000).
 
-    Parameters
-    ----------
-    operator : SymmetricOperator
-        ``A``, of size n.
-    starts : Tensor, float64, shape (n, b)
-        First block.
-    capacity : int
-        Rows of V, at least ``keep + 2 b``.
-    keep : int
-        Ritz vectors kept in a restart.
-
-    Notes
-    -----
     Memory: ``capacity * n`` numbers of 8 bytes and 16 thousand columns of that once more.
     """
 
@@ -60,13 +47,7 @@ class BlockKrylov:
         return self._filled - self._done
 
     def step(self) -> None:
-        """Multiply the block that comes next, and find the one after it.
-
-        Raises
-        ------
-        DivergenceError
-            If a product isn't finite.
-        """
+        """Multiply the block that comes next, and find the one after it."""
         if self._filled + self.width > len(self._rows):
             self._restart()
         first, width = self._done, self.width
@@ -86,18 +67,7 @@ class BlockKrylov:
         self.steps += 1
 
     def ritz(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Leading Ritz pairs, in the coordinates of the space.
-
-        Parameters
-        ----------
-        k : int
-            How many; fewer if the space is smaller.
-
-        Returns
-        -------
-        values, coefficients, residuals : Tensor, shapes (k,), (p, k), (k,)
-            On the CPU, descending.
-        """
+        """Leading Ritz pairs, in the coordinates of the space."""
         small = self._small[: self._filled, : self._done]
         square = small[: self._done]
         values, vectors = torch.linalg.eigh((square + square.T) / 2)
@@ -107,18 +77,7 @@ class BlockKrylov:
         return values, vectors, mapped.norm(dim=0)
 
     def combine(self, coefficients: Tensor) -> Tensor:
-        """Form vectors from their coefficients.
-
-        Parameters
-        ----------
-        coefficients : Tensor, shape (p, k)
-            As `ritz` returns.
-
-        Returns
-        -------
-        Tensor, shape (n, k)
-            Vectors, one a column.
-        """
+        """Form vectors from their coefficients."""
         weights = coefficients.T.to(self._rows.device)
         vectors = self._rows.new_empty(weights.shape[0], self._rows.shape[1])
         for start in range(0, self._rows.shape[1], _COLUMNS):
@@ -127,13 +86,7 @@ class BlockKrylov:
         return vectors.T
 
     def symmetry(self) -> Symmetry:
-        """Say what all products so far have shown of the operator.
-
-        Returns
-        -------
-        Symmetry
-            At no cost.
-        """
+        """Say what all products so far have shown of the operator."""
         square = self._small[: self._done, : self._done]
         scale = max(self._scale, 1e-300)
         least = float(torch.linalg.eigvalsh((square + square.T) / 2)[0])
@@ -141,13 +94,7 @@ class BlockKrylov:
         return Symmetry(asymmetry / scale, max(0.0, -least) / scale, self.products)
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint; the rows are not copied.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         return {
             "rows": self._rows[: self._filled],
             "small": self._small[: self._filled, : self._done],
@@ -157,19 +104,7 @@ class BlockKrylov:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Continue from a state, after a look at whether it is of this operator.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-
-        Raises
-        ------
-        OutputError
-            If the first product there isn't the operator's. The look costs one product, which
-            isn't counted.
-        """
+        """Continue from a state, after a look at whether it is of this operator."""
         rows, small = state["rows"], state["small"]
         self._filled, self._done = small.shape
         if self._filled > len(self._rows):  # more products had been allowed there

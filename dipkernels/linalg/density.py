@@ -95,18 +95,7 @@ def spectral_density(
 
 
 def require_spaces(spaces: object) -> None:
-    """Require Krylov spaces.
-
-    Parameters
-    ----------
-    spaces : list or tuple of KrylovSpace
-        Given by the caller.
-
-    Raises
-    ------
-    InvalidInputError
-        If they are something else.
-    """
+    """Require Krylov spaces."""
     if not isinstance(spaces, list | tuple) or not all(isinstance(s, KrylovSpace) for s in spaces):
         raise InvalidInputError(
             "expected a list of KrylovSpace, as Lanczos.spaces and krylov_probes return, got a "

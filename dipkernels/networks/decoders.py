@@ -241,22 +241,10 @@ class LipschitzDecoder(Generator):
 def coarse_size(size: Spatial, halvings: int) -> Spatial:
     """Size of the grid that ``halvings`` x2 upsamplings bring to at least ``size``.
 
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the image.
-    halvings : int
-        Number of x2 steps.
-
-    Returns
-    -------
-    (length,) or (height, width)
-        Rounded up.
-
     Examples
     --------
     >>> coarse_size((64, 48), 5)
     (2, 2)
-    """
+    """  # noqa: DOC201
     factor = 2**halvings
     return tuple(-(-side // factor) for side in size)

@@ -119,15 +119,6 @@ class FixedConvNet(Generator):
 class BinomialFilter(nn.Module):
     """Filter each channel with (1, 3, 3, 1)/4 along each axis; the size stays.
 
-    Parameters
-    ----------
-    dims : {1, 2}
-        Of the image.
-    padding : {"reflect", "zero", "circular"}
-        How the image goes on beyond its border.
-
-    Notes
-    -----
     Transfer function along an axis: ``(1 + z)^3 / 4``, which doubles a constant and removes the
     highest frequency. The filter has four taps, so it also moves the image by half a pixel: pixel
     i sees i-2 ... i+1. The published code pads one of the two pixels before the image by
@@ -146,18 +137,7 @@ class BinomialFilter(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels *spatial"]
     ) -> Float[Tensor, "batch channels *spatial"]:
-        """Filter.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``(batch, channels, *spatial)``
-            An image of at least 3 pixels a side.
-
-        Returns
-        -------
-        Tensor, shape ``(batch, channels, *spatial)``
-            Of the same size.
-        """
+        """Filter."""
         channels, dims = x.shape[1], self.kernel.dim()
         padded = nn.functional.pad(x, (2, 1) * dims, mode=self.mode)
         weight = self.kernel.expand(channels, 1, *self.kernel.shape)

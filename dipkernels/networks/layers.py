@@ -26,18 +26,7 @@ class Sine(nn.Module):
     """The sine of each value, as in SIREN (Sitzmann et al. 2020) but without its factor of 30."""
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Apply.
-
-        Parameters
-        ----------
-        x : Tensor
-            Of any shape.
-
-        Returns
-        -------
-        Tensor
-            ``sin(x)``.
-        """
+        """Apply."""
         return torch.sin(x)
 
 
@@ -58,11 +47,6 @@ class MeanOnlyNorm(nn.Module):
     """Subtract each channel's mean over the image, add a learned bias; the variance stays.
 
     Mean-only batch normalisation (Salimans & Kingma 2016) with the statistics of the one image.
-
-    Parameters
-    ----------
-    channels : int
-        How many biases; they start at 0.
     """
 
     def __init__(self, channels: int) -> None:
@@ -72,18 +56,7 @@ class MeanOnlyNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels *spatial"]
     ) -> Float[Tensor, "batch channels *spatial"]:
-        """Normalise.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``(batch, channels, *spatial)``
-            An image.
-
-        Returns
-        -------
-        Tensor, shape ``(batch, channels, *spatial)``
-            Whose channels have the biases as means.
-        """
+        """Normalise."""
         axes = tuple(range(2, x.dim()))
         bias = self.bias.reshape(-1, *(1,) * len(axes))
         return x + (bias - x.mean(dim=axes, keepdim=True))
@@ -93,29 +66,7 @@ NORMALISATIONS = ("batch", "mean-only", "instance", "none")
 
 
 def normalisation(kind: str, channels: int, dims: int) -> nn.Module | None:
-    """Make a normalisation by name.
-
-    Parameters
-    ----------
-    kind : {"batch", "mean-only", "instance", "none"}
-        For a single image ``"batch"`` and ``"instance"`` take the same statistics; they differ as
-        torch's defaults do: batch normalisation has a learned scale and bias for each channel,
-        instance normalisation has none.
-    channels : int
-        How many.
-    dims : {1, 2}
-        Of the image.
-
-    Returns
-    -------
-    nn.Module or None
-        None for "none".
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such normalisation.
-    """
+    """Make a normalisation by name."""
     require_choice("normalisation", kind, NORMALISATIONS)
     if kind == "batch":
         make = nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d
@@ -127,26 +78,7 @@ def normalisation(kind: str, channels: int, dims: int) -> nn.Module | None:
 
 @dataclass(frozen=True)
 class Style:
-    """What all blocks of one network have in common.
-
-    Attributes
-    ----------
-    dims : {1, 2}
-        Of the image.
-    normalisation : str
-        One of `NORMALISATIONS`.
-    activation : str
-        One of `ACTIVATIONS`.
-    padding : str
-        One of `PADDINGS`.
-    bias : bool
-        Whether convolutions have one.
-
-    Raises
-    ------
-    InvalidInputError
-        If one of the names is unknown.
-    """
+    """What all blocks of one network have in common."""
 
     dims: int = 2
     normalisation: str = "batch"
@@ -201,33 +133,7 @@ def conv(
     dims: int = 2,
     padding: str = "reflect",
 ) -> nn.Conv1d | nn.Conv2d:
-    """Make a convolution that keeps the size, with PyTorch's default initialisation.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels.
-    kernel_size : int
-        Odd.
-    stride : int
-        1 keeps the size, 2 halves it (rounding up).
-    bias : bool
-        Whether there is one.
-    dims : {1, 2}
-        Of the image.
-    padding : {"reflect", "zero", "circular"}
-        How the image goes on beyond its border.
-
-    Returns
-    -------
-    nn.Conv1d or nn.Conv2d
-        The layer.
-
-    Raises
-    ------
-    InvalidInputError
-        If the kernel has an even size.
-    """
+    """Make a convolution that keeps the size, with PyTorch's default initialisation."""
     make = nn.Conv1d if dims == 1 else nn.Conv2d
     return make(
         in_channels,
@@ -241,23 +147,7 @@ def conv(
 
 
 def same_padding(kernel_size: int) -> int:
-    """Count the pixels to pad on each side so that a convolution keeps the size.
-
-    Parameters
-    ----------
-    kernel_size : int
-        Odd.
-
-    Returns
-    -------
-    int
-        Pixels.
-
-    Raises
-    ------
-    InvalidInputError
-        If the kernel has an even size, or none.
-    """
+    """Count the pixels to pad on each side so that a convolution keeps the size."""
     require_sizes(1, kernel_size=kernel_size)
     if kernel_size % 2 == 0:
         raise InvalidInputError(
@@ -269,26 +159,7 @@ def same_padding(kernel_size: int) -> int:
 def padding_mode(
     kernel_size: int, padding: str = "reflect"
 ) -> Literal["reflect", "zeros", "circular"]:
-    """Torch's name of a padding.
-
-    Parameters
-    ----------
-    kernel_size : int
-        Where it is 1 there is nothing to pad: torch calls that "zeros", and would copy the image
-        for the other two.
-    padding : str
-        One of `PADDINGS`.
-
-    Returns
-    -------
-    str
-        For ``nn.Conv2d(padding_mode=...)``.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such padding.
-    """
+    """Torch's name of a padding."""
     require_choice("padding", padding, PADDINGS)
     return PADDINGS[padding] if kernel_size > 1 else "zeros"
 
@@ -303,36 +174,12 @@ class CentreCrop(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels *spatial"]
     ) -> Float[Tensor, "batch channels *new_spatial"]:
-        """Crop.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``(batch, channels, *spatial)``
-            At least as large as the size.
-
-        Returns
-        -------
-        Tensor, shape ``(batch, channels, *size)``
-            Its middle.
-        """
+        """Crop."""
         return centre_crop(x, self.size)
 
 
 def centre_crop(x: Tensor, size: Spatial) -> Tensor:
-    """Crop the last axes about their centre.
-
-    Parameters
-    ----------
-    x : Tensor, shape ``(..., *spatial)``
-        At least as large as ``size``.
-    size : (length,) or (height, width)
-        Of the result.
-
-    Returns
-    -------
-    Tensor, shape ``(..., *size)``
-        A view; ``x`` itself where it has that size already.
-    """
+    """Crop the last axes about their centre."""
     for axis, length in enumerate(size, start=-len(size)):
         excess = x.shape[axis] - length
         if excess:
@@ -341,20 +188,7 @@ def centre_crop(x: Tensor, size: Spatial) -> Tensor:
 
 
 def require_sizes(least: int, **sizes: int) -> None:
-    """Check sizes of a network.
-
-    Parameters
-    ----------
-    least : int
-        The smallest that each may be.
-    **sizes : int
-        By their names.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is smaller, or no whole number.
-    """
+    """Check sizes of a network."""
     for name, size in sizes.items():
         if not isinstance(size, int) or size < least:
             raise InvalidInputError(
@@ -363,22 +197,7 @@ def require_sizes(least: int, **sizes: int) -> None:
 
 
 def require_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Check an option that takes one of several names.
-
-    Parameters
-    ----------
-    name : str
-        Of the option.
-    value : object
-        What was given.
-    choices : iterable of str
-        What it may be.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is none of them.
-    """
+    """Check an option that takes one of several names."""
     choices = list(choices)
     if value not in choices:
         raise InvalidInputError(f"{name} must be one of {', '.join(choices)}; got {value!r}")

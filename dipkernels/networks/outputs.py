@@ -12,44 +12,19 @@ OUTPUTS = ("sigmoid", "none", "255")
 
 
 class ScaledSigmoid(nn.Module):
-    """A sigmoid times a constant.
-
-    Parameters
-    ----------
-    scale : float
-        The largest value.
-    """
+    """A sigmoid times a constant."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
         self.scale = scale
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Apply.
-
-        Parameters
-        ----------
-        x : Tensor
-            Of any shape.
-
-        Returns
-        -------
-        Tensor
-            Between 0 and the scale.
-        """
+        """Apply."""
         return self.scale * torch.sigmoid(x)
 
 
 class ManyImages(nn.Module):
-    """One network called with several codes, its images one after the other as channels.
-
-    Parameters
-    ----------
-    network : nn.Module
-        Called with each code on its own, so that a normalisation never mixes images.
-    images : int
-        How many.
-    """
+    """One network called with several codes, its images one after the other as channels."""
 
     def __init__(self, network: nn.Module, images: int) -> None:
         super().__init__()
@@ -59,45 +34,14 @@ class ManyImages(nn.Module):
     def forward(
         self, codes: Float[Tensor, "1 code_channels *grid"]
     ) -> Float[Tensor, "1 channels *spatial"]:
-        """Make the images.
-
-        Parameters
-        ----------
-        codes : Tensor, shape ``(1, images * code_channels, *grid)``
-            One after the other.
-
-        Returns
-        -------
-        Tensor, shape ``(1, images * channels, *spatial)``
-            In the same order.
-        """
+        """Make the images."""
         return torch.cat([self.network(code) for code in codes.chunk(self.images, dim=1)], dim=1)
 
 
 def surrounded(
     factory: Callable[[], nn.Module], *, output: str, images: int
 ) -> Callable[[], nn.Module]:
-    """Put the output's range and several images around a network.
-
-    Parameters
-    ----------
-    factory : callable
-        Makes the network.
-    output : {"sigmoid", "none", "255"}
-        To (0, 1), to any number, or to (0, 255).
-    images : int
-        How many.
-
-    Returns
-    -------
-    callable
-        Makes the whole.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such output.
-    """
+    """Put the output's range and several images around a network."""
     require_choice("output", output, OUTPUTS)
 
     def many() -> nn.Module:

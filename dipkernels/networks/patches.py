@@ -14,14 +14,7 @@ def check_sizes(
     heads: Sequence[int],
     others: dict[str, int],
 ) -> None:
-    """Check a transformer's sizes; `widths` and `heads` are its stages', `others` are by name.
-
-    Raises
-    ------
-    InvalidInputError
-        If a size is not positive, the image is smaller than one patch, or heads do not divide
-        their width.
-    """
+    """Check a transformer's sizes; `widths` and `heads` are its stages', `others` are by name."""
     for name, size in {"patch_size": patch_size, **others}.items():
         if size < 1:
             raise InvalidInputError(f"{name} is {size}; expected at least 1: raise it")
@@ -39,18 +32,7 @@ def check_sizes(
 
 
 def pad_code(code: Tensor, expected_shape: tuple[int, int, int, int], multiple: int) -> Tensor:
-    """Repeat a code's last row and column until height and width are multiples of `multiple`.
-
-    Returns
-    -------
-    Tensor, shape (1, code_channels, padded_height, padded_width)
-        The code itself where nothing is missing.
-
-    Raises
-    ------
-    InvalidInputError
-        If the code has another shape.
-    """
+    """Repeat a code's last row and column until height and width are multiples of `multiple`."""
     if tuple(code.shape) != expected_shape:
         raise InvalidInputError(
             f"the code has shape {tuple(code.shape)}; this network expects {expected_shape}: pass "
@@ -63,23 +45,6 @@ def pad_code(code: Tensor, expected_shape: tuple[int, int, int, int], multiple: 
 
 
 def join_patches(patches: Tensor, grid: Sequence[int], side: int, size: Sequence[int]) -> Tensor:
-    """Lay patches side by side, row by row, and crop the image at its bottom and right.
-
-    Parameters
-    ----------
-    patches : Tensor, shape (1, rows * columns, channels * side**2)
-        Each ordered (channel, row, column), as in `torch.nn.Fold`.
-    grid : (rows, columns)
-        Of patches.
-    side : int
-        Of a patch, in pixels.
-    size : (height, width)
-        Of the image, at most the grid's.
-
-    Returns
-    -------
-    Tensor, shape (1, channels, height, width)
-        The image.
-    """
+    """Lay patches side by side, row by row, and crop the image at its bottom and right."""
     image = nn.functional.pixel_shuffle(patches.transpose(1, 2).unflatten(2, grid), side)
     return image[..., : size[0], : size[1]]

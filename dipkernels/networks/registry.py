@@ -27,15 +27,7 @@ __all__ = ["Entry", "Recipe", "Size", "Spatial", "Variant", "create", "entry", "
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to make one prior: a factory of modules and the shape of the code that they take.
-
-    Attributes
-    ----------
-    factory : callable
-        Makes the module, without an output non-linearity.
-    code_shape : tuple of int
-        Without the batch axis: channels, then the grid.
-    """
+    """How to make one prior: a factory of modules and the shape of the code that they take."""
 
     factory: Callable[[], nn.Module]
     code_shape: tuple[int, ...]
@@ -161,30 +153,7 @@ def register(
     dimensions: tuple[int, ...] = (2,),
     least_side: int = 1,
 ) -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
-    """Register a builder of priors under a name.
-
-    Parameters
-    ----------
-    name : str
-        What users will call it.
-    learning_rate : float
-        Adam's, as published.
-    iterations : int
-        As published.
-    source : str
-        Where the settings are from.
-    summary : str, optional
-        What it is; by default the first line of the builder's docstring.
-    preset, variants, code, output, dimensions, least_side
-        As of `Entry`.
-
-    Returns
-    -------
-    callable
-        A decorator for ``builder(size, channels, *, option=default, ...) -> Recipe``. One builder
-        may be registered under several names, with a preset for each. An option that is called
-        ``code_channels`` is set to the number of channels that a code has by itself.
-    """
+    """Register a builder of priors under a name."""
 
     def decorator(builder: Callable[..., Recipe]) -> Callable[..., Recipe]:
         line = summary or (inspect.getdoc(builder) or "").split("\n")[0]

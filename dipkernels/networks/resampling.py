@@ -15,31 +15,7 @@ FINE_LEVELS = 2
 
 
 def upsampler(mode: str, channels: int, style: Style, *, level: int) -> nn.Module:
-    """Make a module that doubles every side.
-
-    Parameters
-    ----------
-    mode : {"bilinear", "nearest", "gaussian", "transposed"}
-        Interpolation (linear in 1D; pixel centres, not corners, are aligned), repetition, a fixed
-        Gaussian filter (`GaussianUpsample`), or a learned transposed convolution of size 4.
-    channels : int
-        In and out.
-    style : Style
-        Of the network.
-    level : int
-        0 for the doubling that makes the finest grid, 1 for the one before. Gaussian filters have
-        a deviation of 1 pixel at levels 0 and 1, of 0.2 below (Shi et al. 2022).
-
-    Returns
-    -------
-    nn.Module
-        From ``(batch, channels, *spatial)`` to twice each side.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such mode.
-    """
+    """Make a module that doubles every side."""
     require_choice("upsampling", mode, UPSAMPLINGS)
     if mode == "gaussian":
         sigma = FINE_SIGMA if level < FINE_LEVELS else COARSE_SIGMA
@@ -54,20 +30,7 @@ def upsampler(mode: str, channels: int, style: Style, *, level: int) -> nn.Modul
 def transposed_conv(
     in_channels: int, out_channels: int, style: Style
 ) -> nn.ConvTranspose1d | nn.ConvTranspose2d:
-    """Make a learned transposed convolution that doubles every side: size 4, stride 2, padding 1.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels.
-    style : Style
-        Of the network. Its padding plays no part: beyond the border there is nothing.
-
-    Returns
-    -------
-    nn.ConvTranspose1d or nn.ConvTranspose2d
-        The layer.
-    """
+    """Make a learned transposed convolution (size 4, stride 2, padding 1): sides double."""
     make = nn.ConvTranspose1d if style.dims == 1 else nn.ConvTranspose2d
     return make(in_channels, out_channels, 4, stride=2, padding=1, bias=style.bias)
 
@@ -75,29 +38,7 @@ def transposed_conv(
 def down_block(
     in_channels: int, out_channels: int, kernel_size: int, downsampling: str, style: Style
 ) -> nn.Sequential:
-    """Make convolution, halving, normalisation, activation.
-
-    Parameters
-    ----------
-    in_channels, out_channels : int
-        Channels.
-    kernel_size : int
-        Of the convolution, odd.
-    downsampling : {"stride", "average", "max"}
-        A stride of the convolution, or a pooling of its outcome.
-    style : Style
-        Of the network.
-
-    Returns
-    -------
-    nn.Sequential
-        It halves every side, rounding up.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such downsampling.
-    """
+    """Make convolution, halving, normalisation, activation."""
     require_choice("downsampling", downsampling, DOWNSAMPLINGS)
     if downsampling == "stride":
         halving: list[nn.Module] = [style.conv(in_channels, out_channels, kernel_size, stride=2)]
@@ -107,20 +48,7 @@ def down_block(
 
 
 def pool(downsampling: str, style: Style) -> nn.Module:
-    """Make a pooling over 2 pixels of each axis.
-
-    Parameters
-    ----------
-    downsampling : {"average", "max"}
-        Which.
-    style : Style
-        Of the network.
-
-    Returns
-    -------
-    nn.Module
-        It rounds up: a last pixel without a neighbour is pooled alone.
-    """
+    """Make a pooling over 2 pixels of each axis."""
     if downsampling == "average":
         make = nn.AvgPool1d if style.dims == 1 else nn.AvgPool2d
         return make(2, ceil_mode=True)
@@ -130,18 +58,6 @@ def pool(downsampling: str, style: Style) -> nn.Module:
 class GaussianUpsample(nn.Module):
     """Double every side by a fixed transposed convolution of each channel with a Gaussian.
 
-    Zeros are put between the pixels, and the result is filtered with 5 taps of a Gaussian that
-    sum to 1. So a constant comes out as half its mean in 1D and a quarter in 2D, with a grid on it.
-
-    Parameters
-    ----------
-    dims : {1, 2}
-        Of the image.
-    sigma : float
-        Deviation, in pixels of the finer grid, before the cut after two pixels.
-
-    Notes
-    -----
     Source: Shi et al. 2022, "On Measuring and Controlling the Spectral Bias of the Deep Image
     Prior". Their code halves the offsets, so its nominal deviations of 0.5 and 0.1 are 1 and 0.2
     pixels here.
@@ -161,18 +77,7 @@ class GaussianUpsample(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch channels *spatial"]
     ) -> Float[Tensor, "batch channels *doubled"]:
-        """Upsample.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``(batch, channels, *spatial)``
-            An image.
-
-        Returns
-        -------
-        Tensor, shape ``(batch, channels, *doubled)``
-            Of twice each side.
-        """
+        """Upsample."""
         channels = x.shape[1]
         if self.dims == 1:
             weight = self.taps.expand(channels, 1, -1)

@@ -23,23 +23,11 @@ Size = tuple[int, int]
 def scaled_length(published: int, size: Spatial) -> int:
     """Scale a length in pixels (rule 1).
 
-    Parameters
-    ----------
-    published : int
-        Pixels, at 512 pixels a side.
-    size : (length,) or (height, width)
-        Of the image.
-
-    Returns
-    -------
-    int
-        A power of two, at least 4.
-
     Examples
     --------
     >>> scaled_length(32, (64, 64)), scaled_length(4, (64, 96)), scaled_length(32, (300, 512))
     (4, 4, 16)
-    """
+    """  # noqa: DOC201
     exponent = math.log2(published * min(size) / PUBLISHED_SIDE)
     return max(LEAST_LENGTH, int(2 ** math.floor(exponent + 0.5)))
 
@@ -47,31 +35,11 @@ def scaled_length(published: int, size: Spatial) -> int:
 def scaled_halvings(published: int, size: Spatial, least: int = 2) -> int:
     """Limit a number of halvings (rule 2).
 
-    Parameters
-    ----------
-    published : int
-        Halvings, at 512 pixels a side.
-    size : (length,) or (height, width)
-        Of the image.
-    least : int
-        Pixels that the coarsest grid must keep a side; more than 2 where a kernel is so large that
-        its reflected border needs them.
-
-    Returns
-    -------
-    int
-        Between 0 and ``published``.
-
-    Raises
-    ------
-    InvalidInputError
-        If ``published`` is no whole number, or negative.
-
     Examples
     --------
     >>> scaled_halvings(5, (64, 64)), scaled_halvings(5, (33, 40)), scaled_halvings(5, (16, 90))
     (5, 5, 3)
-    """
+    """  # noqa: DOC201, DOC501
     if not isinstance(published, int) or published < 0:
         raise InvalidInputError(
             f"the number of halvings must be a whole number, at least 0, got {published}"
@@ -84,22 +52,7 @@ def scaled_halvings(published: int, size: Spatial, least: int = 2) -> int:
 
 
 def require_side(name: str, size: Spatial, least: int) -> None:
-    """Check that an image is large enough for a network.
-
-    Parameters
-    ----------
-    name : str
-        Of the network.
-    size : (length,) or (height, width)
-        Of the image.
-    least : int
-        The smallest side that works.
-
-    Raises
-    ------
-    InvalidInputError
-        If a side is shorter.
-    """
+    """Check that an image is large enough for a network."""
     if min(size) < least:
         raise InvalidInputError(
             f"an image of {'x'.join(map(str, size))} pixels is too small for '{name}', "

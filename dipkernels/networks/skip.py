@@ -163,27 +163,7 @@ class _Scale(nn.Module):
 
 
 def per_scale(name: str, value: _T | Sequence[_T], scales: int) -> tuple[_T, ...]:
-    """Spread an option over the scales.
-
-    Parameters
-    ----------
-    name : str
-        Of the option.
-    value : int, str or a sequence of them
-        One for all scales, or one for each, the finest first.
-    scales : int
-        How many.
-
-    Returns
-    -------
-    tuple
-        One for each scale.
-
-    Raises
-    ------
-    InvalidInputError
-        If there isn't one for each scale.
-    """
+    """Spread an option over the scales."""
     if isinstance(value, int | str):
         return (value,) * scales
     if len(value) != scales:

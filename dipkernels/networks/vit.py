@@ -22,12 +22,7 @@ __all__ = ["VisionTransformer"]
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of sets of tokens to themselves: ``(sets, tokens, width)`` to the same.
-
-    Forms ``sets * heads * tokens**2`` weights. `qkv` orders its output channels (query, key,
-    value), then by head, as `torch.nn.MultiheadAttention` does. `bias` is added to the logits,
-    ``(sets, heads, tokens, tokens)``, and may broadcast to them.
-    """
+    """Multi-head attention of sets of tokens, ``(sets, tokens, width)``, to themselves."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

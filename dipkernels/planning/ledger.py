@@ -22,25 +22,7 @@ CPU = torch.device("cpu")
 
 
 class Ledger(TorchDispatchMode):
-    """Watches every tensor that torch makes while it's active; also those that hold no numbers.
-
-    Tensors that were there before aren't counted, and what an operation takes for itself is only
-    for convolutions on a CPU, which copy their inputs into a layout of their own.
-
-    Parameters
-    ----------
-    device : torch.device
-        Whose operations these are, whatever the tensors say.
-
-    Attributes
-    ----------
-    live : int
-        Bytes that are held now.
-    peak : int
-        Most bytes that were held at a time, since the beginning or `begin_anew`.
-    events : list of (int, int)
-        All that was taken and given back, in order.
-    """
+    """Watches every tensor that torch makes while it's active; also those that hold no numbers."""
 
     def __init__(self, device: torch.device = CPU) -> None:
         super().__init__()
@@ -92,29 +74,15 @@ class Ledger(TorchDispatchMode):
 
 
 def resident_growth(events: Sequence[Event]) -> int:
-    """By how much a process on Linux grows that takes and gives back memory in this order.
-
-    Parameters
-    ----------
-    events : sequence of (int, int)
-        Of a `Ledger`.
-
-    Returns
-    -------
-    int
-        Bytes at the peak, at least what is held at a time.
-
-    Notes
-    -----
-    A model of glibc's malloc, coarse but for what matters. Blocks above a threshold are given back
-    to the system at once; the threshold begins at 128 KiB and rises to the largest of them that
-    was given back, up to 32 MiB. Smaller ones stay with the process, which takes the best fit of
-    its free blocks, splits it, and grows where none fits. Free neighbours are taken as never
-    joined, since small objects come to lie between them. Torch asks for aligned memory, for which
-    glibc looks for more than it hands out, so that a block cut out for one tensor is too small for
-    the next of that size; large ones are often joined with a free neighbour, and serve. Cost: a
-    binary search and an insertion an event.
-    """
+    """By how much a process on Linux grows that takes and gives back memory in this order."""
+    # A model of glibc's malloc, coarse but for what matters. Blocks above a threshold are given
+    # back to the system at once; the threshold begins at 128 KiB and rises to the largest of them
+    # that was given back, up to 32 MiB. Smaller ones stay with the process, which takes the best
+    # fit of its free blocks, splits it, and grows where none fits. Free neighbours are taken as
+    # never joined, since small objects come to lie between them. Torch asks for aligned memory, for
+    # which glibc looks for more than it hands out, so that a block cut out for one tensor is too
+    # small for the next of that size; large ones are often joined with a free neighbour, and serve.
+    # Cost: a binary search and an insertion an event.
     free: list[int] = []
     held: dict[int, tuple[int, bool]] = {}
     heap = mapped = peak = 0

@@ -44,15 +44,7 @@ ALLOCATOR = "allocator, libraries"
 
 @dataclass(frozen=True)
 class Needs:
-    """Memory of one computation.
-
-    Attributes
-    ----------
-    parts : dict of str to int
-        Bytes by part; they add up to the peak.
-    rehearsed : bool
-        False if the network couldn't be run without numbers, and a rule of thumb was used.
-    """
+    """Memory of one computation."""
 
     parts: dict[str, int]
     rehearsed: bool = True
@@ -74,32 +66,7 @@ def rehearse_fit(
     checkpoint: bool = False,
     device: torch.device | None = None,
 ) -> Needs:
-    """Find what a fit takes, by a few of its iterations without numbers.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    tasks : sequence of Task
-        On its device, in its dtype.
-    seeds : int
-        Runs of each.
-    settings : FitSettings
-        What to do.
-    monitors : sequence of Monitor
-        Copies of them are used.
-    stops : bool
-        Whether a stopping rule watches.
-    checkpoint : bool
-        Whether the state is saved.
-    device : torch.device, optional
-        That will fit, by default the prior's; it needn't be there.
-
-    Returns
-    -------
-    Needs
-        Of the process; on a GPU, of the device.
-    """
+    """Find what a fit takes, by a few of its iterations without numbers."""
     device = device or prior.device
     settings = replace(settings, compile=None)
     tasks = [copy.deepcopy(task) for task in tasks]
@@ -179,30 +146,7 @@ def rehearse_kernel(
     memory_budget: int,
     device: torch.device | None = None,
 ) -> Needs:
-    """Find what Lanczos on the tangent kernel takes, by a few products without numbers.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    products : int
-        In all; each leaves two vectors in the basis.
-    columns : int
-        That are multiplied together.
-    memory_budget : int
-        Of `NTK`.
-    device : torch.device, optional
-        That will multiply, by default the prior's; it needn't be there.
-
-    Returns
-    -------
-    Needs
-        Of the process; on a GPU, of the device.
-
-    Notes
-    -----
-    Costs as much time as the linearisation itself.
-    """
+    """Find what Lanczos on the tangent kernel takes, by a few products without numbers."""
     device = device or prior.device
     shapes = Unfilled(prior)
     try:

@@ -27,35 +27,12 @@ CORRELATIONS = (-0.15, 1.08)
 
 
 def number(value: float, pattern: str) -> str:
-    """Write a number that may not be there.
-
-    Parameters
-    ----------
-    value : float
-        Maybe not finite.
-    pattern : str
-        As `format` takes it.
-
-    Returns
-    -------
-    str
-        A dash where it isn't finite.
-    """
+    """Write a number that may not be there."""
     return format(value, pattern) if math.isfinite(value) else "-"
 
 
 def draw_samples(figure: Figure, place: Any, card: xr.Dataset) -> None:
-    """Draw four samples, the measured image and the best one of the fit.
-
-    Parameters
-    ----------
-    figure : Figure
-        Of the card.
-    place : SubplotSpec
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw four samples, the measured image and the best one of the fit."""
     inner = place.subgridspec(2, 3, wspace=0.06, hspace=0.08)
     samples = card.samples.values.astype(float)
     shown = [(_stretched(each), (i // 2, i % 2)) for i, each in enumerate(samples)]
@@ -92,15 +69,7 @@ def _stretched(image: np.ndarray) -> np.ndarray:
 
 
 def draw_filter(axes: Axes, card: xr.Dataset) -> None:
-    """Draw the kernel's row at the central pixel.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw the kernel's row at the central pixel."""
     row = card["filter"].values
     row = row - card.attrs["filter_constant"]
     row = row / max(np.abs(row).max(), 1e-30)
@@ -136,15 +105,7 @@ def draw_filter(axes: Axes, card: xr.Dataset) -> None:
 
 
 def draw_spectrum(axes: Axes, card: xr.Dataset) -> None:
-    """Draw the power of samples, and that of photographs.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw the power of samples, and that of photographs."""
     if "natural_power" in card:
         _relative(axes, card.frequency, card.natural_power, None, POWERS,
                   color=PHOTOGRAPHS, label="photographs", ls="--", lw=1.2)  # fmt: skip
@@ -162,15 +123,7 @@ def draw_spectrum(axes: Axes, card: xr.Dataset) -> None:
 
 
 def draw_response(axes: Axes, card: xr.Dataset) -> None:
-    """Draw the kernel's response at every frequency.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw the kernel's response at every frequency."""
     _relative(axes, card.frequency, card.response, card.response_standard_error, RESPONSES,
               color=MEASURED, label="measured")  # fmt: skip
     _frequencies(axes, RESPONSES)
@@ -234,15 +187,7 @@ def _frequency_ticks(axes: Axes) -> None:
 
 
 def draw_layers(axes: Axes, card: xr.Dataset) -> None:
-    """Draw which share of the response is due to which group of layers.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw which share of the response is due to which group of layers."""
     varying = card.frequency.values > 0
     x = card.frequency.values[varying]
     parts = card.layer_response.values[:, varying]
@@ -280,15 +225,7 @@ def _short(name: str, most: int = 12) -> str:
 
 
 def draw_shift(axes: Axes, card: xr.Dataset) -> None:
-    """Draw the correlation of rows against a shift, and write down the combs.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw the correlation of rows against a shift, and write down the combs."""
     axes.plot(card["shift"].values, card.shift_correlation.values, "o-", color=MEASURED, ms=3.5)
     axes.axhline(1, color=SOFT, lw=0.8, ls=":")
     axes.set_xlim(-0.3, 8.3)
@@ -310,31 +247,12 @@ def draw_shift(axes: Axes, card: xr.Dataset) -> None:
 
 
 def strength(value: float) -> str:
-    """Write the strength of a comb, from 0 to many thousands.
-
-    Parameters
-    ----------
-    value : float
-        Maybe not finite.
-
-    Returns
-    -------
-    str
-        Of at most five characters up to 99999.
-    """
+    """Write the strength of a comb, from 0 to many thousands."""
     return number(value, ".2f" if value < 9.95 else ".0f")
 
 
 def draw_lags(axes: Axes, card: xr.Dataset) -> None:
-    """Draw tangent kernel and covariance over the lag, with their infinite widths.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw tangent kernel and covariance over the lag, with their infinite widths."""
     radius = card.radius.values
     share = radius / radius.max()
     limit = "limit_ntk_profile" in card
@@ -396,15 +314,7 @@ def _wrapped(text: str, width: int, lines: int) -> str:
 
 
 def draw_curves(axes: Axes, card: xr.Dataset) -> None:
-    """Draw predicted and measured PSNR against iterations.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
-    """
+    """Draw predicted and measured PSNR against iterations."""
     axes.axhline(card.attrs["measurement_psnr"], color=SOFT, lw=0.8, ls=":")
     axes.text(ITERATIONS[0] * 1.3, card.attrs["measurement_psnr"] + 0.2, "noisy", fontsize=7,
               color=SOFT, va="bottom")  # fmt: skip

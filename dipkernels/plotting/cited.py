@@ -10,18 +10,7 @@ from dipkernels.plotting.style import PALETTE, colours, panels, shared_legend, s
 
 
 def plot_dual_spectra(spectra: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Draw eigenvalues of dual kernels, strongest first, a panel for each family of filters.
-
-    Parameters
-    ----------
-    spectra : mapping of str to mapping of str to ndarray
-        By family, then by filter.
-
-    Returns
-    -------
-    Figure
-        Logarithmic.
-    """
+    """Draw eigenvalues of dual kernels, strongest first, a panel for each family of filters."""
     figure, axes = panels(len(spectra), columns=2, width=3.6, height=2.8)
     for panel, (family, curves) in zip(axes, spectra.items(), strict=True):
         for colour, (name, values) in zip(PALETTE, curves.items(), strict=False):
@@ -35,20 +24,7 @@ def plot_dual_spectra(spectra: Mapping[str, Mapping[str, np.ndarray]]) -> Figure
 
 
 def plot_fitting_speed(results: Mapping[str, xr.Dataset], targets: Sequence[str]) -> Figure:
-    """Draw predicted and measured misfits of image and noise, a panel for each network.
-
-    Parameters
-    ----------
-    results : mapping of str to Dataset
-        Of `dipkernels.theory.cited.fitting_speed`, by network.
-    targets : sequence of str
-        Which are drawn.
-
-    Returns
-    -------
-    Figure
-        Solid: measured; dashed: predicted from the kernel at initialisation, with its bracket.
-    """
+    """Draw predicted and measured misfits of image and noise, a panel for each network."""
     figure, axes = panels(len(results), columns=3, width=2.9, height=2.4)
     for panel, (name, result) in zip(axes, results.items(), strict=True):
         at = np.maximum(result.iteration.values, 0.5)
@@ -69,18 +45,7 @@ def plot_fitting_speed(results: Mapping[str, xr.Dataset], targets: Sequence[str]
 
 
 def plot_jacobian_norms(results: Mapping[str, xr.Dataset]) -> Figure:
-    """Draw the distribution of the norms over random networks, a panel for each kind of network.
-
-    Parameters
-    ----------
-    results : mapping of str to Dataset
-        Of `dipkernels.theory.cited.jacobian_norms`.
-
-    Returns
-    -------
-    Figure
-        Dots: single networks; bars: their medians.
-    """
+    """Draw the distribution of the norms over random networks, a panel for each kind of network."""
     figure, axes = panels(len(results), columns=2, width=3.6, height=2.4)
     for panel, (name, result) in zip(axes, results.items(), strict=True):
         labels = [str(image) for image in result.image.values]
@@ -98,18 +63,7 @@ def plot_jacobian_norms(results: Mapping[str, xr.Dataset]) -> Figure:
 
 
 def plot_singular_vectors(result: xr.Dataset) -> Figure:
-    """Draw left singular vectors over a fit, of the right Jacobian and of the accumulated one.
-
-    Parameters
-    ----------
-    result : Dataset
-        Of `dipkernels.theory.cited.jacobian_along_fit`, of a signal.
-
-    Returns
-    -------
-    Figure
-        A row for each variant, a column for each rank; signs are aligned with the first.
-    """
+    """Draw left singular vectors over a fit, of the right Jacobian and of the accumulated one."""
     ranks, times = result["rank"].values, result.iteration.values
     figure, axes = panels(2 * len(ranks), columns=len(ranks), width=2.3, height=1.9)
     for index, panel in enumerate(axes):
@@ -127,18 +81,7 @@ def plot_singular_vectors(result: xr.Dataset) -> Figure:
 
 
 def plot_correlations(results: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
-    """Draw correlations against lag, measured, of infinite width and of the poster's formula.
-
-    Parameters
-    ----------
-    results : mapping of str to mapping of str to Dataset
-        Of `dipkernels.theory.cited.covariance_three_ways`: by panel, then by setting.
-
-    Returns
-    -------
-    Figure
-        Bands: two standard errors of the measured ones.
-    """
+    """Draw correlations against lag, measured, of infinite width and of the poster's formula."""
     figure, axes = panels(len(results), columns=2, width=3.6, height=2.7)
     for panel, (title, settings) in zip(axes, results.items(), strict=True):
         for colour, (name, result) in zip(PALETTE, settings.items(), strict=False):
@@ -160,22 +103,7 @@ def plot_correlations(results: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure
 def plot_filters(
     rows: Mapping[str, Mapping[str, np.ndarray]], pixel: tuple[int, int] | None
 ) -> Figure:
-    """Draw filters of a pixel as images.
-
-    Parameters
-    ----------
-    rows : mapping of str to mapping of str to ndarray
-        Images ``(height, width)``, by row of panels and then by title; each is shown from 0, or
-        its most negative weight, to the second largest, since the pixel's own weight may dwarf
-        all others.
-    pixel : (int, int) or None
-        Row and column of the pixel that is marked.
-
-    Returns
-    -------
-    Figure
-        Grey pictures are shown as they are if their title begins with "image".
-    """
+    """Draw filters of a pixel as images."""
     columns = max(len(row) for row in rows.values())
     figure, axes = panels(columns * len(rows), columns=columns, width=1.7, height=1.85)
     for index, panel in enumerate(axes):

@@ -344,18 +344,7 @@ def _cell(entries: int, task: Task) -> int:
 
 
 def region_words(task: Task) -> str:
-    """Say where a task is scored.
-
-    Parameters
-    ----------
-    task : Task
-        Any.
-
-    Returns
-    -------
-    str
-        For instance ``"hole"``, or ``"whole image"``.
-    """
+    """Say where a task is scored."""
     whole = "whole signal" if len(task.shape) == 2 else "whole image"
     return whole if task.score_region == "whole" else task.score_region
 

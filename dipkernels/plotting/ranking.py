@@ -14,22 +14,7 @@ LINE = 0.055  # distance of labels, in heights of a panel
 
 
 def plot_ranking(kernels: Sequence[Panel], families: Mapping[str, str]) -> Figure:
-    """Draw the mean over images of every prior's predicted and measured peak.
-
-    Parameters
-    ----------
-    kernels : sequence of (title, priors, predicted, measured)
-        Peaks in dB, of shape (images, priors).
-    families : mapping of str to str
-        Of the priors; each has a colour.
-
-    Returns
-    -------
-    Figure
-        Names stand at the right of each panel, in the order of the measured peaks. A line is
-        drawn where both are equal; bars are the standard deviations over images, about the
-        mean of each image over the priors.
-    """
+    """Draw the mean over images of every prior's predicted and measured peak."""
     palette = colours(list(dict.fromkeys(families.values())))
     figure, axes = panels(len(kernels), columns=2, width=4.6, height=3.7)
     for ax, kernel in zip(axes, kernels, strict=True):

@@ -45,22 +45,7 @@ def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> F
 
 
 def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str) -> None:
-    """Draw one spectrum relative to its lowest ring.
-
-    Parameters
-    ----------
-    panel : Axes
-        Where.
-    spectrum : xarray.Dataset
-        As of `plot_spectra`.
-    label, colour : str
-        Of its line.
-
-    Raises
-    ------
-    InvalidInputError
-        If it isn't a spectrum over ``frequency`` alone.
-    """
+    """Draw one spectrum relative to its lowest ring."""
     name = next((n for n in ("response", "power") if n in spectrum), None)
     if name is None or spectrum[name].dims != ("frequency",):
         raise InvalidInputError(
@@ -87,13 +72,7 @@ def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str)
 
 
 def finish_spectrum(panel: Axes) -> None:
-    """Label the axes of spectra and make them logarithmic.
-
-    Parameters
-    ----------
-    panel : Axes
-        On which spectra are drawn.
-    """
+    """Label the axes of spectra and make them logarithmic."""
     panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
     frequency_axis(panel)
     panel.set_yscale("log")
@@ -101,13 +80,7 @@ def finish_spectrum(panel: Axes) -> None:
 
 
 def frequency_axis(panel: Axes) -> None:
-    """Make the x axis a logarithmic one of frequencies, with few plain numbers.
-
-    Parameters
-    ----------
-    panel : Axes
-        Any.
-    """
+    """Make the x axis a logarithmic one of frequencies, with few plain numbers."""
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(FixedLocator([0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -143,20 +116,7 @@ def plot_layers(responses: Datasets) -> Figure:
 
 
 def draw_layers(panel: Axes, response: xr.Dataset) -> None:
-    """Draw the shares of layers in a frequency response.
-
-    Parameters
-    ----------
-    panel : Axes
-        Where.
-    response : xarray.Dataset
-        As of `plot_layers`.
-
-    Raises
-    ------
-    InvalidInputError
-        If the response isn't over layers.
-    """
+    """Draw the shares of layers in a frequency response."""
     if "response" not in response or response["response"].dims != ("layer", "frequency"):
         raise InvalidInputError(
             "expected a response over layer and frequency, as frequency_response(ntk.by_layer(), "

@@ -28,42 +28,14 @@ _RC: Any = {
 
 
 def colours(names: Sequence[str]) -> dict[str, str]:
-    """Give each prior a colour, the same in every figure of a run.
-
-    Parameters
-    ----------
-    names : sequence of str
-        In the order of the run.
-
-    Returns
-    -------
-    dict of str to str
-        Hex colours.
-    """
+    """Give each prior a colour, the same in every figure of a run."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
 def panels(
     count: int, *, columns: int = 3, width: float = 3.1, height: float = 2.5
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of equal panels.
-
-    Parameters
-    ----------
-    count : int
-        Of panels.
-    columns : int
-        At most so many beside each other.
-    width, height : float
-        Of a panel, in inches.
-
-    Returns
-    -------
-    figure : Figure
-        With a constrained layout.
-    axes : list of Axes
-        ``count`` of them.
-    """
+    """Make a figure of equal panels."""
     columns = min(columns, count)
     rows = -(-count // columns)
     with mpl.rc_context(_RC):
@@ -73,15 +45,7 @@ def panels(
 
 
 def shared_legend(figure: Figure, axes: Axes) -> None:
-    """Put the legend of one panel below all panels, which share it.
-
-    Parameters
-    ----------
-    figure : Figure
-        With a constrained layout.
-    axes : Axes
-        Whose labelled lines are listed.
-    """
+    """Put the legend of one panel below all panels, which share it."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), fontsize=8, frameon=False
@@ -89,17 +53,7 @@ def shared_legend(figure: Figure, axes: Axes) -> None:
 
 
 def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
-    """Draw an image without axes, every pixel as it is.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    image : ndarray, shape (channels, height, width)
-        Values outside [0, 1] are cut; other than 3 channels are averaged to grey.
-    title : str
-        Above it.
-    """
+    """Draw an image without axes, every pixel as it is."""
     pixels = np.clip(image, 0, 1)
     pixels = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -108,17 +62,7 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
 
 
 def show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
-    """Draw an image, or a signal as curves.
-
-    Parameters
-    ----------
-    axes : Axes
-        Where.
-    picture : ndarray, shape (channels, height, width) or (channels, length)
-        Of an image, values outside [0, 1] are cut.
-    title : str
-        Above it.
-    """
+    """Draw an image, or a signal as curves."""
     if picture.ndim == 3:
         show_image(axes, picture, title)
         return

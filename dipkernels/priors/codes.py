@@ -16,37 +16,12 @@ FOURIER_SCALE = 10.0  # deviation of the frequencies, in cycles per image (Tanci
 
 
 def noise(channels: int, size: Spatial, random: torch.Generator) -> Tensor:
-    """Draw noise, uniform on [0, 0.1].
-
-    Parameters
-    ----------
-    channels : int
-        How many.
-    size : (length,) or (height, width)
-        Of the grid.
-    random : torch.Generator
-        What draws.
-
-    Returns
-    -------
-    Tensor, shape ``(channels, *size)``
-        Source: Ulyanov et al. 2017.
-    """
+    """Draw noise, uniform on [0, 0.1]."""
     return NOISE_SCALE * torch.rand(channels, *size, generator=random)
 
 
 def meshgrid(size: Spatial) -> Tensor:
     """Make the coordinates of the pixels, from 0 to 1 between the first and the last.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the grid.
-
-    Returns
-    -------
-    Tensor, shape ``(len(size), *size)``
-        The horizontal coordinate is first. Source: Ulyanov et al. 2017, their vase.
 
     Examples
     --------
@@ -56,7 +31,7 @@ def meshgrid(size: Spatial) -> Tensor:
     <BLANKLINE>
             [[0.0000, 0.0000, 0.0000],
              [1.0000, 1.0000, 1.0000]]])
-    """
+    """  # noqa: DOC201
     lines = [torch.linspace(0, 1, side) for side in size]
     return torch.stack(torch.meshgrid(*lines, indexing="ij")[::-1])
 
@@ -64,25 +39,7 @@ def meshgrid(size: Spatial) -> Tensor:
 def fourier(
     channels: int, size: Spatial, random: torch.Generator, *, scale: float = FOURIER_SCALE
 ) -> Tensor:
-    """Make random Fourier features of the pixels' coordinates.
-
-    Parameters
-    ----------
-    channels : int
-        How many: even, half of them cosines and half sines.
-    size : (length,) or (height, width)
-        Of the grid.
-    random : torch.Generator
-        What draws the frequencies, normal with deviation ``scale``.
-    scale : float
-        In cycles per image.
-
-    Returns
-    -------
-    Tensor, shape ``(channels, *size)``
-        ``cos(2 pi b.x)`` for each frequency b, then ``sin(2 pi b.x)``, of the coordinates of
-        `meshgrid`. Source: Tancik et al. 2020.
-    """
+    """Make random Fourier features of the pixels' coordinates."""
     coordinates = meshgrid(size)
     frequencies = scale * torch.randn(_half(channels), len(size), generator=random)
     phases = 2 * math.pi * torch.tensordot(frequencies, coordinates, dims=1)
@@ -90,22 +47,7 @@ def fourier(
 
 
 def phases(channels: int, size: Spatial, random: torch.Generator) -> Tensor:
-    """Draw a phase for each pixel, and take its sine and cosine.
-
-    Parameters
-    ----------
-    channels : int
-        How many: even, half of them sines and half cosines.
-    size : (length,) or (height, width)
-        Of the grid.
-    random : torch.Generator
-        What draws the phases, uniform on [0, 1].
-
-    Returns
-    -------
-    Tensor, shape ``(channels, *size)``
-        ``sin(2 pi u)``, then ``cos(2 pi u)``. Source: Shi et al. 2022.
-    """
+    """Draw a phase for each pixel, and take its sine and cosine."""
     angles = 2 * math.pi * torch.rand(_half(channels), *size, generator=random)
     return torch.cat([angles.sin(), angles.cos()])
 
@@ -128,26 +70,7 @@ KINDS = (*DRAWN, "meshgrid")
 
 
 def fixed_channels(code: str | Tensor, dims: int) -> int | None:
-    """Tell how many channels a code has by itself.
-
-    Parameters
-    ----------
-    code : str or Tensor
-        One of `KINDS`, or an image ``(channels, *spatial)``, or several ``(images, channels,
-        *spatial)``.
-    dims : int
-        Of the image.
-
-    Returns
-    -------
-    int or None
-        None if it has as many as the network likes.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such code, or the tensor isn't an image.
-    """
+    """Tell how many channels a code has by itself."""
     if isinstance(code, Tensor):
         if code.dim() not in (dims + 1, dims + 2):
             raise InvalidInputError(
@@ -163,29 +86,7 @@ def fixed_channels(code: str | Tensor, dims: int) -> int | None:
 
 
 def make(code: str | Tensor, shape: tuple[int, ...], images: int, seed: int) -> Tensor:
-    """Make the codes of a network, one for each of its images.
-
-    Parameters
-    ----------
-    code : str or Tensor
-        As of `fixed_channels`.
-    shape : tuple of int
-        What the network takes: channels and grid.
-    images : int
-        How many.
-    seed : int
-        Of what is drawn.
-
-    Returns
-    -------
-    Tensor, shape ``(1, images * channels, *grid)``
-        One after the other, with the batch axis.
-
-    Raises
-    ------
-    InvalidInputError
-        If the network can't take it.
-    """
+    """Make the codes of a network, one for each of its images."""
     channels, *grid = shape
     dims = len(grid)
     if isinstance(code, Tensor):

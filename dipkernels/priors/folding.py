@@ -26,24 +26,10 @@ _VIEWS = (
 
 
 def fold_constants(traced: fx.GraphModule) -> fx.GraphModule:
-    """Compute the part of a traced function that its arguments have no part in.
-
-    Parameters
-    ----------
-    traced : torch.fx.GraphModule
-        As `torch.fx.experimental.proxy_tensor.make_fx` returns, free of randomness.
-
-    Returns
-    -------
-    torch.fx.GraphModule
-        The same function.
-
-    Notes
-    -----
-    Memory: of the constants only those are kept that the rest asks for, and none twice. torch's own
-    folding copies each, and keeps those that only its checks of shapes ask for: 2.5 times as much
-    for a U-net with BatchNorm, and 4 times while it's at it.
-    """
+    """Compute the part of a traced function that its arguments have no part in."""
+    # Memory: of the constants only those are kept that the rest asks for, and none twice. torch's
+    # own folding copies each, and keeps those that only its checks of shapes ask for: 2.5 times as
+    # much for a U-net with BatchNorm, and 4 times while it's at it.
     _clean(traced.graph)
     constant = _constant_nodes(traced.graph)
     crossing = {

@@ -42,18 +42,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def check_initialisation(scheme: Initialisation) -> None:
-    """Check the name of a scheme.
-
-    Parameters
-    ----------
-    scheme : str or callable
-        ``"default"``, one of `SCHEMES`, or a function of the module.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such scheme.
-    """
+    """Check the name of a scheme."""
     if not callable(scheme) and scheme != DEFAULT and scheme not in SCHEMES:
         raise InvalidInputError(
             f"initialisation must be one of {', '.join([DEFAULT, *SCHEMES])}, or a function that "
@@ -62,25 +51,7 @@ def check_initialisation(scheme: Initialisation) -> None:
 
 
 def initialise(module: nn.Module, scheme: Initialisation) -> None:
-    """Draw a module's weights anew, in place.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Whose convolutions, transposed convolutions and linear maps get new trainable weights and
-        zero biases. All other parameters (normalisations, embeddings, the fused projections of
-        `torch.nn.MultiheadAttention`) stay as its own initialiser made them.
-    scheme : str or callable
-        ``"default"`` does nothing; one of `SCHEMES`: Kaiming (gain of ReLU, fan-in), Xavier (gain
-        1), orthogonal (rows or columns of the weight as a matrix out x rest), normal (deviation
-        0.02); or a function that is called with the module and changes it as it likes. Draws come
-        from torch's global generator, which `ImagePrior` seeds.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is no such scheme, or nothing in the module that it would change.
-    """
+    """Draw a module's weights anew, in place."""
     check_initialisation(scheme)
     if callable(scheme):
         scheme(module)

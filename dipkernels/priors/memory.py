@@ -18,36 +18,12 @@ CACHE = 8 * MIB
 
 
 def parameter_bytes(parameters: Parameters) -> int:
-    """Memory of one set of parameters.
-
-    Parameters
-    ----------
-    parameters : dict of str to Tensor
-        As `ImagePrior.init` returns.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
+    """Memory of one set of parameters."""
     return sum(p.numel() * p.element_size() for p in parameters.values())
 
 
 def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
-    """Memory that one forward pass keeps for its backward pass, measured by running one.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    parameters : dict of str to Tensor
-        Where.
-
-    Returns
-    -------
-    int
-        Bytes of the distinct tensors saved, parameters not counted.
-    """
+    """Memory that one forward pass keeps for its backward pass, measured by running one."""
     own = {_storage(p) for p in parameters.values()}
     saved: dict[int, int] = {}
 
@@ -63,18 +39,7 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
 
 
 def expected_activation_bytes(prior: ImagePrior) -> int:
-    """Memory that one forward pass keeps for its backward pass, from shapes alone.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        Of any size: the pass is traced with tensors that hold no numbers.
-
-    Returns
-    -------
-    int
-        Bytes, as `activation_bytes` measures them.
-    """
+    """Memory that one forward pass keeps for its backward pass, from shapes alone."""
     shapes = Unfilled(prior)
     with FakeTensorMode(allow_non_fake_inputs=True):
         return activation_bytes(shapes, shapes.init())
@@ -85,11 +50,6 @@ class Unfilled(ImagePrior):
 
     For use under torch's ``FakeTensorMode``. The network's modules are copied, because what one
     keeps from a call would be such an empty tensor; the parameters and buffers are not.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
     """
 
     def __init__(self, prior: ImagePrior) -> None:
@@ -99,18 +59,7 @@ class Unfilled(ImagePrior):
         self._hollow = copy.deepcopy(network, held)
 
     def init(self, seed: int = 0) -> Parameters:
-        """Make parameters that hold no numbers.
-
-        Parameters
-        ----------
-        seed : int
-            Of no effect.
-
-        Returns
-        -------
-        dict of str to Tensor
-            In shape, type and device those of the prior.
-        """
+        """Make parameters that hold no numbers."""
         return {
             key: torch.empty(shape, dtype=self.dtype, device=self.device)
             for key, shape in self.parameter_shapes.items()
@@ -123,28 +72,7 @@ def block_columns(
     budget: int = DEFAULT_BUDGET,
     device: torch.device | None = None,
 ) -> int:
-    """Count the products that fit a memory budget together.
-
-    A column needs its own gradient and about three times the activations of one pass (gradients,
-    tangents and what is live between). On a CPU, columns that don't fit its cache are taken one by
-    one: a block of them was up to 25 % slower.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    parameters : dict of str to Tensor
-        Where.
-    budget : int
-        Bytes.
-    device : torch.device, optional
-        That will multiply, by default the prior's.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Count the products that fit a memory budget together."""
     column = parameter_bytes(parameters) + 3 * activation_bytes(prior, parameters)
     if (device or prior.device).type == "cpu" and column > CACHE:
         return 1
@@ -152,18 +80,7 @@ def block_columns(
 
 
 def available_memory(device: torch.device) -> int:
-    """Memory that is free now.
-
-    Parameters
-    ----------
-    device : torch.device
-        Where.
-
-    Returns
-    -------
-    int
-        Bytes; on the CPU what Linux calls available, or all of the machine's elsewhere.
-    """
+    """Memory that is free now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -173,13 +90,7 @@ def available_memory(device: torch.device) -> int:
 
 
 def resident_bytes() -> int:
-    """Most memory that this process has had so far.
-
-    Returns
-    -------
-    int
-        Bytes, resident.
-    """
+    """Most memory that this process has had so far."""
     # Not the resource usage, where Linux tells it: that outlives an exec, so that the child of a
     # large process begins with the peak of its parent.
     try:

@@ -372,18 +372,7 @@ class ImagePrior:
 
 
 def describe_prior(prior: ImagePrior) -> dict[str, str | int]:
-    """Name the prior in the attributes of a dataset.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-
-    Returns
-    -------
-    dict
-        Name, parameter count and dtype.
-    """
+    """Name the prior in the attributes of a dataset."""
     return {
         "prior": prior.name,
         "parameters": prior.parameter_count,

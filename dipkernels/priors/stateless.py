@@ -19,27 +19,7 @@ Parameters = dict[str, Tensor]
 
 
 def build(factory: Callable[[], nn.Module], seed: int, initialisation: Initialisation) -> nn.Module:
-    """Make a new module, drawn under a random state of its own and made stateless.
-
-    Parameters
-    ----------
-    factory : callable
-        As of `ImagePrior`.
-    seed : int
-        Of the draw.
-    initialisation : str or callable
-        As of `ImagePrior`.
-
-    Returns
-    -------
-    nn.Module
-        In evaluation mode, without running statistics.
-
-    Raises
-    ------
-    InvalidInputError
-        If the factory returns something else, the same module again, or one with lazy layers.
-    """
+    """Make a new module, drawn under a random state of its own and made stateless."""
     cuda = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
         # Not torch.manual_seed, which would also seed a CUDA that is started only later.
@@ -76,50 +56,17 @@ def _require_fresh(module: object, reused: bool) -> None:
 
 
 def trainable(module: nn.Module) -> Parameters:
-    """Take a module's parameters.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Any.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Those that are trained.
-    """
+    """Take a module's parameters."""
     return {k: v.detach() for k, v in module.named_parameters() if v.requires_grad}
 
 
 def untrained(module: nn.Module) -> Parameters:
-    """Take a module's constants.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Any.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Its parameters that aren't trained.
-    """
+    """Take a module's constants."""
     return {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
 
 
 def has_ties(module: nn.Module) -> bool:
-    """Tell whether a parameter or buffer has several names.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Any.
-
-    Returns
-    -------
-    bool
-        Whether there is one.
-    """
+    """Tell whether a parameter or buffer has several names."""
 
     def counts(*, once: bool) -> tuple[int, int]:
         parameters = module.named_parameters(remove_duplicate=once)
@@ -129,25 +76,14 @@ def has_ties(module: nn.Module) -> bool:
 
 
 def hollowed(module: nn.Module) -> nn.Module:
-    """Give up the memory of the parameters but keep their identity, so that ties survive.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Changed in place.
-
-    Returns
-    -------
-    nn.Module
-        The same.
-    """
+    """Give up the memory of the parameters but keep their identity, so that ties survive."""
     for parameter in module.parameters():
         parameter.data = parameter.new_zeros(()).expand(parameter.shape)
     return module
 
 
 class AttentionCalls(TorchFunctionMode):
-    """Notices whether torch's attention is called: only then `differentiable_attention` is needed.
+    """Notices calls of torch's attention: only then `differentiable_attention` is needed.
 
     Without it a call is quicker, and `torch.compile` can take the network whole.
     """
@@ -165,16 +101,9 @@ class AttentionCalls(TorchFunctionMode):
 
 @contextmanager
 def differentiable_attention() -> Iterator[None]:
-    """Make torch's own attention layers differentiable in forward mode.
-
-    Its fused kernels have no forward-mode derivative (pytorch#98164), nor has the encoder
-    layers' inference path.
-
-    Yields
-    ------
-    None
-        While it holds.
-    """
+    """Make torch's own attention layers differentiable in forward mode."""
+    # Its fused kernels have no forward-mode derivative (pytorch#98164), nor has the encoder layers'
+    # inference path.
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -30,22 +30,7 @@ ImageOf = Callable[[Parameters], Tensor]
 
 
 class Tangents:
-    """The derivative ``J`` of an image with respect to parameters, multiplied in blocks of columns.
-
-    Parameters
-    ----------
-    image_of : callable
-        From parameters to the image.
-    parameters : dict of str to Tensor
-        Where to differentiate.
-    chunk : int
-        Columns that `gradients` takes at once.
-
-    Attributes
-    ----------
-    image : Tensor, shape ``(channels, *spatial)``
-        At the parameters; its size is n.
-    """
+    """The derivative ``J`` of an image with respect to parameters, in blocks of columns."""
 
     def __init__(self, image_of: ImageOf, parameters: Parameters, chunk: int) -> None:
         self.parameters, self.chunk = parameters, chunk
@@ -92,22 +77,7 @@ class Tangents:
 
 
 def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
-    """Linearise a network at some parameters.
-
-    Parameters
-    ----------
-    image_of : callable
-        From parameters to the image.
-    parameters : dict of str to Tensor
-        Where.
-
-    Returns
-    -------
-    callable
-        From a direction u, a dict like the parameters, to ``J u``, of the image's shape. What
-        doesn't depend on u was computed once. Where torch has no forward-mode derivative for an
-        operation, backward passes take its place, at up to twice the cost.
-    """
+    """Linearise a network at some parameters."""
 
     def tangent_of(*directions: Tensor) -> Tensor:
         with dual_level():

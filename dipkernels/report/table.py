@@ -14,17 +14,7 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table.
-
-    Attributes
-    ----------
-    title : str
-        Its head.
-    cell : callable
-        Makes the text of a row.
-    meaning : str
-        What it says, in a sentence.
-    """
+    """One column of the table."""
 
     title: str
     cell: Callable[[Row], str]
@@ -143,21 +133,7 @@ def format_table(rows: Sequence[Row], task: Task | None = None) -> str:
 
 
 def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
-    """Say what the table is to be read against.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        As `dipkernels.compare.summary_row` makes them.
-    task : Task, optional
-        That was fitted.
-
-    Returns
-    -------
-    list of str
-        Sentences: what the measured image itself scores, where every pixel was measured; the
-        spread over seeds, or that there is none.
-    """
+    """Say what the table is to be read against."""
     seeds = max((int(str(row.get("seeds", 1))) for row in rows), default=1)
     said = [spread_note(seeds, single="predictions, gradient descent and half-power frequencies")]
     if task is None or task.clean is None or task.measurement.shape != task.shape:
@@ -170,34 +146,12 @@ def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
 
 
 def table_cells(rows: Sequence[Row]) -> list[list[str]]:
-    """Make the texts of the table, row by row.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        As `dipkernels.compare.summary_row` makes them.
-
-    Returns
-    -------
-    list of list of str
-        Without the head.
-    """
+    """Make the texts of the table, row by row."""
     return [[column.cell(row) for column in COLUMNS] for row in rows]
 
 
 def csv_table(rows: Sequence[Row]) -> str:
-    """Write the numbers behind the table as CSV.
-
-    Parameters
-    ----------
-    rows : sequence of dict
-        As `dipkernels.compare.summary_row` makes them.
-
-    Returns
-    -------
-    str
-        Full precision; empty where a stage is missing.
-    """
+    """Write the numbers behind the table as CSV."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, keys, lineterminator="\n")

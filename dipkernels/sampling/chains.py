@@ -40,17 +40,7 @@ class SamplingInterrupted(FitInterrupted):
 
 
 class Chains:
-    """Dynamics and what is kept of them.
-
-    Parameters
-    ----------
-    dynamics : Dynamics
-        Moves the chains.
-    collector : Collector
-        Keeps.
-    iterations : int
-        How many images of each chain are made.
-    """
+    """Dynamics and what is kept of them."""
 
     def __init__(self, dynamics: Dynamics, collector: Collector, iterations: int) -> None:
         self.dynamics, self.collector, self.iterations = dynamics, collector, iterations
@@ -58,27 +48,7 @@ class Chains:
         self.seconds = 0.0
 
     def run(self, label: str, saver: Saver | None, *, progress: bool) -> str:
-        """Run the iterations that are left.
-
-        Parameters
-        ----------
-        label : str
-            Of the progress bar.
-        saver : Saver or None
-            Asked after each iteration whether it's time to save, and at the end.
-        progress : bool
-            Whether to show a bar.
-
-        Returns
-        -------
-        str
-            "finished", "interrupted", or "diverged" if no chain is left.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            On Ctrl-C before there is anything to keep.
-        """
+        """Run the iterations that are left."""
         with Progress(self.iterations, label, enabled=progress) as bar:
             bar.advance(self.collector.iterations)
             try:
@@ -123,13 +93,7 @@ class Chains:
         return f"PSNR {float(row[index]):.2f} dB" if index else f"loss {float(row[0]):.3g}"
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         return {
             "dynamics": self.dynamics.state(),
             "collector": self.collector.state(),
@@ -137,35 +101,14 @@ class Chains:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the chains that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the chains that gave this state."""
         self.dynamics.load(state["dynamics"])
         self.collector.load(state["collector"])
         self.seconds = state["seconds"]
 
 
 def make_collector(task: Task, settings: ChainSettings, *, of_draws: bool = False) -> Collector:
-    """Make what keeps the images of a run.
-
-    Parameters
-    ----------
-    task : Task
-        That the images are scored on.
-    settings : ChainSettings
-        Numbers of chains, iterations, draws.
-    of_draws : bool
-        Moments of the draws alone.
-
-    Returns
-    -------
-    Collector
-        Empty.
-    """
+    """Make what keeps the images of a run."""
     return Collector(
         task,
         settings.chains,
@@ -178,38 +121,12 @@ def make_collector(task: Task, settings: ChainSettings, *, of_draws: bool = Fals
 
 
 def chain_seeds(chains: int, seed: int) -> list[int]:
-    """Give every chain a seed of its own, whatever their number.
-
-    Parameters
-    ----------
-    chains : int
-        How many.
-    seed : int
-        The user's.
-
-    Returns
-    -------
-    list of int
-        One a chain.
-    """
+    """Give every chain a seed of its own, whatever their number."""
     return [derive(f"chain-{i}", seed) for i in range(chains)]
 
 
 def describe_run(prior: ImagePrior, task: Task) -> dict[str, Any]:
-    """Tell what is run from other networks and tasks, for the identity of a checkpoint.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        What was measured.
-
-    Returns
-    -------
-    dict
-        Fit for JSON.
-    """
+    """Tell what is run from other networks and tasks, for the identity of a checkpoint."""
     return {
         "prior": repr(prior),
         **describe_start(prior, 0),
@@ -220,22 +137,7 @@ def describe_run(prior: ImagePrior, task: Task) -> dict[str, Any]:
 
 
 def resume(run: Chains, state: dict[str, Any] | None, checkpoint: str | Path | None) -> None:
-    """Go on from a checkpoint, if there is one.
-
-    Parameters
-    ----------
-    run : Chains
-        Not begun.
-    state : dict or None
-        From the checkpoint.
-    checkpoint : str or Path or None
-        Its name.
-
-    Raises
-    ------
-    InvalidInputError
-        If it has more iterations than were asked for.
-    """
+    """Go on from a checkpoint, if there is one."""
     if state is None:
         return
     done = len(state["collector"]["trace"])
@@ -250,33 +152,7 @@ def resume(run: Chains, state: dict[str, Any] | None, checkpoint: str | Path | N
 def finish(
     chains: Chains, prior: ImagePrior, task: Task, status: str, attributes: dict[str, Any]
 ) -> xr.Dataset:
-    """Make the result of a run, or raise what ended it.
-
-    Parameters
-    ----------
-    chains : Chains
-        That ran.
-    prior : ImagePrior
-        The network.
-    task : Task
-        What was measured.
-    status : str
-        From `Chains.run`.
-    attributes : dict
-        Settings.
-
-    Returns
-    -------
-    xarray.Dataset
-        See `dipkernels.sampling.sample`.
-
-    Raises
-    ------
-    DivergenceError
-        If no chain is left.
-    SamplingInterrupted
-        If Ctrl-C ended it.
-    """
+    """Make the result of a run, or raise what ended it."""
     result = _dataset(chains.collector, task)
     if status == "diverged":
         last = result.ended_at.values.max()

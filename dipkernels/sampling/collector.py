@@ -11,15 +11,6 @@ from dipkernels.tasks import Task
 class Moments:
     """Running weighted mean and variance of the images of every chain, in float64.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(chains, channels, *spatial)``.
-    device : torch.device
-        Where.
-
-    Notes
-    -----
     Welford's update, with weights as West 1979 has it: no cancellation, one pass.
     """
 
@@ -29,15 +20,7 @@ class Moments:
         self.total = self.total_squares = 0.0
 
     def add(self, images: Tensor, weight: float) -> None:
-        """Take one image of every chain.
-
-        Parameters
-        ----------
-        images : Tensor, shape (chains, channels, *spatial)
-            Without a graph.
-        weight : float
-            Not negative.
-        """
+        """Take one image of every chain."""
         if not weight:
             return
         self.total += weight
@@ -47,45 +30,17 @@ class Moments:
         self.squares += weight * difference * (images - self.mean)
 
     def average(self) -> Tensor:
-        """Mean over the images of each chain.
-
-        Returns
-        -------
-        Tensor, shape (chains, channels, *spatial)
-            NaN before the first.
-        """
+        """Mean over the images of each chain."""
         return self.mean if self.total else torch.full_like(self.mean, torch.nan)
 
     def variance(self) -> Tensor:
-        """Variance over the images of each chain.
-
-        Returns
-        -------
-        Tensor, shape (chains, channels, *spatial)
-            Unbiased were they independent; NaN for less than two images.
-        """
+        """Variance over the images of each chain."""
         freedom = self.total - self.total_squares / self.total if self.total else 0.0
         return self.squares / freedom if freedom > 0 else torch.full_like(self.squares, torch.nan)
 
 
 class Collector:
-    """Takes the images of every iteration and keeps what is asked for.
-
-    Parameters
-    ----------
-    task : Task
-        That the images are scored on.
-    chains : int
-        How many.
-    iterations : int
-        At most so many.
-    burn_in, thin : int
-        Draws are the images at iterations ``burn_in + thin``, ``burn_in + 2 thin``, ...
-    draws : int
-        So many of them.
-    of_draws : bool
-        Moments of the draws alone, not of all images after burn-in.
-    """
+    """Takes the images of every iteration and keeps what is asked for."""
 
     def __init__(
         self,
@@ -117,17 +72,7 @@ class Collector:
         self.iterations = 0
 
     def add(self, losses: Tensor, images: Tensor, weight: float) -> None:
-        """Take the images of one iteration.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (chains,)
-            Misfits.
-        images : Tensor, shape (chains, channels, *spatial)
-            Both without a graph.
-        weight : float
-            In averages.
-        """
+        """Take the images of one iteration."""
         after = self.iterations - self.burn_in
         drawn = after > 0 and after % self.thin == 0 and self.kept < len(self.draws)
         if drawn:
@@ -145,23 +90,11 @@ class Collector:
         self.iterations += 1
 
     def running(self) -> Tensor:
-        """Tell which chains are finite.
-
-        Returns
-        -------
-        Tensor of bool, shape (chains,)
-            By the last loss.
-        """
+        """Tell which chains are finite."""
         return self.trace[self.iterations - 1, :, 0].isfinite()
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         moments = self.moments
         return {
             "trace": self.trace[: self.iterations],
@@ -173,13 +106,7 @@ class Collector:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the collector that gave this state, perhaps of a shorter run.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the collector that gave this state, perhaps of a shorter run."""
         self.iterations, self.kept = len(state["trace"]), len(state["draws"])
         self.trace[: self.iterations] = state["trace"].to(self.trace.device)
         self.weights[: self.iterations] = state["weights"]

@@ -36,21 +36,7 @@ OPTIONS = (
 
 
 class Descent(Engine):
-    """Fits of one task that are watched as chains, one from each seed.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        Of the prior's shape, on its device.
-    seeds : sequence of int
-        Of the chains.
-    settings : FitSettings
-        Of the fits.
-    stream : str, optional
-        Name of the random numbers that each chain draws besides those of the fit; none without one.
-    """
+    """Fits of one task that are watched as chains, one from each seed."""
 
     def __init__(
         self,
@@ -64,46 +50,20 @@ class Descent(Engine):
         self._draws = [] if stream is None else make_generators(stream, seeds, prior.device)
 
     def weight(self) -> float:
-        """Weight of the present images in averages.
-
-        Returns
-        -------
-        float
-            1: iterates count alike.
-        """
+        """Weight of the present images in averages."""
         return 1.0
 
     def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take a step of the optimiser.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (chains,)
-            Misfits, as `evaluate` returned them.
-        images : Tensor, shape (chains, channels, *spatial)
-            Likewise; their graph is used up.
-        """
+        """Take a step of the optimiser."""
         super().step(losses, images)
         self._count()
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         return {**super().state(), "draws": [g.get_state() for g in self._draws]}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the dynamics that gave this state."""
         super().load(state)
         for generator, content in zip(self._draws, state["draws"], strict=True):
             generator.set_state(content)
@@ -115,26 +75,7 @@ class Descent(Engine):
 
 
 class GpDip(Descent):
-    """What Cheng et al. ran: a fit by Adam, with noise on the 4-D parameters after every step.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        Of the prior's shape, on its device.
-    seeds : sequence of int
-        Of the chains.
-    settings : FitSettings
-        Of the fit.
-    noise : float
-        Deviation of the noise on the parameters.
-
-    Raises
-    ------
-    InvalidInputError
-        If no parameter has four axes, so that none would get noise.
-    """
+    """What Cheng et al. ran: a fit by Adam, with noise on the 4-D parameters after every step."""
 
     def __init__(
         self,
@@ -154,15 +95,7 @@ class GpDip(Descent):
             )
 
     def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take a step of Adam, then add the noise.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (chains,)
-            Misfits, as `evaluate` returned them.
-        images : Tensor, shape (chains, channels, *spatial)
-            Likewise; their graph is used up.
-        """
+        """Take a step of Adam, then add the noise."""
         super().step(losses, images)
         with torch.no_grad():
             for leaf in self._kernels:
@@ -172,21 +105,7 @@ class GpDip(Descent):
 
 
 class Iterates(Descent):
-    """A fit whose parameters are averaged after burn-in.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        Of the prior's shape, on its device.
-    seeds : sequence of int
-        Of the chains.
-    settings : FitSettings
-        Of the fit.
-    burn_in : int
-        Parameters after more steps than these count.
-    """
+    """A fit whose parameters are averaged after burn-in."""
 
     def __init__(
         self,
@@ -201,57 +120,25 @@ class Iterates(Descent):
         self.mean = zeros_like(self.leaves)
 
     def step(self, losses: Tensor, images: Tensor) -> None:
-        """Average the parameters that made these images, then take a step.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (chains,)
-            Misfits, as `evaluate` returned them.
-        images : Tensor, shape (chains, channels, *spatial)
-            Likewise; their graph is used up.
-        """
+        """Average the parameters that made these images, then take a step."""
         if (count := self.iteration - self._burn_in) > 0:
             for key, leaf in self.leaves.items():
                 self.mean[key] += (leaf.detach() - self.mean[key]) / count
         super().step(losses, images)
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         return {**super().state(), "mean": self.mean}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the dynamics that gave this state."""
         super().load(state)
         self.mean = {key: value.to(self.prior.device) for key, value in state["mean"].items()}
 
 
 @dataclass(frozen=True)
 class DescentRun:
-    """Runs a descent as chains: attributes, checkpoint, dataset.
-
-    Attributes
-    ----------
-    method : str
-        For records.
-    counts : ChainSettings
-        Numbers of chains, iterations, draws.
-    longer : tuple of str
-        The attributes that may differ where a checkpoint is continued.
-    of_draws : bool
-        Moments of the draws alone.
-    """
+    """Runs a descent as chains: attributes, checkpoint, dataset."""
 
     method: str
     counts: ChainSettings
@@ -266,24 +153,7 @@ class DescentRun:
         *,
         progress: bool,
     ) -> xr.Dataset:
-        """Run.
-
-        Parameters
-        ----------
-        descent : Descent
-            Not begun.
-        attributes : dict
-            Settings.
-        checkpoint : str or Path or None
-            File in which the state is kept.
-        progress : bool
-            Whether to show a bar.
-
-        Returns
-        -------
-        xarray.Dataset
-            See `dipkernels.sampling.sample`, as are the errors.
-        """
+        """Run the descent, or what a checkpoint has left of it."""
         prior, task, counts = descent.prior, descent.tasks[0], self.counts
         attributes = {
             **attributes,
@@ -313,27 +183,7 @@ class DescentRun:
 def fit_settings(
     options: dict[str, Any], iterations: int, also: tuple[str, ...] = ()
 ) -> FitSettings:
-    """Make the settings of a fit that is watched as a chain.
-
-    Parameters
-    ----------
-    options : dict
-        That were given.
-    iterations : int
-        Of the fit.
-    also : tuple of str
-        Options that are allowed besides `OPTIONS`.
-
-    Returns
-    -------
-    FitSettings
-        Valid.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is another option, or one is out of range.
-    """
+    """Make the settings of a fit that is watched as a chain."""
     if unknown := sorted(options.keys() - {*OPTIONS, *also}):
         raise InvalidInputError(
             f"{', '.join(unknown)} can't be chosen here; what can be of a fit: {', '.join(OPTIONS)}"

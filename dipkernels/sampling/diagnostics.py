@@ -235,18 +235,7 @@ def _words(name: str) -> str:
 
 
 def require_arviz() -> Any:
-    """Import ArviZ.
-
-    Returns
-    -------
-    module
-        That it is.
-
-    Raises
-    ------
-    MissingExtraError
-        Without it, the extra ``sampling``.
-    """
+    """Import ArviZ."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it announces its own next version

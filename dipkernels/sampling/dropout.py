@@ -14,37 +14,14 @@ from dipkernels.tasks import Task
 
 @dataclass(frozen=True)
 class Kernel:
-    """Which numbers of a layer's kernel belong to which of its input channels.
-
-    Attributes
-    ----------
-    channels : int
-        Of the input.
-    groups : int
-        Of a grouped convolution.
-    transposed : bool
-        Whether the first axis is that of the input, as transposed convolutions have it.
-    """
+    """Which numbers of a layer's kernel belong to which of its input channels."""
 
     channels: int
     groups: int = 1
     transposed: bool = False
 
     def spread(self, mask: Tensor, like: Tensor) -> Tensor:
-        """Lay factors of channels out so that they multiply a kernel.
-
-        Parameters
-        ----------
-        mask : Tensor, shape (chains, channels)
-            One for every input channel.
-        like : Tensor, shape (chains, ...)
-            The kernels.
-
-        Returns
-        -------
-        Tensor
-            Broadcasts to the kernels.
-        """
+        """Lay factors of channels out so that they multiply a kernel."""
         if not self.transposed:
             mask = mask.unflatten(1, (self.groups, -1))  # a row for each group's outputs
             if self.groups > 1:
@@ -53,19 +30,7 @@ class Kernel:
 
 
 def kernels_of(prior: ImagePrior) -> dict[str, Kernel]:
-    """Find the kernels of convolutions and linear maps with several input channels.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-
-    Returns
-    -------
-    dict of str to Kernel
-        By the name of the parameter. Weights that are made of others (parametrised ones), those
-        that are frozen and torch's fused attention weights aren't among them.
-    """
+    """Find the kernels of convolutions and linear maps with several input channels."""
     found = {}
     for name, module in prior.structure.named_modules():
         key = f"{name}.weight" if name else "weight"
@@ -79,23 +44,7 @@ def kernels_of(prior: ImagePrior) -> dict[str, Kernel]:
 
 
 class Dropout(Descent):
-    """Fits with dropout; after some steps they stand still, and only what is dropped changes.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        Of the prior's shape, on its device.
-    seeds : sequence of int
-        Of the chains.
-    settings : FitSettings
-        Of the fits; after their number of iterations, predictions follow.
-    rate : float
-        Probability that a channel is dropped.
-    kernels : dict of str to Kernel
-        Of the layers whose input channels are dropped.
-    """
+    """Fits with dropout; after some steps they stand still, and only what is dropped changes."""
 
     def __init__(
         self,
@@ -112,28 +61,12 @@ class Dropout(Descent):
         self._network = lambda leaves, code: network(self._dropped(leaves), code)
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Run the network with channels dropped anew.
-
-        Returns
-        -------
-        losses : Tensor, shape (chains,)
-            Misfits.
-        images : Tensor, shape (chains, channels, *spatial)
-            Both with their graph while the fit goes on.
-        """
+        """Run the network with channels dropped anew."""
         with torch.set_grad_enabled(self._fitting):
             return super().evaluate()
 
     def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take a step while the fit goes on.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (chains,)
-            Misfits, as `evaluate` returned them.
-        images : Tensor, shape (chains, channels, *spatial)
-            Likewise; their graph is used up.
-        """
+        """Take a step while the fit goes on."""
         if self._fitting:
             super().step(losses, images)
         else:

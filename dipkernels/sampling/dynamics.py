@@ -48,19 +48,7 @@ class Dynamics(Protocol):
 
 
 class Langevin:
-    """SGLD, preconditioned SGLD and SGHMC on a `Posterior`.
-
-    Parameters
-    ----------
-    posterior : Posterior
-        The target.
-    settings : ChainSettings
-        Resolved.
-    start : dict of str to Tensor
-        Each of shape ``(chains, ...)``.
-    seeds : sequence of int
-        Of the noise of each chain.
-    """
+    """SGLD, preconditioned SGLD and SGHMC on a `Posterior`."""
 
     def __init__(
         self,
@@ -80,15 +68,7 @@ class Langevin:
         self._batched = settings.chains > 1 and (few or device.type in BATCHING_DEVICES)
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Run the network.
-
-        Returns
-        -------
-        losses : Tensor, shape (chains,)
-            Misfits.
-        images : Tensor, shape (chains, channels, *spatial)
-            Both with their graph.
-        """
+        """Run the network."""
         prior = self.posterior.prior
         if self._batched:
             images = vmap(prior.image)(self.leaves)
@@ -103,26 +83,12 @@ class Langevin:
         return self.posterior.task.misfit(images), images
 
     def weight(self) -> float:
-        """Weight of the present images in averages: the step that is taken from them.
-
-        Returns
-        -------
-        float
-            Relative to the first step. Welling & Teh 2011.
-        """
+        """Weight of the present images in averages: the step that is taken from them."""
         s = self.settings
         return step_factor(s.schedule, self.iteration, s.iterations, s.cycles or 1)
 
     def step(self, losses: Tensor, images: Tensor) -> None:
-        """Move all chains on.
-
-        Parameters
-        ----------
-        losses : Tensor, shape (chains,)
-            Misfits, as `evaluate` returned them.
-        images : Tensor, shape (chains, channels, *spatial)
-            Likewise; their graph is used up.
-        """
+        """Move all chains on."""
         posterior, settings = self.posterior, self.settings
         potentials = posterior.scale * losses + posterior.weight_prior.half_squares(self.leaves)
         # Chains share no parameter: the gradient of the sum is that of each.
@@ -146,13 +112,7 @@ class Langevin:
         self.iteration += 1
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint.
-        """
+        """Everything that `load` needs to continue bit by bit."""
         return {
             "parameters": {key: leaf.detach() for key, leaf in self.leaves.items()},
             "extra": self._extra,
@@ -161,13 +121,7 @@ class Langevin:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+        """Take the place of the dynamics that gave this state."""
         device = self.posterior.prior.device
         self.leaves = {k: v.to(device).requires_grad_() for k, v in state["parameters"].items()}
         self._extra = {key: value.to(device) for key, value in state["extra"].items()}
@@ -189,20 +143,5 @@ class Langevin:
 def make_generators(
     stream: str, seeds: Sequence[int], device: torch.device
 ) -> list[torch.Generator]:
-    """Give each chain random numbers of its own.
-
-    Parameters
-    ----------
-    stream : str
-        What is drawn.
-    seeds : sequence of int
-        Of the chains.
-    device : torch.device
-        Where: at full image size a transfer would take longer than the step.
-
-    Returns
-    -------
-    list of torch.Generator
-        One a chain.
-    """
+    """Give each chain random numbers of its own."""
     return [torch.Generator(device=device).manual_seed(derive(stream, seed)) for seed in seeds]

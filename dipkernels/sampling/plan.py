@@ -32,25 +32,7 @@ def plan_chains(
     budget: int | None = None,
     timed: bool = True,
 ) -> Plan:
-    """Say what `sample` will take.
-
-    Parameters
-    ----------
-    posterior : Posterior
-        The target.
-    settings : ChainSettings
-        Of the chains.
-    budget : int, optional
-        Bytes that may be taken; by default what is free on the device now.
-    timed : bool
-        Whether to time a few steps, if the memory is there.
-
-    Returns
-    -------
-    Plan
-        Memory as of a fit by Adam with as many runs, which holds as many copies of the parameters,
-        and the draws. Seconds without those of a start.
-    """
+    """Say what `sample` will take."""
     searched = 0 if settings.step_size else RATE_PRODUCTS  # of each chain, one after another
     planned = plan(
         posterior.prior,
@@ -73,23 +55,7 @@ def plan_chains(
 
 
 def with_draws(planned: Plan, task: Task, settings: ChainSettings) -> Plan:
-    """Add the draws that are kept to the plan of a fit.
-
-    Parameters
-    ----------
-    planned : Plan
-        Of the chains' steps.
-    task : Task
-        What is sampled.
-    settings : ChainSettings
-        Number of chains and draws.
-
-    Returns
-    -------
-    Plan
-        On a CPU with a part for the draws: as they are collected, and as they are handed over. On
-        a GPU with a note, since they are kept on the host.
-    """
+    """Add the draws that are kept to the plan of a fit."""
     image = math.prod(task.shape) * task.measurement.element_size()
     kept = 2 * settings.chains * settings.draws * image
     if planned.device != "cpu":
@@ -108,26 +74,7 @@ def plan_linearised(
     budget: int | None = None,
     timed: bool = True,
 ) -> Plan:
-    """Say what `linearised` will take at most.
-
-    Parameters
-    ----------
-    posterior : Posterior
-        The target.
-    draws : int
-        How many.
-    max_iterations : int
-        Of conjugate gradients; often fewer are needed.
-    budget : int, optional
-        Bytes that may be taken; by default what is free on the device now.
-    timed : bool
-        Whether to time a few steps, if the memory is there.
-
-    Returns
-    -------
-    Plan
-        Of ``(draws + 1) * max_iterations`` products at most.
-    """
+    """Say what `linearised` will take at most."""
     columns = draws + 1
     planned = plan(
         posterior.prior,

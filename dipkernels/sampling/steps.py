@@ -55,18 +55,7 @@ def sgld_step(
 
 
 def update_mean_squares(mean_squares: Parameters, gradients: Parameters) -> Parameters:
-    """Follow the mean squares of gradients, for the preconditioner.
-
-    Parameters
-    ----------
-    mean_squares, gradients : dict of str to Tensor
-        Of equal shapes.
-
-    Returns
-    -------
-    dict of str to Tensor
-        ``0.99 v + 0.01 g^2``.
-    """
+    """Follow the mean squares of gradients, for the preconditioner."""
     return {
         k: SMOOTHING * v + (1 - SMOOTHING) * gradients[k].square() for k, v in mean_squares.items()
     }
@@ -215,16 +204,5 @@ def step_factor(name: str, iteration: int, iterations: int, cycles: int = 1) -> 
 
 
 def zeros_like(parameters: Parameters) -> dict[str, Tensor]:
-    """Make a dict of zeros of the same shapes.
-
-    Parameters
-    ----------
-    parameters : dict of str to Tensor
-        Any.
-
-    Returns
-    -------
-    dict of str to Tensor
-        Velocities or mean squares at the start.
-    """
+    """Make a dict of zeros of the same shapes."""
     return {key: value.detach().new_zeros(value.shape) for key, value in parameters.items()}

@@ -12,25 +12,7 @@ from dipkernels.tasks import Task
 
 
 def require_draws(result: xr.Dataset, least: int = 1) -> xr.DataArray:
-    """Take the draws of the chains that are whole.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        With ``draws`` over ``(chain, draw, channel, ...)``.
-    least : int
-        So many draws of each chain are needed.
-
-    Returns
-    -------
-    xarray.DataArray
-        Chains that diverged are left out.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are too few, or none is finite.
-    """
+    """Take the draws of the chains that are whole."""
     if "draws" not in result or not {"chain", "draw"} <= set(result["draws"].dims):
         raise InvalidInputError(
             "the result has no draws over (chain, draw, ...): dipkernels.sampling.sample makes one"
@@ -48,19 +30,7 @@ def require_draws(result: xr.Dataset, least: int = 1) -> xr.DataArray:
 
 
 def image_summaries(result: xr.Dataset) -> dict[str, np.ndarray]:
-    """Summarise every draw by its mean, its total variation and its PSNR.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        As `dipkernels.sampling.sample` returns.
-
-    Returns
-    -------
-    dict of str to ndarray, shape (chains, draws)
-        ``mean``, ``total_variation`` (anisotropic, a sum over pixels and channels) and, with a
-        clean image, ``psnr`` in dB over the whole image.
-    """
+    """Summarise every draw by its mean, its total variation and its PSNR."""
     draws = require_draws(result)
     images = torch.from_numpy(np.ascontiguousarray(draws.values))
     axes = tuple(range(2, images.dim()))
@@ -77,20 +47,7 @@ def image_summaries(result: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def describe_measurement(task: Task) -> dict[str, str | float]:
-    """Tell what was measured, and which of it counted, from what else may have been.
-
-    Parameters
-    ----------
-    task : Task
-        That was sampled.
-
-    Returns
-    -------
-    dict
-        For the attributes of a result. ``counted`` is exact; ``measurement_sum`` is a weighted sum
-        in units in which white is 1, the same for another type, device or range of the task up to
-        rounding.
-    """
+    """Tell what was measured, and which of it counted, from what else may have been."""
     values = (task.measurement.double() / task.peak * task.counted).flatten().cpu()
     weights = torch.cos(torch.arange(len(values), dtype=torch.float64))
     return {

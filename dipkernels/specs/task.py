@@ -87,25 +87,6 @@ def register_task(
 ) -> None:
     """Offer a kind of task to every command and plan.
 
-    Parameters
-    ----------
-    name : str
-        In commands and plans.
-    make : callable
-        ``make(picture, *, ...)`` returns a `dipkernels.Task`. Its keyword-only parameters, with
-        ``Annotated[type, "help"]`` and a default, are the options.
-    files : mapping of str to tuple of str, optional
-        Options that name an image file, with the words that don't.
-    draws : callable, optional
-        ``draws(options)`` tells whether the seed matters; by default it does where there is noise.
-    check : callable, optional
-        ``check(options, said, spell)`` raises an error where one option makes another idle.
-
-    Raises
-    ------
-    InvalidInputError
-        If the name is taken.
-
     Examples
     --------
     >>> def darken(picture, *, factor: Annotated[float, "Of the brightness."] = 0.5):
@@ -115,7 +96,7 @@ def register_task(
     >>> task_options("darken")["factor"].default
     0.5
     >>> del _KINDS["darken"]
-    """
+    """  # noqa: DOC501
     if name in _KINDS:
         raise InvalidInputError(f"there is a task '{name}' already: choose another name")
     options = {}

@@ -127,23 +127,7 @@ def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -
 
 
 def varying(spectrum: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Take a spectrum without the constant image.
-
-    Parameters
-    ----------
-    spectrum : xarray.Dataset
-        Over ``frequency``.
-
-    Returns
-    -------
-    frequency, value : ndarray
-        Of the rings above 0.
-
-    Raises
-    ------
-    InvalidInputError
-        If the dataset is no spectrum over ``frequency``.
-    """
+    """Take a spectrum without the constant image."""
     name, frequency = _value(spectrum), spectrum["frequency"].values
     return frequency[frequency > 0], spectrum[name].values[frequency > 0]
 

@@ -47,17 +47,7 @@ AnyKernel = QuadraticForms | KnownSpectrum | xr.Dataset
 
 @dataclass(frozen=True)
 class Means:
-    """Weighted means of a response over sets of modes.
-
-    Attributes
-    ----------
-    values, errors : ndarray, shape (sets,) or (sets, layers)
-        The means and their standard errors.
-    products : float
-        With the kernel; a quadratic form counts as one half.
-    layers : list of str or None
-        Their names.
-    """
+    """Weighted means of a response over sets of modes."""
 
     values: np.ndarray
     errors: np.ndarray
@@ -71,26 +61,7 @@ class Means:
 
 
 class ProbedModes:
-    """Modes under a kernel that is known by its quadratic forms.
-
-    Parameters
-    ----------
-    kernel : QuadraticForms
-        Over flattened images.
-    shape : (channels, *spatial)
-        Of the images.
-    probes : int
-        Of each set, at least 2.
-    seed : int
-        Of the probes.
-    size : tuple of int, optional
-        The modes are those of the first so many pixels along each axis; by default of all.
-
-    Raises
-    ------
-    InvalidInputError
-        If the shape isn't the kernel's, or there are fewer than 2 probes.
-    """
+    """Modes under a kernel that is known by its quadratic forms."""
 
     def __init__(
         self,
@@ -111,22 +82,7 @@ class ProbedModes:
         self.size = tuple(shape[1:]) if size is None else size
 
     def means(self, weights: Sequence[np.ndarray], label: str, *, progress: bool = False) -> Means:
-        """Average the response over sets of modes and the channels.
-
-        Parameters
-        ----------
-        weights : sequence of ndarray, each of shape ``size``
-            Of each set's modes, at least 0, alike at k and ``-k``.
-        label : str
-            Of the bar.
-        progress : bool
-            Show a bar.
-
-        Returns
-        -------
-        Means
-            Exact where a set has no more modes than probes, else from random signs.
-        """
+        """Average the response over sets of modes and the channels."""
         values, errors, spent = [], [], 0
         with Progress(len(weights), label, enabled=progress) as bar:
             for index, weight in enumerate(weights):
@@ -174,37 +130,14 @@ class ProbedModes:
 
 
 class KnownModes:
-    """Modes of which every response is known.
-
-    Parameters
-    ----------
-    responses : ndarray, shape ``size``
-        In FFT order.
-    error : float
-        0 where they are exact, NaN where their error isn't known.
-    """
+    """Modes of which every response is known."""
 
     def __init__(self, responses: np.ndarray, error: float) -> None:
         self.responses, self.error = responses, error
         self.size = tuple(responses.shape)
 
     def means(self, weights: Sequence[np.ndarray], label: str, *, progress: bool = False) -> Means:
-        """Average the response over sets of modes.
-
-        Parameters
-        ----------
-        weights : sequence of ndarray, each of shape ``size``
-            Of each set's modes, at least 0.
-        label : str
-            Of nothing: this takes no time.
-        progress : bool
-            Without effect, for the same reason.
-
-        Returns
-        -------
-        Means
-            At no product.
-        """
+        """Average the response over sets of modes."""
         del label, progress
         values = np.array([(self.responses * w).sum() / np.sum(w) for w in weights])
         return Means(values, np.full(len(values), self.error), 0.0)
@@ -218,25 +151,7 @@ def modes_of(
     probes: int | None,
     seed: int,
 ) -> ProbedModes | KnownModes:
-    """Find out how the modes under a kernel are to be had.
-
-    Parameters
-    ----------
-    kernel : SymmetricOperator, LayerKernels, StationaryKernel or Dataset
-        See `dipkernels.spectra.frequency_response`.
-    shape, which, probes, seed
-        As there.
-
-    Returns
-    -------
-    ProbedModes or KnownModes
-        Which have a size, and means over sets of modes.
-
-    Raises
-    ------
-    InvalidInputError
-        If an argument is missing, has no effect, or the kernel is something else.
-    """
+    """Find out how the modes under a kernel are to be had."""
     if isinstance(kernel, QuadraticForms):
         if which is not None:
             raise InvalidInputError(
@@ -272,25 +187,7 @@ def modes_of(
 
 
 def lag_spectrum(dataset: xr.Dataset) -> np.ndarray:
-    """Response of a stationary kernel at every frequency, from its values at lags.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        As `dipkernels.kernels.covariance` returns.
-
-    Returns
-    -------
-    ndarray
-        In FFT order. With all lags of a torus, its eigenvalues. Otherwise, with lags up to L along
-        an axis, ``sum_r (1 - |r| / M) K(r) exp(-2 pi i k r / M)``, ``M = L + 1``: the quadratic
-        forms of the unit-norm modes of a window of M pixels.
-
-    Raises
-    ------
-    InvalidInputError
-        If the dataset has no kernel over lags.
-    """
+    """Response of a stationary kernel at every frequency, from its values at lags."""
     dims = [str(dim) for dim in dataset["kernel"].dims] if "kernel" in dataset else []
     if not any(dim.startswith("lag_") for dim in dims):
         raise InvalidInputError(

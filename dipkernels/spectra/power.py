@@ -82,18 +82,7 @@ def periodogram(
 
 
 def is_constant(images: Tensor) -> Tensor:
-    """Say which images have one value in each channel.
-
-    Parameters
-    ----------
-    images : Tensor, shape ``(images, channels, *spatial)``
-        Signals or images.
-
-    Returns
-    -------
-    Tensor of bool, shape (images,)
-        Exact: what rounding leaves of a periodogram isn't.
-    """
+    """Say which images have one value in each channel."""
     channels = images.flatten(2)
     return (channels.amax(dim=2) == channels.amin(dim=2)).all(dim=1)
 

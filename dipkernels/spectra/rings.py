@@ -31,18 +31,7 @@ def radial_frequency(size: Sequence[int]) -> np.ndarray:
 
 
 def frequency_axes(size: Sequence[int]) -> list[np.ndarray]:
-    """Frequency along each axis, for every discrete frequency of a grid.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the grid.
-
-    Returns
-    -------
-    list of ndarray, each of shape ``size``
-        Cycles per pixel, in FFT order, in [-1/2, 1/2).
-    """
+    """Frequency along each axis, for every discrete frequency of a grid."""
     return list(np.meshgrid(*(np.fft.fftfreq(n) for n in size), indexing="ij"))
 
 
@@ -81,25 +70,7 @@ def ring_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
 
 
 def checked_edges(edges: Sequence[float] | np.ndarray | None, size: Sequence[int]) -> np.ndarray:
-    """Take the edges that are given, or the default ones.
-
-    Parameters
-    ----------
-    edges : sequence of float or None
-        Ascending radii in cycles per pixel.
-    size : (length,) or (height, width)
-        Of the image.
-
-    Returns
-    -------
-    ndarray
-        Ascending.
-
-    Raises
-    ------
-    InvalidInputError
-        If they are no numbers, or don't ascend.
-    """
+    """Take the edges that are given, or the default ones."""
     try:
         radii = ring_edges(size) if edges is None else np.asarray(edges, dtype=float)
     except (TypeError, ValueError):
@@ -112,21 +83,7 @@ def checked_edges(edges: Sequence[float] | np.ndarray | None, size: Sequence[int
 
 
 def ring_masks(size: Sequence[int], edges: np.ndarray) -> list[np.ndarray]:
-    """Sort the frequencies of a grid into rings.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the grid.
-    edges : ndarray
-        Ascending radii; one that is an edge belongs to the ring above.
-
-    Returns
-    -------
-    list of ndarray of bool, each of shape ``size``
-        The constant alone, then the rings that have any frequency. Together they have each
-        frequency once, and every one has ``-k`` with each k.
-    """
+    """Sort the frequencies of a grid into rings."""
     radius = radial_frequency(size)
     constant = radius == 0
     which = np.digitize(radius, edges)
@@ -135,16 +92,5 @@ def ring_masks(size: Sequence[int], edges: np.ndarray) -> list[np.ndarray]:
 
 
 def corner(size: Sequence[int]) -> float:
-    """Highest radius of any grid of as many dimensions.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the grid.
-
-    Returns
-    -------
-    float
-        Cycles per pixel: 1/2 or ``sqrt(1/2)``.
-    """
+    """Highest radius of any grid of as many dimensions."""
     return math.sqrt(len(size)) / 2

@@ -132,43 +132,21 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 class Saver:
-    """Saves a computation to a file every so often.
-
-    Parameters
-    ----------
-    path : Path
-        Of the checkpoint.
-    identity : dict
-        What is computed and how; see `load_checkpoint`.
-    kind : str
-        A word for it, for errors.
-    """
+    """Saves a computation to a file every so often."""
 
     def __init__(self, path: Path, identity: dict[str, Any], kind: str = "computation") -> None:
         self.path, self.identity, self.kind = path, identity, kind
         self._last, self._cost = time.monotonic(), 0.0
 
     def load(self) -> dict[str, Any] | None:
-        """Load the checkpoint, if there is one.
-
-        Returns
-        -------
-        dict or None
-            The state.
-        """
+        """Load the checkpoint, if there is one."""
         found = load_checkpoint(self.path, self.identity, self.kind)
         if found is not None:
             logger.info("%s: continued from %s", self.kind, self.path)
         return found
 
     def save(self, state: dict[str, Any]) -> None:
-        """Save now.
-
-        Parameters
-        ----------
-        state : dict
-            See `save_checkpoint`.
-        """
+        """Save the state, however short ago the last time was."""
         start = time.monotonic()
         save_checkpoint(self.path, self.identity, state)
         self._last = time.monotonic()
@@ -176,13 +154,7 @@ class Saver:
         logger.debug("%s: saved to %s in %.2f s", self.kind, self.path, self._cost)
 
     def save_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
-        """Save, if the last time was long ago: 30 s, or 20 times as long as saving took.
-
-        Parameters
-        ----------
-        state : callable
-            Makes the state.
-        """
+        """Save, if the last time was long ago: 30 s, or 20 times as long as saving took."""
         elapsed = time.monotonic() - self._last
         if elapsed >= SECONDS and self._cost <= SHARE * elapsed:
             self.save(state())

@@ -32,21 +32,7 @@ STALE = 60.0  # without one for so long, its holder counts as lost
 
 @dataclass(frozen=True)
 class Holder:
-    """Who made a lock.
-
-    Attributes
-    ----------
-    file : Path
-        The lock.
-    number : int
-        Of it.
-    token : str
-        That nobody else has; empty if the file can't be read yet.
-    host : str
-        Machine, its boot, and the space of its process numbers.
-    process : int
-        Its number there.
-    """
+    """Who made a lock."""
 
     file: Path
     number: int
@@ -66,41 +52,14 @@ class Holder:
 
 
 def holder(folder: Path) -> Holder | None:
-    """Find who holds a run.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the run.
-
-    Returns
-    -------
-    Holder or None
-        Dead or alive; None if nobody does.
-    """
+    """Find who holds a run."""
     numbers = _numbers(folder)
     return _read(folder, numbers[-1]) if numbers else None
 
 
 @contextlib.contextmanager
 def claim(folder: Path) -> Iterator[bool]:
-    """Hold a run while a block is carried out, if nobody else does.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the run; it exists.
-
-    Yields
-    ------
-    bool
-        Whether it's held by this block alone.
-
-    Raises
-    ------
-    OutputError
-        If the folder can't be written.
-    """
+    """Hold a run while a block is carried out, if nobody else does."""
     mine = _acquire(folder)
     if mine is None:
         yield False
@@ -122,13 +81,7 @@ def claim(folder: Path) -> Iterator[bool]:
 
 @functools.cache
 def this_host() -> str:
-    """Name this machine, such that process numbers mean the same wherever the name does.
-
-    Returns
-    -------
-    str
-        Host, boot and process namespace, as far as the system tells.
-    """
+    """Name this machine, such that process numbers mean the same wherever the name does."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())

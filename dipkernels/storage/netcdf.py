@@ -68,20 +68,7 @@ def load(path: str | Path) -> xr.Dataset:
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file atomically, as `save` does.
-
-    Parameters
-    ----------
-    text : str
-        Its content.
-    path : Path
-        Where to.
-
-    Raises
-    ------
-    OutputError
-        If it can't be written.
-    """
+    """Write a text file atomically, as `save` does."""
     try:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -91,18 +78,7 @@ def write_text(text: str, path: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Hand out a file to write to that takes the place of another once the block has ended well.
-
-    Parameters
-    ----------
-    path : Path
-        What is to be replaced, or created.
-
-    Yields
-    ------
-    Path
-        Beside it; removed if the block fails.
-    """
+    """Hand out a file to write to that takes the place of another once the block has ended well."""
     # Process numbers mean nothing to another container on the same files.
     token = uuid.uuid4().hex[:8]
     partial = path.with_name(f".{path.name}.{token}.{os.getpid()}{PARTIAL}")
@@ -115,13 +91,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(path: Path) -> None:
-    """Remove what a process that was killed while it wrote a file has left beside it.
-
-    Parameters
-    ----------
-    path : Path
-        The file that it was to replace. Files of processes that still run are left alone.
-    """
+    """Remove what a process that was killed while it wrote a file has left beside it."""
     for partial in path.parent.glob(f".{path.name}.*{PARTIAL}"):
         owner = partial.name.removesuffix(PARTIAL).rpartition(".")[2].removesuffix("d")
         if not owner.isdigit() or is_running(int(owner)):
@@ -142,19 +112,7 @@ def _written_as_classic(dataset: xr.Dataset, path: Path) -> bool:
 
 
 def is_running(process: int) -> bool:
-    """Tell whether a process of this machine runs.
-
-    Parameters
-    ----------
-    process : int
-        Its number.
-
-    Returns
-    -------
-    bool
-        Also True where the system doesn't say, and of one that has ended while its parent hasn't
-        asked for it.
-    """
+    """Tell whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

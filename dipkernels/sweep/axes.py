@@ -22,19 +22,7 @@ from dipkernels.sweep.schema import Entry, PriorEntry
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of an axis.
-
-    Attributes
-    ----------
-    value : object
-        In the configuration of a run.
-    asked : dict
-        As the plan says it, by column.
-    where : tuple
-        In the plan.
-    sources : dict of str to str
-        Files that it needs.
-    """
+    """One point of an axis."""
 
     value: Any
     asked: dict[str, Any]
@@ -43,52 +31,18 @@ class Setting:
 
 
 class AxisReader:
-    """Reads the axes of a plan and collects what is wrong with them.
-
-    Parameters
-    ----------
-    document : Document
-        Of the plan.
-    folder : Path
-        That files are looked for in.
-
-    Attributes
-    ----------
-    problems : list of Problem
-        So far.
-    """
+    """Reads the axes of a plan and collects what is wrong with them."""
 
     def __init__(self, document: Document, folder: Path) -> None:
         self.document, self.folder = document, folder
         self.problems: list[Problem] = []
 
     def report(self, where: Where, error: object) -> None:
-        """Note a problem.
-
-        Parameters
-        ----------
-        where : tuple
-            In the plan.
-        error : object
-            Its text says what is wrong.
-        """
+        """Note a problem."""
         self.problems.append(self.document.problem(where, str(error)))
 
     def priors(self, entries: list[PriorEntry], where: Where) -> list[Setting]:
-        """Read priors.
-
-        Parameters
-        ----------
-        entries : list of PriorEntry
-            Of the plan.
-        where : tuple
-            Of the list.
-
-        Returns
-        -------
-        list of Setting
-            One for each combination of an entry's values; those with problems are left out.
-        """
+        """Read priors."""
         return [
             setting
             for number, entry in enumerate(entries)
@@ -96,22 +50,7 @@ class AxisReader:
         ]
 
     def entries(self, group: str, entries: list[Entry], where: Where) -> list[Setting]:
-        """Read tasks or measurements.
-
-        Parameters
-        ----------
-        group : {"task", "measure"}
-            Which.
-        entries : list of Entry
-            Of the plan.
-        where : tuple
-            Of the list.
-
-        Returns
-        -------
-        list of Setting
-            As `priors` returns.
-        """
+        """Read tasks or measurements."""
         return [
             setting
             for number, entry in enumerate(entries)
@@ -119,20 +58,7 @@ class AxisReader:
         ]
 
     def images(self, names: list[str], where: Where) -> list[Setting]:
-        """Read images.
-
-        Parameters
-        ----------
-        names : list of str
-            Files or names.
-        where : tuple
-            Of the list.
-
-        Returns
-        -------
-        list of Setting
-            Whose values are hashes of pixels.
-        """
+        """Read images."""
         found = []
         for number, name in enumerate(names):
             place = (*where, number)
@@ -143,20 +69,7 @@ class AxisReader:
         return self._distinct(found)
 
     def sizes(self, given: list[Any], where: Where) -> list[Setting]:
-        """Read sizes.
-
-        Parameters
-        ----------
-        given : list
-            Of numbers, words like 48x64, or native.
-        where : tuple
-            Of the list.
-
-        Returns
-        -------
-        list of Setting
-            Whose values are (height, width), or None for native.
-        """
+        """Read sizes."""
         found = []
         for number, size in enumerate(given):
             place = (*where, number)
@@ -170,20 +83,7 @@ class AxisReader:
         return self._distinct(found)
 
     def seeds(self, given: list[int], where: Where) -> list[Setting]:
-        """Read seeds.
-
-        Parameters
-        ----------
-        given : list of int
-            Not negative.
-        where : tuple
-            Of the list.
-
-        Returns
-        -------
-        list of Setting
-            Whose values they are.
-        """
+        """Read seeds."""
         for number, seed in enumerate(given):
             if not 0 <= seed < 2**63:
                 self.report((*where, number), f"must be from 0 to 2**63 - 1, got {seed}")

@@ -60,19 +60,7 @@ class SweepFileError(InvalidInputError):
 
 @dataclass(frozen=True)
 class Document:
-    """A plan as it was written.
-
-    Attributes
-    ----------
-    value : object
-        Plain Python.
-    source : str
-        The file, for messages.
-    text : str
-        As read.
-    lines : dict
-        From where something is to its line.
-    """
+    """A plan as it was written."""
 
     value: Any
     source: str
@@ -80,20 +68,7 @@ class Document:
     lines: dict[Where, int] = field(default_factory=dict)
 
     def problem(self, where: Where, text: str) -> Problem:
-        """Make a problem with its line.
-
-        Parameters
-        ----------
-        where : tuple
-            Need not exist in the file: then the line is that of what holds it.
-        text : str
-            What is wrong.
-
-        Returns
-        -------
-        Problem
-            See there.
-        """
+        """Make a problem with its line."""
         for length in range(len(where), 0, -1):
             if where[:length] in self.lines:
                 return Problem(where, text, self.lines[where[:length]])
@@ -112,25 +87,7 @@ _Loader.add_implicit_resolver(
 
 
 def read_document(text: str, source: str) -> Document:
-    """Read YAML, safely: plain values only.
-
-    Parameters
-    ----------
-    text : str
-        Of the file.
-    source : str
-        Its name, for messages.
-
-    Returns
-    -------
-    Document
-        With the line of every key and every item.
-
-    Raises
-    ------
-    SweepFileError
-        If it's no YAML, or says a key twice.
-    """
+    """Read YAML, safely: plain values only."""
     try:
         root = yaml.compose(text, Loader=_Loader)
         value = yaml.load(text, Loader=_Loader)
@@ -151,21 +108,11 @@ def read_document(text: str, source: str) -> Document:
 def dotted(where: Where) -> str:
     """Write a place as people do.
 
-    Parameters
-    ----------
-    where : tuple
-        Keys and positions.
-
-    Returns
-    -------
-    str
-        Such as ``"priors[0].options.width: "``; empty for the top.
-
     Examples
     --------
     >>> dotted(("priors", 0, "options", "width"))
     'priors[0].options.width: '
-    """
+    """  # noqa: DOC201
     text = ""
     for part in where:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part

@@ -13,17 +13,7 @@ RATE = "learning_rate"
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep may take.
-
-    Attributes
-    ----------
-    seconds : float
-        Of all fits, one after another, in this process.
-    fits, others : int
-        Runs that are in it, and that aren't: only fits are timed.
-    bytes : int
-        Of the largest fit at its peak, beyond what a process has.
-    """
+    """What a sweep may take."""
 
     seconds: float
     fits: int

@@ -21,30 +21,7 @@ LONGEST = 500  # of a reason
 def execute(
     record: Mapping[str, Any], path: str, device: str = "cpu", failures: int = 0
 ) -> dict[str, Any]:
-    """Carry out a run, unless it's done or somebody else does; used on workers.
-
-    Parameters
-    ----------
-    record : mapping
-        `Run.record`.
-    path : str
-        Of the store, which this process can reach.
-    device : str
-        That computes.
-    failures : int
-        So many failures are known; with more, somebody else has just tried.
-
-    Returns
-    -------
-    dict
-        ``status`` (done, failed, busy), ``seconds``, ``values`` and ``reason``, as far as they
-        apply; ``here`` is whether this call has run it.
-
-    Raises
-    ------
-    OutputError
-        If the store can't be written: then no run of it can.
-    """
+    """Carry out a run, unless it's done or somebody else does; used on workers."""
     run, store = Run.from_record(record), Store(Path(path))
     folder = store.folder(run.key)
     try:
@@ -67,22 +44,7 @@ def execute(
 
 
 def known_outcome(store: Store, key: str, failures: int) -> dict[str, Any] | None:
-    """Tell what has become of a run already.
-
-    Parameters
-    ----------
-    store : Store
-        That may hold it.
-    key : str
-        Of the run.
-    failures : int
-        That don't count.
-
-    Returns
-    -------
-    dict or None
-        As `execute` returns; None if it's to be run.
-    """
+    """Tell what has become of a run already."""
     row = store.result(key)
     if row is not None:
         return {"status": DONE, "here": False, "values": row["values"], "seconds": row["seconds"]}

@@ -43,20 +43,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A registered measurement.
-
-    Attributes
-    ----------
-    name : str
-        In plans.
-    function : callable
-        ``function(prior, task, *, seed, **options) -> Measured``.
-    options : mapping of str to Option
-        All that it takes.
-    check : callable, optional
-        ``check(prior, task, options)`` raises an error of this package where they don't go
-        together; it is asked of every combination before anything runs.
-    """
+    """A registered measurement."""
 
     name: str
     function: Callable[..., Any]
@@ -64,25 +51,7 @@ class Measurement:
     check: Callable[[ImagePrior, Task, dict[str, Any]], None] | None = None
 
     def value(self, option: str, given: Any) -> Any:
-        """Check one value of an option by itself.
-
-        Parameters
-        ----------
-        option : str
-            Its name, which exists.
-        given : object
-            From a plan.
-
-        Returns
-        -------
-        object
-            As it is kept.
-
-        Raises
-        ------
-        InvalidInputError
-            If the option can't have it.
-        """
+        """Check one value of an option by itself."""
         kept = as_annotated(option, given, self.options[option].annotation)
         if self.name == "fit" and option in FitSettings.__dataclass_fields__:
             FitSettings(**{option: kept, **_COMPANIONS.get(option, {})})
@@ -166,49 +135,14 @@ def measurement_names() -> list[str]:
 
 
 def measurement(name: str) -> Measurement:
-    """Look up a measurement.
-
-    Parameters
-    ----------
-    name : str
-        One of `measurement_names`.
-
-    Returns
-    -------
-    Measurement
-        See there.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is none.
-    """
+    """Look up a measurement."""
     if name not in _MEASUREMENTS:
         raise UnknownNameError(f"unknown measurement '{name}': {suggest(name, _MEASUREMENTS)}")
     return _MEASUREMENTS[name]
 
 
 def as_measured(name: str, result: Any) -> Measured:
-    """Read what a measurement returned.
-
-    Parameters
-    ----------
-    name : str
-        Of the measurement.
-    result : object
-        `Measured`, a mapping or a dataset.
-
-    Returns
-    -------
-    Measured
-        With plain values.
-
-    Raises
-    ------
-    InvalidInputError
-        If it's something else, a value isn't a number or a word, or has the name of a column that
-        says what was run.
-    """
+    """Read what a measurement returned."""
     values: Mapping[Any, Any]
     if isinstance(result, Measured):
         values, dataset = result.values, result.dataset

@@ -156,37 +156,13 @@ class Run:
 
 
 def configuration_key(configuration: Mapping[str, Any]) -> str:
-    """Hash a configuration.
-
-    Parameters
-    ----------
-    configuration : mapping
-        Of a run.
-
-    Returns
-    -------
-    str
-        24 hexadecimal digits, of it and of `RESULTS_VERSION`.
-    """
+    """Hash a configuration."""
     text = canonical({"results": RESULTS_VERSION, "configuration": configuration})
     return digest(text)[:KEY_LENGTH]
 
 
 def import_modules(names: tuple[str, ...], folder: str) -> None:
-    """Import modules that register priors, rules or measurements.
-
-    Parameters
-    ----------
-    names : tuple of str
-        Of modules; nothing happens if there are none.
-    folder : str
-        Where they are looked for last.
-
-    Raises
-    ------
-    InvalidInputError
-        If one can't be imported.
-    """
+    """Import modules that register priors, rules or measurements."""
     if names and folder not in sys.path:
         sys.path.append(folder)
     for name in names:

@@ -75,22 +75,7 @@ class SweepFile(Block):
 
 
 def read_form(document: Document) -> tuple[SweepFile | None, list[Problem], set[Where]]:
-    """Check the form of a plan.
-
-    Parameters
-    ----------
-    document : Document
-        As written.
-
-    Returns
-    -------
-    form : SweepFile or None
-        What is sound of it, so that its meaning can be checked in the meantime; None if nothing is.
-    problems : list of Problem
-        All of them.
-    broken : set of tuple
-        Places of the axes that were left out of the form.
-    """
+    """Check the form of a plan."""
     if not isinstance(document.value, dict):
         kind = "empty" if document.value is None else f"a {type(document.value).__name__}"
         text = f"a plan is a mapping with the keys priors, images, ..., this file is {kind}"

@@ -336,18 +336,7 @@ class Store:
 
 
 def read_json(file: Path) -> dict[str, Any] | None:
-    """Read a file of this store.
-
-    Parameters
-    ----------
-    file : Path
-        JSON.
-
-    Returns
-    -------
-    dict or None
-        None if there is none, or it can't be read.
-    """
+    """Read a file of this store."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -356,22 +345,7 @@ def read_json(file: Path) -> dict[str, Any] | None:
 
 
 def write_json(content: Mapping[str, Any], file: Path, *, durable: bool = True) -> None:
-    """Write a file, whole or not at all.
-
-    Parameters
-    ----------
-    content : mapping
-        Fit for JSON; NaN and infinities are written as JavaScript has them.
-    file : Path
-        Where to.
-    durable : bool
-        Wait until it's on the disk, so that a power cut can't empty it.
-
-    Raises
-    ------
-    OutputError
-        If it can't be written.
-    """
+    """Write a file, whole or not at all."""
     with _writing(file) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         if durable:
@@ -379,18 +353,7 @@ def write_json(content: Mapping[str, Any], file: Path, *, durable: bool = True) 
 
 
 def require_free(path: Path) -> None:
-    """Require that a store can be made.
-
-    Parameters
-    ----------
-    path : Path
-        Where; it holds none.
-
-    Raises
-    ------
-    OutputError
-        If a file or other things are there.
-    """
+    """Require that a store can be made."""
     if not path.exists():
         return
     if not path.is_dir():

@@ -38,20 +38,7 @@ class ThisProcess(Executor):
     """Carries calls out at once, where they are submitted."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Carry a call out.
-
-        Parameters
-        ----------
-        fn : callable
-            What is called.
-        *args, **kwargs
-            With what.
-
-        Returns
-        -------
-        Future
-            That is done. Ctrl-C is not kept in it but raised.
-        """
+        """Carry a call out in this process, at once."""
         future: Future = Future()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -61,25 +48,11 @@ class ThisProcess(Executor):
 
 
 class LocalProcesses(Executor):
-    """Fresh processes of this machine, of which a lost one is replaced, and takes one call with it.
+    """Processes of this machine; one that is lost is replaced, and takes one call with it.
 
     Unlike `concurrent.futures.ProcessPoolExecutor`, which breaks as a whole. They don't import
     ``__main__``, so that scripts need no guard; Ctrl-C on the terminal reaches their parent alone;
     and they end when it does, after the call that they're at.
-
-    Parameters
-    ----------
-    workers : int
-        How many.
-    threads : int
-        Of torch and of the linear algebra, in each.
-    gpus : bool
-        Let each see one of the GPUs, in turn.
-
-    Raises
-    ------
-    InvalidInputError
-        If these aren't positive.
     """
 
     def __init__(self, workers: int, *, threads: int = 1, gpus: bool = False) -> None:
@@ -101,25 +74,7 @@ class LocalProcesses(Executor):
             slot.start()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Queue a call.
-
-        Parameters
-        ----------
-        fn : callable
-            That a fresh process can import.
-        *args, **kwargs
-            That can be pickled.
-
-        Returns
-        -------
-        Future
-            Of what it returns; `WorkerLostError` if its process ended.
-
-        Raises
-        ------
-        RuntimeError
-            After `shutdown`.
-        """
+        """Queue a call."""
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         future: Future = Future()
@@ -127,25 +82,11 @@ class LocalProcesses(Executor):
         return future
 
     def processes(self) -> list[int]:
-        """List the numbers of the processes that there are now.
-
-        Returns
-        -------
-        list of int
-            At most one for each worker; they start with the first call.
-        """
+        """List the numbers of the processes that there are now."""
         return [each.pid for each in self._processes.values() if each.poll() is None]
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes.
-
-        Parameters
-        ----------
-        wait : bool
-            Until they have ended, after all calls.
-        cancel_futures : bool
-            Drop calls that haven't begun.
-        """
+        """End the processes."""
         self._closed = True
         if cancel_futures:
             self._cancel()

@@ -13,25 +13,11 @@ LOBES = 2
 
 
 def lanczos_kernel(factor: int) -> np.ndarray:
-    """Weights of the pixels around the centre of a block of ``factor`` pixels, along one axis.
-
-    ``sinc(d / factor) sinc(d / (2 factor))`` at every pixel whose distance ``d`` from that centre
-    is below ``2 factor``, divided by the sum.
-
-    Parameters
-    ----------
-    factor : int
-        How many pixels become one, at least 2.
-
-    Returns
-    -------
-    ndarray, float64, shape (4 factor,) or, for an odd factor, (4 factor - 1,)
-        Symmetric, with sum 1. The kernel of an image is its outer product with itself.
-
-    Notes
-    -----
-    For factors 4 and 8 it is that of Ulyanov et al. 2018: "Lanczos2", phase 1/2, 16x16 and 32x32.
-    """
+    """Weights of the pixels around the centre of a block of ``factor`` pixels, along one axis."""
+    # sinc(d / factor) sinc(d / (2 factor)) at every pixel whose distance d from that centre is
+    # below 2 factor, divided by the sum.
+    #
+    # For factors 4 and 8 it is that of Ulyanov et al. 2018: "Lanczos2", phase 1/2, 16x16 and 32x32.
     half = 2 * factor - 0.5 if factor % 2 == 0 else 2 * factor - 1.0
     distance = np.arange(-half, half + 0.5) / factor
     weights = np.sinc(distance) * np.sinc(distance / LOBES)
@@ -43,18 +29,6 @@ class LanczosDownsampling(Operator):
 
     Applied as one small matrix per axis, because the filter is separable: products with these are
     exact in all derivatives, deterministic on every device, and fast beside any network.
-
-    Parameters
-    ----------
-    image_shape : tuple of int
-        ``(channels, *spatial)``, each side a multiple of the factor.
-    factor : int
-        At least 2.
-
-    Raises
-    ------
-    InvalidInputError
-        If the factor isn't an integer of at least 2, or doesn't divide the sides.
     """
 
     def __init__(self, image_shape: Shape, factor: int) -> None:
@@ -77,25 +51,7 @@ class LanczosDownsampling(Operator):
 
 
 def check_factor(image_shape: Shape, factor: int) -> Shape:
-    """Check that a factor divides the sides of an image.
-
-    Parameters
-    ----------
-    image_shape : tuple of int
-        ``(channels, *spatial)``.
-    factor : int
-        How many pixels become one.
-
-    Returns
-    -------
-    tuple of int
-        The sides.
-
-    Raises
-    ------
-    InvalidInputError
-        If the factor isn't an integer of at least 2, or doesn't divide them.
-    """
+    """Check that a factor divides the sides of an image."""
     sides = tuple(image_shape[1:])
     if not isinstance(factor, int) or factor < 2:
         raise InvalidInputError(f"a factor must be an integer of at least 2, got {factor}")
@@ -128,20 +84,7 @@ def _axis_matrix(side: int, factor: int) -> np.ndarray:
 def pillow_downsample(
     image: Float[Tensor, "channels height width"], factor: int
 ) -> Float[Tensor, "channels low_height low_width"]:
-    """Downsample as the super-resolution experiments of the literature do: Pillow, 8 bits.
-
-    Parameters
-    ----------
-    image : Tensor, shape (channels, height, width)
-        In [0, 1]; rounded to 8 bits first.
-    factor : int
-        Which divides height and width.
-
-    Returns
-    -------
-    Tensor, shape (channels, height / factor, width / factor)
-        By Pillow's antialiasing Lanczos filter of three lobes, rounded to 8 bits.
-    """
+    """Downsample as the super-resolution experiments of the literature do: Pillow, 8 bits."""
     size = (image.shape[2] // factor, image.shape[1] // factor)
     pixels = image.detach().cpu().mul(255).round().byte().numpy()
     small = [

@@ -10,26 +10,7 @@ from dipkernels.errors import ImageError, InvalidInputError
 
 
 def require_image(image: object, what: str = "clean image") -> Tensor:
-    """Check that an image is floating point, has channels and is finite.
-
-    Parameters
-    ----------
-    image : object
-        Anything.
-    what : str
-        Its name, for the message.
-
-    Returns
-    -------
-    Tensor
-        The same.
-
-    Raises
-    ------
-    ImageError
-        If it isn't a tensor ``(channels, height, width)`` or ``(channels, length)``, not empty
-        and finite.
-    """
+    """Check that an image is floating point, has channels and is finite."""
     if not isinstance(image, Tensor):
         raise ImageError(
             f"the {what} must be a tensor, got {type(image).__name__}: see dipkernels.images.load, "
@@ -46,39 +27,13 @@ def require_image(image: object, what: str = "clean image") -> Tensor:
 
 
 def require_finite(x: Tensor, what: str) -> None:
-    """Check that there is no NaN or infinity.
-
-    Parameters
-    ----------
-    x : Tensor
-        Floating point.
-    what : str
-        Its name, for the message.
-
-    Raises
-    ------
-    ImageError
-        If there is one.
-    """
+    """Check that there is no NaN or infinity."""
     if not x.isfinite().all():
         raise ImageError(f"the {what} holds NaN or infinite values; fill or remove them")
 
 
 def require_unit_range(image: Tensor, what: str) -> None:
-    """Check that an image can be rounded to 8 bits.
-
-    Parameters
-    ----------
-    image : Tensor
-        Floating point.
-    what : str
-        Who rounds it, for the message.
-
-    Raises
-    ------
-    ImageError
-        If it leaves [0, 1].
-    """
+    """Check that an image can be rounded to 8 bits."""
     low, high = float(image.min()), float(image.max())
     if low < 0 or high > 1:
         raise ImageError(
@@ -88,46 +43,14 @@ def require_unit_range(image: Tensor, what: str) -> None:
 
 
 def require_noise(noise_sigma: float) -> float:
-    """Check a noise level.
-
-    Parameters
-    ----------
-    noise_sigma : float
-        Standard deviation.
-
-    Returns
-    -------
-    float
-        The same.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is negative or not finite.
-    """
+    """Check a noise level."""
     if not (0 <= noise_sigma < math.inf):
         raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
     return float(noise_sigma)
 
 
 def require_clean(clean: object) -> Tensor:
-    """Check the image that a measurement is to be simulated of.
-
-    Parameters
-    ----------
-    clean : Tensor
-        Ground truth.
-
-    Returns
-    -------
-    Tensor
-        The same.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is None, or as `require_image`.
-    """
+    """Check the image that a measurement is to be simulated of."""
     if clean is None:
         raise InvalidInputError(
             "a task needs a clean image to simulate a measurement of, or a measurement="
@@ -136,18 +59,7 @@ def require_clean(clean: object) -> Tensor:
 
 
 def require_unused(**options: bool) -> None:
-    """Check that no option of the simulation is set beside a measurement that is given.
-
-    Parameters
-    ----------
-    **options : bool
-        By name: whether it was set.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is: it would have no effect.
-    """
+    """Check that no option of the simulation is set beside a measurement that is given."""
     wrong = [name for name, is_set in options.items() if is_set]
     if wrong:
         raise InvalidInputError(
@@ -157,20 +69,7 @@ def require_unused(**options: bool) -> None:
 
 
 def require_pair(clean: object, measurement: object) -> None:
-    """Check a measurement that looks like the image, and its ground truth if there is one.
-
-    Parameters
-    ----------
-    clean : Tensor or None
-        Ground truth.
-    measurement : Tensor
-        Of the same shape.
-
-    Raises
-    ------
-    ImageError
-        If one is no image, or they differ in shape.
-    """
+    """Check a measurement that looks like the image, and its ground truth if there is one."""
     measured = require_image(measurement, "measurement")
     if clean is None:
         return
@@ -183,21 +82,6 @@ def require_pair(clean: object, measurement: object) -> None:
 
 
 def draw_noise(like: Tensor, seed: int, *, shared: bool = False) -> Tensor:
-    """White Gaussian noise of unit variance: the same numbers in every dtype, on every device.
-
-    Parameters
-    ----------
-    like : Tensor, shape ``(channels, *spatial)``
-        Whose shape, dtype and device the noise takes.
-    seed : int
-        Of the draw.
-    shared : bool
-        One noise image for all channels.
-
-    Returns
-    -------
-    Tensor
-        Of that shape.
-    """
+    """White Gaussian noise of unit variance: the same numbers in every dtype, on every device."""
     shape = (1, *like.shape[1:]) if shared else like.shape
     return torch.randn(shape, generator=generator("noise", seed)).to(like).expand(like.shape)

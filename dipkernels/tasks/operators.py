@@ -109,15 +109,7 @@ class Operator(ABC):
 
 
 class Identity(Operator):
-    """Measures every entry of the image as it is.
-
-    Parameters
-    ----------
-    image_shape : tuple of int
-        ``(channels, *spatial)``.
-    device : str or torch.device
-        Of the mask.
-    """
+    """Measures every entry of the image as it is."""
 
     name = "identity"
 
@@ -140,11 +132,6 @@ class JpegIdentity(Identity):
 
     JPEG rounds the coefficients of 8x8 blocks, which has no useful derivative. The literature fits
     the decoded file as if it were the image.
-
-    Parameters
-    ----------
-    image_shape : tuple of int
-        ``(channels, height, width)``.
     """
 
     name = "JPEG compression (fitted as the identity)"
@@ -155,15 +142,7 @@ class JpegIdentity(Identity):
 
 
 class Masking(Operator):
-    """Measures some pixels; the others are 0 in the measurement.
-
-    Parameters
-    ----------
-    image_shape : tuple of int
-        ``(channels, *spatial)``.
-    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``
-        True where a pixel, or an entry, is measured.
-    """
+    """Measures some pixels; the others are 0 in the measurement."""
 
     name = "mask"
 
@@ -182,13 +161,7 @@ class Masking(Operator):
 
 
 class BlockDiagonal(Operator):
-    """Several images one after the other along the channels, each with its own operator.
-
-    Parameters
-    ----------
-    blocks : list of Operator
-        Of one measurement size; their channels are concatenated.
-    """
+    """Several images one after the other along the channels, each with its own operator."""
 
     name = "block-diagonal operator"
 
@@ -226,15 +199,7 @@ class BlockDiagonal(Operator):
 
 
 class Physics(Operator):
-    """An object with deepinv's methods ``A(x)`` and ``A_adjoint(y)`` on ``(batch, *shape)``.
-
-    Parameters
-    ----------
-    physics : object
-        Called as it is; several leading axes of an image are flattened into one.
-    image_shape, measurement_shape : tuple of int
-        Without the batch axis.
-    """
+    """An object with deepinv's methods ``A(x)`` and ``A_adjoint(y)`` on ``(batch, *shape)``."""
 
     def __init__(self, physics: Any, image_shape: Shape, measurement_shape: Shape) -> None:
         super().__init__(image_shape, measurement_shape)
@@ -262,20 +227,7 @@ class Physics(Operator):
 
 
 def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:
-    """Regions that follow from an operator: whole and, with missing pixels, hole and known.
-
-    Parameters
-    ----------
-    operator : Operator
-        Of a task.
-    device : torch.device
-        Of the masks.
-
-    Returns
-    -------
-    dict of str to Tensor of bool, shape ``(channels, *spatial)``
-        By name.
-    """
+    """Regions that follow from an operator: whole and, with missing pixels, hole and known."""
     whole = torch.ones(operator.image_shape, dtype=torch.bool, device=device)
     if operator.mask is None or bool(operator.mask.all()):
         return {"whole": whole}

@@ -80,7 +80,30 @@ class KrylovExpansion(Expansion):
         known: Deflation | None = None,
         probes: list[KrylovSpace] | None = None,
     ) -> "KrylovExpansion":
-        """Gather what is predicted of a fit that begins at an image, and the spaces for it."""
+        """Gather what is predicted of a fit that begins at an image, and the spaces for it.
+
+        Parameters
+        ----------
+        task : Task
+            What is fitted.
+        begun : Tensor, shape (n,)
+            The image that the fit begins at, flattened.
+        noise : {"expected", "realised"}
+            Whether the prediction is a mean over noises or of the task's own.
+        bias : KrylovSpace
+            From the residual.
+        products : int
+            With the kernel that were spent on all spaces.
+        known : Deflation, optional
+            Leading eigenpairs of the kernel.
+        probes : list of KrylovSpace, optional
+            From random signs, for the variance.
+
+        Returns
+        -------
+        KrylovExpansion
+            For `learning_curve`.
+        """
         residual, start = _targets(task, begun, noise)
         regions = {name: mask.to(begun.device).flatten() for name, mask in task.regions.items()}
         spaces = [bias, *(probes or [])]

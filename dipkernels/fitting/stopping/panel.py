@@ -111,20 +111,7 @@ _NUMBERS = {
 
 
 def single_runs(result: xr.Dataset) -> Iterator[tuple[tuple[int, ...], xr.Dataset]]:
-    """Take a result apart into its runs.
-
-    Parameters
-    ----------
-    result : xarray.Dataset
-        As `dipkernels.fit` returns, perhaps over ``image`` and ``seed``.
-
-    Yields
-    ------
-    index : tuple of int
-        Along ``image`` and ``seed``, those that there are.
-    trace : xarray.Dataset
-        Of that run, up to its last finite loss.
-    """
+    """Take a result apart into its runs."""
     leading = [dim for dim in _LEADING if dim in result.dims]
     for index in np.ndindex(*(result.sizes[dim] for dim in leading)):
         trace = result.isel(dict(zip(leading, index, strict=True)))

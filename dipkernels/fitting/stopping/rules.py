@@ -233,29 +233,7 @@ def make_rule(rule: RuleLike) -> Rule:
 
 
 def values(trace: xr.Dataset, name: str, hint: str = "") -> np.ndarray:
-    """Take one scalar of a trace.
-
-    Parameters
-    ----------
-    trace : xarray.Dataset
-        Of a single run.
-    name : str
-        Variable over ``iteration``.
-    hint : str
-        How to get it, for the message.
-
-    Returns
-    -------
-    ndarray, shape (iterations,)
-        In float64.
-
-    Raises
-    ------
-    NotApplicableError
-        If the trace lacks it.
-    InvalidInputError
-        If it is of several runs.
-    """
+    """Take one scalar of a trace."""
     if name not in trace:
         raise NotApplicableError(f"the trace has no '{name}'" + (f": {hint}" if hint else ""))
     if trace[name].dims != ("iteration",):
@@ -269,27 +247,7 @@ def values(trace: xr.Dataset, name: str, hint: str = "") -> np.ndarray:
 def clean_psnr(
     trace: xr.Dataset, *, average: bool = False, region: str | None = None
 ) -> np.ndarray:
-    """Take the PSNR to the clean image, in dB.
-
-    Parameters
-    ----------
-    trace : xarray.Dataset
-        Of a single run.
-    average : bool
-        Of the running average of the outputs instead of the outputs.
-    region : str, optional
-        By default the trace's ``score_region``.
-
-    Returns
-    -------
-    ndarray, shape (iterations,)
-        In float64.
-
-    Raises
-    ------
-    NotApplicableError
-        If the clean image isn't known.
-    """
+    """Take the PSNR to the clean image, in dB."""
     name = "psnr_average_clean" if average else "psnr_clean"
     if name not in trace:
         raise NotApplicableError(f"the trace has no '{name}': the clean image isn't known")
@@ -299,24 +257,7 @@ def clean_psnr(
 
 
 def noise_level(trace: xr.Dataset) -> float:
-    """Take the standard deviation of the noise.
-
-    Parameters
-    ----------
-    trace : xarray.Dataset
-        With ``noise_sigma`` as an attribute: a number, or one for each of several images, among
-        which the scalar coordinate ``image`` says which is this one's.
-
-    Returns
-    -------
-    float
-        Above 0, in units of the image's range.
-
-    Raises
-    ------
-    NotApplicableError
-        If it isn't known or 0.
-    """
+    """Take the standard deviation of the noise."""
     levels = np.atleast_1d(trace.attrs.get("noise_sigma", []))
     if len(levels) == 0:
         raise NotApplicableError("the trace has no 'noise_sigma': the noise level isn't known")
@@ -336,22 +277,7 @@ def noise_level(trace: xr.Dataset) -> float:
 
 
 def patient_minimum(scores: np.ndarray, patience: int, start: int = 0) -> Decision:
-    """Find the lowest score, given up once it hasn't improved for ``patience`` iterations.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (iterations,)
-        Entries before ``start`` don't count; a NaN never improves.
-    patience : int
-        Fires at the first iteration that lies so many behind the last improvement.
-    start : int
-        First iteration that is looked at.
-
-    Returns
-    -------
-    Decision
-        ``chosen`` is where the lowest score was until it fired, the first one if equal.
-    """
+    """Find the lowest score, given up once it hasn't improved for ``patience`` iterations."""
     counted = np.where(np.isnan(scores), np.inf, scores)[start:]
     lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], counted[:-1]]))
     position = np.arange(len(counted))
@@ -364,18 +290,7 @@ def patient_minimum(scores: np.ndarray, patience: int, start: int = 0) -> Decisi
 
 
 def first_at(reached: np.ndarray) -> Decision:
-    """Stop at the first iteration where a condition holds, and return that output.
-
-    Parameters
-    ----------
-    reached : ndarray of bool, shape (iterations,)
-        The condition.
-
-    Returns
-    -------
-    Decision
-        The last iteration, not stopped, if it never holds.
-    """
+    """Stop at the first iteration where a condition holds, and return that output."""
     where = np.flatnonzero(reached)
     if len(where) == 0:
         return Decision(chosen=len(reached) - 1)

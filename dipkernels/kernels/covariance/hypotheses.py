@@ -27,15 +27,7 @@ Lags = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Result of a test.
-
-    Attributes
-    ----------
-    statistic : float
-        Its value; by itself of no meaning.
-    p_value : float
-        Probability of at least that value if the hypothesis holds; uniform on [0, 1] then.
-    """
+    """Result of a test."""
 
     statistic: float
     p_value: float
@@ -52,12 +44,6 @@ class MeanIsZero:
     ``T^2 = n m^T C^-1 m``, which ``(n - k) / (k (n - 1))`` turns into an F(k, n - k) variable for
     Gaussian contrasts, and nearly for others when n is large. Directions that don't vary are
     left out. Source: Hotelling 1931.
-
-    Parameters
-    ----------
-    contrasts : callable
-        From images ``(batch, channels, *spatial)`` to ``(batch, k)``, of mean zero if the
-        hypothesis holds.
     """
 
     def __init__(self, contrasts: Callable[[Tensor], Tensor]) -> None:
@@ -65,26 +51,12 @@ class MeanIsZero:
         self._moments = RunningCovariance()
 
     def update(self, images: Float[Tensor, "batch channels *spatial"], group: int) -> None:
-        """Take in images, of which every ``group`` in a row are averaged to one sample.
-
-        Parameters
-        ----------
-        images : Tensor, shape ``(batch, channels, *spatial)``
-            In float64.
-        group : int
-            Divides the batch.
-        """
+        """Take in images, of which every ``group`` in a row are averaged to one sample."""
         rows = self._contrasts(images)
         self._moments.update(rows.unflatten(0, (-1, group)).mean(dim=1).cpu())
 
     def verdict(self) -> Verdict:
-        """Test.
-
-        Returns
-        -------
-        Verdict
-            NaN where there are too few samples, or nothing varies.
-        """
+        """Test whether the mean is zero."""
         n = self._moments.count
         if n < 2:
             return Verdict(math.nan, math.nan)
@@ -103,19 +75,7 @@ class MeanIsZero:
 
 
 def variance_contrasts(size: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-    """Contrasts of ``f(p)^2`` over positions, zero in the mean if all pixels vary alike.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the images.
-
-    Returns
-    -------
-    callable
-        Projects the squares, averaged over channels, on slow cosines, the frame of border pixels
-        and the alternating signs that upsampling leaves.
-    """
+    """Contrasts of ``f(p)^2`` over positions, zero in the mean if all pixels vary alike."""
     patterns = _patterns(size, slow=2, frame=True)
 
     def contrasts(images: Tensor) -> Tensor:
@@ -126,18 +86,7 @@ def variance_contrasts(size: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 
 
 def neighbour_contrasts(size: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
-    """Contrasts of ``f(p) f(p + 1)`` along each axis over positions.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the images, of at least 3 pixels a side.
-
-    Returns
-    -------
-    callable
-        Projects the products, averaged over channels, on slow cosines and alternating signs.
-    """
+    """Contrasts of ``f(p) f(p + 1)`` along each axis over positions."""
     dims = len(size)
     shapes = [tuple(n - (a == axis) for a, n in enumerate(size)) for axis in range(dims)]
     patterns = [_patterns(shape, slow=1, frame=False) for shape in shapes]
@@ -155,18 +104,7 @@ def neighbour_contrasts(size: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 
 
 def symmetry_contrasts(products: LaggedProducts) -> Callable[[Tensor], Tensor]:
-    """Contrasts of ``K(r)`` between lags that reflections of the lattice exchange; 2D.
-
-    Parameters
-    ----------
-    products : LaggedProducts
-        Averaged over channels, of period 1, with lags up to at least 1.
-
-    Returns
-    -------
-    callable
-        Rows against columns, one diagonal against the other.
-    """
+    """Contrasts of ``K(r)`` between lags that reflections of the lattice exchange; 2D."""
     near = range(1, min(3, _reach(products)) + 1)
     pairs: list[tuple[Lags, Lags]] = [(((0, r),), ((r, 0),)) for r in near]
     pairs += [(((r, r),), ((r, -r),)) for r in near]
@@ -174,18 +112,7 @@ def symmetry_contrasts(products: LaggedProducts) -> Callable[[Tensor], Tensor]:
 
 
 def rotation_contrasts(products: LaggedProducts) -> Callable[[Tensor], Tensor] | None:
-    """Contrasts of ``K(r)`` between lags of equal length that only rotations exchange; 2D.
-
-    Parameters
-    ----------
-    products : LaggedProducts
-        Averaged over channels, of period 1.
-
-    Returns
-    -------
-    callable or None
-        Each side averaged over the lattice's symmetries; None if no lag is as long as 5.
-    """
+    """Contrasts of ``K(r)`` between lags of equal length that only rotations exchange; 2D."""
     reach = _reach(products)
     pairs = [
         (_orbit(one), _orbit(other)) for one, other in EQUAL_RADII if max(*one, *other) <= reach
@@ -200,13 +127,6 @@ class Gaussianity:
     depends on position counts as non-Gaussian. The estimates are exactly unbiased for Gaussian
     pixels (``E b2 = 3 (n - 1)/(n + 1)`` is divided out), and their errors come from the jackknife
     over groups of samples. Every marginal can be Gaussian without the field being so.
-
-    Parameters
-    ----------
-    samples : int
-        That will come.
-    groups : int
-        Of the jackknife; memory is four arrays of at most 4096 positions a channel for each.
     """
 
     def __init__(self, samples: int, groups: int = 24) -> None:
@@ -218,13 +138,7 @@ class Gaussianity:
         self._origin: Tensor | None = None
 
     def update(self, images: Float[Tensor, "batch channels *spatial"]) -> None:
-        """Take in samples.
-
-        Parameters
-        ----------
-        images : Tensor, shape ``(batch, channels, *spatial)``
-            In float64; not centred over samples.
-        """
+        """Take in a batch of samples."""
         flat = images.flatten(2)
         step = max(1, -(-flat.shape[2] // MOST_POSITIONS))
         flat = flat[:, :, ::step].flatten(1)
@@ -241,14 +155,7 @@ class Gaussianity:
             self._seen += 1
 
     def result(self) -> dict[str, tuple[float, float, Verdict]]:
-        """Estimate and test.
-
-        Returns
-        -------
-        dict
-            ``"skewness"`` and ``"kurtosis"`` (excess): the estimate, its standard error and the
-            two-sided test that it is zero, by Student's t.
-        """
+        """Estimate skewness and excess kurtosis, and test both."""
         sums, counts = torch.stack(self._sums), torch.tensor(self._counts, dtype=torch.float64)
         total, g = sums.sum(dim=0), len(counts)
         whole = _shape_moments(total, float(counts.sum()))
@@ -270,37 +177,20 @@ class Gaussianity:
 
 
 class VarianceSpread:
-    """Standard deviation of the pixels' variances over positions, with the sampling error removed.
-
-    Relative to their mean; 0 for a stationary field in the mean over many runs, and at least 0.
-    """
+    """Spread of the pixels' variances over positions, with the sampling error removed."""
 
     def __init__(self) -> None:
         self._deviations = RunningMoments()
         self._level = RunningMoments()
 
     def update(self, images: Float[Tensor, "batch channels *spatial"], group: int) -> None:
-        """Take in images, of which every ``group`` in a row are averaged to one sample.
-
-        Parameters
-        ----------
-        images : Tensor, shape ``(batch, channels, *spatial)``
-            In float64.
-        group : int
-            Divides the batch.
-        """
+        """Take in images, of which every ``group`` in a row are averaged to one sample."""
         squares = images.square().unflatten(0, (-1, group)).mean(dim=(1, 2)).flatten(1)
         self._level.update(squares.mean(dim=1))
         self._deviations.update(squares - squares.mean(dim=1, keepdim=True))
 
     def value(self) -> float:
-        """Estimate.
-
-        Returns
-        -------
-        float
-            In units of the mean variance; NaN for fewer than two samples.
-        """
+        """Estimate the spread."""
         spread = self._deviations.mean.square() - self._deviations.standard_error.square()
         return float(spread.mean().clamp(min=0).sqrt() / self._level.mean)
 

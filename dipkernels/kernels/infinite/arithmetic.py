@@ -141,17 +141,6 @@ def _centre(mean: ImageMean) -> Features:
 
 
 def biased_draws(draws: Draws) -> Draws:
-    """Add random directions of a trained bias to the tangents of draws.
-
-    Parameters
-    ----------
-    draws : Draws
-        Of channels.
-
-    Returns
-    -------
-    Draws
-        With the same fields.
-    """
+    """Add random directions of a trained bias to the tangents of draws."""
     nothing = replace(draws, fields=torch.zeros_like(draws.fields))
     return replace(draws, tangents=nothing.scaled(1.0).tangents)

@@ -14,31 +14,10 @@ SCORE = 6.0  # standard scores beyond which a code is not what it is compared wi
 
 
 def code_kernel(code: Tensor, kind: str | StationaryKernel | None) -> StationaryKernel:
-    """Find the covariance of a code, averaged over its draws.
-
-    Parameters
-    ----------
-    code : Tensor, shape ``(1, channels, *grid)``
-        The code itself.
-    kind : str, StationaryKernel or None
-        One of `KINDS`, or the kernel itself; by default what the values look like.
-
-    Returns
-    -------
-    StationaryKernel
-        The uncentred second moment of a channel; its tangent kernel is zero.
-
-    Raises
-    ------
-    InvalidInputError
-        If the code isn't stationary, isn't recognised, or there is no such kind.
-
-    Notes
-    -----
-    Noise uniform on [0, 0.1]: 1/300 at lag 0, 1/400 elsewhere. Phases: 1/2 at lag 0, 0 elsewhere.
-    Fourier features: ``exp(-2 pi^2 s^2 |x|^2)/2`` of the distance in image sides on the torus.
-    ``"empirical"``: products of the code's own values, averaged over channels and positions.
-    """
+    """Find the covariance of a code, averaged over its draws."""
+    # Noise uniform on [0, 0.1]: 1/300 at lag 0, 1/400 elsewhere. Phases: 1/2 at lag 0, 0 elsewhere.
+    # Fourier features: exp(-2 pi^2 s^2 |x|^2)/2 of the distance in image sides on the torus.
+    # "empirical": products of the code's own values, averaged over channels and positions.
     grid = tuple(code.shape[2:])
     if isinstance(kind, StationaryKernel):
         if kind.size != grid:
@@ -64,23 +43,7 @@ def code_kernel(code: Tensor, kind: str | StationaryKernel | None) -> Stationary
 
 
 def recognised(values: Tensor) -> str:
-    """Tell from its values how a code was made.
-
-    Parameters
-    ----------
-    values : Tensor, shape ``(channels, *grid)``, float64
-        The code.
-
-    Returns
-    -------
-    str
-        ``"noise"`` or ``"phases"``.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is a meshgrid, which isn't stationary, or none that is known.
-    """
+    """Tell from its values how a code was made."""
     grid = tuple(values.shape[1:])
     if len(values) == len(grid) and torch.allclose(values, codes.meshgrid(grid).double()):
         raise InvalidInputError(

@@ -37,25 +37,7 @@ def convolution(
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
 ) -> Features:
-    """Convolve: with independent random weights, or with one fixed filter for all channels.
-
-    Parameters
-    ----------
-    reader : Reader
-        Which follows the network.
-    input, weight, bias, stride, padding, dilation, groups
-        As of `torch.nn.functional.conv2d`.
-
-    Returns
-    -------
-    Features
-        Of the result.
-
-    Raises
-    ------
-    InvalidInputError
-        If the convolution isn't one that keeps the torus, or its weights aren't of that kind.
-    """
+    """Convolve: with independent random weights, or with one fixed filter for all channels."""
     features = reader.features(input)
     kernel = features.branches[0].kernel
     dims, size = kernel.dims, kernel.size
@@ -105,25 +87,7 @@ def transposed_convolution(
     groups: int = 1,
     dilation: int | Sequence[int] = 1,
 ) -> Features:
-    """Put zeros between the pixels, and convolve.
-
-    Parameters
-    ----------
-    reader : Reader
-        Which follows the network.
-    input, weight, bias, stride, padding, output_padding, groups, dilation
-        As of `torch.nn.functional.conv_transpose2d`.
-
-    Returns
-    -------
-    Features
-        Of the result.
-
-    Raises
-    ------
-    InvalidInputError
-        If it doesn't make a torus of ``stride`` times the sides.
-    """
+    """Put zeros between the pixels, and convolve."""
     features = reader.features(input)
     kernel = features.branches[0].kernel
     dims = kernel.dims
@@ -169,25 +133,7 @@ def pad(
     mode: str = "constant",
     value: float | None = None,
 ) -> Features:
-    """Pad: the torus stays what it is, with a border around.
-
-    Parameters
-    ----------
-    reader : Reader
-        Which follows the network.
-    input, pad, mode, value
-        As of `torch.nn.functional.pad`.
-
-    Returns
-    -------
-    Features
-        Of the padded tensor.
-
-    Raises
-    ------
-    InvalidInputError
-        If channels are padded, or pixels taken away.
-    """
+    """Pad: the torus stays what it is, with a border around."""
     features = reader.features(input)
     dims = features.branches[0].kernel.dims
     pairs = [(int(a), int(b)) for a, b in zip(pad[::2], pad[1::2], strict=True)]
@@ -200,20 +146,7 @@ def pad(
 
 
 def strided(features: Features, steps: list[int]) -> Features:
-    """Keep every so many pixels.
-
-    Parameters
-    ----------
-    features : Features
-        Of any.
-    steps : list of int
-        Along each axis.
-
-    Returns
-    -------
-    Features
-        Of what is kept.
-    """
+    """Keep every so many pixels."""
     index = (slice(None), *(slice(None, None, s) for s in steps))
 
     def each(branch: Branch) -> Branch:
@@ -226,20 +159,7 @@ def strided(features: Features, steps: list[int]) -> Features:
 
 
 def spreading(factor: int, period: tuple[int, ...]) -> Callable[[Draws], Draws]:
-    """Make the step that puts zeros between pixels of draws.
-
-    Parameters
-    ----------
-    factor : int
-        How many times longer a side gets.
-    period : tuple of int
-        Of the kernel after it.
-
-    Returns
-    -------
-    callable
-        From draws to draws.
-    """
+    """Make the step that puts zeros between pixels of draws."""
 
     def insert(x: Tensor) -> Tensor:
         for axis in range(1, x.dim()):
@@ -251,20 +171,7 @@ def spreading(factor: int, period: tuple[int, ...]) -> Callable[[Draws], Draws]:
 
 
 def per_axis(value: int | Sequence[int], dims: int) -> list[int]:
-    """Spread an option over the axes.
-
-    Parameters
-    ----------
-    value : int or sequence of int
-        One for all, or one for each.
-    dims : int
-        How many axes.
-
-    Returns
-    -------
-    list of int
-        One for each.
-    """
+    """Spread an option over the axes."""
     values = [int(value)] if isinstance(value, int) else [int(v) for v in value]
     return values * dims if len(values) == 1 else values
 

@@ -11,25 +11,7 @@ Border = tuple[int, int]
 
 @dataclass(frozen=True)
 class Branch:
-    """Channels that are alike: of one layer, or of one of the branches that were concatenated.
-
-    Attributes
-    ----------
-    channels : int
-        How many.
-    kernel : StationaryKernel
-        Of each.
-    sources : frozenset of str
-        The last layers of weights behind them: channels of different layers are independent.
-    gaussian : bool
-        Whether they are Gaussian of mean zero, as the duals of activations take for granted.
-    origin : StationaryKernel or None
-        Of the last layer of weights, whose channels are Gaussian.
-    steps : tuple of callable
-        What was applied to each channel since, on draws.
-    draws : Draws or None
-        Draws after these steps, once a coarse grid needed them.
-    """
+    """Channels that are alike: of one layer, or of one of the branches that were concatenated."""
 
     channels: int
     kernel: StationaryKernel
@@ -40,18 +22,7 @@ class Branch:
     draws: Draws | None = None
 
     def drawn(self, seed: int) -> "Branch | None":
-        """Draw the channels, unless they are drawn already.
-
-        Parameters
-        ----------
-        seed : int
-            Of the draw.
-
-        Returns
-        -------
-        Branch or None
-            With draws; None where no Gaussian origin is known.
-        """
+        """Draw the channels, unless they are drawn already."""
         if self.draws is not None:
             return self
         if self.origin is None:
@@ -62,20 +33,7 @@ class Branch:
         return replace(self, draws=draws)
 
     def linear(self, kernel: StationaryKernel, step: Step) -> "Branch":
-        """Apply a linear map.
-
-        Parameters
-        ----------
-        kernel : StationaryKernel
-            After it.
-        step : callable
-            The same, on draws.
-
-        Returns
-        -------
-        Branch
-            After it.
-        """
+        """Apply a linear map."""
         draws = None if self.draws is None else step(self.draws)
         return replace(self, kernel=kernel, steps=(*self.steps, step), draws=draws)
 
@@ -86,18 +44,7 @@ class Branch:
 
 @dataclass(frozen=True)
 class Features:
-    """A tensor of features ``(1, channels, *size)``.
-
-    Attributes
-    ----------
-    branches : tuple of Branch
-        In the order of the channels.
-    borders : tuple of (int, int)
-        Pixels that padding put before and after the torus, along each axis; negative where the
-        image was cropped.
-    output : str
-        Name of the output non-linearity, where one was applied; "" else.
-    """
+    """A tensor of features ``(1, channels, *size)``."""
 
     branches: tuple[Branch, ...]
     borders: tuple[Border, ...]
@@ -105,33 +52,11 @@ class Features:
 
     @classmethod
     def of(cls, *branches: Branch) -> "Features":
-        """Make features without padding.
-
-        Parameters
-        ----------
-        *branches : Branch
-            At least one.
-
-        Returns
-        -------
-        Features
-            Of those.
-        """
+        """Make features without padding."""
         return cls(branches, ((0, 0),) * branches[0].kernel.dims)
 
     def each(self, function: Callable[[Branch], Branch]) -> "Features":
-        """Apply a function to each branch.
-
-        Parameters
-        ----------
-        function : callable
-            Of a branch.
-
-        Returns
-        -------
-        Features
-            Of the results.
-        """
+        """Apply a function to each branch."""
         return replace(self, branches=tuple(function(branch) for branch in self.branches))
 
     @property
@@ -147,17 +72,7 @@ class Features:
 
 @dataclass(frozen=True)
 class ImageMean:
-    """The mean of each channel over the image, or a trained bias minus it.
-
-    Attributes
-    ----------
-    of : Features
-        Whose mean.
-    subtracted : bool
-        Whether it has the sign that takes the mean away.
-    bias : bool
-        Whether a trained bias that starts at 0 was added.
-    """
+    """The mean of each channel over the image, or a trained bias minus it."""
 
     of: Features
     subtracted: bool = False
@@ -168,20 +83,7 @@ Known = Features | ImageMean
 
 
 def channel_slice(features: Features, start: int, length: int) -> Features | None:
-    """Take some of the channels.
-
-    Parameters
-    ----------
-    features : Features
-        Of all.
-    start, length : int
-        Which.
-
-    Returns
-    -------
-    Features or None
-        Of those; None if there are none.
-    """
+    """Take some of the channels."""
     kept: list[Branch] = []
     position = 0
     for branch in features.branches:
@@ -193,17 +95,6 @@ def channel_slice(features: Features, start: int, length: int) -> Features | Non
 
 
 def same_branches(features: Sequence[Features]) -> bool:
-    """Tell whether all have the same numbers of channels in their branches.
-
-    Parameters
-    ----------
-    features : sequence of Features
-        At least one.
-
-    Returns
-    -------
-    bool
-        True if channel for channel they go together.
-    """
+    """Tell whether all have the same numbers of channels in their branches."""
     counts = {tuple(branch.channels for branch in each.branches) for each in features}
     return len(counts) == 1

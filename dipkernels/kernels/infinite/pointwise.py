@@ -38,27 +38,7 @@ LARGE_IMAGE = (
 
 
 def activated(reader: Reader, x: Tensor, dual: Activation) -> Features:
-    """Apply an activation to each branch.
-
-    Parameters
-    ----------
-    reader : Reader
-        Which follows the network.
-    x : Tensor
-        What it is applied to.
-    dual : Activation
-        The activation with its duals.
-
-    Returns
-    -------
-    Features
-        Of the result.
-
-    Raises
-    ------
-    InvalidInputError
-        If the features aren't Gaussian.
-    """
+    """Apply an activation to each branch."""
     features = reader.features(x)
 
     def step(draws: Draws) -> Draws:
@@ -90,18 +70,7 @@ def activated(reader: Reader, x: Tensor, dual: Activation) -> Features:
 
 
 def named_activation(name: str) -> Callable[..., Features]:
-    """Make the rule of an activation without options.
-
-    Parameters
-    ----------
-    name : str
-        Of `dipkernels.kernels.stationary.activation`.
-
-    Returns
-    -------
-    callable
-        The rule.
-    """
+    """Make the rule of an activation without options."""
 
     def rule(reader: Reader, input: Tensor, inplace: bool = False) -> Features:
         return activated(reader, input, activation(name))
@@ -139,25 +108,7 @@ def normalised(
     *rest: Any,
     **named: Any,
 ) -> Features:
-    """Normalise over the pixels, as `torch.nn.functional.batch_norm` and `instance_norm`.
-
-    Parameters
-    ----------
-    reader : Reader
-        Which follows the network.
-    input, running_mean, running_var, weight, bias, *rest, **named
-        As of torch's function.
-
-    Returns
-    -------
-    Features
-        Of the result.
-
-    Raises
-    ------
-    InvalidInputError
-        If it uses statistics of other images, or its biases don't start at 0.
-    """
+    """Normalise over the pixels, as `torch.nn.functional.batch_norm` and `instance_norm`."""
     options = dict(zip(("training", "momentum", "eps"), rest, strict=False)) | named
     training = options.get("training", options.get("use_input_stats", True))
     epsilon = float(options.get("eps", 1e-5))
@@ -203,25 +154,7 @@ def normalised(
 
 
 def whole_torus(reader: Reader, input: Tensor) -> Features:
-    """Look up features of all pixels of a torus, and no others: what statistics are taken of.
-
-    Parameters
-    ----------
-    reader : Reader
-        Which follows the network.
-    input : Tensor
-        The tensor.
-
-    Returns
-    -------
-    Features
-        Its own.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is padded or cropped.
-    """
+    """Look up features of all pixels of a torus, and no others: what statistics are taken of."""
     features = reader.features(input)
     if any(low or high for low, high in features.borders):
         raise reader.unknown("it takes statistics of a padded or cropped image")

@@ -50,23 +50,11 @@ class Settings:
 
 
 class Reader(TorchFunctionMode):
-    """Runs a network on its code once, with a rule for each operation on what depends on the code.
+    """Runs a network on its code once, with a rule for each operation that depends on it.
 
     `torch.fx` would trace symbols, and stop where a network computes with the sizes of its tensors,
     as U-nets do when they crop; real tensors have real sizes. Operations on tensors that don't
     depend on the code are left to torch.
-
-    Parameters
-    ----------
-    parameters : dict of str to Tensor
-        With which the network is run.
-    initialisations : sequence of dict
-        On which the variances of the weights are measured.
-    settings : Settings
-        Choices.
-    rules : mapping of str to callable
-        ``rule(reader, *args, **kwargs)`` makes the `Features` of what an operation returns, or a
-        list of them where it returns several tensors.
     """
 
     def __init__(
@@ -92,51 +80,16 @@ class Reader(TorchFunctionMode):
         self._used: dict[str, str] = {}
 
     def learn(self, tensor: Tensor, known: Known) -> None:
-        """Keep what is known of a tensor.
-
-        Parameters
-        ----------
-        tensor : Tensor
-            Of the forward pass.
-        known : Features or ImageMean
-            Its kernels.
-        """
+        """Keep what is known of a tensor."""
         self._known[id(tensor)] = (tensor, known)
 
     def known(self, value: object) -> Known | None:
-        """Look up what is known of a value.
-
-        Parameters
-        ----------
-        value : object
-            Anything.
-
-        Returns
-        -------
-        Features, ImageMean or None
-            None if it doesn't depend on the code.
-        """
+        """Look up what is known of a value."""
         found = self._known.get(id(value))
         return None if found is None else found[1]
 
     def features(self, value: object) -> Features:
-        """Look up the features of a tensor to which an operation can be applied.
-
-        Parameters
-        ----------
-        value : object
-            The tensor.
-
-        Returns
-        -------
-        Features
-            Its own.
-
-        Raises
-        ------
-        InvalidInputError
-            If it has none, or an output non-linearity was applied.
-        """
+        """Look up the features of a tensor to which an operation can be applied."""
         found = self.known(value)
         if not isinstance(found, Features):
             raise self.unknown("what it is applied to is no image of features")
@@ -145,20 +98,7 @@ class Reader(TorchFunctionMode):
         return found
 
     def parameter(self, value: Tensor) -> tuple[str, float] | None:
-        """Tell of which parameter a tensor is a multiple.
-
-        Parameters
-        ----------
-        value : Tensor
-            A weight, as it is used.
-
-        Returns
-        -------
-        name : str
-            Of the parameter.
-        factor : float
-            1 for the parameter itself; another where the network bounds its norm.
-        """
+        """Tell of which parameter a tensor is a multiple."""
         found = self._names.get(id(value))
         if found is not None:
             return found[1], 1.0
@@ -173,18 +113,7 @@ class Reader(TorchFunctionMode):
         return None
 
     def use(self, name: str) -> None:
-        """Mark a weight as used: a second time its layers would not be independent.
-
-        Parameters
-        ----------
-        name : str
-            Of the parameter.
-
-        Raises
-        ------
-        InvalidInputError
-            If it was used before.
-        """
+        """Mark a weight as used: a second time its layers would not be independent."""
         if name in self._used:
             raise self.unknown(
                 f"its weight '{name}' was used before, in '{self._used[name]}': layers that share "
@@ -202,29 +131,12 @@ class Reader(TorchFunctionMode):
         return derive(f"infinite width {len(self.operations)}", self.settings.seed)
 
     def note(self, text: str) -> None:
-        """Keep a remark on the result, once.
-
-        Parameters
-        ----------
-        text : str
-            A sentence.
-        """
+        """Keep a remark on the result, once."""
         if text not in self.notes:
             self.notes.append(text)
 
     def unknown(self, reason: str) -> InvalidInputError:
-        """Make the error for an operation that has no infinite-width limit here.
-
-        Parameters
-        ----------
-        reason : str
-            Why.
-
-        Returns
-        -------
-        InvalidInputError
-            With the operation's name and path.
-        """
+        """Make the error for an operation that has no infinite-width limit here."""
         return InvalidInputError(
             f"'{self._name}' in '{self.where}' can't be read for its infinite-width kernel: "
             f"{reason}"
@@ -257,18 +169,7 @@ class Reader(TorchFunctionMode):
 
     @contextmanager
     def following(self, module: nn.Module) -> Iterator[None]:
-        """Know where in the module each operation happens.
-
-        Parameters
-        ----------
-        module : nn.Module
-            The network.
-
-        Yields
-        ------
-        None
-            While its hooks are there.
-        """
+        """Know where in the module each operation happens."""
         handles = []
 
         def enter(path: str) -> Any:
@@ -288,34 +189,12 @@ class Reader(TorchFunctionMode):
 
 
 def plain_name(func: Any) -> str:
-    """Name an operation without its marks: ``__add__`` and ``add_`` are ``add``.
-
-    Parameters
-    ----------
-    func : callable
-        A function of torch.
-
-    Returns
-    -------
-    str
-        Its name.
-    """
+    """Name an operation without its marks: ``__add__`` and ``add_`` are ``add``."""
     return str(getattr(func, "__name__", func)).strip("_")
 
 
 def single(features: Features) -> Branch:
-    """Merge concatenated branches into what a layer of weights sees.
-
-    Parameters
-    ----------
-    features : Features
-        Of any number of branches.
-
-    Returns
-    -------
-    Branch
-        With the mean kernel.
-    """
+    """Merge concatenated branches into what a layer of weights sees."""
     branches = features.branches
     if len(branches) == 1:
         return branches[0]

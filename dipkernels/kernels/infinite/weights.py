@@ -16,20 +16,7 @@ SCORE = 5.0  # standard errors within which a measured moment is one that is kno
 
 
 def initialisations(prior: ImagePrior, seed: int) -> list[Parameters]:
-    """Draw the initialisations on which variances are measured.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        Whose.
-    seed : int
-        Of the draws.
-
-    Returns
-    -------
-    list of dict
-        Four; up to 32 where the smallest weight has fewer than 1024 values in those.
-    """
+    """Draw the initialisations on which variances are measured."""
     sizes = [math.prod(shape) for shape in prior.parameter_shapes.values() if len(shape) > 1]
     wanted = math.ceil(VALUES / min(sizes, default=VALUES))
     count = min(max(wanted, LEAST_DRAWS), MOST_DRAWS)
@@ -45,33 +32,7 @@ def initial_variance(
     default_fan: int,
     bias: bool = False,
 ) -> float:
-    """Find the variance of a parameter's entries, which must have mean zero.
-
-    Parameters
-    ----------
-    name : str
-        Of the parameter, for messages.
-    draws : sequence of Tensor
-        Its values in several initialisations.
-    fan_in, fan_out : int
-        Of its layer.
-    default_fan : int
-        What PyTorch's default scheme takes for the fan-in: of transposed convolutions the fan-out.
-    bias : bool
-        Whether these are biases, of which there may be few: they have PyTorch's scheme or none.
-
-    Returns
-    -------
-    float
-        Exactly that of a usual scheme (PyTorch's default, 1/(3 fan), Kaiming 2/fan-in, LeCun
-        1/fan-in, Xavier 2/(fan-in + fan-out), normal 0.02^2, zero), where the measured one is
-        within 5 standard errors; else the measured one.
-
-    Raises
-    ------
-    InvalidInputError
-        If the mean isn't zero.
-    """
+    """Find the variance of a parameter's entries, which must have mean zero."""
     values = torch.cat([draw.detach().flatten().double().cpu() for draw in draws])
     if not values.any():
         return 0.0

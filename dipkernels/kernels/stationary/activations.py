@@ -48,18 +48,7 @@ class Activation:
 
 
 def relu(slope: float = 0.0) -> Activation:
-    """Make ReLU, or leaky ReLU.
-
-    Parameters
-    ----------
-    slope : float
-        Left of zero.
-
-    Returns
-    -------
-    Activation
-        The arc-cosine kernel of order 1. Source: Cho & Saul 2009.
-    """
+    """Make ReLU, or leaky ReLU."""
 
     def angle(q1: Tensor, q2: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scale = (q1 * q2).clamp(min=0).sqrt()
@@ -90,13 +79,7 @@ def relu(slope: float = 0.0) -> Activation:
 
 
 def erf() -> Activation:
-    """Make the error function.
-
-    Returns
-    -------
-    Activation
-        Source: Williams 1996.
-    """
+    """Make the error function."""
 
     def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
         return 2 / math.pi * torch.arcsin(2 * k / ((1 + 2 * q1) * (1 + 2 * q2)).sqrt())
@@ -111,13 +94,7 @@ def erf() -> Activation:
 
 
 def gelu() -> Activation:
-    """Make GELU, ``x Phi(x)`` with the exact normal distribution.
-
-    Returns
-    -------
-    Activation
-        By Stein's identity, applied twice.
-    """
+    """Make GELU, ``x Phi(x)`` with the exact normal distribution."""
 
     def parts(q1: Tensor, q2: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         c2 = (1 + q1) * (1 + q2)
@@ -146,18 +123,7 @@ def gelu() -> Activation:
 
 
 def sine(frequency: float = 1.0) -> Activation:
-    """Make ``sin(w x)``.
-
-    Parameters
-    ----------
-    frequency : float
-        The w.
-
-    Returns
-    -------
-    Activation
-        In closed form.
-    """
+    """Make ``sin(w x)``."""
     w2 = frequency**2
 
     def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
@@ -178,18 +144,7 @@ def sine(frequency: float = 1.0) -> Activation:
 
 
 def cosine(frequency: float = 1.0) -> Activation:
-    """Make ``cos(w x)``.
-
-    Parameters
-    ----------
-    frequency : float
-        The w.
-
-    Returns
-    -------
-    Activation
-        In closed form.
-    """
+    """Make ``cos(w x)``."""
     w2 = frequency**2
 
     def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
@@ -219,13 +174,7 @@ def _shrunk(w2: float, q1: Tensor, q2: Tensor, k: Tensor, sign: float) -> Tensor
 
 
 def tanh() -> Activation:
-    """Make the hyperbolic tangent.
-
-    Returns
-    -------
-    Activation
-        By quadrature.
-    """
+    """Make the hyperbolic tangent."""
 
     def derivative(x: Tensor) -> Tensor:
         return 1 - torch.tanh(x).square()
@@ -239,13 +188,7 @@ def tanh() -> Activation:
 
 
 def swish() -> Activation:
-    """Make swish (SiLU), ``x`` times its sigmoid.
-
-    Returns
-    -------
-    Activation
-        By quadrature.
-    """
+    """Make swish (SiLU), ``x`` times its sigmoid."""
 
     def derivative(x: Tensor) -> Tensor:
         gate = torch.sigmoid(x)

@@ -12,20 +12,7 @@ from torch import Tensor
 
 
 def at_lags(values: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Spread values of phases over the tables: ``values(p + r)`` for each phase and lag.
-
-    Parameters
-    ----------
-    values : Tensor, shape ``(*period)``
-        One for each phase.
-    size : tuple of int
-        Of the torus.
-
-    Returns
-    -------
-    Tensor, shape ``(*period, *size)``
-        For a period of 1 a view.
-    """
+    """Spread values of phases over the tables: ``values(p + r)`` for each phase and lag."""
     if values.numel() == 1:
         return values.reshape((1,) * (2 * len(size))).expand(*values.shape, *size)
     index = []
@@ -38,19 +25,7 @@ def at_lags(values: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def block_matrices(table: Tensor) -> Tensor:
-    """Take a matrix apart that is given by its table.
-
-    Parameters
-    ----------
-    table : Tensor, shape ``(*period, *size)``
-        ``E x(p) x(p + r)``.
-
-    Returns
-    -------
-    Tensor, shape ``(prod(size / period), prod(period), prod(period))``, complex128
-        One Hermitian block for each coarse frequency. Their eigenvalues are those of the matrix
-        over the pixels. Memory: twice the table's.
-    """
+    """Take a matrix apart that is given by its table."""
     dims = table.dim() // 2
     index: list[Tensor] = []
     lags: list[Tensor] = []
@@ -74,22 +49,7 @@ def block_matrices(table: Tensor) -> Tensor:
 
 
 def multiply_blocks(blocks: Tensor, fields: Tensor, period: tuple[int, ...]) -> Tensor:
-    """Multiply fields by a matrix that is given by its blocks.
-
-    Parameters
-    ----------
-    blocks : Tensor, shape ``(coarse frequencies, prod(period), prod(period))``, complex
-        As of `block_matrices`, or square roots of those.
-    fields : Tensor, shape ``(n, *size)``, real or complex
-        What to multiply.
-    period : tuple of int
-        Along each axis.
-
-    Returns
-    -------
-    Tensor, shape ``(n, *size)``, complex
-        The products.
-    """
+    """Multiply fields by a matrix that is given by its blocks."""
     dims, n, size = len(period), fields.shape[0], fields.shape[1:]
     for axis, t in enumerate(period):
         fields = fields.unflatten(1 + 2 * axis, (-1, t))

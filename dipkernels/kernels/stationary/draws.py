@@ -131,20 +131,7 @@ class Draws:
 
 
 def normalise(x: Tensor, epsilon: float) -> Tensor:
-    """Normalise each channel to mean 0 and variance 1.
-
-    Parameters
-    ----------
-    x : Tensor, shape ``(n, *size)``
-        Channels.
-    epsilon : float
-        Added to the variance.
-
-    Returns
-    -------
-    Tensor, shape ``(n, *size)``
-        As batch normalisation does.
-    """
+    """Normalise each channel to mean 0 and variance 1."""
     axes = tuple(range(1, x.dim()))
     x = x - x.mean(dim=axes, keepdim=True)
     return x * (x.square().mean(dim=axes, keepdim=True) + epsilon).rsqrt()

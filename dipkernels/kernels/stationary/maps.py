@@ -350,18 +350,7 @@ def _mapped(
 
 
 def summed(terms: Iterable[Tensor]) -> Tensor:
-    """Add tensors up.
-
-    Parameters
-    ----------
-    terms : iterable of Tensor
-        At least one.
-
-    Returns
-    -------
-    Tensor
-        Their sum.
-    """
+    """Add tensors up."""
     iterator = iter(terms)
     total: Tensor = next(iterator)
     for term in iterator:

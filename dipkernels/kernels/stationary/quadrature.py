@@ -26,28 +26,7 @@ DIRECT = 48  # up to so many covariances are integrated each by itself
 
 
 def dual_by_quadrature(function: Function, q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-    """Compute ``E f(x) f(y)`` for ``x ~ N(0, q1)``, ``y ~ N(0, q2)``, ``E x y = k``.
-
-    Parameters
-    ----------
-    function : callable
-        Analytic near the real axis, growing at most like a polynomial.
-    q1, q2, k : Tensor, float64
-        Variances and covariances, which broadcast.
-
-    Returns
-    -------
-    Tensor
-        Of the broadcast shape. For each pair of variances the expectation is a function of the
-        angle ``arccos(k / sqrt(q1 q2))``, interpolated by cosines, whose number is doubled until
-        the last ones are below 1e-13 of the largest. Error about 1e-12 relative, for variances up
-        to 100.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are more than 4096 different pairs of variances.
-    """
+    """Compute ``E f(x) f(y)`` for ``x ~ N(0, q1)``, ``y ~ N(0, q2)``, ``E x y = k``."""
     q1, q2, k = torch.broadcast_tensors(q1, q2, k)
     pairs = _rounded(torch.stack([q1.flatten(), q2.flatten()]))
     different, which = torch.unique(pairs, dim=1, return_inverse=True)
@@ -68,20 +47,7 @@ def dual_by_quadrature(function: Function, q1: Tensor, q2: Tensor, k: Tensor) ->
 
 
 def mean_by_quadrature(function: Function, q: Tensor) -> Tensor:
-    """Compute ``E f(x)`` for ``x ~ N(0, q)``.
-
-    Parameters
-    ----------
-    function : callable
-        As of `dual_by_quadrature`.
-    q : Tensor, float64
-        Variances.
-
-    Returns
-    -------
-    Tensor
-        Of the same shape.
-    """
+    """Compute ``E f(x)`` for ``x ~ N(0, q)``."""
     nodes, weights = _nodes(float(q.max()), q)
     return (function(q.sqrt()[..., None] * nodes) * weights).sum(dim=-1)
 

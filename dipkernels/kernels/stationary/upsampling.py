@@ -77,22 +77,7 @@ def upsample(
 
 
 def taps(mode: str, factor: int) -> tuple[Tensor, Tensor]:
-    """Weights of an interpolation: ``y(n) = sum_j w[n % f, j] x(n // f + offset[n % f, j])``.
-
-    Parameters
-    ----------
-    mode : {"nearest", "bilinear", "zero"}
-        Which.
-    factor : int
-        The f.
-
-    Returns
-    -------
-    weights : Tensor, shape (factor, taps)
-        For each phase.
-    offsets : Tensor, shape (factor, taps), int64
-        In coarse pixels.
-    """
+    """Weights of an interpolation: ``y(n) = sum_j w[n % f, j] x(n // f + offset[n % f, j])``."""
     weights = torch.zeros(factor, 1, dtype=torch.float64)
     if mode == "nearest":
         return torch.ones_like(weights), torch.zeros(factor, 1, dtype=torch.int64)

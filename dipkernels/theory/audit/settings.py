@@ -18,13 +18,7 @@ _RECORDED = 60  # iterations, about, spaced evenly on a logarithmic scale
 
 @dataclass(frozen=True)
 class AuditSettings:
-    """The options of `audit`; see there.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is out of range, or would have no effect.
-    """
+    """The options of `audit`; see there."""
 
     seed: int
     optimisers: tuple[str, ...]
@@ -64,48 +58,18 @@ class AuditSettings:
 
     @property
     def recorded(self) -> np.ndarray:
-        """Iterations at which images are kept: 0, some evenly on a logarithmic scale, all pauses.
-
-        Returns
-        -------
-        ndarray of int, shape (t,)
-            Ascending.
-        """
+        """Iterations at which images are kept: 0, a logarithmic grid, all pauses."""
         grid = np.rint(np.geomspace(1, self.iterations, _RECORDED)).astype(int)
         ends = [end for optimiser in self.optimisers for end in self.ends(optimiser)]
         return np.unique([0, *grid, *ends])
 
     def ends(self, optimiser: str) -> list[int]:
-        """List the iterations at which a fit pauses, so that its parameters can be looked at.
-
-        Parameters
-        ----------
-        optimiser : str
-            One of `OPTIMISERS`.
-
-        Returns
-        -------
-        list of int
-            Ascending; the last is that of all iterations.
-        """
+        """List the iterations at which a fit pauses, so that its parameters can be looked at."""
         frozen = [self.freeze] if optimiser == "adam" else []
         return sorted({*self.checks, *frozen, self.iterations})
 
     def identity(self, prior: ImagePrior, task: Task) -> dict[str, Any]:
-        """Say what an audit's folder belongs to.
-
-        Parameters
-        ----------
-        prior : ImagePrior
-            The network.
-        task : Task
-            What was measured.
-
-        Returns
-        -------
-        dict
-            Fit for JSON.
-        """
+        """Say what an audit's folder belongs to."""
         return {
             **asdict(replace(self, learning_rates=dict(self.learning_rates))),
             "prior": repr(prior),
@@ -116,18 +80,7 @@ class AuditSettings:
 
 
 def default_checks(iterations: int) -> tuple[int, ...]:
-    """Choose when to look at the kernel: after a hundredth, a tenth and all of the fit.
-
-    Parameters
-    ----------
-    iterations : int
-        Of the fit.
-
-    Returns
-    -------
-    tuple of int
-        Ascending.
-    """
+    """Choose when to look at the kernel: after a hundredth, a tenth and all of the fit."""
     return tuple(sorted({max(1, iterations // 100), max(1, iterations // 10), iterations}))
 
 
@@ -137,25 +90,7 @@ def make_settings(
     checks: Sequence[int] | None,
     **numbers: int,
 ) -> AuditSettings:
-    """Fill in what was left out.
-
-    Parameters
-    ----------
-    optimisers, learning_rates, checks
-        As of `audit`.
-    **numbers : int
-        The others.
-
-    Returns
-    -------
-    AuditSettings
-        Checked.
-
-    Raises
-    ------
-    InvalidInputError
-        If one has another type, is out of range, or would have no effect.
-    """
+    """Fill in what was left out."""
     chosen = default_checks(numbers["iterations"])
     if checks is not None:
         chosen = tuple(sorted({as_annotated("a check", check, int) for check in checks}))

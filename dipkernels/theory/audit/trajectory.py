@@ -16,28 +16,7 @@ from dipkernels.theory.audit.settings import AuditSettings
 
 
 class Trajectory:
-    """One fit, run in stages that end where the audit looks at its parameters.
-
-    Every stage continues from the checkpoint of the one before, which gives the bits of an
-    uninterrupted fit (on a CPU with as many threads). A stage that was cut off is run again.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        What was measured.
-    optimiser : str
-        Of the fit.
-    learning_rate : float
-        Of the fit.
-    settings : AuditSettings
-        Where it pauses and which images are kept.
-    folder : RunFolder
-        Where all is kept.
-    progress : bool
-        Show a bar.
-    """
+    """One fit, run in stages that end where the audit looks at its parameters."""
 
     def __init__(
         self,
@@ -56,14 +35,7 @@ class Trajectory:
         self._recorded = {int(i) for i in settings.recorded}
 
     def run(self) -> xr.Dataset:
-        """Run all stages that haven't been run yet.
-
-        Returns
-        -------
-        xarray.Dataset
-            ``image`` over ``(iteration, output)``, ``psnr`` over every ``step``; attributes
-            ``peak_psnr`` and ``peak_iteration`` over all steps, ``seconds``.
-        """
+        """Run all stages that haven't been run yet."""
         stages = []
         before: int | None = None
         for end in self._settings.ends(self._optimiser):
@@ -73,34 +45,12 @@ class Trajectory:
         return images.assign(psnr=stages[-1].psnr).assign_attrs(stages[-1].attrs)
 
     def parameters(self, end: int) -> Parameters:
-        """Read the parameters where a stage ended.
-
-        Parameters
-        ----------
-        end : int
-            One of the settings' `ends`.
-
-        Returns
-        -------
-        dict of str to Tensor
-            On the prior's device.
-        """
+        """Read the parameters where a stage ended."""
         found = load_parameters(self._folder.checkpoint(self._name(end)))
         return {key: value.to(self._prior.device) for key, value in found.items()}
 
     def metric(self, end: int) -> Parameters:
-        """Read Adam's metric where a stage ended.
-
-        Parameters
-        ----------
-        end : int
-            One of the settings' `ends`.
-
-        Returns
-        -------
-        dict of str to Tensor
-            See `dipkernels.fitting.load_adam_metric`.
-        """
+        """Read Adam's metric where a stage ended."""
         return load_adam_metric(self._folder.checkpoint(self._name(end)))
 
     def forget(self) -> None:

@@ -18,23 +18,7 @@ PUBLISHED_SCALE = 1 / 3
 
 @checked
 def triangle(half_width: int) -> Float[Tensor, " taps"]:
-    """Make a triangular filter of unit norm.
-
-    Parameters
-    ----------
-    half_width : int
-        Taps from the middle to where it has fallen to 0; 1 is the filter that does nothing.
-
-    Returns
-    -------
-    Tensor, float64, shape (2 half_width - 1,)
-        Source: Heckel & Soltanolkotabi 2020, figure 6.
-
-    Raises
-    ------
-    InvalidInputError
-        If the width is less than 1.
-    """
+    """Make a triangular filter of unit norm."""
     if half_width < 1:
         raise InvalidInputError(f"half_width must be at least 1, got {half_width}")
     taps = half_width - torch.arange(1 - half_width, half_width, dtype=torch.float64).abs()
@@ -43,25 +27,7 @@ def triangle(half_width: int) -> Float[Tensor, " taps"]:
 
 @checked
 def gaussian(width: float, size: int) -> Float[Tensor, " size"]:
-    """Make a Gaussian filter of unit norm, ``exp(-p^2 / (width size)^2)``.
-
-    Parameters
-    ----------
-    width : float
-        As a share of the size, positive.
-    size : int
-        Of the torus, and number of taps.
-
-    Returns
-    -------
-    Tensor, float64, shape (size,)
-        The middle tap is number ``size // 2``. Source: Heckel & Soltanolkotabi 2020, figure 6.
-
-    Raises
-    ------
-    InvalidInputError
-        If width or size isn't positive.
-    """
+    """Make a Gaussian filter of unit norm, ``exp(-p^2 / (width size)^2)``."""
     if not width > 0 or size < 1:
         raise InvalidInputError(f"width and size must be positive, got {width} and {size}")
     position = torch.arange(size, dtype=torch.float64) - size // 2
@@ -72,25 +38,7 @@ def gaussian(width: float, size: int) -> Float[Tensor, " size"]:
 def circulant(
     taps: Float[Tensor, "*kernel_size"], size: tuple[int, ...]
 ) -> Float[Tensor, "n *size"]:
-    """Shift a filter over a torus.
-
-    Parameters
-    ----------
-    taps : Tensor, shape ``(*kernel_size)``
-        A filter in 1D or 2D, no larger than the torus.
-    size : (length,) or (height, width)
-        Of the torus.
-
-    Returns
-    -------
-    Tensor, shape ``(n, *size)``
-        Number i is the filter in the middle of pixel i of the flattened torus, n pixels in all.
-
-    Raises
-    ------
-    InvalidInputError
-        If the filter has other dimensions than the torus, or is larger.
-    """
+    """Shift a filter over a torus."""
     placed = _placed(taps, size)
     axes = tuple(range(len(size)))
     pixels = torch.cartesian_prod(*(torch.arange(n) for n in size)).reshape(-1, len(size))
@@ -147,17 +95,7 @@ def dual_kernel(
 
 
 class _TwoLayerGenerator(nn.Module):
-    """``f(U C) v``, with the rows of U as the code: the network that `dual_kernel` is the limit of.
-
-    Parameters
-    ----------
-    pixels : int
-        Of the torus, also the number of rows of C.
-    width : int
-        Columns of C, an even number.
-    dims : {1, 2}
-        Of the image.
-    """
+    """``f(U C) v`` with the rows of U as the code: the network whose limit is `dual_kernel`."""
 
     signs: Tensor
 
@@ -169,18 +107,7 @@ class _TwoLayerGenerator(nn.Module):
         self.register_buffer("signs", torch.cat([half, -half]) / math.sqrt(width))
 
     def forward(self, code: Float[Tensor, "1 pixels *size"]) -> Float[Tensor, "1 1 *size"]:
-        """Make the image.
-
-        Parameters
-        ----------
-        code : Tensor, shape ``(1, pixels, *size)``
-            Channel i holds entry i of every shifted filter.
-
-        Returns
-        -------
-        Tensor, shape ``(1, 1, *size)``
-            The image.
-        """
+        """Make the image."""
         hidden = torch.relu(self.mix(code))
         return torch.einsum("bw...,w->b...", hidden, self.signs)[:, None]
 

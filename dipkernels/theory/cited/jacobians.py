@@ -20,18 +20,7 @@ AT_ONCE = 32  # backward passes in one
 
 
 def convolution_weights(prior: ImagePrior) -> list[str]:
-    """Name the weights of convolutions, with which the literature's Jacobians are taken.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        Any network.
-
-    Returns
-    -------
-    list of str
-        Parameters with three axes or more: no biases, no normalisations. For ``layers=``.
-    """
+    """Name the weights of convolutions, with which the literature's Jacobians are taken."""
     return [key for key, shape in prior.parameter_shapes.items() if len(shape) > 2]
 
 
@@ -151,25 +140,7 @@ def accumulated(
 def subspace_overlap(
     a: Float[Tensor, "n m"], b: Float[Tensor, "n k"], ranks: Sequence[int]
 ) -> np.ndarray:
-    """Compare the spaces of leading left singular vectors.
-
-    Parameters
-    ----------
-    a, b : Tensor, shapes (n, m) and (n, k)
-        Left singular vectors, one a column, strongest first.
-    ranks : sequence of int
-        Sizes r of the spaces, at most m and k.
-
-    Returns
-    -------
-    ndarray, shape (len(ranks),)
-        Mean squared cosine of the principal angles: 1 for the same space, r/n for random ones.
-
-    Raises
-    ------
-    InvalidInputError
-        If a rank is less than 1 or more than there are vectors.
-    """
+    """Compare the spaces of leading left singular vectors."""
     if min(ranks) < 1 or max(ranks) > min(a.shape[1], b.shape[1]):
         raise InvalidInputError(
             f"ranks must be in 1 to {min(a.shape[1], b.shape[1])}, got {list(ranks)}"
@@ -181,27 +152,7 @@ def subspace_overlap(
 def unexplained(
     vectors: Float[Tensor, "n m"], signal: Float[Tensor, " n"], ranks: Sequence[int]
 ) -> np.ndarray:
-    """Measure what of a signal lies outside of the leading singular vectors.
-
-    Parameters
-    ----------
-    vectors : Tensor, shape (n, m)
-        Orthonormal, one a column, strongest first.
-    signal : Tensor, shape (n,)
-        Not zero.
-    ranks : sequence of int
-        Numbers of vectors, at most m.
-
-    Returns
-    -------
-    ndarray, shape (len(ranks),)
-        ``|y - U U^T y| / |y|``.
-
-    Raises
-    ------
-    InvalidInputError
-        If a rank is less than 1 or more than there are vectors.
-    """
+    """Measure what of a signal lies outside of the leading singular vectors."""
     if min(ranks) < 1 or max(ranks) > vectors.shape[1]:
         raise InvalidInputError(f"ranks must be in 1 to {vectors.shape[1]}, got {list(ranks)}")
     within = (vectors.T @ signal).square().cumsum(dim=0)[torch.tensor(list(ranks)) - 1]

@@ -16,28 +16,7 @@ from dipkernels.networks.layers import PADDINGS
 def patches(
     image: Float[Tensor, "channels *spatial"], size: int, *, padding: str = "reflect"
 ) -> Float[Tensor, "pixels values"]:
-    """Cut out the patch about every pixel.
-
-    Parameters
-    ----------
-    image : Tensor, shape ``(channels, *spatial)``
-        An image or a signal.
-    size : int
-        Side of a patch, odd.
-    padding : {"reflect", "zero", "circular"}
-        How the image goes on beyond its border.
-
-    Returns
-    -------
-    Tensor, shape ``(pixels, channels * size ** dims)``
-        In the order of the flattened grid: what a convolution of that size multiplies.
-
-    Raises
-    ------
-    InvalidInputError
-        If the size isn't odd and positive, or too large for the padding, or there is no such
-        padding.
-    """
+    """Cut out the patch about every pixel."""
     if size < 1 or size % 2 == 0:
         raise InvalidInputError(f"the side of a patch must be odd and positive, got {size}")
     if padding not in ("reflect", "zero", "circular"):
@@ -164,49 +143,14 @@ def share_outside(
     spatial: tuple[int, ...],
     radius: int,
 ) -> Float[Tensor, " m"]:
-    """Measure how non-local filters are.
-
-    Parameters
-    ----------
-    weights : Tensor, shape (m, pixels)
-        One filter a row, over one channel.
-    pixels : sequence of int
-        Which pixel each is of, in the flattened grid.
-    spatial : (length,) or (height, width)
-        Of the grid.
-    radius : int
-        Of the window about the pixel, of side ``2 radius + 1``.
-
-    Returns
-    -------
-    Tensor, shape (m,)
-        Share of the sum of absolute weights that lies outside of the window.
-    """
+    """Measure how non-local filters are."""
     outside = ~local_window(pixels, spatial, radius).to(weights.device)
     absolute = weights.abs()
     return (absolute * outside).sum(dim=1) / absolute.sum(dim=1)
 
 
 def require_pixels(pixels: Sequence[int], count: int) -> list[int]:
-    """Check indices of pixels.
-
-    Parameters
-    ----------
-    pixels : sequence of int
-        At least one.
-    count : int
-        Of all pixels.
-
-    Returns
-    -------
-    list of int
-        The same.
-
-    Raises
-    ------
-    InvalidInputError
-        If there is none, or one isn't in 0 to ``count - 1``.
-    """
+    """Check indices of pixels."""
     found = [operator.index(pixel) for pixel in pixels]
     if not found or min(found) < 0 or max(found) >= count:
         raise InvalidInputError(f"pixels must be indices in 0 to {count - 1}, got {found}")
@@ -214,27 +158,7 @@ def require_pixels(pixels: Sequence[int], count: int) -> list[int]:
 
 
 def local_window(pixels: Sequence[int], spatial: tuple[int, ...], radius: int) -> Tensor:
-    """Mark the pixels within a window about each of some pixels.
-
-    Parameters
-    ----------
-    pixels : sequence of int
-        In the flattened grid.
-    spatial : (length,) or (height, width)
-        Of the grid.
-    radius : int
-        Of the window, in pixels along each axis.
-
-    Returns
-    -------
-    Tensor of bool, shape (len(pixels), number of pixels)
-        True inside. The border cuts windows off.
-
-    Raises
-    ------
-    InvalidInputError
-        If a pixel is outside of the grid, or the radius is negative.
-    """
+    """Mark the pixels within a window about each of some pixels."""
     if radius < 0:
         raise InvalidInputError(f"the radius of a window can't be negative, got {radius}")
     pixels = require_pixels(pixels, math.prod(spatial))

@@ -18,26 +18,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
 def smooth_kernel(deviation: float, size: tuple[int, ...]) -> StationaryKernel:
-    """Make the covariance of white noise of variance 1 that a Gaussian has smoothed.
-
-    Parameters
-    ----------
-    deviation : float
-        Of the Gaussian, in pixels; 0 for white noise.
-    size : (length,) or (height, width)
-        Of the torus; several deviations.
-
-    Returns
-    -------
-    StationaryKernel
-        ``exp(-r^2 / (4 deviation^2))`` at lag r on the torus (the sum over its images), scaled to
-        1 at lag 0.
-
-    Raises
-    ------
-    InvalidInputError
-        If the deviation is negative or infinite.
-    """
+    """Make the covariance of white noise of variance 1 that a Gaussian has smoothed."""
     if not 0 <= deviation < math.inf:
         raise InvalidInputError(f"the deviation must be finite and not negative, got {deviation}")
     if deviation == 0:
@@ -49,22 +30,7 @@ def smooth_kernel(deviation: float, size: tuple[int, ...]) -> StationaryKernel:
 def smooth_codes(
     channels: int, size: tuple[int, ...], deviation: float
 ) -> Callable[[int], Float[Tensor, "1 channels *size"]]:
-    """Make a source of codes whose channels have the covariance `smooth_kernel`.
-
-    Parameters
-    ----------
-    channels : int
-        Of each code.
-    size : (length,) or (height, width)
-        Of the torus.
-    deviation : float
-        In pixels.
-
-    Returns
-    -------
-    callable
-        From a seed to a code, float32: ``codes=`` of `dipkernels.kernels.covariance`.
-    """
+    """Make a source of codes whose channels have the covariance `smooth_kernel`."""
     spectrum = smooth_kernel(deviation, size).spectrum().clamp(min=0).sqrt()
     axes = tuple(range(1, len(size) + 1))
 
@@ -79,13 +45,7 @@ def smooth_codes(
 
 
 def unit_gain(module: nn.Module) -> None:
-    """Draw all convolutions anew, normal with variance one over the fan-in: an ``initialisation=``.
-
-    Parameters
-    ----------
-    module : nn.Module
-        Changed in place. Source: Cheng et al. 2019, their code's ``1 / (3 channels)``.
-    """
+    """Draw all convolutions anew, normal with variance one over the fan-in."""
     for layer in module.modules():
         if isinstance(layer, _CONVOLUTIONS):
             nn.init.normal_(layer.weight, std=(layer.weight[0].numel()) ** -0.5)
@@ -94,26 +54,7 @@ def unit_gain(module: nn.Module) -> None:
 def convolutional(
     size: tuple[int, ...], depth: int, *, width: int, deviation: float = 0.0
 ) -> ImagePrior:
-    """Make Cheng et al.'s convolutional network, in one dimension or two, on a torus.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the image.
-    depth : int
-        Convolutions with a ReLU; a linear one follows.
-    width : int
-        Channels of the code and all layers, the image included: they have the same
-        covariance each, so that one network serves for all.
-    deviation : float
-        Of the code, see `smooth_kernel`.
-
-    Returns
-    -------
-    ImagePrior
-        Without biases, normalisation and output non-linearity. Circular where the published code
-        convolves long signals without padding: the same, away from borders.
-    """
+    """Make Cheng et al.'s convolutional network, in one dimension or two, on a torus."""
     code = smooth_codes(width, size, deviation)(0)[0]
     return networks.create(
         "conv",
@@ -133,25 +74,7 @@ def convolutional(
 def autoencoder(
     size: tuple[int, ...], depth: int, *, width: int, deviation: float = 0.0
 ) -> ImagePrior:
-    """Make Cheng et al.'s auto-encoder: a U-net without skips and normalisation, on a torus.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the image, a multiple of ``2 ** depth``.
-    depth : int
-        Scales.
-    width : int
-        Channels of the code and all layers, the image included.
-    deviation : float
-        Of the code.
-
-    Returns
-    -------
-    ImagePrior
-        With average pooling, linear interpolation, ReLU and Kaiming's normal weights, without
-        biases.
-    """
+    """Make Cheng et al.'s auto-encoder: a U-net without skips and normalisation, on a torus."""
     code = smooth_codes(width, size, deviation)(0)[0]
     return networks.create(
         "skip",
@@ -173,26 +96,7 @@ def autoencoder(
 
 
 def poster_convolutional(kernel: StationaryKernel, depth: int) -> StationaryKernel:
-    """Apply the poster's formula for a ReLU layer, once for each.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the code.
-    depth : int
-        Layers.
-
-    Returns
-    -------
-    StationaryKernel
-        ``K(0)/(2 pi) (sin a + (pi - a) cos a)`` with ``cos a = K(r)/K(0)``, iterated. Exact in the
-        limit of infinite width, for every size of kernels. Source: Cheng et al. 2019.
-
-    Raises
-    ------
-    InvalidInputError
-        If the depth is negative.
-    """
+    """Apply the poster's formula for a ReLU layer, once for each."""
     if depth < 0:
         raise InvalidInputError(f"depth can't be negative, got {depth}")
     for _ in range(depth):
@@ -201,21 +105,7 @@ def poster_convolutional(kernel: StationaryKernel, depth: int) -> StationaryKern
 
 
 def poster_autoencoder(kernel: StationaryKernel, depth: int) -> StationaryKernel:
-    """Apply the poster's formulas for an auto-encoder: ReLU, ``K(2 r)`` down, ``K(r / 2)`` up.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the code, stationary.
-    depth : int
-        Scales, each with two convolutions and ReLUs down and two up.
-
-    Returns
-    -------
-    StationaryKernel
-        What the poster says. The network pools, where the formula subsamples, and interpolates
-        linearly, where the formula has a band-limited filter.
-    """
+    """Apply the poster's formulas for an auto-encoder: ReLU, ``K(2 r)`` down, ``K(r / 2)`` up."""
     for _ in range(depth):
         kernel = poster_convolutional(stride(kernel, 2), 2)
     for _ in range(depth):
@@ -224,23 +114,7 @@ def poster_autoencoder(kernel: StationaryKernel, depth: int) -> StationaryKernel
 
 
 def stretched(kernel: StationaryKernel) -> StationaryKernel:
-    """Interpolate by 2 with the band-limited filter: the poster's ``K(r / 2)``.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Stationary.
-
-    Returns
-    -------
-    StationaryKernel
-        Of twice the size, its values between the old lags those of the trigonometric interpolant.
-
-    Raises
-    ------
-    InvalidInputError
-        If it has phases.
-    """
+    """Interpolate by 2 with the band-limited filter: the poster's ``K(r / 2)``."""
     if any(t > 1 for t in kernel.period):
         raise InvalidInputError(f"expected a stationary kernel, got one of period {kernel.period}")
     values = kernel.covariance

@@ -60,28 +60,7 @@ def samples_part(
     *,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Draw images, and measure their spectrum, comb and covariance.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    effort : FingerprintEffort
-        How many samples.
-    place : Neighbourhood
-        Over which lags.
-    limit : xarray.Dataset
-        From `limit_part`: where it is of what the output's sigmoid takes, so is the covariance.
-    seed : int
-        Of the draws.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    xarray.Dataset
-        See `dipkernels.theory.fingerprint`.
-    """
+    """Draw images, and measure their spectrum, comb and covariance."""
     drawn = []
     with Progress(effort.samples, f"{prior.name}: samples", enabled=progress) as bar:
         for batch in draw_images(prior, effort.samples, seed=seed):
@@ -124,26 +103,7 @@ def kernel_part(
     *,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Measure the tangent kernel: response with its layers, rows, shift variance, comb.
-
-    Parameters
-    ----------
-    ntk : NTK
-        At initialisation.
-    effort : FingerprintEffort
-        Probes and rows.
-    place : Neighbourhood
-        Which rows.
-    seed : int
-        Of the probes.
-    progress : bool
-        Show bars.
-
-    Returns
-    -------
-    xarray.Dataset
-        See `dipkernels.theory.fingerprint`.
-    """
+    """Measure the tangent kernel: response with its layers, rows, shift variance, comb."""
     shape = ntk.image_shape
     layers = WithTotal(ntk.by_layer(layer_groups(ntk.parameters)))
     response = frequency_response(
@@ -194,21 +154,7 @@ def kernel_part(
 
 
 def limit_part(prior: ImagePrior, place: Neighbourhood) -> xr.Dataset:
-    """Derive the infinite-width kernels as functions of the lag, where the network can be read.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    place : Neighbourhood
-        Over which lags.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``limit_ntk_profile`` and ``limit_covariance_profile`` over ``radius``; without them where
-        the network can't be read, and then attribute ``limit_reason`` says why.
-    """
+    """Derive the infinite-width kernels as functions of the lag, where the network can be read."""
     found, before, reason = _limit(prior)
     attributes = {"before_output": int(before), "limit_reason": reason, "limit_notes": ""}
     if found is None:
@@ -232,26 +178,7 @@ def limit_part(prior: ImagePrior, place: Neighbourhood) -> xr.Dataset:
 def prediction_part(
     ntk: NTK, task: Task, effort: FingerprintEffort, seed: int, *, progress: bool = False
 ) -> xr.Dataset:
-    """Predict gradient flow and gradient descent on a task.
-
-    Parameters
-    ----------
-    ntk : NTK
-        At initialisation.
-    task : Task
-        What is fitted.
-    effort : FingerprintEffort
-        Lanczos steps and probes.
-    seed : int
-        Of the probes.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    xarray.Dataset
-        See `dipkernels.theory.fingerprint`.
-    """
+    """Predict gradient flow and gradient descent on a task."""
     expansion = expand(
         ntk,
         task,
@@ -305,28 +232,7 @@ def adam_part(
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Fit with Adam.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    task : Task
-        What is fitted.
-    effort : FingerprintEffort
-        Iterations and rate.
-    seed : int
-        Of the initialisation, that of the kernel.
-    checkpoint : str or Path, optional
-        Of the fit.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    xarray.Dataset
-        As of `dipkernels.fit`.
-    """
+    """Fit with Adam."""
     rate = effort.learning_rate
     if rate is None and prior.learning_rate is not None:
         rate = max(prior.learning_rate, LEAST_RATE)
@@ -342,18 +248,7 @@ def adam_part(
 
 
 def comb_periods(size: tuple[int, ...]) -> list[int]:
-    """Choose the periods at which combs are looked for.
-
-    Parameters
-    ----------
-    size : tuple of int
-        Of the image.
-
-    Returns
-    -------
-    list of int
-        Of 2, 4 and 8 pixels, those with four whole periods along each axis.
-    """
+    """Choose the periods at which combs are looked for."""
     return [period for period in COMB_PERIODS if min(size) // period >= 4]
 
 
@@ -431,18 +326,7 @@ def _anisotropy(
 
 
 def natural_part(size: tuple[int, ...]) -> xr.Dataset:
-    """Measure the spectrum of photographs on the same rings.
-
-    Parameters
-    ----------
-    size : tuple of int
-        Of the image.
-
-    Returns
-    -------
-    xarray.Dataset
-        ``natural_power`` over ``frequency``; empty for signals.
-    """
+    """Measure the spectrum of photographs on the same rings."""
     if len(size) != 2:
         return xr.Dataset()
     return xr.Dataset({"natural_power": natural_spectrum((size[0], size[1])).power})

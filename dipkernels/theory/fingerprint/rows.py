@@ -93,24 +93,7 @@ def kernel_rows(
     pixels: list[tuple[int, ...]],
     channel: int,
 ) -> Float[np.ndarray, "pixels *spatial"]:
-    """Compute rows of a kernel between one channel and itself.
-
-    Parameters
-    ----------
-    kernel : SymmetricOperator
-        Over flattened images.
-    image_shape : tuple of int
-        ``(channels, *spatial)``.
-    pixels : list of tuple of int
-        Whose rows.
-    channel : int
-        Which.
-
-    Returns
-    -------
-    ndarray, shape ``(pixels, *spatial)``
-        Float64, at a product each.
-    """
+    """Compute rows of a kernel between one channel and itself."""
     flat = [int(np.ravel_multi_index((channel, *pixel), image_shape)) for pixel in pixels]
     units = torch.zeros(kernel.shape[0], len(flat), dtype=kernel.dtype, device=kernel.device)
     units[flat, range(len(flat))] = 1
@@ -123,22 +106,7 @@ def windows(
     pixels: list[tuple[int, ...]],
     reach: tuple[int, ...],
 ) -> Float[np.ndarray, "pixels *lags"]:
-    """Cut rows to the same lags, counted from each row's own pixel.
-
-    Parameters
-    ----------
-    rows : ndarray, shape ``(pixels, *spatial)``
-        As `kernel_rows` returns.
-    pixels : list of tuple of int
-        Whose they are.
-    reach : tuple of int
-        Largest lag along each axis.
-
-    Returns
-    -------
-    ndarray, shape ``(pixels, *lags)``
-        ``2 reach + 1`` lags along each axis, lag 0 in the middle.
-    """
+    """Cut rows to the same lags, counted from each row's own pixel."""
     return np.stack(
         [
             row[tuple(slice(p - r, p + r + 1) for p, r in zip(pixel, reach, strict=True))]
@@ -230,20 +198,7 @@ def lag_profile(kernel: Float[np.ndarray, " *lags"]) -> Float[np.ndarray, " radi
 def torus_window(
     lags: Float[np.ndarray, " *size"], reach: tuple[int, ...]
 ) -> Float[np.ndarray, " *lags"]:
-    """Cut a stationary kernel on a torus to a window of lags.
-
-    Parameters
-    ----------
-    lags : ndarray, shape ``size``
-        Lag 0 first.
-    reach : tuple of int
-        Largest lag along each axis.
-
-    Returns
-    -------
-    ndarray, shape ``2 reach + 1``
-        Lag 0 in the middle.
-    """
+    """Cut a stationary kernel on a torus to a window of lags."""
     around = itertools.starmap(
         lambda r, n: np.arange(-r, r + 1) % n, zip(reach, lags.shape, strict=True)
     )
