@@ -21,7 +21,7 @@ FLOORS = (
     ("images", "linalg", "priors", "networks", "tasks"),
     ("kernels", "spectra"),
     ("fitting", "gp", "planning", "sampling", "theory"),
-    ("compare", "specs", "sweep"),
+    ("compare", "specs", "stages", "sweep"),
     ("plotting", "report", "cli", "__main__"),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "base": "errors",
     "cli": "base compare errors fitting images kernels networks planning plotting report"
     " sampling specs storage sweep tasks theory",
-    "compare": "base fitting kernels linalg networks planning priors spectra storage tasks theory",
+    "compare": "base fitting kernels networks planning priors stages storage tasks",
     "errors": "",
     "fitting": "base errors images kernels linalg priors spectra storage tasks",
     "gp": "base errors images kernels linalg tasks",
@@ -46,9 +46,10 @@ MAY_IMPORT = {
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
+    "stages": "base errors fitting kernels linalg networks priors sampling specs spectra tasks"
+    " theory",
     "storage": "base errors",
-    "sweep": "base compare errors fitting images kernels networks planning priors sampling specs"
-    " storage tasks theory",
+    "sweep": "base errors images networks planning priors specs stages storage tasks",
     "tasks": "base errors images",
     "theory": "base errors fitting images kernels linalg networks planning priors spectra storage"
     " tasks",

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dipkernels import planning
-from dipkernels.compare.settings import Effort, Settings
+from dipkernels.compare.settings import Settings
 from dipkernels.networks import ImagePrior
 from dipkernels.priors.memory import resident_bytes
+from dipkernels.stages.efforts import Effort
 from dipkernels.tasks import Task
 
 RESPONSE_PRODUCTS = 23

@@ -8,11 +8,14 @@ import torch
 import xarray as xr
 
 from dipkernels.base.progress import Progress
-from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
-from dipkernels.compare.settings import Effort, Settings
+from dipkernels.compare.settings import Settings
 from dipkernels.fitting import fit, peak
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior, create
+from dipkernels.stages.efforts import Effort
+from dipkernels.stages.kernel import measure_kernel
+from dipkernels.stages.prediction import predict
+from dipkernels.stages.subject import probe_spaces
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
