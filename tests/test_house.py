@@ -29,9 +29,9 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
-    "cli": "base compare errors fitting images kernels networks planning plotting report"
-    " sampling specs storage sweep tasks theory",
-    "compare": "base fitting kernels networks planning priors stages storage tasks",
+    "cli": "base compare errors fitting images networks planning plotting report"
+    " sampling specs stages storage sweep tasks theory",
+    "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
     "fitting": "base errors images kernels linalg priors spectra storage tasks",
     "gp": "base errors images kernels linalg tasks",

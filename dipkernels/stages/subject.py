@@ -21,7 +21,7 @@ class Subject:
         task: Task | None = None,
         *,
         seed: int = 0,
-        seeds: Sequence[int] | None = None,  # of fits, if not the one
+        seeds: int | Sequence[int] | None = None,  # of fits, if not the one
         checkpoint: Path | None = None,  # of fits
         progress: bool = False,
     ) -> None:
