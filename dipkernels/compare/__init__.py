@@ -7,10 +7,8 @@ descent, of which the theory speaks.
 
 from dipkernels.compare.plan import Plan, plan_comparison
 from dipkernels.compare.run import STAGES, compare, load_stages, make_priors, run_prior, summary_row
-from dipkernels.compare.settings import DEFAULT_PRIORS, Settings
-from dipkernels.stages.efforts import EFFORTS, Effort
+from dipkernels.compare.settings import DEFAULT_PRIORS, EFFORTS, Effort, Settings
 from dipkernels.stages.kernel import measure_kernel
-from dipkernels.stages.prediction import predict
 from dipkernels.stages.subject import probe_spaces
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     "make_priors",
     "measure_kernel",
     "plan_comparison",
-    "predict",
     "probe_spaces",
     "run_prior",
     "summary_row",

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from dipkernels import planning
 from dipkernels.compare.run import STEPS
-from dipkernels.compare.settings import Settings
+from dipkernels.compare.settings import Effort, Settings
 from dipkernels.networks import ImagePrior
 from dipkernels.priors.memory import resident_bytes
-from dipkernels.stages.efforts import Effort
 from dipkernels.tasks import Task
 
 

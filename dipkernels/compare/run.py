@@ -10,10 +10,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from dipkernels.compare.settings import Settings
+from dipkernels.compare.settings import Effort, Settings
 from dipkernels.fitting import peak
 from dipkernels.networks import ImagePrior, create
-from dipkernels.stages.efforts import Effort
 from dipkernels.stages.registry import find_stage
 from dipkernels.stages.subject import Subject
 from dipkernels.storage.runs import RunFolder

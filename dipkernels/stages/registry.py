@@ -7,12 +7,18 @@ from typing import Any
 
 from dipkernels.base.words import suggest
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.stages import fits, kernel, posterior, prediction, scores
+from dipkernels.stages import fits, kernel, posterior, predictions
 from dipkernels.stages.stage import Check, Stage
 from dipkernels.stages.subject import Subject
 
 # A further stage of this package is a file and an entry here.
-_BUILT_IN = (fits.STAGE, scores.STAGE, kernel.STAGE, posterior.STAGE, prediction.STAGE)
+_BUILT_IN = (
+    fits.STAGE,
+    predictions.SCORE,
+    kernel.STAGE,
+    posterior.STAGE,
+    predictions.PREDICTION,
+)
 _STAGES: dict[str, Stage] = {each.name: each for each in _BUILT_IN}
 
 
