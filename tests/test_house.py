@@ -46,8 +46,8 @@ MAY_IMPORT = {
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
-    "stages": "base errors fitting kernels linalg networks priors sampling specs spectra tasks"
-    " theory",
+    "stages": "base errors fitting kernels linalg networks planning priors sampling specs spectra"
+    " storage tasks theory",
     "storage": "base errors",
     "sweep": "base errors images networks planning priors specs stages storage tasks",
     "tasks": "base errors images",

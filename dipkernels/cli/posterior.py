@@ -14,10 +14,9 @@ from dipkernels.cli.groups import (
     TaskWords,
     expanded,
     mapping_group,
+    spelled,
     task_group,
 )
-from dipkernels.cli.job import STAGE, Job
-from dipkernels.cli.methods import METHODS, ON_METHOD, OPTIONS, resolve
 from dipkernels.cli.options import (
     INTERRUPTED,
     KNOWN_PRIOR,
@@ -30,6 +29,8 @@ from dipkernels.cli.options import (
 )
 from dipkernels.errors import InvalidInputError
 from dipkernels.specs.record import run_record
+from dipkernels.stages.job import STAGE, Job
+from dipkernels.stages.methods import METHODS, ON_METHOD, OPTIONS, resolve
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -77,11 +78,11 @@ def posterior(
     if plan and quiet:
         raise InvalidInputError("--plan prints what --quiet would leave out: choose one")
     named = str(name or prior)
-    resolved = resolve(method, options)
+    resolved = resolve(method, options, spelled)
     target = resolve_device(device)
     found = task.make(image, size or task.default_size, seed, hold_out or None)
     made, found = network.make(named, found, seed=seed, device=target)
-    job = Job(method, made, found, resolved, seed, progress=not quiet)
+    job = Job(method, made, found, resolved, seed, progress=not quiet, spell=spelled)
     # What can't be, or doesn't fit, is said before a folder is made.
     plans = _plans(job, timed=not quiet)
     if not quiet:

@@ -1,12 +1,11 @@
-"""The ways to a posterior that ``dipkernels posterior`` offers: one table of what each takes."""
+"""The ways to draws of the image, and what each takes: one table."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from dipkernels.cli.groups import spelled
-from dipkernels.cli.job import STAGE, Job
 from dipkernels.errors import InvalidInputError
+from dipkernels.stages.job import STAGE, Job
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,6 +14,8 @@ if TYPE_CHECKING:
     from dipkernels.sampling.settings import ChainSettings
     from dipkernels.storage.runs import RunFolder
 
+CHAINS = ("iterations", "burn_in", "thin", "chains")
+LANGEVIN = ("step_size", "schedule", "cycles", "friction")
 INPUT_NOISE = 1 / 30  # of gp-dip and of averages, as published
 PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each 50th
 
@@ -75,22 +76,23 @@ def _langevin_settings(job: Job) -> "ChainSettings":
 
     if job.method == "psgld" and job.options["step_size"] is None:
         raise InvalidInputError(
-            "psgld needs --step-size: the curvature in its metric isn't known before it runs. A "
-            "parameter moves by about so much an iteration at first; try 1e-4, and less if chains "
-            "diverge"
+            f"psgld needs {job.spell('step_size')}: the curvature in its metric isn't known before "
+            "it runs. A parameter moves by about so much an iteration at first; try 1e-4, and less "
+            "if chains diverge"
         )
-    names = ("iterations", "burn_in", "thin", "step_size", "schedule", "cycles", "chains")
-    friction = job.given("friction") if "friction" in job.options else {}
-    settings = ChainSettings(method=job.method, seed=job.seed, **job.given(*names), **friction)
-    return _with_draws(settings)
+    return _with_draws(
+        job, ChainSettings(method=job.method, seed=job.seed, **job.given(*CHAINS, *LANGEVIN))
+    )
 
 
 # Maps and calibration come last: what they need is asked for first.
-def _with_draws(settings: "ChainSettings") -> "ChainSettings":
+def _with_draws(job: Job, settings: "ChainSettings") -> "ChainSettings":
     if settings.chains * settings.draws < 2:
         raise InvalidInputError(
             "these numbers leave one draw of one chain, and a map of the spread needs at least 2: "
-            "give more --iterations or --chains, or a smaller --burn-in or --thin"
+            "give more {} or {}, or a smaller {} or {}".format(
+                *map(job.spell, ("iterations", "chains", "burn_in", "thin"))
+            )
         )
     return settings
 
@@ -113,8 +115,8 @@ def _run_langevin(job: Job, folder: "RunFolder") -> "xr.Dataset":
     )
 
 
-def _gp_dip_counts(job: Job) -> dict[str, Any]:
-    # Unless they're typed, the published shares.
+def gp_dip_counts(job: Job) -> dict[str, Any]:
+    """Count iterations, burnt-in and kept: unless they're given, by the published shares."""
     iterations = job.options["iterations"]
     burn_in, thin = job.options["burn_in"], job.options["thin"]
     return {
@@ -144,34 +146,40 @@ def _plan_iterates(job: Job, timed: bool, counts: dict[str, Any], **options: Any
     from dipkernels.sampling import ChainSettings
     from dipkernels.sampling.plan import with_draws
 
-    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
+    settings = _with_draws(job, ChainSettings(seed=job.seed, **counts))
     planned = _plan_fits(job, timed, settings.chains, input_noise=INPUT_NOISE, **options)
     return with_draws(planned, job.task, settings)
 
 
 def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
-    return _plan_iterates(job, timed, _gp_dip_counts(job), backtracking=5.0, weight_decay=5e-8)
+    return _plan_iterates(job, timed, gp_dip_counts(job), backtracking=5.0, weight_decay=5e-8)
 
 
 def _plan_averaged(job: Job, timed: bool) -> "Plan":
-    return _plan_iterates(job, timed, job.given("iterations", "burn_in", "thin", "chains"))
+    return _plan_iterates(job, timed, job.given(*CHAINS))
 
 
 def _plan_dropout(job: Job, timed: bool) -> "Plan":
     if not 0 < job.options["rate"] < 1:
-        raise InvalidInputError(f"--rate must be in (0, 1), got {job.options['rate']}")
+        raise InvalidInputError(f"{job.spell('rate')} must be in (0, 1), got {job.options['rate']}")
     if job.options["draws"] < 2:
-        raise InvalidInputError(f"--draws must be at least 2, got {job.options['draws']}")
+        raise InvalidInputError(
+            f"{job.spell('draws')} must be at least 2, got {job.options['draws']}"
+        )
     return _plan_fits(job, timed, job.options["chains"])
 
 
 def _plan_ensemble(job: Job, timed: bool) -> "Plan":
     if job.options["members"] < 2:
-        raise InvalidInputError(f"--members must be at least 2, got {job.options['members']}")
+        raise InvalidInputError(
+            f"{job.spell('members')} must be at least 2, got {job.options['members']}"
+        )
     return _plan_fits(job, timed, job.options["members"])
 
 
-def _run_fits(function: str, *names: str) -> Callable[[Job, "RunFolder"], "xr.Dataset"]:
+def _run_fits(
+    function: str, *names: str, counts: Callable[[Job], dict[str, Any]] = lambda job: {}
+) -> Callable[[Job, "RunFolder"], "xr.Dataset"]:
     """Make what calls a function of `dipkernels.sampling` with these options of a job."""
 
     def run(job: Job, folder: "RunFolder") -> "xr.Dataset":
@@ -184,24 +192,11 @@ def _run_fits(function: str, *names: str) -> Callable[[Job, "RunFolder"], "xr.Da
             checkpoint=folder.checkpoint(STAGE),
             progress=job.progress,
             **job.given(*names),
+            **counts(job),
         )
         return found
 
     return run
-
-
-def _run_gp_dip(job: Job, folder: "RunFolder") -> "xr.Dataset":
-    from dipkernels import sampling
-
-    return sampling.gp_dip(
-        job.prior,
-        job.task,
-        seed=job.seed,
-        checkpoint=folder.checkpoint(STAGE),
-        progress=job.progress,
-        **_gp_dip_counts(job),
-        **job.given("learning_rate"),
-    )
 
 
 def _of_iterates(result: "xr.Dataset") -> str:
@@ -224,7 +219,7 @@ def _plan_linearised(job: Job, timed: bool) -> "Plan":
 
     draws = job.options["draws"]
     if draws < 2:
-        raise InvalidInputError(f"--draws must be at least 2, got {draws}")
+        raise InvalidInputError(f"{job.spell('draws')} must be at least 2, got {draws}")
     return plan_linearised(job.posterior, draws=draws, timed=timed)
 
 
@@ -317,14 +312,14 @@ METHODS: dict[str, Method] = {
             "learning_rate": None,
         },
         _plan_gp_dip,
-        _run_gp_dip,
+        _run_fits("gp_dip", "learning_rate", counts=gp_dip_counts),
     ),
     "averaged": Method(
         "Adam with noise on the code, stopped: its iterates after burn-in are the draws, their "
         "mean the average.",
         {"iterations": 3000, "burn_in": None, "thin": None, "chains": 2, "learning_rate": None},
         _plan_averaged,
-        _run_fits("averaged", "iterations", "burn_in", "thin", "chains", "learning_rate"),
+        _run_fits("averaged", *CHAINS, "learning_rate"),
         _of_iterates,
     ),
     "mc-dropout": Method(
@@ -353,33 +348,42 @@ METHODS: dict[str, Method] = {
 }
 
 
-def resolve(method: str, typed: dict[str, Any]) -> dict[str, Any]:
+def resolve(
+    method: str, typed: dict[str, Any], spell: Callable[[str], str] = str
+) -> dict[str, Any]:
     """Fill in a method's defaults, and refuse options that have no effect on it."""
     if method not in METHODS:
-        raise InvalidInputError(f"--method must be one of {', '.join(METHODS)}, got '{method}'")
+        raise InvalidInputError(
+            f"{spell('method')} must be one of {', '.join(METHODS)}, got '{method}'"
+        )
     defaults = METHODS[method].defaults
     given = {name: value for name, value in typed.items() if value is not None}
     for name in given:
         if name not in defaults:
             takers = [other for other, each in METHODS.items() if name in each.defaults]
             raise InvalidInputError(
-                f"{spelled(name)} has no effect on method '{method}': leave it out, or choose one "
+                f"{spell(name)} has no effect on method '{method}': leave it out, or choose one "
                 f"that takes it ({', '.join(takers)})"
             )
     options = defaults | given
     if "start" in options:
-        _require_start(options, given)
+        _require_start(options, given, spell)
     return options
 
 
-def _require_start(options: dict[str, Any], given: dict[str, Any]) -> None:
+def _require_start(
+    options: dict[str, Any], given: dict[str, Any], spell: Callable[[str], str]
+) -> None:
     if options["start"] not in ("fit", "initialisation"):
-        raise InvalidInputError(f"--start must be fit or initialisation, got '{options['start']}'")
+        raise InvalidInputError(
+            f"{spell('start')} must be fit or initialisation, got '{options['start']}'"
+        )
     if options["start"] == "fit":
         return
     for name in ("start_iterations", "learning_rate"):
         if name in given:
             raise InvalidInputError(
-                f"{spelled(name)} has no effect with --start initialisation: nothing is fitted"
+                f"{spell(name)} has no effect with {spell('start')} initialisation: nothing is "
+                "fitted"
             )
         options[name] = None
