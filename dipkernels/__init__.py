@@ -24,6 +24,7 @@ _NAMES = {
 _MODULES = (
     "compare",
     "errors",
+    "fingerprints",
     "fitting",
     "gp",
     "images",

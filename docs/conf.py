@@ -106,6 +106,7 @@ PUBLIC_MODULES = (
     "theory.cited.patches",
     "linalg",
     "compare",
+    "fingerprints",
     "sweep",
     "plotting",
     "report",

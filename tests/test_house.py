@@ -21,7 +21,7 @@ FLOORS = (
     ("images", "linalg", "priors", "networks", "tasks"),
     ("kernels", "spectra"),
     ("fitting", "gp", "planning", "sampling", "theory"),
-    ("compare", "specs", "stages", "sweep"),
+    ("compare", "fingerprints", "specs", "stages", "sweep"),
     ("plotting", "report", "cli", "__main__"),
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -29,10 +29,12 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
-    "cli": "base compare errors fitting images networks planning plotting report"
-    " sampling specs stages storage sweep tasks theory",
+    "cli": "base compare errors fingerprints fitting images networks planning plotting report"
+    " sampling specs stages storage sweep tasks",
     "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
+    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages tasks"
+    " theory",
     "fitting": "base errors images kernels linalg priors spectra storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
@@ -40,9 +42,10 @@ MAY_IMPORT = {
     "linalg": "base errors storage",
     "networks": "base errors priors",
     "planning": "base errors fitting kernels priors tasks",
-    "plotting": "errors fitting images spectra tasks theory",
+    "plotting": "errors fingerprints fitting images spectra tasks theory",
     "priors": "base errors",
-    "report": "base compare errors fitting images networks plotting sampling storage tasks theory",
+    "report": "base compare errors fingerprints fitting images networks plotting sampling storage"
+    " tasks",
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
@@ -51,8 +54,7 @@ MAY_IMPORT = {
     "storage": "base errors",
     "sweep": "base errors images networks planning priors specs stages storage tasks",
     "tasks": "base errors images",
-    "theory": "base errors fitting images kernels linalg networks planning priors spectra storage"
-    " tasks",
+    "theory": "base errors fitting images kernels linalg networks priors spectra storage tasks",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
