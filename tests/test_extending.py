@@ -1,4 +1,4 @@
-"""What docs/extending.md shows: a network, a task, a rule and a measurement in a file of one's own."""
+"""What docs/extending.md shows: a network, a task, a rule and a measurement in a file of its own."""
 
 import os
 import re
