@@ -1,4 +1,4 @@
-"""What docs/extending.md shows: a network, a task, a rule and a measurement in a file of its own."""
+"""What docs/extending.md shows: a network, a task, a rule and a measurement of a user."""
 
 import os
 import re
