@@ -111,7 +111,7 @@ PUBLIC_MODULES = (
     "report",
     "storage",
     "planning",
-    "priors",
+    "priors.draws",
     "errors",
 )
 
