@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from dipkernels.bridges import neural_tangents as stax
 from dipkernels.errors import MissingExtraError
-from dipkernels.kernels import NTK, stax
+from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
 
 try:

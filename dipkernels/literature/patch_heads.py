@@ -27,10 +27,10 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
 from dipkernels.base.statistics import RunningMoments, standard_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.covariance.hypotheses import MeanIsZero, Verdict
-from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.kernels.covariances.hypotheses import MeanIsZero, Verdict
+from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.kernels.ntk import NTK
-from dipkernels.kernels.tokens import (
+from dipkernels.literature.tokens import (
     TokenMoments,
     layout_of,
     patch_side,

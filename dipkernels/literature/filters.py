@@ -17,9 +17,9 @@ from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.pixels import Pixels
 from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.literature.non_local_means import local_window, require_pixels, share_outside
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.tasks import Task
-from dipkernels.theory.cited.patches import local_window, require_pixels, share_outside
 from dipkernels.theory.expansion import as_array
 
 KINDS = ("tangent", "preconditioned")

@@ -15,8 +15,8 @@ from dipkernels.base.statistics import RunningMoments
 from dipkernels.base.words import readable_bytes
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.images.axes import AXES
-from dipkernels.kernels.covariance import hypotheses
-from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.kernels.covariances import hypotheses
+from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.priors.draws import FIXED, Codes, draw_images
 from dipkernels.priors.memory import DEFAULT_BUDGET
 from dipkernels.priors.prior import ImagePrior, describe_prior

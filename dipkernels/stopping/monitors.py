@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.fitting.stopping.bands import CleanBands, FrequencyBands
-from dipkernels.fitting.stopping.reference_free import blur, sharpness
-from dipkernels.fitting.stopping.stateless import Stateless
 from dipkernels.images.metrics import grey
+from dipkernels.stopping.bands import CleanBands, FrequencyBands
+from dipkernels.stopping.reference_free import blur, sharpness
+from dipkernels.stopping.stateless import Stateless
 from dipkernels.tasks import Task
 
 Images = Float[Tensor, "runs channels *spatial"]
@@ -325,7 +325,7 @@ class MovingVariance(_Keeping):
 class BlurSharpness(Stateless):
     """Blurriness and sharpness of every output, whose ratio the spectral-bias rule watches.
 
-    See `dipkernels.fitting.stopping.blur` and `dipkernels.fitting.stopping.sharpness`. Cost: some
+    See `dipkernels.stopping.blur` and `dipkernels.stopping.sharpness`. Cost: some
     twenty passes over a grey image and the largest 1001 of its pixels. It keeps nothing.
 
     References

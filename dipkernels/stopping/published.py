@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.stopping.rules import (
+from dipkernels.stopping.rules import (
     Decision,
     NotApplicableError,
     Rule,

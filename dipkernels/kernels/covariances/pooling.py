@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.covariance.estimate import GROUP
+from dipkernels.kernels.covariances.estimate import GROUP
 
 ERROR = "_standard_error"
 SETTINGS = ("prior", "codes", "boundary", "centre", "channels", "period", "dtype", "parameters")

@@ -5,23 +5,23 @@ Heckel & Soltanolkotabi 2020: `dual_kernel`, `fitting_speed`, `jacobian_norms`,
 al. 2021: `induced_filter`, `patch_tangent_kernel`, `twicing`, `filter_along_fit`.
 """
 
-from dipkernels.theory.cited.dual_kernels import dual_kernel, two_layer_generator
-from dipkernels.theory.cited.fitting_speed import fitting_speed, image_and_noise, predicted_speed
-from dipkernels.theory.cited.gaussian_process import covariance_three_ways, width_convergence
-from dipkernels.theory.cited.induced_filter import (
+from dipkernels.literature.dual_kernels import dual_kernel, two_layer_generator
+from dipkernels.literature.filters import (
     compare_filters,
     filter_along_fit,
     induced_filter,
     residual_correlation,
     twicing,
 )
-from dipkernels.theory.cited.jacobians import (
+from dipkernels.literature.gaussian_process import covariance_three_ways, width_convergence
+from dipkernels.literature.jacobians import (
     accumulated,
     jacobian,
     jacobian_along_fit,
     jacobian_norms,
 )
-from dipkernels.theory.cited.patches import non_local_means_weights, patch_tangent_kernel
+from dipkernels.literature.non_local_means import non_local_means_weights, patch_tangent_kernel
+from dipkernels.literature.speed import fitting_speed, image_and_noise, predicted_speed
 
 __all__ = [
     "accumulated",

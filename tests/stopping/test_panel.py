@@ -10,7 +10,9 @@ import xarray as xr
 from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
-from dipkernels.fitting.stopping import (
+from dipkernels.images import load
+from dipkernels.plotting import plot_stopping, save_figure
+from dipkernels.stopping import (
     BlurSharpnessRule,
     Calibration,
     Discrepancy,
@@ -26,8 +28,6 @@ from dipkernels.fitting.stopping import (
     make_monitor,
     stopping_panel,
 )
-from dipkernels.images import load
-from dipkernels.plotting import plot_stopping, save_figure
 from dipkernels.storage import netcdf as results
 
 IMAGES, SEEDS, LENGTH = 2, 3, 60

@@ -8,8 +8,8 @@ import torch
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.theory.cited import covariance_three_ways, width_convergence
-from dipkernels.theory.cited.poster import (
+from dipkernels.literature import covariance_three_ways, width_convergence
+from dipkernels.literature.poster import (
     autoencoder,
     convolutional,
     poster_autoencoder,

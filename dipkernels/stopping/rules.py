@@ -54,7 +54,7 @@ class Rule(ABC):
         Whether it looks at the clean image, which makes it a measure and no rule to be used.
     monitor : str, optional
         Name of the monitor that a fit must run for it, see
-        `dipkernels.fitting.stopping.make_monitor`.
+        `dipkernels.stopping.make_monitor`.
 
     Examples
     --------

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from dipkernels import tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK
-from dipkernels.networks import ImagePrior
-from dipkernels.theory.cited import (
+from dipkernels.literature import (
     accumulated,
     dual_kernel,
     fitting_speed,
@@ -22,13 +21,14 @@ from dipkernels.theory.cited import (
     predicted_speed,
     two_layer_generator,
 )
-from dipkernels.theory.cited.dual_kernels import PUBLISHED_SCALE, circulant, gaussian, triangle
-from dipkernels.theory.cited.jacobians import (
+from dipkernels.literature.dual_kernels import PUBLISHED_SCALE, circulant, gaussian, triangle
+from dipkernels.literature.jacobians import (
     _loss_gradient,
     convolution_weights,
     subspace_overlap,
     unexplained,
 )
+from dipkernels.networks import ImagePrior
 from helpers.priors import make
 
 # Smallest and largest eigenvalue as printed by the code behind figure 6, and its digits.

@@ -11,7 +11,7 @@ from torch import Tensor
 from dipkernels import tasks
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.fitting.stopping import (
+from dipkernels.stopping import (
     BlurSharpness,
     Monitor,
     MovingVariance,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dipkernels import networks
 from dipkernels.base.seeds import derive, generator
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.kernels.predictive import (
+from dipkernels.literature.predictive import (
     Encoder,
     faces,
     input_kernel,
@@ -16,7 +16,7 @@ from dipkernels.kernels.predictive import (
     shift_invariance,
     standardised,
 )
-from dipkernels.kernels.regression import ridge_predictions
+from dipkernels.literature.regression import ridge_predictions
 from dipkernels.networks import ImagePrior
 from helpers.priors import SMALL, draw, make
 

@@ -7,8 +7,8 @@ import xarray as xr
 
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.stopping.published import Oracle
-from dipkernels.fitting.stopping.rules import (
+from dipkernels.stopping.published import Oracle
+from dipkernels.stopping.rules import (
     NotApplicableError,
     Rule,
     RuleLike,

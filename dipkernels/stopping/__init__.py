@@ -4,9 +4,9 @@
 A rule of your own is a class derived from `Rule`, or a function; pass it, or `register_rule` it.
 """
 
-from dipkernels.fitting.stopping.bands import CleanBands, FrequencyBands
-from dipkernels.fitting.stopping.calibration import Calibration, calibrate, leave_one_out
-from dipkernels.fitting.stopping.monitors import (
+from dipkernels.stopping.bands import CleanBands, FrequencyBands
+from dipkernels.stopping.calibration import Calibration, calibrate, leave_one_out
+from dipkernels.stopping.monitors import (
     BlurSharpness,
     Monitor,
     MovingVariance,
@@ -15,8 +15,8 @@ from dipkernels.fitting.stopping.monitors import (
     make_monitor,
     monitor_names,
 )
-from dipkernels.fitting.stopping.panel import detections, format_panel, stopping_panel
-from dipkernels.fitting.stopping.published import (
+from dipkernels.stopping.panel import detections, format_panel, stopping_panel
+from dipkernels.stopping.published import (
     BlurSharpnessRule,
     DeltaMSE,
     Discrepancy,
@@ -26,8 +26,8 @@ from dipkernels.fitting.stopping.published import (
     Oracle,
     WindowedVarianceRule,
 )
-from dipkernels.fitting.stopping.reference_free import blur, sharpness
-from dipkernels.fitting.stopping.rules import (
+from dipkernels.stopping.reference_free import blur, sharpness
+from dipkernels.stopping.rules import (
     Decision,
     FunctionRule,
     NotApplicableError,

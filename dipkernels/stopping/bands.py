@@ -7,8 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.stopping.stateless import Stateless
 from dipkernels.spectra.bands import BANDS, AmplitudeBands, ComplexBands
+from dipkernels.stopping.stateless import Stateless
 from dipkernels.tasks import Task
 
 Images = Float[Tensor, "runs channels *spatial"]

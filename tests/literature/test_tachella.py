@@ -11,8 +11,7 @@ from dipkernels import fit, networks, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK
 from dipkernels.linalg import DenseOperator
-from dipkernels.networks import ImagePrior
-from dipkernels.theory.cited import (
+from dipkernels.literature import (
     compare_filters,
     filter_along_fit,
     induced_filter,
@@ -22,7 +21,8 @@ from dipkernels.theory.cited import (
     residual_correlation,
     twicing,
 )
-from dipkernels.theory.cited.patches import patches, share_outside
+from dipkernels.literature.non_local_means import patches, share_outside
+from dipkernels.networks import ImagePrior
 from helpers.priors import make
 
 

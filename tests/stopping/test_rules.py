@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.fitting.stopping import (
+from dipkernels.stopping import (
     BlurSharpnessRule,
     Calibration,
     Decision,
@@ -27,7 +27,7 @@ from dipkernels.fitting.stopping import (
     rule_names,
     stopping_panel,
 )
-from dipkernels.fitting.stopping import rules as registry
+from dipkernels.stopping import rules as registry
 
 
 def trace_of(seed: int, length: int = 160) -> xr.Dataset:

@@ -27,7 +27,7 @@ def kernel_regression(
     Parameters
     ----------
     kernels : xarray.Dataset
-        As `dipkernels.kernels.predictive.input_kernel` returns.
+        As `dipkernels.literature.predictive.input_kernel` returns.
     labels : sequence of int
         One for each input.
     train : float

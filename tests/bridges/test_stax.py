@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from dipkernels.bridges import neural_tangents as stax
 from dipkernels.errors import InvalidInputError, MissingExtraError
-from dipkernels.kernels import infinite_width, stax
+from dipkernels.kernels import infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks import ImagePrior
 from dipkernels.networks.layers import Sine

@@ -20,8 +20,8 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
 from dipkernels.base.statistics import standard_error
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.kernels.encoders import Encoder, faces, standardised
-from dipkernels.kernels.regression import kernel_regression
+from dipkernels.literature.encoders import Encoder, faces, standardised
+from dipkernels.literature.regression import kernel_regression
 from dipkernels.priors.memory import DEFAULT_BUDGET
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 

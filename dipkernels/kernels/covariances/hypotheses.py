@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.statistics import RunningCovariance, RunningMoments, jackknife_error
-from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.kernels.covariances.lagged import LaggedProducts
 
 # Pairs of lags of the same length that no symmetry of the square lattice exchanges.
 EQUAL_RADII = (((0, 5), (3, 4)), ((1, 7), (5, 5)), ((1, 8), (4, 7)))

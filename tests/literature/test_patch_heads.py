@@ -8,14 +8,14 @@ from torch import Tensor
 from dipkernels import networks
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.patch import (
+from dipkernels.linalg import DenseOperator
+from dipkernels.literature.patch_heads import (
     factorisation_against_width,
     patch_covariance,
     patch_ntk,
     patch_response,
     patch_side,
 )
-from dipkernels.linalg import DenseOperator
 from dipkernels.networks import ImagePrior
 from dipkernels.spectra import frequency_response
 from helpers.priors import SMALL
