@@ -158,6 +158,34 @@ def test_no_circle_between_packages_or_files() -> None:
     assert circles(IMPORTS) == []
 
 
+def private_names(tree: ast.AST) -> list[str]:
+    """Private names that a text takes from modules and objects other than its own."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names if alias.name[0] == "_"]
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            found += [] if own else [node.attr]
+    return found
+
+
+@pytest.mark.parametrize("leaf", ["bridges", "literature"])
+def test_leaves_use_public_names_alone(leaf: str) -> None:
+    assert private_names(ast.parse("from a import _b\nself._c, d._e, self.f._g, h.__name__")) == [
+        "_b", "_e", "_g",
+    ]  # fmt: skip
+    for path in sorted((PACKAGE / leaf).glob("*.py")):
+        assert private_names(ast.parse(path.read_text(encoding="utf-8"))) == [], path
+
+
+def test_no_file_has_the_name_of_a_function_in_it() -> None:
+    for module, path in FILES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert path.stem not in names, f"{module}: an import of it may mean either"
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_library_prints_nothing_and_asserts_nothing(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ from dipkernels.errors import InvalidInputError, MissingExtraError, install_comm
 from dipkernels.kernels.infinite.weights import initial_variance, initialisations
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks.layers import Sine
-from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors import ImagePrior, Parameters
 
 __all__ = ["infinite_width", "require"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import Activation, StationaryKernel, activate
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors import ImagePrior
 
 # What the code behind their figure 6 multiplies the kernel of the text by, which has no effect on
 # shapes: it divides by 6 in all, where the derivative of a ReLU has a mean of 1/2.

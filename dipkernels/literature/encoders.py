@@ -20,7 +20,7 @@ from dipkernels.networks.skip import SkipNet
 from dipkernels.networks.swin import SwinTransformer
 from dipkernels.networks.unet import UNet
 from dipkernels.networks.vit import VisionTransformer
-from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors import ImagePrior, Parameters
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d)
 
@@ -78,7 +78,7 @@ class Encoder:
             if channels_last:
                 raise InvalidInputError("channels_last has no effect without path: leave it out")
             path, channels_last, self._skipped = _features_of(prior)
-        modules = dict(prior._hollow.named_modules())
+        modules = dict(prior.structure.named_modules())
         if path not in modules:
             near = ", ".join(name for name in list(modules)[1:6])
             raise InvalidInputError(f"{prior} has no module '{path}'; it has {near}, ...")
@@ -116,7 +116,7 @@ class Encoder:
 
         handle = self._module.register_forward_hook(stop)
         try:
-            self.prior._evaluate(parameters, image[None])
+            self.prior.image(parameters, image[None])
         except _FoundError:
             pass
         finally:
@@ -135,7 +135,7 @@ class _FoundError(Exception):
 
 # Path, whether channels come last, and how many tokens stand before those of the image.
 def _features_of(prior: ImagePrior) -> tuple[str, bool, int]:
-    for name, module in prior._hollow.named_modules():
+    for name, module in prior.structure.named_modules():
         prefix = f"{name}." if name else ""
         if isinstance(module, VisionTransformer):
             return f"{prefix}norm", True, 1

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit, load_adam_metric, load_parameters
-from dipkernels.kernels.kernel import Kernel
-from dipkernels.kernels.ntk import NTK
+from dipkernels.kernels import NTK, Kernel
 from dipkernels.kernels.pixels import Pixels
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg import SymmetricOperator
 from dipkernels.literature.non_local_means import local_window, require_pixels, share_outside
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors import ImagePrior
 from dipkernels.tasks import Task
 from dipkernels.theory.expansion import as_array
 

@@ -11,7 +11,7 @@ from dipkernels.base.statistics import jackknife
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance, infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors import ImagePrior
 
 METHODS = ("measured", "infinite width", "poster")
 GROUPS = 8  # of networks, for standard errors

@@ -12,7 +12,7 @@ from torch.func import vjp, vmap
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit
-from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors import ImagePrior, Parameters
 from dipkernels.tasks import Task
 
 VARIANTS = ("correct", "accumulated")

@@ -27,9 +27,8 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
 from dipkernels.base.statistics import RunningMoments, standard_error
 from dipkernels.errors import InvalidInputError
+from dipkernels.kernels import NTK, LaggedProducts
 from dipkernels.kernels.covariances.hypotheses import MeanIsZero, Verdict
-from dipkernels.kernels.covariances.lagged import LaggedProducts
-from dipkernels.kernels.ntk import NTK
 from dipkernels.literature.tokens import (
     TokenMoments,
     layout_of,
@@ -37,7 +36,8 @@ from dipkernels.literature.tokens import (
     whole_patches,
     with_errors,
 )
-from dipkernels.priors.draws import FIXED, Codes, draw_images
+from dipkernels.priors import draw_images
+from dipkernels.priors.draws import FIXED, Codes
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.spectra.rings import radial_frequency, ring_edges
 

@@ -11,7 +11,7 @@ from dipkernels import networks
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import StationaryKernel, Weights, activate, convolve, stride
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors import ImagePrior
 
 TAPS = 3  # of their convolutions
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)

@@ -22,8 +22,9 @@ from dipkernels.base.statistics import standard_error
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.literature.encoders import Encoder, faces, standardised
 from dipkernels.literature.regression import kernel_regression
+from dipkernels.priors import ImagePrior, Parameters
 from dipkernels.priors.memory import DEFAULT_BUDGET
-from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
+from dipkernels.priors.prior import describe_prior
 
 __all__ = [
     "Encoder",

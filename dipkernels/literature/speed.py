@@ -12,10 +12,10 @@ from dipkernels import tasks
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
-from dipkernels.kernels.ntk import NTK
-from dipkernels.linalg.lanczos import Lanczos
-from dipkernels.priors.prior import ImagePrior
-from dipkernels.theory.dynamics import GradientDescent
+from dipkernels.kernels import NTK
+from dipkernels.linalg import Lanczos
+from dipkernels.priors import ImagePrior
+from dipkernels.theory import GradientDescent
 
 
 def image_and_noise(

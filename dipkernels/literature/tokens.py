@@ -12,7 +12,7 @@ from dipkernels.networks.mixer import MLPMixer
 from dipkernels.networks.outputs import ScaledSigmoid
 from dipkernels.networks.swin import SwinTransformer
 from dipkernels.networks.vit import VisionTransformer
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors import ImagePrior
 
 MOST_TOKENS = 2048
 
@@ -41,7 +41,7 @@ def patch_side(prior: ImagePrior) -> int:
     >>> patch_side(networks.create("vit", image_size=64, output="none"))
     4
     """
-    modules = list(prior._hollow.modules())
+    modules = list(prior.structure.modules())
     if any(isinstance(module, nn.Sigmoid | ScaledSigmoid) for module in modules):
         raise InvalidInputError(
             f"{prior} ends in a sigmoid, behind which nothing factorises: make it with "
