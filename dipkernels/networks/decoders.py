@@ -3,8 +3,13 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.layers import CentreCrop, Style, require_choice, require_sizes
-from dipkernels.networks.lipschitz import bounded_conv
+from dipkernels.networks.layers import (
+    CentreCrop,
+    Style,
+    bounded_conv,
+    require_choice,
+    require_sizes,
+)
 from dipkernels.networks.resampling import transposed_conv, upsampler
 from dipkernels.priors.codes import Spatial
 

@@ -8,10 +8,32 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.bands import BANDS, AmplitudeBands, ComplexBands
-from dipkernels.stopping.stateless import Stateless
 from dipkernels.tasks import Task
 
 Images = Float[Tensor, "runs channels *spatial"]
+
+
+class Stateless:
+    """A monitor whose scalars depend on the present output alone."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Copy nothing.
+
+        Returns
+        -------
+        dict
+            Empty.
+        """
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Do nothing.
+
+        Parameters
+        ----------
+        state : dict
+            As `state` made it.
+        """
 
 
 class _Bands(Stateless):

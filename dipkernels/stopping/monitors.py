@@ -13,9 +13,8 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import grey
-from dipkernels.stopping.bands import CleanBands, FrequencyBands
+from dipkernels.stopping.bands import CleanBands, FrequencyBands, Stateless
 from dipkernels.stopping.reference_free import blur, sharpness
-from dipkernels.stopping.stateless import Stateless
 from dipkernels.tasks import Task
 
 Images = Float[Tensor, "runs channels *spatial"]
