@@ -225,6 +225,37 @@ def bounded_conv(
     return made
 
 
+def require_padded(padding: str, kernel_size: int) -> None:
+    """Check that a padding, where one is chosen, has an effect on the largest kernel."""
+    if padding != "reflect" and kernel_size == 1:
+        raise InvalidInputError(
+            f"padding={padding!r} has no effect on kernels of size 1: leave it out, or choose a "
+            "larger kernel_size"
+        )
+
+
+class Generator(nn.Sequential):
+    """A sequence of layers from a code to an image: a plain `torch.nn.Sequential`."""
+
+    def forward(
+        self, input: Float[Tensor, "1 code_channels *coarse"]
+    ) -> Float[Tensor, "1 channels *spatial"]:
+        """Make the image.
+
+        Parameters
+        ----------
+        input : Tensor, shape ``(1, code_channels, *coarse)``
+            The code.
+
+        Returns
+        -------
+        Tensor, shape ``(1, channels, *spatial)``
+            Before any output non-linearity.
+        """
+        image: Tensor = super().forward(input)
+        return image
+
+
 class CentreCrop(nn.Module):
     """Crop an image about its centre to a size; does nothing where it has that size."""
 
