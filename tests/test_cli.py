@@ -95,6 +95,7 @@ def test_bad_input_is_one_clear_sentence(
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
 def test_compare_from_end_to_end_and_again(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = files / "run"
     arguments = ("compare", "--image", str(files / "good.png"), "--size", "12x16", "--priors",
@@ -170,6 +171,7 @@ def test_bad_fits_are_one_clear_sentence(
     assert not (tmp_path / "run").exists() or case == "rule without its traces"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("fit", "conv-decoder"), ("compare", "--priors", "vit")])
 def test_what_does_not_fit_is_refused_before_it_starts(
     tmp_path: Path,
@@ -225,6 +227,7 @@ def test_flash_is_the_code_of_the_network(files: Path, capsys: pytest.CaptureFix
     assert "no clean image" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_killed_is_continued(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +264,7 @@ def test_list_describes_one_prior(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("list", "skpi") == 2
 
 
+@pytest.mark.slow
 def test_ntk_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = files / "ntk"
     arguments = ("ntk", "vit", "--size", "8x12", "--channels", "1", "--steps", "8")
@@ -303,6 +307,7 @@ def test_versions_and_devices_are_said_by_both_names() -> None:
         assert lines["devices"].startswith(f"cpu ({platform.machine()}, ")
 
 
+@pytest.mark.slow
 def test_what_the_library_says_is_shown_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -385,6 +390,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_readable_run_folder(tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = subprocess.Popen(

@@ -136,6 +136,7 @@ def fixed_layout() -> list[str]:
     return command if allowed else []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the model is of glibc's allocator")
 @pytest.mark.parametrize("allocator", ["strict", "usual"])
 def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
@@ -203,6 +204,7 @@ def untimed(prior: ImagePrior, task: Task | None = None, **options: object) -> P
     return plan(prior, task, timed=False, **options)
 
 
+@pytest.mark.slow
 def test_more_work_takes_more_memory() -> None:
     prior = decoder()
     task = noisy(prior)
@@ -259,6 +261,7 @@ def test_a_search_of_the_learning_rate_is_planned() -> None:
     assert "learning rate" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_planning_leaves_everything_as_it_was() -> None:
     prior = make("swin", (19, 22))
     task, monitor = noisy(prior), make_monitor("moving-variance")

@@ -12,6 +12,7 @@ from dipkernels.storage.netcdf import load, save
 from helpers.experiments import script
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = script("fingerprints")
     arguments = ["--preset", "smoke", "--output", str(tmp_path / "out")]

@@ -132,6 +132,7 @@ def test_tangent_kernel_over_tokens_is_the_dense_one(name: str) -> None:
     assert np.allclose(found.ratio.values, ratios, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_tangent_kernel_factorises_as_one_over_the_root_of_the_width() -> None:
     priors = {
         width: networks.create(
