@@ -22,6 +22,7 @@ _NAMES = {
     "plan": "dipkernels.planning",
 }
 _MODULES = (
+    "bridges",
     "compare",
     "errors",
     "fitting",
@@ -29,6 +30,7 @@ _MODULES = (
     "images",
     "kernels",
     "linalg",
+    "literature",
     "networks",
     "planning",
     "plotting",
@@ -36,6 +38,7 @@ _MODULES = (
     "report",
     "sampling",
     "spectra",
+    "stopping",
     "storage",
     "sweep",
     "tasks",

@@ -19,38 +19,43 @@ PACKAGE = ROOT / "dipkernels"
 FLOORS = (
     ("errors", "base", "storage"),
     ("images", "linalg", "priors", "networks", "tasks"),
-    ("kernels", "spectra"),
+    ("kernels", "spectra", "stopping"),
     ("fitting", "gp", "planning", "sampling", "theory"),
     ("compare", "specs", "sweep"),
     ("plotting", "report", "cli", "__main__"),
+    ("bridges", "literature"),  # leaves: nothing of the package imports them
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # What each package imports of the others, anywhere in it: one more is a decision.
 MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
+    "bridges": "errors kernels networks priors",
     "cli": "base compare errors fitting images kernels networks planning plotting report"
-    " sampling specs storage sweep tasks theory",
+    " sampling specs stopping storage sweep tasks theory",
     "compare": "base fitting kernels linalg networks planning priors spectra storage tasks theory",
     "errors": "",
-    "fitting": "base errors images kernels linalg priors spectra storage tasks",
+    "fitting": "base errors images kernels linalg priors stopping storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
-    "kernels": "base errors images linalg networks priors spectra tasks",
+    "kernels": "base errors images linalg priors tasks",
     "linalg": "base errors storage",
+    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks"
+    " theory",
     "networks": "base errors priors",
-    "planning": "base errors fitting kernels priors tasks",
-    "plotting": "errors fitting images spectra tasks theory",
+    "planning": "base errors fitting kernels priors stopping tasks",
+    "plotting": "errors fitting images spectra stopping tasks theory",
     "priors": "base errors",
     "report": "base compare errors fitting images networks plotting sampling storage tasks theory",
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
+    "stopping": "base errors images spectra tasks",
     "storage": "base errors",
     "sweep": "base compare errors fitting images kernels networks planning priors sampling specs"
-    " storage tasks theory",
+    " stopping storage tasks theory",
     "tasks": "base errors images",
-    "theory": "base errors fitting images kernels linalg networks planning priors spectra storage"
+    "theory": "base errors fitting images kernels linalg planning priors spectra stopping storage"
     " tasks",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
@@ -151,6 +156,34 @@ def test_a_package_imports_what_the_table_says(part: str) -> None:
 def test_no_circle_between_packages_or_files() -> None:
     assert circles(PART_IMPORTS) == []
     assert circles(IMPORTS) == []
+
+
+def private_names(tree: ast.AST) -> list[str]:
+    """Private names that a text takes from modules and objects other than its own."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names if alias.name[0] == "_"]
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            found += [] if own else [node.attr]
+    return found
+
+
+@pytest.mark.parametrize("leaf", ["bridges", "literature"])
+def test_leaves_use_public_names_alone(leaf: str) -> None:
+    assert private_names(ast.parse("from a import _b\nself._c, d._e, self.f._g, h.__name__")) == [
+        "_b", "_e", "_g",
+    ]  # fmt: skip
+    for path in sorted((PACKAGE / leaf).glob("*.py")):
+        assert private_names(ast.parse(path.read_text(encoding="utf-8"))) == [], path
+
+
+def test_no_file_has_the_name_of_a_function_in_it() -> None:
+    for module, path in FILES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert path.stem not in names, f"{module}: an import of it may mean either"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

@@ -19,7 +19,6 @@ from dipkernels import NTK, ImagePrior, Task, errors, fit, networks, plan, tasks
 from dipkernels.fitting.engine import Engine
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import WindowedVariance, make_monitor
 from dipkernels.planning import Plan
 from dipkernels.planning.ledger import Ledger, resident_growth
 from dipkernels.planning.rehearsal import (
@@ -32,6 +31,7 @@ from dipkernels.planning.rehearsal import (
     rehearse_kernel,
 )
 from dipkernels.priors.memory import activation_bytes, expected_activation_bytes
+from dipkernels.stopping import WindowedVariance, make_monitor
 from helpers.priors import make
 
 MIB = 2**20

@@ -19,8 +19,8 @@ from dipkernels.fitting.preparation import as_seeds, check_runs, identity_of, ma
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper
-from dipkernels.fitting.stopping import Monitor, Rule, make_rule
 from dipkernels.priors.prior import ImagePrior, describe_prior
+from dipkernels.stopping import Monitor, Rule, make_rule
 from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
@@ -75,7 +75,7 @@ def fit(
         ("windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", "clean-bands")
         or as objects, which are used up.
     stop : Rule or str, optional
-        A stopping rule, or its name (see `dipkernels.fitting.stopping`), that ends the fit; its
+        A stopping rule, or its name (see `dipkernels.stopping`), that ends the fit; its
         monitor is added. With several runs, the fit ends when the rule has stopped all.
     checkpoint : str or Path, optional
         File in which the state is kept, saved every half minute and at the end. The same call

@@ -14,12 +14,12 @@ from dipkernels.fitting.engine import BATCHING_DEVICES, Engine
 from dipkernels.fitting.optimisers import LBFGS_HISTORY
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import Monitor
 from dipkernels.kernels.ntk import NTK
 from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
 from dipkernels.priors.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.priors.tangents import ImageOf, Tangents
+from dipkernels.stopping import Monitor
 from dipkernels.tasks import Task
 
 logger = logging.getLogger(__name__)

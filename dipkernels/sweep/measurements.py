@@ -15,9 +15,9 @@ from dipkernels.base.checks import as_annotated
 from dipkernels.base.words import suggest
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import make_rule
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.task import Option
+from dipkernels.stopping import make_rule
 from dipkernels.tasks import Task
 
 Value = float | int | str | bool

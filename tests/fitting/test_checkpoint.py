@@ -22,8 +22,8 @@ from torch import Tensor
 from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.fitting import FitInterrupted, fit, load_parameters
-from dipkernels.fitting.stopping import WindowedVarianceRule
 from dipkernels.networks import ImagePrior
+from dipkernels.stopping import WindowedVarianceRule
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.checkpoints import load_checkpoint, save_checkpoint
 

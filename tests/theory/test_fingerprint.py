@@ -231,7 +231,7 @@ def test_cards_of_signals_and_of_unreadable_networks_can_be_drawn(tmp_path: Path
     for each in (found, mixer):
         results.save(each, tmp_path / "card.nc")
         stored = results.load(tmp_path / "card.nc")
-        figure = plotting.fingerprint(stored)
+        figure = plotting.plot_fingerprint(stored)
         plotting.save_figure(figure, tmp_path / "card.png")
         texts = [text.get_text() for text in figure.texts]
         assert each.attrs["card"] in texts
