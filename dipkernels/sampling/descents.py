@@ -10,7 +10,7 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.engine import Engine
+from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior
@@ -35,7 +35,7 @@ OPTIONS = (
 )
 
 
-class Descent(Engine):
+class Fits(Descent):
     """Fits of one task that are watched as chains, one from each seed."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Descent(Engine):
         self.record.iterations = self.iteration  # type: ignore[misc]
 
 
-class GpDip(Descent):
+class GpDip(Fits):
     """What Cheng et al. ran: a fit by Adam, with noise on the 4-D parameters after every step."""
 
     def __init__(
@@ -104,7 +104,7 @@ class GpDip(Descent):
                     chain.add_(noise, alpha=self._deviation)
 
 
-class Iterates(Descent):
+class Iterates(Fits):
     """A fit whose parameters are averaged after burn-in."""
 
     def __init__(
@@ -147,7 +147,7 @@ class DescentRun:
 
     def __call__(
         self,
-        descent: Descent,
+        descent: Fits,
         attributes: dict[str, Any],
         checkpoint: str | Path | None,
         *,

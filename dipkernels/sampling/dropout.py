@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior, Parameters
-from dipkernels.sampling.descents import Descent
+from dipkernels.sampling.descents import Fits
 from dipkernels.tasks import Task
 
 
@@ -43,7 +43,7 @@ def kernels_of(prior: ImagePrior) -> dict[str, Kernel]:
     return {key: kernel for key, kernel in found.items() if kernel.channels > 1}
 
 
-class Dropout(Descent):
+class Dropout(Fits):
     """Fits with dropout; after some steps they stand still, and only what is dropped changes."""
 
     def __init__(

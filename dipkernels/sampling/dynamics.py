@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from dipkernels.base.seeds import derive
-from dipkernels.fitting.engine import BATCHING_DEVICES
+from dipkernels.fitting.descent import BATCHING_DEVICES
 from dipkernels.priors.prior import Parameters
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import (

@@ -28,7 +28,7 @@ Callback = Callable[[int, Tensor, Parameters], None]
 BATCHING_DEVICES = ("cuda",)
 
 
-class Engine:
+class Descent:
     """Runs of one network on several tasks from several initialisations, fitted together.
 
     Every tensor of a run is a slice of one with a leading axis over runs (task by task, and seed
@@ -125,7 +125,7 @@ class Engine:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the engine that gave this state."""
+        """Take the place of the descent that gave this state."""
         leaves = list(self.leaves.values())
         for leaf, value in zip(leaves, state[PARAMETERS].values(), strict=True):
             leaf.data.copy_(value)
