@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dipkernels.base.interruption import Interrupted, ctrl_c_between_iterations
+from dipkernels.base.interruption import Interrupted
 from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import provenance
-from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
-from dipkernels.fitting.descent import Callback, Descent
+from dipkernels.fitting.descent import Descent
+from dipkernels.fitting.loop import Callback, FitLoop
 from dipkernels.fitting.preparation import as_seeds, check_runs, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
@@ -161,90 +161,71 @@ def fit(
         identity = identity_of(prior, tasks, seeds, settings, record, rule)
         saver = Saver(Path(checkpoint), identity, kind="fit")
         state = saver.load()
-    rates = state["rates"] if state else None
-    descent = Descent(prior, tasks, seeds, settings, record, rates, stopper)
+    descent = Descent(prior, tasks, seeds, settings, state["rates"] if state else None)
+    loop = FitLoop(descent, record, stopper, callback)
     if state is not None:
         if state["iteration"] > settings.iterations:
             raise InvalidInputError(
                 f"the fit in {checkpoint} has {state['iteration']} iterations already, "
                 f"{settings.iterations} were asked for: ask for more, or choose another checkpoint"
             )
-        descent.load(state)
-    status = _run(descent, saver, progress=progress, callback=callback)
-    _tell(descent, status)
+        loop.load(state)
+    label = f"{prior.name}: {settings.optimiser}" + f" x {descent.runs}" * (descent.runs > 1)
+    status = loop.run(label, saver, progress=progress)
+    _tell(loop, status)
     if not record.pictures or not (record.table()[..., 0] > 0).any():
         raise DivergenceError(
             f"{prior} can't be fitted: the loss at its initial parameters is not finite; check the "
             "network, its code and the measurement"
         )
     result = build_dataset(record, seeds, many=many)
-    result = _described(result, descent, status, many=many)
+    result = _described(result, loop, status, many=many)
     if status == "interrupted":
         raise FitInterrupted(result) from None
     return result
 
 
-def _tell(descent: Descent, status: str) -> None:
+def _tell(loop: FitLoop, status: str) -> None:
+    descent, record = loop.moved, loop.record
     where = f"{descent.prior.name}, {descent.settings.optimiser}"
     logger.info(
         "the fit (%s) %s after %d iterations, %.1f s",
         where,
         {"finished": "ended", "interrupted": "was interrupted"}.get(status, status),
         descent.iteration,
-        descent.seconds,
+        loop.seconds,
     )
     rollbacks = int(descent.rollbacks.sum())
     if rollbacks:
         logger.info("the fit (%s) went back %d times, when it had become worse", where, rollbacks)
-    diverged = (
-        int((descent.record.table()[-1, :, 0] == 0).sum()) if descent.record.iterations else 0
-    )
+    diverged = int((record.table()[-1, :, 0] == 0).sum()) if record.iterations else 0
     if diverged:
         logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, descent.runs)
 
 
-def _run(
-    descent: Descent, saver: Saver | None, *, progress: bool, callback: Callback | None
-) -> str:
-    prior, settings = descent.prior, descent.settings
-    label = f"{prior.name}: {settings.optimiser}" + f" x {descent.runs}" * (descent.runs > 1)
-    with Progress(settings.iterations, label, enabled=progress) as bar:
-        bar.advance(descent.iteration)
-        try:
-            with ctrl_c_between_iterations(descent, resumable=saver is not None):
-                status = descent.descend(bar, callback, saver)
-        except KeyboardInterrupt:
-            # Not saved: it may have come in the middle of a step.
-            if not descent.record.iterations:
-                raise
-            return "interrupted"
-        if saver is not None:
-            saver.save(descent.state())
-    return status
-
-
 def _described(
-    result: xr.Dataset, descent: Descent, status: str, *, many: tuple[bool, bool]
+    result: xr.Dataset, loop: FitLoop, status: str, *, many: tuple[bool, bool]
 ) -> xr.Dataset:
     """Add settings, status and provenance."""
+    descent, stopper = loop.moved, loop.stopper
     first = descent.tasks[0]
-    ended = ~descent.record.table()[-1, :, 0].astype(bool)
+    ended = ~loop.record.table()[-1, :, 0].astype(bool)
     lead = tuple(name for name, wanted in zip(("image", "seed"), many, strict=True) if wanted)
     shape = (len(descent.tasks), len(descent.seeds))
     sizes = tuple(n for n, wanted in zip(shape, many, strict=True) if wanted)
     if descent.settings.backtracking is not None:
         counts = descent.rollbacks.cpu().numpy().reshape(sizes)
         result = result.assign(rollbacks=(lead, counts))
-    if descent.stopper is not None and descent.stopper.images is not None:
+    if stopper is not None and stopper.images is not None:
         result = result.assign(
-            chosen=(lead, descent.stopper.chosen.reshape(sizes)),
-            stopped=(lead, descent.stopper.fired.reshape(sizes)),
+            chosen=(lead, stopper.chosen.reshape(sizes)),
+            stopped=(lead, stopper.fired.reshape(sizes)),
             chosen_image=(
                 result.final.dims,
-                (descent.stopper.images / first.peak).cpu().numpy().reshape(result.final.shape),
+                (stopper.images / first.peak).cpu().numpy().reshape(result.final.shape),
             ),
         )
-        result.attrs["stop"] = descent.stopper.rule.name
+        result.attrs["stop"] = stopper.rule.name
     if lead:
         words = ["diverged" if bad else status for bad in ended]
         result = result.assign(status=(lead, _strings(words, sizes)))
@@ -260,7 +241,7 @@ def _described(
         "noise_sigma": sigmas if many[0] else sigmas[0],
         "score_region": first.score_region,
         "status": status,
-        "seconds": descent.seconds,
+        "seconds": loop.seconds,
         **provenance(descent.prior.device),
     }
     if lead:

@@ -74,18 +74,20 @@ def rehearse_fit(
     record = Record(tasks, seeds, settings.averaging, copy.deepcopy(list(monitors)))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Ledger(device) as ledger:
-            descent = Descent(shapes, tasks, range(seeds), settings, record, [1.0] * seeds)
+            descent = Descent(shapes, tasks, range(seeds), settings, [1.0] * seeds)
             descent.batched = descent.runs > 1 and device.type in BATCHING_DEVICES
             copies = checkpoint and device.type == "cpu"
-            parts = _iterate(descent, ledger, stops=stops, checkpoint=copies)
+            parts = _iterate(descent, record, ledger, stops=stops, checkpoint=copies)
     except Exception as error:  # a network may do anything, for instance look at numbers
         logger.info(RULE_OF_THUMB, prior, type(error).__name__)
         return _fit_rule_of_thumb(prior, len(tasks) * seeds)
     return _complete(parts, ledger, device)
 
 
-def _iterate(descent: Descent, ledger: Ledger, *, stops: bool, checkpoint: bool) -> dict[str, int]:
-    record, held = descent.record, []
+def _iterate(
+    descent: Descent, record: Record, ledger: Ledger, *, stops: bool, checkpoint: bool
+) -> dict[str, int]:
+    held: list[Tensor] = []
     activations = 0
     losses, images = descent.evaluate()
     before = ledger.live
@@ -104,7 +106,7 @@ def _iterate(descent: Descent, ledger: Ledger, *, stops: bool, checkpoint: bool)
         del losses, images
     peak, saved = ledger.peak, 0
     if checkpoint:
-        copies = _copied_to_save(descent, images_shape if stops else None)
+        copies = _copied_to_save(descent, record, images_shape if stops else None)
         saved = ledger.peak - peak
         del copies
     return {
@@ -118,8 +120,8 @@ def _iterate(descent: Descent, ledger: Ledger, *, stops: bool, checkpoint: bool)
 
 # Tensors go to the file as they are, but for what monitors and a stopping rule hand out and what
 # isn't contiguous: parameters and both moments of a network with channels last.
-def _copied_to_save(descent: Descent, block: torch.Size | None) -> list[object]:
-    copies: list[object] = [monitor.state() for monitor in descent.record.monitors]
+def _copied_to_save(descent: Descent, record: Record, block: torch.Size | None) -> list[object]:
+    copies: list[object] = [monitor.state() for monitor in record.monitors]
     leaves = descent.leaves.values()
     copies += [x.new_empty(3, *x.shape) for x in leaves if not x.is_contiguous()]
     if block is not None:

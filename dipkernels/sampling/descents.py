@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.descent import Descent
-from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.chains import Chains, describe_run, finish, make_collector, resume
@@ -46,32 +45,22 @@ class Fits(Descent):
         settings: FitSettings,
         stream: str | None = None,
     ) -> None:
-        super().__init__(prior, [task], seeds, settings, _Unrecorded())
+        super().__init__(prior, [task], seeds, settings)
         self._draws = [] if stream is None else make_generators(stream, seeds, prior.device)
 
     def weight(self) -> float:
         """Weight of the present images in averages."""
         return 1.0
 
-    def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take a step of the optimiser."""
-        super().step(losses, images)
-        self._count()
-
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {**super().state(), "draws": [g.get_state() for g in self._draws]}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state."""
+        """Take the place of the fits that gave this state."""
         super().load(state)
         for generator, content in zip(self._draws, state["draws"], strict=True):
             generator.set_state(content)
-        self.record.iterations = self.iteration  # type: ignore[misc]
-
-    def _count(self) -> None:
-        self.iteration += 1
-        self.record.iterations = self.iteration  # type: ignore[misc]
 
 
 class GpDip(Fits):
@@ -131,7 +120,7 @@ class Iterates(Fits):
         return {**super().state(), "mean": self.mean}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state."""
+        """Take the place of the fits that gave this state."""
         super().load(state)
         self.mean = {key: value.to(self.prior.device) for key, value in state["mean"].items()}
 
@@ -194,18 +183,3 @@ def fit_settings(
             "another at every iteration: use 'adam', 'sgd' or 'gradient-descent'"
         )
     return FitSettings(**options, iterations=iterations)
-
-
-class _Unrecorded(Record):
-    """Stands for a fit's record, since chains keep their own."""
-
-    iterations = 0  # the engine compares it; set from outside
-
-    def __init__(self) -> None:
-        pass
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        pass

@@ -144,9 +144,9 @@ class _Sampled(Chains):
     """Chains whose step was chosen at their start."""
 
     def __init__(
-        self, dynamics: Langevin, collector: Collector, iterations: int, step_size: float
+        self, langevin: Langevin, collector: Collector, iterations: int, step_size: float
     ) -> None:
-        super().__init__(dynamics, collector, iterations)
+        super().__init__(langevin, collector, iterations)
         self._step_size = step_size
 
     def state(self) -> dict[str, Any]:
