@@ -18,7 +18,7 @@ from dipkernels.fitting.preparation import describe_start, describe_task
 from dipkernels.images.axes import AXES
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.dynamics import Transition
+from dipkernels.sampling.langevin import Transition
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import describe_measurement
 from dipkernels.storage.checkpoints import Saver

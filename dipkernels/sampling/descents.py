@@ -14,7 +14,7 @@ from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.chains import Chains, describe_run, finish, make_collector, resume
-from dipkernels.sampling.dynamics import make_generators
+from dipkernels.sampling.langevin import make_generators
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import zeros_like
 from dipkernels.storage.checkpoints import Saver

@@ -11,16 +11,16 @@ from dipkernels.base.seeds import derive
 from dipkernels.fitting.descent import BATCHING_DEVICES
 from dipkernels.fitting.loop import Moved
 from dipkernels.priors.prior import Parameters
+from dipkernels.sampling.posterior import Posterior
+from dipkernels.sampling.schedules import step_factor
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import (
     psgld_step,
     sghmc_step,
     sgld_step,
-    step_factor,
     update_mean_squares,
     zeros_like,
 )
-from dipkernels.sampling.target import Posterior
 
 # Up to so many parameters, one batched evaluation beats one after another on a CPU, too.
 FEW_PARAMETERS = 20_000

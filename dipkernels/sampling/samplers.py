@@ -21,9 +21,9 @@ from dipkernels.sampling.chains import (
     resume,
 )
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.dynamics import Langevin
+from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.posterior import Posterior
 from dipkernels.sampling.settings import ChainSettings
-from dipkernels.sampling.target import Posterior
 from dipkernels.storage.checkpoints import Saver
 
 
