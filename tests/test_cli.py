@@ -16,10 +16,9 @@ import torch
 import dipkernels
 from dipkernels import cli, networks
 from dipkernels.cli import completion
-from dipkernels.fitting import engine
 from dipkernels.images.named import BUNDLED
 from dipkernels.storage import netcdf as results
-from dipkernels.storage.checkpoints import read_checkpoint
+from dipkernels.storage.checkpoints import Saver, read_checkpoint
 
 
 def call(*arguments: str) -> int:
@@ -234,15 +233,15 @@ def test_a_fit_that_was_killed_is_continued(
     monkeypatch.setattr("dipkernels.storage.checkpoints.SECONDS", 0.0)
     whole, broken = files / "whole", files / "broken"
     assert call(*FIT, "--input-noise", "0.1", "--output", str(whole)) == 0
-    save, calls = engine.Saver.save, []
+    save, calls = Saver.save, []
 
-    def killed(self: engine.Saver, fitted: engine.Engine) -> None:
+    def killed(self: Saver, fitted: object) -> None:
         save(self, fitted)
         calls.append(1)
         if len(calls) == 2:
             raise LookupError
 
-    monkeypatch.setattr(engine.Saver, "save", killed)
+    monkeypatch.setattr(Saver, "save", killed)
     with pytest.raises(LookupError):
         call(*FIT, "--input-noise", "0.1", "--output", str(broken))
     assert not (broken / "fit.nc").exists()

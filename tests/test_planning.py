@@ -16,7 +16,7 @@ from torch._guards import active_fake_mode
 
 import dipkernels
 from dipkernels import NTK, ImagePrior, Task, errors, fit, networks, plan, tasks
-from dipkernels.fitting.engine import Engine
+from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.planning import Plan
@@ -78,7 +78,7 @@ def test_rehearsed_fit_takes_the_tensors_of_a_fit(name: str, seeds: int, device:
     assert (ALLOCATOR in needs.parts) == (device == "cpu")
     record = Record([task], seeds, 0.99)
     with Ledger(target) as ledger:
-        engine = Engine(prior, [task], list(range(seeds)), settings, record, [1e-3] * seeds)
+        engine = Descent(prior, [task], list(range(seeds)), settings, [1e-3] * seeds)
         engine.batched = device != "cpu"  # as a GPU takes several runs
         ledger.peak = ledger.live
         for _ in range(3):

@@ -21,9 +21,9 @@ from dipkernels.sampling.chains import (
     resume,
 )
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.dynamics import Langevin
+from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.posterior import Posterior
 from dipkernels.sampling.settings import ChainSettings
-from dipkernels.sampling.target import Posterior
 from dipkernels.storage.checkpoints import Saver
 
 
@@ -144,9 +144,9 @@ class _Sampled(Chains):
     """Chains whose step was chosen at their start."""
 
     def __init__(
-        self, dynamics: Langevin, collector: Collector, iterations: int, step_size: float
+        self, langevin: Langevin, collector: Collector, iterations: int, step_size: float
     ) -> None:
-        super().__init__(dynamics, collector, iterations)
+        super().__init__(langevin, collector, iterations)
         self._step_size = step_size
 
     def state(self) -> dict[str, Any]:

@@ -8,43 +8,30 @@ from torch import Tensor
 from torch.func import vmap
 
 from dipkernels.base.seeds import derive
-from dipkernels.fitting.engine import BATCHING_DEVICES
+from dipkernels.fitting.descent import BATCHING_DEVICES
+from dipkernels.fitting.loop import Moved
 from dipkernels.priors.prior import Parameters
+from dipkernels.sampling.posterior import Posterior
+from dipkernels.sampling.schedules import step_factor
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import (
     psgld_step,
     sghmc_step,
     sgld_step,
-    step_factor,
     update_mean_squares,
     zeros_like,
 )
-from dipkernels.sampling.target import Posterior
 
 # Up to so many parameters, one batched evaluation beats one after another on a CPU, too.
 FEW_PARAMETERS = 20_000
 
 
 @runtime_checkable
-class Dynamics(Protocol):
-    """Chains in step, as `dipkernels.sampling.run` drives them."""
-
-    iteration: int
-
-    def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Return misfits ``(chains,)`` and images ``(chains, channels, *spatial)``."""
-
-    def step(self, losses: Tensor, images: Tensor) -> None:
-        """Move all chains on."""
+class Transition(Moved, Protocol):
+    """What moves chains on from one image to the next."""
 
     def weight(self) -> float:
         """Weight of the present images in averages over a chain."""
-
-    def state(self) -> dict[str, Any]:
-        """Return everything that `load` needs to continue bit by bit."""
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state."""
 
 
 class Langevin:
@@ -121,7 +108,7 @@ class Langevin:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state."""
+        """Take the place of the chains that gave this state."""
         device = self.posterior.prior.device
         self.leaves = {k: v.to(device).requires_grad_() for k, v in state["parameters"].items()}
         self._extra = {key: value.to(device) for key, value in state["extra"].items()}

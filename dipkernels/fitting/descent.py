@@ -1,34 +1,29 @@
-"""The loop of a fit: all runs in step, one evaluation of the network each iteration."""
+"""Fits in step: one evaluation of the network, then one step of the optimiser, for all runs."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import vmap
 
-from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
+from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.checkpoint import PARAMETERS
 from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
-from dipkernels.fitting.record import Record
 from dipkernels.fitting.regularisers import half_squared_norms, total_variation
 from dipkernels.fitting.schedules import learning_rate_factor
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopper import Stopper
 from dipkernels.priors.prior import ImagePrior, Parameters
-from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
-Callback = Callable[[int, Tensor, Parameters], None]
 # Where one batched evaluation of all runs beats one after another: a CPU is busy with one, and
 # took up to 1.5 times as long for a batch.
 BATCHING_DEVICES = ("cuda",)
 
 
-class Engine:
+class Descent:
     """Runs of one network on several tasks from several initialisations, fitted together.
 
     Every tensor of a run is a slice of one with a leading axis over runs (task by task, and seed
@@ -42,15 +37,10 @@ class Engine:
         tasks: Sequence[Task],
         seeds: Sequence[int],
         settings: FitSettings,
-        record: Record,
         rates: list[float] | None = None,
-        stopper: Stopper | None = None,
     ) -> None:
         self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
-        self.record, self.stopper = record, stopper
         self.iteration = 0
-        self.interrupted = False  # set it, and the fit ends before the next iteration
-        self.seconds = 0.0
         self.rates = rates or self._learning_rates()
         self.leaves = self._initial_leaves()
         self._stepper = make_optimiser(settings, self.leaves.values(), max(self.rates))
@@ -58,7 +48,8 @@ class Engine:
         relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
         self._relative = relative.repeat(len(tasks)) / max(self.rates)
         self._generators = self._noise_generators()
-        self._last_draw: list[Tensor] = []
+        # Where this iteration is evaluated: the generators before its noise was drawn.
+        self._before: list[Tensor] = []
         self._accepted: dict[str, Tensor] = {}
         self._accepted_mse: Tensor | None = None
         self.rollbacks = torch.zeros(self.runs, dtype=torch.int64, device=prior.device)
@@ -71,61 +62,22 @@ class Engine:
         """Number of runs."""
         return len(self.tasks) * len(self.seeds)
 
-    def descend(
-        self, bar: Progress, callback: Callback | None = None, checkpoint: Saver | None = None
-    ) -> str:
-        """Run the iterations that are left."""
-        start, before = time.perf_counter(), self.seconds
-        last = self.settings.iterations
-        with _precision(self.settings.precision, self.prior.device):
-            while True:
-                complete = self.record.iterations > last
-                if complete or self.record.iterations % Record.BLOCK == 0:
-                    if not self.record.flush():
-                        return "diverged"
-                    bar.note(self.record.note())
-                    if self.stopper is not None and self.stopper.check():
-                        return "stopped"
-                if complete:
-                    return "finished"
-                if self.interrupted:
-                    return "interrupted"
-                losses, images = self.evaluate()
-                if self.record.iterations == self.iteration:  # not so where a fit is extended
-                    self.record.add(losses.detach(), images.detach())
-                    if self.stopper is not None:
-                        self.stopper.add(images.detach())
-                    if callback is not None:
-                        callback(self.iteration, *self._seen_from_outside(images))
-                if self.iteration < last:
-                    self.step(losses, images)
-                    self.iteration += 1
-                    bar.advance()
-                self.seconds = before + time.perf_counter() - start
-                if checkpoint is not None:
-                    checkpoint.save_if_due(self.state)
-
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {
             PARAMETERS: {key: leaf.detach() for key, leaf in self.leaves.items()},
             "optimiser": self._stepper.state_dict()["state"],
-            "record": self.record.state(),
             "rates": self.rates,
             "iteration": self.iteration,
-            "seconds": self.seconds,
-            # A fit that is extended draws the noise of its last image once more.
-            "generators": [g.get_state() for g in self._generators]
-            if self.record.iterations == self.iteration
-            else self._last_draw,
+            # A finished fit that is extended evaluates its last iteration once more.
+            "generators": self._before or [g.get_state() for g in self._generators],
             "accepted": self._accepted,
             "accepted_mse": self._accepted_mse,
             "rollbacks": self.rollbacks,
-            "stopper": None if self.stopper is None else self.stopper.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the engine that gave this state."""
+        """Take the place of the descent that gave this state."""
         leaves = list(self.leaves.values())
         for leaf, value in zip(leaves, state[PARAMETERS].values(), strict=True):
             leaf.data.copy_(value)
@@ -136,8 +88,12 @@ class Engine:
             for index, content in state["optimiser"].items()
         }
         self._stepper.load_state_dict({"state": moments, "param_groups": groups})
-        self.record.load(state["record"])
-        self.iteration, self.seconds = state["iteration"], state["seconds"]
+        self.iteration, self._before = state["iteration"], []
+        if len(state["generators"]) < len(self._generators):
+            raise InvalidInputError(
+                "this checkpoint has lost where its input noise stood (dipkernels 0.1 wrote it so "
+                "when a finished fit was run once more): remove it to start afresh"
+            )
         for generator, content in zip(self._generators, state["generators"], strict=True):
             generator.set_state(content)
         device = self.prior.device
@@ -148,8 +104,6 @@ class Engine:
         mse = state["accepted_mse"]
         self._accepted_mse = None if mse is None else mse.to(device)
         self.rollbacks = state["rollbacks"].to(device)
-        if self.stopper is not None:
-            self.stopper.load(state["stopper"])
 
     def _learning_rates(self) -> list[float]:
         given, name = self.settings.learning_rate, self.settings.optimiser
@@ -209,20 +163,23 @@ class Engine:
     def _perturbed_code(self) -> Tensor:
         if not self._generators:
             return self._code
-        if self.iteration == self.settings.iterations:
-            self._last_draw = [generator.get_state() for generator in self._generators]
+        self._before = [generator.get_state() for generator in self._generators]
         draws = [torch.empty_like(self._code).normal_(generator=g) for g in self._generators]
         codes = [self._code + self.settings.input_noise * draw for draw in draws]
         return torch.stack(codes * len(self.tasks))
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
-        """Run the network."""
+        """Run the network: misfits ``(runs,)`` and images ``(runs, channels, *spatial)``."""
         with _autocast(self.settings.precision, self.prior.device):
-            images = self._network(self.leaves, self._perturbed_code())
+            images = self._network(self._weights(), self._perturbed_code())
         images = images.to(self.prior.dtype)
         parts = images.split(len(self.seeds))
         misfits = [task.misfit(part) for task, part in zip(self.tasks, parts, strict=True)]
         return misfits[0] if len(misfits) == 1 else torch.cat(misfits), images
+
+    # The parameters that make the images.
+    def _weights(self) -> Parameters:
+        return self.leaves
 
     # What is descended: the sum over runs, which share no parameter.
     def _objective(self, losses: Tensor, images: Tensor) -> Tensor:
@@ -236,7 +193,7 @@ class Engine:
         return (losses * self._relative).sum()
 
     def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take one step of the optimiser."""
+        """Take a step of the optimiser from what `evaluate` gave, and count it."""
         objective = self._objective(losses, images)
         objective.backward()
         if self.settings.optimiser == "l-bfgs":
@@ -244,6 +201,8 @@ class Engine:
         else:
             self._descend_gradient(losses.detach())
         self._stepper.zero_grad()  # here, so that no gradient lives beside the next pass
+        self._before = []
+        self.iteration += 1
 
     def _descend_gradient(self, losses: Tensor) -> None:
         settings = self.settings
@@ -295,12 +254,6 @@ class Engine:
         for gradient in gradients:
             gradient.mul_(factors.reshape(-1, *[1] * (gradient.dim() - 1)))
 
-    def _seen_from_outside(self, images: Tensor) -> tuple[Tensor, Parameters]:
-        leaves = {key: leaf.detach() for key, leaf in self.leaves.items()}
-        if self.runs > 1:
-            return images.detach(), leaves
-        return images.detach()[0], {key: leaf[0] for key, leaf in leaves.items()}
-
 
 def _in_layout(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last)
@@ -317,17 +270,3 @@ def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContex
     if precision != "bf16":
         return contextlib.nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
-
-
-@contextlib.contextmanager
-def _precision(precision: str, device: torch.device) -> Iterator[None]:
-    if precision != "tf32":
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn
