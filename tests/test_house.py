@@ -21,7 +21,7 @@ FLOORS = (
     ("images", "linalg", "priors", "networks", "tasks"),
     ("kernels", "spectra", "stopping"),
     ("fitting", "gp", "planning", "sampling", "theory"),
-    ("compare", "specs", "sweep"),
+    ("compare", "specs", "stages", "sweep"),
     ("plotting", "report", "cli", "__main__"),
     ("bridges", "literature"),  # leaves: nothing of the package imports them
 )
@@ -31,17 +31,16 @@ MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
     "bridges": "errors kernels networks priors",
-    "cli": "base compare errors fitting images kernels networks planning plotting report"
-    " sampling specs stopping storage sweep tasks theory",
-    "compare": "base fitting kernels linalg networks planning priors spectra storage tasks theory",
+    "cli": "base compare errors fitting images networks planning plotting report sampling specs"
+    " stages stopping storage sweep tasks theory",
+    "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
     "fitting": "base errors images kernels linalg priors stopping storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
     "kernels": "base errors images linalg priors tasks",
     "linalg": "base errors storage",
-    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks"
-    " theory",
+    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks theory",
     "networks": "base errors priors",
     "planning": "base errors fitting kernels priors stopping tasks",
     "plotting": "errors fitting images spectra stopping tasks theory",
@@ -50,10 +49,11 @@ MAY_IMPORT = {
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
+    "stages": "base errors fitting kernels linalg networks priors sampling specs spectra stopping"
+    " tasks theory",
     "stopping": "base errors images spectra tasks",
     "storage": "base errors",
-    "sweep": "base compare errors fitting images kernels networks planning priors sampling specs"
-    " stopping storage tasks theory",
+    "sweep": "base errors images networks planning priors specs stages storage tasks",
     "tasks": "base errors images",
     "theory": "base errors fitting images kernels linalg planning priors spectra stopping storage"
     " tasks",

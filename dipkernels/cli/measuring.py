@@ -1,6 +1,6 @@
 """``dipkernels ntk``."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +12,6 @@ from dipkernels.cli.options import (
     SeedOption,
 )
 from dipkernels.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 
 def ntk(
@@ -29,12 +26,12 @@ def ntk(
     quiet: QuietOption = False,
 ) -> None:
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
-    from dipkernels import compare as job
     from dipkernels import networks, plotting
     from dipkernels.base.devices import resolve_device
     from dipkernels.base.spread import spread_note
     from dipkernels.images import parse_size
-    from dipkernels.kernels import NTK
+    from dipkernels.stages.registry import find_stage
+    from dipkernels.stages.subject import Subject
     from dipkernels.storage.runs import RunFolder, default_folder
 
     target, pixels = resolve_device(device), parse_size(size)
@@ -56,12 +53,9 @@ def ntk(
     label = f"ntk-{prior}-{made.shape[1]}x{made.shape[2]}"
     folder = RunFolder.open(output or default_folder(label), record)
 
-    def measure() -> "xr.Dataset":
-        kernel = NTK(made, made.init(seed))
-        spaces = job.probe_spaces(kernel, probes, steps, seed=seed, progress=not quiet)
-        return job.measure_kernel(kernel, spaces, seed=seed, progress=not quiet)
-
-    result = folder.stage("kernel", measure)
+    subject = Subject(made, seed=seed, progress=not quiet)
+    stage = find_stage("kernel")
+    result = folder.stage("kernel", lambda: stage.run(subject, steps=steps, probes=probes))
     for name, draw in (
         ("spectral_density", plotting.plot_densities),
         ("frequency_response", plotting.plot_responses),

@@ -5,10 +5,11 @@ eigenpairs, frequency response); the fit that this kernel predicts; and a fit by
 descent, of which the theory speaks.
 """
 
-from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
 from dipkernels.compare.plan import Plan, plan_comparison
 from dipkernels.compare.run import STAGES, compare, load_stages, make_priors, run_prior, summary_row
 from dipkernels.compare.settings import DEFAULT_PRIORS, EFFORTS, Effort, Settings
+from dipkernels.stages.kernel import measure_kernel
+from dipkernels.stages.subject import probe_spaces
 
 __all__ = [
     "DEFAULT_PRIORS",
@@ -22,7 +23,6 @@ __all__ = [
     "make_priors",
     "measure_kernel",
     "plan_comparison",
-    "predict",
     "probe_spaces",
     "run_prior",
     "summary_row",

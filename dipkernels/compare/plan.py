@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dipkernels import planning
+from dipkernels.compare.run import STEPS
 from dipkernels.compare.settings import Effort, Settings
 from dipkernels.networks import ImagePrior
 from dipkernels.priors.memory import resident_bytes
 from dipkernels.tasks import Task
-
-RESPONSE_PRODUCTS = 23
 
 
 @dataclass(frozen=True)
@@ -112,13 +111,12 @@ def _plan_prior(
     prior: ImagePrior, task: Task, settings: Settings, name: str, timed: bool
 ) -> PriorPlan:
     effort = settings.effort(name)
-    products = effort.steps + 2 * effort.probes * effort.probe_steps + RESPONSE_PRODUCTS
     needs = planning.plan(
         prior,
         task,
         iterations=effort.adam,
         seeds=settings.seeds,
-        products=products,
+        products=sum(step.products(effort) for step in STEPS),
         columns=effort.probes,
         checkpoint=True,
         timed=timed,

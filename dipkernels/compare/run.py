@@ -2,22 +2,65 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
 
-from dipkernels.base.progress import Progress
-from dipkernels.compare.measure import measure_kernel, predict, probe_spaces
 from dipkernels.compare.settings import Effort, Settings
-from dipkernels.fitting import fit, peak
-from dipkernels.kernels import NTK
+from dipkernels.fitting import peak
 from dipkernels.networks import ImagePrior, create
+from dipkernels.stages.registry import find_stage
+from dipkernels.stages.subject import Subject
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
 Stages = dict[str, xr.Dataset]
-STAGES = ("fit_adam", "kernel", "prediction", "fit_gradient_descent")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage of a comparison, the name of its result, and its share of the effort."""
+
+    key: str
+    stage: str
+    options: Callable[[Effort], dict[str, Any]]
+    every_seed: bool = False
+    paced: bool = False  # at the learning rate that the kernel's largest eigenvalue allows
+
+    def products(self, effort: Effort) -> int:
+        """Products with the kernel."""
+        cost = find_stage(self.stage).cost
+        return 0 if cost is None else cost(self.options(effort))
+
+
+def _adam(effort: Effort) -> dict[str, Any]:
+    return {"iterations": effort.adam, "learning_rate": effort.learning_rate}
+
+
+def _kernel(effort: Effort) -> dict[str, Any]:
+    return {"steps": effort.probe_steps, "probes": effort.probes}
+
+
+def _prediction(effort: Effort) -> dict[str, Any]:
+    krylov = {name: getattr(effort, name) for name in ("steps", "probe_steps", "probes")}
+    return krylov | {"iterations": effort.descent}
+
+
+def _descent(effort: Effort) -> dict[str, Any]:
+    return {"optimiser": "gradient-descent", "iterations": effort.descent}
+
+
+STEPS = (
+    Step("fit_adam", "fit", _adam, every_seed=True),
+    Step("kernel", "kernel", _kernel),
+    Step("prediction", "prediction", _prediction, paced=True),
+    Step("fit_gradient_descent", "fit", _descent, paced=True),
+)
+STAGES = tuple(step.key for step in STEPS)
 
 
 def make_priors(
@@ -127,36 +170,25 @@ def run_prior(
         By the names of `STAGES`.
     """
     effort = settings.effort(name)
-    task = task.to(device=prior.device, dtype=prior.dtype)
-    adam = folder.stage(
-        f"{name}/fit_adam",
-        lambda: fit(
-            prior,
-            task,
-            iterations=effort.adam,
-            learning_rate=effort.learning_rate,
-            seed=settings.fit_seeds,
-            checkpoint=folder.checkpoint(f"{name}/fit_adam"),
-            progress=progress,
-        ),
-    )
-    kernel, prediction = _theory_stages(
-        name, prior, task, folder, effort, settings.seed, progress=progress
-    )
-    descent = folder.stage(
-        f"{name}/fit_gradient_descent",
-        lambda: fit(
-            prior,
-            task,
-            optimiser="gradient-descent",
-            iterations=effort.descent,
-            learning_rate=float(kernel.learning_rate),
-            seed=settings.seed,
-            checkpoint=folder.checkpoint(f"{name}/fit_gradient_descent"),
-            progress=progress,
-        ),
-    )
-    return dict(zip(STAGES, (adam, kernel, prediction, descent), strict=True))
+    shared = Subject(prior, task, seed=settings.seed, progress=progress)
+    done: Stages = {}
+    for step in STEPS:
+        key, options, subject = f"{name}/{step.key}", step.options(effort), shared
+        if step.paced:
+            options |= {"learning_rate": float(done["kernel"].learning_rate)}
+        if step.stage == "fit":
+            shared.forget()  # a fit needs the memory, and no kernel
+            subject = Subject(
+                prior,
+                task,
+                seed=settings.seed,
+                seeds=settings.fit_seeds if step.every_seed else None,
+                checkpoint=folder.checkpoint(key),
+                progress=progress,
+            )
+        compute = partial(find_stage(step.stage).run, subject, **options)
+        done[step.key] = folder.stage(key, partial(_timed, compute))
+    return done
 
 
 def load_stages(folder: RunFolder, name: str) -> Stages:
@@ -178,46 +210,11 @@ def load_stages(folder: RunFolder, name: str) -> Stages:
     return {stage: dataset for stage, dataset in found.items() if dataset is not None}
 
 
-def _theory_stages(
-    name: str,
-    prior: ImagePrior,
-    task: Task,
-    folder: RunFolder,
-    effort: Effort,
-    seed: int,
-    *,
-    progress: bool,
-) -> tuple[xr.Dataset, xr.Dataset]:
-    """Measure the kernel and predict from it; one linearisation serves both."""
-    stored = folder.stored(f"{name}/kernel"), folder.stored(f"{name}/prediction")
-    if stored[0] is not None and stored[1] is not None:
-        return stored[0], stored[1]
+def _timed(compute: Callable[[], xr.Dataset]) -> xr.Dataset:
     start = time.perf_counter()
-    with Progress(1, f"{name}: linearising", enabled=progress) as bar:
-        ntk = NTK(prior, prior.init(seed))
-        bar.advance()
-    spaces = probe_spaces(ntk, effort.probes, effort.probe_steps, seed=seed, progress=progress)
-
-    def timed(compute: Callable[[], xr.Dataset]) -> Callable[[], xr.Dataset]:
-        def run() -> xr.Dataset:
-            nonlocal start
-            result = compute()
-            result.attrs["seconds"] = time.perf_counter() - start
-            start = time.perf_counter()
-            return result
-
-        return run
-
-    kernel = folder.stage(
-        f"{name}/kernel",
-        timed(lambda: measure_kernel(ntk, spaces, seed=seed, progress=progress)),
-    )
-    rate = float(kernel.learning_rate)
-    prediction = folder.stage(
-        f"{name}/prediction",
-        timed(lambda: predict(ntk, task, spaces, effort, rate, seed=seed, progress=progress)),
-    )
-    return kernel, prediction
+    result = compute()
+    result.attrs.setdefault("seconds", time.perf_counter() - start)  # a fit tells its own
+    return result
 
 
 def summary_row(name: str, stages: Stages) -> dict[str, object]:

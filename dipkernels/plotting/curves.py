@@ -110,7 +110,7 @@ def plot_descent(fits: Datasets, predictions: Datasets) -> Figure:
     fits : mapping of str to Dataset
         Fits by gradient descent.
     predictions : mapping of str to Dataset
-        As `dipkernels.compare.predict` makes them.
+        As the stage of that name makes them in `dipkernels.compare`.
 
     Returns
     -------

@@ -8,25 +8,25 @@ import importlib
 from typing import TYPE_CHECKING
 
 _NAMES = {
-    "Measured": "measurements",
-    "Plan": "plan",
-    "Problem": "document",
-    "Run": "runs",
-    "Status": "tables",
-    "Store": "store",
-    "Summary": "driver",
-    "SweepFileError": "document",
-    "SweepInterrupted": "driver",
-    "connect": "workers",
-    "estimate": "estimating",
-    "load": "plan",
-    "load_result": "tables",
-    "measurement_names": "measurements",
-    "register_measurement": "measurements",
-    "run": "driver",
-    "over_seeds": "tables",
-    "status": "tables",
-    "table": "tables",
+    "Measured": "stages.stage",
+    "Plan": "sweep.plan",
+    "Problem": "sweep.document",
+    "Run": "sweep.runs",
+    "Status": "sweep.tables",
+    "Store": "sweep.store",
+    "Summary": "sweep.driver",
+    "SweepFileError": "sweep.document",
+    "SweepInterrupted": "sweep.driver",
+    "connect": "sweep.workers",
+    "estimate": "sweep.estimating",
+    "load": "sweep.plan",
+    "load_result": "sweep.tables",
+    "measurement_names": "stages.registry",
+    "register_measurement": "stages.registry",
+    "run": "sweep.driver",
+    "over_seeds": "sweep.tables",
+    "status": "sweep.tables",
+    "table": "sweep.tables",
 }
 
 __all__ = [
@@ -52,15 +52,15 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from dipkernels.stages.registry import measurement_names as measurement_names
+    from dipkernels.stages.registry import register_measurement as register_measurement
+    from dipkernels.stages.stage import Measured as Measured
     from dipkernels.sweep.document import Problem as Problem
     from dipkernels.sweep.document import SweepFileError as SweepFileError
     from dipkernels.sweep.driver import Summary as Summary
     from dipkernels.sweep.driver import SweepInterrupted as SweepInterrupted
     from dipkernels.sweep.driver import run as run
     from dipkernels.sweep.estimating import estimate as estimate
-    from dipkernels.sweep.measurements import Measured as Measured
-    from dipkernels.sweep.measurements import measurement_names as measurement_names
-    from dipkernels.sweep.measurements import register_measurement as register_measurement
     from dipkernels.sweep.plan import Plan as Plan
     from dipkernels.sweep.plan import load as load
     from dipkernels.sweep.runs import Run as Run
@@ -75,7 +75,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> object:
     if name in _NAMES:
-        return getattr(importlib.import_module(f"dipkernels.sweep.{_NAMES[name]}"), name)
+        return getattr(importlib.import_module(f"dipkernels.{_NAMES[name]}"), name)
     raise AttributeError(f"module 'dipkernels.sweep' has no attribute '{name}'")
 
 

@@ -15,8 +15,8 @@ from dipkernels.priors.codes import DRAWN, KINDS
 from dipkernels.specs.image import image_hash, read_image, resolve_source
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import Option, files_of, require_effects, task_options
+from dipkernels.stages.registry import find_stage
 from dipkernels.sweep.document import Document, Problem, Where
-from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.schema import Entry, PriorEntry
 
 
@@ -148,7 +148,7 @@ class AxisReader:
                 known = task_options(entry.name)
                 check = lambda name: _checker(name, known[name].annotation)  # noqa: E731
             else:
-                found = measurement(entry.name)
+                found = find_stage(entry.name)
                 known = found.options
                 check = lambda name: lambda value: found.value(name, value)  # noqa: E731
         except DipkernelsError as error:

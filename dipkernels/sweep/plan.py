@@ -15,9 +15,9 @@ from dipkernels.specs.image import image_hash, read_image
 from dipkernels.specs.prior import make_prior, require_code_effect
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import make_task
+from dipkernels.stages.registry import find_stage
 from dipkernels.sweep.axes import AxisReader, Setting
 from dipkernels.sweep.document import Document, SweepFileError, Where, read_document
-from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.runs import Run, import_modules
 from dipkernels.tasks import Task
 
@@ -267,7 +267,7 @@ class _Combinations:
             return
         self._seen.add(together)
         options = dict(given["measure"])
-        found = measurement(options.pop("name"))
+        found = find_stage(options.pop("name"))
         if found.check is None:
             return
         try:

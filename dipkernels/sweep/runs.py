@@ -16,7 +16,9 @@ from dipkernels.specs.image import image_hash, read_image
 from dipkernels.specs.prior import make_prior
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import make_task
-from dipkernels.sweep.measurements import Measured, as_measured, measurement
+from dipkernels.stages.registry import find_stage
+from dipkernels.stages.stage import Measured
+from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task
 
 # Raised when a change of this package changes what a run of the same configuration gives.
@@ -149,10 +151,9 @@ class Run:
         """
         import_modules(self.imports, self.folder)
         chosen = dict(self.configuration["measure"])
-        found = measurement(chosen.pop("name"))
-        prior, task = self.make(device)
-        result = found.function(prior, task, seed=self.configuration["seed"], **chosen)
-        return as_measured(found.name, result)
+        stage = find_stage(chosen.pop("name"))
+        subject = Subject(*self.make(device), seed=self.configuration["seed"])
+        return stage.measure(subject, **chosen)
 
 
 def configuration_key(configuration: Mapping[str, Any]) -> str:

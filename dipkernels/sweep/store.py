@@ -13,9 +13,9 @@ import xarray as xr
 
 from dipkernels.base.origin import provenance
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
+from dipkernels.stages.stage import Measured
 from dipkernels.storage.locks import holder
 from dipkernels.storage.netcdf import load, replacing, save
-from dipkernels.sweep.measurements import Measured
 from dipkernels.sweep.runs import RESULTS_VERSION, Run
 
 MARKER, FORMAT = "store.json", "dipkernels-sweep-1"

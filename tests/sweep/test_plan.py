@@ -12,9 +12,9 @@ import torch
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
+from dipkernels.stages.registry import find_stage as measurement
 from dipkernels.sweep import axes, runs
 from dipkernels.sweep import plan as plan_module
-from dipkernels.sweep.measurements import measurement
 from dipkernels.sweep.runs import configuration_key
 from helpers.studies import write_study
 
@@ -314,8 +314,8 @@ def test_every_option_of_a_fit_can_be_said_alone() -> None:
         "gradient_clip": 1.0,
         "backtracking": 5.0,
     }
-    for option, (_, default) in found.options.items():
-        value = valid.get(option, default)
+    for option, each in found.options.items():
+        value = valid.get(option, each.default)
         assert found.value(option, value) == value
         with pytest.raises(InvalidInputError):
             found.value(option, object())

@@ -17,9 +17,9 @@ import xarray as xr
 
 from dipkernels import ImagePrior, Task, fit, images, networks, sampling, sweep, tasks
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
+from dipkernels.stages.stage import as_measured
 from dipkernels.storage import locks
 from dipkernels.sweep import driver
-from dipkernels.sweep.measurements import as_measured
 from dipkernels.sweep.workers import LocalProcesses
 from helpers.studies import kill_one, log, rows, wait_for_processes, write_study
 
@@ -69,6 +69,27 @@ def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
     assert set(dataset["measure"].values) == {"fit", "score"}
     with pytest.raises(InvalidInputError, match="kind must be one of"):
         sweep.table(tmp_path, "csv")
+
+
+def test_a_prediction_in_a_sweep_agrees_with_the_exact_kernel(tmp_path: Path) -> None:
+    plan: dict[str, Any] = {
+        "priors": {"name": "deep-decoder", "options": {"width": 4, "upsamplings": 1}},
+        "tasks": {"name": "denoise", "noise_sigma": 0.2},
+        "images": "coffee",
+        "sizes": "8x10",
+        "seeds": 3,
+        "measure": [{"name": "prediction", "iterations": 40}, {"name": "score", "method": "dense"}],
+    }
+    sweep.run(sweep.load(plan), tmp_path)
+    table = sweep.table(tmp_path).set_index("measure")
+    exact, found = table.loc["score"], table.loc["prediction"]
+    # The dense kernel is another road to the peak. Float32 products: their rounding in dB.
+    lower, upper = found["predicted_peak_psnr_lower"], found["predicted_peak_psnr_upper"]
+    assert lower - 1e-3 <= exact["score"] <= upper + 1e-3
+    for option in ("steps", "iterations"):
+        wrong = plan | {"measure": {"name": "prediction", option: 1}}
+        with pytest.raises(sweep.SweepFileError, match=f"at least 2 of each, got .*{option}=1"):
+            sweep.load(wrong)
 
 
 @pytest.mark.slow

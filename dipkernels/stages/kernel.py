@@ -1,0 +1,100 @@
+"""The stage of the kernel: its spectral density, leading eigenpairs and frequency response."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from dipkernels.base.origin import provenance
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting import stable_learning_rate
+from dipkernels.kernels import NTK
+from dipkernels.linalg import KrylovSpace, ritz_pairs, spectral_density
+from dipkernels.priors.prior import ImagePrior, describe_prior
+from dipkernels.spectra import frequency_response
+from dipkernels.stages.stage import Stage, Value
+from dipkernels.stages.subject import Subject
+from dipkernels.tasks import Task
+
+EIGENVECTORS = 8
+RESPONSE_PRODUCTS = 23
+NUMBERS = ("trace", "trace_standard_error", "largest_eigenvalue", "half_power_frequency")
+
+
+def measure_kernel(
+    ntk: NTK, spaces: Sequence[KrylovSpace], *, seed: int = 0, progress: bool = False
+) -> xr.Dataset:
+    """Measure a kernel: spectral density, leading eigenpairs and frequency response.
+
+    Parameters
+    ----------
+    ntk : NTK
+        The kernel.
+    spaces : sequence of KrylovSpace
+        From `probe_spaces`.
+    seed : int
+        Of the response's probes.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    xarray.Dataset
+        `spectral_density` and `frequency_response` (its error renamed
+        ``response_standard_error``), and over ``rank``: ``top_eigenvalue``, ``residual`` and the
+        images ``eigenvector``. Attributes: ``half_power_frequency``, ``learning_rate`` of
+        gradient descent at half of its limit of stability, ``products``, provenance.
+    """
+    shape = (ntk.image_shape[0], ntk.image_shape[1], ntk.image_shape[2])
+    density = spectral_density(spaces)
+    response = frequency_response(ntk, shape, seed=seed, progress=progress)
+    pairs = ritz_pairs(spaces, EIGENVECTORS)
+    vectors = pairs.vectors.T.reshape(-1, *shape).cpu().numpy().astype(np.float32)
+    eigen = xr.Dataset(
+        {
+            "top_eigenvalue": ("rank", pairs.values.cpu().numpy()),
+            "residual": ("rank", pairs.residuals.cpu().numpy()),
+            "eigenvector": (("rank", "channel", "y", "x"), vectors),
+        },
+        {"rank": np.arange(1, len(vectors) + 1)},
+    )
+    merged = xr.merge(
+        [density, response.rename(standard_error="response_standard_error"), eigen],
+        combine_attrs="drop",
+    )
+    largest = float(pairs.values[0])
+    return merged.assign_attrs(
+        **describe_prior(ntk.prior),
+        trace=density.trace,
+        trace_standard_error=density.trace_standard_error,
+        largest_eigenvalue=largest,
+        half_power_frequency=response.half_power_frequency,
+        learning_rate=stable_learning_rate(ntk, largest_eigenvalue=largest),
+        products=density.products + response.products,
+        **provenance(ntk.device),
+    )
+
+
+def _kernel(subject: Subject, *, steps: int = 60, probes: int = 2) -> xr.Dataset:
+    spaces = subject.spaces(probes, steps)
+    return measure_kernel(subject.ntk, spaces, seed=subject.seed, progress=subject.progress)
+
+
+def _row(result: xr.Dataset) -> dict[str, Value]:
+    values: dict[str, Value] = {key: float(result.attrs[key]) for key in NUMBERS}
+    return values | {"parameters": int(result.parameters), "products": int(result.products)}
+
+
+def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
+    if min(options["steps"], options["probes"]) < 2:
+        raise InvalidInputError(
+            f"steps and probes must be at least 2, got {options['steps']}, {options['probes']}"
+        )
+
+
+def _cost(options: Mapping[str, Any]) -> int:
+    return int(options["probes"] * options["steps"]) + RESPONSE_PRODUCTS
+
+
+STAGE = Stage("kernel", _kernel, row=_row, check=_check, cost=_cost)

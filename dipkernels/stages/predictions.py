@@ -1,0 +1,112 @@
+"""The stages that predict a fit from the kernel alone: its curves, and its peak as a score."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import xarray as xr
+
+from dipkernels.base.origin import provenance
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting import stable_learning_rate
+from dipkernels.priors.prior import ImagePrior, describe_prior
+from dipkernels.stages.stage import Stage, Value
+from dipkernels.stages.subject import Subject
+from dipkernels.tasks import Task
+from dipkernels.theory import GradientDescent, expand, learning_curve
+from dipkernels.theory.scores import check_score, score
+
+PEAK = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved")
+
+
+def _prediction(
+    subject: Subject,
+    *,
+    steps: int = 100,
+    probe_steps: int = 40,
+    probes: int = 2,
+    iterations: int = 100,
+    learning_rate: float | None = None,
+) -> xr.Dataset:
+    """Predict gradient flow over time, and gradient descent in variables ``descent_...``."""
+    ntk = subject.ntk
+    task = subject.task.to(device=ntk.device, dtype=ntk.dtype)
+    expansion = expand(
+        ntk,
+        task,
+        steps=steps,
+        probe_steps=probe_steps,
+        probes=probes,
+        seed=subject.seed,
+        # Eigenvectors of the spectrum serve where every pixel was measured.
+        spaces=subject.spaces(probes, probe_steps) if bool(task.measured.all()) else None,
+        progress=subject.progress,
+    )
+    if learning_rate is None:
+        learning_rate = stable_learning_rate(ntk, largest_eigenvalue=expansion.largest)
+    flow = learning_curve(expansion)
+    dynamics = GradientDescent.of_fit(learning_rate, iterations, ntk.shape[0])
+    descent = learning_curve(expansion, dynamics)
+    merged = xr.merge(
+        [flow, descent.rename({name: f"descent_{name}" for name in descent.data_vars})],
+        combine_attrs="drop",
+    )
+    return merged.assign_attrs(
+        **describe_prior(ntk.prior),
+        **flow.attrs,
+        learning_rate=learning_rate,
+        **provenance(ntk.device),
+    )
+
+
+def _row(result: xr.Dataset) -> dict[str, Value]:
+    row: dict[str, Value] = {"parameters": int(result.parameters)}
+    row |= {f"predicted_{key}": float(result.attrs[key]) for key in PEAK}
+    curve = result.descent_psnr.sel(region=result.score_region)
+    return row | {"predicted_descent_peak_psnr": float(curve.max())}
+
+
+def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
+    check_score(prior, [task], [0], method="lanczos", steps=None, probes=None)
+    counts = {name: options[name] for name in ("steps", "probe_steps", "probes", "iterations")}
+    if min(counts.values()) < 2:
+        said = ", ".join(f"{name}={count}" for name, count in counts.items())
+        raise InvalidInputError(f"a prediction needs at least 2 of each, got {said}")
+
+
+def _cost(options: Mapping[str, Any]) -> int:
+    return int(options["steps"] + options["probes"] * options["probe_steps"])
+
+
+def _score(
+    subject: Subject, *, method: str = "auto", steps: int | None = None, probes: int | None = None
+) -> xr.Dataset:
+    return score(
+        subject.prior,
+        subject.task,
+        seed=subject.seed,
+        method=method,
+        steps=steps,
+        probes=probes,
+        progress=subject.progress,
+    )
+
+
+def _score_row(result: xr.Dataset) -> dict[str, Value]:
+    one = result.isel(image=0, seed=0)
+    return {
+        "parameters": int(result.parameters),
+        "score": float(one.psnr),
+        "score_lower": float(one.psnr_lower),
+        "score_upper": float(one.psnr_upper),
+        "score_resolved": bool(one.resolved),
+        "freedom": float(one.freedom),
+        "products": int(one.products),
+    }
+
+
+def _check_score(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
+    check_score(prior, [task], [0], **options)
+
+
+PREDICTION = Stage("prediction", _prediction, row=_row, check=_check, cost=_cost)
+SCORE = Stage("score", _score, row=_score_row, check=_check_score)
