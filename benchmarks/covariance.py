@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from dipkernels import networks
-from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.priors import draw_images
 
 SIDE, BLOCK, ANCHORS, WINDOW, TARGET = 128, 64, 32, 16, 0.01

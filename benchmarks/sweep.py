@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from dipkernels import fit, images, networks, sweep, tasks
-from dipkernels.sweep.execute import execute
+from dipkernels.sweep.execution import execute
 
 BLOCK = 20
 FILES = ("run.json", "result.nc", "result.json")

@@ -22,6 +22,7 @@ _NAMES = {
     "plan": "dipkernels.planning",
 }
 _MODULES = (
+    "bridges",
     "compare",
     "errors",
     "fingerprints",
@@ -30,6 +31,7 @@ _MODULES = (
     "images",
     "kernels",
     "linalg",
+    "literature",
     "networks",
     "planning",
     "plotting",
@@ -37,6 +39,7 @@ _MODULES = (
     "report",
     "sampling",
     "spectra",
+    "stopping",
     "storage",
     "sweep",
     "tasks",

@@ -61,6 +61,7 @@ print(resident_bytes() - before)
 """
 
 
+@pytest.mark.slow
 def test_saving_copies_no_tensor(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SAVING, str(tmp_path / "state")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

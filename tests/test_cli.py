@@ -16,10 +16,9 @@ import torch
 import dipkernels
 from dipkernels import cli, networks
 from dipkernels.cli import completion
-from dipkernels.fitting import engine
 from dipkernels.images.named import BUNDLED
 from dipkernels.storage import netcdf as results
-from dipkernels.storage.checkpoints import read_checkpoint
+from dipkernels.storage.checkpoints import Saver, read_checkpoint
 
 
 def call(*arguments: str) -> int:
@@ -95,6 +94,7 @@ def test_bad_input_is_one_clear_sentence(
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
 def test_compare_from_end_to_end_and_again(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = files / "run"
     arguments = ("compare", "--image", str(files / "good.png"), "--size", "12x16", "--priors",
@@ -170,6 +170,7 @@ def test_bad_fits_are_one_clear_sentence(
     assert not (tmp_path / "run").exists() or case == "rule without its traces"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [("fit", "conv-decoder"), ("compare", "--priors", "vit")])
 def test_what_does_not_fit_is_refused_before_it_starts(
     tmp_path: Path,
@@ -225,21 +226,22 @@ def test_flash_is_the_code_of_the_network(files: Path, capsys: pytest.CaptureFix
     assert "no clean image" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_fit_that_was_killed_is_continued(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dipkernels.storage.checkpoints.SECONDS", 0.0)
     whole, broken = files / "whole", files / "broken"
     assert call(*FIT, "--input-noise", "0.1", "--output", str(whole)) == 0
-    save, calls = engine.Saver.save, []
+    save, calls = Saver.save, []
 
-    def killed(self: engine.Saver, fitted: engine.Engine) -> None:
+    def killed(self: Saver, fitted: object) -> None:
         save(self, fitted)
         calls.append(1)
         if len(calls) == 2:
             raise LookupError
 
-    monkeypatch.setattr(engine.Saver, "save", killed)
+    monkeypatch.setattr(Saver, "save", killed)
     with pytest.raises(LookupError):
         call(*FIT, "--input-noise", "0.1", "--output", str(broken))
     assert not (broken / "fit.nc").exists()
@@ -261,6 +263,7 @@ def test_list_describes_one_prior(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("list", "skpi") == 2
 
 
+@pytest.mark.slow
 def test_ntk_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = files / "ntk"
     arguments = ("ntk", "vit", "--size", "8x12", "--channels", "1", "--steps", "8")
@@ -303,6 +306,7 @@ def test_versions_and_devices_are_said_by_both_names() -> None:
         assert lines["devices"].startswith(f"cpu ({platform.machine()}, ")
 
 
+@pytest.mark.slow
 def test_what_the_library_says_is_shown_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -385,6 +389,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_a_readable_run_folder(tmp_path: Path) -> None:
     output = tmp_path / "run"
     process = subprocess.Popen(

@@ -230,6 +230,7 @@ def test_plan_says_what_it_takes_and_does_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_plan_counts_draws_and_products() -> None:
     prior = networks.create("deep-decoder", image_size=(12, 14), channels=1, width=4)
     posterior = Posterior(prior, tasks.denoise(torch.rand(1, 12, 14)))
@@ -243,6 +244,7 @@ def test_a_plan_counts_draws_and_products() -> None:
     assert plan_linearised(posterior, draws=7, max_iterations=5).products == 8 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_run_is_continued_and_others_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -318,6 +320,7 @@ def test_a_killed_run_is_continued_with_the_same_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.draws.values, other.draws.values)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_start_that_diverged_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # Steps near the largest number of single precision overflow in whatever order sums are taken.

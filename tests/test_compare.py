@@ -53,6 +53,7 @@ def run(path: Path, task: tasks.Task) -> tuple[RunFolder, list[dict[str, object]
     return folder, job.compare(priors, task, folder, chosen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["denoise", "inpaint"])
 def test_run_folder_holds_all_that_the_table_says(tmp_path: Path, name: str) -> None:
     task = small_task(name)
@@ -86,6 +87,7 @@ def test_run_folder_holds_all_that_the_table_says(tmp_path: Path, name: str) -> 
         assert (said in text) == (name == "denoise")  # a hole scores nothing
 
 
+@pytest.mark.slow
 def test_descent_is_predicted_by_its_kernel_at_the_first_step(tmp_path: Path) -> None:
     # One small step is where the linearisation is exact to first order; the noise that the
     # prediction averages over enters at second order only.
@@ -101,6 +103,7 @@ def test_descent_is_predicted_by_its_kernel_at_the_first_step(tmp_path: Path) ->
         assert fit.learning_rate == prediction.learning_rate
 
 
+@pytest.mark.slow
 def test_same_command_continues_and_others_are_refused(tmp_path: Path) -> None:
     task, priors, chosen = small_task(), small_priors(), settings()
     folder, first = run(tmp_path / "run", task)
@@ -123,6 +126,7 @@ def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_interrupted_fit_is_kept_reported_and_redone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seeds: int
@@ -153,6 +157,7 @@ def test_interrupted_fit_is_kept_reported_and_redone(
     assert set(np.atleast_1d(redone.status)) == {"finished"}
 
 
+@pytest.mark.slow
 def test_several_seeds_give_a_mean_and_a_spread(tmp_path: Path) -> None:
     task, priors = small_task(), {"deep-decoder": small_priors()["deep-decoder"]}
     chosen = job.Settings(image="random", seeds=3, efforts={"deep-decoder": SMALL})
@@ -197,6 +202,7 @@ def test_table_is_as_wide_as_its_head_and_shows_missing_stages() -> None:
     assert lines[2].split() == ["skip", *["-"] * (len(COLUMNS) - 2), "0"]
 
 
+@pytest.mark.slow
 def test_plan_counts_what_will_run() -> None:
     task, priors = small_task(), small_priors()
     plan = job.plan_comparison(priors, task, settings())

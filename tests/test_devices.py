@@ -29,14 +29,16 @@ def run(name: str, device: str, marker: str = "not long") -> None:
     assert ended.returncode == 0, ended.stdout[-8000:] + ended.stderr[-2000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_on_a_device_that_is_not_there(name: str) -> None:
     run(name, "fakegpu")
 
 
 @pytest.mark.long
-def test_every_prior_by_every_optimiser_on_a_device_that_is_not_there() -> None:
-    run("test_fits.py", "fakegpu", "long")
+@pytest.mark.parametrize("name", ["test_fits.py", "test_kernels.py"])
+def test_the_rest_on_a_device_that_is_not_there(name: str) -> None:
+    run(name, "fakegpu", "long")
 
 
 @pytest.mark.cuda

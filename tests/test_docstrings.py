@@ -144,7 +144,7 @@ def missing(node: Definition) -> set[str]:
 def test_faces_offer_names_that_are_found() -> None:
     assert {"dipkernels.fitting.fits:fit", "dipkernels.priors.prior:ImagePrior"} <= PUBLIC
     assert "dipkernels.priors.prior:ImagePrior.init" in PUBLIC
-    assert "dipkernels.fitting.stopping.bands:CleanBands.update" in PUBLIC
+    assert "dipkernels.stopping.bands:CleanBands.update" in PUBLIC
     assert "dipkernels.fitting.stopper:Stopper" in DEFINED.keys() - PUBLIC
 
 

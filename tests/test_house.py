@@ -19,30 +19,34 @@ PACKAGE = ROOT / "dipkernels"
 FLOORS = (
     ("errors", "base", "storage"),
     ("images", "linalg", "priors", "networks", "tasks"),
-    ("kernels", "spectra"),
+    ("kernels", "spectra", "stopping"),
     ("fitting", "gp", "planning", "sampling", "theory"),
     ("compare", "fingerprints", "specs", "stages", "sweep"),
     ("plotting", "report", "cli", "__main__"),
+    ("bridges", "literature"),  # leaves: nothing of the package imports them
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 # What each package imports of the others, anywhere in it: one more is a decision.
 MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
+    "bridges": "errors kernels networks priors",
     "cli": "base compare errors fingerprints fitting images networks planning plotting report"
-    " sampling specs stages storage sweep tasks",
+    " sampling specs stages stopping storage sweep tasks",
     "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
-    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages tasks"
-    " theory",
-    "fitting": "base errors images kernels linalg priors spectra storage tasks",
+    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages"
+    " tasks theory",
+    "fitting": "base errors images kernels linalg priors stopping storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
-    "kernels": "base errors images linalg networks priors spectra tasks",
+    "kernels": "base errors images linalg priors tasks",
     "linalg": "base errors storage",
+    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks"
+    " theory",
     "networks": "base errors priors",
-    "planning": "base errors fitting kernels priors tasks",
-    "plotting": "errors fingerprints fitting images spectra tasks theory",
+    "planning": "base errors fitting kernels priors stopping tasks",
+    "plotting": "errors fingerprints fitting images spectra stopping tasks theory",
     "priors": "base errors",
     "report": "base compare errors fingerprints fitting images networks plotting sampling storage"
     " tasks",
@@ -50,11 +54,12 @@ MAY_IMPORT = {
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
     "stages": "base errors fitting kernels linalg networks planning priors sampling specs spectra"
-    " storage tasks theory",
+    " stopping storage tasks theory",
+    "stopping": "base errors images spectra tasks",
     "storage": "base errors",
     "sweep": "base errors images networks planning priors specs stages storage tasks",
     "tasks": "base errors images",
-    "theory": "base errors fitting images kernels linalg networks priors spectra storage tasks",
+    "theory": "base errors fitting images kernels linalg priors spectra stopping storage tasks",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 
@@ -154,6 +159,34 @@ def test_a_package_imports_what_the_table_says(part: str) -> None:
 def test_no_circle_between_packages_or_files() -> None:
     assert circles(PART_IMPORTS) == []
     assert circles(IMPORTS) == []
+
+
+def private_names(tree: ast.AST) -> list[str]:
+    """Private names that a text takes from modules and objects other than its own."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += [alias.name for alias in node.names if alias.name[0] == "_"]
+        elif isinstance(node, ast.Attribute) and re.match("_[^_]", node.attr):
+            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+            found += [] if own else [node.attr]
+    return found
+
+
+@pytest.mark.parametrize("leaf", ["bridges", "literature"])
+def test_leaves_use_public_names_alone(leaf: str) -> None:
+    assert private_names(ast.parse("from a import _b\nself._c, d._e, self.f._g, h.__name__")) == [
+        "_b", "_e", "_g",
+    ]  # fmt: skip
+    for path in sorted((PACKAGE / leaf).glob("*.py")):
+        assert private_names(ast.parse(path.read_text(encoding="utf-8"))) == [], path
+
+
+def test_no_file_has_the_name_of_a_function_in_it() -> None:
+    for module, path in FILES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {n.name for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        assert path.stem not in names, f"{module}: an import of it may mean either"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

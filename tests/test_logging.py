@@ -50,7 +50,7 @@ def test_loggers_have_the_names_of_their_modules() -> None:
 
 def test_who_does_not_listen_hears_nothing() -> None:
     code = (
-        "import logging, dipkernels; logger = logging.getLogger('dipkernels.fitting.fit');"
+        "import logging, dipkernels; logger = logging.getLogger('dipkernels.fitting.fits');"
         "logger.error('lost'){}"
     )
     for more, expected in (("", ""), ("; logging.basicConfig(); logger.error('found')", "found")):
@@ -66,7 +66,7 @@ def test_a_fit_says_how_it_went_and_that_it_continues(
 ) -> None:
     prior, task = small()
     fit(prior, task, iterations=2, checkpoint=tmp_path / "fit.safetensors")
-    words = said(heard, logging.INFO, "dipkernels.fitting.fit")
+    words = said(heard, logging.INFO, "dipkernels.fitting.fits")
     assert words.startswith("the fit (deep-decoder, adam) ended after 2 iterations, ")
     assert "fit: saved to" in said(heard, logging.DEBUG, "dipkernels.storage.checkpoints")
     heard.clear()
@@ -78,7 +78,7 @@ def test_a_fit_says_how_it_went_and_that_it_continues(
 def test_a_fit_that_diverges_or_is_stopped_is_said(heard: pytest.LogCaptureFixture) -> None:
     prior, task = small(output="none")
     fit(prior, task, iterations=60, optimiser="gradient-descent", learning_rate=1e9, seed=[0, 1])
-    words = said(heard, logging.WARNING, "dipkernels.fitting.fit")
+    words = said(heard, logging.WARNING, "dipkernels.fitting.fits")
     assert words == "the fit (deep-decoder, gradient-descent) diverged in 2 of 2 runs"
     prior, task = small()
     stopped = fit(prior, task, iterations=400, learning_rate=0.05, stop="discrepancy")

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from dipkernels import NTK, gp, images, networks, tasks
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import DeviceError, DipkernelsError, InvalidInputError
-from dipkernels.fitting.stopping import Monitor
 from dipkernels.linalg import effective_rank
 from dipkernels.spectra import (
     comb_response,
@@ -28,6 +27,7 @@ from dipkernels.spectra import (
     roll_off,
     sparsity,
 )
+from dipkernels.stopping import Monitor
 from dipkernels.theory import (
     FrozenAdam,
     GradientDescent,

@@ -16,10 +16,9 @@ from torch._guards import active_fake_mode
 
 import dipkernels
 from dipkernels import NTK, ImagePrior, Task, errors, fit, networks, plan, tasks
-from dipkernels.fitting.engine import Engine
+from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import WindowedVariance, make_monitor
 from dipkernels.planning import Plan
 from dipkernels.planning.ledger import Ledger, resident_growth
 from dipkernels.planning.rehearsal import (
@@ -32,6 +31,7 @@ from dipkernels.planning.rehearsal import (
     rehearse_kernel,
 )
 from dipkernels.priors.memory import activation_bytes, expected_activation_bytes
+from dipkernels.stopping import WindowedVariance, make_monitor
 from helpers.priors import make
 
 MIB = 2**20
@@ -78,7 +78,7 @@ def test_rehearsed_fit_takes_the_tensors_of_a_fit(name: str, seeds: int, device:
     assert (ALLOCATOR in needs.parts) == (device == "cpu")
     record = Record([task], seeds, 0.99)
     with Ledger(target) as ledger:
-        engine = Engine(prior, [task], list(range(seeds)), settings, record, [1e-3] * seeds)
+        engine = Descent(prior, [task], list(range(seeds)), settings, [1e-3] * seeds)
         engine.batched = device != "cpu"  # as a GPU takes several runs
         ledger.peak = ledger.live
         for _ in range(3):
@@ -136,6 +136,7 @@ def fixed_layout() -> list[str]:
     return command if allowed else []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the model is of glibc's allocator")
 @pytest.mark.parametrize("allocator", ["strict", "usual"])
 def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
@@ -203,6 +204,7 @@ def untimed(prior: ImagePrior, task: Task | None = None, **options: object) -> P
     return plan(prior, task, timed=False, **options)
 
 
+@pytest.mark.slow
 def test_more_work_takes_more_memory() -> None:
     prior = decoder()
     task = noisy(prior)
@@ -259,6 +261,7 @@ def test_a_search_of_the_learning_rate_is_planned() -> None:
     assert "learning rate" in found.notes[0]
 
 
+@pytest.mark.slow
 def test_planning_leaves_everything_as_it_was() -> None:
     prior = make("swin", (19, 22))
     task, monitor = noisy(prior), make_monitor("moving-variance")

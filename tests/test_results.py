@@ -195,6 +195,7 @@ def test_description_of_a_prior() -> None:
     }
 
 
+@pytest.mark.slow
 def test_peak_of_a_child_is_its_own() -> None:
     code = "from dipkernels.priors.memory import resident_bytes; print(resident_bytes())"
     command = [sys.executable, "-c", code]

@@ -14,7 +14,7 @@ from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
-from dipkernels.cli.posterior import posterior
+from dipkernels.cli.sampling import posterior
 from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
 from dipkernels.cli.talking import listen, show_version
 from dipkernels.errors import DipkernelsError

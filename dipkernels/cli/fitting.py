@@ -56,7 +56,7 @@ def fit(
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
     from dipkernels import fitting, planning
     from dipkernels.base.devices import resolve_device
-    from dipkernels.fitting.stopping import monitor_names
+    from dipkernels.stopping import monitor_names
     from dipkernels.storage.runs import RunFolder, default_folder
 
     if seeds < 1:
@@ -112,7 +112,7 @@ def write_fit(result: "xr.Dataset", folder: Path) -> None:
     import torch
 
     from dipkernels import images, plotting
-    from dipkernels.fitting.stopping import format_panel, stopping_panel
+    from dipkernels.stopping import format_panel, stopping_panel
     from dipkernels.storage.netcdf import write_text
 
     panel = stopping_panel(result)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from dipkernels.fitting.optimisers import stable_learning_rate as stable_learning_rate
     from dipkernels.fitting.regularisers import total_variation as total_variation
     from dipkernels.fitting.settings import FitSettings as FitSettings
-    from dipkernels.fitting.stopping import format_panel as format_panel
-    from dipkernels.fitting.stopping import stopping_panel as stopping_panel
     from dipkernels.fitting.summaries import Peak as Peak
     from dipkernels.fitting.summaries import peak as peak
     from dipkernels.fitting.summaries import summary as summary
@@ -25,12 +23,10 @@ _NAMES = {
     "FitSettings": "settings",
     "Peak": "summaries",
     "fit": "fits",
-    "format_panel": "stopping",
     "load_adam_metric": "checkpoint",
     "load_parameters": "checkpoint",
     "peak": "summaries",
     "stable_learning_rate": "optimisers",
-    "stopping_panel": "stopping",
     "summary": "summaries",
     "total_variation": "regularisers",
 }

@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from dipkernels.base.interruption import Interrupted, ctrl_c_between_iterations
+from dipkernels.base.interruption import Interrupted
 from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import provenance
-from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
-from dipkernels.fitting.engine import Callback, Engine
+from dipkernels.fitting.descent import Descent
+from dipkernels.fitting.loop import Callback, FitLoop
 from dipkernels.fitting.preparation import as_seeds, check_runs, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper
-from dipkernels.fitting.stopping import Monitor, Rule, make_rule
 from dipkernels.priors.prior import ImagePrior, describe_prior
+from dipkernels.stopping import Monitor, Rule, make_rule
 from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
 
@@ -75,7 +75,7 @@ def fit(
         ("windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", "clean-bands")
         or as objects, which are used up.
     stop : Rule or str, optional
-        A stopping rule, or its name (see `dipkernels.fitting.stopping`), that ends the fit; its
+        A stopping rule, or its name (see `dipkernels.stopping`), that ends the fit; its
         monitor is added. With several runs, the fit ends when the rule has stopped all.
     checkpoint : str or Path, optional
         File in which the state is kept, saved every half minute and at the end. The same call
@@ -161,103 +161,88 @@ def fit(
         identity = identity_of(prior, tasks, seeds, settings, record, rule)
         saver = Saver(Path(checkpoint), identity, kind="fit")
         state = saver.load()
-    rates = state["rates"] if state else None
-    engine = Engine(prior, tasks, seeds, settings, record, rates, stopper)
+    descent = Descent(prior, tasks, seeds, settings, state["rates"] if state else None)
+    loop = FitLoop(descent, record, stopper, callback)
     if state is not None:
         if state["iteration"] > settings.iterations:
             raise InvalidInputError(
                 f"the fit in {checkpoint} has {state['iteration']} iterations already, "
                 f"{settings.iterations} were asked for: ask for more, or choose another checkpoint"
             )
-        engine.load(state)
-    status = _run(engine, saver, progress=progress, callback=callback)
-    _tell(engine, status)
+        loop.load(state)
+    label = f"{prior.name}: {settings.optimiser}" + f" x {descent.runs}" * (descent.runs > 1)
+    status = loop.run(label, saver, progress=progress)
+    _tell(loop, status)
     if not record.pictures or not (record.table()[..., 0] > 0).any():
         raise DivergenceError(
             f"{prior} can't be fitted: the loss at its initial parameters is not finite; check the "
             "network, its code and the measurement"
         )
     result = build_dataset(record, seeds, many=many)
-    result = _described(result, engine, status, many=many)
+    result = _described(result, loop, status, many=many)
     if status == "interrupted":
         raise FitInterrupted(result) from None
     return result
 
 
-def _tell(engine: Engine, status: str) -> None:
-    where = f"{engine.prior.name}, {engine.settings.optimiser}"
+def _tell(loop: FitLoop, status: str) -> None:
+    descent, record = loop.moved, loop.record
+    where = f"{descent.prior.name}, {descent.settings.optimiser}"
     logger.info(
         "the fit (%s) %s after %d iterations, %.1f s",
         where,
         {"finished": "ended", "interrupted": "was interrupted"}.get(status, status),
-        engine.iteration,
-        engine.seconds,
+        descent.iteration,
+        loop.seconds,
     )
-    rollbacks = int(engine.rollbacks.sum())
+    rollbacks = int(descent.rollbacks.sum())
     if rollbacks:
         logger.info("the fit (%s) went back %d times, when it had become worse", where, rollbacks)
-    diverged = int((engine.record.table()[-1, :, 0] == 0).sum()) if engine.record.iterations else 0
+    diverged = int((record.table()[-1, :, 0] == 0).sum()) if record.iterations else 0
     if diverged:
-        logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, engine.runs)
-
-
-def _run(engine: Engine, saver: Saver | None, *, progress: bool, callback: Callback | None) -> str:
-    prior, settings = engine.prior, engine.settings
-    label = f"{prior.name}: {settings.optimiser}" + f" x {engine.runs}" * (engine.runs > 1)
-    with Progress(settings.iterations, label, enabled=progress) as bar:
-        bar.advance(engine.iteration)
-        try:
-            with ctrl_c_between_iterations(engine, resumable=saver is not None):
-                status = engine.descend(bar, callback, saver)
-        except KeyboardInterrupt:
-            # Not saved: it may have come in the middle of a step.
-            if not engine.record.iterations:
-                raise
-            return "interrupted"
-        if saver is not None:
-            saver.save(engine.state())
-    return status
+        logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, descent.runs)
 
 
 def _described(
-    result: xr.Dataset, engine: Engine, status: str, *, many: tuple[bool, bool]
+    result: xr.Dataset, loop: FitLoop, status: str, *, many: tuple[bool, bool]
 ) -> xr.Dataset:
     """Add settings, status and provenance."""
-    first = engine.tasks[0]
-    ended = ~engine.record.table()[-1, :, 0].astype(bool)
+    descent, stopper = loop.moved, loop.stopper
+    first = descent.tasks[0]
+    ended = ~loop.record.table()[-1, :, 0].astype(bool)
     lead = tuple(name for name, wanted in zip(("image", "seed"), many, strict=True) if wanted)
-    shape = (len(engine.tasks), len(engine.seeds))
+    shape = (len(descent.tasks), len(descent.seeds))
     sizes = tuple(n for n, wanted in zip(shape, many, strict=True) if wanted)
-    if engine.settings.backtracking is not None:
-        counts = engine.rollbacks.cpu().numpy().reshape(sizes)
+    if descent.settings.backtracking is not None:
+        counts = descent.rollbacks.cpu().numpy().reshape(sizes)
         result = result.assign(rollbacks=(lead, counts))
-    if engine.stopper is not None and engine.stopper.images is not None:
+    if stopper is not None and stopper.images is not None:
         result = result.assign(
-            chosen=(lead, engine.stopper.chosen.reshape(sizes)),
-            stopped=(lead, engine.stopper.fired.reshape(sizes)),
+            chosen=(lead, stopper.chosen.reshape(sizes)),
+            stopped=(lead, stopper.fired.reshape(sizes)),
             chosen_image=(
                 result.final.dims,
-                (engine.stopper.images / first.peak).cpu().numpy().reshape(result.final.shape),
+                (stopper.images / first.peak).cpu().numpy().reshape(result.final.shape),
             ),
         )
-        result.attrs["stop"] = engine.stopper.rule.name
+        result.attrs["stop"] = stopper.rule.name
     if lead:
         words = ["diverged" if bad else status for bad in ended]
         result = result.assign(status=(lead, _strings(words, sizes)))
-    settings = engine.settings.record() | {"requested_iterations": engine.settings.iterations}
+    settings = descent.settings.record() | {"requested_iterations": descent.settings.iterations}
     del settings["iterations"]
-    sigmas = [task.noise_sigma / task.peak for task in engine.tasks]
+    sigmas = [task.noise_sigma / task.peak for task in descent.tasks]
     attributes: dict[str, Any] = {
-        **describe_prior(engine.prior),
+        **describe_prior(descent.prior),
         **settings,
-        "learning_rate": engine.rates if many[1] else engine.rates[0],
-        "seed": engine.seeds if many[1] else engine.seeds[0],
+        "learning_rate": descent.rates if many[1] else descent.rates[0],
+        "seed": descent.seeds if many[1] else descent.seeds[0],
         "task": first.name,
         "noise_sigma": sigmas if many[0] else sigmas[0],
         "score_region": first.score_region,
         "status": status,
-        "seconds": engine.seconds,
-        **provenance(engine.prior.device),
+        "seconds": loop.seconds,
+        **provenance(descent.prior.device),
     }
     if lead:
         del attributes["status"]

@@ -11,8 +11,8 @@ from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.priors.prior import ImagePrior
+from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.dataset import build_trace
 from dipkernels.fitting.record import Record
-from dipkernels.fitting.stopping import NotApplicableError, Rule, TooShortError
-from dipkernels.fitting.stopping.panel import single_runs
+from dipkernels.stopping import NotApplicableError, Rule, TooShortError
+from dipkernels.stopping.panel import single_runs
 
 logger = logging.getLogger(__name__)
 

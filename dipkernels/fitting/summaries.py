@@ -57,7 +57,7 @@ def peak(result: xr.Dataset) -> Peak:
     if "psnr_clean" not in result:
         raise InvalidInputError(
             "this fit has no peak, since its clean image isn't known: a stopping rule can choose "
-            "an iteration, see dipkernels.fitting.stopping"
+            "an iteration, see dipkernels.stopping"
         )
     psnr, seeds = xr.DataArray(result.peak_psnr), result.sizes.get("seed", 1)
     where = xr.DataArray(result.peak_iteration).where(psnr.notnull())

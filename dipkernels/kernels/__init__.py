@@ -1,12 +1,12 @@
 """Kernels of a prior: measured (tangent kernel, covariance) and derived (infinite widths)."""
 
-from dipkernels.kernels.covariance import (
+from dipkernels.kernels.covariances import (
     covariance,
     covariance_of,
     pool_covariances,
     radial_average,
 )
-from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.kernels.infinite import InfiniteWidth, Operation, infinite_width
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
 from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.decoders import Generator
-from dipkernels.networks.layers import PADDINGS, Style, require_sizes
+from dipkernels.networks.layers import PADDINGS, Generator, Style, require_padded, require_sizes
+from dipkernels.networks.registry import BOTH, Recipe, Spatial, Variant, register
 
 __all__ = ["ConvNet", "FixedConvNet"]
 
@@ -143,3 +143,76 @@ class BinomialFilter(nn.Module):
         weight = self.kernel.expand(channels, 1, *self.kernel.shape)
         apply = torch.conv1d if dims == 1 else torch.conv2d
         return apply(padded, weight, groups=channels)
+
+
+@register(
+    "conv",
+    learning_rate=0.01,
+    iterations=100_000,
+    source="Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours",
+    variants={"narrow": Variant({"width": 42}), "wide": Variant({"width": 170})},
+    dimensions=BOTH,
+    least_side=3,
+)
+def _conv(
+    size: Spatial,
+    channels: int,
+    *,
+    width: int = 85,
+    layers: int = 5,
+    kernel_size: int = 3,
+    last_kernel_size: int = 1,
+    normalisation: str = "batch",
+    activation: str = "relu",
+    padding: str = "reflect",
+    bias: bool = False,
+    code_channels: int | None = None,
+) -> Recipe:
+    """Convolutional network at full resolution: no upsampling; the code is as wide as the rest."""
+    style = Style(len(size), normalisation, activation, padding, bias)
+    require_padded(padding, max(kernel_size, last_kernel_size))
+    code_channels = width if code_channels is None else code_channels
+
+    def factory() -> nn.Module:
+        return ConvNet(
+            channels,
+            code_channels,
+            width=width,
+            layers=layers,
+            kernel_size=kernel_size,
+            last_kernel_size=last_kernel_size,
+            style=style,
+        )
+
+    return Recipe(factory, (code_channels, *size))
+
+
+@register(
+    "fixed-conv",
+    learning_rate=0.01,
+    iterations=100_000,
+    source="Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours",
+    variants={"wide": Variant({"width": 256}), "widest": Variant({"width": 512})},
+    dimensions=BOTH,
+    least_side=3,
+)
+def _fixed_conv(
+    size: Spatial,
+    channels: int,
+    *,
+    width: int = 128,
+    layers: int = 4,
+    normalisation: str = "batch",
+    activation: str = "relu",
+    padding: str = "reflect",
+    bias: bool = False,
+    code_channels: int | None = None,
+) -> Recipe:
+    """Network of fixed binomial filters at full resolution, between learned 1x1 convolutions."""
+    style = Style(len(size), normalisation, activation, padding, bias)
+    code_channels = width if code_channels is None else code_channels
+
+    def factory() -> nn.Module:
+        return FixedConvNet(channels, code_channels, width=width, layers=layers, style=style)
+
+    return Recipe(factory, (code_channels, *size))

@@ -4,14 +4,22 @@ The transformer report places one or three 3 x 3 convolutions before its Vision 
 code) or after it (on the image), with as many channels as these have.
 """
 
+from collections import OrderedDict
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import require_sizes
+from dipkernels.networks.registry import Recipe, Spatial, register
+from dipkernels.networks.scaling import plane_and_patch
+from dipkernels.networks.vit import REPORT, build_vit
 
 __all__ = ["ConvolutionStack"]
+
+REFLECTED = 2  # pixels that reflection padding needs along an axis
 
 
 class ConvolutionStack(nn.Module):
@@ -92,3 +100,77 @@ class ConvolutionStack(nn.Module):
             layer = self.layers[i % len(self.layers)]
             x = layer(torch.relu(x) if i else x)
         return x
+
+
+# A vision transformer with convolutions of its code (`before`) or of its image. The submodules are
+# named `vit` and `convolutions`, so that each can be treated on its own.
+def _with_convolutions(vit: Recipe, stack: Callable[[], nn.Module], *, before: bool) -> Recipe:
+    def factory() -> nn.Module:
+        parts = [("convolutions", stack()), ("vit", vit.factory())]
+        return nn.Sequential(OrderedDict(parts if before else parts[::-1]))
+
+    return Recipe(factory, vit.code_shape)
+
+
+def _register_one_convolution(name: str, summary: str, *, before: bool) -> None:
+    def builder(
+        size: Spatial,
+        channels: int,
+        *,
+        patch_size: int | None = None,
+        width: int = 192,
+        depth: int = 5,
+        heads: int = 8,
+        mlp_width: int = 192,
+        code_channels: int = 3,
+    ) -> Recipe:
+        plane, patch = plane_and_patch(name, size, 32, patch_size, least=REFLECTED)
+        sizes = {"width": width, "depth": depth, "heads": heads, "mlp_width": mlp_width}
+        vit = build_vit(plane, channels, patch_size=patch, code_channels=code_channels, **sizes)
+        acts_on = code_channels if before else channels
+        return _with_convolutions(vit, lambda: ConvolutionStack(acts_on, 1), before=before)
+
+    builder.__doc__ = summary
+    register(name, learning_rate=1e-4, iterations=5000, source=REPORT)(builder)
+
+
+def _register_three_convolutions(name: str, summary: str, *, before: bool) -> None:
+    def builder(
+        size: Spatial,
+        channels: int,
+        *,
+        tied: bool = True,
+        conv_channels: int | None = None,
+        patch_size: int | None = None,
+        width: int = 192,
+        depth: int = 5,
+        heads: int = 8,
+        mlp_width: int = 192,
+        code_channels: int = 3,
+    ) -> Recipe:
+        plane, patch = plane_and_patch(name, size, 32, patch_size, least=REFLECTED)
+        sizes = {"width": width, "depth": depth, "heads": heads, "mlp_width": mlp_width}
+        vit = build_vit(plane, channels, patch_size=patch, code_channels=code_channels, **sizes)
+        acts_on = code_channels if before else channels
+
+        def stack() -> nn.Module:
+            return ConvolutionStack(acts_on, 3, tied=tied, conv_channels=conv_channels)
+
+        return _with_convolutions(vit, stack, before=before)
+
+    builder.__doc__ = summary
+    register(name, learning_rate=1e-4, iterations=5000, source=REPORT)(builder)
+
+
+_register_three_convolutions(
+    "conv3-vit", "Vision transformer after three 3x3 convolutions of its code.", before=True
+)
+_register_three_convolutions(
+    "vit-conv3", "Vision transformer followed by three 3x3 convolutions of its image.", before=False
+)
+_register_one_convolution(
+    "conv1-vit", "Vision transformer after one 3x3 convolution of its code.", before=True
+)
+_register_one_convolution(
+    "vit-conv1", "Vision transformer followed by one 3x3 convolution of its image.", before=False
+)

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.networks.patches import check_sizes, join_patches, pad_code
+from dipkernels.networks.registry import Recipe, Spatial, register
+from dipkernels.networks.scaling import plane_and_patch
 
 __all__ = ["MLPMixer"]
 
@@ -148,3 +150,26 @@ class MLPMixer(nn.Module):
         patches = self.embed(pad_code(code, self.code_shape, self.patch_size))
         tokens = self.norm(self.blocks(patches.flatten(2).transpose(1, 2)))
         return join_patches(self.decoder(tokens), self.grid, self.patch_size, self.code_shape[2:])
+
+
+@register(
+    "mixer",
+    learning_rate=1e-4,
+    iterations=5000,
+    source="ours, after Tolstikhin et al. 2021 and the transformer report",
+)
+def _mixer(
+    size: Spatial,
+    channels: int,
+    *,
+    patch_size: int | None = None,
+    width: int = 192,
+    depth: int = 5,
+    token_mlp_width: int = 192,
+    channel_mlp_width: int = 192,
+    code_channels: int = 3,
+) -> Recipe:
+    """MLP-Mixer (perceptrons over tokens and over channels) with a linear patch head."""
+    plane, patch = plane_and_patch("mixer", size, 32, patch_size)
+    sizes = (patch, width, depth, token_mlp_width, channel_mlp_width)
+    return Recipe(lambda: MLPMixer(plane, channels, code_channels, *sizes), (code_channels, *plane))

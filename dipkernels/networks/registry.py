@@ -1,8 +1,8 @@
 """The built-in priors by name: what `create` makes, and the settings that the literature fits with.
 
-To add one: write its module (without an output non-linearity), then a builder in
-`dipkernels.networks.builders` that returns a `Recipe`, decorated with `register`. Every test of
-`tests/networks/test_registry.py` then runs on it.
+To add one: write a file with its module (without an output non-linearity) and a builder that
+returns a `Recipe`, decorated with `register`, and name the file in `dipkernels.networks`. Every
+test of `tests/networks/test_registry.py` then runs on it.
 """
 
 import inspect
@@ -136,6 +136,7 @@ class Entry:
         )
 
 
+BOTH = (1, 2)  # signals and images
 _ENTRIES: dict[str, Entry] = {}
 
 

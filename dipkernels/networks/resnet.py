@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.networks.layers import Style, require_sizes
+from dipkernels.networks.registry import BOTH, Recipe, Spatial, register
 
 __all__ = ["ResNet"]
 
@@ -99,3 +100,34 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         inside: Tensor = self.inside(x)
         return x + inside
+
+
+@register(
+    "resnet",
+    learning_rate=0.001,
+    iterations=3001,
+    source="Ulyanov et al. 2017, library",
+    dimensions=BOTH,
+    least_side=3,
+)
+def _resnet(
+    size: Spatial,
+    channels: int,
+    *,
+    blocks: int = 8,
+    width: int = 32,
+    normalisation: str = "batch",
+    activation: str = "leaky-relu",
+    padding: str | None = None,
+    code_channels: int = 1,
+) -> Recipe:
+    """Residual blocks at full resolution; padding=None reflects outside, has zeros in blocks."""
+    style = Style(len(size), normalisation, activation, padding or "reflect")
+    inner = padding or "zero"
+
+    def factory() -> nn.Module:
+        return ResNet(
+            channels, code_channels, width=width, blocks=blocks, style=style, inner_padding=inner
+        )
+
+    return Recipe(factory, (code_channels, *size))

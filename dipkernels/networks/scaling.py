@@ -58,3 +58,23 @@ def require_side(name: str, size: Spatial, least: int) -> None:
             f"an image of {'x'.join(map(str, size))} pixels is too small for '{name}', "
             f"which needs at least {least} a side: use a larger --size or another prior"
         )
+
+
+def plane_of(name: str, size: Spatial) -> Size:
+    """Take height and width, where these are what the size is."""
+    if len(size) != 2:
+        raise InvalidInputError(
+            f"'{name}' makes images of (height, width), but image_size is {size}: for signals of "
+            "one axis take a convolutional prior, such as 'skip', 'deep-decoder' or 'conv-decoder'"
+        )
+    return size[0], size[1]
+
+
+def plane_and_patch(
+    name: str, size: Spatial, published: int, given: int | None, least: int = 1
+) -> tuple[Size, int]:
+    """Take height and width, and a patch's side: by default the published one, scaled."""
+    plane = plane_of(name, size)
+    patch = scaled_length(published, plane) if given is None else given
+    require_side(name, plane, max(least, patch))
+    return plane, patch

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import require_sizes
+from dipkernels.networks.registry import Recipe, Spatial, register
+from dipkernels.networks.scaling import plane_of, require_side, scaled_halvings
 
 __all__ = ["LocalSelfAttention", "SelfAttentionNet"]
 
@@ -256,3 +258,39 @@ class SelfAttentionNet(nn.Module):
         """
         image: Tensor = self.head(self.body(code))
         return image
+
+
+@register(
+    "self-attention",
+    learning_rate=0.01,
+    iterations=3000,
+    source="ours, after Ramachandran et al. 2019 and Ulyanov et al. 2017",
+)
+def _self_attention(
+    size: Spatial,
+    channels: int,
+    *,
+    width: int = 128,
+    scales: int = 5,
+    skip_channels: int = 4,
+    kernel_size: int = 3,
+    heads: int = 8,
+    code_channels: int = 32,
+) -> Recipe:
+    """Deep image prior's U-net with local self-attention in place of 3x3 convolutions."""
+    plane = plane_of("self-attention", size)
+    require_side("self-attention", plane, 3)  # with less there is nothing to halve
+    halvings = scaled_halvings(scales, plane)
+
+    def factory() -> nn.Module:
+        return SelfAttentionNet(
+            channels,
+            code_channels,
+            width=width,
+            scales=halvings,
+            skip_channels=skip_channels,
+            kernel_size=kernel_size,
+            heads=heads,
+        )
+
+    return Recipe(factory, (code_channels, *plane))

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Style, centre_crop, require_sizes
+from dipkernels.networks.registry import BOTH, Recipe, Spatial, Variant, register
 from dipkernels.networks.resampling import down_block, upsampler
+from dipkernels.networks.scaling import scaled_halvings
 
 __all__ = ["SkipNet"]
 
@@ -172,3 +174,117 @@ def per_scale(name: str, value: _T | Sequence[_T], scales: int) -> tuple[_T, ...
             "the finest first, or a single one for all"
         )
     return tuple(value)
+
+
+VARIANTS = {
+    "denoise": Variant(),
+    "jpeg": Variant(
+        {"width": (8, 16, 32, 64, 128), "skip_channels": (0, 0, 0, 4, 4), "code_channels": 3},
+        iterations=2400,
+    ),
+    "inpaint-vase": Variant(
+        {"skip_channels": 0, "upsampling": "nearest"}, iterations=5001, code="meshgrid"
+    ),
+    "inpaint-kate": Variant({"skip_channels": 128, "upsampling": "nearest"}, iterations=6001),
+    "library": Variant(
+        {
+            "width": (16, 32, 64, 128, 128, 128),
+            "scales": 6,
+            "skip_channels": 0,
+            "kernel_size_down": 5,
+            "pointwise": False,
+            "upsampling": "nearest",
+            "code_channels": 1,
+        },
+        iterations=3001,
+    ),
+    "super-resolution": Variant(iterations=2000),
+    "flash": Variant(
+        {"upsampling": ("nearest", "nearest", "bilinear", "bilinear", "bilinear")},
+        learning_rate=0.1,
+        iterations=601,
+        code="image",
+    ),
+    "restore-barbara": Variant(learning_rate=0.001, iterations=11000),
+    "restore-kate": Variant(
+        {"width": (16, 32, 64, 128, 128), "skip_channels": 0, "downsampling": "average"},
+        iterations=1000,
+    ),
+    "report-denoise": Variant({"code_channels": 3}, learning_rate=1e-4, iterations=5000),
+    "report-inpaint": Variant(
+        {"skip_channels": 128, "upsampling": "nearest", "code_channels": 3},
+        learning_rate=1e-4,
+        iterations=7000,
+    ),
+}
+
+
+@register(
+    "wide-skip",
+    learning_rate=0.01,
+    iterations=3000,
+    source="Cheng et al. 2019, samples of the prior (one channel); rate as F16",
+    summary="U-net with two scales of 1024 channels, nearly a Gaussian process; no sigmoid.",
+    preset={"width": 1024, "scales": 2},
+    output="none",
+    dimensions=BOTH,
+    least_side=3,
+)
+@register(
+    "skip",
+    learning_rate=0.01,
+    iterations=3000,
+    source="Ulyanov et al. 2017, F16",
+    variants=VARIANTS,
+    dimensions=BOTH,
+    least_side=3,
+)
+def _skip(
+    size: Spatial,
+    channels: int,
+    *,
+    width: int | Sequence[int] = 128,
+    scales: int = 5,
+    skip_channels: int | Sequence[int] = 4,
+    upsampling: str | Sequence[str] = "bilinear",
+    downsampling: str = "stride",
+    kernel_size_down: int = 3,
+    kernel_size_up: int = 3,
+    pointwise: bool = True,
+    normalisation: str = "batch",
+    activation: str = "leaky-relu",
+    padding: str = "reflect",
+    bias: bool = True,
+    code_channels: int = 32,
+) -> Recipe:
+    """U-net with narrow skip connections: the original deep image prior."""
+    style = Style(len(size), normalisation, activation, padding, bias)
+    kept = scaled_halvings(scales, size, _least(kernel_size_down, kernel_size_up))
+    # A small image loses the coarsest scales.
+    widths, skips, modes = (
+        per_scale("width", width, scales)[:kept],
+        per_scale("skip_channels", skip_channels, scales)[:kept],
+        per_scale("upsampling", upsampling, scales)[:kept],
+    )
+
+    def factory() -> nn.Module:
+        return SkipNet(
+            channels,
+            code_channels,
+            width=widths,
+            scales=kept,
+            skip_channels=skips,
+            kernel_size_down=kernel_size_down,
+            kernel_size_up=kernel_size_up,
+            pointwise=pointwise,
+            upsampling=modes,
+            downsampling=downsampling,
+            style=style,
+        )
+
+    return Recipe(factory, (code_channels, *size))
+
+
+def _least(*kernel_sizes: int) -> int:
+    """Pixels a side that reflecting a kernel's border needs, and at least 2."""
+    return max(2, max(kernel_sizes) // 2 + 1)

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.patches import check_sizes, join_patches, pad_code
-from dipkernels.networks.vit import Block, SelfAttention
+from dipkernels.networks.registry import Recipe, Spatial, register
+from dipkernels.networks.scaling import plane_and_patch
+from dipkernels.networks.vit import REPORT, Block, SelfAttention
 
 __all__ = ["SwinTransformer"]
 
@@ -235,3 +237,35 @@ class SwinTransformer(nn.Module):
         tokens = self.norm(self.stages(self.embed_norm(patches.permute(0, 2, 3, 1))))
         patches = self.decoder(tokens).flatten(1, 2)
         return join_patches(patches, tokens.shape[1:3], self.stride, self.code_shape[2:])
+
+
+@register("swin", learning_rate=1e-4, iterations=5000, source=REPORT)
+def _swin(
+    size: Spatial,
+    channels: int,
+    *,
+    patch_size: int | None = None,
+    width: int = 192,
+    depths: tuple[int, ...] = (2, 2, 6, 2),
+    heads: tuple[int, ...] = (4, 4, 4, 4),
+    window: int = 7,
+    mlp_ratio: float = 1.0,
+    code_channels: int = 3,
+) -> Recipe:
+    """Swin transformer (shifted windows, merged patches) with a linear head and pixel shuffle."""
+    plane, patch = plane_and_patch("swin", size, 4, patch_size)
+
+    def factory() -> nn.Module:
+        return SwinTransformer(
+            plane,
+            channels,
+            code_channels,
+            patch_size=patch,
+            width=width,
+            depths=depths,
+            heads=heads,
+            window=window,
+            mlp_ratio=mlp_ratio,
+        )
+
+    return Recipe(factory, (code_channels, *plane))

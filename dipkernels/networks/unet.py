@@ -6,7 +6,9 @@ from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Style, centre_crop, require_choice, require_sizes
+from dipkernels.networks.registry import BOTH, Recipe, Spatial, Variant, register
 from dipkernels.networks.resampling import UPSAMPLINGS, pool, transposed_conv, upsampler
+from dipkernels.networks.scaling import scaled_halvings
 
 __all__ = ["UNet"]
 
@@ -127,3 +129,59 @@ def _doubling(
     return nn.Sequential(
         upsampler(upsampling, in_channels, style, level=level), style.conv(in_channels, width, 3)
     )
+
+
+@register(
+    "unet",
+    learning_rate=0.001,
+    iterations=3001,
+    source="Ulyanov et al. 2017, library",
+    variants={
+        "library": Variant(),
+        "get-net": Variant(
+            {
+                "feature_scale": 4,
+                "extra_scales": 0,
+                "upsampling": "bilinear",
+                "normalisation": "batch",
+                "padding": "reflect",
+                "code_channels": 32,
+            }
+        ),
+    },
+    dimensions=BOTH,
+    least_side=3,
+)
+def _unet(
+    size: Spatial,
+    channels: int,
+    *,
+    feature_scale: int = 8,
+    extra_scales: int = 1,
+    upsampling: str = "transposed",
+    downsampling: str = "max",
+    normalisation: str = "instance",
+    activation: str = "relu",
+    padding: str = "zero",
+    code_channels: int = 1,
+) -> Recipe:
+    """U-net with wide skip connections and pooling."""
+    style = Style(len(size), normalisation, activation, padding)
+    if not isinstance(extra_scales, int) or extra_scales < 0:
+        raise InvalidInputError(
+            f"extra_scales must be a whole number, at least 0, got {extra_scales!r}"
+        )
+    halvings = scaled_halvings(4 + extra_scales, size)
+
+    def factory() -> nn.Module:
+        return UNet(
+            channels,
+            code_channels,
+            feature_scale=feature_scale,
+            halvings=halvings,
+            upsampling=upsampling,
+            downsampling=downsampling,
+            style=style,
+        )
+
+    return Recipe(factory, (code_channels, *size))

@@ -17,8 +17,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.networks.patches import check_sizes, join_patches, pad_code
+from dipkernels.networks.registry import Recipe, Spatial, register
+from dipkernels.networks.scaling import plane_and_patch
 
 __all__ = ["VisionTransformer"]
+
+REPORT = "the transformer report"
 
 
 class SelfAttention(nn.Module):
@@ -177,3 +181,23 @@ class VisionTransformer(nn.Module):
         tokens = self.norm(self.blocks(tokens + self.position))
         patches = self.decoder(tokens[:, 1:])  # without the class token
         return join_patches(patches, self.grid, self.patch_size, self.code_shape[2:])
+
+
+@register("vit", learning_rate=1e-4, iterations=5000, source=REPORT)
+def build_vit(
+    size: Spatial,
+    channels: int,
+    *,
+    patch_size: int | None = None,
+    width: int = 192,
+    depth: int = 5,
+    heads: int = 8,
+    mlp_width: int = 192,
+    code_channels: int = 3,
+) -> Recipe:
+    """Vision transformer with a linear patch head."""
+    plane, patch = plane_and_patch("vit", size, 32, patch_size)
+    sizes = (patch, width, depth, heads, mlp_width)
+    return Recipe(
+        lambda: VisionTransformer(plane, channels, code_channels, *sizes), (code_channels, *plane)
+    )

@@ -16,12 +16,12 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.fits import fit
 from dipkernels.fitting.preparation import check_runs, make_monitors
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import Monitor, Rule, make_rule
 from dipkernels.kernels.ntk import NTK
 from dipkernels.planning.plans import Plan
 from dipkernels.planning.rehearsal import Needs, rehearse_fit, rehearse_kernel
 from dipkernels.priors.memory import DEFAULT_BUDGET, available_memory
 from dipkernels.priors.prior import ImagePrior
+from dipkernels.stopping import Monitor, Rule, make_rule
 from dipkernels.tasks import Task, denoise
 
 TIMED_STEPS = 4  # the first of them is a warm-up

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from dipkernels.fitting.engine import BATCHING_DEVICES, Engine
+from dipkernels.fitting.descent import BATCHING_DEVICES, Descent
 from dipkernels.fitting.optimisers import LBFGS_HISTORY
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import Monitor
 from dipkernels.kernels.ntk import NTK
 from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
 from dipkernels.priors.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.priors.tangents import ImageOf, Tangents
+from dipkernels.stopping import Monitor
 from dipkernels.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -74,37 +74,39 @@ def rehearse_fit(
     record = Record(tasks, seeds, settings.averaging, copy.deepcopy(list(monitors)))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Ledger(device) as ledger:
-            engine = Engine(shapes, tasks, range(seeds), settings, record, [1.0] * seeds)
-            engine.batched = engine.runs > 1 and device.type in BATCHING_DEVICES
+            descent = Descent(shapes, tasks, range(seeds), settings, [1.0] * seeds)
+            descent.batched = descent.runs > 1 and device.type in BATCHING_DEVICES
             copies = checkpoint and device.type == "cpu"
-            parts = _iterate(engine, ledger, stops=stops, checkpoint=copies)
+            parts = _iterate(descent, record, ledger, stops=stops, checkpoint=copies)
     except Exception as error:  # a network may do anything, for instance look at numbers
         logger.info(RULE_OF_THUMB, prior, type(error).__name__)
         return _fit_rule_of_thumb(prior, len(tasks) * seeds)
     return _complete(parts, ledger, device)
 
 
-def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -> dict[str, int]:
-    record, held = engine.record, []
+def _iterate(
+    descent: Descent, record: Record, ledger: Ledger, *, stops: bool, checkpoint: bool
+) -> dict[str, int]:
+    held: list[Tensor] = []
     activations = 0
-    losses, images = engine.evaluate()
+    losses, images = descent.evaluate()
     before = ledger.live
     record.add(losses.detach(), images.detach())
     if stops:
         held.append(images.new_empty(Record.BLOCK + 1, *images.shape))
     recorded, images_shape = ledger.live - before, images.shape
-    _step(engine, losses, images, held)
+    _step(descent, losses, images, held)
     del losses, images
     state = ledger.live
     for _ in range(ITERATIONS - 1):
-        losses, images = engine.evaluate()
+        losses, images = descent.evaluate()
         activations = ledger.live - state
         record.add(losses.detach(), images.detach())
-        _step(engine, losses, images, held)
+        _step(descent, losses, images, held)
         del losses, images
     peak, saved = ledger.peak, 0
     if checkpoint:
-        copies = _copied_to_save(engine, images_shape if stops else None)
+        copies = _copied_to_save(descent, record, images_shape if stops else None)
         saved = ledger.peak - peak
         del copies
     return {
@@ -118,9 +120,9 @@ def _iterate(engine: Engine, ledger: Ledger, *, stops: bool, checkpoint: bool) -
 
 # Tensors go to the file as they are, but for what monitors and a stopping rule hand out and what
 # isn't contiguous: parameters and both moments of a network with channels last.
-def _copied_to_save(engine: Engine, block: torch.Size | None) -> list[object]:
-    copies: list[object] = [monitor.state() for monitor in engine.record.monitors]
-    leaves = engine.leaves.values()
+def _copied_to_save(descent: Descent, record: Record, block: torch.Size | None) -> list[object]:
+    copies: list[object] = [monitor.state() for monitor in record.monitors]
+    leaves = descent.leaves.values()
     copies += [x.new_empty(3, *x.shape) for x in leaves if not x.is_contiguous()]
     if block is not None:
         copies.append(next(iter(leaves)).new_empty(Record.BLOCK, *block))
@@ -128,13 +130,13 @@ def _copied_to_save(engine: Engine, block: torch.Size | None) -> list[object]:
 
 
 # One step of the optimiser; L-BFGS looks at numbers, but what it holds is known.
-def _step(engine: Engine, losses: Tensor, images: Tensor, held: list[Tensor]) -> None:
-    if engine.settings.optimiser != "l-bfgs":
-        engine.step(losses, images)
+def _step(descent: Descent, losses: Tensor, images: Tensor, held: list[Tensor]) -> None:
+    if descent.settings.optimiser != "l-bfgs":
+        descent.step(losses, images)
         return
     losses.sum().backward()
     if not held:
-        leaves = engine.leaves.values()
+        leaves = descent.leaves.values()
         held += [x.new_empty(LBFGS_VECTORS, *x.shape) for x in leaves]
 
 

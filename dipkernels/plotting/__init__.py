@@ -7,7 +7,7 @@ from dipkernels.plotting.curves import (
     plot_predicted_against_measured,
     plot_predictions,
 )
-from dipkernels.plotting.fingerprint import fingerprint
+from dipkernels.plotting.fingerprint import plot_fingerprint
 from dipkernels.plotting.gp import plot_posteriors
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
 from dipkernels.plotting.kernels import plot_densities, plot_responses
@@ -17,7 +17,6 @@ from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 
 __all__ = [
-    "fingerprint",
     "plot_audit",
     "plot_bands",
     "plot_calibration",
@@ -25,6 +24,7 @@ __all__ = [
     "plot_densities",
     "plot_descent",
     "plot_eigenvectors",
+    "plot_fingerprint",
     "plot_fits",
     "plot_images",
     "plot_layers",

@@ -44,7 +44,7 @@ _RC: Any = {
 }
 
 
-def fingerprint(card: xr.Dataset) -> Figure:
+def plot_fingerprint(card: xr.Dataset) -> Figure:
     """Draw the card of one prior.
 
     Parameters

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.stopping import stopping_panel
 from dipkernels.plotting.style import colours, panels
+from dipkernels.stopping import stopping_panel
 
 _MARKERS = "osD^vP*X<>hd"
 
@@ -21,7 +21,7 @@ def plot_stopping(result: xr.Dataset, panel: xr.Dataset | None = None) -> Figure
     result : xarray.Dataset
         As `dipkernels.fit` returns, perhaps over ``image`` and ``seed``.
     panel : xarray.Dataset, optional
-        What `dipkernels.fitting.stopping.stopping_panel` makes of it; by default with its default
+        What `dipkernels.stopping.stopping_panel` makes of it; by default with its default
         rules.
 
     Returns

@@ -166,7 +166,7 @@ def _picture(folder: RunFolder, name: str, card: xr.Dataset) -> str:
     path = folder.path / f"{name}.png"
     source = folder.file(f"{name}/{CARD}")
     if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
-        plotting.save_figure(plotting.fingerprint(card), path)
+        plotting.save_figure(plotting.plot_fingerprint(card), path)
     return base64.b64encode(path.read_bytes()).decode("ascii")
 
 

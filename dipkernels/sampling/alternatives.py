@@ -18,8 +18,8 @@ from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK, require_parameters
 from dipkernels.linalg import conjugate_gradients
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
+from dipkernels.sampling.posterior import Posterior
 from dipkernels.sampling.summaries import describe_measurement
-from dipkernels.sampling.target import Posterior
 from dipkernels.tasks import Task
 
 PICTURES = ("final", "average", "chosen_image")

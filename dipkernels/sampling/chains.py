@@ -1,24 +1,24 @@
 """Runs chains, saves them every so often, and makes a dataset of what was kept."""
 
 import logging
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from torch import Tensor
 
-from dipkernels.base.interruption import ctrl_c_between_iterations
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.fits import FitInterrupted
+from dipkernels.fitting.loop import Loop
 from dipkernels.fitting.preparation import describe_start, describe_task
 from dipkernels.images.axes import AXES
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.dynamics import Dynamics
+from dipkernels.sampling.langevin import Transition
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import describe_measurement
 from dipkernels.storage.checkpoints import Saver
@@ -39,70 +39,56 @@ class SamplingInterrupted(FitInterrupted):
     """
 
 
-class Chains:
-    """Dynamics and what is kept of them."""
+class Chains(Loop[Transition]):
+    """What moves chains, and what is kept of them."""
 
-    def __init__(self, dynamics: Dynamics, collector: Collector, iterations: int) -> None:
-        self.dynamics, self.collector, self.iterations = dynamics, collector, iterations
-        self.interrupted = False
-        self.seconds = 0.0
+    def __init__(self, transition: Transition, collector: Collector, iterations: int) -> None:
+        super().__init__(transition, iterations)
+        self.collector = collector
 
     def run(self, label: str, saver: Saver | None, *, progress: bool) -> str:
-        """Run the iterations that are left."""
-        with Progress(self.iterations, label, enabled=progress) as bar:
-            bar.advance(self.collector.iterations)
-            try:
-                with ctrl_c_between_iterations(self, resumable=saver is not None):
-                    status = self._loop(bar, saver)
-            except KeyboardInterrupt:
-                # Not saved: it may have come in the middle of a step.
-                if not self.collector.iterations:
-                    raise
-                return "interrupted"
-            if saver is not None:
-                saver.save(self.state())
+        """Run the iterations that are left, and say how it ended."""
+        status = super().run(label, saver, progress=progress)
         running = self.collector.running()
-        if self.collector.iterations and not bool(running.all()):
+        if not bool(running.all()):
             lost = int((~running).sum())
             logger.warning("%s: %d of %d chains diverged", label, lost, len(running))
-        logger.info("%s: %s after %d iterations", label, status, self.collector.iterations)
+        logger.info("%s: %s after %d iterations", label, status, self.seen)
         return status
 
-    def _loop(self, bar: Progress, saver: Saver | None) -> str:
-        start, before = time.perf_counter(), self.seconds
-        collector, dynamics = self.collector, self.dynamics
-        while collector.iterations < self.iterations:
-            if self.interrupted:
-                return "interrupted"
-            losses, images = dynamics.evaluate()
-            collector.add(losses.detach(), images.detach(), dynamics.weight())
-            dynamics.step(losses, images)
-            bar.advance()
-            self.seconds = before + time.perf_counter() - start
-            if collector.iterations % BLOCK == 1:
-                if not bool(collector.running().any()):
-                    return "diverged"
-                bar.note(self._note())
-            if saver is not None:
-                saver.save_if_due(self.state)
-        return "finished" if bool(collector.running().any()) else "diverged"
+    @property
+    def seen(self) -> int:
+        """Number of images that were taken of each chain."""
+        return self.collector.iterations
+
+    def _watch(self, losses: Tensor, images: Tensor) -> None:
+        self.collector.add(losses, images, self.moved.weight())
+
+    def _ended(self, bar: Progress) -> str:
+        complete = self.seen >= self.iterations
+        if not complete and self.seen % BLOCK != 1:
+            return ""
+        if not bool(self.collector.running().any()):
+            return "diverged"
+        bar.note(self._note())
+        return "finished" if complete else ""
 
     def _note(self) -> str:
-        row = self.collector.trace[self.collector.iterations - 1].nanmean(dim=0)
+        row = self.collector.trace[self.seen - 1].nanmean(dim=0)
         index = 1 if "psnr_clean" in self.collector.columns else 0
         return f"PSNR {float(row[index]):.2f} dB" if index else f"loss {float(row[0]):.3g}"
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {
-            "dynamics": self.dynamics.state(),
+            "dynamics": self.moved.state(),
             "collector": self.collector.state(),
             "seconds": self.seconds,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take the place of the chains that gave this state."""
-        self.dynamics.load(state["dynamics"])
+        self.moved.load(state["dynamics"])
         self.collector.load(state["collector"])
         self.seconds = state["seconds"]
 

@@ -10,12 +10,11 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.engine import Engine
-from dipkernels.fitting.record import Record
+from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.chains import Chains, describe_run, finish, make_collector, resume
-from dipkernels.sampling.dynamics import make_generators
+from dipkernels.sampling.langevin import make_generators
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import zeros_like
 from dipkernels.storage.checkpoints import Saver
@@ -35,7 +34,7 @@ OPTIONS = (
 )
 
 
-class Descent(Engine):
+class Fits(Descent):
     """Fits of one task that are watched as chains, one from each seed."""
 
     def __init__(
@@ -46,35 +45,25 @@ class Descent(Engine):
         settings: FitSettings,
         stream: str | None = None,
     ) -> None:
-        super().__init__(prior, [task], seeds, settings, _Unrecorded())
+        super().__init__(prior, [task], seeds, settings)
         self._draws = [] if stream is None else make_generators(stream, seeds, prior.device)
 
     def weight(self) -> float:
         """Weight of the present images in averages."""
         return 1.0
 
-    def step(self, losses: Tensor, images: Tensor) -> None:
-        """Take a step of the optimiser."""
-        super().step(losses, images)
-        self._count()
-
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {**super().state(), "draws": [g.get_state() for g in self._draws]}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state."""
+        """Take the place of the fits that gave this state."""
         super().load(state)
         for generator, content in zip(self._draws, state["draws"], strict=True):
             generator.set_state(content)
-        self.record.iterations = self.iteration  # type: ignore[misc]
-
-    def _count(self) -> None:
-        self.iteration += 1
-        self.record.iterations = self.iteration  # type: ignore[misc]
 
 
-class GpDip(Descent):
+class GpDip(Fits):
     """What Cheng et al. ran: a fit by Adam, with noise on the 4-D parameters after every step."""
 
     def __init__(
@@ -104,7 +93,7 @@ class GpDip(Descent):
                     chain.add_(noise, alpha=self._deviation)
 
 
-class Iterates(Descent):
+class Iterates(Fits):
     """A fit whose parameters are averaged after burn-in."""
 
     def __init__(
@@ -131,7 +120,7 @@ class Iterates(Descent):
         return {**super().state(), "mean": self.mean}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the dynamics that gave this state."""
+        """Take the place of the fits that gave this state."""
         super().load(state)
         self.mean = {key: value.to(self.prior.device) for key, value in state["mean"].items()}
 
@@ -147,7 +136,7 @@ class DescentRun:
 
     def __call__(
         self,
-        descent: Descent,
+        descent: Fits,
         attributes: dict[str, Any],
         checkpoint: str | Path | None,
         *,
@@ -194,18 +183,3 @@ def fit_settings(
             "another at every iteration: use 'adam', 'sgd' or 'gradient-descent'"
         )
     return FitSettings(**options, iterations=iterations)
-
-
-class _Unrecorded(Record):
-    """Stands for a fit's record, since chains keep their own."""
-
-    iterations = 0  # the engine compares it; set from outside
-
-    def __init__(self) -> None:
-        pass
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        pass

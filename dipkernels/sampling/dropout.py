@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior, Parameters
-from dipkernels.sampling.descents import Descent
+from dipkernels.sampling.descents import Fits
 from dipkernels.tasks import Task
 
 
 @dataclass(frozen=True)
-class Kernel:
+class DroppedWeights:
     """Which numbers of a layer's kernel belong to which of its input channels."""
 
     channels: int
@@ -29,7 +29,7 @@ class Kernel:
         return mask.reshape(*mask.shape, *[1] * (like.dim() - mask.dim()))
 
 
-def kernels_of(prior: ImagePrior) -> dict[str, Kernel]:
+def kernels_of(prior: ImagePrior) -> dict[str, DroppedWeights]:
     """Find the kernels of convolutions and linear maps with several input channels."""
     found = {}
     for name, module in prior.structure.named_modules():
@@ -37,13 +37,13 @@ def kernels_of(prior: ImagePrior) -> dict[str, Kernel]:
         if key not in prior.parameter_shapes:
             continue
         if isinstance(module, nn.Linear):
-            found[key] = Kernel(module.in_features)
+            found[key] = DroppedWeights(module.in_features)
         elif isinstance(module, nn.modules.conv._ConvNd):
-            found[key] = Kernel(module.in_channels, module.groups, module.transposed)
+            found[key] = DroppedWeights(module.in_channels, module.groups, module.transposed)
     return {key: kernel for key, kernel in found.items() if kernel.channels > 1}
 
 
-class Dropout(Descent):
+class Dropout(Fits):
     """Fits with dropout; after some steps they stand still, and only what is dropped changes."""
 
     def __init__(
@@ -53,12 +53,10 @@ class Dropout(Descent):
         seeds: Sequence[int],
         settings: FitSettings,
         rate: float,
-        kernels: dict[str, Kernel],
+        kernels: dict[str, DroppedWeights],
     ) -> None:
         super().__init__(prior, task, seeds, settings, "mc-dropout")
         self._kernels, self._kept = kernels, 1 - rate
-        network = self._network
-        self._network = lambda leaves, code: network(self._dropped(leaves), code)
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Run the network with channels dropped anew."""
@@ -70,14 +68,15 @@ class Dropout(Descent):
         if self._fitting:
             super().step(losses, images)
         else:
-            self._count()
+            self.iteration += 1
 
     @property
     def _fitting(self) -> bool:
         return self.iteration < self.settings.iterations
 
     # A layer that doesn't see a channel is one whose kernel is 0 there: networks stay as they are.
-    def _dropped(self, leaves: Parameters) -> Parameters:
+    def _weights(self) -> Parameters:
+        leaves = self.leaves
         sizes = [kernel.channels for kernel in self._kernels.values()]
         like = next(iter(leaves.values()))
         draws = [

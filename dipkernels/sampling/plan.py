@@ -14,9 +14,9 @@ from dipkernels.planning import Plan, plan
 from dipkernels.planning.planner import PRODUCT_STEPS, RATE_PRODUCTS
 from dipkernels.planning.plans import DRAWS
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.dynamics import Langevin
+from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.posterior import Posterior
 from dipkernels.sampling.settings import ChainSettings
-from dipkernels.sampling.target import Posterior
 from dipkernels.tasks import Task
 
 TIMED_STEPS = 5  # the first of them is a warm-up

@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from dipkernels.base.checks import as_annotated
 from dipkernels.errors import InvalidInputError
-from dipkernels.sampling.steps import METHODS, step_factor
+from dipkernels.sampling.schedules import step_factor
 
+METHODS = ("sgld", "psgld", "sghmc")
 FRICTION = 0.1
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 

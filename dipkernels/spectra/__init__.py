@@ -18,7 +18,7 @@ from dipkernels.spectra.power import (
 )
 from dipkernels.spectra.response import anisotropy, frequency_response
 from dipkernels.spectra.rings import radial_frequency, ring_edges
-from dipkernels.spectra.sparsity import sparsity
+from dipkernels.spectra.sparsities import sparsity
 
 __all__ = [
     "AmplitudeBands",

@@ -8,10 +8,10 @@ from dipkernels import fitting, networks
 from dipkernels.base.options import takes
 from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.fitting.stopping import make_rule
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.stages.stage import Stage, Value
 from dipkernels.stages.subject import Subject
+from dipkernels.stopping import make_rule
 from dipkernels.tasks import Task
 
 # Some settings mean nothing without another.

@@ -106,7 +106,7 @@ class Job:
 
     def _weight_prior(self, sigma: float) -> "WeightPrior | str":
         from dipkernels import sampling
-        from dipkernels.sampling.target import INITIALISATION
+        from dipkernels.sampling.posterior import INITIALISATION
 
         name, equals, text = self.options["weight_prior"].partition("=")
         if name == INITIALISATION and not equals:

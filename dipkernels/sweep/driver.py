@@ -20,7 +20,7 @@ from dipkernels.base.origin import digest
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.storage.locks import holder
-from dipkernels.sweep.execute import BUSY, execute, known_outcome
+from dipkernels.sweep.execution import BUSY, execute, known_outcome
 from dipkernels.sweep.plan import Plan
 from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, Store

@@ -4,13 +4,13 @@ A `Task` holds the measurement, the forward operator, the level of the noise and
 known, the clean image. It is what `dipkernels.fit` fits and what the theory predicts.
 """
 
+from dipkernels.tasks.combined import several
 from dipkernels.tasks.denoising import NOISE_SIGMA, denoise
 from dipkernels.tasks.flash import flash_no_flash
 from dipkernels.tasks.inpainting import inpaint
 from dipkernels.tasks.jpeg import dejpeg
 from dipkernels.tasks.masks import bernoulli_mask, region_mask, text_mask
 from dipkernels.tasks.physics import from_physics
-from dipkernels.tasks.several import several
 from dipkernels.tasks.super_resolution import super_resolve
 from dipkernels.tasks.task import Task
 

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from dipkernels import fit
 from dipkernels.base.seeds import generator
-from dipkernels.fitting.stopping import stopping_panel
 from dipkernels.images.metrics import decibels
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
 from dipkernels.spectra import sparsity
+from dipkernels.stopping import stopping_panel
 from dipkernels.tasks import Task
 from dipkernels.theory import KernelSpectrum, predicted_peak
 from dipkernels.theory.spectrum import gram_of, jacobian

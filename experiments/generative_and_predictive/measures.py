@@ -12,9 +12,8 @@ from torch import Tensor
 from dipkernels import fit, images, networks, tasks
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.stopping import stopping_panel
 from dipkernels.kernels import NTK
-from dipkernels.kernels.predictive import (
+from dipkernels.literature.predictive import (
     Encoder,
     faces,
     input_kernel,
@@ -24,6 +23,7 @@ from dipkernels.kernels.predictive import (
 )
 from dipkernels.networks import ImagePrior
 from dipkernels.spectra import frequency_response
+from dipkernels.stopping import stopping_panel
 from experiments.kernel_ranking.setting import PRIORS, learning_rate
 
 DECODERS = (

@@ -17,11 +17,9 @@ from torch import Tensor
 from dipkernels import networks
 from dipkernels.kernels import covariance, infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.networks import ImagePrior
-from dipkernels.plotting import cited as plots
-from dipkernels.plotting import save_figure
-from dipkernels.theory.cited import covariance_three_ways, width_convergence
-from dipkernels.theory.cited.poster import (
+from dipkernels.literature import covariance_three_ways, width_convergence
+from dipkernels.literature import figures as plots
+from dipkernels.literature.poster import (
     autoencoder,
     convolutional,
     poster_autoencoder,
@@ -29,6 +27,8 @@ from dipkernels.theory.cited.poster import (
     smooth_codes,
     smooth_kernel,
 )
+from dipkernels.networks import ImagePrior
+from dipkernels.plotting import save_figure
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 

@@ -15,17 +15,17 @@ from torch import Tensor, nn
 
 from dipkernels import images, networks, tasks
 from dipkernels.base.seeds import generator
-from dipkernels.networks import ImagePrior
-from dipkernels.plotting import cited as plots
-from dipkernels.plotting import save_figure
-from dipkernels.theory.cited import (
+from dipkernels.literature import (
     dual_kernel,
     fitting_speed,
     image_and_noise,
     jacobian_along_fit,
     jacobian_norms,
 )
-from dipkernels.theory.cited.dual_kernels import PUBLISHED_SCALE, gaussian, triangle
+from dipkernels.literature import figures as plots
+from dipkernels.literature.dual_kernels import PUBLISHED_SCALE, gaussian, triangle
+from dipkernels.networks import ImagePrior
+from dipkernels.plotting import save_figure
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 

@@ -15,11 +15,7 @@ from torch import Tensor, nn
 from dipkernels import fit, images, networks, tasks
 from dipkernels.kernels import NTK
 from dipkernels.linalg import DenseOperator
-from dipkernels.networks import ImagePrior
-from dipkernels.plotting import cited as plots
-from dipkernels.plotting import save_figure
-from dipkernels.tasks import Task
-from dipkernels.theory.cited import (
+from dipkernels.literature import (
     compare_filters,
     filter_along_fit,
     non_local_means_weights,
@@ -27,6 +23,10 @@ from dipkernels.theory.cited import (
     residual_correlation,
     twicing,
 )
+from dipkernels.literature import figures as plots
+from dipkernels.networks import ImagePrior
+from dipkernels.plotting import save_figure
+from dipkernels.tasks import Task
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 

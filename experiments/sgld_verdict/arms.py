@@ -16,8 +16,8 @@ from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling import ChainSettings
 from dipkernels.sampling.descents import GpDip
-from dipkernels.sampling.dynamics import Langevin
-from dipkernels.sampling.target import Posterior
+from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.posterior import Posterior
 from dipkernels.tasks import Task
 
 LEARNING_RATE = 0.01  # these are the published ones

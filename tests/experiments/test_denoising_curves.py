@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from helpers.experiments import check_smallest_run, images_in
 
 
+@pytest.mark.slow
 def test_smallest_run(tmp_path: Path) -> None:
     tables = {"results.csv": 10, "criterion.csv": 24, "curves.csv": 7}
     check_smallest_run(

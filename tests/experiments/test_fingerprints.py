@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from dipkernels import fingerprints, networks
-from dipkernels.plotting import fingerprint
+from dipkernels.plotting import plot_fingerprint
 from dipkernels.storage.netcdf import load, save
 from helpers.experiments import script
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     experiment = script("fingerprints")
     arguments = ["--preset", "smoke", "--output", str(tmp_path / "out")]
@@ -67,7 +68,7 @@ def test_a_card_keeps_its_look_in_a_tenth_of_its_size(tmp_path: Path) -> None:
         np.testing.assert_allclose(kept[name], thin, rtol=0, atol=0.5001 * level)
     np.testing.assert_allclose(kept["filter"], whole["filter"], rtol=0, atol=0.5001 * 0.2 / 65534)
     assert set(whole.data_vars) - set(kept.data_vars) == {"clean", "adam_psnr_noisy"}
-    assert fingerprint(kept) is not None  # it can still be drawn
+    assert plot_fingerprint(kept) is not None  # it can still be drawn
     # samples and two pictures of 3 x 96 x 96 bytes, the filter, and 64 kB for the form of the file
     most = (4 + 2) * 3 * 96**2 + 2 * side**2 + 2**16
     assert (tmp_path / "kept.nc").stat().st_size < most

@@ -203,6 +203,7 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"no {path}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", [False, True])
 def test_two_processes_share_a_folder(tmp_path: Path, dies: bool) -> None:
     folder = tmp_path / "out"

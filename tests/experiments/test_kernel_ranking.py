@@ -19,6 +19,7 @@ def kept(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*.npz"))
 
 
+@pytest.mark.slow
 def test_smoke_preset_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = script("kernel_ranking")
     run.main(["--preset", "smoke", "--output", str(tmp_path)])
@@ -35,6 +36,7 @@ def test_smoke_preset_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFix
     assert len(rows(tmp_path / "estimators.csv")) == 3 * 4
 
 
+@pytest.mark.slow
 def test_a_kernel_is_kept_until_its_estimators_are_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

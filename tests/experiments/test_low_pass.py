@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import xarray as xr
 
 from dipkernels.storage.netcdf import load, save
@@ -18,6 +19,7 @@ TABLES = {
 CURVES = ("misfit", "misfit_lower", "misfit_upper", "measured")
 
 
+@pytest.mark.slow
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     figures = {"dual_kernels", "jacobian_norms", "jacobian_along_fit", "fitting_speed"}
     check_smallest_run("low_pass", tmp_path, TABLES, figures)

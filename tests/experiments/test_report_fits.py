@@ -212,6 +212,7 @@ def test_fits_without_pictures_are_made_anew_where_they_are_drawn(
     assert len(made) == 6
 
 
+@pytest.mark.slow
 def test_fits_of_earlier_versions_give_the_same_rows(tmp_path: Path) -> None:
     """They hold all that was recorded."""
     module = script("snapshots")

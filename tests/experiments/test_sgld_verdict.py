@@ -34,6 +34,7 @@ NETWORK = Network(size=12, width=4, scales=1, code_channels=2)
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     # 3 arms with 3 pictures each; 2 samplers of 2 chains
     tables = {"results.csv": 9, "chains.csv": 4}

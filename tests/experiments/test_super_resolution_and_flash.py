@@ -15,6 +15,7 @@ from helpers.experiments import check_smallest_run, harness, images_in, script
 PACKAGE = "experiments.super_resolution_and_flash"
 
 
+@pytest.mark.slow
 def test_smoke_runs_and_resumes(tmp_path: Path) -> None:
     tables = {"train.csv": 10, "calibration.csv": 18, "test.csv": 6, "summary.csv": 6}
     figures = {"curves", "images", "pairs"}

@@ -120,7 +120,14 @@ def test_spectra_and_predictions() -> None:
     assert_alike(make(SMALL, SIZE), spectra_of)
 
 
-@pytest.mark.parametrize("name", networks.names())
+# One of each family; the others, which are made of the same layers, take a minute.
+FAMILIES = (SMALL, "skip", "vit", "mixer", "lipschitz-decoder")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in FAMILIES else pytest.param(n, marks=pytest.mark.long) for n in networks.names()],
+)
 def test_covariances_of_every_prior(name: str) -> None:
     def covariances(prior: ImagePrior) -> Iterator[Any]:
         yield kernels.covariance(prior, 4, tests=False, full=name == SMALL)

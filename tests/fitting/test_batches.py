@@ -41,7 +41,7 @@ def make_prior(name: str = "skip", **options: Any) -> ImagePrior:
 def batching(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways of evaluating the network, whatever the device would choose."""
     devices = ("cpu",) if request.param == "batched" else ()
-    monkeypatch.setattr("dipkernels.fitting.engine.BATCHING_DEVICES", devices)
+    monkeypatch.setattr("dipkernels.fitting.descent.BATCHING_DEVICES", devices)
     return str(request.param)
 
 

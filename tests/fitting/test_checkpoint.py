@@ -20,12 +20,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dipkernels import networks, tasks
+from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.fitting import FitInterrupted, fit, load_parameters
-from dipkernels.fitting.stopping import WindowedVarianceRule
 from dipkernels.networks import ImagePrior
+from dipkernels.stopping import WindowedVarianceRule
 from dipkernels.storage import netcdf as results
-from dipkernels.storage.checkpoints import load_checkpoint, save_checkpoint
+from dipkernels.storage.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
 
 SIZE = (9, 14)
 
@@ -182,6 +183,46 @@ def test_a_fit_can_go_on_to_more_iterations(noise: float, tmp_path: Path) -> Non
         return
     with pytest.raises(InvalidInputError, match="has 63 iterations already, 40 were asked for"):
         fit(prior, task, iterations=40, checkpoint=file)
+
+
+def test_a_finished_fit_that_was_called_again_can_go_on(tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    whole = fit(prior, task, iterations=33, input_noise=0.1)
+    for iterations in (20, 20, 20, 33):
+        last = fit(prior, task, iterations=iterations, input_noise=0.1, checkpoint=file)
+    assert_identical(last, whole)
+
+
+# What dipkernels 0.1 wrote; where it ran a finished fit once more, the generators were lost.
+LAYOUT = {
+    "parameters", "optimiser", "record", "rates", "iteration", "seconds", "generators", "accepted",
+    "accepted_mse", "rollbacks", "stopper",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", [None, 12])
+def test_files_of_the_first_layout_are_continued(moment: int | None, tmp_path: Path) -> None:
+    prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
+    options: dict[str, Any] = {"input_noise": 0.1, "seed": [2, 5], "backtracking": 0.5}
+    options |= {"stop": WindowedVarianceRule(patience=200)}
+    whole = fit(prior, task, iterations=60, **options)
+    if moment is None:
+        fit(prior, task, iterations=20, checkpoint=file, **options)
+    else:
+        with pytest.raises(Killed):
+            fit(prior, task, iterations=20, checkpoint=file, callback=die_at(moment), **options)
+    identity, state = read_checkpoint(file)
+    assert set(state) == LAYOUT
+    # The generators' own states, after as many draws of the code's noise as there were steps.
+    for seed, content in zip(options["seed"], state["generators"], strict=True):
+        generator = torch.Generator().manual_seed(derive("input-noise", seed))
+        for _ in range(state["iteration"]):
+            torch.empty_like(prior.code).normal_(generator=generator)
+        assert torch.equal(generator.get_state(), content)
+    assert_identical(fit(prior, task, iterations=60, checkpoint=file, **options), whole)
+    save_checkpoint(file, identity, state | {"generators": []})
+    with pytest.raises(InvalidInputError, match="lost where its input noise stood"):
+        fit(prior, task, iterations=60, checkpoint=file, **options)
 
 
 def test_interrupts_keep_the_checkpoint(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting import fit, summary
-from dipkernels.fitting.stopping import (
+from dipkernels.networks import ImagePrior
+from dipkernels.stopping import (
     Decision,
     Discrepancy,
     HeldOut,
@@ -23,7 +24,6 @@ from dipkernels.fitting.stopping import (
     WindowedVarianceRule,
     stopping_panel,
 )
-from dipkernels.networks import ImagePrior
 
 SIZE = (12, 17)
 

@@ -27,9 +27,9 @@ from torch._subclasses.fake_tensor import (
 from torch.utils import backend_registration
 
 from dipkernels.base.devices import resolve_device
-from dipkernels.fitting import engine
+from dipkernels.fitting import descent
 from dipkernels.priors import prior as priors
-from dipkernels.sampling import dynamics
+from dipkernels.sampling import langevin
 from dipkernels.tasks import task as tasks
 
 FAKE = "fakegpu"
@@ -201,8 +201,8 @@ def present() -> Iterator[Numbers]:
         patch.setattr(torch, "Generator", Generator)
         patch.setattr(priors, "resolve_device", _resolve)
         patch.setattr(tasks, "resolve_device", _resolve)
-        patch.setattr(engine, "BATCHING_DEVICES", (NAME,))
-        patch.setattr(dynamics, "BATCHING_DEVICES", (NAME,))
+        patch.setattr(descent, "BATCHING_DEVICES", (NAME,))
+        patch.setattr(langevin, "BATCHING_DEVICES", (NAME,))
         yield numbers
     _generators.clear()
 

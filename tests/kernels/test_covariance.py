@@ -12,8 +12,8 @@ from dipkernels.base.seeds import derive
 from dipkernels.base.statistics import RunningCovariance, RunningMoments
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import covariance
-from dipkernels.kernels.covariance import covariance_of, pool_covariances, radial_average
-from dipkernels.kernels.covariance.lagged import LaggedProducts
+from dipkernels.kernels.covariances import covariance_of, pool_covariances, radial_average
+from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.networks import ImagePrior
 from dipkernels.priors import draw_images
 from helpers.fields import stationary, windowed

@@ -11,8 +11,7 @@ from torch.func import jvp, vjp, vmap
 from dipkernels import networks
 from dipkernels.networks import layers, resampling
 from dipkernels.networks.generators import BinomialFilter
-from dipkernels.networks.layers import Style
-from dipkernels.networks.lipschitz import bounded_weight
+from dipkernels.networks.layers import Style, bounded_weight
 from helpers.convolutions import activate, double, normalise, pooled, transposed
 from helpers.priors import draw, perturbed
 

@@ -177,6 +177,7 @@ def copy_encoder(network: VisionTransformer, reference: nn.Module) -> None:
     reference.load_state_dict(state, strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole_patches", [True, False])
 def test_derivatives_are_adjoint(whole_patches: bool) -> None:
     image_size = draw_image_size(seed=4, whole_patches=whole_patches)

@@ -14,6 +14,7 @@ from helpers.priors import draw
 SIGMA, DEVIATION = 0.3, 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [1.0, 0.25])
 def test_a_linear_network_has_its_exact_posterior(temperature: float) -> None:
     prior = make_prior(smooth_kernel(1, 1.5))

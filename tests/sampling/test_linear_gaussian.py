@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.func import hessian
 
 from dipkernels import ImagePrior, Task, sampling, tasks
-from dipkernels.sampling.dynamics import Langevin
+from dipkernels.sampling.langevin import Langevin
 from dipkernels.sampling.steps import DAMPING
 from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel

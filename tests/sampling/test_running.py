@@ -16,6 +16,7 @@ from dipkernels import ImagePrior, Task, sampling, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError, OutputError
 from dipkernels.sampling.collector import Collector
+from dipkernels.storage.checkpoints import read_checkpoint, save_checkpoint
 
 
 def make_net() -> nn.Module:
@@ -63,6 +64,21 @@ def test_resumed_chains_have_the_bits_of_uninterrupted_ones(method: str, tmp_pat
         run(method, 30, checkpoint=tmp_path / "c", seed=4)
     with pytest.raises(InvalidInputError, match="30 iterations already"):
         run(method, 20, checkpoint=tmp_path / "c")
+
+
+# In dipkernels 0.1 fits that are watched as chains carried what only a fit's own loop needs.
+def test_chains_of_the_first_layout_are_continued(tmp_path: Path) -> None:
+    whole = run("gp-dip", 30)
+    run("gp-dip", 17, checkpoint=tmp_path / "c")
+    identity, state = read_checkpoint(tmp_path / "c")
+    assert set(state) == {"dynamics", "collector", "seconds"}
+    assert set(state["dynamics"]) == {
+        "parameters", "optimiser", "rates", "iteration", "generators", "accepted", "accepted_mse",
+        "rollbacks", "draws",
+    }  # fmt: skip
+    state["dynamics"] |= {"record": {}, "seconds": 0.0, "stopper": None}
+    save_checkpoint(tmp_path / "c", identity, state)
+    assert_equal(run("gp-dip", 30, checkpoint=tmp_path / "c"), whole)
 
 
 @pytest.mark.parametrize("method", METHODS)

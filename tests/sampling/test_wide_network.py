@@ -127,6 +127,7 @@ def allowed(width: float, error: np.ndarray, deviations: float) -> np.ndarray:
     return deviations * error + 5 / width
 
 
+@pytest.mark.slow
 def test_a_wide_network_has_the_posterior_of_its_gaussian_process() -> None:
     width, chains = 32, 16
     wide = distance((16,), width, chains=chains, iterations=600)

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dipkernels import fit, tasks
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.fitting.stopping import CleanBands, FrequencyBands
 from dipkernels.spectra import (
     AmplitudeBands,
     ComplexBands,
@@ -20,6 +19,7 @@ from dipkernels.spectra import (
     band_fit,
     frequency_bands,
 )
+from dipkernels.stopping import CleanBands, FrequencyBands
 from helpers.priors import draw, make
 
 SHAPES = [(1, 21), (3, 9, 13), (2, 12, 11)]

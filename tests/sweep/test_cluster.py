@@ -23,6 +23,7 @@ def environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("environment")
 @pytest.mark.filterwarnings("default")  # Dask's own, of sockets and loops
 def test_a_killed_worker_costs_one_run_that_another_repeats(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_a_prediction_in_a_sweep_agrees_with_the_exact_kernel(tmp_path: Path) ->
             sweep.load(wrong)
 
 
+@pytest.mark.slow
 def test_a_posterior_in_a_sweep_is_that_of_the_functions(tmp_path: Path) -> None:
     chains = {"name": "posterior", "method": "sghmc", "iterations": 60, "chains": 2}
     plan = sweep.load(
@@ -205,6 +206,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     assert sorted(seed for seed, _ in log(tmp_path, "start")) == list(range(5))
 
 
+@pytest.mark.slow
 def test_a_lost_process_costs_one_run_and_is_replaced(tmp_path: Path) -> None:
     plan = sweep.load(write_study(tmp_path, 6))
     (tmp_path / "hold").touch()
@@ -220,6 +222,7 @@ def test_a_lost_process_costs_one_run_and_is_replaced(tmp_path: Path) -> None:
     assert executor.processes() == []
 
 
+@pytest.mark.slow
 def test_two_sweeps_on_one_store_run_everything_once(tmp_path: Path) -> None:
     file = write_study(tmp_path, 8)
     (tmp_path / "hold").touch()

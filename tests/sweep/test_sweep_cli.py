@@ -157,6 +157,7 @@ def test_wrong_plans_exit_with_all_problems(
     assert "did you mean 'camera'" in error
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_processes_and_leaves_no_lock(tmp_path: Path) -> None:
     file = write_study(tmp_path, 4, seconds=60.0)
     command = [sys.executable, "-m", "dipkernels", "sweep", str(file), "--workers", "2"]

@@ -210,6 +210,7 @@ def test_measured_images_are_the_fits_and_adams_prediction_that_of_its_metric(
     assert found.flow_peak_psnr == pytest.approx(max(psnr), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_an_audit_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prior = bent_prior(5, 6)
     task = noisy(prior)

@@ -216,6 +216,7 @@ def test_groups_hold_every_parameter_once(name: str) -> None:
     assert sorted(key for keys in groups.values() for key in keys) == sorted(parameters)
 
 
+@pytest.mark.slow
 def test_cards_of_signals_and_of_unreadable_networks_can_be_drawn(tmp_path: Path) -> None:
     signal = make("conv", (40,))
     with pytest.raises(InvalidInputError, match="pass a task"):
@@ -230,7 +231,7 @@ def test_cards_of_signals_and_of_unreadable_networks_can_be_drawn(tmp_path: Path
     for each in (found, mixer):
         results.save(each, tmp_path / "card.nc")
         stored = results.load(tmp_path / "card.nc")
-        figure = plotting.fingerprint(stored)
+        figure = plotting.plot_fingerprint(stored)
         plotting.save_figure(figure, tmp_path / "card.png")
         texts = [text.get_text() for text in figure.texts]
         assert each.attrs["card"] in texts
@@ -278,6 +279,7 @@ def test_plans_and_misuse() -> None:
         layer_groups({}, 3)
 
 
+@pytest.mark.slow
 def test_command_writes_cards_and_a_gallery_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,6 +154,7 @@ def test_the_dense_kernel_is_that_of_products_with_and_without_a_metric() -> Non
     assert np.abs(dense - NTK(prior, parameters).to_dense().numpy()).max() > 0.01
 
 
+@pytest.mark.slow
 def test_lanczos_agrees_with_the_dense_score_within_its_band() -> None:
     prior, task = conv_prior(), make_task(1, 0.1)
     dense = score(prior, task, seed=3)
@@ -208,6 +209,7 @@ def test_a_smooth_kernel_scores_above_a_white_one_for_a_smooth_image() -> None:
     )
 
 
+@pytest.mark.slow
 def test_several_images_and_seeds_have_each_their_score() -> None:
     prior = conv_prior()
     both = [make_task(0), make_task(1)]

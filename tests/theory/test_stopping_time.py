@@ -8,7 +8,7 @@ import xarray as xr
 
 from dipkernels import fit
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.fitting.stopping import detections, stopping_panel
+from dipkernels.stopping import detections, stopping_panel
 from dipkernels.theory import (
     GradientDescent,
     GradientFlow,

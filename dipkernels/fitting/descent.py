@@ -1,0 +1,272 @@
+"""Fits in step: one evaluation of the network, then one step of the optimiser, for all runs."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+from dipkernels.base.seeds import derive
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.checkpoint import PARAMETERS
+from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
+from dipkernels.fitting.regularisers import half_squared_norms, total_variation
+from dipkernels.fitting.schedules import learning_rate_factor
+from dipkernels.fitting.settings import FitSettings
+from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.tasks import Task
+
+# Where one batched evaluation of all runs beats one after another: a CPU is busy with one, and
+# took up to 1.5 times as long for a batch.
+BATCHING_DEVICES = ("cuda",)
+
+
+class Descent:
+    """Runs of one network on several tasks from several initialisations, fitted together.
+
+    Every tensor of a run is a slice of one with a leading axis over runs (task by task, and seed
+    by seed within a task): parameters, images, losses. The runs share nothing, so that together
+    they give what they give apart, up to rounding.
+    """
+
+    def __init__(
+        self,
+        prior: ImagePrior,
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        settings: FitSettings,
+        rates: list[float] | None = None,
+    ) -> None:
+        self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
+        self.iteration = 0
+        self.rates = rates or self._learning_rates()
+        self.leaves = self._initial_leaves()
+        self._stepper = make_optimiser(settings, self.leaves.values(), max(self.rates))
+        # One optimiser steps all runs: a smaller rate of one is a smaller gradient of it.
+        relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
+        self._relative = relative.repeat(len(tasks)) / max(self.rates)
+        self._generators = self._noise_generators()
+        # Where this iteration is evaluated: the generators before its noise was drawn.
+        self._before: list[Tensor] = []
+        self._accepted: dict[str, Tensor] = {}
+        self._accepted_mse: Tensor | None = None
+        self.rollbacks = torch.zeros(self.runs, dtype=torch.int64, device=prior.device)
+        self._code = _in_layout(prior.code) if settings.channels_last else prior.code
+        self.batched = self.runs > 1 and prior.device.type in BATCHING_DEVICES
+        self._network = self._make_network()
+
+    @property
+    def runs(self) -> int:
+        """Number of runs."""
+        return len(self.tasks) * len(self.seeds)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load` needs to continue bit by bit."""
+        return {
+            PARAMETERS: {key: leaf.detach() for key, leaf in self.leaves.items()},
+            "optimiser": self._stepper.state_dict()["state"],
+            "rates": self.rates,
+            "iteration": self.iteration,
+            # A finished fit that is extended evaluates its last iteration once more.
+            "generators": self._before or [g.get_state() for g in self._generators],
+            "accepted": self._accepted,
+            "accepted_mse": self._accepted_mse,
+            "rollbacks": self.rollbacks,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the place of the descent that gave this state."""
+        leaves = list(self.leaves.values())
+        for leaf, value in zip(leaves, state[PARAMETERS].values(), strict=True):
+            leaf.data.copy_(value)
+        groups = self._stepper.state_dict()["param_groups"]
+        # Tensors in the layout that a step would have given them.
+        moments = {
+            index: {key: _like_leaf(value, leaves[index]) for key, value in content.items()}
+            for index, content in state["optimiser"].items()
+        }
+        self._stepper.load_state_dict({"state": moments, "param_groups": groups})
+        self.iteration, self._before = state["iteration"], []
+        if len(state["generators"]) < len(self._generators):
+            raise InvalidInputError(
+                "this checkpoint has lost where its input noise stood (dipkernels 0.1 wrote it so "
+                "when a finished fit was run once more): remove it to start afresh"
+            )
+        for generator, content in zip(self._generators, state["generators"], strict=True):
+            generator.set_state(content)
+        device = self.prior.device
+        self._accepted = {
+            key: _like_leaf(value.to(device), self.leaves[key])
+            for key, value in state["accepted"].items()
+        }
+        mse = state["accepted_mse"]
+        self._accepted_mse = None if mse is None else mse.to(device)
+        self.rollbacks = state["rollbacks"].to(device)
+
+    def _learning_rates(self) -> list[float]:
+        given, name = self.settings.learning_rate, self.settings.optimiser
+        if given is not None:
+            return [given] * len(self.seeds)
+        if name in ("adam", "l-bfgs"):
+            return [default_learning_rate(name, self.prior, {})] * len(self.seeds)
+        inits = (self.prior.init(seed) for seed in self.seeds)
+        # one rate for all images: masks don't change it, other operators may
+        tasks = [t for t in self.tasks if t.operator.mask is None] or self.tasks[:1]
+        return [
+            min(default_learning_rate(name, self.prior, parameters, task) for task in tasks)
+            for parameters in inits
+        ]
+
+    def _initial_leaves(self) -> Parameters:
+        stacked = self.prior.init_many(self.seeds)
+        leaves = {}
+        for key, value in stacked.items():
+            leaf = value.repeat(len(self.tasks), *[1] * (value.dim() - 1))
+            if self.settings.channels_last and leaf.dim() == 5:
+                leaf = leaf[0].contiguous(memory_format=torch.channels_last)[None]
+            leaves[key] = leaf.requires_grad_()
+        return leaves
+
+    def _noise_generators(self) -> list[torch.Generator]:
+        if not self.settings.input_noise:
+            return []
+        # On the device: at full image size a transfer would take longer than the step.
+        device = self.prior.device
+        streams = [derive("input-noise", seed) for seed in self.seeds]
+        return [torch.Generator(device=device).manual_seed(stream) for stream in streams]
+
+    def _make_network(self) -> Callable[[Parameters, Tensor], Tensor]:
+        prior, noisy = self.prior, bool(self._generators)
+        batched = vmap(prior.image, in_dims=(0, 0 if noisy else None))
+
+        def network(leaves: Parameters, code: Tensor) -> Tensor:
+            if self.batched:
+                return batched(leaves, code)
+            # Views of each run's parameters, whose gradients are stacked in one go.
+            slices = [leaf.unbind() for leaf in leaves.values()]
+            codes = code.unbind() if noisy else [code] * self.runs
+            images = [
+                prior.image(dict(zip(leaves, values, strict=True)), each)
+                for *values, each in zip(*slices, codes, strict=True)
+            ]
+            return torch.stack(images)
+
+        if self.settings.compile is None:
+            return network
+        compiled: Callable[[Parameters, Tensor], Tensor] = torch.compile(
+            network, mode=self.settings.compile
+        )
+        return compiled
+
+    def _perturbed_code(self) -> Tensor:
+        if not self._generators:
+            return self._code
+        self._before = [generator.get_state() for generator in self._generators]
+        draws = [torch.empty_like(self._code).normal_(generator=g) for g in self._generators]
+        codes = [self._code + self.settings.input_noise * draw for draw in draws]
+        return torch.stack(codes * len(self.tasks))
+
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Run the network: misfits ``(runs,)`` and images ``(runs, channels, *spatial)``."""
+        with _autocast(self.settings.precision, self.prior.device):
+            images = self._network(self._weights(), self._perturbed_code())
+        images = images.to(self.prior.dtype)
+        parts = images.split(len(self.seeds))
+        misfits = [task.misfit(part) for task, part in zip(self.tasks, parts, strict=True)]
+        return misfits[0] if len(misfits) == 1 else torch.cat(misfits), images
+
+    # The parameters that make the images.
+    def _weights(self) -> Parameters:
+        return self.leaves
+
+    # What is descended: the sum over runs, which share no parameter.
+    def _objective(self, losses: Tensor, images: Tensor) -> Tensor:
+        settings = self.settings
+        if settings.total_variation_weight:
+            dims = images.dim() - 2
+            variation = total_variation(images, settings.total_variation_kind, spatial_dims=dims)
+            losses = losses + settings.total_variation_weight * variation
+        if settings.weight_decay:
+            losses = losses + settings.weight_decay * half_squared_norms(self.leaves)
+        return (losses * self._relative).sum()
+
+    def step(self, losses: Tensor, images: Tensor) -> None:
+        """Take a step of the optimiser from what `evaluate` gave, and count it."""
+        objective = self._objective(losses, images)
+        objective.backward()
+        if self.settings.optimiser == "l-bfgs":
+            self._search(objective.detach())
+        else:
+            self._descend_gradient(losses.detach())
+        self._stepper.zero_grad()  # here, so that no gradient lives beside the next pass
+        self._before = []
+        self.iteration += 1
+
+    def _descend_gradient(self, losses: Tensor) -> None:
+        settings = self.settings
+        if settings.backtracking is not None:
+            self._roll_back(losses, settings.backtracking)
+        if settings.gradient_clip is not None:
+            self._clip(settings.gradient_clip)
+        if settings.schedule != "constant":
+            factor = learning_rate_factor(settings.schedule, self.iteration, settings.iterations)
+            for group in self._stepper.param_groups:
+                group["lr"] = max(self.rates) * factor
+        self._stepper.step()
+
+    # L-BFGS asks for the objective again and again; the first answer is there already.
+    def _search(self, objective: Tensor) -> None:
+        answers = [objective]
+
+        def closure() -> Tensor:
+            if answers:
+                return answers.pop()
+            self._stepper.zero_grad()
+            again = self._objective(*self.evaluate())
+            again.backward()
+            return again.detach()
+
+        self._stepper.step(closure)  # type: ignore[arg-type]  # torch says float, means Tensor
+
+    # Ulyanov et al.: where the fit has suddenly become worse, the step is taken from the last
+    # parameters that were accepted, with the gradient of the bad ones.
+    def _roll_back(self, mse: Tensor, decibels: float) -> None:
+        if self._accepted_mse is None:
+            self._accepted_mse = mse.clone()
+            self._accepted = {key: leaf.detach().clone() for key, leaf in self.leaves.items()}
+            return
+        fallen = ~(mse <= self._accepted_mse * 10 ** (decibels / 10))  # NaN has fallen, too
+        self._accepted_mse = torch.where(fallen, self._accepted_mse, mse)
+        self.rollbacks += fallen
+        for key, leaf in self.leaves.items():
+            choose = fallen.reshape(-1, *[1] * (leaf.dim() - 1))
+            self._accepted[key].copy_(torch.where(choose, self._accepted[key], leaf.detach()))
+            leaf.data.copy_(self._accepted[key])
+
+    # To a Euclidean norm, over all parameters of a run.
+    def _clip(self, largest: float) -> None:
+        gradients = [leaf.grad for leaf in self.leaves.values() if leaf.grad is not None]
+        squares = [g.reshape(len(g), -1).square().sum(dim=1) for g in gradients]
+        norms = torch.stack(squares).sum(dim=0).sqrt() / self._relative
+        factors = (largest / norms).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factors.reshape(-1, *[1] * (gradient.dim() - 1)))
+
+
+def _in_layout(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+# A value of the optimiser's state; those of the leaf's shape take its memory layout.
+def _like_leaf(value: Any, leaf: Tensor) -> Any:
+    if isinstance(value, Tensor) and value.shape == leaf.shape:
+        return torch.empty_like(leaf, requires_grad=False).copy_(value)
+    return value
+
+
+def _autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if precision != "bf16":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

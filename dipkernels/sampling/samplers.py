@@ -1,0 +1,195 @@
+"""Sample the posterior of a network's parameters, and see it as images."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from dipkernels.base.origin import digest
+from dipkernels.errors import InvalidInputError
+from dipkernels.fitting.preparation import check_runs
+from dipkernels.fitting.settings import FitSettings
+from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.sampling.chains import (
+    Chains,
+    chain_seeds,
+    describe_run,
+    finish,
+    make_collector,
+    resume,
+)
+from dipkernels.sampling.collector import Collector
+from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.posterior import Posterior
+from dipkernels.sampling.settings import ChainSettings
+from dipkernels.storage.checkpoints import Saver
+
+
+def sample(
+    posterior: Posterior,
+    *,
+    method: str = "sgld",
+    iterations: int = 10000,
+    burn_in: int | None = None,
+    thin: int | None = None,
+    step_size: float | None = None,
+    schedule: str = "constant",
+    cycles: int | None = None,
+    friction: float | None = None,
+    chains: int = 4,
+    seed: int = 0,
+    start: Parameters | None = None,
+    checkpoint: str | Path | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Run Markov chains whose limit is a posterior, up to a term of the order of the step.
+
+    The gradient is that of the whole measurement: SGLD is the unadjusted Langevin algorithm here.
+
+    Parameters
+    ----------
+    posterior : Posterior
+        The target.
+    method : {"sgld", "psgld", "sghmc"}
+        See `sgld_step`, `psgld_step` (its metric moves during burn-in only) and `sghmc_step`.
+    iterations : int
+        Images of each chain. Iteration i is the image after i steps.
+    burn_in : int, optional
+        Iterations that don't count; by default half of them.
+    thin : int, optional
+        Iterations from one draw that is kept to the next; by default such that at most some 400
+        are kept. They take ``chains * draws * image`` of memory on the host.
+    step_size : float, optional
+        By default the smallest `Posterior.stable_step` of the chains' starts; ``psgld`` needs one.
+    schedule : {"constant", "polynomial", "cosine", "cyclical"}
+        Of the step; see `step_factor`. Moments weigh each image by its step; draws have no weight.
+    cycles : int, optional
+        Of ``cyclical``.
+    friction : float, optional
+        Of ``sghmc``, in (0, 1); by default 0.1.
+    chains : int
+        Each from an initialisation of its own, with noise of its own. They share nothing.
+    seed : int
+        Of all of that.
+    start : dict of str to Tensor, optional
+        Where the chains start instead: ``(chains, ...)``, or one set of parameters for all (those
+        of a fit, by `dipkernels.fitting.load_parameters`). R-hat trusts chains whose starts are
+        spread more widely than the posterior; equal starts can hide that they haven't met.
+    checkpoint : str or Path, optional
+        File in which the state is kept, saved every half minute and at the end. The same call with
+        the same file continues what was begun, with the bits of an uninterrupted run (on a CPU with
+        as many threads); with a constant step, and `burn_in` and `thin` given, a call with more
+        iterations goes on from there.
+    progress : bool
+        Show a bar, if on a terminal.
+
+    Returns
+    -------
+    xarray.Dataset
+        Over ``chain`` and ``iteration``: ``loss`` (mean squared misfit) and, where the clean image
+        is known, ``psnr_clean`` and ``psnr_mean`` (of the image, and of the running mean of the
+        chain, in dB, over the task's region); with held-out pixels ``held_out`` and
+        ``held_out_mean``. Over ``(chain, channel, y, x)``: ``mean`` and ``std`` of all images after
+        burn-in. ``draws`` over ``(chain, draw, channel, y, x)``. ``ended_at`` says which chains
+        diverged, and when: their images are NaN, the others go on. Images in units in which white
+        is 1; they hold no noise of the measurement.
+
+    Raises
+    ------
+    InvalidInputError
+        If an option is out of range or has no effect, or the start doesn't fit.
+    DivergenceError
+        If all chains diverge.
+    SamplingInterrupted
+        On Ctrl-C, with what there is until then.
+
+    Notes
+    -----
+    Cost: one training step for each chain and iteration. A CPU takes the chains of a network of
+    more than 20 000 parameters one after another.
+    """
+    if not isinstance(posterior, Posterior):
+        raise InvalidInputError(f"sample takes a Posterior, got {type(posterior).__name__}")
+    settings = ChainSettings(
+        method, iterations, burn_in, thin, step_size, schedule, cycles, friction, chains, seed
+    )
+    prior, task = posterior.prior, posterior.task
+    check_runs(prior, [task], [seed], FitSettings())
+    seeds = chain_seeds(chains, seed)
+    starts = _starts(prior, seeds, start)
+    saver = state = None
+    if checkpoint is not None:
+        saver = Saver(Path(checkpoint), _identity(posterior, settings, starts), kind="chains")
+        state = saver.load()
+    found = settings.step_size
+    if found is None:
+        found = state["step_size"] if state else _common_step(posterior, starts, chains)
+    resolved = settings.resolved(found)
+    run = _Sampled(
+        Langevin(posterior, resolved, starts, seeds),
+        make_collector(task, resolved),
+        resolved.iterations,
+        found,
+    )
+    resume(run, state, checkpoint)
+    label = f"{prior.name}: {method}" + f" x {chains}" * (chains > 1)
+    status = run.run(label, saver, progress=progress)
+    attributes = {**posterior.record(), **resolved.record()}
+    return finish(run, prior, task, status, attributes)
+
+
+class _Sampled(Chains):
+    """Chains whose step was chosen at their start."""
+
+    def __init__(
+        self, langevin: Langevin, collector: Collector, iterations: int, step_size: float
+    ) -> None:
+        super().__init__(langevin, collector, iterations)
+        self._step_size = step_size
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "step_size": self._step_size}
+
+
+def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
+    if start is None:
+        return prior.init_many(seeds)
+    if not isinstance(start, dict) or start.keys() - prior.parameter_shapes.keys():
+        raise InvalidInputError(
+            f"start must be a dict of parameters of {prior}, as prior.init() or load_parameters() "
+            f"give them, got {sorted(start) if isinstance(start, dict) else type(start).__name__}"
+        )
+    found = {}
+    for key, shape in prior.parameter_shapes.items():
+        value = start.get(key)
+        if value is not None and tuple(value.shape) == shape:
+            value = value.expand(len(seeds), *shape)
+        if value is None or tuple(value.shape) != (len(seeds), *shape):
+            raise InvalidInputError(
+                f"start must hold {key} of shape {shape}, or {(len(seeds), *shape)} for "
+                f"{len(seeds)} chains"
+            )
+        found[key] = value.detach().to(prior.device, prior.dtype)
+    return found
+
+
+def _common_step(posterior: Posterior, starts: Parameters, chains: int) -> float:
+    return min(
+        posterior.stable_step({key: value[i] for key, value in starts.items()})
+        for i in range(chains)
+    )
+
+
+# With a constant step, what comes doesn't depend on how much more is to come.
+def _identity(posterior: Posterior, settings: ChainSettings, starts: Parameters) -> dict[str, Any]:
+    values = replace(settings, burn_in=settings.burned, thin=settings.stride).record()
+    if settings.schedule == "constant":
+        del values["iterations"]
+    return {
+        **values,
+        **posterior.identity(),
+        **describe_run(posterior.prior, posterior.task),
+        "start": digest(*starts.values()),
+    }

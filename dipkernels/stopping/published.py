@@ -1,0 +1,411 @@
+"""The rules of the literature, and the measures that they are held against."""
+
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+from dipkernels.errors import InvalidInputError
+from dipkernels.stopping.rules import (
+    Decision,
+    NotApplicableError,
+    Rule,
+    TooShortError,
+    clean_psnr,
+    first_at,
+    noise_level,
+    patient_minimum,
+    values,
+)
+
+
+class WindowedVarianceRule(Rule):
+    """ES-WMV: the output where the variance of the last outputs is lowest.
+
+    Parameters
+    ----------
+    patience : int
+        Stops after so many iterations without a lower variance; published: 1000.
+
+    References
+    ----------
+    Wang, Li, Zhuang, Chen, Liang, Sun: Early Stopping for Deep Image Prior. TMLR 2023.
+    """
+
+    name = "es-wmv"
+    monitor = "windowed-variance"
+
+    def __init__(self, patience: int = 1000) -> None:
+        self.patience = _positive("patience", patience)
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Judge one trace by its ``windowed_variance``.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            ``chosen`` is the last output of the window with the lowest variance.
+
+        Raises
+        ------
+        NotApplicableError
+            If that monitor didn't run.
+        TooShortError
+            If the window was never full.
+        """
+        score = values(trace, "windowed_variance", "fit with the monitor 'windowed-variance'")
+        full = np.flatnonzero(np.isfinite(score))
+        if len(full) == 0:
+            raise TooShortError(f"the window was never full within {len(score)} outputs")
+        return patient_minimum(score, self.patience, start=int(full[0]))
+
+
+class MovingVarianceRule(Rule):
+    """ES-EMV: the output where the exponential moving variance is lowest.
+
+    Parameters
+    ----------
+    patience : int
+        Stops after so many iterations without a lower variance; published: 1000.
+    start : int
+        First iteration that is looked at; published: 100.
+
+    References
+    ----------
+    Wang, Li, Zhuang, Chen, Liang, Sun: Early Stopping for Deep Image Prior. TMLR 2023.
+    """
+
+    name = "es-emv"
+    monitor = "moving-variance"
+
+    def __init__(self, patience: int = 1000, start: int = 100) -> None:
+        self.patience = _positive("patience", patience)
+        if start < 0:
+            raise InvalidInputError(f"start must be at least 0, got {start}")
+        self.start = start
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Judge one trace by its ``moving_variance``.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            ``chosen`` is the iteration with the lowest variance.
+
+        Raises
+        ------
+        NotApplicableError
+            If that monitor didn't run.
+        TooShortError
+            If the trace ends before ``start``.
+        """
+        score = values(trace, "moving_variance", "fit with the monitor 'moving-variance'")
+        if len(score) <= self.start:
+            raise TooShortError(
+                f"it starts at iteration {self.start}, the trace ends at {len(score) - 1}"
+            )
+        return patient_minimum(score, self.patience, self.start)
+
+
+class BlurSharpnessRule(Rule):
+    """Spectral-bias rule: stop once the ratio of blurriness to sharpness no longer changes.
+
+    At iteration i > 2n it compares the mean ratio over i-2n ... i-n-1 with that over
+    i-n+1 ... i-1, and stops if they differ by less than the threshold. (The second mean is over one
+    entry less, and the ratio at i isn't looked at: so the published code has it.)
+
+    Parameters
+    ----------
+    n : int
+        Published: 100.
+    threshold : float
+        Published: 0.01.
+
+    References
+    ----------
+    Shi, Mettes, Maji, Snoek: On Measuring and Controlling the Spectral Bias of the Deep Image
+    Prior. IJCV 2022.
+    """
+
+    name = "blur-sharpness"
+    monitor = "blur-sharpness"
+
+    def __init__(self, n: int = 100, threshold: float = 0.01) -> None:
+        if n < 2:
+            raise InvalidInputError(f"n must be at least 2 iterations, got {n}")
+        if not threshold > 0:
+            raise InvalidInputError(f"threshold must be positive, got {threshold}")
+        self.n = n
+        self.threshold = threshold
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Judge one trace by its ``blur`` and ``sharpness``.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            ``value`` is the difference of the means.
+
+        Raises
+        ------
+        NotApplicableError
+            If that monitor didn't run, or the outputs were too small for it.
+        TooShortError
+            If the trace has no iteration beyond 2n.
+        """
+        hint = "fit with the monitor 'blur-sharpness'"
+        blur, sharpness = values(trace, "blur", hint), values(trace, "sharpness", hint)
+        if len(blur) <= 2 * self.n + 1:
+            raise TooShortError(
+                f"it starts at iteration {2 * self.n + 1}, the trace ends at {len(blur) - 1}"
+            )
+        if np.isnan(blur).all():
+            raise NotApplicableError(
+                "no output has a blurriness: a side is below 12 pixels, or all are constant"
+            )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = blur / sharpness
+        difference = self._differences(ratio)
+        decision = first_at(difference < self.threshold)
+        return replace(decision, value=float(difference[decision.chosen]))
+
+    def _differences(self, ratio: np.ndarray) -> np.ndarray:
+        n = self.n
+        windows = np.lib.stride_tricks.sliding_window_view
+        # Means, not differences of cumulative sums: early ratios are huge, and would cancel.
+        with np.errstate(invalid="ignore"):  # a constant output has no ratio
+            before = windows(ratio, n).mean(axis=1)  # entry k: over k ... k+n-1
+            after = windows(ratio, n - 1).mean(axis=1)
+            i = np.arange(2 * n + 1, len(ratio))
+            change = np.abs(before[i - 2 * n] - after[i - n + 1])
+        return np.concatenate([np.full(2 * n + 1, np.nan), change])
+
+
+class Discrepancy(Rule):
+    """Discrepancy principle: stop once the misfit is down to the noise.
+
+    The first iteration whose mean squared error to the measurement, on what was measured, is at
+    most ``tau^2 sigma^2``.
+
+    Parameters
+    ----------
+    tau : float
+        Above 0; 1 takes the noise level as it is stated. Clipping the measurement to [0, 1] leaves
+        less noise than that.
+
+    References
+    ----------
+    Morozov: On the solution of functional equations by the method of regularization. Soviet Math.
+    Doklady 1966.
+    """
+
+    name = "discrepancy"
+
+    def __init__(self, tau: float = 1.0) -> None:
+        if not 0 < tau < np.inf:
+            raise InvalidInputError(f"tau must be positive and finite, got {tau}")
+        self.tau = tau
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Judge one trace by its ``psnr_noisy`` and noise level.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            ``value`` is the mean squared error.
+        """
+        level = (self.tau * noise_level(trace)) ** 2
+        error = _mse(values(trace, "psnr_noisy"))
+        decision = first_at(error <= level)
+        return replace(decision, value=float(error[decision.chosen]))
+
+
+class HeldOut(Rule):
+    """Held-out pixels: the output that predicts best what was measured but not fitted.
+
+    Parameters
+    ----------
+    patience : int
+        Stops after so many iterations without a lower error.
+    """
+
+    name = "held-out"
+
+    def __init__(self, patience: int = 1000) -> None:
+        self.patience = _positive("patience", patience)
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Judge one trace by its ``psnr_held_out``.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            ``value`` is the mean squared error on the held-out pixels.
+
+        Raises
+        ------
+        NotApplicableError
+            If no pixels were held out.
+        """
+        error = _mse(values(trace, "psnr_held_out", "fit task.hold_out(fraction, seed)"))
+        if np.isnan(error).all():
+            raise NotApplicableError("no pixels are held out: fit task.hold_out(fraction, seed)")
+        return patient_minimum(error, self.patience)
+
+
+class DeltaMSE(Rule):
+    """The transformer report's criterion: how far the output is from the noise but not the truth.
+
+    The largest ``MSE(noisy) - MSE(clean)`` over the iterations with ``MSE(noisy) > m``. It measures
+    a prior and knows the truth, so that nobody can stop by it.
+
+    Parameters
+    ----------
+    m : float, optional
+        In squared units of the image. The report leaves it open; by default the variance of the
+        noise, below which an output has begun to fit the noise.
+
+    Notes
+    -----
+    As long as the output knows nothing of the noise, the difference is about the variance of the
+    noise, whatever the output is like. Hence it is often largest far before the best PSNR.
+
+    References
+    ----------
+    Deep image priors for transformers and their variants (report), section 3.
+    """
+
+    name = "delta-mse"
+    needs_truth = True
+
+    def __init__(self, m: float | None = None) -> None:
+        if m is not None and not 0 <= m < np.inf:
+            raise InvalidInputError(f"m must be at least 0 and finite, got {m}")
+        self.m = m
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Judge one trace by ``psnr_noisy`` and ``psnr_clean``, both on what was measured.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            ``value`` is the difference of the errors.
+
+        Raises
+        ------
+        NotApplicableError
+            If there is no noise, no truth, or no output that is far enough from the measurement.
+        """
+        variance = noise_level(trace) ** 2
+        if "measurement" in trace and "clean" in trace:
+            shapes = trace["measurement"].shape, trace["clean"].shape
+            if shapes[0] != shapes[1]:
+                raise NotApplicableError(
+                    f"the measurement's shape {shapes[0]} isn't the image's {shapes[1]}: their "
+                    "errors can't be subtracted"
+                )
+        known = "region" in trace.dims and "known" in trace["region"].values
+        clean = _mse(clean_psnr(trace, region="known" if known else "whole"))
+        noisy = _mse(values(trace, "psnr_noisy"))
+        m = variance if self.m is None else self.m
+        far = noisy > m
+        if not far.any():
+            raise NotApplicableError(f"no output has an error above m = {m:.4g} to the measurement")
+        difference = np.where(far, noisy - clean, -np.inf)
+        chosen = int(difference.argmax())
+        return Decision(chosen, value=float(difference[chosen]))
+
+
+class Oracle(Rule):
+    """The best output of the trace, which only who knows the clean image can choose.
+
+    Parameters
+    ----------
+    average : bool
+        Judge the running averages of the outputs instead.
+    """
+
+    name = "oracle"
+    needs_truth = True
+
+    def __init__(self, average: bool = False) -> None:
+        self.average = average
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Choose the highest PSNR to the clean image in the score region.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            ``value`` is that PSNR in dB.
+        """
+        psnr = clean_psnr(trace, average=self.average)
+        chosen = int(np.nanargmax(psnr))
+        return Decision(chosen, value=float(psnr[chosen]))
+
+
+class Last(Rule):
+    """No rule: the output of the last iteration."""
+
+    name = "last"
+
+    def decide(self, trace: xr.Dataset) -> Decision:
+        """Choose the last iteration.
+
+        Parameters
+        ----------
+        trace : xarray.Dataset
+            Of a single run.
+
+        Returns
+        -------
+        Decision
+            It never stops a fit.
+        """
+        return Decision(trace.sizes["iteration"] - 1)
+
+
+# PSNR is what the traces hold; its peak value is 1.
+def _mse(psnr: np.ndarray) -> np.ndarray:
+    return np.asarray(10.0 ** (-psnr / 10))
+
+
+def _positive(name: str, value: int) -> int:
+    if value < 1:
+        raise InvalidInputError(f"{name} must be at least 1 iteration, got {value}")
+    return value
