@@ -1,7 +1,7 @@
 """Run the stages of every prior, each stored as soon as it is done."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,13 +23,18 @@ Stages = dict[str, xr.Dataset]
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of a comparison, the name of its result, and its share of the effort."""
+    """A stage of a comparison: the name of its result, and which effort each option takes."""
 
     key: str
     stage: str
-    options: Callable[[Effort], dict[str, Any]]
+    efforts: dict[str, str]
+    fixed: dict[str, Any] = field(default_factory=dict)
     every_seed: bool = False
     paced: bool = False  # at the learning rate that the kernel's largest eigenvalue allows
+
+    def options(self, effort: Effort) -> dict[str, Any]:
+        """Options of the stage, but for a pace."""
+        return self.fixed | {name: getattr(effort, key) for name, key in self.efforts.items()}
 
     def products(self, effort: Effort) -> int:
         """Products with the kernel."""
@@ -37,28 +42,15 @@ class Step:
         return 0 if cost is None else cost(self.options(effort))
 
 
-def _adam(effort: Effort) -> dict[str, Any]:
-    return {"iterations": effort.adam, "learning_rate": effort.learning_rate}
-
-
-def _kernel(effort: Effort) -> dict[str, Any]:
-    return {"steps": effort.probe_steps, "probes": effort.probes}
-
-
-def _prediction(effort: Effort) -> dict[str, Any]:
-    krylov = {name: getattr(effort, name) for name in ("steps", "probe_steps", "probes")}
-    return krylov | {"iterations": effort.descent}
-
-
-def _descent(effort: Effort) -> dict[str, Any]:
-    return {"optimiser": "gradient-descent", "iterations": effort.descent}
-
-
+ADAM = {"iterations": "adam", "learning_rate": "learning_rate"}
+PROBES = {"steps": "probe_steps", "probes": "probes"}
+KRYLOV = {name: name for name in ("steps", "probe_steps", "probes")}
+DESCENT = {"iterations": "descent"}
 STEPS = (
-    Step("fit_adam", "fit", _adam, every_seed=True),
-    Step("kernel", "kernel", _kernel),
-    Step("prediction", "prediction", _prediction, paced=True),
-    Step("fit_gradient_descent", "fit", _descent, paced=True),
+    Step("fit_adam", "fit", ADAM, every_seed=True),
+    Step("kernel", "kernel", PROBES),
+    Step("prediction", "prediction", KRYLOV | DESCENT, paced=True),
+    Step("fit_gradient_descent", "fit", DESCENT, {"optimiser": "gradient-descent"}, paced=True),
 )
 STAGES = tuple(step.key for step in STEPS)
 

@@ -31,34 +31,10 @@ class Folder(Protocol):
     """Where parts are kept as soon as they are done: a `dipkernels.storage.RunFolder`."""
 
     def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        """Return what is stored under a name, or compute and store it.
-
-        Parameters
-        ----------
-        name : str
-            Of the part.
-        compute : callable
-            Makes the part, without arguments.
-
-        Returns
-        -------
-        xarray.Dataset
-            The part.
-        """
+        """Return what is stored under a name, or compute and store it."""
 
     def checkpoint(self, name: str) -> Path:
-        """Path of the checkpoint of a fit.
-
-        Parameters
-        ----------
-        name : str
-            Of the fit's part.
-
-        Returns
-        -------
-        Path
-            Of a file, which need not be there.
-        """
+        """Path of the checkpoint of a fit, which need not be there."""
 
 
 class _Memory:

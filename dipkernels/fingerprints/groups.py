@@ -21,24 +21,6 @@ def layer_groups(parameters: Parameters, most: int = MOST_GROUPS) -> dict[str, l
     The groups are modules, as far down as there are not too many of them. Where that leaves two
     at most, they are those one step further down, put together in runs of about as many each.
 
-    Parameters
-    ----------
-    parameters : dict of str to Tensor
-        As `ImagePrior.init` returns, in the order of the network's modules.
-    most : int
-        Groups, at least 1.
-
-    Returns
-    -------
-    dict of str to list of str
-        By name (``"body"``, or ``"blocks.0 .. blocks.2"``); each parameter is in one group. For
-        `NTK.by_layer`.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are no parameters, or no group is allowed.
-
     Examples
     --------
     >>> import torch
@@ -47,7 +29,7 @@ def layer_groups(parameters: Parameters, most: int = MOST_GROUPS) -> dict[str, l
     ['code', 'head', 'body']
     >>> list(layer_groups({f"{i}.weight": torch.zeros(1) for i in range(5)}, most=2))
     ['0 .. 2', '3 .. 4']
-    """
+    """  # noqa: DOC201, DOC501
     if most < 1 or not parameters:
         raise InvalidInputError(f"expected parameters and most >= 1, got {len(parameters)}, {most}")
     names = list(parameters)
@@ -95,13 +77,7 @@ def _without_shared_prefix(groups: dict[str, list[str]]) -> dict[str, list[str]]
 
 
 class WithTotal:
-    """Quadratic forms of groups of layers and of their sum, from the same passes.
-
-    Parameters
-    ----------
-    layers : LayerKernels
-        Of all parameters.
-    """
+    """Quadratic forms of groups of layers and of their sum, from the same passes."""
 
     def __init__(self, layers: LayerKernels) -> None:
         self._layers = layers
@@ -110,17 +86,6 @@ class WithTotal:
         self.shape, self.dtype, self.device = layers.shape, layers.dtype, layers.device
 
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers k"]:
-        """Compute ``v^T Theta_l v`` for every group, and for the whole last.
-
-        Parameters
-        ----------
-        block : Tensor, shape (n, k)
-            Flattened images, one a column.
-
-        Returns
-        -------
-        Tensor, shape (layers, k)
-            From k backward passes.
-        """
+        """Compute ``v^T Theta_l v`` for every group, and for the whole last."""
         forms = self._layers.quadratic_form(block)
         return torch.cat([forms, forms.sum(dim=0, keepdim=True)])

@@ -19,48 +19,16 @@ LEAST_SIDE = 8
 
 @dataclass(frozen=True)
 class Neighbourhood:
-    """Which pixels' rows are compared, and over which lags.
+    """Which pixels' rows are compared, and over which lags."""
 
-    Attributes
-    ----------
-    centre : tuple of int
-        Pixel of the effective filter.
-    reach : tuple of int
-        Lags go from ``-reach`` to reach along each axis, a quarter of the side.
-    diagonal : list of tuple of int
-        Pixels one step along the diagonal from each other, about the centre.
-    scattered : list of tuple of int
-        Random different pixels at least reach away from all borders.
-    """
-
-    centre: tuple[int, ...]
-    reach: tuple[int, ...]
-    diagonal: list[tuple[int, ...]]
-    scattered: list[tuple[int, ...]]
+    centre: tuple[int, ...]  # of the effective filter
+    reach: tuple[int, ...]  # of lags, both ways: a quarter of each side
+    diagonal: list[tuple[int, ...]]  # one step from each other, about the centre
+    scattered: list[tuple[int, ...]]  # random, at least reach away from all borders
 
 
 def neighbourhood(size: tuple[int, ...], positions: int, seed: int = 0) -> Neighbourhood:
-    """Choose pixels of a grid.
-
-    Parameters
-    ----------
-    size : (length,) or (height, width)
-        Of the grid, at least 8 along each axis.
-    positions : int
-        Random pixels; as many as there are, if there are fewer.
-    seed : int
-        Of the choice.
-
-    Returns
-    -------
-    Neighbourhood
-        In 1D the diagonal is the axis itself.
-
-    Raises
-    ------
-    InvalidInputError
-        If the grid is too small.
-    """
+    """Choose pixels of a grid; in 1D the diagonal is the axis itself."""
     if min(size) < LEAST_SIDE:
         raise InvalidInputError(
             f"rows of a kernel are compared on at least {LEAST_SIDE} pixels along each axis, got "
@@ -119,26 +87,10 @@ def shift_variance(rows: Float[np.ndarray, "pixels *lags"]) -> tuple[float, floa
     """Measure how much a kernel's row changes when its pixel moves.
 
     With ``r_p`` the row at pixel p over the lags of a window, less its own mean over them:
-    ``sum_p |r_p - mean_q r_q|^2 / (P - 1)`` over ``sum_p |r_p|^2 / P``.
-
-    Parameters
-    ----------
-    rows : ndarray, shape ``(pixels, *lags)``
-        Of P pixels, at least 2; see `windows`.
-
-    Returns
-    -------
-    value : float
-        0 for a stationary kernel; about 1 where rows have nothing in common but their mean. The
-        numerator and the denominator are unbiased over a random choice of pixels.
-    standard_error : float
-        By the jackknife over pixels; NaN for 2.
-
-    Raises
-    ------
-    InvalidInputError
-        If there are fewer than 2 rows.
-    """
+    ``sum_p |r_p - mean_q r_q|^2 / (P - 1)`` over ``sum_p |r_p|^2 / P``: 0 for a stationary kernel,
+    about 1 where rows have nothing in common but their mean. Both are unbiased over a random
+    choice of pixels; the error, by the jackknife over them, is NaN for 2.
+    """  # noqa: DOC201, DOC501
     if len(rows) < 2:
         raise InvalidInputError(f"a variance is of at least 2 rows, got {len(rows)}")
     centred = _centred(rows)
@@ -152,20 +104,7 @@ def shift_variance(rows: Float[np.ndarray, "pixels *lags"]) -> tuple[float, floa
 
 
 def shift_correlation(rows: Float[np.ndarray, "pixels *lags"]) -> Float[np.ndarray, " shifts"]:
-    """Correlate rows of pixels that lie one step from each other.
-
-    Parameters
-    ----------
-    rows : ndarray, shape ``(pixels, *lags)``
-        In order along a line; see `windows`.
-
-    Returns
-    -------
-    ndarray, shape (pixels,)
-        At shifts 0, 1, ...: the mean over pairs so far apart of the correlation over the lags.
-        1 throughout for a stationary kernel; of one with patches it comes back to 1 at the patch's
-        side.
-    """
+    """Correlate rows of pixels that lie one step from each other."""
     centred = _centred(rows)
     length = np.linalg.norm(centred, axis=1)
     unit = centred / np.where(length > 0, length, 1)[:, None]
@@ -174,19 +113,7 @@ def shift_correlation(rows: Float[np.ndarray, "pixels *lags"]) -> Float[np.ndarr
 
 
 def lag_profile(kernel: Float[np.ndarray, " *lags"]) -> Float[np.ndarray, " radii"]:
-    """Average a function of the lag over rings one pixel wide, less its mean, relative to lag 0.
-
-    Parameters
-    ----------
-    kernel : ndarray, shape ``lags``
-        Over lags from ``-reach`` to reach along each axis.
-
-    Returns
-    -------
-    ndarray, shape (radii,)
-        At radii 0, 1, ... up to the smallest reach, each of the lags that round to it; 1 at 0. The
-        mean over all lags of the window is taken off first, as it is of all that a card shows.
-    """
+    """Average a function of the lag over rings one pixel wide, less its mean, relative to lag 0."""
     axes = [np.abs(np.arange(n) - n // 2) for n in kernel.shape]
     radius = np.rint(np.hypot.reduce(np.meshgrid(*axes, indexing="ij"), axis=0)).astype(int)
     values = kernel - kernel.mean()

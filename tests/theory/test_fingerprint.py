@@ -14,15 +14,15 @@ from typer.testing import CliRunner
 from dipkernels import fingerprints, networks, plotting, tasks
 from dipkernels.cli import app
 from dipkernels.errors import InvalidInputError, MemoryLimitError, UnknownNameError
-from dipkernels.fingerprints import (
-    FingerprintEffort,
+from dipkernels.fingerprints import FingerprintEffort
+from dipkernels.fingerprints.groups import layer_groups
+from dipkernels.fingerprints.rows import (
     lag_profile,
-    layer_groups,
     neighbourhood,
     shift_correlation,
     shift_variance,
+    torus_window,
 )
-from dipkernels.fingerprints.rows import torus_window
 from dipkernels.fitting import fit
 from dipkernels.kernels import NTK, infinite_width
 from dipkernels.networks import ImagePrior
