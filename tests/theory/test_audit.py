@@ -15,7 +15,8 @@ from dipkernels import NTK, ImagePrior, Task, fit, tasks, theory
 from dipkernels.errors import DivergenceError, InvalidInputError, OutputError
 from dipkernels.plotting import plot_audit
 from dipkernels.theory import GradientDescent, GradientFlow, audit, linear_fit
-from dipkernels.theory.audit import Parts, run, trajectory
+from dipkernels.theory.audit import run, trajectory
+from dipkernels.theory.audit.parts import Parts
 from helpers.priors import draw
 
 

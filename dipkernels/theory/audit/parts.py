@@ -14,26 +14,7 @@ REST = "rest"
 class Parts:
     """Splits the mean square of an image in two ways, each of which sums to the whole.
 
-    Parameters
-    ----------
-    vectors : Tensor, shape (n, k)
-        Orthonormal: the leading eigenvectors.
-    image_shape : (channels, height, width) or (channels, length)
-        Of the n numbers.
-    rings : int
-        About so many; see `dipkernels.spectra.ring_edges`. The constant image has one of its own.
-
-    Raises
-    ------
-    InvalidInputError
-        If the vectors don't fit the shape.
-
-    Attributes
-    ----------
-    modes : list of str
-        "1", "2", ... and "rest".
-    frequency : ndarray, shape (rings,)
-        Mean radius of each ring, in cycles per pixel.
+    The vectors are orthonormal, the leading eigenvectors; the constant image is a ring of its own.
     """
 
     def __init__(
@@ -44,6 +25,7 @@ class Parts:
                 f"vectors of {vectors.shape[0]} numbers don't fit images {image_shape}"
             )
         self._vectors = vectors.double()
+        # "1", "2", ... and "rest"; the mean radius of each ring, in cycles per pixel
         self.modes = [*(str(i + 1) for i in range(vectors.shape[1])), REST]
         self._shape, size = image_shape, image_shape[1:]
         radius, masks = radial_frequency(size), ring_masks(size, ring_edges(size, rings))
@@ -51,18 +33,7 @@ class Parts:
         self.frequency = np.array([radius[mask].mean() for mask in masks])
 
     def by_mode(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t modes"]:
-        """Split by eigenvectors.
-
-        Parameters
-        ----------
-        images : Tensor, shape (t, n)
-            Errors, flattened.
-
-        Returns
-        -------
-        Tensor, float64, shape (t, k + 1)
-            ``(u_i^T e)^2 / n``, and last what is left: they sum to the mean square of e.
-        """
+        """Split by eigenvectors, and last what is left: ``(u_i^T e)^2 / n``."""
         images = images.double()
         along = images @ self._vectors
         rest = images - along @ self._vectors.T
@@ -70,18 +41,7 @@ class Parts:
         return squares / images.shape[1]
 
     def by_ring(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t rings"]:
-        """Split by frequencies, over all channels.
-
-        Parameters
-        ----------
-        images : Tensor, shape (t, n)
-            Errors, flattened.
-
-        Returns
-        -------
-        Tensor, float64, shape (t, rings)
-            The energy of each ring's Fourier modes over n: they sum to the mean square.
-        """
+        """Split by frequencies, over all channels: the energy of a ring's Fourier modes over n."""
         axes = tuple(range(2, 1 + len(self._shape)))
         spectrum = torch.fft.fftn(images.double().reshape(-1, *self._shape), dim=axes, norm="ortho")
         power = spectrum.abs().square().sum(dim=1).flatten(1)
