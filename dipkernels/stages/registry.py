@@ -58,7 +58,7 @@ def register_measurement(
     """
 
     @functools.wraps(function)
-    def of_subject(subject: Subject, **options: Any) -> Any:
+    def of_subject(subject: Subject, /, **options: Any) -> Any:
         return function(subject.prior, subject.task, seed=subject.seed, **options)
 
     known, made = _STAGES.get(name), Stage(name, of_subject, check=check)

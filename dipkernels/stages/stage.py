@@ -66,12 +66,12 @@ class Stage:
             self.check_value(option, kept)
         return kept
 
-    def run(self, subject: Subject, **options: Any) -> xr.Dataset:
+    def run(self, subject: Subject, /, **options: Any) -> xr.Dataset:
         """Compute the dataset."""
         found: xr.Dataset = self.function(subject, **options)
         return found
 
-    def measure(self, subject: Subject, **options: Any) -> Measured:
+    def measure(self, subject: Subject, /, **options: Any) -> Measured:
         """Compute the dataset and its row."""
         found = self.function(subject, **options)
         return as_measured(self.name, Measured(self.row(found), found) if self.row else found)

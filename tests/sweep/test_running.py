@@ -17,7 +17,9 @@ import xarray as xr
 
 from dipkernels import ImagePrior, Task, fit, images, networks, sampling, sweep, tasks
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
+from dipkernels.stages.registry import find_stage
 from dipkernels.stages.stage import as_measured
+from dipkernels.stages.subject import Subject
 from dipkernels.storage import locks
 from dipkernels.sweep import driver
 from dipkernels.sweep.workers import LocalProcesses
@@ -239,6 +241,18 @@ def test_two_sweeps_on_one_store_run_everything_once(tmp_path: Path) -> None:
     assert sorted(seed for seed, _ in log(tmp_path, "start")) == list(range(8))
     assert len({process for _, process in log(tmp_path, "end")}) == 2
     assert rows(tmp_path / "store") == {seed: 2 * seed for seed in range(8)}
+
+
+def named_oddly(prior: ImagePrior, task: Task, *, seed: int, subject: float = 1.0) -> dict:
+    """Have an option of a name that the package uses itself."""
+    return {"twice": 2 * subject}
+
+
+def test_options_of_ones_own_may_have_any_name() -> None:
+    sweep.register_measurement("named-oddly", named_oddly)
+    prior = networks.create("deep-decoder", image_size=(8, 8), width=2)
+    subject = Subject(prior, tasks.denoise(torch.rand(3, 8, 8)))
+    assert find_stage("named-oddly").measure(subject, subject=2.0).values == {"twice": 4.0}
 
 
 def test_what_measurements_return_is_read_or_refused() -> None:
