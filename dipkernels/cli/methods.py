@@ -1,18 +1,18 @@
 """The ways to a posterior that ``dipkernels posterior`` offers: one table of what each takes."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dipkernels.cli.groups import spelled
+from dipkernels.cli.groups import help_of, spelled
 from dipkernels.cli.job import STAGE, Job
 from dipkernels.errors import InvalidInputError
+from dipkernels.sampling.settings import ChainSettings
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from dipkernels.planning import Plan
-    from dipkernels.sampling.settings import ChainSettings
     from dipkernels.storage.runs import RunFolder
 
 INPUT_NOISE = 1 / 30  # of gp-dip and of averages, as published
@@ -20,43 +20,8 @@ PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each
 
 
 ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
-# All that any method takes: type, panel and help.
-OPTIONS: dict[str, tuple[type, str, str]] = {
-    "iterations": (
-        int,
-        ON_METHOD,
-        "Of each chain or fit. (default: 5000; gp-dip 20000, ensemble 1000, averaged and "
-        "mc-dropout 3000)",
-    ),
-    "chains": (int, ON_METHOD, "How many. (default: 2)"),
-    "burn_in": (int, ON_METHOD, "Iterations that don't count. (default: half)"),
-    "thin": (int, ON_METHOD, "From draw to draw. (default: for 200 to 400 draws)"),
-    "step_size": (float, ON_METHOD, "Of Langevin. (default: from the kernel; psgld needs one)"),
-    "schedule": (
-        str,
-        ON_METHOD,
-        "Of the step: constant, polynomial, cosine, cyclical. (default: first)",
-    ),
-    "cycles": (int, ON_METHOD, "Of the schedule cyclical."),
-    "friction": (float, ON_METHOD, "Of sghmc. (default: 0.1)"),
-    "members": (int, ON_METHOD, "Of an ensemble. (default: 5)"),
-    "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout. (default: 100)"),
-    "rate": (float, ON_METHOD, "Of mc-dropout: share dropped. (default: 0.1)"),
-    "temperature": (float, ON_TARGET, "1 is Bayes' rule, less is colder. (default: 1)"),
-    "weight_prior": (
-        str,
-        ON_TARGET,
-        "initialisation, isotropic=DEVIATION or weight-decay=FACTOR. (default: initialisation)",
-    ),
-    "likelihood_sigma": (float, ON_TARGET, "Deviation of the errors. (default: that of the noise)"),
-    "start": (
-        str,
-        ON_START,
-        "fit (each chain from its own short fit) or initialisation. (default: fit)",
-    ),
-    "start_iterations": (int, ON_START, "Of that fit with Adam. (default: 500)"),
-    "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
-}
+# What can be said of chains; the method and the seed are options of the command itself.
+CHAINS = {each.name: each for each in fields(ChainSettings) if each.name not in ("method", "seed")}
 
 
 @dataclass(frozen=True)
@@ -70,23 +35,20 @@ class Method:
     headline: Callable[["xr.Dataset"], str] | None = None
 
 
-def _langevin_settings(job: Job) -> "ChainSettings":
-    from dipkernels.sampling import ChainSettings
-
+def _langevin_settings(job: Job) -> ChainSettings:
     if job.method == "psgld" and job.options["step_size"] is None:
         raise InvalidInputError(
             "psgld needs --step-size: the curvature in its metric isn't known before it runs. A "
             "parameter moves by about so much an iteration at first; try 1e-4, and less if chains "
             "diverge"
         )
-    names = ("iterations", "burn_in", "thin", "step_size", "schedule", "cycles", "chains")
-    friction = job.given("friction") if "friction" in job.options else {}
-    settings = ChainSettings(method=job.method, seed=job.seed, **job.given(*names), **friction)
+    names = [name for name in CHAINS if name in job.options]
+    settings = ChainSettings(method=job.method, seed=job.seed, **job.given(*names))
     return _with_draws(settings)
 
 
 # Maps and calibration come last: what they need is asked for first.
-def _with_draws(settings: "ChainSettings") -> "ChainSettings":
+def _with_draws(settings: ChainSettings) -> ChainSettings:
     if settings.chains * settings.draws < 2:
         raise InvalidInputError(
             "these numbers leave one draw of one chain, and a map of the spread needs at least 2: "
@@ -106,10 +68,10 @@ def _run_langevin(job: Job, folder: "RunFolder") -> "xr.Dataset":
 
     return sampling.sample(
         job.posterior,
+        _langevin_settings(job),
         start=job.start(folder),
         checkpoint=folder.checkpoint(STAGE),
         progress=job.progress,
-        **asdict(_langevin_settings(job)),
     )
 
 
@@ -141,7 +103,6 @@ def _plan_fits(job: Job, timed: bool, runs: int, **options: Any) -> "Plan":
 
 
 def _plan_iterates(job: Job, timed: bool, counts: dict[str, Any], **options: Any) -> "Plan":
-    from dipkernels.sampling import ChainSettings
     from dipkernels.sampling.plan import with_draws
 
     settings = _with_draws(ChainSettings(seed=job.seed, **counts))
@@ -274,13 +235,9 @@ def _of_linearised(result: "xr.Dataset") -> str:
 _TARGET = {"temperature": 1.0, "weight_prior": "initialisation", "likelihood_sigma": None}
 _FIT_FIRST = {"start": "fit", "start_iterations": 500, "learning_rate": None}
 _LANGEVIN: dict[str, Any] = {
+    **{name: each.default for name, each in CHAINS.items() if name != "friction"},
     "iterations": 5000,
-    "burn_in": None,
-    "thin": None,
     "chains": 2,
-    "step_size": None,
-    "schedule": "constant",
-    "cycles": None,
     **_TARGET,
     **_FIT_FIRST,
 }
@@ -350,6 +307,45 @@ METHODS: dict[str, Method] = {
         _run_linearised,
         _of_linearised,
     ),
+}
+
+
+def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]:
+    """Add what an option is unless it is typed, where methods say so."""
+    takers: dict[Any, list[str]] = {}
+    for method, each in METHODS.items():
+        if each.defaults.get(name) is not None:
+            takers.setdefault(each.defaults[name], []).append(method)
+    said: list[str] = []
+    for value, methods in takers.items():
+        shown = f"{value:g}" if isinstance(value, float) else f"{value}"
+        said.append(f"{', '.join(methods)} {shown}" if said else shown)
+    return kind, panel, f"{help} (default: {'; '.join(said)})" if said else help
+
+
+# All that any method takes: type, panel and help. What chains and methods share is theirs.
+OPTIONS = {
+    name: _listed(name, *each)
+    for name, each in {
+        **{name: (each.type, ON_METHOD, help_of(each)) for name, each in CHAINS.items()},
+        "members": (int, ON_METHOD, "Fits of an ensemble."),
+        "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout."),
+        "rate": (float, ON_METHOD, "Of mc-dropout: share dropped."),
+        "temperature": (float, ON_TARGET, "1 is Bayes' rule, less is colder."),
+        "weight_prior": (
+            str,
+            ON_TARGET,
+            "initialisation, isotropic=DEVIATION or weight-decay=FACTOR.",
+        ),
+        "likelihood_sigma": (
+            float,
+            ON_TARGET,
+            "Deviation of the errors. (default: that of the noise)",
+        ),
+        "start": (str, ON_START, "fit (each chain from its own short fit) or initialisation."),
+        "start_iterations": (int, ON_START, "Steps of that fit with Adam."),
+        "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
+    }.items()
 }
 
 
