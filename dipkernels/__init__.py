@@ -25,6 +25,7 @@ _MODULES = (
     "bridges",
     "compare",
     "errors",
+    "fingerprints",
     "fitting",
     "gp",
     "images",

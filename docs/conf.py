@@ -97,6 +97,7 @@ PUBLIC_MODULES = (
     "theory",
     "linalg",
     "compare",
+    "fingerprints",
     "sweep",
     "plotting",
     "report",

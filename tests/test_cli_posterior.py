@@ -15,14 +15,15 @@ import torch
 import xarray as xr
 
 from dipkernels import images, networks, plotting, report, tasks
-from dipkernels.cli.job import Job
-from dipkernels.cli.methods import METHODS, _gp_dip_counts, resolve
 from dipkernels.fitting.record import Record
 from dipkernels.planning import planner
 from dipkernels.planning.rehearsal import ACTIVATIONS, Needs
 from dipkernels.sampling import Posterior, chains, uncertainty
 from dipkernels.sampling.plan import plan_chains, plan_linearised
 from dipkernels.sampling.settings import ChainSettings
+from dipkernels.stages.job import Job
+from dipkernels.stages.methods import METHODS, resolve
+from dipkernels.stages.methods import gp_dip_counts as _gp_dip_counts
 from dipkernels.storage import netcdf as results
 from tests.test_cli import call
 

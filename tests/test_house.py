@@ -21,7 +21,7 @@ FLOORS = (
     ("images", "linalg", "priors", "networks", "tasks"),
     ("kernels", "spectra", "stopping"),
     ("fitting", "gp", "planning", "sampling", "theory"),
-    ("compare", "specs", "stages", "sweep"),
+    ("compare", "fingerprints", "specs", "stages", "sweep"),
     ("plotting", "report", "cli", "__main__"),
     ("bridges", "literature"),  # leaves: nothing of the package imports them
 )
@@ -31,33 +31,34 @@ MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
     "bridges": "errors kernels networks priors",
-    "cli": "base compare errors fitting images networks planning plotting report sampling specs"
-    " stages stopping storage sweep tasks theory",
+    "cli": "base compare errors fingerprints fitting images networks planning plotting report"
+    " sampling specs stages stopping storage sweep tasks",
     "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
+    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages tasks"
+    " theory",
     "fitting": "base errors images kernels linalg priors stopping storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
     "kernels": "base errors images linalg priors tasks",
     "linalg": "base errors storage",
-    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks"
-    " theory",
+    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks theory",
     "networks": "base errors priors",
     "planning": "base errors fitting kernels priors stopping tasks",
-    "plotting": "errors fitting images spectra stopping tasks theory",
+    "plotting": "errors fingerprints fitting images spectra stopping tasks theory",
     "priors": "base errors",
-    "report": "base compare errors fitting images networks plotting sampling storage tasks theory",
+    "report": "base compare errors fingerprints fitting images networks plotting sampling storage"
+    " tasks",
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
-    "stages": "base errors fitting kernels linalg networks priors sampling specs spectra stopping"
-    " tasks theory",
+    "stages": "base errors fitting kernels linalg networks planning priors sampling specs spectra"
+    " stopping storage tasks theory",
     "stopping": "base errors images spectra tasks",
     "storage": "base errors",
     "sweep": "base errors images networks planning priors specs stages storage tasks",
     "tasks": "base errors images",
-    "theory": "base errors fitting images kernels linalg planning priors spectra stopping storage"
-    " tasks",
+    "theory": "base errors fitting images kernels linalg priors spectra stopping storage tasks",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

@@ -20,10 +20,10 @@ from dipkernels.cli.options import (
 from dipkernels.errors import DipkernelsError, InvalidInputError
 
 if TYPE_CHECKING:
+    from dipkernels.fingerprints import FingerprintEffort
     from dipkernels.networks import ImagePrior
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
-    from dipkernels.theory import FingerprintEffort
 
 
 def fingerprint(
@@ -47,9 +47,9 @@ def fingerprint(
     """Make the card of each network: samples, kernel and fits at one glance, and their gallery."""
     from dipkernels import networks
     from dipkernels.base.devices import resolve_device
+    from dipkernels.fingerprints import FingerprintEffort
     from dipkernels.report import gallery_page, gallery_settings, stored_card
     from dipkernels.storage.runs import RunFolder, default_folder
-    from dipkernels.theory import FingerprintEffort
 
     if every == bool(names):
         raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
@@ -98,7 +98,7 @@ def _announce(
 ) -> None:
     """Say what will be done and what it will take, and refuse what can't fit."""
     from dipkernels.base.words import readable_bytes
-    from dipkernels.theory import plan_fingerprint
+    from dipkernels.fingerprints import plan_fingerprint
 
     typer.echo(
         f"{len(priors)} card(s), each {effort.iterations} iterations of Adam, {effort.descent} of "

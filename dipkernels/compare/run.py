@@ -1,6 +1,5 @@
 """Run the stages of every prior, each stored as soon as it is done."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from dipkernels.compare.settings import Effort, Settings
 from dipkernels.fitting import peak
 from dipkernels.networks import ImagePrior, create
 from dipkernels.stages.registry import find_stage
+from dipkernels.stages.stage import timed
 from dipkernels.stages.subject import Subject
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
@@ -187,7 +187,7 @@ def run_prior(
                 progress=progress,
             )
         compute = partial(find_stage(step.stage).run, subject, **options)
-        done[step.key] = folder.stage(key, partial(_timed, compute))
+        done[step.key] = folder.stage(key, partial(timed, compute))
     return done
 
 
@@ -208,13 +208,6 @@ def load_stages(folder: RunFolder, name: str) -> Stages:
     """
     found = {stage: folder.stored(f"{name}/{stage}") for stage in STAGES}
     return {stage: dataset for stage, dataset in found.items() if dataset is not None}
-
-
-def _timed(compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-    start = time.perf_counter()
-    result = compute()
-    result.attrs.setdefault("seconds", time.perf_counter() - start)  # a fit tells its own
-    return result
 
 
 def summary_row(name: str, stages: Stages) -> dict[str, object]:

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 
+from dipkernels.fingerprints import fingerprint_row
 from dipkernels.plotting import card_panels as panels
-from dipkernels.theory import fingerprint_row
 
 SIZE = (11.4, 6.5)
 
@@ -50,7 +50,7 @@ def plot_fingerprint(card: xr.Dataset) -> Figure:
     Parameters
     ----------
     card : xarray.Dataset
-        From `dipkernels.theory.fingerprint`.
+        From `dipkernels.fingerprints.fingerprint`.
 
     Returns
     -------

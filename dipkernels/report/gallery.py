@@ -12,17 +12,16 @@ from typing import Any
 import jinja2
 import xarray as xr
 
-from dipkernels import plotting, theory
+from dipkernels import fingerprints, plotting
 from dipkernels.base.origin import digest, provenance
 from dipkernels.base.spread import spread_note
+from dipkernels.fingerprints import FingerprintEffort, neighbourhood
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.report.table import csv_table
 from dipkernels.storage.netcdf import save, write_text
 from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 from dipkernels.tasks import Task
-from dipkernels.theory import FingerprintEffort
-from dipkernels.theory.fingerprint.rows import neighbourhood
 
 CARD = "card"  # of the stored result, below the prior's name
 PAGE, TABLE = "index.html", "summary.csv"
@@ -92,7 +91,7 @@ def stored_card(
     name : str
         Of the card.
     prior, task, effort, seed, progress
-        As of `dipkernels.theory.fingerprint`.
+        As of `dipkernels.fingerprints.fingerprint`.
 
     Returns
     -------
@@ -102,7 +101,7 @@ def stored_card(
     stored = folder.stored(f"{name}/{CARD}")
     if stored is not None:
         return stored
-    card = theory.fingerprint(
+    card = fingerprints.fingerprint(
         prior, task, seed=seed, effort=effort, folder=folder, name=name, progress=progress
     )
     save(card, folder.file(f"{name}/{CARD}"))
@@ -125,7 +124,7 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     Parameters
     ----------
     folder : RunFolder
-        That holds ``NAME/card.nc`` of each prior, from `dipkernels.theory.fingerprint`.
+        That holds ``NAME/card.nc`` of each prior, from `dipkernels.fingerprints.fingerprint`.
     names : sequence of str, optional
         Which, in this order; cards of others that the folder holds follow by name.
 
@@ -141,7 +140,7 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     order += [name for name in found if name not in order]
     cards = {name: folder.stored(f"{name}/{CARD}") for name in order}
     drawn = {name: card for name, card in cards.items() if card is not None}
-    rows = [theory.fingerprint_row(card) for card in drawn.values()]
+    rows = [fingerprints.fingerprint_row(card) for card in drawn.values()]
     write_text(csv_table(rows), folder.path / TABLE)
     pictures = {name: _picture(folder, name, card) for name, card in drawn.items()}
     settings = json.loads((folder.path / SETTINGS_FILE).read_text(encoding="utf-8"))

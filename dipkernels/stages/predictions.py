@@ -26,10 +26,12 @@ def _prediction(
     probes: int = 2,
     iterations: int = 100,
     learning_rate: float | None = None,
+    spectrum: bool = True,
 ) -> xr.Dataset:
     """Predict gradient flow over time, and gradient descent in variables ``descent_...``."""
     ntk = subject.ntk
     task = subject.task.to(device=ntk.device, dtype=ntk.dtype)
+    full = bool(task.measured.all())  # else eigenvectors of the spectrum don't serve
     expansion = expand(
         ntk,
         task,
@@ -37,8 +39,7 @@ def _prediction(
         probe_steps=probe_steps,
         probes=probes,
         seed=subject.seed,
-        # Eigenvectors of the spectrum serve where every pixel was measured.
-        spaces=subject.spaces(probes, probe_steps) if bool(task.measured.all()) else None,
+        spaces=subject.spaces(probes, probe_steps) if spectrum and full else None,
         progress=subject.progress,
     )
     if learning_rate is None:

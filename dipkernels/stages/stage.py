@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +75,14 @@ class Stage:
         """Compute the dataset and its row."""
         found = self.function(subject, **options)
         return as_measured(self.name, Measured(self.row(found), found) if self.row else found)
+
+
+def timed(compute: Callable[[], xr.Dataset]) -> xr.Dataset:
+    """Compute a dataset, with the seconds that it took in its attributes."""
+    start = time.perf_counter()
+    result = compute()
+    result.attrs.setdefault("seconds", time.perf_counter() - start)  # a fit tells its own
+    return result
 
 
 def as_measured(name: str, result: Any) -> Measured:

@@ -12,12 +12,6 @@ from dipkernels.theory.dynamics import (
     Momentum,
 )
 from dipkernels.theory.expansion import Expansion
-from dipkernels.theory.fingerprint import (
-    FingerprintEffort,
-    fingerprint,
-    fingerprint_row,
-    plan_fingerprint,
-)
 from dipkernels.theory.krylov import KrylovExpansion, expand
 from dipkernels.theory.linear import LinearFit, linear_fit
 from dipkernels.theory.optimum import PredictedOptimum, StoppingTime, stopping_time
@@ -33,7 +27,6 @@ __all__ = [
     "Dynamics",
     "ExactExpansion",
     "Expansion",
-    "FingerprintEffort",
     "FrozenAdam",
     "GradientDescent",
     "GradientFlow",
@@ -47,13 +40,10 @@ __all__ = [
     "audit",
     "covariance_spectrum",
     "expand",
-    "fingerprint",
-    "fingerprint_row",
     "kernel_drift",
     "kernel_spectrum",
     "learning_curve",
     "linear_fit",
-    "plan_fingerprint",
     "predicted_peak",
     "rank_agreement",
     "resolved_stretch",

@@ -9,10 +9,10 @@ import xarray as xr
 from PIL import Image
 
 from dipkernels import images, networks, tasks
+from dipkernels.fingerprints import FingerprintEffort
 from dipkernels.report import gallery_page, gallery_settings, stored_card
 from dipkernels.storage.netcdf import save
 from dipkernels.storage.runs import RunFolder
-from dipkernels.theory import FingerprintEffort
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 

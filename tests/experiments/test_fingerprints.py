@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dipkernels import networks, theory
+from dipkernels import fingerprints, networks
 from dipkernels.plotting import plot_fingerprint
 from dipkernels.storage.netcdf import load, save
 from helpers.experiments import script
@@ -34,7 +34,7 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it was computed again")
 
-    monkeypatch.setattr(theory, "fingerprint", never)
+    monkeypatch.setattr(fingerprints, "fingerprint", never)
     experiment.main(arguments)
     assert (tmp_path / "out" / "summary.csv").read_text().splitlines() == lines
     assert (tmp_path / "out" / "mixer.png").exists()
@@ -44,10 +44,11 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_card_keeps_its_look_in_a_tenth_of_its_size(tmp_path: Path) -> None:
     experiment, side = script("fingerprints"), 192
     draw = np.random.default_rng(0)
-    whole = theory.fingerprint(
+    whole = fingerprints.fingerprint(
         networks.create("deep-decoder", image_size=32, width=8, normalisation="none"),
-        effort=theory.FingerprintEffort(samples=4, iterations=2, descent=2, steps=4, probe_steps=3,
-                                        positions=3, response_probes=2, comb_probes=2),
+        effort=fingerprints.FingerprintEffort(samples=4, iterations=2, descent=2, steps=4,
+                                              probe_steps=3, positions=3, response_probes=2,
+                                              comb_probes=2),
     )  # fmt: skip
     images = ("samples", "measurement", "best", "clean", "filter")
     large = {
@@ -58,7 +59,9 @@ def test_a_card_keeps_its_look_in_a_tenth_of_its_size(tmp_path: Path) -> None:
     save(whole, tmp_path / "whole.nc")
     save(experiment.reduced_card(whole), tmp_path / "kept.nc")
     kept = load(tmp_path / "kept.nc")
-    assert theory.fingerprint_row(kept) == pytest.approx(theory.fingerprint_row(whole), nan_ok=True)
+    assert fingerprints.fingerprint_row(kept) == pytest.approx(
+        fingerprints.fingerprint_row(whole), nan_ok=True
+    )
     # half a level of each range, of 0.2 but for the two that are drawn as they are
     for name, level in (("samples", 0.2 / 254), ("measurement", 1 / 254), ("best", 1 / 254)):
         thin = whole[name].values[..., ::2, ::2]

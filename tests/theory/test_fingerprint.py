@@ -11,9 +11,18 @@ import torch
 import xarray as xr
 from typer.testing import CliRunner
 
-from dipkernels import networks, plotting, tasks, theory
+from dipkernels import fingerprints, networks, plotting, tasks
 from dipkernels.cli import app
 from dipkernels.errors import InvalidInputError, MemoryLimitError, UnknownNameError
+from dipkernels.fingerprints import (
+    FingerprintEffort,
+    lag_profile,
+    layer_groups,
+    neighbourhood,
+    shift_correlation,
+    shift_variance,
+)
+from dipkernels.fingerprints.rows import torus_window
 from dipkernels.fitting import fit
 from dipkernels.kernels import NTK, infinite_width
 from dipkernels.networks import ImagePrior
@@ -21,15 +30,6 @@ from dipkernels.report.gallery import PAGE, TABLE
 from dipkernels.spectra.rings import ring_edges, ring_masks
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.runs import RunFolder
-from dipkernels.theory import FingerprintEffort
-from dipkernels.theory.fingerprint import (
-    lag_profile,
-    layer_groups,
-    neighbourhood,
-    shift_correlation,
-    shift_variance,
-)
-from dipkernels.theory.fingerprint.rows import torus_window
 from helpers.priors import SMALL, make
 
 SIZE = (16, 23)
@@ -62,7 +62,7 @@ def card() -> xr.Dataset:
         response_probes=400,
     )  # fmt: skip
     task = tasks.denoise(clean(3, *SIZE))
-    return theory.fingerprint(decoder(SIZE), task, effort=effort, seed=2)
+    return fingerprints.fingerprint(decoder(SIZE), task, effort=effort, seed=2)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_limit_is_the_infinitely_wide_networks(card: xr.Dataset) -> None:
     ring = [table[a, b] for a, b in lags if round(math.hypot(a, b)) == 3]
     expected = (np.mean(ring) - mean) / (table[0, 0] - mean)
     assert float(card.limit_ntk_profile[3]) == pytest.approx(expected, rel=1e-10)
-    row = theory.fingerprint_row(card)
+    row = fingerprints.fingerprint_row(card)
     gap = (card.ntk_profile - card.limit_ntk_profile)[1:]
     assert row["limit_distance"] == pytest.approx(float(np.sqrt((gap**2).mean())), rel=1e-10)
 
@@ -220,12 +220,12 @@ def test_groups_hold_every_parameter_once(name: str) -> None:
 def test_cards_of_signals_and_of_unreadable_networks_can_be_drawn(tmp_path: Path) -> None:
     signal = make("conv", (40,))
     with pytest.raises(InvalidInputError, match="pass a task"):
-        theory.fingerprint(signal)
-    found = theory.fingerprint(signal, tasks.denoise(clean(3, 40)), effort=QUICK)
+        fingerprints.fingerprint(signal)
+    found = fingerprints.fingerprint(signal, tasks.denoise(clean(3, 40)), effort=QUICK)
     assert "axes_over_diagonals" not in found
     assert found["filter"].dims == ("x",)
     assert "limit_ntk_profile" in found
-    mixer = theory.fingerprint(make("mixer", (16, 16)), effort=QUICK)
+    mixer = fingerprints.fingerprint(make("mixer", (16, 16)), effort=QUICK)
     assert "limit_ntk_profile" not in mixer
     assert "can't be read" in mixer.limit_reason
     for each in (found, mixer):
@@ -235,13 +235,13 @@ def test_cards_of_signals_and_of_unreadable_networks_can_be_drawn(tmp_path: Path
         plotting.save_figure(figure, tmp_path / "card.png")
         texts = [text.get_text() for text in figure.texts]
         assert each.attrs["card"] in texts
-        assert theory.fingerprint_row(stored)["prior"] == each.attrs["card"]
+        assert fingerprints.fingerprint_row(stored)["prior"] == each.attrs["card"]
 
 
 def test_parts_that_are_stored_are_not_computed_again(tmp_path: Path) -> None:
     prior = decoder((16, 16))
     folder = RunFolder.open(tmp_path / "run", {"a": 1})
-    first = theory.fingerprint(prior, effort=QUICK, folder=folder, name="mine")
+    first = fingerprints.fingerprint(prior, effort=QUICK, folder=folder, name="mine")
     stored = sorted(path.stem for path in (tmp_path / "run" / "mine").glob("*.nc"))
     assert stored == ["adam", "descent", "kernel", "limit", "prediction", "samples"]
 
@@ -255,22 +255,22 @@ def test_parts_that_are_stored_are_not_computed_again(tmp_path: Path) -> None:
         stage = staticmethod(fail)
         checkpoint = staticmethod(folder.checkpoint)
 
-    again = theory.fingerprint(prior, effort=QUICK, folder=Stored(), name="mine")
+    again = fingerprints.fingerprint(prior, effort=QUICK, folder=Stored(), name="mine")
     xr.testing.assert_equal(again, first)
 
 
 def test_plans_and_misuse() -> None:
     prior = decoder((16, 16))
-    planned = theory.plan_fingerprint(prior, effort=QUICK, timed=False)
+    planned = fingerprints.plan_fingerprint(prior, effort=QUICK, timed=False)
     assert (planned.iterations, planned.products) == (9, QUICK.products)
     with pytest.raises(InvalidInputError, match="samples must be at least 4, got 3"):
         FingerprintEffort(samples=3)
     with pytest.raises(InvalidInputError, match="learning_rate must be positive"):
         FingerprintEffort(learning_rate=0.0)
     with pytest.raises(InvalidInputError, match="the prior makes images of shape"):
-        theory.fingerprint(prior, tasks.denoise(clean(3, 8, 8)), effort=QUICK)
+        fingerprints.fingerprint(prior, tasks.denoise(clean(3, 8, 8)), effort=QUICK)
     with pytest.raises(InvalidInputError, match="clean image"):
-        theory.fingerprint(
+        fingerprints.fingerprint(
             prior, tasks.denoise(measurement=clean(3, 16, 16), noise_sigma=0.1), effort=QUICK
         )
     with pytest.raises(InvalidInputError, match="at least 8 pixels"):
@@ -287,7 +287,7 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
     little = functools.partial(
         FingerprintEffort, descent=2, positions=3, response_probes=2, comb_probes=2
     )
-    monkeypatch.setattr(theory, "FingerprintEffort", little)
+    monkeypatch.setattr(fingerprints, "FingerprintEffort", little)
     short = ["--size", "16", "--iterations", "3", "--steps", "4", "--samples", "4"]
     command = ["fingerprint", "mixer", *short, "--output", str(output)]
     done = CliRunner().invoke(app, [*command, "--quiet"], catch_exceptions=False)
@@ -306,7 +306,7 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
         raise AssertionError("it was computed again")
 
     with monkeypatch.context() as patch:
-        patch.setattr(theory, "fingerprint", never)
+        patch.setattr(fingerprints, "fingerprint", never)
         again = CliRunner().invoke(app, command, catch_exceptions=False)
     assert again.exit_code == 0
     assert "is there" in again.output
@@ -315,7 +315,7 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(theory, "fingerprint", stop)
+        patch.setattr(fingerprints, "fingerprint", stop)
         broken = CliRunner().invoke(
             app, ["fingerprint", "vit", *short, "--quiet", "--output", str(output)]
         )
@@ -323,7 +323,9 @@ def test_command_writes_cards_and_a_gallery_and_goes_on(
     assert f"--output {output} continues" in broken.output
     (output / "vit").mkdir()
     with monkeypatch.context() as patch:  # another card joins those that are there
-        patch.setattr(theory, "fingerprint", lambda *_, name, **__: stored.assign_attrs(card=name))
+        patch.setattr(
+            fingerprints, "fingerprint", lambda *_, name, **__: stored.assign_attrs(card=name)
+        )
         other = CliRunner().invoke(
             app, ["fingerprint", "vit", *short, "--quiet", "--output", str(output)],
             catch_exceptions=False,
@@ -361,7 +363,7 @@ def test_a_first_card_that_fails_leaves_no_empty_page(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(theory, "fingerprint", fail)
+    monkeypatch.setattr(fingerprints, "fingerprint", fail)
     output = tmp_path / "cards"
     command = ["fingerprint", "deep-decoder", "--size", "16", "--quiet", "--output", str(output)]
     ended = CliRunner().invoke(app, command)

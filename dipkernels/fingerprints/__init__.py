@@ -1,16 +1,16 @@
 """Fingerprint of a prior: what its samples, its kernel and its fits look like, in one dataset."""
 
-from dipkernels.theory.fingerprint.card import Folder, fingerprint, plan_fingerprint
-from dipkernels.theory.fingerprint.groups import WithTotal, layer_groups
-from dipkernels.theory.fingerprint.rows import (
+from dipkernels.fingerprints.card import Folder, fingerprint, plan_fingerprint
+from dipkernels.fingerprints.groups import WithTotal, layer_groups
+from dipkernels.fingerprints.rows import (
     Neighbourhood,
     lag_profile,
     neighbourhood,
     shift_correlation,
     shift_variance,
 )
-from dipkernels.theory.fingerprint.settings import FingerprintEffort
-from dipkernels.theory.fingerprint.summary import fingerprint_row
+from dipkernels.fingerprints.settings import FingerprintEffort
+from dipkernels.fingerprints.summary import fingerprint_row
 
 __all__ = [
     "FingerprintEffort",

@@ -1,7 +1,8 @@
-"""What ``dipkernels posterior`` was asked to do: a method, its options, what it starts from."""
+"""Draws from a posterior by any method: its options, its target, the fits that it starts from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from dipkernels.errors import DivergenceError, InvalidInputError
@@ -25,6 +26,7 @@ class Job:
     options: dict[str, Any]
     seed: int = 0
     progress: bool = False
+    spell: Callable[[str], str] = str  # of an option, in the words of an interface
 
     @cached_property
     def posterior(self) -> "Posterior":
@@ -34,12 +36,15 @@ class Job:
         given = self.options["likelihood_sigma"]
         sigma = self.task.noise_sigma if given is None else given * self.task.peak
         if given is not None and not 0 < given < float("inf"):
-            raise InvalidInputError(f"--likelihood-sigma must be positive and finite, got {given}")
+            raise InvalidInputError(
+                f"{self.spell('likelihood_sigma')} must be positive and finite, got {given}"
+            )
         if not sigma > 0:
             raise InvalidInputError(
                 f"the likelihood needs noise, and task '{self.task.name}' has none here: "
-                "--noise-sigma adds some to the measurement, --likelihood-sigma states the "
-                "deviation that you believe its errors to have, such as 0.02 (white is 1)"
+                f"{self.spell('noise_sigma')} adds some to the measurement, "
+                f"{self.spell('likelihood_sigma')} states the deviation that you believe its "
+                "errors to have, such as 0.02 (white is 1)"
             )
         return sampling.Posterior(
             self.prior,
@@ -51,7 +56,8 @@ class Job:
 
     def given(self, *names: str) -> dict[str, Any]:
         """Take some of the options, without those that are left to the library."""
-        return {name: self.options[name] for name in names if self.options[name] is not None}
+        found = {name: self.options.get(name) for name in names}
+        return {name: value for name, value in found.items() if value is not None}
 
     @property
     def starts(self) -> int:
@@ -62,30 +68,31 @@ class Job:
 
     def start(self, folder: "RunFolder") -> "Parameters | None":
         """Fit the parameters that the method starts from, or read them if that was done."""
-        from dipkernels import fitting
+        from dipkernels.fitting import load_parameters
+        from dipkernels.stages import fits
+        from dipkernels.stages.subject import Subject
 
         if not self.starts:
             return None
         checkpoint = folder.checkpoint(START)
         if not checkpoint.exists():  # a stored fit without its parameters is of no use
             folder.file(START).unlink(missing_ok=True)
-        fitted = folder.stage(
-            START,
-            lambda: fitting.fit(
-                self.prior,
-                self.task,
-                checkpoint=checkpoint,
-                progress=self.progress,
-                **self.start_options(),
-            ),
-            keep_checkpoint=True,
+        options = self.start_options()
+        subject = Subject(
+            self.prior,
+            self.task,
+            seeds=options.pop("seed"),
+            checkpoint=checkpoint,
+            progress=self.progress,
         )
+        compute = partial(fits.STAGE.run, subject, **options)
+        fitted = folder.stage(START, compute, keep_checkpoint=True)
         if (fitted["status"] == "diverged").any():
             raise DivergenceError(
-                "a fit to start from diverged: choose a smaller --learning-rate, or --start "
-                "initialisation, with another --output"
+                f"a fit to start from diverged: choose a smaller {self.spell('learning_rate')}, or "
+                f"{self.spell('start')} initialisation, with another {self.spell('output')}"
             )
-        return fitting.load_parameters(checkpoint)
+        return load_parameters(checkpoint)
 
     def start_options(self) -> dict[str, Any]:
         """Options of the fits that the method starts from."""
@@ -110,7 +117,7 @@ class Job:
             value = 0.0
         if name not in ("isotropic", "weight-decay") or not 0 < value < float("inf"):
             raise InvalidInputError(
-                f"--weight-prior must be {INITIALISATION}, isotropic=DEVIATION or "
+                f"{self.spell('weight_prior')} must be {INITIALISATION}, isotropic=DEVIATION or "
                 "weight-decay=FACTOR with a positive number, such as isotropic=0.1, got "
                 f"'{self.options['weight_prior']}'"
             )

@@ -1,6 +1,5 @@
 """`fingerprint`: all parts of one prior's card, kept as they come."""
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -8,21 +7,22 @@ from typing import Protocol, runtime_checkable
 import xarray as xr
 
 from dipkernels.base.origin import provenance
-from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting import fit
+from dipkernels.fingerprints import parts
+from dipkernels.fingerprints.rows import neighbourhood
+from dipkernels.fingerprints.settings import FingerprintEffort
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.images import load
 from dipkernels.images.metrics import decibels
-from dipkernels.kernels import NTK
 from dipkernels.planning import Plan, plan
 from dipkernels.priors.prior import ImagePrior, describe_prior
+from dipkernels.stages import fits
+from dipkernels.stages.stage import timed
+from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task, denoise
-from dipkernels.theory.fingerprint import parts
-from dipkernels.theory.fingerprint.rows import neighbourhood
-from dipkernels.theory.fingerprint.settings import FingerprintEffort
 
 IMAGE = "astronaut"
+LEAST_RATE = 1e-3  # of Adam, unless another is asked for
 KEPT_OF_ADAM = ("measurement", "best", "clean")
 
 
@@ -152,51 +152,37 @@ def fingerprint(
     place = neighbourhood(size, effort.positions, seed)
     store: Folder | _Memory = _Memory() if folder is None else folder
     label = name or prior.name
-    kernels: list[NTK] = []
-
-    def ntk() -> NTK:  # linearised when it is first needed, once
-        if not kernels:
-            with Progress(1, f"{label}: linearising", enabled=progress) as bar:
-                kernels.append(NTK(prior, prior.init(seed)))
-                bar.advance()
-        return kernels[0]
+    subject = Subject(prior, task, seed=seed, progress=progress)
 
     def stage(part: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        return store.stage(f"{label}/{part}", lambda: _timed(compute))
+        return store.stage(f"{label}/{part}", lambda: timed(compute))
 
     limit = stage("limit", lambda: parts.limit_part(prior, place))
-    samples = stage(
-        "samples",
-        lambda: parts.samples_part(prior, effort, place, limit, seed, progress=progress),
-    )
-    kernel = stage(
-        "kernel", lambda: parts.kernel_part(ntk(), effort, place, seed, progress=progress)
-    )
-    predicted = stage(
-        "prediction", lambda: parts.prediction_part(ntk(), task, effort, seed, progress=progress)
-    )
-    kernels.clear()
+    samples = stage("samples", lambda: parts.samples_part(subject, effort, place, limit))
+    kernel = stage("kernel", lambda: parts.kernel_part(subject, effort, place))
+    predicted = stage("prediction", lambda: parts.prediction_part(subject, effort))
+    subject.forget()
     adam = stage(
         "adam",
-        lambda: parts.adam_part(
-            prior,
-            task,
-            effort,
-            seed,
-            checkpoint=store.checkpoint(f"{label}/adam"),
-            progress=progress,
+        lambda: fits.STAGE.run(
+            Subject(
+                prior,
+                task,
+                seed=seed,
+                checkpoint=store.checkpoint(f"{label}/adam"),
+                progress=progress,
+            ),
+            iterations=effort.iterations,
+            learning_rate=_adam_rate(prior, effort),
         ),
     )
     descent = stage(
         "descent",
-        lambda: fit(
-            prior,
-            task,
+        lambda: fits.STAGE.run(
+            subject,
             optimiser="gradient-descent",
             learning_rate=float(predicted.descent_learning_rate),
             iterations=effort.descent,
-            seed=seed,
-            progress=progress,
         ),
     )
     found = [samples, kernel, limit, predicted, parts.natural_part(size)]
@@ -273,10 +259,10 @@ def _task(prior: ImagePrior, task: Task | None) -> Task:
     return task.to(device=prior.device, dtype=prior.dtype)
 
 
-def _timed(compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-    start = time.perf_counter()
-    result = compute()
-    return result.assign_attrs(seconds=time.perf_counter() - start)
+def _adam_rate(prior: ImagePrior, effort: FingerprintEffort) -> float | None:
+    if effort.learning_rate is not None or prior.learning_rate is None:
+        return effort.learning_rate
+    return max(prior.learning_rate, LEAST_RATE)
 
 
 def _curves(adam: xr.Dataset, descent: xr.Dataset) -> xr.Dataset:

@@ -1,13 +1,12 @@
-"""The ways to a posterior that ``dipkernels posterior`` offers: one table of what each takes."""
+"""The ways to draws of the image, and what each takes: one table."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from dipkernels.cli.groups import help_of, spelled
-from dipkernels.cli.job import STAGE, Job
 from dipkernels.errors import InvalidInputError
 from dipkernels.sampling.settings import ChainSettings
+from dipkernels.stages.job import STAGE, Job
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,11 +14,9 @@ if TYPE_CHECKING:
     from dipkernels.planning import Plan
     from dipkernels.storage.runs import RunFolder
 
+COUNTS = ("iterations", "burn_in", "thin", "chains")
 INPUT_NOISE = 1 / 30  # of gp-dip and of averages, as published
 PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each 50th
-
-
-ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
 # What can be said of chains; the method and the seed are options of the command itself.
 CHAINS = {each.name: each for each in fields(ChainSettings) if each.name not in ("method", "seed")}
 
@@ -38,21 +35,23 @@ class Method:
 def _langevin_settings(job: Job) -> ChainSettings:
     if job.method == "psgld" and job.options["step_size"] is None:
         raise InvalidInputError(
-            "psgld needs --step-size: the curvature in its metric isn't known before it runs. A "
-            "parameter moves by about so much an iteration at first; try 1e-4, and less if chains "
-            "diverge"
+            f"psgld needs {job.spell('step_size')}: the curvature in its metric isn't known before "
+            "it runs. A parameter moves by about so much an iteration at first; try 1e-4, and less "
+            "if chains diverge"
         )
     names = [name for name in CHAINS if name in job.options]
     settings = ChainSettings(method=job.method, seed=job.seed, **job.given(*names))
-    return _with_draws(settings)
+    return _with_draws(job, settings)
 
 
 # Maps and calibration come last: what they need is asked for first.
-def _with_draws(settings: ChainSettings) -> ChainSettings:
+def _with_draws(job: Job, settings: ChainSettings) -> ChainSettings:
     if settings.chains * settings.draws < 2:
         raise InvalidInputError(
             "these numbers leave one draw of one chain, and a map of the spread needs at least 2: "
-            "give more --iterations or --chains, or a smaller --burn-in or --thin"
+            "give more {} or {}, or a smaller {} or {}".format(
+                *map(job.spell, ("iterations", "chains", "burn_in", "thin"))
+            )
         )
     return settings
 
@@ -75,8 +74,8 @@ def _run_langevin(job: Job, folder: "RunFolder") -> "xr.Dataset":
     )
 
 
-def _gp_dip_counts(job: Job) -> dict[str, Any]:
-    # Unless they're typed, the published shares.
+def gp_dip_counts(job: Job) -> dict[str, Any]:
+    """Count iterations, burnt-in and kept: unless they're given, by the published shares."""
     iterations = job.options["iterations"]
     burn_in, thin = job.options["burn_in"], job.options["thin"]
     return {
@@ -105,34 +104,40 @@ def _plan_fits(job: Job, timed: bool, runs: int, **options: Any) -> "Plan":
 def _plan_iterates(job: Job, timed: bool, counts: dict[str, Any], **options: Any) -> "Plan":
     from dipkernels.sampling.plan import with_draws
 
-    settings = _with_draws(ChainSettings(seed=job.seed, **counts))
+    settings = _with_draws(job, ChainSettings(seed=job.seed, **counts))
     planned = _plan_fits(job, timed, settings.chains, input_noise=INPUT_NOISE, **options)
     return with_draws(planned, job.task, settings)
 
 
 def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
-    return _plan_iterates(job, timed, _gp_dip_counts(job), backtracking=5.0, weight_decay=5e-8)
+    return _plan_iterates(job, timed, gp_dip_counts(job), backtracking=5.0, weight_decay=5e-8)
 
 
 def _plan_averaged(job: Job, timed: bool) -> "Plan":
-    return _plan_iterates(job, timed, job.given("iterations", "burn_in", "thin", "chains"))
+    return _plan_iterates(job, timed, job.given(*COUNTS))
 
 
 def _plan_dropout(job: Job, timed: bool) -> "Plan":
     if not 0 < job.options["rate"] < 1:
-        raise InvalidInputError(f"--rate must be in (0, 1), got {job.options['rate']}")
+        raise InvalidInputError(f"{job.spell('rate')} must be in (0, 1), got {job.options['rate']}")
     if job.options["draws"] < 2:
-        raise InvalidInputError(f"--draws must be at least 2, got {job.options['draws']}")
+        raise InvalidInputError(
+            f"{job.spell('draws')} must be at least 2, got {job.options['draws']}"
+        )
     return _plan_fits(job, timed, job.options["chains"])
 
 
 def _plan_ensemble(job: Job, timed: bool) -> "Plan":
     if job.options["members"] < 2:
-        raise InvalidInputError(f"--members must be at least 2, got {job.options['members']}")
+        raise InvalidInputError(
+            f"{job.spell('members')} must be at least 2, got {job.options['members']}"
+        )
     return _plan_fits(job, timed, job.options["members"])
 
 
-def _run_fits(function: str, *names: str) -> Callable[[Job, "RunFolder"], "xr.Dataset"]:
+def _run_fits(
+    function: str, *names: str, counts: Callable[[Job], dict[str, Any]] = lambda job: {}
+) -> Callable[[Job, "RunFolder"], "xr.Dataset"]:
     """Make what calls a function of `dipkernels.sampling` with these options of a job."""
 
     def run(job: Job, folder: "RunFolder") -> "xr.Dataset":
@@ -145,24 +150,11 @@ def _run_fits(function: str, *names: str) -> Callable[[Job, "RunFolder"], "xr.Da
             checkpoint=folder.checkpoint(STAGE),
             progress=job.progress,
             **job.given(*names),
+            **counts(job),
         )
         return found
 
     return run
-
-
-def _run_gp_dip(job: Job, folder: "RunFolder") -> "xr.Dataset":
-    from dipkernels import sampling
-
-    return sampling.gp_dip(
-        job.prior,
-        job.task,
-        seed=job.seed,
-        checkpoint=folder.checkpoint(STAGE),
-        progress=job.progress,
-        **_gp_dip_counts(job),
-        **job.given("learning_rate"),
-    )
 
 
 def _of_iterates(result: "xr.Dataset") -> str:
@@ -185,7 +177,7 @@ def _plan_linearised(job: Job, timed: bool) -> "Plan":
 
     draws = job.options["draws"]
     if draws < 2:
-        raise InvalidInputError(f"--draws must be at least 2, got {draws}")
+        raise InvalidInputError(f"{job.spell('draws')} must be at least 2, got {draws}")
     return plan_linearised(job.posterior, draws=draws, timed=timed)
 
 
@@ -242,7 +234,7 @@ _LANGEVIN: dict[str, Any] = {
     **_FIT_FIRST,
 }
 
-# A further method is one entry here; an option that no other has, one of `OPTIONS`.
+# A further method is one entry here; an option that no other has, one of the command's table.
 METHODS: dict[str, Method] = {
     "sgld": Method(
         "Langevin dynamics along the whole gradient, unadjusted: it samples the target up to a "
@@ -274,14 +266,14 @@ METHODS: dict[str, Method] = {
             "learning_rate": None,
         },
         _plan_gp_dip,
-        _run_gp_dip,
+        _run_fits("gp_dip", "learning_rate", counts=gp_dip_counts),
     ),
     "averaged": Method(
         "Adam with noise on the code, stopped: its iterates after burn-in are the draws, their "
         "mean the average.",
         {"iterations": 3000, "burn_in": None, "thin": None, "chains": 2, "learning_rate": None},
         _plan_averaged,
-        _run_fits("averaged", "iterations", "burn_in", "thin", "chains", "learning_rate"),
+        _run_fits("averaged", *COUNTS, "learning_rate"),
         _of_iterates,
     ),
     "mc-dropout": Method(
@@ -310,72 +302,42 @@ METHODS: dict[str, Method] = {
 }
 
 
-def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]:
-    """Add what an option is unless it is typed, where methods say so."""
-    takers: dict[Any, list[str]] = {}
-    for method, each in METHODS.items():
-        if each.defaults.get(name) is not None:
-            takers.setdefault(each.defaults[name], []).append(method)
-    said: list[str] = []
-    for value, methods in takers.items():
-        shown = f"{value:g}" if isinstance(value, float) else f"{value}"
-        said.append(f"{', '.join(methods)} {shown}" if said else shown)
-    return kind, panel, f"{help} (default: {'; '.join(said)})" if said else help
-
-
-# All that any method takes: type, panel and help. What chains and methods share is theirs.
-OPTIONS = {
-    name: _listed(name, *each)
-    for name, each in {
-        **{name: (each.type, ON_METHOD, help_of(each)) for name, each in CHAINS.items()},
-        "members": (int, ON_METHOD, "Fits of an ensemble."),
-        "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout."),
-        "rate": (float, ON_METHOD, "Of mc-dropout: share dropped."),
-        "temperature": (float, ON_TARGET, "1 is Bayes' rule, less is colder."),
-        "weight_prior": (
-            str,
-            ON_TARGET,
-            "initialisation, isotropic=DEVIATION or weight-decay=FACTOR.",
-        ),
-        "likelihood_sigma": (
-            float,
-            ON_TARGET,
-            "Deviation of the errors. (default: that of the noise)",
-        ),
-        "start": (str, ON_START, "fit (each chain from its own short fit) or initialisation."),
-        "start_iterations": (int, ON_START, "Steps of that fit with Adam."),
-        "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
-    }.items()
-}
-
-
-def resolve(method: str, typed: dict[str, Any]) -> dict[str, Any]:
+def resolve(
+    method: str, typed: dict[str, Any], spell: Callable[[str], str] = str
+) -> dict[str, Any]:
     """Fill in a method's defaults, and refuse options that have no effect on it."""
     if method not in METHODS:
-        raise InvalidInputError(f"--method must be one of {', '.join(METHODS)}, got '{method}'")
+        raise InvalidInputError(
+            f"{spell('method')} must be one of {', '.join(METHODS)}, got '{method}'"
+        )
     defaults = METHODS[method].defaults
     given = {name: value for name, value in typed.items() if value is not None}
     for name in given:
         if name not in defaults:
             takers = [other for other, each in METHODS.items() if name in each.defaults]
             raise InvalidInputError(
-                f"{spelled(name)} has no effect on method '{method}': leave it out, or choose one "
+                f"{spell(name)} has no effect on method '{method}': leave it out, or choose one "
                 f"that takes it ({', '.join(takers)})"
             )
     options = defaults | given
     if "start" in options:
-        _require_start(options, given)
+        _require_start(options, given, spell)
     return options
 
 
-def _require_start(options: dict[str, Any], given: dict[str, Any]) -> None:
+def _require_start(
+    options: dict[str, Any], given: dict[str, Any], spell: Callable[[str], str]
+) -> None:
     if options["start"] not in ("fit", "initialisation"):
-        raise InvalidInputError(f"--start must be fit or initialisation, got '{options['start']}'")
+        raise InvalidInputError(
+            f"{spell('start')} must be fit or initialisation, got '{options['start']}'"
+        )
     if options["start"] == "fit":
         return
     for name in ("start_iterations", "learning_rate"):
         if name in given:
             raise InvalidInputError(
-                f"{spelled(name)} has no effect with --start initialisation: nothing is fitted"
+                f"{spell(name)} has no effect with {spell('start')} initialisation: nothing is "
+                "fitted"
             )
         options[name] = None

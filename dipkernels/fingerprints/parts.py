@@ -2,7 +2,6 @@
 
 import logging
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,17 @@ from torch import Tensor
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting import fit, stable_learning_rate
+from dipkernels.fingerprints.groups import TOTAL, WithTotal, layer_groups
+from dipkernels.fingerprints.rows import (
+    Neighbourhood,
+    kernel_rows,
+    lag_profile,
+    shift_correlation,
+    shift_variance,
+    torus_window,
+    windows,
+)
+from dipkernels.fingerprints.settings import FingerprintEffort
 from dipkernels.images.axes import AXES
 from dipkernels.kernels import NTK, covariance_of, infinite_width
 from dipkernels.kernels.infinite import InfiniteWidth
@@ -28,39 +37,21 @@ from dipkernels.spectra import (
     radial_power,
     roll_off,
 )
-from dipkernels.tasks import Task
-from dipkernels.theory.curves import learning_curve, resolved_stretch
-from dipkernels.theory.dynamics import GradientDescent
-from dipkernels.theory.fingerprint.groups import TOTAL, WithTotal, layer_groups
-from dipkernels.theory.fingerprint.rows import (
-    Neighbourhood,
-    kernel_rows,
-    lag_profile,
-    shift_correlation,
-    shift_variance,
-    torus_window,
-    windows,
-)
-from dipkernels.theory.fingerprint.settings import FingerprintEffort
-from dipkernels.theory.krylov import expand
+from dipkernels.stages import predictions
+from dipkernels.stages.subject import Subject
+from dipkernels.theory.curves import resolved_stretch
 
 logger = logging.getLogger(__name__)
 
 COMB_PERIODS = (2, 4, 8)
 SHOWN = 4
-LEAST_RATE = 1e-3
 
 
 def samples_part(
-    prior: ImagePrior,
-    effort: FingerprintEffort,
-    place: Neighbourhood,
-    limit: xr.Dataset,
-    seed: int,
-    *,
-    progress: bool = False,
+    subject: Subject, effort: FingerprintEffort, place: Neighbourhood, limit: xr.Dataset
 ) -> xr.Dataset:
     """Draw images, and measure their spectrum, comb and covariance."""
+    prior, seed, progress = subject.prior, subject.seed, subject.progress
     drawn = []
     with Progress(effort.samples, f"{prior.name}: samples", enabled=progress) as bar:
         for batch in draw_images(prior, effort.samples, seed=seed):
@@ -95,15 +86,9 @@ def samples_part(
     return dataset.assign_attrs(dict(zip(names, fall, strict=True)), sample_deviation=deviation)
 
 
-def kernel_part(
-    ntk: NTK,
-    effort: FingerprintEffort,
-    place: Neighbourhood,
-    seed: int,
-    *,
-    progress: bool = False,
-) -> xr.Dataset:
+def kernel_part(subject: Subject, effort: FingerprintEffort, place: Neighbourhood) -> xr.Dataset:
     """Measure the tangent kernel: response with its layers, rows, shift variance, comb."""
+    ntk, seed, progress = subject.ntk, subject.seed, subject.progress
     shape = ntk.image_shape
     layers = WithTotal(ntk.by_layer(layer_groups(ntk.parameters)))
     response = frequency_response(
@@ -175,75 +160,42 @@ def limit_part(prior: ImagePrior, place: Neighbourhood) -> xr.Dataset:
     return xr.Dataset(profiles, {"radius": np.arange(min(place.reach) + 1)}, attributes)
 
 
-def prediction_part(
-    ntk: NTK, task: Task, effort: FingerprintEffort, seed: int, *, progress: bool = False
-) -> xr.Dataset:
+def prediction_part(subject: Subject, effort: FingerprintEffort) -> xr.Dataset:
     """Predict gradient flow and gradient descent on a task."""
-    expansion = expand(
-        ntk,
-        task,
+    found = predictions.PREDICTION.run(
+        subject,
         steps=effort.steps,
-        probes=effort.probes,
         probe_steps=effort.probe_steps,
-        seed=seed,
-        progress=progress,
+        probes=effort.probes,
+        iterations=effort.descent,
+        spectrum=False,
     )
-    flow = learning_curve(expansion)
-    rate = stable_learning_rate(ntk, largest_eigenvalue=expansion.largest)
-    descent = learning_curve(
-        expansion, GradientDescent.of_fit(rate, effort.descent, ntk.shape[0])
-    ).sel(region=task.score_region)
-    score = flow.sel(region=task.score_region)
-    told = resolved_stretch(flow, task.score_region)
+    region = subject.task.score_region
+    score, largest = found.sel(region=region), found.largest_eigenvalue
+    told, decibels = resolved_stretch(found, region), {"units": "dB"}
     return xr.Dataset(
         {
-            "predicted_psnr": ("time", score.psnr.values, {"units": "dB"}),
-            "predicted_psnr_lower": ("time", score.psnr_lower.values, {"units": "dB"}),
-            "predicted_psnr_upper": ("time", score.psnr_upper.values, {"units": "dB"}),
+            **{
+                f"predicted_{name}": ("time", score[name].values, decibels)
+                for name in ("psnr", "psnr_lower", "psnr_upper")
+            },
             "predicted_resolved": ("time", (np.arange(score.sizes["time"]) < told).astype(int)),
-            "predicted_descent_psnr": ("descent_iteration", descent.psnr.values, {"units": "dB"}),
+            "predicted_descent_psnr": ("descent_iteration", score.descent_psnr.values, decibels),
         },
         {
             "time": (
                 "time",
-                score.time.values * expansion.largest,
+                score.time.values * largest,
                 {"units": "1 / largest eigenvalue"},
             ),
-            "descent_iteration": descent.iteration.values,
+            "descent_iteration": score.iteration.values,
         },
         {
-            **{
-                f"predicted_{key}": flow.attrs[key]
-                for key in ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved")
-            },
-            "predicted_peak_time": flow.attrs["peak_time"] * expansion.largest,
-            "largest_eigenvalue": expansion.largest,
-            "descent_learning_rate": rate,
+            **{f"predicted_{key}": found.attrs[key] for key in predictions.PEAK},
+            "predicted_peak_time": found.peak_time * largest,
+            "largest_eigenvalue": largest,
+            "descent_learning_rate": found.learning_rate,
         },
-    )
-
-
-def adam_part(
-    prior: ImagePrior,
-    task: Task,
-    effort: FingerprintEffort,
-    seed: int,
-    *,
-    checkpoint: str | Path | None = None,
-    progress: bool = False,
-) -> xr.Dataset:
-    """Fit with Adam."""
-    rate = effort.learning_rate
-    if rate is None and prior.learning_rate is not None:
-        rate = max(prior.learning_rate, LEAST_RATE)
-    return fit(
-        prior,
-        task,
-        iterations=effort.iterations,
-        learning_rate=rate,
-        seed=seed,
-        checkpoint=checkpoint,
-        progress=progress,
     )
 
 
