@@ -35,15 +35,14 @@ MAY_IMPORT = {
     " sampling specs stages stopping storage sweep tasks",
     "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
-    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages"
-    " tasks theory",
+    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages tasks"
+    " theory",
     "fitting": "base errors images kernels linalg priors stopping storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
     "kernels": "base errors images linalg priors tasks",
     "linalg": "base errors storage",
-    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks"
-    " theory",
+    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks theory",
     "networks": "base errors priors",
     "planning": "base errors fitting kernels priors stopping tasks",
     "plotting": "errors fingerprints fitting images spectra stopping tasks theory",

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
@@ -66,17 +66,23 @@ def expanded(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., N
     return expand
 
 
+def help_of(option: Field[Any]) -> str:
+    """Say in a line what a field of settings is for, what it can be, and what else it is."""
+    help, _, _ = option.metadata["help"].replace("`", "").partition(". ")
+    choices, unset = option.metadata["choices"], option.metadata["unset"].replace("`", "")
+    said = f": {', '.join(choices)}" if choices else ""
+    default = f" (default: {unset})" if unset else ""
+    return f"{help.rstrip('.')}{said}.{default}"
+
+
 def settings_group(kind: type, **defaults: Any) -> Group:
     """Make options of the fields of settings; what isn't typed has the default."""
     parameters = []
     for each in fields(kind):
-        help, _, _ = each.metadata["help"].replace("`", "").partition(". ")
-        choices, unset = each.metadata["choices"], each.metadata["unset"].replace("`", "")
-        said = f": {', '.join(choices)}" if choices else ""
-        default = f" (default: {unset})" if unset else ""
+        choices = each.metadata["choices"]
         option = _option(
             each.metadata["panel"],
-            f"{help.rstrip('.')}{said}.{default}",
+            help_of(each),
             *_flag(each.name, each.type),
             complete=one_of(choices) if choices else None,
         )

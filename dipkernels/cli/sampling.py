@@ -13,6 +13,7 @@ from dipkernels.cli.groups import (
     NetworkWords,
     TaskWords,
     expanded,
+    help_of,
     mapping_group,
     spelled,
     task_group,
@@ -30,7 +31,7 @@ from dipkernels.cli.options import (
 from dipkernels.errors import InvalidInputError
 from dipkernels.specs.record import run_record
 from dipkernels.stages.job import STAGE, Job
-from dipkernels.stages.methods import METHODS, ON_METHOD, OPTIONS, resolve
+from dipkernels.stages.methods import CHAINS, METHODS, resolve
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,6 +39,48 @@ if TYPE_CHECKING:
     from dipkernels.planning import Plan
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
+
+
+ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
+
+
+def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]:
+    """Add what an option is unless it is typed, where methods say so."""
+    takers: dict[Any, list[str]] = {}
+    for method, each in METHODS.items():
+        if each.defaults.get(name) is not None:
+            takers.setdefault(each.defaults[name], []).append(method)
+    said: list[str] = []
+    for value, methods in takers.items():
+        shown = f"{value:g}" if isinstance(value, float) else f"{value}"
+        said.append(f"{', '.join(methods)} {shown}" if said else shown)
+    return kind, panel, f"{help} (default: {'; '.join(said)})" if said else help
+
+
+# All that any method takes: type, panel and help. What chains and methods share is theirs.
+OPTIONS = {
+    name: _listed(name, *each)
+    for name, each in {
+        **{name: (each.type, ON_METHOD, help_of(each)) for name, each in CHAINS.items()},
+        "members": (int, ON_METHOD, "Fits of an ensemble."),
+        "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout."),
+        "rate": (float, ON_METHOD, "Of mc-dropout: share dropped."),
+        "temperature": (float, ON_TARGET, "1 is Bayes' rule, less is colder."),
+        "weight_prior": (
+            str,
+            ON_TARGET,
+            "initialisation, isotropic=DEVIATION or weight-decay=FACTOR.",
+        ),
+        "likelihood_sigma": (
+            float,
+            ON_TARGET,
+            "Deviation of the errors. (default: that of the noise)",
+        ),
+        "start": (str, ON_START, "fit (each chain from its own short fit) or initialisation."),
+        "start_iterations": (int, ON_START, "Steps of that fit with Adam."),
+        "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
+    }.items()
+}
 
 
 @expanded(task=task_group(), network=NETWORK, options=mapping_group(OPTIONS))

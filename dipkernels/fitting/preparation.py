@@ -118,16 +118,19 @@ def identity_of(
         del values["iterations"]
     return {
         **values,
-        "prior": repr(prior),
-        **describe_start(prior, seeds[0]),
-        "dtype": str(prior.dtype),
-        "device": str(prior.device),
+        **describe_network(prior, seeds[0]),
         "seeds": seeds,
         "tasks": [describe_task(each, prior) for each in tasks],
         "recorded": record.columns,
         "monitors": [_options_of(monitor) for monitor in record.monitors],
         "stop": None if rule is None else [rule.name, _options_of(rule)],
     }
+
+
+def describe_network(prior: ImagePrior, seed: int) -> dict[str, Any]:
+    """Tell networks apart, and where they run, for the identity of a checkpoint."""
+    where = {"dtype": str(prior.dtype), "device": str(prior.device)}
+    return {"prior": repr(prior), **describe_start(prior, seed), **where}
 
 
 def describe_start(prior: ImagePrior, seed: int) -> dict[str, Any]:

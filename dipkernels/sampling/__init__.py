@@ -1,44 +1,66 @@
-"""Sample the posterior of a network's parameters, with the target stated, and judge the result."""
+"""Sample the posterior of a network's parameters, with the target stated, and judge the result.
 
-from dipkernels.sampling import uncertainty
-from dipkernels.sampling.alternatives import deep_ensemble, linearised
-from dipkernels.sampling.chains import SamplingInterrupted
-from dipkernels.sampling.diagnostics import Verdict, diagnose, summary, to_inference_data, verdict
-from dipkernels.sampling.fits import averaged, gp_dip, mc_dropout
-from dipkernels.sampling.posterior import (
-    Posterior,
-    WeightPrior,
-    initialisation_prior,
-    isotropic_prior,
-    weight_decay_prior,
-)
-from dipkernels.sampling.samplers import sample
-from dipkernels.sampling.schedules import step_factor
-from dipkernels.sampling.settings import ChainSettings
-from dipkernels.sampling.steps import psgld_step, sghmc_step, sgld_step
+Names are imported when first used: a command reads the options of chains without torch.
+"""
 
-__all__ = [
-    "ChainSettings",
-    "Posterior",
-    "SamplingInterrupted",
-    "Verdict",
-    "WeightPrior",
-    "averaged",
-    "deep_ensemble",
-    "diagnose",
-    "gp_dip",
-    "initialisation_prior",
-    "isotropic_prior",
-    "linearised",
-    "mc_dropout",
-    "psgld_step",
-    "sample",
-    "sghmc_step",
-    "sgld_step",
-    "step_factor",
-    "summary",
-    "to_inference_data",
-    "uncertainty",
-    "verdict",
-    "weight_decay_prior",
-]
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dipkernels.sampling import uncertainty as uncertainty
+    from dipkernels.sampling.alternatives import deep_ensemble as deep_ensemble
+    from dipkernels.sampling.alternatives import linearised as linearised
+    from dipkernels.sampling.chains import SamplingInterrupted as SamplingInterrupted
+    from dipkernels.sampling.diagnostics import Verdict as Verdict
+    from dipkernels.sampling.diagnostics import diagnose as diagnose
+    from dipkernels.sampling.diagnostics import summary as summary
+    from dipkernels.sampling.diagnostics import to_inference_data as to_inference_data
+    from dipkernels.sampling.diagnostics import verdict as verdict
+    from dipkernels.sampling.fits import averaged as averaged
+    from dipkernels.sampling.fits import gp_dip as gp_dip
+    from dipkernels.sampling.fits import mc_dropout as mc_dropout
+    from dipkernels.sampling.posterior import Posterior as Posterior
+    from dipkernels.sampling.posterior import WeightPrior as WeightPrior
+    from dipkernels.sampling.posterior import initialisation_prior as initialisation_prior
+    from dipkernels.sampling.posterior import isotropic_prior as isotropic_prior
+    from dipkernels.sampling.posterior import weight_decay_prior as weight_decay_prior
+    from dipkernels.sampling.samplers import sample as sample
+    from dipkernels.sampling.schedules import step_factor as step_factor
+    from dipkernels.sampling.settings import ChainSettings as ChainSettings
+    from dipkernels.sampling.steps import psgld_step as psgld_step
+    from dipkernels.sampling.steps import sghmc_step as sghmc_step
+    from dipkernels.sampling.steps import sgld_step as sgld_step
+
+_NAMES = {
+    "ChainSettings": "settings",
+    "Posterior": "posterior",
+    "SamplingInterrupted": "chains",
+    "Verdict": "diagnostics",
+    "WeightPrior": "posterior",
+    "averaged": "fits",
+    "deep_ensemble": "alternatives",
+    "diagnose": "diagnostics",
+    "gp_dip": "fits",
+    "initialisation_prior": "posterior",
+    "isotropic_prior": "posterior",
+    "linearised": "alternatives",
+    "mc_dropout": "fits",
+    "psgld_step": "steps",
+    "sample": "samplers",
+    "sghmc_step": "steps",
+    "sgld_step": "steps",
+    "step_factor": "schedules",
+    "summary": "diagnostics",
+    "to_inference_data": "diagnostics",
+    "verdict": "diagnostics",
+    "weight_decay_prior": "posterior",
+}
+__all__ = [*_NAMES, "uncertainty"]
+
+
+def __getattr__(name: str) -> object:
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"dipkernels.sampling.{_NAMES[name]}"), name)
+    if name == "uncertainty":
+        return importlib.import_module("dipkernels.sampling.uncertainty")
+    raise AttributeError(f"module 'dipkernels.sampling' has no attribute '{name}'")

@@ -14,7 +14,7 @@ from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.fits import FitInterrupted
 from dipkernels.fitting.loop import Loop
-from dipkernels.fitting.preparation import describe_start, describe_task
+from dipkernels.fitting.preparation import describe_network, describe_task
 from dipkernels.images.axes import AXES
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.sampling.collector import Collector
@@ -113,13 +113,7 @@ def chain_seeds(chains: int, seed: int) -> list[int]:
 
 def describe_run(prior: ImagePrior, task: Task) -> dict[str, Any]:
     """Tell what is run from other networks and tasks, for the identity of a checkpoint."""
-    return {
-        "prior": repr(prior),
-        **describe_start(prior, 0),
-        "dtype": str(prior.dtype),
-        "device": str(prior.device),
-        "task": describe_task(task, prior),
-    }
+    return {**describe_network(prior, 0), "task": describe_task(task, prior)}
 
 
 def resume(run: Chains, state: dict[str, Any] | None, checkpoint: str | Path | None) -> None:

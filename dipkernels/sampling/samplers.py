@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import check_runs
@@ -27,22 +28,15 @@ from dipkernels.sampling.settings import ChainSettings
 from dipkernels.storage.checkpoints import Saver
 
 
+@takes(ChainSettings)
 def sample(
     posterior: Posterior,
+    settings: ChainSettings | None = None,
     *,
-    method: str = "sgld",
-    iterations: int = 10000,
-    burn_in: int | None = None,
-    thin: int | None = None,
-    step_size: float | None = None,
-    schedule: str = "constant",
-    cycles: int | None = None,
-    friction: float | None = None,
-    chains: int = 4,
-    seed: int = 0,
     start: Parameters | None = None,
     checkpoint: str | Path | None = None,
     progress: bool = False,
+    **options: Any,
 ) -> xr.Dataset:
     """Run Markov chains whose limit is a posterior, up to a term of the order of the step.
 
@@ -52,27 +46,9 @@ def sample(
     ----------
     posterior : Posterior
         The target.
-    method : {"sgld", "psgld", "sghmc"}
-        See `sgld_step`, `psgld_step` (its metric moves during burn-in only) and `sghmc_step`.
-    iterations : int
-        Images of each chain. Iteration i is the image after i steps.
-    burn_in : int, optional
-        Iterations that don't count; by default half of them.
-    thin : int, optional
-        Iterations from one draw that is kept to the next; by default such that at most some 400
-        are kept. They take ``chains * draws * image`` of memory on the host.
-    step_size : float, optional
-        By default the smallest `Posterior.stable_step` of the chains' starts; ``psgld`` needs one.
-    schedule : {"constant", "polynomial", "cosine", "cyclical"}
-        Of the step; see `step_factor`. Moments weigh each image by its step; draws have no weight.
-    cycles : int, optional
-        Of ``cyclical``.
-    friction : float, optional
-        Of ``sghmc``, in (0, 1); by default 0.1.
-    chains : int
-        Each from an initialisation of its own, with noise of its own. They share nothing.
-    seed : int
-        Of all of that.
+    settings : ChainSettings, optional
+        The options that decide the result, in one object; those that are given by name replace
+        its own.
     start : dict of str to Tensor, optional
         Where the chains start instead: ``(chains, ...)``, or one set of parameters for all (those
         of a fit, by `dipkernels.fitting.load_parameters`). R-hat trusts chains whose starts are
@@ -84,6 +60,8 @@ def sample(
         iterations goes on from there.
     progress : bool
         Show a bar, if on a terminal.
+    **options
+        Fields of `ChainSettings`.
 
     Returns
     -------
@@ -112,12 +90,10 @@ def sample(
     """
     if not isinstance(posterior, Posterior):
         raise InvalidInputError(f"sample takes a Posterior, got {type(posterior).__name__}")
-    settings = ChainSettings(
-        method, iterations, burn_in, thin, step_size, schedule, cycles, friction, chains, seed
-    )
+    settings = gather(ChainSettings, settings, options, "sample")
     prior, task = posterior.prior, posterior.task
-    check_runs(prior, [task], [seed], FitSettings())
-    seeds = chain_seeds(chains, seed)
+    check_runs(prior, [task], [settings.seed], FitSettings())
+    seeds = chain_seeds(settings.chains, settings.seed)
     starts = _starts(prior, seeds, start)
     saver = state = None
     if checkpoint is not None:
@@ -125,7 +101,7 @@ def sample(
         state = saver.load()
     found = settings.step_size
     if found is None:
-        found = state["step_size"] if state else _common_step(posterior, starts, chains)
+        found = state["step_size"] if state else _common_step(posterior, starts, settings.chains)
     resolved = settings.resolved(found)
     run = _Sampled(
         Langevin(posterior, resolved, starts, seeds),
@@ -134,7 +110,7 @@ def sample(
         found,
     )
     resume(run, state, checkpoint)
-    label = f"{prior.name}: {method}" + f" x {chains}" * (chains > 1)
+    label = f"{prior.name}: {settings.method}" + f" x {len(seeds)}" * (len(seeds) > 1)
     status = run.run(label, saver, progress=progress)
     attributes = {**posterior.record(), **resolved.record()}
     return finish(run, prior, task, status, attributes)

@@ -1,19 +1,19 @@
 """What a run of a sampler does, apart from its target: checked before anything runs."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 
-from dipkernels.base.checks import as_annotated
+from dipkernels.base.options import check_options, option, settings
 from dipkernels.errors import InvalidInputError
-from dipkernels.sampling.schedules import step_factor
+from dipkernels.sampling.schedules import SCHEDULES
 
 METHODS = ("sgld", "psgld", "sghmc")
 FRICTION = 0.1
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 
 
-@dataclass(frozen=True)
+@settings
 class ChainSettings:
-    """The options of `dipkernels.sampling.sample` that decide its result; see there.
+    """The options of `dipkernels.sampling.sample` that decide its result.
 
     Raises
     ------
@@ -21,24 +21,48 @@ class ChainSettings:
         If one is out of range, or would have no effect.
     """
 
-    method: str = "sgld"
-    iterations: int = 10000
-    burn_in: int | None = None
-    thin: int | None = None
-    step_size: float | None = None
-    schedule: str = "constant"
-    cycles: int | None = None
-    friction: float | None = None
-    chains: int = 4
-    seed: int = 0
+    method: str = option(
+        default="sgld",
+        help="Sampler. See `sgld_step`, `psgld_step` (its metric moves during burn-in only) and "
+        "`sghmc_step`.",
+        choices=METHODS,
+    )
+    iterations: int = option(
+        default=10000, help="Images of each chain. Iteration i is the image after i steps."
+    )
+    burn_in: int | None = option(
+        default=None, help="Iterations that don't count.", unset="half of them"
+    )
+    thin: int | None = option(
+        default=None,
+        help="Iterations from one draw that is kept to the next. They take ``chains * draws * "
+        "image`` of memory on the host.",
+        unset="such that at most some 400 are kept",
+    )
+    step_size: float | None = option(
+        default=None,
+        help="Step of Langevin dynamics. ``psgld`` needs one.",
+        unset="the smallest `Posterior.stable_step` of the chains' starts",
+    )
+    schedule: str = option(
+        default="constant",
+        help="Schedule of the step. See `step_factor`. Moments weigh each image by its step; "
+        "draws have no weight.",
+        choices=tuple(SCHEDULES),
+    )
+    cycles: int | None = option(default=None, help="Cycles of the schedule ``cyclical``.")
+    friction: float | None = option(
+        default=None, help="Friction of ``sghmc``, in (0, 1).", unset=f"{FRICTION}"
+    )
+    chains: int = option(
+        default=4,
+        help="Number of chains. Each starts from an initialisation of its own, with noise of its "
+        "own. They share nothing.",
+    )
+    seed: int = option(default=0, help="Of initialisations and noise.")
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = as_annotated(field.name, getattr(self, field.name), field.type)
-            object.__setattr__(self, field.name, value)
-        if self.method not in METHODS:
-            raise InvalidInputError(f"method must be one of {METHODS}, got '{self.method}'")
-        step_factor(self.schedule, 0, max(self.iterations, 1))  # knows the schedules
+        check_options(self)
         self._require_counts()
         if self.step_size is not None and not 0 < self.step_size < float("inf"):
             raise InvalidInputError(f"step_size must be positive and finite, got {self.step_size}")

@@ -1,63 +1,24 @@
 """The ways to draws of the image, and what each takes: one table."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.sampling.settings import ChainSettings
 from dipkernels.stages.job import STAGE, Job
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from dipkernels.planning import Plan
-    from dipkernels.sampling.settings import ChainSettings
     from dipkernels.storage.runs import RunFolder
 
-CHAINS = ("iterations", "burn_in", "thin", "chains")
-LANGEVIN = ("step_size", "schedule", "cycles", "friction")
+COUNTS = ("iterations", "burn_in", "thin", "chains")
 INPUT_NOISE = 1 / 30  # of gp-dip and of averages, as published
 PUBLISHED_BURN_IN, PUBLISHED_DRAWS = 0.35, 400  # of gp-dip: 7000 of 20000, each 50th
-
-
-ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
-# All that any method takes: type, panel and help.
-OPTIONS: dict[str, tuple[type, str, str]] = {
-    "iterations": (
-        int,
-        ON_METHOD,
-        "Of each chain or fit. (default: 5000; gp-dip 20000, ensemble 1000, averaged and "
-        "mc-dropout 3000)",
-    ),
-    "chains": (int, ON_METHOD, "How many. (default: 2)"),
-    "burn_in": (int, ON_METHOD, "Iterations that don't count. (default: half)"),
-    "thin": (int, ON_METHOD, "From draw to draw. (default: for 200 to 400 draws)"),
-    "step_size": (float, ON_METHOD, "Of Langevin. (default: from the kernel; psgld needs one)"),
-    "schedule": (
-        str,
-        ON_METHOD,
-        "Of the step: constant, polynomial, cosine, cyclical. (default: first)",
-    ),
-    "cycles": (int, ON_METHOD, "Of the schedule cyclical."),
-    "friction": (float, ON_METHOD, "Of sghmc. (default: 0.1)"),
-    "members": (int, ON_METHOD, "Of an ensemble. (default: 5)"),
-    "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout. (default: 100)"),
-    "rate": (float, ON_METHOD, "Of mc-dropout: share dropped. (default: 0.1)"),
-    "temperature": (float, ON_TARGET, "1 is Bayes' rule, less is colder. (default: 1)"),
-    "weight_prior": (
-        str,
-        ON_TARGET,
-        "initialisation, isotropic=DEVIATION or weight-decay=FACTOR. (default: initialisation)",
-    ),
-    "likelihood_sigma": (float, ON_TARGET, "Deviation of the errors. (default: that of the noise)"),
-    "start": (
-        str,
-        ON_START,
-        "fit (each chain from its own short fit) or initialisation. (default: fit)",
-    ),
-    "start_iterations": (int, ON_START, "Of that fit with Adam. (default: 500)"),
-    "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
-}
+# What can be said of chains; the method and the seed are options of the command itself.
+CHAINS = {each.name: each for each in fields(ChainSettings) if each.name not in ("method", "seed")}
 
 
 @dataclass(frozen=True)
@@ -71,22 +32,20 @@ class Method:
     headline: Callable[["xr.Dataset"], str] | None = None
 
 
-def _langevin_settings(job: Job) -> "ChainSettings":
-    from dipkernels.sampling import ChainSettings
-
+def _langevin_settings(job: Job) -> ChainSettings:
     if job.method == "psgld" and job.options["step_size"] is None:
         raise InvalidInputError(
             f"psgld needs {job.spell('step_size')}: the curvature in its metric isn't known before "
             "it runs. A parameter moves by about so much an iteration at first; try 1e-4, and less "
             "if chains diverge"
         )
-    return _with_draws(
-        job, ChainSettings(method=job.method, seed=job.seed, **job.given(*CHAINS, *LANGEVIN))
-    )
+    names = [name for name in CHAINS if name in job.options]
+    settings = ChainSettings(method=job.method, seed=job.seed, **job.given(*names))
+    return _with_draws(job, settings)
 
 
 # Maps and calibration come last: what they need is asked for first.
-def _with_draws(job: Job, settings: "ChainSettings") -> "ChainSettings":
+def _with_draws(job: Job, settings: ChainSettings) -> ChainSettings:
     if settings.chains * settings.draws < 2:
         raise InvalidInputError(
             "these numbers leave one draw of one chain, and a map of the spread needs at least 2: "
@@ -108,10 +67,10 @@ def _run_langevin(job: Job, folder: "RunFolder") -> "xr.Dataset":
 
     return sampling.sample(
         job.posterior,
+        _langevin_settings(job),
         start=job.start(folder),
         checkpoint=folder.checkpoint(STAGE),
         progress=job.progress,
-        **asdict(_langevin_settings(job)),
     )
 
 
@@ -143,7 +102,6 @@ def _plan_fits(job: Job, timed: bool, runs: int, **options: Any) -> "Plan":
 
 
 def _plan_iterates(job: Job, timed: bool, counts: dict[str, Any], **options: Any) -> "Plan":
-    from dipkernels.sampling import ChainSettings
     from dipkernels.sampling.plan import with_draws
 
     settings = _with_draws(job, ChainSettings(seed=job.seed, **counts))
@@ -156,7 +114,7 @@ def _plan_gp_dip(job: Job, timed: bool) -> "Plan":
 
 
 def _plan_averaged(job: Job, timed: bool) -> "Plan":
-    return _plan_iterates(job, timed, job.given(*CHAINS))
+    return _plan_iterates(job, timed, job.given(*COUNTS))
 
 
 def _plan_dropout(job: Job, timed: bool) -> "Plan":
@@ -269,18 +227,14 @@ def _of_linearised(result: "xr.Dataset") -> str:
 _TARGET = {"temperature": 1.0, "weight_prior": "initialisation", "likelihood_sigma": None}
 _FIT_FIRST = {"start": "fit", "start_iterations": 500, "learning_rate": None}
 _LANGEVIN: dict[str, Any] = {
+    **{name: each.default for name, each in CHAINS.items() if name != "friction"},
     "iterations": 5000,
-    "burn_in": None,
-    "thin": None,
     "chains": 2,
-    "step_size": None,
-    "schedule": "constant",
-    "cycles": None,
     **_TARGET,
     **_FIT_FIRST,
 }
 
-# A further method is one entry here; an option that no other has, one of `OPTIONS`.
+# A further method is one entry here; an option that no other has, one of the command's table.
 METHODS: dict[str, Method] = {
     "sgld": Method(
         "Langevin dynamics along the whole gradient, unadjusted: it samples the target up to a "
@@ -319,7 +273,7 @@ METHODS: dict[str, Method] = {
         "mean the average.",
         {"iterations": 3000, "burn_in": None, "thin": None, "chains": 2, "learning_rate": None},
         _plan_averaged,
-        _run_fits("averaged", *CHAINS, "learning_rate"),
+        _run_fits("averaged", *COUNTS, "learning_rate"),
         _of_iterates,
     ),
     "mc-dropout": Method(

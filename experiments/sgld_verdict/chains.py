@@ -90,14 +90,7 @@ def run_sampler(
     if wanted.input_noise:
         result = _with_input_noise(posterior, settings, begin)
     else:
-        result = sample(
-            posterior,
-            method=wanted.method,
-            iterations=iterations,
-            step_size=step,
-            chains=chains,
-            start=begin,
-        )
+        result = sample(posterior, settings, start=begin)
     kept = result[["psnr_clean", "psnr_mean", "loss", "ended_at"]]
     kept = kept.rename(psnr_clean="iterate", psnr_mean="average")
     noise = posterior.noise_sigma**2

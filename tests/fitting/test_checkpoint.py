@@ -22,7 +22,8 @@ from torch import Tensor
 from dipkernels import networks, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.fitting import FitInterrupted, fit, load_parameters
+from dipkernels.fitting import FitInterrupted, FitSettings, fit, load_parameters
+from dipkernels.fitting.descent import Descent
 from dipkernels.networks import ImagePrior
 from dipkernels.stopping import WindowedVarianceRule
 from dipkernels.storage import netcdf as results
@@ -223,6 +224,27 @@ def test_files_of_the_first_layout_are_continued(moment: int | None, tmp_path: P
     save_checkpoint(file, identity, state | {"generators": []})
     with pytest.raises(InvalidInputError, match="lost where its input noise stood"):
         fit(prior, task, iterations=60, checkpoint=file, **options)
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_a_descent_is_driven_and_continued_without_a_record(between: bool) -> None:
+    prior, task = make_prior(), make_task()
+    settings = FitSettings(input_noise=0.1, iterations=9)
+    whole = fit(prior, task, settings, seed=[2, 5])
+    descent, losses = Descent(prior, [task], [2, 5], settings), []
+    for i in range(10):
+        if i == 4:  # what was evaluated, but no step taken from, is evaluated once more
+            if between:
+                descent.evaluate()
+            state = descent.state()
+            descent = Descent(prior, [task], [2, 5], settings, state["rates"])
+            descent.load(state)
+        misfits, images = descent.evaluate()
+        losses.append(misfits.detach())
+        if i < 9:
+            descent.step(misfits, images)
+        assert descent.iteration == min(i + 1, 9)
+    assert np.array_equal(torch.stack(losses, dim=1), whole.loss)
 
 
 def test_interrupts_keep_the_checkpoint(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dipkernels import ImagePrior, Task, sampling, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError, OutputError
+from dipkernels.fitting import FitSettings
 from dipkernels.sampling.collector import Collector
 from dipkernels.storage.checkpoints import read_checkpoint, save_checkpoint
 
@@ -79,6 +80,19 @@ def test_chains_of_the_first_layout_are_continued(tmp_path: Path) -> None:
     state["dynamics"] |= {"record": {}, "seconds": 0.0, "stopper": None}
     save_checkpoint(tmp_path / "c", identity, state)
     assert_equal(run("gp-dip", 30, checkpoint=tmp_path / "c"), whole)
+
+
+def test_settings_are_options_in_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    posterior = sampling.Posterior(make_prior(), make_task())
+    options: dict[str, Any] = {"method": "sghmc", "iterations": 14, "chains": 2, "step_size": 1e-4}
+    settings = sampling.ChainSettings(**options | {"iterations": 30}, friction=0.2, seed=3)
+    found = sampling.sample(posterior, settings, iterations=14)
+    assert_equal(found, sampling.sample(posterior, **options, friction=0.2, seed=3))
+    with pytest.raises(InvalidInputError, match="sample has no option steps; it has: method, iter"):
+        sampling.sample(posterior, steps=3)
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    with pytest.raises(InvalidInputError, match="settings of sample must be a ChainSettings"):
+        sampling.sample(posterior, FitSettings())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("method", METHODS)
