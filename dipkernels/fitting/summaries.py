@@ -33,7 +33,7 @@ class Peak:
 
     def __str__(self) -> str:
         decibels = f"{self.psnr:.2f}{_deviation(self.spread, self.seeds)} dB"
-        return f"{decibels} at iteration {self.iteration:.0f} ({spread_words(self.seeds)})"
+        return f"{decibels} ({spread_words(self.seeds)}) at iteration {self.iteration:.0f}"
 
 
 def peak(result: xr.Dataset) -> Peak:

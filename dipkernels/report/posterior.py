@@ -263,7 +263,7 @@ def _lines(
         )
     if not calibrations:
         lines.append("Nothing is known to hold the spread against: no truth, no held-out pixels.")
-    return [*lines, f"These scores: {spread_note()}"]
+    return [*lines, spread_note()]
 
 
 # The intervals of a new measurement are wider than those of the image, if its noise is known.
