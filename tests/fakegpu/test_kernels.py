@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dipkernels import NTK, Task, gp, kernels, linalg, networks, spectra, tasks, theory
+from dipkernels import NTK, Task, gp, kernels, linalg, networks, priors, spectra, tasks, theory
 from dipkernels.networks import ImagePrior
 from helpers import fakegpu
 from helpers.priors import draw, make
@@ -100,8 +100,8 @@ def test_spectra_and_predictions() -> None:
         pairs = ntk.top_eigenpairs(2)
         yield pairs.values
         probes = linalg.krylov_probes(ntk, 2, 6)
-        yield spectra.spectral_density(probes)
-        yield spectra.effective_rank(probes)
+        yield linalg.spectral_density(probes)
+        yield linalg.effective_rank(probes)
         mask = torch.arange(ntk.shape[0]) < 200
         start = draw(ntk.shape[0], 1)
         known = linalg.Deflation(pairs.values, pairs.vectors)
@@ -131,7 +131,7 @@ FAMILIES = (SMALL, "skip", "vit", "mixer", "lipschitz-decoder")
 def test_covariances_of_every_prior(name: str) -> None:
     def covariances(prior: ImagePrior) -> Iterator[Any]:
         yield kernels.covariance(prior, 4, tests=False, full=name == SMALL)
-        yield from kernels.draw_images(prior, 3, codes="noise" if name == SMALL else "fixed")
+        yield from priors.draw_images(prior, 3, codes="noise" if name == SMALL else "fixed")
 
     assert_alike(make(name, SIZE), covariances)
 
