@@ -36,7 +36,7 @@ class Picture:
 
     native: "Tensor"
     size: tuple[int, int]
-    files: Mapping[str, "Tensor"]
+    files: "Mapping[str, Tensor]"
     seed: int
 
     @cached_property
@@ -150,7 +150,7 @@ def require_effects(
 
 
 def make_task(
-    task: Options, native: "Tensor", size: tuple[int, int], files: Mapping[str, "Tensor"]
+    task: Options, native: "Tensor", size: tuple[int, int], files: "Mapping[str, Tensor]"
 ) -> "Task":
     """Make a task, on the CPU, from its name and all its options, the seed included."""
     kind = task_kind(task["name"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from scipy.integrate import trapezoid
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
@@ -266,7 +267,7 @@ def test_density_is_the_smoothed_spectrum_within_its_errors() -> None:
     # 30 times 16 probes: to some percent of the highest density everywhere
     np.testing.assert_allclose(mean, truth, atol=0.05 * truth.max())
     for run in runs[:3]:
-        area = np.trapezoid(run.density, np.log10(run.eigenvalue))
+        area = trapezoid(run.density, np.log10(run.eigenvalue))
         # all of the 29 eigenvalues, but for the tails of the Gaussians beyond three bandwidths
         assert area + run.below_grid == pytest.approx(n, rel=1e-3)
         assert run.largest == pytest.approx(3, rel=1e-12)
