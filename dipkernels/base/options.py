@@ -11,6 +11,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
 from dipkernels.base.checks import as_annotated
+from dipkernels.base.words import meant
 from dipkernels.errors import InvalidInputError
 
 P = ParamSpec("P")
@@ -60,8 +61,10 @@ def gather(kind: type[S], given: S | None, options: Mapping[str, Any], caller: s
         )
     known = [each.name for each in _fields(kind)]
     if unknown := [name for name in options if name not in known]:
+        hint = meant(unknown[0], known).strip()
         raise InvalidInputError(
             f"{caller} has no option {', '.join(unknown)}; it has: {', '.join(known)}"
+            + f"; {hint}" * bool(hint)
         )
     return kind(**options) if given is None else replace(given, **options)  # type: ignore[type-var]
 
