@@ -23,7 +23,7 @@ def test_settings_and_options_by_name_give_the_same_fit() -> None:
 
 
 def test_wrong_options_and_settings_are_said() -> None:
-    with pytest.raises(InvalidInputError, match=r"no option iteratons; .*did you mean 'iterations'"):
+    with pytest.raises(InvalidInputError, match=r"iteratons; .*did you mean 'iterations'"):
         fit(PRIOR, TASK, iteratons=3)
     with pytest.raises(InvalidInputError, match=r"must be a FitSettings, got dict: options go by"):
         # `fit` itself meets the annotations that the tests check at every call
