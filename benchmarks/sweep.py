@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dipkernels import fit, images, networks, sweep, tasks
 from dipkernels.sweep.execution import execute
+from dipkernels.sweep.store import Store
 
 BLOCK = 20
 FILES = ("run.json", "result.nc", "result.json")
@@ -67,11 +68,11 @@ def measure(runs: int, folder: Path) -> dict[str, np.ndarray]:
         "seeds": {"from": 0, "count": runs},
         "measure": {"name": "fit", "iterations": 1},
     }
-    made: list[sweep.Plan] = []
+    made: list[sweep.Sweep] = []
     found = {"checking the plan": timed(lambda: made.append(sweep.load(asked)))}
     (plan,) = made
     image = images.load("camera")
-    store = sweep.Store.open(folder / "store", create=True)
+    store = Store.open(folder / "store", create=True)
     where = str(store.path)
 
     def by_hand(block: range) -> None:
@@ -89,7 +90,7 @@ def measure(runs: int, folder: Path) -> dict[str, np.ndarray]:
         found["plain loop"] += timed(lambda block=block: by_hand(block))
         found["sweep"] += timed(lambda block=block: swept(block))
     found["bookkeeping"] = found["sweep"] - found["plain loop"]
-    place = store.folder(plan.runs[0].key)
+    place = store.folder(plan.runs[0].key).path
     sizes = [(place / file).stat().st_size for file in FILES]
     found["limit: files"] = timed(
         lambda: [bare(folder / "bare" / f"{run}", sizes) for run in range(runs)]

@@ -19,6 +19,7 @@ _NAMES = {
     "Task": "dipkernels.tasks",
     "fit": "dipkernels.fitting",
     "learning_curve": "dipkernels.theory",
+    "open_run": "dipkernels.storage",
     "plan": "dipkernels.planning",
 }
 _MODULES = (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
+    from dipkernels.storage import open_run as open_run
     from dipkernels.tasks import Task as Task
     from dipkernels.theory.curves import learning_curve as learning_curve
 

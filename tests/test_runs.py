@@ -1,11 +1,14 @@
 """Run folders say in words what sets a run apart from the one that they hold."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
-from dipkernels.errors import OutputError
+from dipkernels import open_run, sweep
+from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 
 BEFORE = {
@@ -88,3 +91,54 @@ def test_two_processes_may_make_a_folder_at_once(
     else:
         with pytest.raises(OutputError, match="other settings"):
             RunFolder.open(tmp_path, BEFORE)
+
+
+def test_an_opened_run_shows_settings_stages_and_tables(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", {"seed": 3})
+    folder.stage("skip/fit", lambda: xr.Dataset({"psnr": ("iteration", [20.0, 21.5])}))
+    (folder.path / "comparison.csv").write_text("prior,peak\nskip,21.5\n")
+    opened = open_run(str(folder.path))
+    assert opened.settings == {"seed": 3}
+    assert "version_torch" in opened.about
+    assert list(opened.stages) == ["skip/fit"]
+    assert opened.stages["skip/fit"].psnr.values.tolist() == [20.0, 21.5]
+    assert opened.table().peak.tolist() == [21.5]
+    with pytest.raises(KeyError, match=r"no stage 'fit': there are skip/fit"):
+        opened.stages["fit"]
+    with pytest.raises(InvalidInputError, match="has no table 'rows': comparison"):
+        opened.table("rows")
+
+
+def test_an_opened_sweep_shows_its_plan_and_runs(tmp_path: Path) -> None:
+    measure = {"name": "fit", "iterations": 2}
+    asked = {"priors": "vit", "images": "camera", "sizes": 8, "seeds": [0, 1], "measure": measure}
+    plan = sweep.load(asked)
+    sweep.run(plan, tmp_path)
+    opened = open_run(tmp_path)
+    assert "camera" in opened.settings["the plan"]
+    assert {f"runs/{run.key}/result" for run in plan.runs} == set(opened.stages)
+    table = sweep.table(tmp_path)
+    assert opened.table("runs").peak_psnr.to_dict() == table.peak_psnr.to_dict()
+    one = open_run(tmp_path / "runs" / plan.runs[1].key)
+    assert one.settings == plan.runs[1].configuration
+    assert one.about["label"] == plan.runs[1].label
+    assert one.stages["result"].equals(sweep.load_result(tmp_path, plan.runs[1]))
+
+
+def test_a_sweep_from_before_it_shared_the_layout_of_run_folders_goes_on(tmp_path: Path) -> None:
+    measure = {"name": "fit", "iterations": 1}
+    plan = sweep.load({"priors": "vit", "images": "camera", "sizes": 8, "measure": measure})
+    sweep.run(plan, tmp_path)
+    file = tmp_path / "runs" / plan.runs[0].key / SETTINGS_FILE
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "configuration": record.pop("settings")}))
+    assert sweep.run(plan, tmp_path).skipped == 1
+    assert open_run(file.parent).settings == plan.runs[0].configuration
+
+
+def test_what_holds_no_run_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="holds no run: give the folder that a command"):
+        open_run(tmp_path)
+    (tmp_path / SETTINGS_FILE).write_text("{")
+    with pytest.raises(InvalidInputError, match="can't be read"):
+        open_run(tmp_path)

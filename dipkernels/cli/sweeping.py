@@ -10,7 +10,7 @@ from dipkernels.cli.options import INTERRUPTED, DeviceOption, QuietOption
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from dipkernels.sweep import Plan, Run, Summary
+    from dipkernels.sweep import Run, Summary, Sweep
 
 FAILURES = 1  # exit code where a run failed
 SHOWN = ("peak_psnr", "score", "trace", "mean_psnr")
@@ -146,12 +146,13 @@ class _Reporter:
             )
 
 
-def _list(plan: "Plan", store: Path, device: str, *, estimated: bool, quiet: bool) -> None:
+def _list(plan: "Sweep", store: Path, device: str, *, estimated: bool, quiet: bool) -> None:
     from dipkernels import sweep as job
     from dipkernels.base.words import readable_bytes
+    from dipkernels.storage.runs import STORE_FILE
     from dipkernels.sweep.store import require_free
 
-    there = (store / "store.json").exists()
+    there = (store / STORE_FILE).exists()
     if not there:
         require_free(store)
     done = set(job.status(store, plan).done) if there else set()

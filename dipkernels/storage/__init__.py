@@ -12,6 +12,8 @@ _NAMES = {
     "is_interrupted": "runs",
     "load": "netcdf",
     "load_checkpoint": "checkpoints",
+    "OpenedRun": "opened",
+    "open_run": "opened",
     "read_checkpoint": "checkpoints",
     "save": "netcdf",
     "save_checkpoint": "checkpoints",
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from dipkernels.storage.checkpoints import save_checkpoint as save_checkpoint
     from dipkernels.storage.netcdf import load as load
     from dipkernels.storage.netcdf import save as save
+    from dipkernels.storage.opened import OpenedRun as OpenedRun
+    from dipkernels.storage.opened import open_run as open_run
     from dipkernels.storage.runs import RunFolder as RunFolder
     from dipkernels.storage.runs import default_folder as default_folder
     from dipkernels.storage.runs import is_interrupted as is_interrupted

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.storage.netcdf import PARTIAL, remove_partial, replacing
+from dipkernels.storage.netcdf import PARTIAL, remove_partial, replacing, to_disk
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +57,7 @@ def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any])
                 (scratch / "state").replace(partial)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-            with partial.open("rb+") as file:
-                os.fsync(file.fileno())
+            to_disk(partial)
     except (OSError, safetensors.SafetensorError) as error:
         kept = "the last one stays whole" if path.exists() else "there is none yet"
         raise OutputError(

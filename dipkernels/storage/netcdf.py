@@ -1,11 +1,13 @@
 """Saving and loading results: netCDF, written whole or not at all."""
 
 import contextlib
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -15,7 +17,9 @@ PARTIAL = ".partial"
 CLASSIC = b"CDF"  # how a netCDF 3 file begins
 
 
-def save(dataset: xr.Dataset, path: str | Path, *, classic: bool = False) -> None:
+def save(
+    dataset: xr.Dataset, path: str | Path, *, classic: bool = False, durable: bool = False
+) -> None:
     """Write a dataset as netCDF, atomically: a reader sees the old file or the new one.
 
     Parameters
@@ -27,6 +31,8 @@ def save(dataset: xr.Dataset, path: str | Path, *, classic: bool = False) -> Non
     classic : bool
         Write netCDF 3 where it can hold the dataset (no whole numbers beyond 32 bits), which takes
         a twentieth of the time for small ones; else netCDF 4. `load` reads both.
+    durable : bool
+        Wait until it is on the disk, so that a power cut can't take it.
 
     Raises
     ------
@@ -37,6 +43,8 @@ def save(dataset: xr.Dataset, path: str | Path, *, classic: bool = False) -> Non
         with replacing(Path(path)) as partial:
             if not (classic and _written_as_classic(dataset, partial)):
                 dataset.to_netcdf(partial, engine="h5netcdf")
+            if durable:
+                to_disk(partial)
     except OSError as error:
         raise OutputError(f"can't write {path}: {error}") from error
 
@@ -67,11 +75,13 @@ def load(path: str | Path) -> xr.Dataset:
         raise InvalidInputError(f"can't read {path} as netCDF: {error}") from error
 
 
-def write_text(text: str, path: Path) -> None:
+def write_text(text: str, path: Path, *, durable: bool = False) -> None:
     """Write a text file atomically, as `save` does."""
     try:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
+            if durable:
+                to_disk(partial)
     except OSError as error:
         raise OutputError(f"can't write {path}: {error}") from error
 
@@ -101,6 +111,21 @@ def remove_partial(path: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 partial.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a mapping from a text file; None if there is none, or it can't be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def to_disk(path: Path) -> None:
+    """Wait until a file is on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _written_as_classic(dataset: xr.Dataset, path: Path) -> bool:

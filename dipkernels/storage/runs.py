@@ -14,11 +14,12 @@ import xarray as xr
 from dipkernels.base.interruption import Interrupted
 from dipkernels.base.origin import provenance
 from dipkernels.errors import DipkernelsError, OutputError
-from dipkernels.storage.netcdf import PARTIAL, load, save, write_text
+from dipkernels.storage.netcdf import PARTIAL, load, read_json, save, write_text
 
 logger = logging.getLogger(__name__)
 
 SETTINGS_FILE = "run.json"
+STORE_FILE = "store.json"  # of a sweep, whose runs are run folders
 HASH = "_sha256"  # ends the names of settings that are fingerprints of arrays
 MOST_SHOWN, LONGEST_SHOWN = 8, 60  # differences, and characters of a value
 
@@ -56,28 +57,53 @@ class RunFolder:
         OutputError
             If it can't be written, or holds something else.
         """
-        file = path / SETTINGS_FILE
+        folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if file.exists():
-                before = json.loads(file.read_text(encoding="utf-8"))["settings"]
-                _require_equal(before, json.loads(json.dumps(settings)), path)
-                return cls(path)
+            if (path / SETTINGS_FILE).exists():
+                before = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
+                _require_equal(before["settings"], json.loads(json.dumps(settings)), path)
+                return folder
             # What a process that was killed has left doesn't count, nor what one is just writing.
             others = any(not item.name.endswith(PARTIAL) for item in path.iterdir())
-            if others and file.exists():  # another process on the same folder was faster
+            if others and (path / SETTINGS_FILE).exists():  # another process was faster
                 return cls.open(path, settings)
             if others:
                 raise OutputError(
                     f"{path} is not empty and holds no run of dipkernels: choose another --output"
                 )
-            record = {"settings": settings, **provenance("cpu")}
-            write_text(json.dumps(record, indent=2) + "\n", file)
+            folder.note(settings)
         except OutputError:
             raise
         except (OSError, ValueError, KeyError) as error:
             raise OutputError(f"can't use {path} as output folder: {error}") from error
-        return cls(path)
+        return folder
+
+    def note(self, settings: dict[str, Any], **about: Any) -> None:
+        """Write down what is run, and what else is to be said about it.
+
+        Parameters
+        ----------
+        settings : dict
+            All that the results depend on, fit for JSON.
+        **about
+            Anything else, fit for JSON.
+        """
+        record = {"settings": settings, **about, **provenance("cpu")}
+        write_text(json.dumps(record, indent=2) + "\n", self.path / SETTINGS_FILE)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All that was written down when the run began: settings, versions, when and where."""
+        found = read_json(self.path / SETTINGS_FILE) or {}
+        if "configuration" in found:  # of a sweep, before it shared this layout
+            found["settings"] = found.pop("configuration")
+        return found
+
+    @property
+    def settings(self) -> dict[str, Any] | None:
+        """All that the results depend on; None if nothing was written, or it can't be read."""
+        return self.record.get("settings")
 
     def stage(
         self,
@@ -169,6 +195,23 @@ class RunFolder:
             Below the folder; it need not exist.
         """
         return self.path / f"{name}.safetensors"
+
+    def set_aside(self, *names: str) -> list[Path]:
+        """Rename files, so that what they hold can be made anew and nothing is lost.
+
+        Parameters
+        ----------
+        *names : str
+            Of files in the folder; those that aren't there are passed over.
+
+        Returns
+        -------
+        list of Path
+            What they are called now.
+        """
+        stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
+        files = [self.path / name for name in names]
+        return [f.rename(f.with_name(f"{f.name}.unreadable-{stamp}")) for f in files if f.exists()]
 
     def file(self, name: str) -> Path:
         """Path of a result.

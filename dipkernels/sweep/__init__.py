@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 _NAMES = {
     "Measured": "stages.stage",
-    "Plan": "sweep.plan",
+    "Sweep": "sweep.plan",
     "Problem": "sweep.document",
     "Run": "sweep.runs",
     "Status": "sweep.tables",
-    "Store": "sweep.store",
     "Summary": "sweep.driver",
     "SweepFileError": "sweep.document",
     "SweepInterrupted": "sweep.driver",
@@ -31,12 +30,11 @@ _NAMES = {
 
 __all__ = [
     "Measured",
-    "Plan",
     "Problem",
     "Run",
     "Status",
-    "Store",
     "Summary",
+    "Sweep",
     "SweepFileError",
     "SweepInterrupted",
     "connect",
@@ -61,10 +59,9 @@ if TYPE_CHECKING:
     from dipkernels.sweep.driver import SweepInterrupted as SweepInterrupted
     from dipkernels.sweep.driver import run as run
     from dipkernels.sweep.estimating import estimate as estimate
-    from dipkernels.sweep.plan import Plan as Plan
+    from dipkernels.sweep.plan import Sweep as Sweep
     from dipkernels.sweep.plan import load as load
     from dipkernels.sweep.runs import Run as Run
-    from dipkernels.sweep.store import Store as Store
     from dipkernels.sweep.tables import Status as Status
     from dipkernels.sweep.tables import load_result as load_result
     from dipkernels.sweep.tables import over_seeds as over_seeds

@@ -21,7 +21,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.storage.locks import holder
 from dipkernels.sweep.execution import BUSY, execute, known_outcome
-from dipkernels.sweep.plan import Plan
+from dipkernels.sweep.plan import Sweep
 from dipkernels.sweep.runs import Run
 from dipkernels.sweep.store import DONE, FAILED, Store
 from dipkernels.sweep.workers import LocalProcesses, ThisProcess, WorkerLostError
@@ -87,7 +87,7 @@ class SweepInterrupted(KeyboardInterrupt):
 
 
 def run(
-    plan: Plan,
+    plan: Sweep,
     store: str | Path,
     *,
     executor: Executor | None = None,
@@ -102,7 +102,7 @@ def run(
 
     Parameters
     ----------
-    plan : Plan
+    plan : Sweep
         From `load`.
     store : str or Path
         Folder of results; made if there is none. Several sweeps may use one at the same time: a
@@ -200,7 +200,7 @@ class _Sweep:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: Sweep,
         store: Store,
         executor: Executor,
         device: str,
@@ -300,7 +300,7 @@ class _Sweep:
                     logger.warning("%s goes to another worker: %s", each.label, error)
                     return None
                 reason = f"{error}, {LOSSES} times"
-            folder = self.store.folder(each.key)
+            folder = self.store.folder(each.key).path
             folder.mkdir(exist_ok=True)
             self.store.begin(each)
             self.store.fail(each, reason, type(error).__name__, f"{reason}\n")
@@ -314,7 +314,7 @@ class _Sweep:
             if found is not None:
                 self._tell(each, found, bar)
                 continue
-            who = holder(self.store.folder(each.key))
+            who = holder(self.store.folder(each.key).path)
             if who is None or who.lost():
                 logger.warning("%s is begun again: the other sweep left it", each.label)
                 self._submit(each)

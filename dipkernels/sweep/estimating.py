@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from dipkernels.base.progress import Progress
 from dipkernels.planning import plan as plan_fit
 from dipkernels.specs.record import canonical
-from dipkernels.sweep.plan import Plan
+from dipkernels.sweep.plan import Sweep
 
 RATE = "learning_rate"
 
 
 @dataclass(frozen=True)
-class Estimate:
+class SweepCost:
     """What a sweep may take."""
 
     seconds: float
@@ -21,12 +21,12 @@ class Estimate:
     bytes: int
 
 
-def estimate(plan: Plan, *, device: str = "cpu", progress: bool = False) -> Estimate:
+def estimate(plan: Sweep, *, device: str = "cpu", progress: bool = False) -> SweepCost:
     """Time a few steps of each kind of fit.
 
     Parameters
     ----------
-    plan : Plan
+    plan : Sweep
         From `load`.
     device : str
         That would compute.
@@ -35,7 +35,7 @@ def estimate(plan: Plan, *, device: str = "cpu", progress: bool = False) -> Esti
 
     Returns
     -------
-    Estimate
+    SweepCost
         As if no rule ended a fit.
 
     Notes
@@ -66,7 +66,7 @@ def estimate(plan: Plan, *, device: str = "cpu", progress: bool = False) -> Esti
             size = max(size, planned.bytes)
             bar.advance()
     fits = sum(len(indices) for indices in kinds.values())
-    return Estimate(seconds, fits, len(plan) - fits, size)
+    return SweepCost(seconds, fits, len(plan) - fits, size)
 
 
 def _kind(configuration: dict) -> str:

@@ -23,7 +23,7 @@ def execute(
 ) -> dict[str, Any]:
     """Carry out a run, unless it's done or somebody else does; used on workers."""
     run, store = Run.from_record(record), Store(Path(path))
-    folder = store.folder(run.key)
+    folder = store.folder(run.key).path
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
@@ -45,7 +45,7 @@ def execute(
 
 def known_outcome(store: Store, key: str, failures: int) -> dict[str, Any] | None:
     """Tell what has become of a run already."""
-    row = store.result(key)
+    row = store.row(key)
     if row is not None:
         return {"status": DONE, "here": False, "values": row["values"], "seconds": row["seconds"]}
     failure = store.failure(key)

@@ -35,7 +35,7 @@ Point = tuple[Setting, Setting, Setting, Setting, Setting, Setting]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sweep:
     """What a sweep runs.
 
     Attributes
@@ -56,7 +56,7 @@ class Plan:
         return len(self.runs)
 
 
-def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> Plan:
+def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> Sweep:
     """Read a plan and check all of it.
 
     Every name, option and value is looked at, and the prior and the task of every combination are
@@ -71,7 +71,7 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> P
 
     Returns
     -------
-    Plan
+    Sweep
         Fit to be run.
 
     Raises
@@ -130,7 +130,7 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> P
     runs = _checked_runs(points, reader, tuple(form.imports), folder, progress=progress)
     if reader.problems:
         raise SweepFileError(document.source, list(dict.fromkeys(reader.problems)))
-    return Plan(tuple({run.key: run for run in runs}.values()), document.source, document.text)
+    return Sweep(tuple({run.key: run for run in runs}.values()), document.source, document.text)
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:

@@ -9,9 +9,9 @@ import pandas as pd
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.sweep.plan import Plan
+from dipkernels.sweep.plan import Sweep
 from dipkernels.sweep.runs import Run
-from dipkernels.sweep.store import DONE, FAILED, MISSING, RUN, RUNNING, Store, read_json
+from dipkernels.sweep.store import DONE, FAILED, MISSING, RUNNING, Store
 
 KINDS = ("dataframe", "dataset")
 UNITS = {"seconds": "s"} | dict.fromkeys(("score", "score_lower", "score_upper"), "dB")
@@ -43,14 +43,14 @@ class Status:
         return "\n".join(lines)
 
 
-def status(store: str | Path, plan: Plan | None = None) -> Status:
+def status(store: str | Path, plan: Sweep | None = None) -> Status:
     """Say which runs are done, failed and why, running or missing.
 
     Parameters
     ----------
     store : str or Path
         Of a sweep.
-    plan : Plan, optional
+    plan : Sweep, optional
         Whose runs count; by default those of all sweeps that used the store.
 
     Returns
@@ -76,7 +76,7 @@ def status(store: str | Path, plan: Plan | None = None) -> Status:
 
 
 def table(
-    store: str | Path, kind: str = "dataframe", *, plan: Plan | None = None
+    store: str | Path, kind: str = "dataframe", *, plan: Sweep | None = None
 ) -> pd.DataFrame | xr.Dataset:
     """Collect all runs that are done, a row each.
 
@@ -86,7 +86,7 @@ def table(
         Of a sweep.
     kind : {"dataframe", "dataset"}
         Of pandas; or of xarray, over ``run``.
-    plan : Plan, optional
+    plan : Sweep, optional
         Whose runs count; by default all.
 
     Returns
@@ -108,7 +108,7 @@ def table(
         raise InvalidInputError(f"kind must be one of {KINDS}, got '{kind}'")
     opened = Store.open(store)
     keys = _labels(opened, plan)
-    rows = {key: row for key in keys if (row := opened.result(key)) is not None}
+    rows = {key: row for key in keys if (row := opened.row(key)) is not None}
     asked = list(dict.fromkeys(name for row in rows.values() for name in row["asked"]))
     asked.sort(key=lambda name: "." in name)
     lines = {}
@@ -176,14 +176,14 @@ def load_result(store: str | Path, run: str | Run) -> xr.Dataset:
     return opened.dataset(matches[0] if matches else key)
 
 
-def _labels(store: Store, plan: Plan | None) -> dict[str, str]:
+def _labels(store: Store, plan: Sweep | None) -> dict[str, str]:
     if plan is not None:
         return {each.key: each.label for each in plan.runs}
     begun = {}
     planned = store.planned()
     for key in store.keys():  # noqa: SIM118
         if key not in planned:
-            begun[key] = str((read_json(store.folder(key) / RUN) or {}).get("label", key))
+            begun[key] = str(store.folder(key).record.get("label", key))
     return {**planned, **begun}
 
 

@@ -22,6 +22,7 @@ from dipkernels.stages.stage import as_measured
 from dipkernels.stages.subject import Subject
 from dipkernels.storage import locks
 from dipkernels.sweep import driver
+from dipkernels.sweep.store import Store
 from dipkernels.sweep.workers import LocalProcesses
 from helpers.studies import kill_one, log, rows, wait_for_processes, write_study
 
@@ -312,7 +313,7 @@ def test_a_run_that_another_is_at_is_waited_for(
 ) -> None:
     monkeypatch.setattr(driver, "POLL", 0.05)
     plan = sweep.load(write_study(tmp_path, 2))
-    folder = sweep.Store.open(tmp_path / "store", create=True).folder(plan.runs[0].key)
+    folder = Store.open(tmp_path / "store", create=True).folder(plan.runs[0].key).path
     folder.mkdir()
     held, go = threading.Event(), threading.Event()
 
