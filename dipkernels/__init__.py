@@ -15,6 +15,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is
 
 _NAMES = {
     "ImagePrior": "dipkernels.networks",
+    "LinearisedPrior": "dipkernels.priors",
     "NTK": "dipkernels.kernels",
     "Task": "dipkernels.tasks",
     "fit": "dipkernels.fitting",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
+    from dipkernels.priors import LinearisedPrior as LinearisedPrior
     from dipkernels.storage import open_run as open_run
     from dipkernels.tasks import Task as Task
     from dipkernels.theory.curves import learning_curve as learning_curve

@@ -111,7 +111,7 @@ class Descent:
             return [given] * len(self.seeds)
         if name in ("adam", "l-bfgs"):
             return [default_learning_rate(name, self.prior, {})] * len(self.seeds)
-        inits = (self.prior.init(seed) for seed in self.seeds)
+        inits = (self.prior.start(seed) for seed in self.seeds)
         # one rate for all images: masks don't change it, other operators may
         tasks = [t for t in self.tasks if t.operator.mask is None] or self.tasks[:1]
         return [
@@ -120,9 +120,10 @@ class Descent:
         ]
 
     def _initial_leaves(self) -> Parameters:
-        stacked = self.prior.init_many(self.seeds)
+        starts = [self.prior.start(seed) for seed in self.seeds]
         leaves = {}
-        for key, value in stacked.items():
+        for key in self.prior.parameter_shapes:
+            value = torch.stack([start[key] for start in starts])
             leaf = value.repeat(len(self.tasks), *[1] * (value.dim() - 1))
             if self.settings.channels_last and leaf.dim() == 5:
                 leaf = leaf[0].contiguous(memory_format=torch.channels_last)[None]

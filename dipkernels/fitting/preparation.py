@@ -11,7 +11,7 @@ from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior, LinearisedPrior
 from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
 
@@ -53,6 +53,11 @@ def check_runs(
             )
     if not tasks or not seeds:
         raise InvalidInputError(f"a fit needs a task and a seed, got {len(tasks)}, {len(seeds)}")
+    if isinstance(prior, LinearisedPrior) and len(seeds) > 1:
+        raise InvalidInputError(
+            f"{prior} starts where it was linearised, whatever the seed, got {seeds}: give one, or "
+            "linearise at the parameters of each seed and fit them one by one"
+        )
     if len(set(seeds)) < len(seeds):
         raise InvalidInputError(f"seeds must differ, got {seeds}: equal seeds give equal fits")
     for each in tasks:

@@ -16,7 +16,7 @@ from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.kernels.ntk import NTK
 from dipkernels.planning.ledger import LIBRARY_BYTES, Ledger, resident_growth
-from dipkernels.priors.memory import Unfilled, activation_bytes, block_columns, parameter_bytes
+from dipkernels.priors.memory import activation_bytes, block_columns, parameter_bytes, unfilled
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.priors.tangents import ImageOf, Tangents
 from dipkernels.stopping import Monitor
@@ -70,7 +70,7 @@ def rehearse_fit(
     device = device or prior.device
     settings = replace(settings, compile=None)
     tasks = [copy.deepcopy(task) for task in tasks]
-    shapes = Unfilled(prior)
+    shapes = unfilled(prior)
     record = Record(tasks, seeds, settings.averaging, copy.deepcopy(list(monitors)))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Ledger(device) as ledger:
@@ -150,7 +150,7 @@ def rehearse_kernel(
 ) -> Needs:
     """Find what Lanczos on the tangent kernel takes, by a few products without numbers."""
     device = device or prior.device
-    shapes = Unfilled(prior)
+    shapes = unfilled(prior)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, Ledger(device) as ledger:
             numbers = torch.Size(prior.shape).numel()
@@ -180,7 +180,7 @@ def rehearse_kernel(
 class _Rehearsed(NTK):
     # The kernel without its checks, which look at numbers.
     def __init__(
-        self, prior: Unfilled, memory_budget: int, mode: FakeTensorMode, device: torch.device
+        self, prior: ImagePrior, memory_budget: int, mode: FakeTensorMode, device: torch.device
     ) -> None:
         self.parameters = prior.init()
         self.prior, self.image_shape, self.metric = prior, prior.shape, None

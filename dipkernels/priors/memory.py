@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors.prior import ImagePrior, LinearisedPrior, Parameters
 
 MIB = 2**20
 DEFAULT_BUDGET = 512 * MIB
@@ -24,6 +24,7 @@ def parameter_bytes(parameters: Parameters) -> int:
 
 def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
     """Memory that one forward pass keeps for its backward pass, measured by running one."""
+    prior = prior.network if isinstance(prior, LinearisedPrior) else prior
     own = {_storage(p) for p in parameters.values()}
     saved: dict[int, int] = {}
 
@@ -40,7 +41,7 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
 
 def expected_activation_bytes(prior: ImagePrior) -> int:
     """Memory that one forward pass keeps for its backward pass, from shapes alone."""
-    shapes = Unfilled(prior)
+    shapes = unfilled(prior)
     with FakeTensorMode(allow_non_fake_inputs=True):
         return activation_bytes(shapes, shapes.init())
 
@@ -64,6 +65,28 @@ class Unfilled(ImagePrior):
             key: torch.empty(shape, dtype=self.dtype, device=self.device)
             for key, shape in self.parameter_shapes.items()
         }
+
+
+class UnfilledLinearised(LinearisedPrior):
+    """The same of a linearised prior, which is traced when parameters are first asked for."""
+
+    def __init__(self, prior: LinearisedPrior) -> None:
+        self.__dict__.update(prior.__dict__)
+        self.network, self._tangents = Unfilled(prior.network), None
+
+    def init(self, seed: int = 0) -> Parameters:
+        """Make parameters that hold no numbers."""
+        if self._tangents is None:
+            self.origin = self.network.init()
+            self._tangents = self._linearise()
+        return self.network.init()
+
+    start = init
+
+
+def unfilled(prior: ImagePrior) -> ImagePrior:
+    """Make a prior whose parameters hold no numbers, of the same kind."""
+    return UnfilledLinearised(prior) if isinstance(prior, LinearisedPrior) else Unfilled(prior)
 
 
 def block_columns(

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.folding import fold_constants
-from dipkernels.priors.prior import Parameters
+from dipkernels.priors.stateless import Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -36,11 +36,16 @@ class Tangents:
         self.parameters, self.chunk = parameters, chunk
         # In this order, and with what each leaves behind collected: the memory adds up.
         gc.collect()
-        self._jvp = self._traced(image_of)
+        self.jvp_one = self._traced(image_of)
         image, self._vjp = vjp(image_of, parameters)  # type: ignore[misc]  # two, without aux
         self.image = image.detach()
         self.image_shape, self.size = tuple(image.shape), image.numel()
         self.dtype, self.device = image.dtype, image.device
+
+    def vjp_one(self, image: Tensor) -> Parameters:
+        """Multiply one image by ``J^T``."""
+        gradients: Parameters = self._vjp(image)[0]
+        return gradients
 
     def _traced(self, image_of: ImageOf) -> ImageOf:
         return tangent_map(image_of, self.parameters)
@@ -53,15 +58,15 @@ class Tangents:
             )
         blocks = images.T.reshape(-1, *self.image_shape)
         if len(blocks) == 1:  # batching one column costs 7 to 25 % on a CPU
-            return {key: value.detach()[None] for key, value in self._vjp(blocks[0])[0].items()}
+            return {key: value.detach()[None] for key, value in self.vjp_one(blocks[0]).items()}
         return {key: value.detach() for key, value in vmap(self._vjp)(blocks)[0].items()}
 
     def jvp(self, tangents: Parameters) -> Float[Tensor, "n k"]:
         """Multiply directions, each of shape ``(k, ...)``, by ``J``: images, one a column."""
         if all(len(tangent) == 1 for tangent in tangents.values()):
-            images = self._jvp({key: tangent[0] for key, tangent in tangents.items()})
+            images = self.jvp_one({key: tangent[0] for key, tangent in tangents.items()})
         else:
-            images = vmap(self._jvp)(tangents)
+            images = vmap(self.jvp_one)(tangents)
         return images.detach().reshape(-1, self.size).T
 
     def gradients(self, block: Float[Tensor, "n k"]) -> Iterator[Parameters]:

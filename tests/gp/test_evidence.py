@@ -70,7 +70,8 @@ def test_probes_are_right_within_their_errors(name: str) -> None:
     posterior = process.posterior(task, tolerance=1e-10)
     found = posterior.log_evidence("lanczos", probes=40, steps=12, seed=5)
     low, high = sorted(found.bounds)
-    assert 0 < high - low < 0.3 * found.value.standard_error
+    # 12 steps may be exact: then the bounds meet, up to rounding
+    assert 0 <= high - low < 0.3 * found.value.standard_error
     scores = [(found.value.value - exact.log_evidence) / found.value.standard_error]
     for key, slope in differences(process, task).items():
         if key != "mean":
