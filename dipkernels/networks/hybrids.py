@@ -4,14 +4,12 @@ The transformer report places one or three 3 x 3 convolutions before its Vision 
 code) or after it (on the image), with as many channels as these have.
 """
 
-from collections import OrderedDict
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.layers import require_sizes
+from dipkernels.networks.layers import Generator, require_sizes
 from dipkernels.networks.registry import Options, family, register
 from dipkernels.networks.scaling import fitted_patch
 from dipkernels.networks.vit import PATCH, REPORT, VisionTransformer
@@ -122,8 +120,8 @@ def _register(name: str, summary: str, count: int, *, before: bool) -> None:
         stack = ConvolutionStack(acts_on, count, tied=tied, conv_channels=conv_channels)
         sizes = (patch_size, width, depth, heads, mlp_width)
         vit = VisionTransformer(image_size, channels, code_channels, *sizes)
-        parts = [("convolutions", stack), ("vit", vit)]
-        return nn.Sequential(OrderedDict(parts if before else parts[::-1]))
+        parts = {"convolutions": stack, "vit": vit}
+        return Generator(**(parts if before else dict(reversed(parts.items()))))
 
     def rule(size: Spatial, options: Options, *, patch_size: int | None = None) -> Spatial:
         options["patch_size"] = fitted_patch(name, size, PATCH, patch_size, least=REFLECTED)

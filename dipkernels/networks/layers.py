@@ -172,7 +172,7 @@ def bounded_conv(
         raise InvalidInputError(f"lipschitz must be positive, or None for no bound; got {bound}")
     kinds: Kinds = (nn.Conv1d, nn.Conv2d) if bound is None else (BoundedConv1d, BoundedConv2d)
     made = style.conv(in_channels, out_channels, kernel_size, kinds=kinds)
-    if isinstance(made, _Bounded):
+    if isinstance(made, _Bounded) and bound is not None:
         made.bound = bound
     nn.init.kaiming_uniform_(made.weight, nonlinearity="relu")
     return made
@@ -189,6 +189,11 @@ def require_padded(padding: str, kernel_size: int) -> None:
 
 class Generator(nn.Sequential):
     """A sequence of layers from a code to an image, without an output non-linearity."""
+
+    def __init__(self, *layers: nn.Module, **named: nn.Module) -> None:
+        super().__init__(*layers)
+        for name, layer in named.items():
+            self.add_module(name, layer)
 
     def forward(
         self, input: Float[Tensor, "1 code_channels *grid"]

@@ -1,6 +1,5 @@
 """The residual network at full resolution that Ulyanov et al. 2017 tried for inpainting."""
 
-from collections import OrderedDict
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -59,11 +58,10 @@ class ResNet(Generator):
         inner = replace(style, padding=inner_padding)
         first = nn.Sequential(style.conv(code_channels, width, 3), *style.activate())
         residuals = (_Residual(width, replace(inner, bias=False)) for _ in range(blocks))
-        parts = OrderedDict(first=first, blocks=nn.Sequential(*residuals))
-        parts["last"] = nn.Sequential(
+        last = nn.Sequential(
             inner.conv(width, width, 3), *inner.norm(width), style.conv(width, channels, 3)
         )
-        super().__init__(parts)
+        super().__init__(first=first, blocks=nn.Sequential(*residuals), last=last)
 
 
 class _Residual(nn.Module):

@@ -6,7 +6,6 @@ activations, average pooling and bilinear upsampling. So it tells what the *kern
 convolutional network contribute to its prior, beside locality and scales, which both have.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterator
 
 import torch
@@ -218,7 +217,7 @@ class SelfAttentionNet(Generator):
                 nn.Upsample(scale_factor=2, mode="bilinear"),
                 nn.Sequential(nn.BatchNorm2d(merged), attend(merged), mix(width, width)),
             )
-        super().__init__(OrderedDict(body=body, head=nn.Conv2d(width, channels, 1)))
+        super().__init__(body=body, head=nn.Conv2d(width, channels, 1))
 
 
 @register(

@@ -1,6 +1,5 @@
 """SkipNet: the U-net with skip connections of Ulyanov et al. 2017."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -102,7 +101,7 @@ class SkipNet(Generator):
                 merge.append(style.block(wide, wide, 1))
             body = Scale(across, down, body, upsample, merge)
         head = style.conv(widths[0] if scales else code_channels, channels, 1)
-        super().__init__(OrderedDict(body=body, head=head))
+        super().__init__(body=body, head=head)
 
 
 class Scale(nn.Module):

@@ -189,4 +189,4 @@ def test_nothing_is_copied_where_nothing_is_to_be_done() -> None:
     assert torch.equal(cropped, x[:, :, 1:4])
     assert cropped.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
     for padding in layers.PADDINGS:  # torch pads by a copy in all modes but this
-        assert layers.conv(2, 2, 1, padding=padding).padding_mode == "zeros"
+        assert Style(padding=padding).conv(2, 2, 1).padding_mode == "zeros"
