@@ -43,10 +43,8 @@ class Decoder(Generator):
     ----------
     size : (length,) or (height, width)
         Of the image; the last grid is cropped to it.
-    channels : int
-        Of the image.
-    code_channels : int, optional
-        Of the code; by default the width.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels of every block.
     upsamplings : int
@@ -114,10 +112,8 @@ class TransposedDecoder(Generator):
     ----------
     size : (length,) or (height, width)
         Of the image; the last grid is cropped to it.
-    channels : int
-        Of the image.
-    code_channels : int, optional
-        Of the code; by default the width.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels of every block.
     upsamplings : int

@@ -20,10 +20,8 @@ class ConvNet(Generator):
 
     Parameters
     ----------
-    channels : int
-        Of the image.
-    code_channels : int, optional
-        Of the code; by default the width.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels between.
     layers : int
@@ -74,10 +72,8 @@ class FixedConvNet(Generator):
 
     Parameters
     ----------
-    channels : int
-        Of the image.
-    code_channels : int, optional
-        Of the code; by default the width.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels between.
     layers : int

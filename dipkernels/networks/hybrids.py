@@ -102,7 +102,7 @@ class ConvolutionStack(nn.Module):
 
 # A vision transformer with convolutions of its code (`before`) or of its image. The submodules are
 # named `vit` and `convolutions`, so that each can be treated on its own.
-def _register(name: str, summary: str, count: int, *, before: bool) -> None:
+def _register(name: str, what: str, count: int, *, before: bool) -> None:
     def network(
         image_size: tuple[int, int],
         channels: int = 3,
@@ -128,17 +128,11 @@ def _register(name: str, summary: str, count: int, *, before: bool) -> None:
         return size
 
     builder = family(network, without=() if count > 1 else ("tied", "conv_channels"))(rule)
+    summary = f"Vision transformer {what}."
     register(name, learning_rate=1e-4, iterations=5000, source=REPORT, summary=summary)(builder)
 
 
-for _count, _name, _what in (
-    (3, "conv3", "three 3x3 convolutions"),
-    (1, "conv1", "one 3x3 convolution"),
-):
-    _register(f"{_name}-vit", f"Vision transformer after {_what} of its code.", _count, before=True)
-    _register(
-        f"vit-{_name}",
-        f"Vision transformer followed by {_what} of its image.",
-        _count,
-        before=False,
-    )
+_register("conv3-vit", "after three 3x3 convolutions of its code", 3, before=True)
+_register("vit-conv3", "followed by three 3x3 convolutions of its image", 3, before=False)
+_register("conv1-vit", "after one 3x3 convolution of its code", 1, before=True)
+_register("vit-conv1", "followed by one 3x3 convolution of its image", 1, before=False)

@@ -66,17 +66,6 @@ class MeanOnlyNorm(nn.Module):
 NORMALISATIONS = ("batch", "mean-only", "instance", "none")
 
 
-def normalisation(kind: str, channels: int, dims: int) -> nn.Module | None:
-    """Make a normalisation by name."""
-    require_choice("normalisation", kind, NORMALISATIONS)
-    if kind == "batch":
-        make = nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d
-        return make(channels, track_running_stats=False)
-    if kind == "instance":
-        return nn.InstanceNorm1d(channels) if dims == 1 else nn.InstanceNorm2d(channels)
-    return MeanOnlyNorm(channels) if kind == "mean-only" else None
-
-
 @dataclass(frozen=True)
 class Style:
     """What all blocks of one network have in common."""
@@ -119,8 +108,12 @@ class Style:
 
     def norm(self, channels: int) -> list[nn.Module]:
         """Make the normalisation: a list of one, or of none."""
-        made = normalisation(self.normalisation, channels, self.dims)
-        return [] if made is None else [made]
+        if self.normalisation == "batch":
+            batch = nn.BatchNorm1d if self.dims == 1 else nn.BatchNorm2d
+            return [batch(channels, track_running_stats=False)]
+        if self.normalisation == "instance":
+            return [(nn.InstanceNorm1d if self.dims == 1 else nn.InstanceNorm2d)(channels)]
+        return [MeanOnlyNorm(channels)] if self.normalisation == "mean-only" else []
 
     def activate(self) -> list[nn.Module]:
         """Make the activation: a list of one, or of none."""

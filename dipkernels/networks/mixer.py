@@ -1,9 +1,7 @@
 """The MLP-Mixer as an image generator: a fixed code in, an image out.
 
-Code ``(1, code_channels, height, width)`` -> tokens ``(1, patches, token width)`` -> image
-``(1, channels, height, width)``. In place of attention, a perceptron mixes the tokens, with the
-same weights for each channel (Tolstikhin et al. 2021). Patches and head are those of
-`dipkernels.networks.vit`.
+In place of attention, a perceptron mixes the tokens, with the same weights for each channel.
+Patches and head are those of `dipkernels.networks.vit`.
 """
 
 import math
@@ -46,8 +44,10 @@ class _Block(nn.Module):
 class MLPMixer(PatchNetwork):
     """MLP-Mixer that decodes its tokens to the patches of an image.
 
-    See `PatchNetwork`. It has no positional embedding: the weights of the token mixing tell the
-    places apart. Time and memory grow with the number of patches, for a given `token_mlp_width`.
+    It has no positional embedding: the weights of the token mixing tell the places apart. A pure
+    function of its parameters, for any size of at least one patch: see
+    `dipkernels.networks.patches`. Time and memory grow with the number of patches, for a given
+    `token_mlp_width`.
 
     Parameters
     ----------

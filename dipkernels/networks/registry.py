@@ -67,18 +67,14 @@ class Entry:
 
     Attributes
     ----------
-    name : str
-        Its name in the registry.
+    name, summary : str
+        Its name in the registry, and what it is, in one line.
     builder : callable
         ``builder(size, channels, **options) -> Recipe``.
-    learning_rate : float
-        Adam's, as published.
-    iterations : int
-        As published, for a 512x512 image.
+    learning_rate, iterations : float, int
+        Adam's, as published for a 512x512 image.
     source : str
         Where the settings are from.
-    summary : str
-        What it is, in one line.
     preset : mapping
         Options in which it differs from the builder's defaults.
     variants : mapping of str to Variant
@@ -279,18 +275,16 @@ def create(
     code : str or Tensor, optional
         ``"noise"``, uniform on [0, 0.1], which most take by default; ``"meshgrid"``, the
         coordinates; ``"fourier"``, random Fourier features of them; ``"phases"``, sine and cosine
-        of random phases (see `dipkernels.priors.codes`); or an image ``(channels, *spatial)``
-        of the size of the network's code, for instance a photograph taken with flash. With
-        several images, ``(images, channels, *spatial)``.
+        of random phases; or an image ``(channels, *spatial)`` of the size of the network's code.
+        With several images, ``(images, channels, *spatial)``.
     code_seed : int
         Of the code, where it is drawn.
     output : {"sigmoid", "none", "255"}, optional
         The image's range: (0, 1), any number, or (0, 255) as 255 times a sigmoid; by default that
         of the published settings, a sigmoid for most.
     images : int
-        Several images by one network: it is called with as many independent codes, and the images
-        are put one after the other as channels, so that the prior's has ``images * channels``.
-        Costs as much more time and memory; the parameters are shared.
+        Several by one network, which is called with as many codes: the prior's image has ``images
+        * channels``. Costs as much more time and memory; the parameters are shared.
     initialisation : str or callable
         As of `ImagePrior`.
     **options

@@ -33,10 +33,8 @@ class LocalSelfAttention(nn.Module):
 
     Parameters
     ----------
-    in_channels : int
-        Channels of the input.
-    width : int
-        Channels of the output; a multiple of ``2 * heads``.
+    in_channels, width : int
+        Channels of the input and of the output; that a multiple of ``2 * heads``.
     kernel_size : int
         Side of the neighbourhood, in pixels: odd.
     heads : int

@@ -1,11 +1,9 @@
 """The Swin Transformer as an image generator: a fixed code in, an image out.
 
-Code ``(1, code_channels, height, width)`` -> token grids ``(1, rows, columns, token width)``, in
-every stage half as many rows and columns and twice as wide -> image ``(1, channels, height,
-width)``. The encoder is that of Liu et al. (2021): attention within windows, which every second
-block shifts by half a window. The decoder is one linear map of each token and a pixel shuffle.
-Together they are Hugging Face's ``SwinForMaskedImageModeling``, as in Balasubramanian's
-transformer report.
+Token grids ``(1, rows, columns, token width)`` have in every stage half as many rows and columns
+and are twice as wide. The encoder is that of Liu et al. (2021): attention within windows, which
+every second block shifts by half a window. The decoder is one linear map of each token and a pixel
+shuffle. Together they are Hugging Face's ``SwinForMaskedImageModeling``.
 """
 
 from functools import partial
@@ -116,8 +114,10 @@ class _PatchMerging(nn.Module):
 class SwinTransformer(PatchNetwork):
     """Swin Transformer that decodes its tokens to an image.
 
-    See `PatchNetwork`. It has no drop-path (in the published runs drop-path 0.1 was active, so that
-    their network was random while it was fitted). Time and memory grow with the number of pixels.
+    A pure function of its parameters, for any size of at least one patch: see
+    `dipkernels.networks.patches`. It has no drop-path (in the published runs drop-path 0.1 was
+    active, so that their network was random while it was fitted). Time and memory grow with the
+    number of pixels.
 
     Parameters
     ----------

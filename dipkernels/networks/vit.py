@@ -1,10 +1,5 @@
 """The Vision Transformer as an image generator: a fixed code in, an image out.
 
-Code ``(1, code_channels, height, width)`` -> tokens ``(1, 1 + patches, token width)`` -> image
-``(1, channels, height, width)``. The encoder is that of Dosovitskiy et al. (2021) with the
-initialisation of torchvision 0.12; one linear map decodes each token to its patch. The default
-sizes are those of Balasubramanian's transformer report.
-
 Attention is written out as ``softmax(q k^T / sqrt(d)) v``, because the fused kernels of
 `torch.nn.functional.scaled_dot_product_attention` have no forward-mode derivative.
 `dipkernels.networks.swin` is made of the same parts.
@@ -83,9 +78,10 @@ def _initialise(module: nn.Module) -> None:
 class VisionTransformer(PatchNetwork):
     """Vision Transformer that decodes its tokens to the patches of an image.
 
-    See `PatchNetwork`; it has no class head (the report's code stretched its input to a square, and
-    its output back). Time and memory grow with the square of the number of patches, ``(height /
-    patch_size) * (width / patch_size)``.
+    The encoder is that of Dosovitskiy et al. (2021) without a class head, with the initialisation
+    of torchvision 0.12; one linear map decodes each token to its patch. A pure function of its
+    parameters, for any size of at least one patch: see `dipkernels.networks.patches`. Time and
+    memory grow with the square of the number of patches.
 
     Parameters
     ----------

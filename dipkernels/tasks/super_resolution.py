@@ -15,7 +15,6 @@ from dipkernels.tasks.inputs import (
     require_clean,
     require_image,
     require_noise,
-    require_unit_range,
     require_unused,
 )
 from dipkernels.tasks.operators import Operator
@@ -109,7 +108,6 @@ def _downsample(clean: Tensor, factor: int, operator: Operator, downsampling: st
         return operator.forward(clean)
     if clean.dim() != 3:
         raise InvalidInputError("downsampling='pillow' is for images, not for 1D signals")
-    require_unit_range(clean, "downsampling='pillow'")
     return pillow_downsample(clean, factor)
 
 

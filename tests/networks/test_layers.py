@@ -33,7 +33,7 @@ def test_activations_are_their_formulas(name: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", layers.NORMALISATIONS)
 def test_normalisations_take_the_statistics_of_the_image(kind: str, size: tuple[int, ...]) -> None:
-    made = layers.normalisation(kind, 3, len(size)) or nn.Identity()
+    made = next(iter(Style(len(size), kind).norm(3)), nn.Identity())
     made = made.double().eval()  # evaluation must change nothing
     assert not list(made.buffers())
     values = perturbed({k: v.detach() for k, v in made.named_parameters()}, seed=2)
