@@ -73,12 +73,14 @@ def require_unused(**options: bool) -> None:
 def require_pair(clean: object, measurement: object) -> None:
     """Check a measurement that looks like the image, and its ground truth if there is one."""
     measured = require_image(measurement, "measurement")
-    if clean is None:
-        return
-    shape = require_image(clean).shape
-    if shape != measured.shape:
+    require_truth(clean, tuple(measured.shape), "the measurement")
+
+
+def require_truth(clean: object, shape: tuple[int, ...], what: str) -> None:
+    """Check a ground truth, if there is one; `what` has the shape that it must have."""
+    if clean is not None and tuple(require_image(clean).shape) != shape:
         raise ImageError(
-            f"the measurement has shape {tuple(measured.shape)}, the clean image {tuple(shape)}: "
+            f"the clean image has shape {tuple(require_image(clean).shape)}; {what} is {shape}: "
             "they must be the same"
         )
 
