@@ -57,11 +57,12 @@ class ResNet(Generator):
         require_sizes(0, blocks=blocks)
         inner = replace(style, padding=inner_padding)
         first = nn.Sequential(style.conv(code_channels, width, 3), *style.activate())
-        residuals = (_Residual(width, replace(inner, bias=False)) for _ in range(blocks))
+        unbiased = replace(inner, bias=False)
+        middle = nn.Sequential(*(_Residual(width, unbiased) for _ in range(blocks)))
         last = nn.Sequential(
             inner.conv(width, width, 3), *inner.norm(width), style.conv(width, channels, 3)
         )
-        super().__init__(first=first, blocks=nn.Sequential(*residuals), last=last)
+        super().__init__(first=first, blocks=middle, last=last)
 
 
 class _Residual(nn.Module):

@@ -19,7 +19,7 @@ from dipkernels.networks.scaling import require_plane, require_side, scaled_halv
 from dipkernels.networks.skip import Scale
 from dipkernels.priors.codes import Spatial
 
-__all__ = ["LocalSelfAttention", "SelfAttentionNet"]
+__all__ = ["SelfAttentionNet"]
 
 
 class LocalSelfAttention(nn.Module):
@@ -31,23 +31,6 @@ class LocalSelfAttention(nn.Module):
     The embedding r of an offset is the concatenation of one of its row and one of its column,
     each with half of the head's channels.
 
-    Parameters
-    ----------
-    in_channels, width : int
-        Channels of the input and of the output; that a multiple of ``2 * heads``.
-    kernel_size : int
-        Side of the neighbourhood, in pixels: odd.
-    heads : int
-        Number of heads.
-
-    Raises
-    ------
-    InvalidInputError
-        If a size is no whole number or too small, the kernel is even, or `width` is no multiple of
-        ``2 * heads``.
-
-    Notes
-    -----
     Time grows with ``kernel_size**2 * width`` per pixel, memory with
     ``width + kernel_size**2 * heads``: the map is shifted to each neighbour, never unfolded.
 
@@ -84,18 +67,7 @@ class LocalSelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
     ) -> Float[Tensor, "batch out_channels height width"]:
-        """Attend.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, in_channels, height, width)
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape (batch, width, height, width)
-            Any real values; the first `width` is the number of channels.
-        """
+        """Attend."""
         # Each (batch, heads, channels of a head, height, width).
         query, key, value = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
         content = torch.stack([(query * near).sum(2) for near in self._neighbours(key)], dim=2)
@@ -173,7 +145,7 @@ class SelfAttentionNet(Generator):
 
     Notes
     -----
-    Sources: `LocalSelfAttention`; Ulyanov et al. (2018), whose scales, widths and neighbourhoods
+    Sources: Ramachandran et al. (2019); Ulyanov et al. (2018), whose scales, widths and neighbourhoods
     are the defaults, so that nothing differs from the SkipNet but what is in place of its kernels.
     The attention's source prefers neighbourhoods of 7 x 7; a step with those takes three to
     four times as long.
