@@ -145,10 +145,10 @@ class SelfAttentionNet(Generator):
 
     Notes
     -----
-    Sources: Ramachandran et al. (2019); Ulyanov et al. (2018), whose scales, widths and neighbourhoods
-    are the defaults, so that nothing differs from the SkipNet but what is in place of its kernels.
-    The attention's source prefers neighbourhoods of 7 x 7; a step with those takes three to
-    four times as long.
+    Sources: Ramachandran et al. (2019); Ulyanov et al. (2018), whose scales, widths and
+    neighbourhoods are the defaults, so that nothing differs from the SkipNet but what is in place
+    of its kernels. The attention's source prefers neighbourhoods of 7 x 7; a step with those takes
+    three to four times as long.
 
     Examples
     --------

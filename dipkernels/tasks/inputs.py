@@ -73,16 +73,14 @@ def require_unused(**options: bool) -> None:
 def require_pair(clean: object, measurement: object) -> None:
     """Check a measurement that looks like the image, and its ground truth if there is one."""
     measured = require_image(measurement, "measurement")
-    require_truth(clean, tuple(measured.shape), "the measurement")
+    require_truth(clean, tuple(measured.shape), "the measurement has shape")
 
 
-def require_truth(clean: object, shape: tuple[int, ...], what: str) -> None:
-    """Check a ground truth, if there is one; `what` has the shape that it must have."""
-    if clean is not None and tuple(require_image(clean).shape) != shape:
-        raise ImageError(
-            f"the clean image has shape {tuple(require_image(clean).shape)}; {what} is {shape}: "
-            "they must be the same"
-        )
+def require_truth(clean: object, shape: tuple[int, ...], says: str) -> None:
+    """Check the shape of a ground truth, if there is one; `says` begins the message."""
+    found = shape if clean is None else tuple(require_image(clean).shape)
+    if found != shape:
+        raise ImageError(f"{says} {shape}, the clean image {found}: they must be the same")
 
 
 def draw_noise(like: Tensor, seed: int, *, shared: bool = False) -> Tensor:

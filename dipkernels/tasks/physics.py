@@ -69,7 +69,7 @@ def from_physics(
             "numbers as two channels (torch.view_as_real)"
         )
     require_finite(measurement, "measurement")
-    require_truth(clean, tuple(shape), "shape=")
+    require_truth(clean, tuple(shape), "the shape is")
     sigma = require_noise(noise_sigma)
     image = torch.randn((1, *shape), generator=generator("physics", 0)).to(measurement)
     measured = _call(physics, "A", image)

@@ -93,7 +93,7 @@ over whole)
         require_image(measurement, "measurement")
         shape = (measurement.shape[0], *(side * factor for side in measurement.shape[1:]))
         operator = _operator(measurement, shape, factor)
-        require_truth(clean, shape, f"{factor} times the measurement")
+        require_truth(clean, shape, f"{factor} times the measurement is")
     task = Task("super-resolve", measurement, operator, sigma, clean)
     return _with_interior(task, factor if border is None else border)
 
