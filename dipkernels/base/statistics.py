@@ -97,15 +97,18 @@ class RunningMoments:
         """Take in a batch."""
         rows = rows.double()
         size, mean = len(rows), rows.mean(dim=0)
-        squares = (rows - mean).square().sum(dim=0)
+        squares = self._summed_squares(rows - mean)
         if self._mean is None or self._squares is None:
             self.count, self._mean, self._squares = size, mean, squares
             return
         total = self.count + size
         shift = mean - self._mean
-        self._squares += squares + shift.square() * (self.count * size / total)
+        self._squares += squares + self._summed_squares(shift[None]) * (self.count * size / total)
         self._mean += shift * (size / total)
         self.count = total
+
+    def _summed_squares(self, rows: Tensor) -> Tensor:
+        return rows.square().sum(dim=0)
 
     @property
     def mean(self) -> Tensor:
@@ -122,37 +125,13 @@ class RunningMoments:
         return (self._squares / (self.count - 1) / self.count).sqrt()
 
 
-class RunningCovariance:
-    """Mean and covariance matrix of short vectors that arrive in batches.
+class RunningCovariance(RunningMoments):
+    """Mean and covariance matrix of short vectors, shape (k,), that arrive in batches."""
 
-    Merged exactly, as in `RunningMoments`.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._mean = torch.empty(0)
-        self._products = torch.empty(0)
-
-    def update(self, rows: Float[Tensor, "batch k"]) -> None:
-        """Take in a batch."""
-        rows = rows.double()
-        size, mean = len(rows), rows.mean(dim=0)
-        products = (rows - mean).T @ (rows - mean)
-        if self.count == 0:
-            self.count, self._mean, self._products = size, mean, products
-            return
-        total = self.count + size
-        shift = mean - self._mean
-        self._products += products + torch.outer(shift, shift) * (self.count * size / total)
-        self._mean += shift * (size / total)
-        self.count = total
-
-    @property
-    def mean(self) -> Tensor:
-        """Mean so far, shape (k,)."""
-        return self._mean
+    def _summed_squares(self, rows: Tensor) -> Tensor:
+        return rows.T @ rows
 
     @property
     def covariance(self) -> Tensor:
         """Covariance of a row, unbiased, shape (k, k); needs two rows."""
-        return self._products / (self.count - 1)
+        return torch.empty(0) if self._squares is None else self._squares / (self.count - 1)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from dipkernels.errors import ImageError, InvalidInputError
 
-_GREY = (0.2989, 0.587, 0.114)
 WINDOW = 7  # of SSIM, scikit-image's default
 
 
@@ -50,7 +49,7 @@ def mse(
     _require_same_shape(image, reference)
     if mask is None:
         return (image - reference).square().mean(dim=_axes(reference))
-    return region_mse(image, reference, _checked_mask(mask, reference))
+    return region_mse(image, reference, _over(mask, reference))
 
 
 def region_mse(
@@ -74,12 +73,8 @@ def psnr(
 
     Parameters
     ----------
-    image : Tensor, shape ``(*batch, channels, *spatial)``
-        One image or a batch of them.
-    reference : Tensor, shape ``(channels, *spatial)``
-        What each is compared with.
-    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``, optional
-        The region to average over; by default all.
+    image, reference, mask : Tensor
+        As of `mse`.
 
     Returns
     -------
@@ -125,10 +120,10 @@ def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 def grey(images: Float[Tensor, "runs channels *spatial"]) -> Float[Tensor, "runs *spatial"]:
     """Turn images to grey."""
-    if images.shape[1] != len(_GREY):
+    if images.shape[1] != 3:
         return images.mean(dim=1)
     red, green, blue = images.unbind(dim=1)
-    weighted: Tensor = _GREY[0] * red + _GREY[1] * green + _GREY[2] * blue
+    weighted: Tensor = 0.2989 * red + 0.587 * green + 0.114 * blue
     return weighted
 
 
@@ -152,12 +147,8 @@ def ssim(
 
     Parameters
     ----------
-    image : Tensor, shape ``(*batch, channels, *spatial)``
-        One image in [0, 1] or a batch of them.
-    reference : Tensor, shape ``(channels, *spatial)``
-        What each is compared with.
-    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``, optional
-        The region to average over; by default all.
+    image, reference, mask : Tensor
+        As of `mse`; images in [0, 1].
 
     Returns
     -------
@@ -188,7 +179,7 @@ def ssim(
     inner = slice(WINDOW // 2, -(WINDOW // 2))
     inside[(slice(None), *[inner] * (reference.dim() - 1))] = True
     if mask is not None:
-        inside &= _checked_mask(mask, reference).cpu().numpy()
+        inside &= _over(mask, reference).cpu().numpy()
         if not inside.any():
             raise ImageError(
                 f"the mask has no pixel at least {WINDOW // 2} pixels away from the border, where "
@@ -196,16 +187,14 @@ def ssim(
             )
     b = reference.detach().cpu().double().numpy()
     flat = image.detach().cpu().double().reshape(-1, *reference.shape)
-    values = [_ssim_map(a, b)[inside].mean() for a in flat.numpy()]
+    values = []
+    for a in flat.numpy():
+        _, windows = structural_similarity(
+            a, b, data_range=1.0, channel_axis=0, win_size=WINDOW, full=True
+        )
+        values.append(windows[inside].mean())
     batch = image.shape[: image.dim() - reference.dim()]
     return torch.tensor(values, dtype=torch.float64).reshape(batch).to(image)
-
-
-def _ssim_map(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    _, full = structural_similarity(
-        a, b, data_range=1.0, channel_axis=0, win_size=WINDOW, full=True
-    )
-    return np.asarray(full)
 
 
 def _axes(reference: Tensor) -> tuple[int, ...]:
@@ -221,14 +210,19 @@ def _require_same_shape(image: Tensor, reference: Tensor) -> None:
         )
 
 
-def _checked_mask(mask: Tensor, reference: Tensor) -> Tensor:
+def require_mask(mask: Tensor, image: Tensor) -> None:
+    """Check that a mask is boolean and has the size of an image."""
     if mask.dtype is not torch.bool:
         raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
-    if mask.shape not in (reference.shape, reference.shape[1:]):
+    if mask.shape not in (image.shape, image.shape[1:]):
         raise ImageError(
-            f"the mask has shape {tuple(mask.shape)}, the image {tuple(reference.shape)}: they "
-            "must have one height and width"
+            f"the mask has shape {tuple(mask.shape)}, the image {tuple(image.shape)}: they must "
+            "have one height and width"
         )
+
+
+def _over(mask: Tensor, reference: Tensor) -> Tensor:
+    require_mask(mask, reference)
     if not mask.any():
         raise ImageError("the mask is empty: there is nothing to average over")
     return mask.to(reference.device).expand(reference.shape)

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from skimage.transform import resize as resize_array
@@ -89,9 +88,7 @@ def resize(
     )
     array = image.detach().cpu().permute(1, 2, 0).double().numpy()
     array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
-    top, left = (covered[0] - new_height) // 2, (covered[1] - new_width) // 2
-    crop = array[top : top + new_height, left : left + new_width]
-    return torch.from_numpy(np.ascontiguousarray(crop.transpose(2, 0, 1))).to(image)
+    return crop(torch.from_numpy(array.transpose(2, 0, 1)), size).to(image).contiguous()
 
 
 def parse_size(text: str) -> int | Size | None:

@@ -1,7 +1,10 @@
 """Decoders: a coarse code, upsampled step by step."""
 
+from dataclasses import replace
+
 from torch import nn
 
+from dipkernels.networks.generators import PHANTOM, PUBLISHED
 from dipkernels.networks.layers import (
     CentreCrop,
     Generator,
@@ -11,13 +14,14 @@ from dipkernels.networks.layers import (
     require_padded,
     require_sizes,
 )
-from dipkernels.networks.registry import BOTH, Recipe, Variant, register
+from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
 from dipkernels.networks.resampling import transposed_conv, upsampler
 from dipkernels.networks.scaling import scaled_halvings
 from dipkernels.priors.codes import Spatial
 
 __all__ = ["Decoder", "LipschitzDecoder", "TransposedDecoder"]
 
+SHI = Style(normalisation="mean-only", activation="leaky-relu-0.01")  # Shi et al. 2022
 # In which order a block convolves, doubles (not every block), activates and normalises.
 ORDERS = (
     "convolve-upsample-activate-normalise",
@@ -39,10 +43,8 @@ class Decoder(Generator):
     ----------
     size : (length,) or (height, width)
         Of the image; the last grid is cropped to it.
-    channels : int
-        Of the image.
-    code_channels : int, optional
-        Of the code; by default the width.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels of every block.
     upsamplings : int
@@ -54,7 +56,7 @@ class Decoder(Generator):
     order : str
         One of `ORDERS`.
     style : Style, optional
-        Normalisation, activation, padding, biases; by default as published: batch, ReLU,
+        Normalisation, activation, padding, biases; by default batch, ReLU,
         reflection, none.
 
     Raises
@@ -64,11 +66,10 @@ class Decoder(Generator):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *coarse_size(size, upsamplings))`` and returns an image of
-    ``size``, without an output non-linearity. Parameters: ``(u+1)(k^2 w^2 + 2w) + w c`` for
-    width w, u upsamplings, kernels of size k, c channels, as published; the published deep decoder
-    (w = 128, u = 5, k = 1, c = 3) has 100,224. The published codes call the second half of the
-    orders ``upsample_first=False``.
+    The code has the grid of `coarse_size`. Parameters: ``(u+1)(k^2 w^2 + 2w) + w c`` for width w, u
+    upsamplings, kernels of size k, c channels, as published; the published deep decoder (w = 128,
+    u = 5, k = 1, c = 3) has 100,224. The published codes call the second half of the orders
+    ``upsample_first=False``.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Decoder(Generator):
         style: Style | None = None,
     ) -> None:
         code_channels = width if code_channels is None else code_channels
-        style = style or Style(len(size), activation="relu", bias=False)
+        style = style or replace(PUBLISHED, dims=len(size))
         require_sizes(1, channels=channels, width=width, code_channels=code_channels)
         require_sizes(0, upsamplings=upsamplings)
         require_choice("order", order, ORDERS)
@@ -111,16 +112,14 @@ class TransposedDecoder(Generator):
     ----------
     size : (length,) or (height, width)
         Of the image; the last grid is cropped to it.
-    channels : int
-        Of the image.
-    code_channels : int, optional
-        Of the code; by default the width.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels of every block.
     upsamplings : int
         Number of blocks, each of which doubles the sides.
     style : Style, optional
-        Normalisation, activation, biases; by default as published: batch, ReLU, none.
+        Normalisation, activation, biases; by default batch, ReLU, none.
 
     Raises
     ------
@@ -129,8 +128,7 @@ class TransposedDecoder(Generator):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *coarse_size(size, upsamplings))`` and returns an image of
-    ``size``, without an output non-linearity. Parameters as published: ``u (16 w^2 + 2w) + w c``.
+    The code has the grid of `coarse_size`. Parameters as published: ``u (16 w^2 + 2w) + w c``.
     Source: Heckel & Soltanolkotabi 2020, their "deconvolutions".
     """
 
@@ -145,7 +143,7 @@ class TransposedDecoder(Generator):
         style: Style | None = None,
     ) -> None:
         code_channels = width if code_channels is None else code_channels
-        style = style or Style(len(size), activation="relu", bias=False)
+        style = style or replace(PUBLISHED, dims=len(size))
         require_sizes(1, channels=channels, width=width, code_channels=code_channels)
         require_sizes(0, upsamplings=upsamplings)
         layers: list[nn.Module] = []
@@ -166,10 +164,8 @@ class LipschitzDecoder(Generator):
     ----------
     size : (length,) or (height, width)
         Of the image; the last grid is cropped to it.
-    channels : int
-        Of the image.
-    code_channels : int
-        Of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     width : int
         Channels of every block.
     upsamplings : int
@@ -180,7 +176,7 @@ class LipschitzDecoder(Generator):
         The bound on the largest singular value of each weight, reshaped to out x (in k^2); None
         for none.
     style : Style, optional
-        Normalisation, activation, padding, biases; by default as published: mean-only,
+        Normalisation, activation, padding, biases; by default mean-only,
         LeakyReLU(0.01), reflection, yes.
 
     Raises
@@ -190,9 +186,8 @@ class LipschitzDecoder(Generator):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *coarse_size(size, upsamplings))`` and returns an image of
-    ``size``, without an output non-linearity. Weights start Kaiming-uniform. Source: Shi et al.
-    2022, "On Measuring and Controlling the Spectral Bias of the Deep Image Prior". A transposed
+    The code has the grid of `coarse_size`. Weights start Kaiming-uniform. Source: Shi et al. 2022,
+    "On Measuring and Controlling the Spectral Bias of the Deep Image Prior". A transposed
     convolution that upsamples is not bounded, as in their code.
     """
 
@@ -208,7 +203,7 @@ class LipschitzDecoder(Generator):
         lipschitz: float | None = 1.4,
         style: Style | None = None,
     ) -> None:
-        style = style or Style(len(size), "mean-only", "leaky-relu-0.01")
+        style = style or replace(SHI, dims=len(size))
         require_sizes(1, channels=channels, width=width, code_channels=code_channels)
         require_sizes(0, upsamplings=upsamplings)
         layers: list[nn.Module] = []
@@ -243,8 +238,7 @@ def coarse_size(size: Spatial, halvings: int) -> Spatial:
     source="ours, after Heckel & Hand",
     summary="Convolutional decoder: the deep decoder with 3x3 convolutions.",
     preset={"kernel_size": 3},
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
 @register(
     "deep-decoder-over",
@@ -253,8 +247,7 @@ def coarse_size(size: Spatial, halvings: int) -> Spatial:
     source="Heckel & Soltanolkotabi 2020, ImageNet",
     summary="Over-parameterised deep decoder: 512 channels, BatchNorm before the activation.",
     preset={"width": 512, "order": ORDERS[1]},
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
 @register(
     "deep-decoder",
@@ -267,82 +260,29 @@ def coarse_size(size: Spatial, halvings: int) -> Spatial:
         "compress": Variant({"width": 64}, learning_rate=0.005, iterations=20000),
         "inpaint": Variant({"width": 256}, learning_rate=0.0025, iterations=40000),
     },
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _decoder(
-    size: Spatial,
-    channels: int,
-    *,
-    width: int = 128,
-    upsamplings: int = 5,
-    kernel_size: int = 1,
-    upsampling: str = "bilinear",
-    order: str = ORDERS[0],
-    normalisation: str = "batch",
-    activation: str = "relu",
-    padding: str = "reflect",
-    bias: bool = False,
-    code_channels: int | None = None,
-) -> Recipe:
+@family(Decoder, PUBLISHED)
+def _decoder(size: Spatial, options: Options) -> Spatial:
     """Deep decoder: 1x1 convolutions and bilinear upsampling, no other spatial coupling."""
-    style = Style(len(size), normalisation, activation, padding, bias)
-    require_padded(padding, kernel_size)
-    done = scaled_halvings(upsamplings, size, max(2, kernel_size // 2 + 1))
-    code_channels = width if code_channels is None else code_channels
-
-    def factory() -> nn.Module:
-        return Decoder(
-            size,
-            channels,
-            code_channels=code_channels,
-            width=width,
-            upsamplings=done,
-            kernel_size=kernel_size,
-            upsampling=upsampling,
-            order=order,
-            style=style,
-        )
-
-    return Recipe(factory, (code_channels, *coarse_size(size, done)))
+    require_padded(options["style"].padding, options["kernel_size"])
+    options["upsamplings"] = scaled_halvings(options["upsamplings"], size, options["kernel_size"])
+    return coarse_size(size, options["upsamplings"])
 
 
 @register(
     "transposed-decoder",
     learning_rate=0.01,
     iterations=100_000,
-    source="Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours",
+    source=PHANTOM,
     variants={"narrow": Variant({"width": 42}), "wide": Variant({"width": 170})},
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _transposed_decoder(
-    size: Spatial,
-    channels: int,
-    *,
-    width: int = 85,
-    upsamplings: int = 3,
-    normalisation: str = "batch",
-    activation: str = "relu",
-    bias: bool = False,
-    code_channels: int | None = None,
-) -> Recipe:
+@family(TransposedDecoder, PUBLISHED, without=("padding",))
+def _transposed_decoder(size: Spatial, options: Options) -> Spatial:
     """Transposed convolutions, from a code of an eighth of the size."""
-    style = Style(len(size), normalisation, activation, bias=bias)
-    done = scaled_halvings(upsamplings, size)
-    code_channels = width if code_channels is None else code_channels
-
-    def factory() -> nn.Module:
-        return TransposedDecoder(
-            size,
-            channels,
-            code_channels=code_channels,
-            width=width,
-            upsamplings=done,
-            style=style,
-        )
-
-    return Recipe(factory, (code_channels, *coarse_size(size, done)))
+    options["upsamplings"] = scaled_halvings(options["upsamplings"], size)
+    return coarse_size(size, options["upsamplings"])
 
 
 @register(
@@ -357,37 +297,10 @@ def _transposed_decoder(
         "enhance": Variant({"lipschitz": 1.0}, iterations=100),
     },
     code="phases",
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _lipschitz_decoder(
-    size: Spatial,
-    channels: int,
-    *,
-    width: int = 128,
-    upsamplings: int = 5,
-    lipschitz: float | None = 1.4,
-    upsampling: str = "bilinear",
-    normalisation: str = "mean-only",
-    activation: str = "leaky-relu-0.01",
-    padding: str = "reflect",
-    bias: bool = True,
-    code_channels: int = 32,
-) -> Recipe:
+@family(LipschitzDecoder, SHI)
+def _lipschitz_decoder(size: Spatial, options: Options) -> Spatial:
     """Lipschitz-bounded decoder: every weight's spectral norm, to control the spectral bias."""
-    style = Style(len(size), normalisation, activation, padding, bias)
-    done = scaled_halvings(upsamplings, size)
-
-    def factory() -> nn.Module:
-        return LipschitzDecoder(
-            size,
-            channels,
-            code_channels=code_channels,
-            width=width,
-            upsamplings=done,
-            upsampling=upsampling,
-            lipschitz=lipschitz,
-            style=style,
-        )
-
-    return Recipe(factory, (code_channels, *coarse_size(size, done)))
+    options["upsamplings"] = scaled_halvings(options["upsamplings"], size)
+    return coarse_size(size, options["upsamplings"])

@@ -5,11 +5,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.networks.layers import PADDINGS, Generator, Style, require_padded, require_sizes
-from dipkernels.networks.registry import BOTH, Recipe, Spatial, Variant, register
+from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["ConvNet", "FixedConvNet"]
 
 BINOMIAL = (1.0, 3.0, 3.0, 1.0)
+PHANTOM = "Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours"
+PUBLISHED = Style(activation="relu", bias=False)
 
 
 class ConvNet(Generator):
@@ -17,21 +20,17 @@ class ConvNet(Generator):
 
     Parameters
     ----------
-    channels : int
-        Of the image.
-    code_channels : int
-        Of the code.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels between.
     layers : int
         Number of convolutions before the last.
-    kernel_size : int
-        Of these.
-    last_kernel_size : int
-        Of the last.
+    kernel_size, last_kernel_size : int
+        Of these, and of the last.
     style : Style, optional
-        Dimensions, normalisation, activation, padding, biases; by default as published: batch,
-        ReLU, reflection, none.
+        Dimensions, normalisation, activation, padding, biases; by default batch, ReLU,
+        reflection, none.
 
     Raises
     ------
@@ -40,15 +39,14 @@ class ConvNet(Generator):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *spatial)`` and returns an image of the same size, without
-    an output non-linearity. Sources: Heckel & Soltanolkotabi 2020, their "learned convolutions",
-    with five layers of 3x3; without normalisation, Cheng et al. 2019 in 1D.
+    The code has the image's size. Sources: Heckel & Soltanolkotabi 2020, their "learned
+    convolutions", with five layers of 3x3; without normalisation, Cheng et al. 2019 in 1D.
     """
 
     def __init__(
         self,
         channels: int = 3,
-        code_channels: int = 85,
+        code_channels: int | None = None,
         *,
         width: int = 85,
         layers: int = 5,
@@ -56,7 +54,8 @@ class ConvNet(Generator):
         last_kernel_size: int = 1,
         style: Style | None = None,
     ) -> None:
-        style = style or Style(activation="relu", bias=False)
+        style = style or PUBLISHED
+        code_channels = width if code_channels is None else code_channels
         require_sizes(1, channels=channels, width=width, code_channels=code_channels, layers=layers)
         blocks: list[nn.Module] = []
         for layer in range(layers):
@@ -73,17 +72,15 @@ class FixedConvNet(Generator):
 
     Parameters
     ----------
-    channels : int
-        Of the image.
-    code_channels : int
-        Of the code.
+    channels, code_channels : int
+        Of the image and of the code; of that by default the width.
     width : int
         Channels between.
     layers : int
         How many.
     style : Style, optional
-        Dimensions, normalisation, activation, padding (of the filters), biases; by default as
-        published: batch, ReLU, reflection, none.
+        Dimensions, normalisation, activation, padding (of the filters), biases; by default batch,
+        ReLU, reflection, none.
 
     Raises
     ------
@@ -92,21 +89,21 @@ class FixedConvNet(Generator):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *spatial)`` and returns an image of the same size, without
-    an output non-linearity. Parameters as published: ``n (w^2 + 2w) + w c`` for n layers. Source:
-    Heckel & Soltanolkotabi 2020, their "fixed convolutions".
+    The code has the image's size. Parameters as published: ``n (w^2 + 2w) + w c`` for n layers.
+    Source: Heckel & Soltanolkotabi 2020, their "fixed convolutions".
     """
 
     def __init__(
         self,
         channels: int = 3,
-        code_channels: int = 128,
+        code_channels: int | None = None,
         *,
         width: int = 128,
         layers: int = 4,
         style: Style | None = None,
     ) -> None:
-        style = style or Style(activation="relu", bias=False)
+        style = style or PUBLISHED
+        code_channels = width if code_channels is None else code_channels
         require_sizes(1, channels=channels, width=width, code_channels=code_channels, layers=layers)
         blocks: list[nn.Module] = []
         for layer in range(layers):
@@ -149,70 +146,27 @@ class BinomialFilter(nn.Module):
     "conv",
     learning_rate=0.01,
     iterations=100_000,
-    source="Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours",
+    source=PHANTOM,
     variants={"narrow": Variant({"width": 42}), "wide": Variant({"width": 170})},
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _conv(
-    size: Spatial,
-    channels: int,
-    *,
-    width: int = 85,
-    layers: int = 5,
-    kernel_size: int = 3,
-    last_kernel_size: int = 1,
-    normalisation: str = "batch",
-    activation: str = "relu",
-    padding: str = "reflect",
-    bias: bool = False,
-    code_channels: int | None = None,
-) -> Recipe:
+@family(ConvNet, PUBLISHED)
+def _conv(size: Spatial, options: Options) -> Spatial:
     """Convolutional network at full resolution: no upsampling; the code is as wide as the rest."""
-    style = Style(len(size), normalisation, activation, padding, bias)
-    require_padded(padding, max(kernel_size, last_kernel_size))
-    code_channels = width if code_channels is None else code_channels
-
-    def factory() -> nn.Module:
-        return ConvNet(
-            channels,
-            code_channels,
-            width=width,
-            layers=layers,
-            kernel_size=kernel_size,
-            last_kernel_size=last_kernel_size,
-            style=style,
-        )
-
-    return Recipe(factory, (code_channels, *size))
+    kernel_size = max(options["kernel_size"], options["last_kernel_size"])
+    require_padded(options["style"].padding, kernel_size)
+    return size
 
 
 @register(
     "fixed-conv",
     learning_rate=0.01,
     iterations=100_000,
-    source="Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours",
+    source=PHANTOM,
     variants={"wide": Variant({"width": 256}), "widest": Variant({"width": 512})},
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _fixed_conv(
-    size: Spatial,
-    channels: int,
-    *,
-    width: int = 128,
-    layers: int = 4,
-    normalisation: str = "batch",
-    activation: str = "relu",
-    padding: str = "reflect",
-    bias: bool = False,
-    code_channels: int | None = None,
-) -> Recipe:
+@family(FixedConvNet, PUBLISHED)
+def _fixed_conv(size: Spatial, options: Options) -> Spatial:
     """Network of fixed binomial filters at full resolution, between learned 1x1 convolutions."""
-    style = Style(len(size), normalisation, activation, padding, bias)
-    code_channels = width if code_channels is None else code_channels
-
-    def factory() -> nn.Module:
-        return FixedConvNet(channels, code_channels, width=width, layers=layers, style=style)
-
-    return Recipe(factory, (code_channels, *size))
+    return size

@@ -4,18 +4,16 @@ The transformer report places one or three 3 x 3 convolutions before its Vision 
 code) or after it (on the image), with as many channels as these have.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.layers import require_sizes
-from dipkernels.networks.registry import Recipe, Spatial, register
-from dipkernels.networks.scaling import plane_and_patch
-from dipkernels.networks.vit import REPORT, build_vit
+from dipkernels.networks.layers import Generator, require_sizes
+from dipkernels.networks.registry import Options, family, register
+from dipkernels.networks.scaling import fitted_patch
+from dipkernels.networks.vit import PATCH, REPORT, VisionTransformer
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["ConvolutionStack"]
 
@@ -104,73 +102,37 @@ class ConvolutionStack(nn.Module):
 
 # A vision transformer with convolutions of its code (`before`) or of its image. The submodules are
 # named `vit` and `convolutions`, so that each can be treated on its own.
-def _with_convolutions(vit: Recipe, stack: Callable[[], nn.Module], *, before: bool) -> Recipe:
-    def factory() -> nn.Module:
-        parts = [("convolutions", stack()), ("vit", vit.factory())]
-        return nn.Sequential(OrderedDict(parts if before else parts[::-1]))
-
-    return Recipe(factory, vit.code_shape)
-
-
-def _register_one_convolution(name: str, summary: str, *, before: bool) -> None:
-    def builder(
-        size: Spatial,
-        channels: int,
-        *,
-        patch_size: int | None = None,
+def _register(name: str, what: str, count: int, *, before: bool) -> None:
+    def network(
+        image_size: tuple[int, int],
+        channels: int = 3,
+        code_channels: int = 3,
+        patch_size: int = PATCH,
         width: int = 192,
         depth: int = 5,
         heads: int = 8,
         mlp_width: int = 192,
-        code_channels: int = 3,
-    ) -> Recipe:
-        plane, patch = plane_and_patch(name, size, 32, patch_size, least=REFLECTED)
-        sizes = {"width": width, "depth": depth, "heads": heads, "mlp_width": mlp_width}
-        vit = build_vit(plane, channels, patch_size=patch, code_channels=code_channels, **sizes)
-        acts_on = code_channels if before else channels
-        return _with_convolutions(vit, lambda: ConvolutionStack(acts_on, 1), before=before)
-
-    builder.__doc__ = summary
-    register(name, learning_rate=1e-4, iterations=5000, source=REPORT)(builder)
-
-
-def _register_three_convolutions(name: str, summary: str, *, before: bool) -> None:
-    def builder(
-        size: Spatial,
-        channels: int,
         *,
-        tied: bool = True,
+        tied: bool = count > 1,
         conv_channels: int | None = None,
-        patch_size: int | None = None,
-        width: int = 192,
-        depth: int = 5,
-        heads: int = 8,
-        mlp_width: int = 192,
-        code_channels: int = 3,
-    ) -> Recipe:
-        plane, patch = plane_and_patch(name, size, 32, patch_size, least=REFLECTED)
-        sizes = {"width": width, "depth": depth, "heads": heads, "mlp_width": mlp_width}
-        vit = build_vit(plane, channels, patch_size=patch, code_channels=code_channels, **sizes)
+    ) -> nn.Module:
         acts_on = code_channels if before else channels
+        stack = ConvolutionStack(acts_on, count, tied=tied, conv_channels=conv_channels)
+        sizes = (patch_size, width, depth, heads, mlp_width)
+        vit = VisionTransformer(image_size, channels, code_channels, *sizes)
+        parts = {"convolutions": stack, "vit": vit}
+        return Generator(**(parts if before else dict(reversed(parts.items()))))
 
-        def stack() -> nn.Module:
-            return ConvolutionStack(acts_on, 3, tied=tied, conv_channels=conv_channels)
+    def rule(size: Spatial, options: Options, *, patch_size: int | None = None) -> Spatial:
+        options["patch_size"] = fitted_patch(name, size, PATCH, patch_size, least=REFLECTED)
+        return size
 
-        return _with_convolutions(vit, stack, before=before)
+    builder = family(network, without=() if count > 1 else ("tied", "conv_channels"))(rule)
+    summary = f"Vision transformer {what}."
+    register(name, learning_rate=1e-4, iterations=5000, source=REPORT, summary=summary)(builder)
 
-    builder.__doc__ = summary
-    register(name, learning_rate=1e-4, iterations=5000, source=REPORT)(builder)
 
-
-_register_three_convolutions(
-    "conv3-vit", "Vision transformer after three 3x3 convolutions of its code.", before=True
-)
-_register_three_convolutions(
-    "vit-conv3", "Vision transformer followed by three 3x3 convolutions of its image.", before=False
-)
-_register_one_convolution(
-    "conv1-vit", "Vision transformer after one 3x3 convolution of its code.", before=True
-)
-_register_one_convolution(
-    "vit-conv1", "Vision transformer followed by one 3x3 convolution of its image.", before=False
-)
+_register("conv3-vit", "after three 3x3 convolutions of its code", 3, before=True)
+_register("vit-conv3", "followed by three 3x3 convolutions of its image", 3, before=False)
+_register("conv1-vit", "after one 3x3 convolution of its code", 1, before=True)
+_register("vit-conv1", "followed by one 3x3 convolution of its image", 1, before=False)

@@ -20,6 +20,7 @@ PADDINGS: dict[str, Literal["reflect", "zeros", "circular"]] = {
     "zero": "zeros",
     "circular": "circular",
 }
+Kinds = tuple[type[nn.Conv1d], type[nn.Conv2d]]
 
 
 class Sine(nn.Module):
@@ -65,17 +66,6 @@ class MeanOnlyNorm(nn.Module):
 NORMALISATIONS = ("batch", "mean-only", "instance", "none")
 
 
-def normalisation(kind: str, channels: int, dims: int) -> nn.Module | None:
-    """Make a normalisation by name."""
-    require_choice("normalisation", kind, NORMALISATIONS)
-    if kind == "batch":
-        make = nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d
-        return make(channels, track_running_stats=False)
-    if kind == "instance":
-        return nn.InstanceNorm1d(channels) if dims == 1 else nn.InstanceNorm2d(channels)
-    return MeanOnlyNorm(channels) if kind == "mean-only" else None
-
-
 @dataclass(frozen=True)
 class Style:
     """What all blocks of one network have in common."""
@@ -92,23 +82,38 @@ class Style:
         require_choice("padding", self.padding, PADDINGS)
 
     def conv(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        kinds: Kinds = (nn.Conv1d, nn.Conv2d),
     ) -> nn.Conv1d | nn.Conv2d:
-        """Make a convolution; see `conv`."""
-        return conv(
+        """Make a convolution that keeps the size, with PyTorch's default initialisation."""
+        require_sizes(1, kernel_size=kernel_size)
+        if kernel_size % 2 == 0:
+            raise InvalidInputError(
+                f"kernel_size must be odd, so that padding keeps the size; got {kernel_size}"
+            )
+        return kinds[self.dims - 1](
             in_channels,
             out_channels,
             kernel_size,
-            stride=stride,
+            stride,
             bias=self.bias,
-            dims=self.dims,
-            padding=self.padding,
+            padding=kernel_size // 2,
+            padding_mode=PADDINGS[self.padding] if kernel_size > 1 else "zeros",
         )
 
     def norm(self, channels: int) -> list[nn.Module]:
         """Make the normalisation: a list of one, or of none."""
-        made = normalisation(self.normalisation, channels, self.dims)
-        return [] if made is None else [made]
+        if self.normalisation == "batch":
+            batch = nn.BatchNorm1d if self.dims == 1 else nn.BatchNorm2d
+            return [batch(channels, track_running_stats=False)]
+        if self.normalisation == "instance":
+            return [(nn.InstanceNorm1d if self.dims == 1 else nn.InstanceNorm2d)(channels)]
+        return [MeanOnlyNorm(channels)] if self.normalisation == "mean-only" else []
 
     def activate(self) -> list[nn.Module]:
         """Make the activation: a list of one, or of none."""
@@ -123,47 +128,6 @@ class Style:
         )
 
 
-def conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    *,
-    stride: int = 1,
-    bias: bool = True,
-    dims: int = 2,
-    padding: str = "reflect",
-) -> nn.Conv1d | nn.Conv2d:
-    """Make a convolution that keeps the size, with PyTorch's default initialisation."""
-    make = nn.Conv1d if dims == 1 else nn.Conv2d
-    return make(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride,
-        bias=bias,
-        padding=same_padding(kernel_size),
-        padding_mode=padding_mode(kernel_size, padding),
-    )
-
-
-def same_padding(kernel_size: int) -> int:
-    """Count the pixels to pad on each side so that a convolution keeps the size."""
-    require_sizes(1, kernel_size=kernel_size)
-    if kernel_size % 2 == 0:
-        raise InvalidInputError(
-            f"kernel_size must be odd, so that padding keeps the size; got {kernel_size}"
-        )
-    return kernel_size // 2
-
-
-def padding_mode(
-    kernel_size: int, padding: str = "reflect"
-) -> Literal["reflect", "zeros", "circular"]:
-    """Torch's name of a padding."""
-    require_choice("padding", padding, PADDINGS)
-    return PADDINGS[padding] if kernel_size > 1 else "zeros"
-
-
 def bounded_weight(weight: Float[Tensor, "*shape"], bound: float) -> Float[Tensor, "*shape"]:
     """Divide a weight by ``max(1, s / bound)``, s being its largest singular value."""
     # In double precision, which neither TF32 nor automatic mixed precision would shorten.
@@ -174,32 +138,23 @@ def bounded_weight(weight: Float[Tensor, "*shape"], bound: float) -> Float[Tenso
     return bounded
 
 
-class BoundedConv1d(nn.Conv1d):
-    """`torch.nn.Conv1d` with `bounded_weight`."""
+class _Bounded:
+    """Makes a convolution use `bounded_weight`."""
 
     bound: float
 
-    def forward(
-        self, input: Float[Tensor, "batch in_channels length"]
-    ) -> Float[Tensor, "batch out_channels new_length"]:
-        """Convolve."""
-        weight = bounded_weight(self.weight, self.bound)
-        filtered: Tensor = self._conv_forward(input, weight, self.bias)
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        bounded = bounded_weight(weight, self.bound)
+        filtered: Tensor = super()._conv_forward(input, bounded, bias)  # type: ignore[misc]
         return filtered
 
 
-class BoundedConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` with `bounded_weight`."""
+class BoundedConv1d(_Bounded, nn.Conv1d):
+    """`torch.nn.Conv1d` with a bound on its spectral norm."""
 
-    bound: float
 
-    def forward(
-        self, input: Float[Tensor, "batch in_channels height width"]
-    ) -> Float[Tensor, "batch out_channels new_height new_width"]:
-        """Convolve."""
-        weight = bounded_weight(self.weight, self.bound)
-        filtered: Tensor = self._conv_forward(input, weight, self.bias)
-        return filtered
+class BoundedConv2d(_Bounded, nn.Conv2d):
+    """`torch.nn.Conv2d` with a bound on its spectral norm."""
 
 
 def bounded_conv(
@@ -208,18 +163,9 @@ def bounded_conv(
     """Make a convolution with a bound on its spectral norm, or without one."""
     if bound is not None and not bound > 0:
         raise InvalidInputError(f"lipschitz must be positive, or None for no bound; got {bound}")
-    if bound is None:
-        made = style.conv(in_channels, out_channels, kernel_size)
-    else:
-        make = BoundedConv1d if style.dims == 1 else BoundedConv2d
-        made = make(
-            in_channels,
-            out_channels,
-            kernel_size,
-            bias=style.bias,
-            padding=same_padding(kernel_size),
-            padding_mode=padding_mode(kernel_size, style.padding),
-        )
+    kinds: Kinds = (nn.Conv1d, nn.Conv2d) if bound is None else (BoundedConv1d, BoundedConv2d)
+    made = style.conv(in_channels, out_channels, kernel_size, kinds=kinds)
+    if isinstance(made, _Bounded) and bound is not None:
         made.bound = bound
     nn.init.kaiming_uniform_(made.weight, nonlinearity="relu")
     return made
@@ -235,22 +181,27 @@ def require_padded(padding: str, kernel_size: int) -> None:
 
 
 class Generator(nn.Sequential):
-    """A sequence of layers from a code to an image: a plain `torch.nn.Sequential`."""
+    """A sequence of layers from a code to an image, without an output non-linearity."""
+
+    def __init__(self, *layers: nn.Module, **named: nn.Module) -> None:
+        super().__init__(*layers)
+        for name, layer in named.items():
+            self.add_module(name, layer)
 
     def forward(
-        self, input: Float[Tensor, "1 code_channels *coarse"]
+        self, input: Float[Tensor, "1 code_channels *grid"]
     ) -> Float[Tensor, "1 channels *spatial"]:
         """Make the image.
 
         Parameters
         ----------
-        input : Tensor, shape ``(1, code_channels, *coarse)``
-            The code.
+        input : Tensor, shape ``(1, code_channels, *grid)``
+            The code: of the image's size, or of a coarser grid.
 
         Returns
         -------
         Tensor, shape ``(1, channels, *spatial)``
-            Before any output non-linearity.
+            Any real values.
         """
         image: Tensor = super().forward(input)
         return image

@@ -1,19 +1,18 @@
 """The MLP-Mixer as an image generator: a fixed code in, an image out.
 
-Code ``(1, code_channels, height, width)`` -> tokens ``(1, patches, token width)`` -> image
-``(1, channels, height, width)``. In place of attention, a perceptron mixes the tokens, with the
-same weights for each channel (Tolstikhin et al. 2021). Patches and head are those of
-`dipkernels.networks.vit`.
+In place of attention, a perceptron mixes the tokens, with the same weights for each channel.
+Patches and head are those of `dipkernels.networks.vit`.
 """
 
 import math
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.patches import check_sizes, join_patches, pad_code
-from dipkernels.networks.registry import Recipe, Spatial, register
-from dipkernels.networks.scaling import plane_and_patch
+from dipkernels.networks.patches import PatchNetwork, draw_normal
+from dipkernels.networks.registry import Options, family, register
+from dipkernels.networks.scaling import fitted_patch
+from dipkernels.networks.vit import PATCH
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["MLPMixer"]
 
@@ -42,47 +41,34 @@ class _Block(nn.Module):
         return output
 
 
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-class MLPMixer(nn.Module):
+class MLPMixer(PatchNetwork):
     """MLP-Mixer that decodes its tokens to the patches of an image.
 
-    A pure function of its parameters: no dropout, no buffers. It has no positional embedding: the
-    weights of the token mixing tell the places apart. No output non-linearity: append the sigmoid.
-    Time and memory grow with the number of patches, for a given `token_mlp_width`.
-
-    Any height and width of at least one patch will do: the code is continued to whole patches by
-    repeating its last row and column, and the image is cropped. Nothing is stretched.
+    It has no positional embedding: the weights of the token mixing tell the places apart. A pure
+    function of its parameters, for any size of at least one patch: see
+    `dipkernels.networks.patches`. Time and memory grow with the number of patches, for a given
+    `token_mlp_width`.
 
     Parameters
     ----------
     image_size : tuple of int
         Height and width of code and image, in pixels; sets the number of tokens that are mixed.
-    channels : int
-        Channels of the image.
-    code_channels : int
-        Channels of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     patch_size : int
         Side of a patch, in pixels.
     width : int
         Channels of a token.
     depth : int
         Number of blocks.
-    token_mlp_width : int
-        Hidden units of the perceptron over the tokens (the source's D_S).
-    channel_mlp_width : int
-        Hidden units of the perceptron over the channels (the source's D_C).
+    token_mlp_width, channel_mlp_width : int
+        Hidden units of the perceptron over the tokens (the source's D_S) and over the channels
+        (D_C).
 
     Raises
     ------
     InvalidInputError
-        If a size is not positive, or the image is smaller than one patch; when called, if the
-        code's shape is not ``(1, code_channels, *image_size)``.
+        If a size is not positive, or the image is smaller than one patch.
 
     Notes
     -----
@@ -108,48 +94,26 @@ class MLPMixer(nn.Module):
         image_size: tuple[int, int],
         channels: int = 3,
         code_channels: int = 3,
-        patch_size: int = 32,
+        patch_size: int = PATCH,
         width: int = 192,
         depth: int = 5,
         token_mlp_width: int = 192,
         channel_mlp_width: int = 192,
     ) -> None:
-        super().__init__()
-        others = {"channels": channels, "code_channels": code_channels, "width": width}
-        others |= {"depth": depth, "token_mlp_width": token_mlp_width}
-        others |= {"channel_mlp_width": channel_mlp_width}
-        check_sizes(image_size, patch_size, [], [], others)
-        self.code_shape = (1, code_channels, *image_size)
-        self.patch_size = patch_size
-        self.grid = tuple(math.ceil(side / patch_size) for side in image_size)
-
+        others = {"width": width, "depth": depth, "token_mlp_width": token_mlp_width}
+        others["channel_mlp_width"] = channel_mlp_width
+        super().__init__(image_size, channels, code_channels, patch_size, [width], [1], others)
         hidden = token_mlp_width, channel_mlp_width
-        self.embed = nn.Conv2d(code_channels, width, patch_size, stride=patch_size)
         self.blocks = nn.Sequential(
             *(_Block(math.prod(self.grid), width, *hidden) for _ in range(depth))
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.decoder = nn.Linear(width, channels * patch_size**2)
-        self.apply(_initialise)
+        self.apply(draw_normal)
 
-    def forward(
-        self, code: Float[Tensor, "1 code_channels height width"]
-    ) -> Float[Tensor, "1 channels height width"]:
-        """Make the image.
-
-        Parameters
-        ----------
-        code : Tensor, shape (1, code_channels, height, width)
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape (1, channels, height, width)
-            Any real values.
-        """
-        patches = self.embed(pad_code(code, self.code_shape, self.patch_size))
-        tokens = self.norm(self.blocks(patches.flatten(2).transpose(1, 2)))
-        return join_patches(self.decoder(tokens), self.grid, self.patch_size, self.code_shape[2:])
+    def _tokens(self, patches: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(self.blocks(patches.flatten(2).transpose(1, 2)))
+        return tokens
 
 
 @register(
@@ -158,18 +122,8 @@ class MLPMixer(nn.Module):
     iterations=5000,
     source="ours, after Tolstikhin et al. 2021 and the transformer report",
 )
-def _mixer(
-    size: Spatial,
-    channels: int,
-    *,
-    patch_size: int | None = None,
-    width: int = 192,
-    depth: int = 5,
-    token_mlp_width: int = 192,
-    channel_mlp_width: int = 192,
-    code_channels: int = 3,
-) -> Recipe:
+@family(MLPMixer)
+def _mixer(size: Spatial, options: Options, *, patch_size: int | None = None) -> Spatial:
     """MLP-Mixer (perceptrons over tokens and over channels) with a linear patch head."""
-    plane, patch = plane_and_patch("mixer", size, 32, patch_size)
-    sizes = (patch, width, depth, token_mlp_width, channel_mlp_width)
-    return Recipe(lambda: MLPMixer(plane, channels, code_channels, *sizes), (code_channels, *plane))
+    options["patch_size"] = fitted_patch("mixer", size, PATCH, patch_size)
+    return size

@@ -44,14 +44,10 @@ def surrounded(
     """Put the output's range and several images around a network."""
     require_choice("output", output, OUTPUTS)
 
-    def many() -> nn.Module:
-        return ManyImages(factory(), images)
+    def network() -> nn.Module:
+        inner = factory() if images == 1 else ManyImages(factory(), images)
+        if output == "none":
+            return inner
+        return nn.Sequential(inner, nn.Sigmoid() if output == "sigmoid" else ScaledSigmoid(255.0))
 
-    inner = factory if images == 1 else many
-    if output == "none":
-        return inner
-
-    def ranged() -> nn.Module:
-        return nn.Sequential(inner(), nn.Sigmoid() if output == "sigmoid" else ScaledSigmoid(255.0))
-
-    return ranged
+    return network

@@ -1,20 +1,90 @@
-"""From images to patches and back: what the families made of tokens share."""
+"""From patches to tokens and back: what the families made of tokens share."""
 
+import math
 from collections.abc import Sequence
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 
 
-def check_sizes(
+class PatchNetwork(nn.Module):
+    """Embeds the patches of a code as tokens, and decodes its last tokens to those of an image.
+
+    A pure function of its parameters, without dropout. It has no output non-linearity: append the
+    sigmoid. Any height and width of at least one patch will do: the code is continued to whole
+    patches of the last tokens by repeating its last row and column, and the image is cropped.
+    Nothing is stretched.
+    """
+
+    decoder: nn.Module
+
+    def __init__(
+        self,
+        image_size: Sequence[int],
+        channels: int,
+        code_channels: int,
+        patch_size: int,
+        widths: Sequence[int],
+        heads: Sequence[int],
+        others: dict[str, int],
+    ) -> None:
+        super().__init__()
+        positive = {"channels": channels, "code_channels": code_channels, **others}
+        _check_sizes(image_size, patch_size, widths, heads, positive)
+        self.code_shape = (1, code_channels, *image_size)
+        self.patch_size = patch_size
+        self.stride = patch_size * 2 ** (len(widths) - 1)  # pixels of a last token: stages halve
+        self.grid = tuple(math.ceil(side / self.stride) for side in image_size)
+        self.embed = nn.Conv2d(code_channels, widths[0], patch_size, stride=patch_size)
+
+    def forward(
+        self, code: Float[Tensor, "1 code_channels height width"]
+    ) -> Float[Tensor, "1 channels height width"]:
+        """Make the image.
+
+        Parameters
+        ----------
+        code : Tensor, shape (1, code_channels, height, width)
+            Any real values.
+
+        Returns
+        -------
+        Tensor, shape (1, channels, height, width)
+            Any real values.
+
+        Raises
+        ------
+        InvalidInputError
+            If the code's shape is not ``(1, code_channels, *image_size)``.
+        """
+        if tuple(code.shape) != self.code_shape:
+            raise InvalidInputError(
+                f"the code has shape {tuple(code.shape)}; this network expects {self.code_shape}: "
+                "pass such a code, or build the network with the code's image_size and "
+                "code_channels"
+            )
+        height, width = self.code_shape[2:]
+        bottom, right = -height % self.stride, -width % self.stride
+        if bottom or right:
+            code = nn.functional.pad(code, (0, right, 0, bottom), mode="replicate")
+        patches = self.decoder(self._tokens(self.embed(code))).flatten(1, -2)
+        grid = patches.transpose(1, 2).unflatten(2, self.grid)
+        return nn.functional.pixel_shuffle(grid, self.stride)[..., :height, :width]
+
+    def _tokens(self, patches: Tensor) -> Tensor:
+        """Turn embedded patches, ``(1, width, rows, columns)``, into the last tokens."""
+        raise NotImplementedError
+
+
+def _check_sizes(
     image_size: Sequence[int],
     patch_size: int,
     widths: Sequence[int],
     heads: Sequence[int],
     others: dict[str, int],
 ) -> None:
-    """Check a transformer's sizes; `widths` and `heads` are its stages', `others` are by name."""
     for name, size in {"patch_size": patch_size, **others}.items():
         if size < 1:
             raise InvalidInputError(f"{name} is {size}; expected at least 1: raise it")
@@ -31,20 +101,10 @@ def check_sizes(
             )
 
 
-def pad_code(code: Tensor, expected_shape: tuple[int, int, int, int], multiple: int) -> Tensor:
-    """Repeat a code's last row and column until height and width are multiples of `multiple`."""
-    if tuple(code.shape) != expected_shape:
-        raise InvalidInputError(
-            f"the code has shape {tuple(code.shape)}; this network expects {expected_shape}: pass "
-            "such a code, or build the network with the code's image_size and code_channels"
-        )
-    bottom, right = (-side % multiple for side in expected_shape[2:])
-    if bottom == right == 0:
-        return code
-    return nn.functional.pad(code, (0, right, 0, bottom), mode="replicate")
-
-
-def join_patches(patches: Tensor, grid: Sequence[int], side: int, size: Sequence[int]) -> Tensor:
-    """Lay patches side by side, row by row, and crop the image at its bottom and right."""
-    image = nn.functional.pixel_shuffle(patches.transpose(1, 2).unflatten(2, grid), side)
-    return image[..., : size[0], : size[1]]
+def draw_normal(module: nn.Module, deviation: float | None = None) -> None:
+    """Draw the weights of a linear map or convolution; by default of variance 1 / fan-in."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        fan_in = module.weight[0].numel()
+        nn.init.normal_(module.weight, std=fan_in**-0.5 if deviation is None else deviation)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,13 +1,15 @@
 """The built-in priors by name: what `create` makes, and the settings that the literature fits with.
 
 To add one: write a file with its module (without an output non-linearity) and a builder that
-returns a `Recipe`, decorated with `register`, and name the file in `dipkernels.networks`. Every
-test of `tests/networks/test_registry.py` then runs on it.
+returns a `Recipe`, decorated with `register`, and name the file in `dipkernels.networks`. `family`
+makes the builder of a module whose options need only be fitted to the image's size. Every test of
+`tests/networks/test_registry.py` then runs on it.
 """
 
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,14 +17,17 @@ from torch import Tensor, nn
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.words import meant
 from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.networks.layers import Style
 from dipkernels.networks.outputs import surrounded
-from dipkernels.networks.scaling import Size, require_side
+from dipkernels.networks.scaling import require_side
 from dipkernels.priors import codes
 from dipkernels.priors.codes import Spatial
 from dipkernels.priors.initialisation import DEFAULT, Initialisation
 from dipkernels.priors.prior import ImagePrior
 
-__all__ = ["Entry", "Recipe", "Size", "Spatial", "Variant", "create", "entry", "names", "register"]
+__all__ = ["Entry", "Variant", "create", "entry", "names"]
+
+CONVOLUTIONAL: dict[str, Any] = {"dimensions": (1, 2), "least_side": 3}  # signals and images
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,10 @@ class Recipe:
     code_shape: tuple[int, ...]
 
 
+Builder = Callable[..., Recipe]
+Options = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Variant:
     """Other published settings of a registered prior; what is None is as in its entry.
@@ -41,10 +50,8 @@ class Variant:
     ----------
     options : mapping
         Of the builder.
-    learning_rate, iterations
-        As of `Entry`.
-    code, output
-        As of `create`; the code ``"image"`` stands for an image that the user must give.
+    learning_rate, iterations, code, output
+        As of `Entry`; the code ``"image"`` stands for an image that the user must give.
     """
 
     options: Mapping[str, object] = field(default_factory=dict)
@@ -60,18 +67,14 @@ class Entry:
 
     Attributes
     ----------
-    name : str
-        Its name in the registry.
+    name, summary : str
+        Its name in the registry, and what it is, in one line.
     builder : callable
         ``builder(size, channels, **options) -> Recipe``.
-    learning_rate : float
-        Adam's, as published.
-    iterations : int
-        As published, for a 512x512 image.
+    learning_rate, iterations : float, int
+        Adam's, as published for a 512x512 image.
     source : str
         Where the settings are from.
-    summary : str
-        What it is, in one line.
     preset : mapping
         Options in which it differs from the builder's defaults.
     variants : mapping of str to Variant
@@ -85,7 +88,7 @@ class Entry:
     """
 
     name: str
-    builder: Callable[..., Recipe]
+    builder: Builder
     learning_rate: float
     iterations: int
     source: str
@@ -136,42 +139,64 @@ class Entry:
         )
 
 
-BOTH = (1, 2)  # signals and images
 _ENTRIES: dict[str, Entry] = {}
 
 
-def register(
-    name: str,
-    *,
-    learning_rate: float,
-    iterations: int,
-    source: str,
-    summary: str | None = None,
-    preset: Mapping[str, object] | None = None,
-    variants: Mapping[str, Variant] | None = None,
-    code: str = "noise",
-    output: str = "sigmoid",
-    dimensions: tuple[int, ...] = (2,),
-    least_side: int = 1,
-) -> Callable[[Callable[..., Recipe]], Callable[..., Recipe]]:
-    """Register a builder of priors under a name."""
+def register(name: str, **settings: Any) -> Callable[[Builder], Builder]:
+    """Register a builder of priors under a name, with other attributes of its `Entry`."""
 
-    def decorator(builder: Callable[..., Recipe]) -> Callable[..., Recipe]:
-        line = summary or (inspect.getdoc(builder) or "").split("\n")[0]
-        _ENTRIES[name] = Entry(
-            name,
-            builder,
-            learning_rate,
-            iterations,
-            source,
-            line,
-            preset=preset or {},
-            variants=variants or {},
-            code=code,
-            output=output,
-            dimensions=dimensions,
-            least_side=least_side,
-        )
+    def decorator(builder: Builder) -> Builder:
+        summary = (inspect.getdoc(builder) or "").split("\n")[0]
+        _ENTRIES[name] = Entry(name, builder, **{"summary": summary, **settings})
+        return builder
+
+    return decorator
+
+
+def family(
+    network: Callable[..., nn.Module], style: Style | None = None, without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Spatial]], Builder]:
+    """Make a builder of a module by a rule that fits the module's options to an image's size.
+
+    Options are declared once, by the module's constructor; those of a style stand in place of
+    ``style``, and some may be left out. The rule gets the size and all options, changes what it
+    must, and returns the size of the code. Its own keyword-only parameters are options, too, and
+    reach the module only by the rule.
+    """  # noqa: DOC201
+    module = inspect.signature(network).parameters
+    places = [name for name in ("size", "image_size") if name in module]
+    unasked = {*places, "channels", "style", "dims", *without}
+    styles = {
+        name: parameter.replace(default=getattr(style, name))
+        for name, parameter in inspect.signature(Style).parameters.items()
+        if style is not None and name not in unasked
+    }
+
+    def decorator(rule: Callable[..., Spatial]) -> Builder:
+        ruled = inspect.signature(rule).parameters.values()
+        own = {each.name: each for each in ruled if each.kind is each.KEYWORD_ONLY}
+        taken = [
+            parameter.replace(kind=parameter.KEYWORD_ONLY)
+            for name, parameter in {**module, **styles, **own}.items()
+            if name not in unasked
+        ]
+
+        def builder(size: Spatial, channels: int, **given: Any) -> Recipe:
+            options = {each.name: each.default for each in taken} | given
+            for_rule = {name: options.pop(name) for name in own}
+            if style is not None:
+                said = {name: options.pop(name) for name in styles if name in options}
+                options["style"] = replace(style, dims=len(size), **said)
+            grid = rule(size, options, **for_rule)
+            if options["code_channels"] is None:
+                options["code_channels"] = options["width"]
+            options |= {"channels": channels, **dict.fromkeys(places, size)}
+            return Recipe(partial(network, **options), (options["code_channels"], *grid))
+
+        signature = inspect.signature(builder)
+        shown = [*list(signature.parameters.values())[:2], *taken]
+        builder.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        builder.__doc__ = rule.__doc__
         return builder
 
     return decorator
@@ -250,18 +275,16 @@ def create(
     code : str or Tensor, optional
         ``"noise"``, uniform on [0, 0.1], which most take by default; ``"meshgrid"``, the
         coordinates; ``"fourier"``, random Fourier features of them; ``"phases"``, sine and cosine
-        of random phases (see `dipkernels.priors.codes`); or an image ``(channels, *spatial)``
-        of the size of the network's code, for instance a photograph taken with flash. With
-        several images, ``(images, channels, *spatial)``.
+        of random phases; or an image ``(channels, *spatial)`` of the size of the network's code.
+        With several images, ``(images, channels, *spatial)``.
     code_seed : int
         Of the code, where it is drawn.
     output : {"sigmoid", "none", "255"}, optional
         The image's range: (0, 1), any number, or (0, 255) as 255 times a sigmoid; by default that
         of the published settings, a sigmoid for most.
     images : int
-        Several images by one network: it is called with as many independent codes, and the images
-        are put one after the other as channels, so that the prior's has ``images * channels``.
-        Costs as much more time and memory; the parameters are shared.
+        Several by one network, which is called with as many codes: the prior's image has ``images
+        * channels``. Costs as much more time and memory; the parameters are shared.
     initialisation : str or callable
         As of `ImagePrior`.
     **options

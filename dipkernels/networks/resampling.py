@@ -79,12 +79,7 @@ class GaussianUpsample(nn.Module):
     ) -> Float[Tensor, "batch channels *doubled"]:
         """Upsample."""
         channels = x.shape[1]
-        if self.dims == 1:
-            weight = self.taps.expand(channels, 1, -1)
-            return torch.conv_transpose1d(
-                x, weight, None, stride=2, padding=2, output_padding=1, groups=channels
-            )
-        weight = torch.outer(self.taps, self.taps).expand(channels, 1, -1, -1)
-        return torch.conv_transpose2d(
-            x, weight, None, stride=2, padding=2, output_padding=1, groups=channels
-        )
+        kernel = self.taps if self.dims == 1 else torch.outer(self.taps, self.taps)
+        weight = kernel.expand(channels, 1, *kernel.shape)
+        apply = torch.conv_transpose1d if self.dims == 1 else torch.conv_transpose2d
+        return apply(x, weight, None, stride=2, padding=2, output_padding=1, groups=channels)

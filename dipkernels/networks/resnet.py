@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.layers import Style, require_sizes
-from dipkernels.networks.registry import BOTH, Recipe, Spatial, register
+from dipkernels.networks.layers import Generator, Style, require_sizes
+from dipkernels.networks.registry import CONVOLUTIONAL, Options, family, register
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["ResNet"]
 
 
-class ResNet(nn.Module):
+class ResNet(Generator):
     """Residual blocks at full resolution, between two 3x3 convolutions.
 
     A convolution and activation; blocks of convolution, normalisation, activation, convolution,
@@ -20,10 +20,8 @@ class ResNet(nn.Module):
 
     Parameters
     ----------
-    channels : int
-        Of the image.
-    code_channels : int
-        Of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     width : int
         Channels everywhere between.
     blocks : int
@@ -40,10 +38,8 @@ class ResNet(nn.Module):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *spatial)`` and returns an image of the same size, without
-    an output non-linearity. Convolutions of the blocks have no biases, the others have. What the
-    convolutions see of the image doesn't grow by halvings: with 8 blocks each pixel sees 39x39.
-    Batch normalisation lets each see the statistics of the whole image.
+    The code has the image's size. Convolutions of the blocks have no biases, the others have. With
+    8 blocks each pixel sees 39x39, and, by batch normalisation, the statistics of the whole image.
     """
 
     def __init__(
@@ -56,36 +52,17 @@ class ResNet(nn.Module):
         style: Style | None = None,
         inner_padding: str = "zero",
     ) -> None:
-        super().__init__()
         style = style or Style()
         require_sizes(1, channels=channels, width=width, code_channels=code_channels)
         require_sizes(0, blocks=blocks)
         inner = replace(style, padding=inner_padding)
-        self.first = nn.Sequential(style.conv(code_channels, width, 3), *style.activate())
-        self.blocks = nn.Sequential(
-            *(_Residual(width, replace(inner, bias=False)) for _ in range(blocks))
-        )
-        self.last = nn.Sequential(
+        first = nn.Sequential(style.conv(code_channels, width, 3), *style.activate())
+        unbiased = replace(inner, bias=False)
+        middle = nn.Sequential(*(_Residual(width, unbiased) for _ in range(blocks)))
+        last = nn.Sequential(
             inner.conv(width, width, 3), *inner.norm(width), style.conv(width, channels, 3)
         )
-
-    def forward(
-        self, code: Float[Tensor, "1 code_channels *spatial"]
-    ) -> Float[Tensor, "1 channels *spatial"]:
-        """Make the image.
-
-        Parameters
-        ----------
-        code : Tensor, shape ``(1, code_channels, *spatial)``
-            The code.
-
-        Returns
-        -------
-        Tensor, shape ``(1, channels, *spatial)``
-            Before any output non-linearity.
-        """
-        image: Tensor = self.last(self.blocks(self.first(code)))
-        return image
+        super().__init__(first=first, blocks=middle, last=last)
 
 
 class _Residual(nn.Module):
@@ -107,27 +84,11 @@ class _Residual(nn.Module):
     learning_rate=0.001,
     iterations=3001,
     source="Ulyanov et al. 2017, library",
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _resnet(
-    size: Spatial,
-    channels: int,
-    *,
-    blocks: int = 8,
-    width: int = 32,
-    normalisation: str = "batch",
-    activation: str = "leaky-relu",
-    padding: str | None = None,
-    code_channels: int = 1,
-) -> Recipe:
+@family(ResNet, Style(), without=("bias", "inner_padding"))
+def _resnet(size: Spatial, options: Options, *, padding: str | None = None) -> Spatial:
     """Residual blocks at full resolution; padding=None reflects outside, has zeros in blocks."""
-    style = Style(len(size), normalisation, activation, padding or "reflect")
-    inner = padding or "zero"
-
-    def factory() -> nn.Module:
-        return ResNet(
-            channels, code_channels, width=width, blocks=blocks, style=style, inner_padding=inner
-        )
-
-    return Recipe(factory, (code_channels, *size))
+    options["style"] = replace(options["style"], padding=padding or "reflect")
+    options["inner_padding"] = padding or "zero"
+    return size

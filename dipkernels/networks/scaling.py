@@ -17,8 +17,6 @@ from dipkernels.priors.codes import Spatial
 PUBLISHED_SIDE = 512
 LEAST_LENGTH = 4
 
-Size = tuple[int, int]
-
 
 def scaled_length(published: int, size: Spatial) -> int:
     """Scale a length in pixels (rule 1).
@@ -32,8 +30,8 @@ def scaled_length(published: int, size: Spatial) -> int:
     return max(LEAST_LENGTH, int(2 ** math.floor(exponent + 0.5)))
 
 
-def scaled_halvings(published: int, size: Spatial, least: int = 2) -> int:
-    """Limit a number of halvings (rule 2).
+def scaled_halvings(published: int, size: Spatial, kernel_size: int = 3) -> int:
+    """Limit a number of halvings (rule 2), for kernels of at most that size.
 
     Examples
     --------
@@ -44,7 +42,7 @@ def scaled_halvings(published: int, size: Spatial, least: int = 2) -> int:
         raise InvalidInputError(
             f"the number of halvings must be a whole number, at least 0, got {published}"
         )
-    halvings, side = 0, min(size)
+    halvings, side, least = 0, min(size), max(2, kernel_size // 2 + 1)
     while halvings < published and (side + 1) // 2 >= least:
         side = (side + 1) // 2
         halvings += 1
@@ -60,21 +58,20 @@ def require_side(name: str, size: Spatial, least: int) -> None:
         )
 
 
-def plane_of(name: str, size: Spatial) -> Size:
-    """Take height and width, where these are what the size is."""
+def require_plane(name: str, size: Spatial) -> None:
+    """Check that a size is a height and a width."""
     if len(size) != 2:
         raise InvalidInputError(
             f"'{name}' makes images of (height, width), but image_size is {size}: for signals of "
             "one axis take a convolutional prior, such as 'skip', 'deep-decoder' or 'conv-decoder'"
         )
-    return size[0], size[1]
 
 
-def plane_and_patch(
+def fitted_patch(
     name: str, size: Spatial, published: int, given: int | None, least: int = 1
-) -> tuple[Size, int]:
-    """Take height and width, and a patch's side: by default the published one, scaled."""
-    plane = plane_of(name, size)
-    patch = scaled_length(published, plane) if given is None else given
-    require_side(name, plane, max(least, patch))
-    return plane, patch
+) -> int:
+    """Give the side of a patch of an image: by default the published one, scaled."""
+    require_plane(name, size)
+    patch = scaled_length(published, size) if given is None else given
+    require_side(name, size, max(least, patch))
+    return patch

@@ -13,11 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.layers import require_sizes
-from dipkernels.networks.registry import Recipe, Spatial, register
-from dipkernels.networks.scaling import plane_of, require_side, scaled_halvings
+from dipkernels.networks.layers import Generator, require_sizes
+from dipkernels.networks.registry import Options, family, register
+from dipkernels.networks.scaling import require_plane, require_side, scaled_halvings
+from dipkernels.networks.skip import Scale
+from dipkernels.priors.codes import Spatial
 
-__all__ = ["LocalSelfAttention", "SelfAttentionNet"]
+__all__ = ["SelfAttentionNet"]
 
 
 class LocalSelfAttention(nn.Module):
@@ -29,25 +31,6 @@ class LocalSelfAttention(nn.Module):
     The embedding r of an offset is the concatenation of one of its row and one of its column,
     each with half of the head's channels.
 
-    Parameters
-    ----------
-    in_channels : int
-        Channels of the input.
-    width : int
-        Channels of the output; a multiple of ``2 * heads``.
-    kernel_size : int
-        Side of the neighbourhood, in pixels: odd.
-    heads : int
-        Number of heads.
-
-    Raises
-    ------
-    InvalidInputError
-        If a size is no whole number or too small, the kernel is even, or `width` is no multiple of
-        ``2 * heads``.
-
-    Notes
-    -----
     Time grows with ``kernel_size**2 * width`` per pixel, memory with
     ``width + kernel_size**2 * heads``: the map is shifted to each neighbour, never unfolded.
 
@@ -84,18 +67,7 @@ class LocalSelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch in_channels height width"]
     ) -> Float[Tensor, "batch out_channels height width"]:
-        """Attend.
-
-        Parameters
-        ----------
-        x : Tensor, shape (batch, in_channels, height, width)
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape (batch, width, height, width)
-            Any real values; the first `width` is the number of channels.
-        """
+        """Attend."""
         # Each (batch, heads, channels of a head, height, width).
         query, key, value = self.qkv(x).unflatten(1, (3, self.heads, -1)).unbind(1)
         content = torch.stack([(query * near).sum(2) for near in self._neighbours(key)], dim=2)
@@ -140,56 +112,20 @@ def _normalised(layer: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2))
 
 
-class _Scale(nn.Module):
-    """One scale of the hourglass, around the next coarser one."""
-
-    def __init__(
-        self, in_channels: int, width: int, inner: nn.Module, skip_channels: int, *attention: int
-    ) -> None:
-        super().__init__()
-
-        def attend(channels: int) -> nn.Sequential:
-            return _normalised(LocalSelfAttention(channels, width, *attention), width)
-
-        def mix(channels: int, out_channels: int) -> nn.Sequential:
-            return _normalised(nn.Conv2d(channels, out_channels, 1), out_channels)
-
-        self.skip = mix(in_channels, skip_channels) if skip_channels else None
-        self.down = nn.Sequential(
-            attend(in_channels), nn.AvgPool2d(2, ceil_mode=True), attend(width)
-        )
-        self.inner = inner
-        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear")
-        merged = width + skip_channels
-        self.merge = nn.Sequential(nn.BatchNorm2d(merged), attend(merged), mix(width, width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        deep = self.upsample(self.inner(self.down(x)))[..., : x.shape[2], : x.shape[3]]
-        both = deep if self.skip is None else torch.cat([self.skip(x), deep], dim=1)
-        merged: Tensor = self.merge(both)
-        return merged
-
-
-class SelfAttentionNet(nn.Module):
+class SelfAttentionNet(Generator):
     """Hourglass of local self-attention, with narrow skip connections.
 
-    Per scale: a skip branch (1 x 1 convolution) and a deep branch (attention, 2 x 2 average
-    pooling, attention, the next scale, bilinear upsampling by 2), concatenated, normalised, then
-    attention and a 1 x 1 convolution. BatchNorm and LeakyReLU(0.2) follow each attention and each
-    convolution; a last 1 x 1 convolution makes the image, without an output non-linearity.
-
     It is `dipkernels.networks.skip.SkipNet` with attention in place of its 3 x 3 convolutions. As
-    in the attention's source, what had stride 2 is followed by pooling.
+    in the attention's source, what had stride 2 is followed by 2 x 2 average pooling. BatchNorm
+    and LeakyReLU(0.2) follow each attention and each 1 x 1 convolution, but the last.
 
     Any height and width will do whose coarsest grid has at least 2 pixels. Where a size is odd, the
     pooling averages what there is of its last row and column, and the upsampled map is cropped.
 
     Parameters
     ----------
-    channels : int
-        Channels of the image.
-    code_channels : int
-        Channels of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     width : int
         Channels of every attention; a multiple of ``2 * heads``.
     scales : int
@@ -209,10 +145,10 @@ class SelfAttentionNet(nn.Module):
 
     Notes
     -----
-    Sources: `LocalSelfAttention`; Ulyanov et al. (2018), whose scales, widths and neighbourhoods
-    are the defaults, so that nothing differs from the SkipNet but what is in place of its kernels.
-    The attention's source prefers neighbourhoods of 7 x 7; a step with those takes three to
-    four times as long.
+    Sources: Ramachandran et al. (2019); Ulyanov et al. (2018), whose scales, widths and
+    neighbourhoods are the defaults, so that nothing differs from the SkipNet but what is in place
+    of its kernels. The attention's source prefers neighbourhoods of 7 x 7; a step with those takes
+    three to four times as long.
 
     Examples
     --------
@@ -232,32 +168,26 @@ class SelfAttentionNet(nn.Module):
         kernel_size: int = 3,
         heads: int = 8,
     ) -> None:
-        super().__init__()
         require_sizes(1, channels=channels, code_channels=code_channels, scales=scales)
         require_sizes(0, skip_channels=skip_channels)
-        self.body: nn.Module = nn.Identity()
+
+        def attend(channels: int) -> nn.Sequential:
+            return _normalised(LocalSelfAttention(channels, width, kernel_size, heads), width)
+
+        def mix(channels: int, out_channels: int) -> nn.Sequential:
+            return _normalised(nn.Conv2d(channels, out_channels, 1), out_channels)
+
+        body: nn.Module = nn.Identity()
         for scale in reversed(range(scales)):
-            in_channels = width if scale else code_channels
-            self.body = _Scale(in_channels, width, self.body, skip_channels, kernel_size, heads)
-        self.head = nn.Conv2d(width, channels, 1)
-
-    def forward(
-        self, code: Float[Tensor, "1 code_channels height width"]
-    ) -> Float[Tensor, "1 channels height width"]:
-        """Make the image.
-
-        Parameters
-        ----------
-        code : Tensor, shape (1, code_channels, height, width)
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape (1, channels, height, width)
-            Any real values.
-        """
-        image: Tensor = self.head(self.body(code))
-        return image
+            before, merged = width if scale else code_channels, width + skip_channels
+            body = Scale(
+                mix(before, skip_channels) if skip_channels else None,
+                nn.Sequential(attend(before), nn.AvgPool2d(2, ceil_mode=True), attend(width)),
+                body,
+                nn.Upsample(scale_factor=2, mode="bilinear"),
+                nn.Sequential(nn.BatchNorm2d(merged), attend(merged), mix(width, width)),
+            )
+        super().__init__(body=body, head=nn.Conv2d(width, channels, 1))
 
 
 @register(
@@ -266,31 +196,10 @@ class SelfAttentionNet(nn.Module):
     iterations=3000,
     source="ours, after Ramachandran et al. 2019 and Ulyanov et al. 2017",
 )
-def _self_attention(
-    size: Spatial,
-    channels: int,
-    *,
-    width: int = 128,
-    scales: int = 5,
-    skip_channels: int = 4,
-    kernel_size: int = 3,
-    heads: int = 8,
-    code_channels: int = 32,
-) -> Recipe:
+@family(SelfAttentionNet)
+def _self_attention(size: Spatial, options: Options) -> Spatial:
     """Deep image prior's U-net with local self-attention in place of 3x3 convolutions."""
-    plane = plane_of("self-attention", size)
-    require_side("self-attention", plane, 3)  # with less there is nothing to halve
-    halvings = scaled_halvings(scales, plane)
-
-    def factory() -> nn.Module:
-        return SelfAttentionNet(
-            channels,
-            code_channels,
-            width=width,
-            scales=halvings,
-            skip_channels=skip_channels,
-            kernel_size=kernel_size,
-            heads=heads,
-        )
-
-    return Recipe(factory, (code_channels, *plane))
+    require_plane("self-attention", size)
+    require_side("self-attention", size, 3)  # with less there is nothing to halve
+    options["scales"] = scaled_halvings(options["scales"], size)
+    return size

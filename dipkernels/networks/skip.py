@@ -4,21 +4,21 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.layers import Style, centre_crop, require_sizes
-from dipkernels.networks.registry import BOTH, Recipe, Spatial, Variant, register
+from dipkernels.networks.layers import Generator, Style, centre_crop, require_sizes
+from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
 from dipkernels.networks.resampling import down_block, upsampler
 from dipkernels.networks.scaling import scaled_halvings
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["SkipNet"]
 
 _T = TypeVar("_T", int, str)
 
 
-class SkipNet(nn.Module):
+class SkipNet(Generator):
     """U-net with narrow skip connections, the original deep image prior.
 
     Per scale: a skip branch (1x1) and a deep branch (a halving convolution, a convolution, the
@@ -27,10 +27,8 @@ class SkipNet(nn.Module):
 
     Parameters
     ----------
-    channels : int
-        Of the image.
-    code_channels : int
-        Of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     width : int or sequence of int
         Channels of every scale, down and up; or of each, the finest first.
     scales : int
@@ -42,8 +40,7 @@ class SkipNet(nn.Module):
     pointwise : bool
         Whether the way up has a 1x1 convolution, too.
     upsampling : str or sequence of str
-        One of `dipkernels.networks.resampling.UPSAMPLINGS`; or one for each scale, the finest
-        first.
+        One of `dipkernels.networks.resampling.UPSAMPLINGS`; or one for each scale.
     downsampling : {"stride", "average", "max"}
         How a scale halves.
     style : Style
@@ -57,11 +54,10 @@ class SkipNet(nn.Module):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *spatial)`` of any size whose coarsest grid has at least 2
-    pixels a side (3 for kernels of 5), and returns an image of the same size, without an output
-    non-linearity. Where a size is odd, the deep branch comes back one pixel larger and is
-    cropped, as in the reference code. Source: Ulyanov et al. 2017; the settings of its denoising
-    experiment (F16) are the defaults: 2,217,831 parameters.
+    The code has the image's size. The coarsest grid needs 2 pixels a side (3 for kernels of 5).
+    Where a size is odd, the deep branch comes back one pixel larger and is cropped, as in the
+    reference code. Source: Ulyanov et al. 2017; the settings of its denoising experiment (F16) are
+    the defaults: 2,217,831 parameters.
     """
 
     def __init__(
@@ -79,7 +75,6 @@ class SkipNet(nn.Module):
         downsampling: str = "stride",
         style: Style | None = None,
     ) -> None:
-        super().__init__()
         style = style or Style()
         require_sizes(1, channels=channels, code_channels=code_channels)
         require_sizes(0, scales=scales)
@@ -89,75 +84,43 @@ class SkipNet(nn.Module):
         for wide, skip in zip(widths, skips, strict=True):
             require_sizes(1, width=wide)
             require_sizes(0, skip_channels=skip)
-        self.body: nn.Module = nn.Identity()
+        body: nn.Module = nn.Identity()
         for scale in reversed(range(scales)):
-            self.body = _Scale(
-                widths[scale - 1] if scale else code_channels,
-                widths[scale],
-                widths[min(scale + 1, scales - 1)],
-                inner=self.body,
-                skip_channels=skips[scale],
-                kernel_sizes=(kernel_size_down, kernel_size_up),
-                pointwise=pointwise,
-                upsample=upsampler(
-                    modes[scale], widths[min(scale + 1, scales - 1)], style, level=scale
-                ),
-                downsampling=downsampling,
-                style=style,
+            before = widths[scale - 1] if scale else code_channels
+            wide, skip, below = widths[scale], skips[scale], widths[min(scale + 1, scales - 1)]
+            upsample = upsampler(modes[scale], below, style, level=scale)
+            across = style.block(before, skip, 1) if skip else None
+            down = nn.Sequential(
+                down_block(before, wide, kernel_size_down, downsampling, style),
+                style.block(wide, wide, kernel_size_down),
             )
-        self.head = style.conv(widths[0] if scales else code_channels, channels, 1)
-
-    def forward(
-        self, code: Float[Tensor, "1 code_channels *spatial"]
-    ) -> Float[Tensor, "1 channels *spatial"]:
-        """Make the image.
-
-        Parameters
-        ----------
-        code : Tensor, shape ``(1, code_channels, *spatial)``
-            The code.
-
-        Returns
-        -------
-        Tensor, shape ``(1, channels, *spatial)``
-            Before any output non-linearity.
-        """
-        image: Tensor = self.head(self.body(code))
-        return image
+            merge = nn.Sequential(
+                *style.norm(below + skip), style.block(below + skip, wide, kernel_size_up)
+            )
+            if pointwise:
+                merge.append(style.block(wide, wide, 1))
+            body = Scale(across, down, body, upsample, merge)
+        head = style.conv(widths[0] if scales else code_channels, channels, 1)
+        super().__init__(body=body, head=head)
 
 
-class _Scale(nn.Module):
-    """One scale of the U-net, around the next coarser one."""
+class Scale(nn.Module):
+    """One scale of a U-net, around the next coarser one."""
 
     def __init__(
         self,
-        in_channels: int,
-        width: int,
-        inner_width: int,
-        *,
+        skip: nn.Module | None,
+        down: nn.Module,
         inner: nn.Module,
-        skip_channels: int,
-        kernel_sizes: tuple[int, int],
-        pointwise: bool,
         upsample: nn.Module,
-        downsampling: str,
-        style: Style,
+        merge: nn.Module,
     ) -> None:
         super().__init__()
-        down, up = kernel_sizes
-        self.skip = style.block(in_channels, skip_channels, 1) if skip_channels else None
-        self.down = nn.Sequential(
-            down_block(in_channels, width, down, downsampling, style),
-            style.block(width, width, down),
-        )
-        self.inner = inner
-        self.upsample = upsample
-        merged = inner_width + skip_channels
-        self.merge = nn.Sequential(*style.norm(merged), style.block(merged, width, up))
-        if pointwise:
-            self.merge.append(style.block(width, width, 1))
+        self.skip, self.down, self.inner = skip, down, inner
+        self.upsample, self.merge = upsample, merge
 
     def forward(self, x: Tensor) -> Tensor:
+        """Apply."""
         deep = centre_crop(self.upsample(self.inner(self.down(x))), tuple(x.shape[2:]))
         both = deep if self.skip is None else torch.cat([self.skip(x), deep], dim=1)
         merged: Tensor = self.merge(both)
@@ -227,8 +190,7 @@ VARIANTS = {
     summary="U-net with two scales of 1024 channels, nearly a Gaussian process; no sigmoid.",
     preset={"width": 1024, "scales": 2},
     output="none",
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
 @register(
     "skip",
@@ -236,55 +198,14 @@ VARIANTS = {
     iterations=3000,
     source="Ulyanov et al. 2017, F16",
     variants=VARIANTS,
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _skip(
-    size: Spatial,
-    channels: int,
-    *,
-    width: int | Sequence[int] = 128,
-    scales: int = 5,
-    skip_channels: int | Sequence[int] = 4,
-    upsampling: str | Sequence[str] = "bilinear",
-    downsampling: str = "stride",
-    kernel_size_down: int = 3,
-    kernel_size_up: int = 3,
-    pointwise: bool = True,
-    normalisation: str = "batch",
-    activation: str = "leaky-relu",
-    padding: str = "reflect",
-    bias: bool = True,
-    code_channels: int = 32,
-) -> Recipe:
+@family(SkipNet, Style())
+def _skip(size: Spatial, options: Options) -> Spatial:
     """U-net with narrow skip connections: the original deep image prior."""
-    style = Style(len(size), normalisation, activation, padding, bias)
-    kept = scaled_halvings(scales, size, _least(kernel_size_down, kernel_size_up))
-    # A small image loses the coarsest scales.
-    widths, skips, modes = (
-        per_scale("width", width, scales)[:kept],
-        per_scale("skip_channels", skip_channels, scales)[:kept],
-        per_scale("upsampling", upsampling, scales)[:kept],
-    )
-
-    def factory() -> nn.Module:
-        return SkipNet(
-            channels,
-            code_channels,
-            width=widths,
-            scales=kept,
-            skip_channels=skips,
-            kernel_size_down=kernel_size_down,
-            kernel_size_up=kernel_size_up,
-            pointwise=pointwise,
-            upsampling=modes,
-            downsampling=downsampling,
-            style=style,
-        )
-
-    return Recipe(factory, (code_channels, *size))
-
-
-def _least(*kernel_sizes: int) -> int:
-    """Pixels a side that reflecting a kernel's border needs, and at least 2."""
-    return max(2, max(kernel_sizes) // 2 + 1)
+    kernel_size = max(options["kernel_size_down"], options["kernel_size_up"])
+    scales = scaled_halvings(options["scales"], size, kernel_size)
+    for name in ("width", "skip_channels", "upsampling"):  # a small image loses the coarsest
+        options[name] = per_scale(name, options[name], options["scales"])[:scales]
+    options["scales"] = scales
+    return size

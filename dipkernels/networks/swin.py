@@ -1,27 +1,26 @@
 """The Swin Transformer as an image generator: a fixed code in, an image out.
 
-Code ``(1, code_channels, height, width)`` -> token grids ``(1, rows, columns, token width)``, in
-every stage half as many rows and columns and twice as wide -> image ``(1, channels, height,
-width)``. The encoder is that of Liu et al. (2021): attention within windows, which every second
-block shifts by half a window. The decoder is one linear map of each token and a pixel shuffle.
-Together they are Hugging Face's ``SwinForMaskedImageModeling``, as in Balasubramanian's
-transformer report.
+Token grids ``(1, rows, columns, token width)`` have in every stage half as many rows and columns
+and are twice as wide. The encoder is that of Liu et al. (2021): attention within windows, which
+every second block shifts by half a window. The decoder is one linear map of each token and a pixel
+shuffle. Together they are Hugging Face's ``SwinForMaskedImageModeling``.
 """
 
-import math
+from functools import partial
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.networks.patches import check_sizes, join_patches, pad_code
-from dipkernels.networks.registry import Recipe, Spatial, register
-from dipkernels.networks.scaling import plane_and_patch
+from dipkernels.networks.patches import PatchNetwork, draw_normal
+from dipkernels.networks.registry import Options, family, register
+from dipkernels.networks.scaling import fitted_patch
 from dipkernels.networks.vit import REPORT, Block, SelfAttention
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["SwinTransformer"]
 
+PATCH = 4  # of the report, at 512 pixels a side
 # Added to the logits of two tokens that share a window only because the grid was rolled.
 MASKED_LOGIT = -100.0
 
@@ -112,32 +111,20 @@ class _PatchMerging(nn.Module):
         return merged
 
 
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear | nn.Conv2d):
-        nn.init.normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
-
-class SwinTransformer(nn.Module):
+class SwinTransformer(PatchNetwork):
     """Swin Transformer that decodes its tokens to an image.
 
-    A pure function of its parameters: no dropout, and no drop-path (in the published runs
-    drop-path 0.1 was active, so that their network was random while it was fitted). It has no
-    output non-linearity: append the sigmoid. Time and memory grow with the number of pixels.
-
-    Any height and width of at least one patch will do: the code is continued to multiples of
-    ``patch_size * 2**(stages - 1)`` by repeating its last row and column, and the image is
-    cropped. Nothing is stretched.
+    A pure function of its parameters, for any size of at least one patch: see
+    `dipkernels.networks.patches`. It has no drop-path (in the published runs drop-path 0.1 was
+    active, so that their network was random while it was fitted). Time and memory grow with the
+    number of pixels.
 
     Parameters
     ----------
     image_size : tuple of int
         Height and width of code and image, in pixels; sets the windows.
-    channels : int
-        Channels of the image.
-    code_channels : int
-        Channels of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     patch_size : int
         Side of a patch, the first stage's token, in pixels.
     width : int
@@ -156,8 +143,7 @@ class SwinTransformer(nn.Module):
     ------
     InvalidInputError
         If a size is not positive, `depths` and `heads` differ in length, heads do not divide
-        their stage's channels, or the image is smaller than one patch; when called, if the
-        code's shape is not ``(1, code_channels, *image_size)``.
+        their stage's channels, or the image is smaller than one patch.
 
     Notes
     -----
@@ -180,14 +166,13 @@ class SwinTransformer(nn.Module):
         image_size: tuple[int, int],
         channels: int = 3,
         code_channels: int = 3,
-        patch_size: int = 4,
+        patch_size: int = PATCH,
         width: int = 192,
         depths: tuple[int, ...] = (2, 2, 6, 2),
         heads: tuple[int, ...] = (4, 4, 4, 4),
         window: int = 7,
         mlp_ratio: float = 1.0,
     ) -> None:
-        super().__init__()
         if not depths or len(depths) != len(heads) or min(depths) < 1:
             raise InvalidInputError(
                 f"depths is {depths} and heads is {heads}; expected a positive number of blocks "
@@ -195,14 +180,9 @@ class SwinTransformer(nn.Module):
             )
         widths = [width * 2**stage for stage in range(len(depths))]
         mlp_widths = [int(mlp_ratio * stage_width) for stage_width in widths]
-        others = {"channels": channels, "code_channels": code_channels, "window": window}
-        others |= {f"the perceptron's width mlp_ratio * {width}": mlp_widths[0]}
-        check_sizes(image_size, patch_size, widths, heads, others)
-        self.code_shape = (1, code_channels, *image_size)
-        self.stride = patch_size * 2 ** (len(depths) - 1)
-        rows, columns = (math.ceil(side / self.stride) for side in image_size)  # last stage's
-
-        self.embed = nn.Conv2d(code_channels, width, patch_size, stride=patch_size)
+        others = {"window": window, f"the perceptron's width mlp_ratio * {width}": mlp_widths[0]}
+        super().__init__(image_size, channels, code_channels, patch_size, widths, heads, others)
+        rows, columns = self.grid
         self.embed_norm = nn.LayerNorm(width)
         self.stages = nn.Sequential()
         for stage, depth in enumerate(depths):
@@ -216,56 +196,16 @@ class SwinTransformer(nn.Module):
         self.norm = nn.LayerNorm(widths[-1])
         # The source's 1 x 1 convolution, which is slow on so small a grid.
         self.decoder = nn.Linear(widths[-1], channels * self.stride**2)
-        self.apply(_initialise)
+        self.apply(partial(draw_normal, deviation=0.02))
 
-    def forward(
-        self, code: Float[Tensor, "1 code_channels height width"]
-    ) -> Float[Tensor, "1 channels height width"]:
-        """Make the image.
-
-        Parameters
-        ----------
-        code : Tensor, shape (1, code_channels, height, width)
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape (1, channels, height, width)
-            Any real values.
-        """
-        patches = self.embed(pad_code(code, self.code_shape, self.stride))
-        tokens = self.norm(self.stages(self.embed_norm(patches.permute(0, 2, 3, 1))))
-        patches = self.decoder(tokens).flatten(1, 2)
-        return join_patches(patches, tokens.shape[1:3], self.stride, self.code_shape[2:])
+    def _tokens(self, patches: Tensor) -> Tensor:
+        tokens: Tensor = self.norm(self.stages(self.embed_norm(patches.permute(0, 2, 3, 1))))
+        return tokens
 
 
 @register("swin", learning_rate=1e-4, iterations=5000, source=REPORT)
-def _swin(
-    size: Spatial,
-    channels: int,
-    *,
-    patch_size: int | None = None,
-    width: int = 192,
-    depths: tuple[int, ...] = (2, 2, 6, 2),
-    heads: tuple[int, ...] = (4, 4, 4, 4),
-    window: int = 7,
-    mlp_ratio: float = 1.0,
-    code_channels: int = 3,
-) -> Recipe:
+@family(SwinTransformer)
+def _swin(size: Spatial, options: Options, *, patch_size: int | None = None) -> Spatial:
     """Swin transformer (shifted windows, merged patches) with a linear head and pixel shuffle."""
-    plane, patch = plane_and_patch("swin", size, 4, patch_size)
-
-    def factory() -> nn.Module:
-        return SwinTransformer(
-            plane,
-            channels,
-            code_channels,
-            patch_size=patch,
-            width=width,
-            depths=depths,
-            heads=heads,
-            window=window,
-            mlp_ratio=mlp_ratio,
-        )
-
-    return Recipe(factory, (code_channels, *plane))
+    options["patch_size"] = fitted_patch("swin", size, PATCH, patch_size)
+    return size

@@ -6,14 +6,16 @@ from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Style, centre_crop, require_choice, require_sizes
-from dipkernels.networks.registry import BOTH, Recipe, Spatial, Variant, register
+from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
 from dipkernels.networks.resampling import UPSAMPLINGS, pool, transposed_conv, upsampler
 from dipkernels.networks.scaling import scaled_halvings
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["UNet"]
 
 BASE_WIDTHS = (64, 128, 256, 512, 1024)
 POOLINGS = ("max", "average")
+PUBLISHED = Style(normalisation="instance", activation="relu", padding="zero")
 
 
 class UNet(nn.Module):
@@ -26,21 +28,18 @@ class UNet(nn.Module):
 
     Parameters
     ----------
-    channels : int
-        Of the image.
-    code_channels : int
-        Of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     feature_scale : int
         Divides the widths 64, 128, 256, 512, 1024 of the five grids.
     halvings : int
-        Number of grids below the finest. Up to 4 each has its own width; any further ones have
-        that of the fifth.
+        Number of grids below the finest. Any beyond the fourth have the width of the fifth grid.
     upsampling : str
         One of `dipkernels.networks.resampling.UPSAMPLINGS`.
     downsampling : {"max", "average"}
         The pooling.
     style : Style
-        Dimensions, normalisation, activation, padding.
+        Dimensions, normalisation, activation, padding; by default instance, ReLU, zeros.
 
     Raises
     ------
@@ -49,8 +48,7 @@ class UNet(nn.Module):
 
     Notes
     -----
-    Takes a code ``(1, code_channels, *spatial)`` and returns an image of the same size, without
-    an output non-linearity. Pooling rounds up and the way up is cropped; the reference code
+    The code has the image's size. Pooling rounds up and the way up is cropped; the reference code
     rounds down and crops the way down, so that its image may be smaller than its code.
     """
 
@@ -66,7 +64,7 @@ class UNet(nn.Module):
         style: Style | None = None,
     ) -> None:
         super().__init__()
-        style = style or Style(normalisation="instance", activation="relu", padding="zero")
+        style = style or PUBLISHED
         require_sizes(1, channels=channels, code_channels=code_channels)
         require_sizes(1, feature_scale=feature_scale)
         require_sizes(0, halvings=halvings)
@@ -103,7 +101,7 @@ class UNet(nn.Module):
         Returns
         -------
         Tensor, shape ``(1, channels, *spatial)``
-            Before any output non-linearity.
+            Before any output non-linearity: any real values.
         """
         x = self.down[0](code)
         passed = []
@@ -149,39 +147,11 @@ def _doubling(
             }
         ),
     },
-    dimensions=BOTH,
-    least_side=3,
+    **CONVOLUTIONAL,
 )
-def _unet(
-    size: Spatial,
-    channels: int,
-    *,
-    feature_scale: int = 8,
-    extra_scales: int = 1,
-    upsampling: str = "transposed",
-    downsampling: str = "max",
-    normalisation: str = "instance",
-    activation: str = "relu",
-    padding: str = "zero",
-    code_channels: int = 1,
-) -> Recipe:
+@family(UNet, PUBLISHED, without=("halvings", "bias"))
+def _unet(size: Spatial, options: Options, *, extra_scales: int = 1) -> Spatial:
     """U-net with wide skip connections and pooling."""
-    style = Style(len(size), normalisation, activation, padding)
-    if not isinstance(extra_scales, int) or extra_scales < 0:
-        raise InvalidInputError(
-            f"extra_scales must be a whole number, at least 0, got {extra_scales!r}"
-        )
-    halvings = scaled_halvings(4 + extra_scales, size)
-
-    def factory() -> nn.Module:
-        return UNet(
-            channels,
-            code_channels,
-            feature_scale=feature_scale,
-            halvings=halvings,
-            upsampling=upsampling,
-            downsampling=downsampling,
-            style=style,
-        )
-
-    return Recipe(factory, (code_channels, *size))
+    require_sizes(0, extra_scales=extra_scales)
+    options["halvings"] = scaled_halvings(4 + extra_scales, size)
+    return size

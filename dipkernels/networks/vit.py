@@ -1,10 +1,5 @@
 """The Vision Transformer as an image generator: a fixed code in, an image out.
 
-Code ``(1, code_channels, height, width)`` -> tokens ``(1, 1 + patches, token width)`` -> image
-``(1, channels, height, width)``. The encoder is that of Dosovitskiy et al. (2021) with the
-initialisation of torchvision 0.12; one linear map decodes each token to its patch. The default
-sizes are those of Balasubramanian's transformer report.
-
 Attention is written out as ``softmax(q k^T / sqrt(d)) v``, because the fused kernels of
 `torch.nn.functional.scaled_dot_product_attention` have no forward-mode derivative.
 `dipkernels.networks.swin` is made of the same parts.
@@ -13,16 +8,17 @@ Attention is written out as ``softmax(q k^T / sqrt(d)) v``, because the fused ke
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.patches import check_sizes, join_patches, pad_code
-from dipkernels.networks.registry import Recipe, Spatial, register
-from dipkernels.networks.scaling import plane_and_patch
+from dipkernels.networks.patches import PatchNetwork
+from dipkernels.networks.registry import Options, family, register
+from dipkernels.networks.scaling import fitted_patch
+from dipkernels.priors.codes import Spatial
 
 __all__ = ["VisionTransformer"]
 
 REPORT = "the transformer report"
+PATCH = 32  # of the report, at 512 pixels a side
 
 
 class SelfAttention(nn.Module):
@@ -79,25 +75,20 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(PatchNetwork):
     """Vision Transformer that decodes its tokens to the patches of an image.
 
-    A pure function of its parameters: no dropout, no buffers. It has no class head, and no output
-    non-linearity: append the sigmoid. Time and memory grow with the square of the number of
-    patches, ``(height / patch_size) * (width / patch_size)``.
-
-    Any height and width of at least one patch will do: the code is continued to whole patches by
-    repeating its last row and column, and the image is cropped. Nothing is stretched (the report's
-    code resized its input to a square, and its output back).
+    The encoder is that of Dosovitskiy et al. (2021) without a class head, with the initialisation
+    of torchvision 0.12; one linear map decodes each token to its patch. A pure function of its
+    parameters, for any size of at least one patch: see `dipkernels.networks.patches`. Time and
+    memory grow with the square of the number of patches.
 
     Parameters
     ----------
     image_size : tuple of int
         Height and width of code and image, in pixels; sets the number of positional embeddings.
-    channels : int
-        Channels of the image.
-    code_channels : int
-        Channels of the code.
+    channels, code_channels : int
+        Of the image and of the code.
     patch_size : int
         Side of a patch, in pixels.
     width : int
@@ -113,7 +104,7 @@ class VisionTransformer(nn.Module):
     ------
     InvalidInputError
         If a size is not positive, `heads` does not divide `width`, or the image is smaller than
-        one patch; when called, if the code's shape is not ``(1, code_channels, *image_size)``.
+        one patch.
 
     Notes
     -----
@@ -138,21 +129,14 @@ class VisionTransformer(nn.Module):
         image_size: tuple[int, int],
         channels: int = 3,
         code_channels: int = 3,
-        patch_size: int = 32,
+        patch_size: int = PATCH,
         width: int = 192,
         depth: int = 5,
         heads: int = 8,
         mlp_width: int = 192,
     ) -> None:
-        super().__init__()
-        others = {"channels": channels, "code_channels": code_channels}
-        others |= {"depth": depth, "mlp_width": mlp_width}
-        check_sizes(image_size, patch_size, [width], [heads], others)
-        self.code_shape = (1, code_channels, *image_size)
-        self.patch_size = patch_size
-        self.grid = tuple(math.ceil(side / patch_size) for side in image_size)
-
-        self.embed = nn.Conv2d(code_channels, width, patch_size, stride=patch_size)
+        others = {"depth": depth, "mlp_width": mlp_width}
+        super().__init__(image_size, channels, code_channels, patch_size, [width], [heads], others)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width))
         self.position = nn.Parameter(0.02 * torch.randn(1, 1 + math.prod(self.grid), width))
         attentions = (SelfAttention(width, heads) for _ in range(depth))
@@ -161,43 +145,15 @@ class VisionTransformer(nn.Module):
         self.decoder = nn.Linear(width, channels * patch_size**2)
         self.apply(_initialise)
 
-    def forward(
-        self, code: Float[Tensor, "1 code_channels height width"]
-    ) -> Float[Tensor, "1 channels height width"]:
-        """Make the image.
-
-        Parameters
-        ----------
-        code : Tensor, shape (1, code_channels, height, width)
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape (1, channels, height, width)
-            Any real values.
-        """
-        patches = self.embed(pad_code(code, self.code_shape, self.patch_size))
+    def _tokens(self, patches: Tensor) -> Tensor:
         tokens = torch.cat([self.class_token, patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = self.norm(self.blocks(tokens + self.position))
-        patches = self.decoder(tokens[:, 1:])  # without the class token
-        return join_patches(patches, self.grid, self.patch_size, self.code_shape[2:])
+        encoded: Tensor = self.norm(self.blocks(tokens + self.position))
+        return encoded[:, 1:]  # without the class token
 
 
 @register("vit", learning_rate=1e-4, iterations=5000, source=REPORT)
-def build_vit(
-    size: Spatial,
-    channels: int,
-    *,
-    patch_size: int | None = None,
-    width: int = 192,
-    depth: int = 5,
-    heads: int = 8,
-    mlp_width: int = 192,
-    code_channels: int = 3,
-) -> Recipe:
+@family(VisionTransformer)
+def _vit(size: Spatial, options: Options, *, patch_size: int | None = None) -> Spatial:
     """Vision transformer with a linear patch head."""
-    plane, patch = plane_and_patch("vit", size, 32, patch_size)
-    sizes = (patch, width, depth, heads, mlp_width)
-    return Recipe(
-        lambda: VisionTransformer(plane, channels, code_channels, *sizes), (code_channels, *plane)
-    )
+    options["patch_size"] = fitted_patch("vit", size, PATCH, patch_size)
+    return size

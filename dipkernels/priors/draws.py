@@ -1,7 +1,6 @@
 """Images of a prior over independent initialisations, and codes, in batches."""
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -76,34 +75,23 @@ def _images(prior: ImagePrior, seeds: list[int], draw: Callable[[int], Tensor] |
     if len(seeds) == 1:
         code = None if draw is None else draw(seeds[0])
         return prior.image(prior.init(seeds[0]), code)[None]
-    parameters = prior.init_many(seeds)
-    if draw is None:
-        images: Tensor = vmap(prior.image)(parameters)
-    else:
-        images = vmap(prior.image)(parameters, torch.stack([draw(s) for s in seeds]))
+    drawn = () if draw is None else (torch.stack([draw(seed) for seed in seeds]),)
+    images: Tensor = vmap(prior.image)(prior.init_many(seeds), *drawn)
     return images
 
 
-def _drawn(kind: str, shape: tuple[int, ...], seed: int) -> Tensor:
-    return code_kinds.make(kind, shape, 1, seed)
-
-
 def _code_source(prior: ImagePrior, codes: Codes) -> Callable[[int], Tensor] | None:
-    make: Callable[[int], Tensor]
-    if isinstance(codes, str):
-        if codes == FIXED:
-            return None
-        if codes not in code_kinds.DRAWN:
-            kinds = ", ".join((FIXED, *code_kinds.DRAWN))
-            raise InvalidInputError(
-                f"codes must be one of {kinds}, or a function from a seed to a code; got {codes!r}"
-            )
-        make = partial(_drawn, codes, tuple(prior.code.shape[1:]))
-    else:
-        make = codes
+    if codes == FIXED:
+        return None
+    if isinstance(codes, str) and codes not in code_kinds.DRAWN:
+        kinds = ", ".join((FIXED, *code_kinds.DRAWN))
+        raise InvalidInputError(
+            f"codes must be one of {kinds}, or a function from a seed to a code; got {codes!r}"
+        )
+    shape = tuple(prior.code.shape[1:])
 
     def draw(seed: int) -> Tensor:
-        code = make(seed)
+        code = code_kinds.make(codes, shape, 1, seed) if isinstance(codes, str) else codes(seed)
         if code.shape != prior.code.shape:
             raise InvalidInputError(
                 f"codes made a tensor of shape {tuple(code.shape)}, but {prior} takes "

@@ -1,6 +1,7 @@
 """Initialisation schemes that replace a module's own."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -9,31 +10,17 @@ from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 
-NORMAL_DEVIATION = 0.02  # of the normal scheme, as in generative adversarial networks
-
 Initialisation = str | Callable[[nn.Module], object]
-
-
-def _normal(weight: Tensor) -> Tensor:
-    return nn.init.normal_(weight, std=NORMAL_DEVIATION)
-
-
-def _kaiming_normal(weight: Tensor) -> Tensor:
-    return nn.init.kaiming_normal_(weight, nonlinearity="relu")
-
-
-def _kaiming_uniform(weight: Tensor) -> Tensor:
-    return nn.init.kaiming_uniform_(weight, nonlinearity="relu")
 
 
 SCHEMES: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     {
-        "kaiming-normal": _kaiming_normal,
-        "kaiming-uniform": _kaiming_uniform,
+        "kaiming-normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+        "kaiming-uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
         "xavier-normal": nn.init.xavier_normal_,
         "xavier-uniform": nn.init.xavier_uniform_,
         "orthogonal": nn.init.orthogonal_,
-        "normal": _normal,
+        "normal": partial(nn.init.normal_, std=0.02),  # as in adversarial networks
     }
 )
 DEFAULT = "default"

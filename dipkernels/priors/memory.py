@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dipkernels.priors.prior import ImagePrior, LinearisedPrior, Parameters
 
@@ -37,13 +36,6 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         prior.image(leaves)
     return sum(saved.values())
-
-
-def expected_activation_bytes(prior: ImagePrior) -> int:
-    """Memory that one forward pass keeps for its backward pass, from shapes alone."""
-    shapes = unfilled(prior)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        return activation_bytes(shapes, shapes.init())
 
 
 class Unfilled(ImagePrior):

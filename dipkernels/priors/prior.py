@@ -22,8 +22,7 @@ from dipkernels.priors.stateless import (
     differentiable_attention,
     has_ties,
     hollowed,
-    trainable,
-    untrained,
+    parameters_of,
 )
 
 __all__ = ["ImagePrior", "LinearisedPrior", "Parameters", "describe_prior"]
@@ -94,12 +93,13 @@ class ImagePrior:
         self.code = code.detach()
         module = build(factory, 0, initialisation)
         self.name = name or type(module).__name__
-        parameters = trainable(module)
+        parameters = parameters_of(module, trainable=True)
         if not parameters:
             raise InvalidInputError(f"{self.name} has no trainable parameters: nothing to fit")
         self.parameter_shapes = {key: tuple(value.shape) for key, value in parameters.items()}
         self.dtype = self.code.dtype if self.code.is_floating_point() else torch.float32
-        self._frozen = {k: self._cast(v) for k, v in untrained(module).items()}
+        constants = parameters_of(module, trainable=False)
+        self._frozen = {k: self._cast(v) for k, v in constants.items()}
         self._buffers = {k: self._cast(v) for k, v in module.named_buffers()}
         self._tied = has_ties(module)
         self._hollow = hollowed(module)
@@ -143,7 +143,8 @@ class ImagePrior:
             By name, on the prior's device, in its dtype. The same seed gives the same weights in
             every dtype and on every device.
         """
-        parameters = trainable(build(self._factory, seed, self.initialisation))
+        module = build(self._factory, seed, self.initialisation)
+        parameters = parameters_of(module, trainable=True)
         return {k: parameters[k].to(self.device, self.dtype) for k in self.parameter_shapes}
 
     def frozen(self, values: Parameters) -> "ImagePrior":
@@ -286,9 +287,8 @@ class ImagePrior:
         -------
         nn.Module
             On the prior's device, in its dtype, in evaluation mode, what is frozen without
-            gradients; its BatchNorm layers
-            normalise with the statistics of what they are given. Called with the prior's code it
-            returns what the prior makes its image of, with the batch axis.
+            gradients; BatchNorm normalises with the statistics of what it is given. Called with the
+            prior's code it returns what the prior makes its image of, with the batch axis.
 
         Raises
         ------
@@ -357,10 +357,8 @@ class ImagePrior:
         target = self.device if device is None else resolve_device(device)
         moved = copy.copy(self)
         moved.dtype = self.dtype if dtype is None else dtype
-        if self.code.is_floating_point():
-            moved.code = self.code.to(target, moved.dtype)
-        else:
-            moved.code = self.code.to(target)
+        moved.code = self.code.to(target)
+        moved.code = moved._cast(moved.code)
         moved._frozen = {key: moved._cast(value) for key, value in self._frozen.items()}
         moved._buffers = {key: moved._cast(value) for key, value in self._buffers.items()}
         return moved

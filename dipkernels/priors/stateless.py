@@ -55,14 +55,10 @@ def _require_fresh(module: object, reused: bool) -> None:
         )
 
 
-def trainable(module: nn.Module) -> Parameters:
-    """Take a module's parameters."""
-    return {k: v.detach() for k, v in module.named_parameters() if v.requires_grad}
-
-
-def untrained(module: nn.Module) -> Parameters:
-    """Take a module's constants."""
-    return {k: v.detach() for k, v in module.named_parameters() if not v.requires_grad}
+def parameters_of(module: nn.Module, *, trainable: bool) -> Parameters:
+    """Take a module's parameters, or its constants."""
+    named = module.named_parameters()
+    return {k: v.detach() for k, v in named if v.requires_grad == trainable}
 
 
 def has_ties(module: nn.Module) -> bool:

@@ -23,9 +23,9 @@ def _read_image(source: str, changed: int) -> "Tensor":
 
 def image_hash(image: "Tensor") -> str:
     """Hash pixels and their shape, by SHA-256."""
-    from dipkernels.base.origin import digest as fingerprint
+    from dipkernels.base.origin import digest
 
-    return fingerprint(image, str(tuple(image.shape)))
+    return digest(image, str(tuple(image.shape)))
 
 
 def resolve_source(name: str, folder: Path) -> str:

@@ -17,16 +17,15 @@ def run_record(
     command: str, image: str, task: "Task", prior: "ImagePrior", settings: dict[str, Any]
 ) -> dict[str, Any]:
     """List all that the result of a command depends on, for `RunFolder.open`."""
-    from dipkernels.base.origin import digest as fingerprint
-    from dipkernels.base.origin import provenance
+    from dipkernels.base.origin import digest, provenance
 
     return {
         "command": command,
         "image": image,
         "task": repr(task),
-        "measurement_sha256": fingerprint(task.measurement),
+        "measurement_sha256": digest(task.measurement),
         "prior": repr(prior),
-        "network_sha256": fingerprint(prior.code, str(prior.parameter_shapes)),
+        "network_sha256": digest(prior.code, str(prior.parameter_shapes)),
         **settings,
         "device": str(prior.device),
         "version": provenance("cpu")["version_dipkernels"],

@@ -68,13 +68,13 @@ def several(tasks: Sequence[Task]) -> Task:
 
 
 def _require_alike(tasks: list[Task]) -> None:
-    first, *others = (_shared(task) for task in tasks)
-    for number, other in enumerate(others):
-        for what, value in other.items():
+    first = _shared(tasks[0])
+    for number, task in enumerate(tasks[1:], start=2):
+        for what, value in _shared(task).items():
             if value != first[what]:
                 raise InvalidInputError(
                     f"tasks that are fitted by one network must share their {what}: task 1 has "
-                    f"{first[what]}, task {number + 2} has {value}"
+                    f"{first[what]}, task {number} has {value}"
                 )
 
 

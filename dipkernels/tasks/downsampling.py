@@ -7,6 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.tasks.inputs import as_bytes
 from dipkernels.tasks.operators import Operator, Shape
 
 LOBES = 2
@@ -86,7 +87,7 @@ def pillow_downsample(
 ) -> Float[Tensor, "channels low_height low_width"]:
     """Downsample as the super-resolution experiments of the literature do: Pillow, 8 bits."""
     size = (image.shape[2] // factor, image.shape[1] // factor)
-    pixels = image.detach().cpu().mul(255).round().byte().numpy()
+    pixels = as_bytes(image, "downsampling='pillow'")
     small = [
         np.asarray(Image.fromarray(channel).resize(size, Image.Resampling.LANCZOS))
         for channel in pixels

@@ -1,11 +1,11 @@
 """Inpainting: only some pixels were measured."""
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError
+from dipkernels.images.metrics import require_mask
 from dipkernels.tasks.inputs import (
     draw_noise,
     require_clean,
@@ -79,13 +79,7 @@ def _require_mask(mask: object, image: Tensor) -> None:
             f"the mask must be a boolean tensor, got {type(mask).__name__}: see "
             "dipkernels.images.load_mask, or torch.from_numpy for an array"
         )
-    if mask.dtype is not torch.bool:
-        raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
-    if mask.shape not in (image.shape, image.shape[1:]):
-        raise ImageError(
-            f"the mask has shape {tuple(mask.shape)}, the image {tuple(image.shape)}: they must "
-            "have one height and width"
-        )
+    require_mask(mask, image)
     if not mask.any():
         raise ImageError("the mask is all black: no pixel is known (white means known)")
     if mask.all():

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,14 +33,15 @@ def require_finite(x: Tensor, what: str) -> None:
         raise ImageError(f"the {what} holds NaN or infinite values; fill or remove them")
 
 
-def require_unit_range(image: Tensor, what: str) -> None:
-    """Check that an image can be rounded to 8 bits."""
+def as_bytes(image: Tensor, what: str) -> np.ndarray:
+    """Round an image in [0, 1] to 8 bits."""
     low, high = float(image.min()), float(image.max())
     if low < 0 or high > 1:
         raise ImageError(
             f"{what} rounds the image to 8 bits, but it has values from {low:g} to {high:g}; "
             "scale them to [0, 1]"
         )
+    return np.asarray(image.detach().cpu().mul(255).round().byte().numpy())
 
 
 def require_noise(noise_sigma: float) -> float:
@@ -71,14 +73,14 @@ def require_unused(**options: bool) -> None:
 def require_pair(clean: object, measurement: object) -> None:
     """Check a measurement that looks like the image, and its ground truth if there is one."""
     measured = require_image(measurement, "measurement")
-    if clean is None:
-        return
-    shape = require_image(clean).shape
-    if shape != measured.shape:
-        raise ImageError(
-            f"the measurement has shape {tuple(measured.shape)}, the clean image {tuple(shape)}: "
-            "they must be the same"
-        )
+    require_truth(clean, tuple(measured.shape), "the measurement has shape")
+
+
+def require_truth(clean: object, shape: tuple[int, ...], says: str) -> None:
+    """Check the shape of a ground truth, if there is one; `says` begins the message."""
+    found = shape if clean is None else tuple(require_image(clean).shape)
+    if found != shape:
+        raise ImageError(f"{says} {shape}, the clean image {found}: they must be the same")
 
 
 def draw_noise(like: Tensor, seed: int, *, shared: bool = False) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError
-from dipkernels.tasks.inputs import require_clean, require_pair, require_unit_range, require_unused
+from dipkernels.tasks.inputs import as_bytes, require_clean, require_pair, require_unused
 from dipkernels.tasks.operators import JpegIdentity
 from dipkernels.tasks.task import Task
 
@@ -80,8 +80,7 @@ def _compress(clean: Tensor, quality: object, subsampling: str | None) -> Tensor
         raise InvalidInputError(
             f"chroma subsampling is one of {', '.join(SUBSAMPLINGS)}, got '{subsampling}'"
         )
-    require_unit_range(clean, "JPEG")
-    pixels = clean.detach().cpu().mul(255).round().byte().permute(1, 2, 0).numpy()
+    pixels = as_bytes(clean, "JPEG").transpose(1, 2, 0)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
     colour = {} if pixels.shape[2] == 1 else {"subsampling": subsampling}

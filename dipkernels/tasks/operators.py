@@ -104,8 +104,9 @@ class Operator(ABC):
     @abstractmethod
     def _adjoint(self, measurement: Tensor) -> Tensor: ...
 
-    @abstractmethod
-    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None: ...
+    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+        if self.mask is not None:
+            self.mask = self.mask.to(device=device)
 
 
 class Identity(Operator):
@@ -122,9 +123,6 @@ class Identity(Operator):
 
     def _adjoint(self, measurement: Tensor) -> Tensor:
         return measurement
-
-    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
-        self.mask = None if self.mask is None else self.mask.to(device=device)
 
 
 class JpegIdentity(Identity):
@@ -155,9 +153,6 @@ class Masking(Operator):
 
     def _adjoint(self, measurement: Tensor) -> Tensor:
         return measurement * self.mask
-
-    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
-        self.mask = self.mask.to(device=device)
 
 
 class BlockDiagonal(Operator):

@@ -1,24 +1,23 @@
 """Super-resolution: a smaller image was measured."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
-from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.downsampling import LanczosDownsampling, pillow_downsample
 from dipkernels.tasks.inputs import (
     draw_noise,
     require_clean,
     require_image,
     require_noise,
-    require_unit_range,
+    require_truth,
     require_unused,
 )
-from dipkernels.tasks.operators import Operator
+from dipkernels.tasks.operators import Operator, Shape
 from dipkernels.tasks.task import Task
 
 
@@ -86,22 +85,21 @@ over whole)
     sigma = require_noise(noise_sigma)
     if measurement is None:
         clean = require_clean(clean)
-        operator = LanczosDownsampling(tuple(clean.shape), factor).to(
-            device=clean.device, dtype=clean.dtype
-        )
+        operator = _operator(clean, tuple(clean.shape), factor)
         measurement = _downsample(clean, factor, operator, downsampling)
         measurement = measurement + sigma * draw_noise(measurement, seed)
     else:
         require_unused(downsampling=downsampling != "lanczos", seed=seed != 0)
         require_image(measurement, "measurement")
         shape = (measurement.shape[0], *(side * factor for side in measurement.shape[1:]))
-        operator = LanczosDownsampling(shape, factor).to(
-            device=measurement.device, dtype=measurement.dtype
-        )
-        if clean is not None:
-            _require_large(clean, shape, factor)
+        operator = _operator(measurement, shape, factor)
+        require_truth(clean, shape, f"{factor} times the measurement is")
     task = Task("super-resolve", measurement, operator, sigma, clean)
     return _with_interior(task, factor if border is None else border)
+
+
+def _operator(like: Tensor, shape: Shape, factor: int) -> Operator:
+    return LanczosDownsampling(shape, factor).to(device=like.device, dtype=like.dtype)
 
 
 def _downsample(clean: Tensor, factor: int, operator: Operator, downsampling: str) -> Tensor:
@@ -109,17 +107,7 @@ def _downsample(clean: Tensor, factor: int, operator: Operator, downsampling: st
         return operator.forward(clean)
     if clean.dim() != 3:
         raise InvalidInputError("downsampling='pillow' is for images, not for 1D signals")
-    require_unit_range(clean, "downsampling='pillow'")
     return pillow_downsample(clean, factor)
-
-
-def _require_large(clean: Tensor, shape: Sequence[int], factor: int) -> None:
-    require_image(clean)
-    if tuple(clean.shape) != tuple(shape):
-        raise ImageError(
-            f"the clean image has shape {tuple(clean.shape)}; {factor} times the measurement is "
-            f"{tuple(shape)}"
-        )
 
 
 def _with_interior(task: Task, border: int) -> Task:

@@ -249,14 +249,10 @@ class Task:
         if not 0 < peak < float("inf"):
             raise InvalidInputError(f"the peak must be positive and finite, got {peak}")
         factor = peak / self.peak
-
-        def scaled(x: Tensor | None) -> Tensor | None:
-            return None if x is None else factor * x
-
         return dataclasses.replace(
             self,
             measurement=factor * self.measurement,
-            clean=scaled(self.clean),
+            clean=None if self.clean is None else factor * self.clean,
             noise_sigma=factor * self.noise_sigma,
             peak=float(peak),
         )
@@ -314,10 +310,8 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
-        region : str, optional
-            One of `regions`; by default `score_region`.
+        image, region
+            As of `mse`.
 
         Returns
         -------
@@ -331,10 +325,8 @@ class Task:
 
         Parameters
         ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
-        region : str, optional
-            One of `regions`; by default `score_region`.
+        image, region
+            As of `mse`.
 
         Returns
         -------

@@ -33,7 +33,7 @@ def test_activations_are_their_formulas(name: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("kind", layers.NORMALISATIONS)
 def test_normalisations_take_the_statistics_of_the_image(kind: str, size: tuple[int, ...]) -> None:
-    made = layers.normalisation(kind, 3, len(size)) or nn.Identity()
+    made = next(iter(Style(len(size), kind).norm(3)), nn.Identity())
     made = made.double().eval()  # evaluation must change nothing
     assert not list(made.buffers())
     values = perturbed({k: v.detach() for k, v in made.named_parameters()}, seed=2)
@@ -189,4 +189,4 @@ def test_nothing_is_copied_where_nothing_is_to_be_done() -> None:
     assert torch.equal(cropped, x[:, :, 1:4])
     assert cropped.untyped_storage().data_ptr() == x.untyped_storage().data_ptr()
     for padding in layers.PADDINGS:  # torch pads by a copy in all modes but this
-        assert layers.conv(2, 2, 1, padding=padding).padding_mode == "zeros"
+        assert Style(padding=padding).conv(2, 2, 1).padding_mode == "zeros"
