@@ -79,7 +79,7 @@ def log_evidence(
     steps: int,
     seed: int,
 ) -> Evidence:
-    """Compute the evidence; see `dipkernels.gp.Posterior.log_evidence`."""
+    """Compute the evidence; see `dipkernels.gp.GPPosterior.log_evidence`."""
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if method == "auto":

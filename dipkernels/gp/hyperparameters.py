@@ -83,7 +83,7 @@ def fit_hyperparameters(
     bounds : (float, float), optional
         Of the length-scale, in pixels; by default 0.3 to a quarter of the shortest side.
     method : {"auto", "fourier", "dense", "lanczos"}
-        As of `Posterior.log_evidence`. With probes the maximum is that of an estimate; as all
+        As of `GPPosterior.log_evidence`. With probes the maximum is that of an estimate; as all
         length-scales share them, most of the error is common.
     probes, steps, seed : int
         Of Lanczos.

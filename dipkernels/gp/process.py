@@ -146,7 +146,7 @@ class GaussianProcess:
         solver: str = "auto",
         tolerance: float = 1e-8,
         max_iterations: int = 2000,
-    ) -> "Posterior":
+    ) -> "GPPosterior":
         """Condition on a measurement.
 
         Parameters
@@ -172,7 +172,7 @@ class GaussianProcess:
 
         Returns
         -------
-        Posterior
+        GPPosterior
             Nothing is solved yet.
 
         Raises
@@ -188,10 +188,10 @@ class GaussianProcess:
             task.shape[1:], definite=solver == "primal", device=task.measurement.device
         )
         observation = Observation(task, covariance, sigma**2, solver, tolerance, max_iterations)
-        return Posterior(self, observation)
+        return GPPosterior(self, observation)
 
 
-class Posterior:
+class GPPosterior:
     """A Gaussian process given a measurement: all of it is Gaussian, and in float64.
 
     Made by `GaussianProcess.posterior`. Nothing is clipped, and measured pixels aren't pasted.
@@ -211,7 +211,7 @@ class Posterior:
 
     def __repr__(self) -> str:
         sigma = self._seen.variance**0.5
-        return f"Posterior({self._seen.task}, noise sigma {sigma:.3g}, solver {self.solver})"
+        return f"GPPosterior({self._seen.task}, noise sigma {sigma:.3g}, solver {self.solver})"
 
     @property
     def solver(self) -> str:

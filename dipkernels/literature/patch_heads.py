@@ -28,7 +28,7 @@ from dipkernels.base.seeds import derive, generator
 from dipkernels.base.statistics import RunningMoments, standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK, LaggedProducts
-from dipkernels.kernels.covariances.hypotheses import MeanIsZero, Verdict
+from dipkernels.kernels.covariances.hypotheses import MeanIsZero, TestResult
 from dipkernels.literature.tokens import (
     TokenMoments,
     layout_of,
@@ -376,7 +376,7 @@ def _log_slope(widths: np.ndarray, ratio: np.ndarray, error: np.ndarray) -> tupl
     return float((weight * (x - centre) * y).sum() / spread), float(spread**-0.5)
 
 
-def _with_tests(dataset: xr.Dataset, verdicts: dict[str, Verdict]) -> xr.Dataset:
+def _with_tests(dataset: xr.Dataset, verdicts: dict[str, TestResult]) -> xr.Dataset:
     return dataset.assign_coords(test=list(verdicts)).assign(
         p_value=("test", [v.p_value for v in verdicts.values()]),
         z=("test", [v.z for v in verdicts.values()]),

@@ -9,7 +9,7 @@ from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.tasks import Task
 
 
-class MeasuredKernel(SymmetricOperator):
+class ObservedKernel(SymmetricOperator):
     """``A K A^T``, with A the forward operator of a task, restricted to the entries that count.
 
     Entries that are missing or held out have rows and columns of 0. Of the tangent kernel, this is
@@ -79,4 +79,4 @@ class MeasuredKernel(SymmetricOperator):
         return self.seen(self.spread(block))
 
     def __repr__(self) -> str:
-        return f"MeasuredKernel({self.kernel!r}, {self.task.name})"
+        return f"ObservedKernel({self.kernel!r}, {self.task.name})"

@@ -15,7 +15,7 @@ from dipkernels.kernels.stationary.blocks import block_matrices
 
 
 @dataclass(frozen=True)
-class MeasuredKernel:
+class TabulatedKernel:
     """A kernel made of an estimate.
 
     Attributes
@@ -32,7 +32,7 @@ class MeasuredKernel:
 
 
 @checked
-def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> MeasuredKernel:
+def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> TabulatedKernel:
     """Make a kernel of a measured covariance.
 
     An estimate has noise, with which its spectrum isn't positive everywhere. The nearest kernel on
@@ -50,7 +50,7 @@ def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> MeasuredKer
 
     Returns
     -------
-    MeasuredKernel
+    TabulatedKernel
         On a torus of twice the largest lag, shortened to a multiple of the period.
 
     Raises
@@ -88,7 +88,7 @@ def _wrapped(table: Tensor, axis: int, lags: np.ndarray, period: int) -> Tensor:
     return wrapped
 
 
-def _nearest(table: Tensor) -> MeasuredKernel:
+def _nearest(table: Tensor) -> TabulatedKernel:
     dims = table.dim() // 2
     size, period = tuple(table.shape[dims:]), tuple(table.shape[:dims])
     blocks = block_matrices(table)
@@ -98,7 +98,7 @@ def _nearest(table: Tensor) -> MeasuredKernel:
     positive = (vectors * kept[:, None, :]) @ vectors.mH
     table = _table_of(positive, size, period)
     mean = table.new_zeros(period)
-    return MeasuredKernel(StationaryKernel(table, torch.zeros_like(table), mean), removed)
+    return TabulatedKernel(StationaryKernel(table, torch.zeros_like(table), mean), removed)
 
 
 # The inverse of `block_matrices`.
