@@ -81,7 +81,6 @@ class LayerKernels:
     groups : mapping of str to str or sequence of str, optional
         Names of layers, and which parameters they are, as in `select_parameters`. By default each
         module that holds parameters is a layer: the layers then sum to the whole.
-
     metric : dict of str to Tensor, optional
         That of the whole kernel.
     whole : str
@@ -170,8 +169,8 @@ class LayerKernels:
         """
         parts = []
         for gradients in self.tangents.gradients(block):
-            squares = {key: (g * w).flatten(1).sum(dim=1) for key, g, w in self._pairs(gradients)}
-            parts.append(torch.stack([sum_of(squares, keys) for keys in self.groups.values()]))
+            forms = forms_of(gradients, self.metric)
+            parts.append(torch.stack([sum_of(forms, keys) for keys in self.groups.values()]))
         return torch.cat(parts, dim=1)
 
     def products(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers n k"]:
@@ -266,10 +265,6 @@ class LayerKernels:
         ]
         return torch.cat(parts, dim=1)
 
-    def _pairs(self, gradients: Parameters) -> list[tuple[str, Tensor, Tensor]]:
-        weighted = weigh(gradients, self.metric)
-        return [(key, gradients[key], weighted[key]) for key in gradients]
-
     # Tangents, one for each pair of a layer and a column, that are 0 outside of the layer.
     def _masked(self, weighted: Parameters, pairs: list[tuple[str, int]]) -> Parameters:
         tangents = {
@@ -283,12 +278,29 @@ class LayerKernels:
 
 def grams_of(tangents: Tangents, metric: Parameters | None, indices: Tensor) -> Parameters:
     """Form the part of some pixels, ``(m, m)``, of each parameter's kernel; they sum to all."""
-    chunks = [tangents.vjp(tangents.unit_images(chunk)) for chunk in indices.split(tangents.chunk)]
-    grams = {}
-    for key in tangents.parameters:
-        rows = {key: torch.cat([chunk.pop(key) for chunk in chunks])}
-        grams[key] = rows[key].flatten(1) @ weigh(rows, metric)[key].flatten(1).T
+    jacobian, grams = jacobian_of(tangents, indices), {}
+    for key in list(jacobian):
+        rows = jacobian.pop(key)
+        weighted = rows if metric is None else rows * metric[key].flatten()
+        grams[key] = rows @ weighted.T
     return grams
+
+
+def jacobian_of(tangents: Tangents, indices: Tensor) -> Parameters:
+    """Form the rows of some pixels, ``(m, p)``, of the Jacobian by each parameter."""
+    jacobian: Parameters = {}
+    for where in torch.arange(len(indices)).split(tangents.chunk):
+        for key, value in tangents.vjp(tangents.unit_images(indices[where])).items():
+            flat = value.flatten(1)
+            rows = jacobian.setdefault(key, flat.new_empty(len(indices), flat.shape[1]))
+            rows[where] = flat
+    return jacobian
+
+
+def forms_of(gradients: Parameters, metric: Parameters | None) -> Parameters:
+    """Sum products of gradients with themselves, ``(k,)`` for each parameter."""
+    weighted = weigh(gradients, metric)
+    return {key: (g * weighted[key]).flatten(1).sum(dim=1) for key, g in gradients.items()}
 
 
 def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
@@ -316,23 +328,11 @@ class LayerKernel(Kernel):
         self.shape, self.dtype, self.device = layers.shape, layers.dtype, layers.device
 
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T Theta_l v``, at half the price of a product.
-
-        Parameters
-        ----------
-        block : Tensor, shape (n, k)
-            Flattened images, one a column.
-
-        Returns
-        -------
-        Tensor, shape (k,)
-            Never negative.
-        """
+        """Compute ``v^T Theta_l v`` for every column, at half the price of a product."""
         parts = []
         for gradients in self._tangents.gradients(block):
-            weighted = weigh(gradients, self._layers.metric)
-            forms = {key: (gradients[key] * weighted[key]).flatten(1).sum(1) for key in self._keys}
-            parts.append(sum_of(forms, self._keys))
+            own = {key: gradients[key] for key in self._keys}
+            parts.append(sum_of(forms_of(own, self._layers.metric), self._keys))
         return torch.cat(parts)
 
     def _matmat(self, block: Tensor) -> Tensor:

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.kernel import Kernel
-from dipkernels.kernels.layers import LayerKernels, grams_of, select_parameters, sum_of
+from dipkernels.kernels.layers import (
+    LayerKernels,
+    forms_of,
+    grams_of,
+    jacobian_of,
+    select_parameters,
+    sum_of,
+)
 from dipkernels.kernels.metric import Metric, check_metric, weigh
 from dipkernels.kernels.pixels import Pixels, pixel_indices
 from dipkernels.priors.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
@@ -140,40 +147,33 @@ class NTK(Kernel):
         """
         return self.tangents.jvp(tangents)
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product.
-
-        Parameters
-        ----------
-        block : Tensor, shape (n, k)
-            Flattened images, one a column.
-
-        Returns
-        -------
-        Tensor, shape (k,)
-            Never negative; in the norm of the metric, if there is one.
-        """
-        forms = []
-        for gradients in self.tangents.gradients(block):
-            weighted = weigh(gradients, self.metric)
-            each = [(g * weighted[key]).flatten(1).sum(dim=1) for key, g in gradients.items()]
-            forms.append(torch.stack(each).sum(dim=0))
-        return torch.cat(forms)
-
-    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
-        """Form the matrix, or the part of it of some pixels.
+    def jacobian(self, pixels: Pixels | None = None) -> Parameters:
+        """Form the Jacobian, or the rows of it of some pixels, without the metric.
 
         Parameters
         ----------
         pixels : mask or indices, optional
-            See `pixel_indices`.
+            See `pixel_indices`; by default all.
 
         Returns
         -------
-        Tensor, shape (m, m)
-            Of the m pixels chosen, else of all n. Where the gradients of all of them fit the memory
-            budget, costs m backward passes, half the price of as many products.
+        dict of str to Tensor
+            Of each parameter, shape (m, its numbers). Costs a backward pass for each of the m
+            pixels, and the memory of the parameters m times.
         """
+        chosen = slice(None) if pixels is None else pixels
+        return jacobian_of(self.tangents, pixel_indices(chosen, self.image_shape))
+
+    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+        """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product."""
+        forms = []
+        for gradients in self.tangents.gradients(block):
+            each = forms_of(gradients, self.metric)
+            forms.append(torch.stack(list(each.values())).sum(dim=0))
+        return torch.cat(forms)
+
+    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
+        """Form the matrix, or a part: at half the price if its gradients fit the memory budget."""
         if pixels is None:
             return super().to_dense()
         indices = pixel_indices(pixels, self.image_shape)

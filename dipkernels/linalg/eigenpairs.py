@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
@@ -109,6 +110,7 @@ def _least_size(basis: Tensor, images: Tensor) -> float:
     return math.cbrt(max(1e-16, float(rounding)))
 
 
+@checked
 def top_eigenpairs(
     operator: SymmetricOperator,
     k: int,

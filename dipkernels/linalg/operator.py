@@ -11,7 +11,7 @@ from torch import Tensor
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.accuracy import Symmetry
+from dipkernels.linalg.accuracy import Symmetry, symmetry_of_projection
 
 DEFAULT_PROBES = 32
 
@@ -41,23 +41,7 @@ class SymmetricOperator(ABC):
         """Multiply a validated block ``(n, k)``; k is at least 1."""
 
     def __matmul__(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Product with a vector ``(n,)`` or a block ``(n, k)``, of the same shape.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,) or (n, k)
-            On the operator's device and in its dtype.
-
-        Returns
-        -------
-        Tensor, of the shape of x
-            ``A @ x``.
-
-        Raises
-        ------
-        InvalidInputError
-            If shape, dtype or device don't fit.
-        """
+        """Multiply a vector ``(n,)`` or a block ``(n, k)``, of the operator's dtype and device."""
         if not isinstance(x, Tensor):
             raise InvalidInputError(f"expected a torch.Tensor, got {type(x).__name__}")
         if x.dim() not in (1, 2) or x.shape[0] != self.shape[1]:
@@ -101,14 +85,9 @@ class SymmetricOperator(ABC):
             block = torch.from_numpy(np.array(x)).to(self.device, self.dtype)
             return (self @ block).cpu().numpy()
 
-        return scipy.sparse.linalg.LinearOperator(
-            self.shape,
-            matvec=product,
-            rmatvec=product,
-            matmat=product,
-            rmatmat=product,
-            dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
-        )
+        every = dict.fromkeys(("matvec", "rmatvec", "matmat", "rmatmat"), product)
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        return scipy.sparse.linalg.LinearOperator(self.shape, dtype=dtype, **every)
 
     def diagonal(self, probes: int | None = DEFAULT_PROBES, *, seed: int = 0) -> Estimate[Tensor]:
         """Estimate the diagonal by random probes (Bekas et al. 2007), or compute it exactly.
@@ -199,12 +178,8 @@ class SymmetricOperator(ABC):
         normal = torch.randn(self.shape[0], probes, generator=stream, dtype=torch.float64)
         basis = torch.linalg.qr(normal).Q.to(self.device, self.dtype)
         images = (self @ basis).double()
-        small = basis.double().T @ images
-        scale = max(float(images.norm(dim=0).max()), 1e-300)
-        least = float(torch.linalg.eigvalsh((small + small.T) / 2)[0])
-        asymmetry = float((small - small.T).abs().max())
-        found = Symmetry(asymmetry / scale, max(0.0, -least) / scale, basis.shape[1])
-        return found.judge(self.dtype)
+        small, scale = basis.double().T @ images, float(images.norm(dim=0).max())
+        return symmetry_of_projection(small, scale, probes).judge(self.dtype)
 
     def rademacher(self, k: int, seed: int) -> Float[Tensor, "n k"]:
         """Draw a block of random signs.
@@ -229,12 +204,10 @@ class SymmetricOperator(ABC):
         return random_signs(self.shape[0], k, seed).to(self.device, self.dtype)
 
     def _exact_diagonal(self, block: int = 64) -> Tensor:
-        n = self.shape[0]
         parts = []
-        for start in range(0, n, block):
-            stop = min(start + block, n)
-            unit = torch.zeros(n, stop - start, dtype=self.dtype, device=self.device)
-            unit[torch.arange(start, stop), torch.arange(stop - start)] = 1
+        for chosen in torch.arange(self.shape[0]).split(block):
+            unit = torch.zeros(self.shape[0], len(chosen), dtype=self.dtype, device=self.device)
+            unit[chosen, torch.arange(len(chosen))] = 1
             parts.append(self.quadratic_form(unit))
         return torch.cat(parts)
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.linalg.accuracy import Symmetry
@@ -21,6 +22,7 @@ Numbers = Sequence[float] | np.ndarray
 _TOGETHER = 512 * 2**20  # bytes of the bases of probes that run at once
 
 
+@checked
 def krylov_probes(
     operator: SymmetricOperator,
     probes: int = 8,

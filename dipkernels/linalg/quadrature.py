@@ -31,18 +31,7 @@ class Quadrature:
         )
 
     def __call__(self, function: Callable[[Array], Array]) -> Array:
-        """Evaluate the rule.
-
-        Parameters
-        ----------
-        function : callable
-            Takes nodes ``(m,)``, returns ``(..., m)``.
-
-        Returns
-        -------
-        ndarray, shape (...)
-            The quadratic form of every function.
-        """
+        """Evaluate the quadratic forms of functions, from nodes ``(m,)`` to ``(..., m)``."""
         return np.asarray(function(self.nodes) @ self.weights)
 
 
