@@ -70,11 +70,7 @@ class GaussianProcess:
         return f"GaussianProcess({self.kernel}, mean {self.mean:.4g}, {borders})"
 
     def covariance(
-        self,
-        size: tuple[int, ...],
-        *,
-        definite: bool = False,
-        device: torch.device | None = None,
+        self, size: tuple[int, ...], *, definite: bool = False, device: torch.device | None = None
     ) -> TorusCovariance:
         """Covariance of one channel of an image.
 

@@ -10,12 +10,7 @@ from dipkernels.spectra.bands import (
 )
 from dipkernels.spectra.comb import comb_response, comb_strength
 from dipkernels.spectra.fall import RollOff, half_power_frequency, roll_off
-from dipkernels.spectra.power import (
-    natural_spectrum,
-    periodogram,
-    prior_spectrum,
-    radial_power,
-)
+from dipkernels.spectra.power import natural_spectrum, periodogram, prior_spectrum, radial_power
 from dipkernels.spectra.response import anisotropy, frequency_response
 from dipkernels.spectra.rings import radial_frequency, ring_edges
 from dipkernels.spectra.sparsities import sparsity

@@ -12,12 +12,7 @@ from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.fall import half_power_frequency, roll_off
 from dipkernels.spectra.modes import AnyKernel, Means, modes_of
-from dipkernels.spectra.rings import (
-    checked_edges,
-    frequency_axes,
-    radial_frequency,
-    ring_masks,
-)
+from dipkernels.spectra.rings import checked_edges, frequency_axes, radial_frequency, ring_masks
 
 logger = logging.getLogger(__name__)
 
@@ -212,12 +207,7 @@ def _summary(spectrum: xr.Dataset) -> tuple[float, ...]:
     except InvalidInputError as error:  # too few rings, or nothing there
         logger.info("no roll-off, NaN in its place: %s", error)
         return half_power_frequency(spectrum), math.nan, math.nan, math.nan
-    return (
-        half_power_frequency(spectrum),
-        found.exponent,
-        found.standard_error,
-        found.misfit,
-    )
+    return (half_power_frequency(spectrum), found.exponent, found.standard_error, found.misfit)
 
 
 # By ring, then by orientation. Absolute frequencies, so that -k goes with every k.

@@ -109,12 +109,7 @@ def sparsity(
             "hoyer": ("image", _hoyer(ascending)),
             "gini": ("image", _gini(ascending)),
         },
-        attrs={
-            "basis": basis,
-            "energy": energy,
-            "coefficients": moduli.shape[1],
-            **described,
-        },
+        attrs={"basis": basis, "energy": energy, "coefficients": moduli.shape[1], **described},
     )
 
 

@@ -8,20 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipkernels.kernels.infinite.features import (
-    Branch,
-    Features,
-    ImageMean,
-    Known,
-    same_branches,
-)
+from dipkernels.kernels.infinite.features import Branch, Features, ImageMean, Known, same_branches
 from dipkernels.kernels.infinite.pointwise import whole_torus
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Draws,
-    added,
-    centred,
-)
+from dipkernels.kernels.stationary import Draws, added, centred
 
 
 def image_mean(

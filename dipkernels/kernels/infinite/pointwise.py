@@ -8,18 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipkernels.kernels.infinite.features import (
-    Branch,
-    Features,
-)
+from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Activation,
-    Draws,
-    activate,
-    activation,
-    batch_norm,
-)
+from dipkernels.kernels.stationary import Activation, Draws, activate, activation, batch_norm
 from dipkernels.kernels.stationary.draws import normalise
 
 OUTPUT = (
@@ -140,10 +131,7 @@ def normalised(
             if found is not None and found.draws is not None:
                 draws = step(found.draws)
                 return replace(
-                    found,
-                    kernel=draws.moments(),
-                    steps=(*found.steps, step),
-                    draws=draws,
+                    found, kernel=draws.moments(), steps=(*found.steps, step), draws=draws
                 )
         reader.note(LARGE_IMAGE.format(reader.settings.drawn_pixels))
         kernel = batch_norm(branch.kernel, epsilon=epsilon, scale=scale, learned=learned)

@@ -9,18 +9,9 @@ import torch
 from torch import Tensor
 
 from dipkernels.kernels.infinite.convolutions import per_axis, strided
-from dipkernels.kernels.infinite.features import (
-    Branch,
-    Features,
-    channel_slice,
-)
+from dipkernels.kernels.infinite.features import Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Draws,
-    StationaryKernel,
-    average_pool,
-    upsample,
-)
+from dipkernels.kernels.stationary import Draws, StationaryKernel, average_pool, upsample
 
 CROPPED = "the image is cropped: kernels are those of the torus that it is cut from"
 
