@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import checked
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 
 _SMOOTHNESS = (0.5, 1.5, 2.5)
@@ -152,8 +152,7 @@ def matern(lengthscale: float, outputscale: float = 1.0, *, smoothness: float = 
     InvalidInputError
         If the smoothness is another.
     """
-    if smoothness not in _SMOOTHNESS:
-        raise InvalidInputError(f"smoothness must be one of {_SMOOTHNESS}, got {smoothness}")
+    require_choice("smoothness", smoothness, _SMOOTHNESS)
 
     def correlation(distance: Tensor) -> Tensor:
         x = math.sqrt(2 * smoothness) * distance

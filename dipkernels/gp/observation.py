@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import AccuracyWarning, InvalidInputError
 from dipkernels.gp.torus import TorusCovariance
 from dipkernels.linalg import Solution, conjugate_gradients
@@ -30,8 +31,7 @@ class Observation:
         tolerance: float,
         max_iterations: int,
     ) -> None:
-        if solver not in SOLVERS:
-            raise InvalidInputError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+        require_choice("solver", solver, SOLVERS)
         self.task, self.covariance, self.variance = task, covariance, variance
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.shape = tuple(task.measurement.shape)

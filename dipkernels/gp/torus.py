@@ -13,7 +13,7 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.lags import LagKernel
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.kernels.stationary.blocks import block_matrices, multiply_blocks
+from dipkernels.kernels.stationary.blocks import block_matrices, dense_matrix, multiply_blocks
 
 ROUNDING = 1e-12  # of the largest eigenvalue: negative ones up to here are set to 0
 _REACH = 1e-17  # of the variance: covariances below it are nothing in float64
@@ -197,18 +197,7 @@ class TorusCovariance:
         Tensor, shape (n, n)
             In the order of a flattened image. Memory: ``8 n^2`` bytes.
         """
-        dims = len(self.size)
-        index: list[Tensor] = []
-        lags: list[Tensor] = []
-        for axis, (n, m, t) in enumerate(zip(self.size, self.torus, self.period, strict=True)):
-            i = torch.arange(n, device=self.device)
-            shape = [1] * (2 * dims)
-            shape[axis] = n
-            index.append((i % t).reshape(shape))
-            shape[dims + axis] = n
-            lags.append(((i[None] - i[:, None]) % m).reshape(shape))
-        n = math.prod(self.size)
-        return self._table[(*index, *lags)].reshape(n, n)
+        return dense_matrix(self._table, self.size)
 
 
 def covariance_on(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels import images as image_files
-from dipkernels.base.checks import checked
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import standard_error
@@ -63,8 +63,7 @@ def periodogram(
             f"expected images (images, channels, length) or (images, channels, height, width), got "
             f"shape {tuple(images.shape)}: image[None] is one image"
         )
-    if window not in WINDOWS:
-        raise InvalidInputError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}")
+    require_choice("window", window, WINDOWS)
     if images.is_complex():
         raise InvalidInputError(f"expected real images, got {images.dtype}")
     values, axes = images.detach().double(), tuple(range(2, images.dim()))

@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import checked
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.power import is_constant, periodogram
 
@@ -79,8 +79,7 @@ def sparsity(
     >>> 64 * sparsity(wave, "fourier").fraction.item()
     2.0
     """
-    if basis not in BASES:
-        raise InvalidInputError(f"basis must be one of {', '.join(BASES)}, got {basis!r}")
+    require_choice("basis", basis, BASES)
     if not 0 < energy < 1:
         raise InvalidInputError(f"energy must be in (0, 1), got {energy}")
     if images.dim() not in (3, 4) or not images.numel():

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import RunningMoments
@@ -32,15 +33,8 @@ def covariance(
     seed: int = 0,
     first: int = 0,
     codes: Codes = FIXED,
-    centre: str = "none",
-    boundary: str = "linear",
-    max_lag: int | None = None,
-    channels: str = "average",
-    period: int = 1,
-    full: bool = False,
-    tests: bool = True,
-    memory_budget: int = DEFAULT_BUDGET,
     progress: bool = False,
+    **options: Any,
 ) -> xr.Dataset:
     """Estimate the covariance of a network's output over its initialisations.
 
@@ -57,10 +51,11 @@ def covariance(
         As of `draw_images`: sample ``i`` is the ``i``-th of ``prior.sample(n, seed)``. With the
         code fixed, a network of few code channels isn't stationary even at infinite width; draw
         codes, too, for its mean over them.
-    centre, boundary, max_lag, channels, period, full, tests, memory_budget
-        As of `covariance_of`.
     progress : bool
         Show a bar.
+    **options
+        As of `covariance_of`: centre, boundary, max_lag, channels, period, full, tests,
+        memory_budget.
 
     Returns
     -------
@@ -94,19 +89,8 @@ def covariance(
     (('lag_y', 'lag_x'), 9)
     """
     batches = draw_images(prior, samples, seed=seed, first=first, codes=codes)
-    dataset = covariance_of(
-        _watched(batches, samples, f"covariance of {prior.name}", progress),
-        samples,
-        prior.shape,
-        centre=centre,
-        boundary=boundary,
-        max_lag=max_lag,
-        channels=channels,
-        period=period,
-        full=full,
-        tests=tests,
-        memory_budget=memory_budget,
-    )
+    with Progress(samples, f"covariance of {prior.name}", enabled=progress) as bar:
+        dataset = covariance_of(_watched(batches, bar), samples, prior.shape, **options)
     named = codes if isinstance(codes, str) else "drawn"
     return dataset.assign_attrs(
         **describe_prior(prior), **provenance(prior.device), seed=seed, first=first, codes=named
@@ -289,8 +273,7 @@ class _Checks:
 
 
 def _check(samples: int, size: tuple[int, ...], centre: str) -> None:
-    if centre not in CENTRES:
-        raise InvalidInputError(f"centre must be one of {', '.join(CENTRES)}, got {centre!r}")
+    require_choice("centre", centre, CENTRES)
     least = 2 * GROUP if centre == "ensemble" else 2
     if samples < least:
         raise InvalidInputError(
@@ -337,9 +320,8 @@ def _centred(batch: Tensor, centre: str) -> tuple[Float[Tensor, "batch channels 
     if centre == "none":
         return batch, 1
     if centre == "image":
-        return batch - batch.flatten(2).mean(dim=2).reshape(
-            *batch.shape[:2], *[1] * (batch.dim() - 2)
-        ), 1
+        means = batch.flatten(2).mean(dim=2)
+        return batch - means.reshape(*means.shape, *[1] * (batch.dim() - 2)), 1
     groups = batch.unflatten(0, (-1, GROUP))
     deviations = groups - groups.mean(dim=1, keepdim=True)
     return deviations.flatten(0, 1) * (GROUP / (GROUP - 1)) ** 0.5, GROUP
@@ -360,11 +342,9 @@ def _dataset(
         "second_moment": ("channel", *axes),
         "phase_kernel": (*lead, *(f"phase_{axis}" for axis in axes), *lags),
     }
-    dataset = xr.Dataset(
-        coords={name: lag.numpy() for name, lag in zip(lags, kernel.lags, strict=True)}
-    )
-    for name in lags:
-        dataset[name].attrs["units"] = "pixels"
+    units = {"units": "pixels"}
+    coords = {n: (n, lag.numpy(), units) for n, lag in zip(lags, kernel.lags, strict=True)}
+    dataset = xr.Dataset(coords=coords)
     moments = {key: each.moments for key, each in estimators.items()} | {"mean": mean}
     for key, each in moments.items():
         where = dims.get(key, dims["second_moment"])
@@ -376,10 +356,7 @@ def _dataset(
     return dataset if checks is None else checks.add_to(dataset)
 
 
-def _watched(
-    batches: Iterable[Tensor], samples: int, label: str, progress: bool
-) -> Iterator[Tensor]:
-    with Progress(samples, label, enabled=progress) as bar:
-        for batch in batches:
-            yield batch
-            bar.advance(len(batch))
+def _watched(batches: Iterable[Tensor], bar: Progress) -> Iterator[Tensor]:
+    for batch in batches:
+        yield batch
+        bar.advance(len(batch))

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 
 BOUNDARIES = ("linear", "circular")
@@ -72,19 +73,11 @@ class LaggedProducts:
         ).round()[:, 0, 0]
 
     def __call__(self, images: Float[Tensor, "batch channels *spatial"]) -> Tensor:
-        """Average the products within each image.
+        """Average the products within each image: ``(batch, [channels, [channels,]] ...)``.
 
-        Parameters
-        ----------
-        images : Tensor, shape ``(batch, channels, *size)``
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape ``(batch, [channels, [channels,]] [*phases,] *lags)``
-            In float64, lags ascending; the axes of the channels as asked for, those of the phases
-            if the period isn't 1.
-        """
+        In float64, over ``([*phases,] *lags)``, lags ascending; the axes of the channels as asked
+        for, those of the phases if the period isn't 1.
+        """  # noqa: DOC201
         images = images.double()
         partners = self._fft(images)
         rows = []
@@ -118,12 +111,8 @@ class LaggedProducts:
 def _check(
     size: tuple[int, ...], boundary: str, max_lag: int | None, channels: str, period: int
 ) -> None:
-    for name, value, choices in (
-        ("boundary", boundary, BOUNDARIES),
-        ("channels", channels, CHANNELS),
-    ):
-        if value not in choices:
-            raise InvalidInputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    require_choice("boundary", boundary, BOUNDARIES)
+    require_choice("channels", channels, CHANNELS)
     largest = min(size) // 2 if boundary == "circular" else min(size) - 1
     if max_lag is not None and not 0 <= max_lag <= largest:
         raise InvalidInputError(

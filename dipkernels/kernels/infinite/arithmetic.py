@@ -12,6 +12,7 @@ from dipkernels.kernels.infinite.features import Branch, Features, ImageMean, Kn
 from dipkernels.kernels.infinite.pointwise import whole_torus
 from dipkernels.kernels.infinite.reader import Reader
 from dipkernels.kernels.stationary import Draws, added, centred
+from dipkernels.kernels.stationary.kernel import mapped
 
 
 def image_mean(
@@ -98,12 +99,7 @@ def scaled(reader: Reader, input: Any, other: Any) -> Features:
 
     def each(branch: Branch) -> Branch:
         kernel = branch.kernel
-        moved = replace(
-            kernel,
-            covariance_table=factor**2 * kernel.covariance_table,
-            ntk_table=factor**2 * kernel.ntk_table,
-            mean=factor * kernel.mean,
-        )
+        moved = mapped(kernel, lambda table: factor**2 * table, factor * kernel.mean)
         return branch.linear(moved, lambda draws: draws.apply(lambda x: factor * x))
 
     return known.each(each)

@@ -1,7 +1,7 @@
 """Rules for interpolation, pooling, cropping and what only rearranges."""
 
+import functools
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from dipkernels.kernels.infinite.convolutions import per_axis, strided
 from dipkernels.kernels.infinite.features import Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, StationaryKernel, average_pool, upsample
+from dipkernels.kernels.stationary import Draws, average_pool, upsample
 
 CROPPED = "the image is cropped: kernels are those of the torus that it is cut from"
 
@@ -112,16 +112,12 @@ def largest_pooled(
         return x
 
     def each(branch: Branch) -> Branch:
-        found = branch.drawn(reader.seed())
-        if found is None or found.draws is None:
-            raise reader.unknown("its input is not a function of Gaussian features")
         period = strided(Features.of(branch), sizes).branches[0].kernel.period
-        draws = found.draws.apply(apply, period=period)
-        kernel = draws.moments()
-        step: Callable[[Draws], Draws] = lambda d: d.apply(apply, period=period)  # noqa: E731
-        return replace(
-            found, kernel=kernel, gaussian=False, steps=(*found.steps, step), draws=draws
-        )
+        step = functools.partial(Draws.apply, function=apply, period=period)
+        moved = branch.drawn(reader.seed()).stepped(step)
+        if moved is None:
+            raise reader.unknown("its input is not a function of Gaussian features")
+        return replace(moved, gaussian=False)
 
     return features.each(each)
 
@@ -129,7 +125,7 @@ def largest_pooled(
 def _blocks(
     reader: Reader, features: Features, kernel_size: Any, stride: Any, padding: Any
 ) -> list[int]:
-    kernel: StationaryKernel = features.branches[0].kernel
+    kernel = features.branches[0].kernel
     if any(low or high for low, high in features.borders):
         raise reader.unknown("a pooling of a padded or cropped image")
     sizes = per_axis(kernel_size, kernel.dims)

@@ -124,47 +124,37 @@ def gelu() -> Activation:
 
 def sine(frequency: float = 1.0) -> Activation:
     """Make ``sin(w x)``."""
-    w2 = frequency**2
-
-    def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return _shrunk(w2, q1, q2, k, -1.0)
-
-    def derivative(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return w2 * _shrunk(w2, q1, q2, k, 1.0)
-
-    def function(x: Tensor) -> Tensor:
-        return torch.sin(frequency * x)
-
-    def scaled(x: Tensor) -> Tensor:
-        return frequency * x * torch.cos(frequency * x)
-
-    return Activation(
-        _named("sin", frequency), function, covariance, derivative, _dual(scaled), torch.zeros_like
-    )
+    return _wave("sin", frequency, torch.sin, torch.cos, -1.0, torch.zeros_like)
 
 
 def cosine(frequency: float = 1.0) -> Activation:
     """Make ``cos(w x)``."""
+
+    def mean(q: Tensor) -> Tensor:
+        return torch.exp(-(frequency**2) * q / 2)
+
+    return _wave("cos", frequency, torch.cos, lambda x: -torch.sin(x), 1.0, mean)
+
+
+def _wave(
+    name: str, frequency: float, wave: Function, slope: Function, sign: float, mean: Function
+) -> Activation:
     w2 = frequency**2
 
     def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return _shrunk(w2, q1, q2, k, 1.0)
+        return _shrunk(w2, q1, q2, k, sign)
 
     def derivative(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return w2 * _shrunk(w2, q1, q2, k, -1.0)
+        return w2 * _shrunk(w2, q1, q2, k, -sign)
 
     def function(x: Tensor) -> Tensor:
-        return torch.cos(frequency * x)
+        return wave(frequency * x)
 
     def scaled(x: Tensor) -> Tensor:
-        return -frequency * x * torch.sin(frequency * x)
+        return frequency * x * slope(frequency * x)
 
-    def mean(q: Tensor) -> Tensor:
-        return torch.exp(-w2 * q / 2)
-
-    return Activation(
-        _named("cos", frequency), function, covariance, derivative, _dual(scaled), mean
-    )
+    named = name if frequency == 1 else f"{name} {frequency:g}"
+    return Activation(named, function, covariance, derivative, _dual(scaled), mean)
 
 
 # exp(-w2 (q1 + q2)/2) times the cosh or sinh of w2 k, which by themselves may overflow.
@@ -209,10 +199,6 @@ def _dual(function: Function) -> Dual:
         return dual_by_quadrature(function, q1, q2, k)
 
     return dual
-
-
-def _named(name: str, frequency: float) -> str:
-    return name if frequency == 1 else f"{name} {frequency:g}"
 
 
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {

@@ -1,15 +1,17 @@
 """`StationaryKernel`: a covariance and a tangent kernel on the lags of a torus."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.stationary.blocks import block_matrices, multiply_blocks
+from dipkernels.kernels.stationary.blocks import block_matrices, dense_matrix, multiply_blocks
 
 INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below zero
 
@@ -200,12 +202,7 @@ class StationaryKernel:
                 table = table.unflatten(axis, (-1, short)).mean(dim=axis)
             return table
 
-        return replace(
-            self,
-            covariance_table=average(self.covariance_table),
-            ntk_table=average(self.ntk_table),
-            mean=average(self.mean),
-        )
+        return mapped(self, average, average(self.mean))
 
     def spectrum(self, which: str = "covariance") -> Float[Tensor, "*size"]:
         """Fourier transform of the phase-averaged kernel.
@@ -226,7 +223,8 @@ class StationaryKernel:
         InvalidInputError
             If there is no such kernel.
         """
-        spectrum: Tensor = torch.fft.fftn(self._averaged(which)).real
+        averaged = self.covariance if self._table(which) is self.covariance_table else self.ntk
+        spectrum: Tensor = torch.fft.fftn(averaged).real
         return spectrum
 
     def to_dense(self, which: str = "covariance") -> Float[Tensor, "n n"]:
@@ -247,22 +245,7 @@ class StationaryKernel:
         InvalidInputError
             If there is no such kernel.
         """
-        table = self._table(which)
-        phases, lags = [], []
-        for n, t in zip(self.size, self.period, strict=True):
-            i = torch.arange(n, device=table.device)
-            phases.append(i % t)
-            lags.append((i[None] - i[:, None]) % n)
-        if self.dims == 1:
-            return table[phases[0][:, None], lags[0]]
-        n = math.prod(self.size)
-        full = table[
-            phases[0][:, None, None, None],
-            phases[1][None, :, None, None],
-            lags[0][:, None, :, None],
-            lags[1][None, :, None, :],
-        ]
-        return full.reshape(n, n)
+        return dense_matrix(self._table(which), self.size)
 
     def eigenvalues(self, which: str = "covariance") -> Float[Tensor, " n"]:
         """Compute all eigenvalues of the matrix over the pixels, without forming it.
@@ -325,13 +308,17 @@ class StationaryKernel:
         return multiply_blocks(roots, white.to(roots.device), self.period).real
 
     def _table(self, which: str) -> Tensor:
-        if which not in ("covariance", "ntk"):
-            raise InvalidInputError(f"which must be 'covariance' or 'ntk', got {which!r}")
+        require_choice("which", which, ("covariance", "ntk"))
         return self.covariance_table if which == "covariance" else self.ntk_table
-
-    def _averaged(self, which: str) -> Tensor:
-        return self._table(which).mean(dim=tuple(range(self.dims)))
 
     def __repr__(self) -> str:
         size, period = ("x".join(map(str, axes)) for axes in (self.size, self.period))
         return f"StationaryKernel(size {size}, period {period})"
+
+
+def mapped(
+    kernel: StationaryKernel, function: Callable[[Tensor], Tensor], mean: Tensor
+) -> StationaryKernel:
+    """Apply a function to both tables, and take another mean."""
+    tables = {name: function(getattr(kernel, name)) for name in ("covariance_table", "ntk_table")}
+    return replace(kernel, **tables, mean=mean)

@@ -5,15 +5,16 @@ over the tables; the memory of two further ones.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.activations import Activation, activation
-from dipkernels.kernels.stationary.kernel import StationaryKernel
+from dipkernels.kernels.stationary.blocks import at_lags
+from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
 
 
 @dataclass(frozen=True)
@@ -166,29 +167,16 @@ def activate(
     chosen = activation(function, **options) if isinstance(function, str) else function
     covariance = torch.empty_like(kernel.covariance_table)
     tangent = torch.empty_like(covariance)
-    there = _variances_at_lags(kernel)
     g = kernel.scale_weight
     for p in range(kernel.period[0]):  # one first phase at a time, to keep what is in between small
         k, theta = kernel.covariance_table[p], kernel.ntk_table[p]
         q1 = kernel.variances[p][(..., *(None,) * kernel.dims)]
-        q2 = there(p)
+        q2 = at_lags(kernel.variances, kernel.size, p)
         covariance[p] = chosen.covariance(q1, q2, k)
         tangent[p] = chosen.derivative(q1, q2, k) * (theta - g * k if g else theta)
         if g:
             tangent[p] += g * chosen.scale(q1, q2, k)
     return StationaryKernel(covariance, tangent, chosen.mean(kernel.variances))
-
-
-# For the first axis' phase p: the second moment at p + r, of shape (*other phases, *lags).
-def _variances_at_lags(kernel: StationaryKernel) -> Callable[[int], Tensor]:
-    values, device = kernel.variances, kernel.variances.device
-    index = [
-        (torch.arange(t, device=device)[:, None] + torch.arange(n, device=device)) % t
-        for t, n in zip(kernel.period, kernel.size, strict=True)
-    ]
-    if kernel.dims == 1:
-        return lambda p: values[index[0][p]]
-    return lambda p: values[index[0][p][None, :, None], index[1][:, None, :]]
 
 
 def filtered(
@@ -242,7 +230,7 @@ def filtered(
         )
 
     mean = summed(w * kernel.mean.roll([-o for o in at], phases) for at, w in offsets)
-    return _mapped(kernel, apply, mean)
+    return mapped(kernel, apply, mean)
 
 
 def stride(
@@ -291,7 +279,7 @@ def stride(
     mean = kernel.mean
     for axis in range(kernel.dims):
         mean = mean.index_select(axis, phases_of(axis).to(mean.device))
-    return _mapped(kernel, apply, mean)
+    return mapped(kernel, apply, mean)
 
 
 def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> StationaryKernel:
@@ -335,18 +323,7 @@ def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
         Of the shifted features.
     """
     axes, shifts = tuple(range(kernel.dims)), [-s for s in start]
-    return _mapped(kernel, lambda table: table.roll(shifts, axes), kernel.mean.roll(shifts, axes))
-
-
-def _mapped(
-    kernel: StationaryKernel, apply: Callable[[Tensor], Tensor], mean: Tensor
-) -> StationaryKernel:
-    return replace(
-        kernel,
-        covariance_table=apply(kernel.covariance_table),
-        ntk_table=apply(kernel.ntk_table),
-        mean=mean,
-    )
+    return mapped(kernel, lambda table: table.roll(shifts, axes), kernel.mean.roll(shifts, axes))
 
 
 def summed(terms: Iterable[Tensor]) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import at_lags
 from dipkernels.kernels.stationary.kernel import StationaryKernel
@@ -86,8 +87,7 @@ def batch_norm(
     -----
     Time of the integrals: 1400 times the pixels.
     """
-    if method not in ("large-image", "integral"):
-        raise InvalidInputError(f"method must be 'large-image' or 'integral', got {method!r}")
+    require_choice("method", method, ("large-image", "integral"))
     g = kernel.scale_weight
     # A normalisation undoes an earlier scale of the same channel, which so has no derivative.
     tangent = kernel.ntk_table - g * kernel.covariance_table if g else kernel.ntk_table

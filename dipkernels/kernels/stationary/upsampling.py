@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
@@ -49,8 +50,7 @@ def upsample(
     Band-limited interpolation of a stationary kernel is stationary, ``K(r / factor)``, if and only
     if its spectrum has nothing at the highest frequency of an even size.
     """
-    if mode not in MODES:
-        raise InvalidInputError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    require_choice("mode", mode, MODES)
     if not isinstance(factor, int) or factor < 2:
         raise InvalidInputError(f"factor must be a whole number, at least 2, got {factor}")
     if max_period is not None and max_period < 1:
