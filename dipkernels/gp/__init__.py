@@ -11,7 +11,6 @@ from dipkernels.gp.hyperparameters import FittedHyperparameters, fit_hyperparame
 from dipkernels.gp.lags import LagKernel, matern, rbf
 from dipkernels.gp.process import GaussianProcess, GPPosterior
 from dipkernels.gp.tabulated import TabulatedKernel, from_covariance
-from dipkernels.gp.torus import TorusCovariance
 
 __all__ = [
     "Evidence",
@@ -20,7 +19,6 @@ __all__ = [
     "GaussianProcess",
     "LagKernel",
     "TabulatedKernel",
-    "TorusCovariance",
     "fit_hyperparameters",
     "from_covariance",
     "matern",

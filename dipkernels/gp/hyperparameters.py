@@ -9,21 +9,26 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked, require_choice
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, NotSymmetricError
-from dipkernels.gp.evidence import Evidence, MeasuredCovariance, dense_matrix
+from dipkernels.gp.evidence import (
+    METHODS,
+    Evidence,
+    MeasuredCovariance,
+    chosen_method,
+    dense_matrix,
+)
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation
 from dipkernels.gp.process import GaussianProcess
-from dipkernels.gp.torus import covariance_on
+from dipkernels.gp.torus import TorusCovariance, covariance_on
 from dipkernels.linalg import Lanczos, Quadrature, krylov_probes
 from dipkernels.tasks import Task
 
 _RATIOS = (1e-6, 1e2)  # of noise variance to output scale, between which it's sought
 _GRID = 7  # length-scales that are tried before the best is refined
 _EXPECTED = 25  # length-scales in all, for the bar
-_METHODS = ("auto", "fourier", "dense", "lanczos")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +122,7 @@ def fit_hyperparameters(
         raise InvalidInputError(f"noise_sigma must be positive and finite, got {noise_sigma}")
     if mean is not None and not math.isfinite(mean):
         raise InvalidInputError(f"the mean must be finite, got {mean}")
-    if method not in _METHODS:
-        raise InvalidInputError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
+    require_choice("method", method, METHODS)
     task = task.to(dtype=torch.float64)
     variance = None if noise_sigma is None else noise_sigma**2
     tried: dict[float, _Optimum] = {}
@@ -172,13 +176,11 @@ class _Profile:
 
     def __init__(self, seen: Observation, method: str, probes: int, steps: int, seed: int) -> None:
         self.n = seen.count
-        y = seen.task.measurement * seen.counted
-        one = seen.forward(torch.ones(seen.task.shape, dtype=torch.float64, device=y.device))
-        if method == "auto":
-            method = "fourier" if seen.exact else "lanczos"
+        y, one = seen.task.measurement * seen.counted, seen.constant
+        method = chosen_method(method, seen)
         if method == "fourier":
             k = seen.covariance
-            _require_fourier(seen)
+            _require_definite(k)
             values = k.eigenvalues.clamp(min=0).cpu().numpy().ravel()
             self.determinant = Quadrature(values, np.full(values.shape, float(len(y))))
 
@@ -233,15 +235,11 @@ class _Profile:
 
 
 # A logarithm of a negative eigenvalue is NaN, which every comparison passes over.
-def _require_fourier(seen: Observation) -> None:
-    if not seen.exact:
-        raise InvalidInputError(
-            "method='fourier' is for a periodic image all of whose pixels were measured"
-        )
-    if not seen.covariance.definite:
+def _require_definite(covariance: TorusCovariance) -> None:
+    if not covariance.definite:
         raise NotSymmetricError(
             "this kernel is no covariance on the image's torus: an eigenvalue is "
-            f"-{seen.covariance.negativity:.1e} of the largest; take another kernel"
+            f"-{covariance.negativity:.1e} of the largest; take another kernel"
         )
 
 

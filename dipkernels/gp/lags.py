@@ -56,18 +56,7 @@ class LagKernel:
             )
 
     def __call__(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """Evaluate.
-
-        Parameters
-        ----------
-        distance : Tensor of float64, any shape
-            In pixels.
-
-        Returns
-        -------
-        Tensor, of that shape
-            The covariance.
-        """
+        """Evaluate the covariance at distances in pixels."""
         return self.outputscale * self.correlation(distance / self.lengthscale)
 
     def log_lengthscale_derivative(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -116,17 +105,15 @@ def rbf(lengthscale: float, outputscale: float = 1.0) -> LagKernel:
 
     Parameters
     ----------
-    lengthscale : float
-        In pixels.
-    outputscale : float
-        The variance.
+    lengthscale, outputscale : float
+        In pixels; the variance.
 
     Returns
     -------
     LagKernel
         Its spectrum falls so fast that long length-scales can't be solved without noise.
     """
-    return LagKernel("RBF", _gaussian, lengthscale, outputscale)
+    return LagKernel("RBF", lambda d: torch.exp(-(d**2) / 2), lengthscale, outputscale)
 
 
 @checked
@@ -135,10 +122,8 @@ def matern(lengthscale: float, outputscale: float = 1.0, *, smoothness: float = 
 
     Parameters
     ----------
-    lengthscale : float
-        In pixels.
-    outputscale : float
-        The variance.
+    lengthscale, outputscale : float
+        In pixels; the variance.
     smoothness : {0.5, 1.5, 2.5}
         nu; 0.5 is the exponential.
 
@@ -160,7 +145,3 @@ def matern(lengthscale: float, outputscale: float = 1.0, *, smoothness: float = 
         return factor * torch.exp(-x)
 
     return LagKernel(f"Matern {smoothness:g}", correlation, lengthscale, outputscale)
-
-
-def _gaussian(distance: Tensor) -> Tensor:
-    return torch.exp(-(distance**2) / 2)

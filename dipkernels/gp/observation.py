@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipkernels.base.checks import require_choice
 from dipkernels.errors import AccuracyWarning, InvalidInputError
-from dipkernels.gp.torus import TorusCovariance
+from dipkernels.gp.torus import TorusCovariance, same
 from dipkernels.linalg import Solution, conjugate_gradients
 from dipkernels.tasks import Task
 
@@ -39,11 +39,26 @@ class Observation:
         self.count = int(self.counted.sum())
         self.last: Solution | None = None
         self._masks_pixels = task.operator.mask is not None
-        self._product = covariance.function(_same)
+        self.multiply = covariance.function(same)
         self.exact = covariance.whole and self._masks_pixels and bool(self.counted.all())
         self.solver = self._chosen() if solver == "auto" else solver
         self._require_possible()
         self._precondition: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def constant(self) -> Tensor:
+        """What is measured of an image of ones."""
+        task = self.task
+        ones = torch.ones(task.shape, dtype=torch.float64, device=task.measurement.device)
+        return self.forward(ones)
+
+    def require_exact(self, option: str, instead: str = "") -> None:
+        """Complain if the eigenvectors of the covariance aren't the Fourier modes of the image."""
+        if not self.exact:
+            raise InvalidInputError(
+                f"{option}='fourier' is for a periodic image all of whose pixels were measured"
+                + instead
+            )
 
     def forward(self, image: Tensor) -> Tensor:
         """Measure images, 0 where nothing counts."""
@@ -58,7 +73,7 @@ class Observation:
     def product(self, rows: Tensor) -> Tensor:
         """Multiply rows ``(k, numbers of the measurement)`` by ``A K A^T``."""
         batch = rows.reshape(-1, *self.shape)
-        image = self.covariance.crop(self._product(self.adjoint(batch)))
+        image = self.covariance.crop(self.multiply(self.adjoint(batch)))
         return self.forward(image).reshape(len(rows), -1)
 
     def gain(self, measurement: Tensor) -> Tensor:
@@ -69,17 +84,17 @@ class Observation:
             return k.function(lambda v: share_of(v, v + s2))(measurement)
         if self.solver == "primal":
             return k.crop(self._primal(measurement))
-        return k.crop(self._product(self.adjoint(self._dual(measurement))))
+        return k.crop(self.multiply(self.adjoint(self._dual(measurement))))
 
     def weights(self, measurement: Tensor) -> Tensor:
         """Multiply by ``(A K A^T + s2)^(-1)``; shapes are those of the measurement."""
+        s2 = self.variance
         if self.solver == "fourier":
-            s2 = self.variance
             return self.covariance.function(lambda v: 1 / (v + s2))(measurement)
         if self.solver == "dual":
             return self._dual(measurement * self.counted)
         measurement = measurement * self.counted
-        return (measurement - self.forward(self.gain(measurement))) / self.variance
+        return (measurement - self.forward(self.gain(measurement))) / s2
 
     def _dual(self, measurement: Tensor) -> Tensor:
         if self._precondition is None:
@@ -169,31 +184,25 @@ class Observation:
         return mixed / len(axes) > SCATTERED * 2 * share * (1 - share)
 
     def _require_possible(self) -> None:
-        if self.solver == "fourier" and not self.exact:
-            raise InvalidInputError(
-                "solver='fourier' is for a periodic image all of whose pixels were measured"
-            )
+        if self.solver == "fourier":
+            self.require_exact("solver")
         if self.solver == "primal" and self.variance == 0:
             raise InvalidInputError("solver='primal' needs noise: pass noise_sigma, or 'dual'")
-        if self.solver == "primal" and not self.covariance.definite:
+        if self.solver == "dual" or self.covariance.definite:
+            return
+        least = f"an eigenvalue of -{self.covariance.negativity:.1e} of the largest"
+        if self.solver == "primal":
             raise InvalidInputError(
                 "solver='primal' takes the root of a spectrum, and this kernel's on its torus "
-                f"has an eigenvalue of -{self.covariance.negativity:.1e} of the largest: take "
-                "'dual'"
+                f"has {least}: take 'dual'"
             )
-        if self.solver == "fourier" and not self.covariance.definite:
-            warnings.warn(
-                "this kernel is no covariance on its torus: an eigenvalue is "
-                f"-{self.covariance.negativity:.1e} of the largest",
-                AccuracyWarning,
-                stacklevel=4,
-            )
+        warnings.warn(
+            f"this kernel is no covariance on its torus: it has {least}",
+            AccuracyWarning,
+            stacklevel=4,
+        )
 
 
 def share_of(values: Tensor, total: Tensor) -> Tensor:
     """Divide eigenvalues; 0 over 0, one without noise, has the limit 0 of little noise."""
     return torch.where(total == 0, 0.0, values / torch.where(total == 0, 1.0, total))
-
-
-def _same(values: Tensor) -> Tensor:
-    return values
