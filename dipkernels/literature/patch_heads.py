@@ -39,7 +39,7 @@ from dipkernels.literature.tokens import (
 from dipkernels.priors import draw_images
 from dipkernels.priors.draws import FIXED, Codes
 from dipkernels.priors.prior import ImagePrior, describe_prior
-from dipkernels.spectra.rings import radial_frequency, ring_edges
+from dipkernels.spectra.bins import bin_edges, radial_frequency
 
 __all__ = [
     "factorisation_against_width",
@@ -301,7 +301,7 @@ def patch_response(
     spectrum = np.tile(period, (side, side))
     error = np.tile(dataset["spectrum_standard_error"].values, (side, side))
     radius = radial_frequency((spectrum.shape[0], spectrum.shape[1]))
-    bounds = ring_edges((spectrum.shape[0], spectrum.shape[1])) if edges is None else edges
+    bounds = bin_edges((spectrum.shape[0], spectrum.shape[1])) if edges is None else edges
     which = np.digitize(radius, np.asarray(bounds)) + 1
     which[radius == 0] = 0
     rings = [which == ring for ring in np.unique(which)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import grey
-from dipkernels.spectra.rings import corner, radial_frequency
+from dipkernels.spectra.bins import corner, radial_frequency
 
 BANDS = 5
 NYQUIST = 0.5

@@ -12,9 +12,9 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
+from dipkernels.spectra.bins import radial_frequency
 from dipkernels.spectra.modes import AnyKernel, ProbedModes, QuadraticForms, modes_of
 from dipkernels.spectra.power import is_constant, periodogram
-from dipkernels.spectra.rings import radial_frequency
 
 FEWEST_PATCHES = 4  # along an axis: below, harmonics have no neighbours between them
 PROBES = 8

@@ -18,7 +18,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.images.sizes import Size
 from dipkernels.priors.draws import FIXED, Codes, draw_images
 from dipkernels.priors.prior import ImagePrior, describe_prior
-from dipkernels.spectra.rings import checked_edges, radial_frequency, ring_masks
+from dipkernels.spectra.bins import Edges, bin_masks, mean_radii, mode_counts
 
 WINDOWS = ("none", "hann")
 # Scenes among the bundled images; the others are textures, drawings, text, or mostly black.
@@ -58,11 +58,7 @@ def periodogram(
         If the images aren't real, and 1D or 2D with an axis for images and channels, or there is no
         such window.
     """
-    if images.dim() not in (3, 4) or not images.numel():
-        raise InvalidInputError(
-            f"expected images (images, channels, length) or (images, channels, height, width), got "
-            f"shape {tuple(images.shape)}: image[None] is one image"
-        )
+    require_images(images)
     require_choice("window", window, WINDOWS)
     if images.is_complex():
         raise InvalidInputError(f"expected real images, got {images.dtype}")
@@ -80,6 +76,15 @@ def periodogram(
     return power
 
 
+def require_images(images: Tensor) -> None:
+    """Check that there are axes for images, channels and space."""
+    if images.dim() not in (3, 4) or not images.numel():
+        raise InvalidInputError(
+            f"expected images (images, channels, length) or (images, channels, height, width), got "
+            f"shape {tuple(images.shape)}: image[None] is one image"
+        )
+
+
 def is_constant(images: Tensor) -> Tensor:
     """Say which images have one value in each channel."""
     channels = images.flatten(2)
@@ -90,26 +95,26 @@ def is_constant(images: Tensor) -> Tensor:
 def radial_power(
     images: Float[Tensor, "images channels *spatial"],
     *,
-    edges: Sequence[float] | np.ndarray | None = None,
+    edges: Edges | None = None,
     window: str = "none",
     centre: bool = True,
 ) -> xr.Dataset:
-    """Average the power of images over rings of frequencies.
+    """Average the power of images over bins of frequencies.
 
     Parameters
     ----------
     images : Tensor, shape ``(images, channels, *spatial)``
         Signals or images.
     edges : sequence of float, optional
-        As of `frequency_response`, whose rings these are.
+        As of `frequency_response`, whose bins these are.
     window, centre
         As of `periodogram`.
 
     Returns
     -------
     xarray.Dataset
-        Over ``frequency`` (mean radius of a ring, cycles per pixel): ``power``, the mean over the
-        ring's frequencies, channels and images, in squared units of the image; its
+        Over ``frequency`` (mean radius of a bin, cycles per pixel): ``power``, the mean over the
+        bin's frequencies, channels and images, in squared units of the image; its
         ``standard_error`` over images, NaN for a single one; ``modes`` of a channel. Over
         ``(image, frequency)``: ``image_power`` of each. Without a window,
         ``sum(modes * power) / sum(modes)`` is the mean square of the (centred) pixels.
@@ -121,10 +126,10 @@ def radial_power(
 
     Notes
     -----
-    Gaussian images: over a ring of m frequencies and one channel, the relative standard deviation
+    Gaussian images: over a bin of m frequencies and one channel, the relative standard deviation
     of one image's power is about ``sqrt(2 / m)``, since k and ``-k`` are one.
     """
-    rows = _ring_power(images, edges, window, centre)
+    rows = _binned_power(images, edges, window, centre)
     return _dataset(rows, tuple(images.shape[2:]), edges, window, centre)
 
 
@@ -136,7 +141,7 @@ def prior_spectrum(
     seed: int = 0,
     first: int = 0,
     codes: Codes = FIXED,
-    edges: Sequence[float] | np.ndarray | None = None,
+    edges: Edges | None = None,
     window: str = "none",
     centre: bool = True,
     progress: bool = False,
@@ -181,7 +186,7 @@ def prior_spectrum(
     rows = []
     with Progress(samples, f"spectrum of {prior.name}", enabled=progress) as bar:
         for images in draw_images(prior, samples, seed=seed, first=first, codes=codes):
-            rows.append(_ring_power(images, edges, window, centre))
+            rows.append(_binned_power(images, edges, window, centre))
             bar.advance(len(images))
     dataset = _dataset(np.concatenate(rows), prior.shape[1:], edges, window, centre)
     return dataset.assign_attrs(
@@ -194,7 +199,7 @@ def natural_spectrum(
     size: int | Size,
     *,
     names: Sequence[str] = PHOTOGRAPHS,
-    edges: Sequence[float] | np.ndarray | None = None,
+    edges: Edges | None = None,
     window: str = "hann",
 ) -> xr.Dataset:
     """Measure photographs in the same way, for comparison.
@@ -235,42 +240,33 @@ def natural_spectrum(
         if not deviation > 0:
             raise InvalidInputError(f"image {name} is constant: it has no spectrum")
         spatial = tuple(image.shape[1:])
-        rows.append(_ring_power(image[None] / deviation, edges, window, True))
+        rows.append(_binned_power(image[None] / deviation, edges, window, True))
     dataset = _dataset(np.concatenate(rows), spatial, edges, window, True)
     return dataset.assign_coords(image=list(names))
 
 
-def _ring_power(
-    images: Tensor, edges: Sequence[float] | np.ndarray | None, window: str, centre: bool
-) -> np.ndarray:
+def _binned_power(images: Tensor, edges: Edges | None, window: str, centre: bool) -> np.ndarray:
     power = periodogram(images, window=window, centre=centre).mean(dim=1).cpu().numpy()
-    rings = ring_masks(power.shape[1:], checked_edges(edges, power.shape[1:]))
-    return np.stack([power[:, ring].mean(axis=1) for ring in rings], axis=1)
+    masks = bin_masks(power.shape[1:], edges)
+    return np.stack([power[:, mask].mean(axis=1) for mask in masks], axis=1)
 
 
 def _dataset(
     rows: np.ndarray,
     size: tuple[int, ...],
-    edges: Sequence[float] | np.ndarray | None,
+    edges: Edges | None,
     window: str,
     centre: bool,
 ) -> xr.Dataset:
-    rings = ring_masks(size, checked_edges(edges, size))
-    radius = radial_frequency(size)
+    masks = bin_masks(size, edges)
     units = {"units": "squared units of the image"}
     return xr.Dataset(
         {
             "power": ("frequency", rows.mean(axis=0), units),
             "standard_error": ("frequency", standard_error(rows)),
-            "modes": ("frequency", [int(ring.sum()) for ring in rings]),
+            "modes": mode_counts(masks),
             "image_power": (("image", "frequency"), rows, units),
         },
-        {
-            "frequency": (
-                "frequency",
-                [radius[ring].mean() for ring in rings],
-                {"units": "cycles/pixel"},
-            )
-        },
+        {"frequency": mean_radii(size, masks)},
         {"window": window, "centre": "image" if centre else "none"},
     )

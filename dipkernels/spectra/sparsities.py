@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
-from dipkernels.spectra.power import is_constant, periodogram
+from dipkernels.spectra.power import is_constant, periodogram, require_images
 
 BASES = ("fourier", "wavelet")
 MODE = "periodization"
@@ -82,10 +82,7 @@ def sparsity(
     require_choice("basis", basis, BASES)
     if not 0 < energy < 1:
         raise InvalidInputError(f"energy must be in (0, 1), got {energy}")
-    if images.dim() not in (3, 4) or not images.numel():
-        raise InvalidInputError(
-            f"expected images (images, channels, *spatial), got shape {tuple(images.shape)}"
-        )
+    require_images(images)
     if not bool(images.isfinite().all()):
         raise InvalidInputError("an image is NaN or infinite somewhere: it has no sparsity")
     if bool(is_constant(images).any()):
@@ -96,9 +93,8 @@ def sparsity(
         moduli = periodogram(images).sqrt().flatten(1).cpu().numpy()
         described: dict[str, str | int] = {}
     else:
-        chosen, depth = _wavelet(
-            "sym4" if wavelet is None else wavelet, levels, tuple(images.shape[2:])
-        )
+        name = "sym4" if wavelet is None else wavelet
+        chosen, depth = _wavelet(name, levels, tuple(images.shape[2:]))
         moduli = np.abs(_wavelet_coefficients(images, chosen, depth))
         described = {"wavelet": chosen.name, "levels": depth, "mode": MODE}
     ascending = np.sort(moduli, axis=1)
