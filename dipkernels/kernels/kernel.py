@@ -79,19 +79,10 @@ class Kernel(SymmetricOperator):
     def __getitem__(
         self, pixels: Pixels | tuple[Pixels, Pixels]
     ) -> "RestrictedKernel | KernelBlock":
-        """Restrict the kernel to some pixels.
+        """Restrict the kernel to the square part of some pixels, or a block of rows and columns.
 
-        Parameters
-        ----------
-        pixels : mask or indices, or two of them
-            See `pixel_indices`. A pair is ``kernel[rows, columns]``.
-
-        Returns
-        -------
-        RestrictedKernel or KernelBlock
-            The square part of these pixels, an operator of its own; for a pair the rectangular
-            block. A product with either costs one with the whole.
-        """
+        A product with either costs one with the whole; see `pixel_indices` for what chooses pixels.
+        """  # noqa: DOC201
         if isinstance(pixels, tuple):
             rows, columns = (pixel_indices(each, self.image_shape) for each in pixels)
             return KernelBlock(self, rows, columns)
@@ -141,12 +132,7 @@ class RestrictedKernel(Kernel):
     kernel : Kernel
         The whole.
     indices : Tensor of int64, shape (m,)
-        Of the flattened image.
-
-    Attributes
-    ----------
-    image_shape : (int,)
-        ``(m,)``: pixels of it are chosen by a mask of this shape, or by integers.
+        Of the flattened image. The part's ``image_shape`` is ``(m,)``.
     """
 
     def __init__(self, kernel: Kernel, indices: Tensor) -> None:

@@ -72,7 +72,7 @@ class LayerKernels:
 
     One backward pass gives ``J_l^T v`` of all layers, and so all quadratic forms, traces, exact
     diagonals and frequency responses, at the price of the whole kernel's. A product needs a tangent
-    pass for each layer besides, since the sum over layers is what one pass makes of all of them.
+    pass for each layer besides.
 
     Parameters
     ----------
@@ -116,11 +116,11 @@ class LayerKernels:
             self.groups = {name: select_parameters(names, each) for name, each in groups.items()}
         owners = [key for keys in self.groups.values() for key in keys]
         twice = sorted({key for key in owners if owners.count(key) > 1})
-        if twice or not owners:
+        if not owners:
+            raise InvalidInputError("no layer is chosen")
+        if twice:
             raise InvalidInputError(
                 f"each parameter can be in one layer only: {', '.join(twice[:3])}"
-                if twice
-                else "no layer is chosen"
             )
         self.tangents, self.metric, self.whole = tangents, metric, whole
         self.image_shape, self.shape = tangents.image_shape, (tangents.size, tangents.size)
@@ -132,24 +132,7 @@ class LayerKernels:
         return list(self.groups)
 
     def __getitem__(self, name: str) -> "LayerKernel":
-        """Pick the kernel of one layer.
-
-        Parameters
-        ----------
-        name : str
-            Of the layer.
-
-        Returns
-        -------
-        LayerKernel
-            A product costs one of the whole kernel; ``NTK(prior, parameters, layers=...)`` has
-            cheaper ones, after tracing the network anew.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such layer.
-        """
+        """Pick the kernel of one layer; a product costs one of the whole kernel."""
         if name not in self.groups:
             raise InvalidInputError(f"no layer {name!r}; there are {', '.join(self.names[:6])}")
         return LayerKernel(self, name)
@@ -204,10 +187,8 @@ class LayerKernels:
 
         Parameters
         ----------
-        probes : int
+        probes, seed : int
             Rademacher probes; the sum over layers is the whole kernel's estimate with the same.
-        seed : int
-            Of the probes.
 
         Returns
         -------
@@ -216,17 +197,10 @@ class LayerKernels:
             Attribute ``products``, a quadratic form counted as one half.
         """
         signs = random_signs(self.tangents.size, probes, seed).to(self.device, self.dtype)
-        forms = self.quadratic_form(signs).double().cpu()
-        mean, error = mean_and_error(forms.T)
-        return xr.Dataset(
-            {
-                "trace": ("layer", mean.numpy()),
-                "standard_error": ("layer", error.numpy()),
-                "share": ("layer", (mean / mean.sum()).numpy()),
-            },
-            {"layer": self.names},
-            {"products": probes / 2},
-        )
+        mean, error = mean_and_error(self.quadratic_form(signs).double().cpu().T)
+        found = {"trace": mean, "standard_error": error, "share": mean / mean.sum()}
+        data = {name: ("layer", values.numpy()) for name, values in found.items()}
+        return xr.Dataset(data, {"layer": self.names}, {"products": probes / 2})
 
     def to_dense(self, pixels: Pixels) -> Float[Tensor, "layers m m"]:
         """Form the part of some pixels of every layer's kernel.

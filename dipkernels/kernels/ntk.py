@@ -29,11 +29,9 @@ logger = logging.getLogger(__name__)
 class NTK(Kernel):
     """Empirical neural tangent kernel ``Theta = J M J^T`` of the image at given parameters.
 
-    ``J`` is the derivative of all ``n = channels * pixels`` outputs with respect to all
-    parameters, in the standard (PyTorch) parameterisation; the kernel is a symmetric positive
-    semi-definite matrix of size n over the flattened image ``(channels, height, width)``. It is
-    never formed: a product is one backward and one forward-mode pass through the network. ``M`` is
-    the identity, or the diagonal ``metric`` of an optimiser.
+    ``J`` is the derivative of all ``n = channels * pixels`` outputs with respect to all parameters,
+    in the standard (PyTorch) parameterisation, ``M`` the identity or the diagonal ``metric`` of an
+    optimiser. The kernel is never formed: a product is one backward and one forward-mode pass.
 
     Parameters
     ----------
@@ -46,9 +44,8 @@ class NTK(Kernel):
         Entries of the diagonal ``M``, not negative, of the parameters' shapes; or a function that
         makes them from the parameters. `adam_metric` makes that of Adam.
     layers : str or sequence of str, optional
-        Restrict J to these parameters: names, modules above them, or patterns such as
-        ``"*.bias"``; see `select_parameters`. Products get cheaper. `by_layer` has all layers at
-        once.
+        Restrict J to these parameters: names, modules above them, or patterns such as ``"*.bias"``;
+        see `select_parameters`. Products get cheaper. `by_layer` has all layers at once.
     memory_budget : int
         Bytes that one block of products may take beyond what the linearisation holds; larger
         blocks are multiplied in chunks.
@@ -63,12 +60,10 @@ class NTK(Kernel):
     Notes
     -----
     The network is linearised once, here, which traces it and takes seconds for a deep one; every
-    product then reuses the primal pass. Time of a product, in training steps: by the operations of
-    its matrix products 4/3, a backward and a tangent pass being two forward passes each and a step
-    three; ``benchmarks/`` has what it is. Memory: twice what a forward pass keeps for its backward
-    pass. Where torch has no forward-mode derivative for a part of the network, the derivative of
-    the backward pass takes its place, and a product costs up to twice as much.
-    Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
+    product then reuses the primal pass. Time of a product: 4/3 training steps by its operations.
+    Memory: twice what a forward pass keeps for its backward pass. Where torch has no forward-mode
+    derivative for a part, the derivative of the backward pass takes its place, at up to twice the
+    price. Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
 
     Examples
     --------

@@ -37,11 +37,10 @@ def spectral_density(
     Returns
     -------
     xarray.Dataset
-        Over ``eigenvalue`` (geometric grid): ``density``, the number of eigenvalues per decade,
-        and its ``standard_error`` over the probes (NaN for one probe). Over ``(probe, node)``:
-        the quadrature ``nodes`` and ``weights`` themselves (weight 0 fills ragged rows).
-        Attributes: ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``,
-        ``products``.
+        Over ``eigenvalue`` (geometric grid): ``density``, the number of eigenvalues per decade, and
+        its ``standard_error`` over the probes (NaN for one probe). Over ``(probe, node)``: the
+        quadrature ``nodes`` and ``weights`` themselves (weight 0 fills ragged rows). Attributes:
+        ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``, ``products``.
 
     Raises
     ------
@@ -65,8 +64,8 @@ def spectral_density(
     longest = max(len(rule.nodes) for rule in rules)
     nodes, weights = np.zeros((2, len(rules), longest))
     for row, rule in enumerate(rules):
-        nodes[row, : len(rule.nodes)] = rule.nodes
-        weights[row, : len(rule.nodes)] = rule.weights
+        m = len(rule.nodes)
+        nodes[row, :m], weights[row, :m] = rule.nodes, rule.weights
     largest = float(nodes.max())
     if not largest > 0:
         raise InvalidInputError("the operator is zero: it has no eigenvalue to show on a log axis")

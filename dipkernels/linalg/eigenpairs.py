@@ -143,18 +143,14 @@ def top_eigenpairs(
     seed : int
         Of the starts.
     checkpoint : str or Path, optional
-        A file in which the state is saved every half a minute, but for at most 5 % of the time. If
-        it exists, the computation continues from it: on a CPU with the bits of one that was never
-        interrupted. Another tolerance and number of products may be asked for. A look at the first
-        product, which isn't counted, tells whether it is of this operator. It stays.
+        As of `krylov_probes`; another tolerance and number of products may be asked for.
     progress : Progress, optional
         Advanced by one a step of all starts.
 
     Returns
     -------
     Eigenpairs
-        Check ``residuals``: they are larger than asked if ``max_products`` was too few, and pairs
-        are missing if it was less than k.
+        Check ``residuals``: ``max_products`` may have been too few; below k pairs are missing.
 
     Raises
     ------
@@ -169,9 +165,8 @@ def top_eigenpairs(
 
     Notes
     -----
-    Memory: the basis, and once the k vectors, of n numbers of 8 bytes each; none of it depends on
-    the number of products. A checkpoint costs nothing beyond when it's written, and the basis once
-    more while it's read. Source: Wu & Simon 2000 for the restart.
+    Memory: the basis, and once the k vectors, of n numbers of 8 bytes each, whatever the number of
+    products; the basis once more while a checkpoint is read. Source: Wu & Simon 2000.
 
     Examples
     --------

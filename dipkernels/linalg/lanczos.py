@@ -26,10 +26,8 @@ class Deflation:
 
     Attributes
     ----------
-    values : Tensor, float64, shape (k,)
-        Eigenvalues.
-    vectors : Tensor, float64, shape (n, k)
-        Orthonormal columns.
+    values, vectors : Tensor, float64, shapes (k,) and (n, k)
+        Eigenvalues; orthonormal columns.
     """
 
     values: Float[Tensor, " k"]
@@ -101,10 +99,9 @@ class KrylovSpace:
 
         Returns
         -------
-        values : ndarray, shape (m,)
-            Ritz values, ascending, negative rounding set to 0.
-        vectors : ndarray, shape (m, m)
-            Their coefficients in the basis, one a column.
+        values, vectors : ndarray, shapes (m,) and (m, m)
+            Ritz values, ascending, negative rounding set to 0; coefficients in the basis, one a
+            column.
         """
         m = len(self.alpha) if steps is None else steps
         tridiagonal = np.diag(self.alpha[:m]) + np.diag(self.beta[: max(m - 1, 0)], 1)
@@ -126,12 +123,8 @@ class KrylovSpace:
         Returns
         -------
         ndarray, shape (t, m)
-            Coefficients of ``f(A) v`` in the basis; times `products` they are those of
-            ``A f(A) v``.
-
-        Notes
-        -----
-        Source: Saad 1992. Exact once the space is invariant.
+            Coefficients of ``f(A) v`` in the basis, exact once the space is invariant; times
+            `products` they are those of ``A f(A) v``. Source: Saad 1992.
         """
         values, vectors = self.ritz(steps)
         return np.asarray(self.norm * (functions(values) * vectors[0]) @ vectors.T)

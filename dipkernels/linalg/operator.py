@@ -26,9 +26,7 @@ class SymmetricOperator(ABC):
     ----------
     shape : (int, int)
         ``(n, n)``.
-    dtype : torch.dtype
-        Of the products.
-    device : torch.device
+    dtype, device
         Of the products.
     """
 
@@ -94,10 +92,8 @@ class SymmetricOperator(ABC):
 
         Parameters
         ----------
-        probes : int or None
-            Rademacher probes; None forms it exactly from n products.
-        seed : int
-            Of the probes.
+        probes, seed : int
+            Rademacher probes, and their seed; ``probes=None`` forms it exactly from n products.
 
         Returns
         -------
@@ -117,10 +113,8 @@ class SymmetricOperator(ABC):
 
         Parameters
         ----------
-        probes : int or None
-            Rademacher probes; None computes it exactly from n products.
-        seed : int
-            Of the probes.
+        probes, seed : int
+            Rademacher probes, and their seed; ``probes=None``: exactly, from n products.
 
         Returns
         -------
@@ -154,10 +148,8 @@ class SymmetricOperator(ABC):
 
         Parameters
         ----------
-        probes : int
+        probes, seed : int
             Random orthonormal vectors, at least 2, on whose span the operator is projected.
-        seed : int
-            Of the probes.
 
         Returns
         -------
@@ -169,8 +161,7 @@ class SymmetricOperator(ABC):
         InvalidInputError
             If there are fewer than 2 probes.
         NotSymmetricError
-            If it clearly isn't; `AccuracyWarning` is given if it's so to fewer digits than its
-            type has.
+            If it clearly isn't; `AccuracyWarning` is given if it has fewer digits than its type.
         """
         if probes < 2:
             raise InvalidInputError(f"at least 2 probes are needed, got {probes}")
@@ -186,20 +177,13 @@ class SymmetricOperator(ABC):
 
         Parameters
         ----------
-        k : int
-            Columns, at least 1.
-        seed : int
-            Of the draw.
+        k, seed : int
+            Columns, at least 1, and the seed of the draw.
 
         Returns
         -------
         Tensor, shape (n, k)
             Entries are -1 or 1.
-
-        Raises
-        ------
-        InvalidInputError
-            If k is less than 1.
         """
         return random_signs(self.shape[0], k, seed).to(self.device, self.dtype)
 

@@ -15,10 +15,8 @@ class Quadrature:
 
     Attributes
     ----------
-    nodes : ndarray, shape (m,)
-        Where f is evaluated.
-    weights : ndarray, shape (m,)
-        Non-negative; they sum to ``|v|^2``.
+    nodes, weights : ndarray, shape (m,)
+        Where f is evaluated; non-negative, summing to ``|v|^2``.
     """
 
     nodes: Array
@@ -46,10 +44,9 @@ def gauss(alpha: Array, beta: Array, norm: float) -> Quadrature:
 
     Parameters
     ----------
-    alpha : ndarray, shape (m,)
-        Diagonal of the tridiagonal.
-    beta : ndarray, shape (m,)
-        ``beta[:-1]`` is its off-diagonal; the last is the coupling to the next vector.
+    alpha, beta : ndarray, shape (m,)
+        Diagonal and, in ``beta[:-1]``, off-diagonal of the tridiagonal; the last beta is the
+        coupling to the next vector.
     norm : float
         Of the start vector.
 

@@ -13,7 +13,6 @@ from dipkernels.errors import AccuracyWarning, InvalidInputError, NotSymmetricEr
 
 Product = Callable[[Tensor], Tensor]
 
-
 DELAY = 5  # iterations by which the estimate of the error lags behind
 _SLOWEST = 0.999  # rate of convergence that is reckoned with, in steps of DELAY
 _ROUNDING = 1e-15  # of a right-hand side: residuals below it can't be trusted
@@ -48,10 +47,8 @@ class Solution:
     def __repr__(self) -> str:
         worst, left = float(self.error.max()), float(self.residual.max())
         state = "converged" if self.converged else "NOT converged"
-        return (
-            f"Solution({state} in {self.iterations} iterations, error {worst:.1e}, residual "
-            f"{left:.1e})"
-        )
+        found = f"{state} in {self.iterations} iterations, error {worst:.1e}, residual {left:.1e}"
+        return f"Solution({found})"
 
 
 def conjugate_gradients(

@@ -54,11 +54,10 @@ def comb_strength(
     -------
     xarray.Dataset
         Over ``image``: ``strength``, about 1 without a comb (a ratio's mean lies above: see
-        ``null_mean``); ``p_value``, the share of images without a
-        comb that are at least as strong; ``null_mean`` and ``null_standard_deviation`` of the
-        strength without one; ``excess_share``, the share of the image's variance that is on the
-        harmonics beyond what their neighbours have (may be below 0). Attributes: ``period``,
-        ``reach``, ``harmonics``.
+        ``null_mean``); ``p_value``, the share of images without a comb that are at least as strong;
+        ``null_mean`` and ``null_standard_deviation`` of the strength without one; ``excess_share``,
+        the share of the image's variance that is on the harmonics beyond what their neighbours have
+        (may be below 0). Attributes: ``period``, ``reach``, ``harmonics``.
 
     Raises
     ------
@@ -108,8 +107,7 @@ def comb_response(
     period, reach
         As of `comb_strength`.
     probes : int, optional
-        Random probes of an operator, for the harmonics and for their neighbours each; by
-        default 8.
+        Random probes of an operator, for the harmonics and for their neighbours each; by default 8.
     seed : int
         Of the probes.
 

@@ -44,9 +44,8 @@ def pool_covariances(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         count = samples if key == "mean" else rows
         if key == "full_kernel" and pooled.attrs["centre"] == "ensemble":
             count = samples * (GROUP - 1) / GROUP
-        shares = (count / count.sum()).reshape(-1, *[1] * (means.ndim - 1))
-        mean = (shares * means).sum(axis=0)
-        n = count.reshape(shares.shape)
+        n = count.reshape(-1, *[1] * (means.ndim - 1))
+        mean = (n / count.sum() * means).sum(axis=0)
         squares = (n * (n - 1) * errors**2 + n * (means - mean) ** 2).sum(axis=0)
         pooled[key].values = mean
         pooled[f"{key}{ERROR}"].values = np.sqrt(squares / (count.sum() - 1) / count.sum())

@@ -90,26 +90,21 @@ def infinite_width(
         A convolutional network, registered or not. It is run once on its code, and each operation
         on the way is given its effect on the kernels.
     code : str or StationaryKernel, optional
-        What the code is a draw of: ``"noise"`` (uniform on [0, 0.1]), ``"phases"``,
-        ``"fourier"``; ``"empirical"``, the moments of this very code as if it were stationary; or
-        the kernel itself. By default noise and phases are recognised.
+        What the code is a draw of: ``"noise"`` (uniform on [0, 0.1]), ``"phases"``, ``"fourier"``;
+        ``"empirical"``, the moments of this very code as if it were stationary; or the kernel
+        itself. By default noise and phases are recognised.
     parameterisation : {"standard", "ntk"}
-        ``"standard"``: the tangent kernel of the network as it is, which `NTK` measures; layers
-        weigh by their fan-in, and the kernel grows with the width. ``"ntk"``: with parameters of
-        variance 1, scaled within the layers.
+        ``"standard"``: the tangent kernel of the network as it is, which `NTK` measures and which
+        grows with the width. ``"ntk"``: with parameters of variance 1, scaled within the layers.
     max_period : int, optional
         The longest period of phases that is kept along an axis; 1 averages over them after every
-        upsampling (good to 1-2 % for bilinear upsampling with convolutions of 3x3), None keeps all
-        (exact, ``prod(period)`` times the memory and time). Use None where all kernels have size
-        1, and 4 to 8 for nearest-neighbour upsampling.
+        upsampling, None keeps all: exact, at ``prod(period)`` times the memory and time. Use None
+        where all kernels have size 1, and 4 to 8 for nearest-neighbour upsampling.
     before_output : bool
-        Whether to ignore a sigmoid at the output, which has no Gaussian limit, and give the
-        kernels of what it takes.
-    drawn_pixels : int
-        On grids of at most so many pixels normalisations are averaged over draws, which is exact
-        to the draws' noise; on larger ones the limit of large images serves. 0 never draws.
-    seed : int
-        Of the draws.
+        Whether to ignore a sigmoid at the output and give the kernels of what it takes.
+    drawn_pixels, seed : int
+        On grids of at most so many pixels normalisations are averaged over draws, exact to the
+        draws' noise; on larger ones the limit of large images serves. 0 never draws.
 
     Returns
     -------
@@ -125,8 +120,7 @@ def infinite_width(
     Notes
     -----
     Time: that of a forward pass, and some passes over a table of ``prod(period) * pixels`` numbers
-    for each layer. On a torus: borders are left out. The limit is that of widths going to infinity
-    layer by layer; widths below 32 are noted.
+    for each layer. On a torus, borders left out; widths go to infinity layer by layer.
 
     Examples
     --------

@@ -26,6 +26,13 @@ def at_lags(values: Tensor, size: tuple[int, ...], first: int | None = None) -> 
     return spread if first is None else spread[0]
 
 
+def phase_means(values: Tensor, period: tuple[int, ...]) -> Tensor:
+    """Average over positions, or phases, that are equal modulo a period, along the first axes."""
+    for axis, t in enumerate(period):
+        values = values.unflatten(axis, (-1, t)).mean(dim=axis)
+    return values
+
+
 def dense_matrix(table: Tensor, size: tuple[int, ...]) -> Tensor:
     """Form the matrix over the pixels of an image of this size, at the origin of the torus."""
     dims = len(size)

@@ -11,7 +11,12 @@ from torch import Tensor
 from dipkernels.base.checks import require_choice
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.stationary.blocks import block_matrices, dense_matrix, multiply_blocks
+from dipkernels.kernels.stationary.blocks import (
+    block_matrices,
+    dense_matrix,
+    multiply_blocks,
+    phase_means,
+)
 
 INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below zero
 
@@ -45,8 +50,7 @@ class StationaryKernel:
 
     Notes
     -----
-    Memory: 16 bytes times ``prod(period) * prod(size)``. The maps that make one kernel of another
-    are functions of this package; none changes its argument.
+    Memory: 16 bytes times ``prod(period) * prod(size)``.
 
     Examples
     --------
@@ -197,12 +201,9 @@ class StationaryKernel:
         ):
             raise InvalidInputError(f"the period {period} must divide the present {self.period}")
 
-        def average(table: Tensor) -> Tensor:
-            for axis, short in enumerate(period):
-                table = table.unflatten(axis, (-1, short)).mean(dim=axis)
-            return table
-
-        return mapped(self, average, average(self.mean))
+        return mapped(
+            self, lambda table: phase_means(table, period), phase_means(self.mean, period)
+        )
 
     def spectrum(self, which: str = "covariance") -> Float[Tensor, "*size"]:
         """Fourier transform of the phase-averaged kernel.
@@ -210,18 +211,13 @@ class StationaryKernel:
         Parameters
         ----------
         which : {"covariance", "ntk"}
-            Of which.
+            Of which kernel.
 
         Returns
         -------
         Tensor, shape ``(*size)``
             At the frequencies of `torch.fft.fftfreq` along each axis. Of a stationary kernel they
             are its eigenvalues, as a matrix over the pixels.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such kernel.
         """
         averaged = self.covariance if self._table(which) is self.covariance_table else self.ntk
         spectrum: Tensor = torch.fft.fftn(averaged).real
@@ -233,17 +229,12 @@ class StationaryKernel:
         Parameters
         ----------
         which : {"covariance", "ntk"}
-            Of which.
+            Of which kernel.
 
         Returns
         -------
         Tensor, shape (n, n)
             With n the number of pixels, in the order of a flattened image. Memory: ``8 n^2`` bytes.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such kernel.
         """
         return dense_matrix(self._table(which), self.size)
 
@@ -253,17 +244,12 @@ class StationaryKernel:
         Parameters
         ----------
         which : {"covariance", "ntk"}
-            Of which.
+            Of which kernel.
 
         Returns
         -------
         Tensor, shape (n,)
             Ascending. Time ``n * prod(period)^2``.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such kernel.
         """
         values = torch.linalg.eigvalsh(block_matrices(self._table(which)))
         ascending: Tensor = values.flatten().sort().values
@@ -274,10 +260,8 @@ class StationaryKernel:
 
         Parameters
         ----------
-        n : int
-            How many images of one channel.
-        seed : int
-            Of the draw.
+        n, seed : int
+            How many images of one channel, and the seed of the draw.
         which : {"covariance", "ntk"}
             Which kernel is taken for the covariance.
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,10 +113,8 @@ def convolve(
     InvalidInputError
         If a size isn't positive.
     """
-    sizes, steps = (
-        _per_axis(kernel, "kernel_size", kernel_size),
-        _per_axis(kernel, "dilation", dilation),
-    )
+    sizes = _per_axis(kernel, "kernel_size", kernel_size)
+    steps = _per_axis(kernel, "dilation", dilation)
     reach = [(n - 1) * step for n, step in zip(sizes, steps, strict=True)]
     first = [r // 2 for r in reach] if before is None else _per_axis(kernel, "before", before, None)
 
@@ -215,19 +214,15 @@ def filtered(
     dims = kernel.dims
     phases, lags = tuple(range(dims)), tuple(range(dims, 2 * dims))
     offsets = [
-        (tuple(int(i) - s for i, s in zip(index, start, strict=True)), float(taps[tuple(index)]))
-        for index in torch.cartesian_prod(*(torch.arange(n) for n in taps.shape))
-        .reshape(-1, dims)
-        .tolist()
-        if float(taps[tuple(index)])
+        ([i - s for i, s in zip(index, start, strict=True)], float(taps[index]))
+        for index in np.ndindex(*taps.shape)
+        if float(taps[index])
     ]
 
     def apply(table: Tensor) -> Tensor:
         # First y(n + r) in the place of x(n + r), then y(n) in that of x(n).
         right = summed(w * table.roll([-o for o in at], lags) for at, w in offsets)
-        return summed(
-            w * right.roll([-o for o in at] + list(at), phases + lags) for at, w in offsets
-        )
+        return summed(w * right.roll([-o for o in at] + at, phases + lags) for at, w in offsets)
 
     mean = summed(w * kernel.mean.roll([-o for o in at], phases) for at, w in offsets)
     return mapped(kernel, apply, mean)
@@ -269,17 +264,13 @@ def stride(
         kept = t // math.gcd(t, steps[axis])
         return (starts[axis] + steps[axis] * torch.arange(kept)) % t
 
-    def apply(table: Tensor) -> Tensor:
+    def at_phases(values: Tensor) -> Tensor:
         for axis in range(kernel.dims):
-            table = table.index_select(axis, phases_of(axis).to(table.device))
-            lags = torch.arange(0, kernel.size[axis], steps[axis], device=table.device)
-            table = table.index_select(kernel.dims + axis, lags)
-        return table
+            values = values.index_select(axis, phases_of(axis).to(values.device))
+        return values
 
-    mean = kernel.mean
-    for axis in range(kernel.dims):
-        mean = mean.index_select(axis, phases_of(axis).to(mean.device))
-    return mapped(kernel, apply, mean)
+    kept = (..., *(slice(None, None, step) for step in steps))
+    return mapped(kernel, lambda table: at_phases(table)[kept].contiguous(), at_phases(kernel.mean))
 
 
 def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> StationaryKernel:
