@@ -116,18 +116,13 @@ def radial_power(
         Over ``frequency`` (mean radius of a bin, cycles per pixel): ``power``, the mean over the
         bin's frequencies, channels and images, in squared units of the image; its
         ``standard_error`` over images, NaN for a single one; ``modes`` of a channel. Over
-        ``(image, frequency)``: ``image_power`` of each. Without a window,
-        ``sum(modes * power) / sum(modes)`` is the mean square of the (centred) pixels.
+        ``(image, frequency)``: ``image_power`` of each.
 
     Raises
     ------
     InvalidInputError
         As of `periodogram`; if the edges don't ascend.
 
-    Notes
-    -----
-    Gaussian images: over a bin of m frequencies and one channel, the relative standard deviation
-    of one image's power is about ``sqrt(2 / m)``, since k and ``-k`` are one.
     """
     rows = _binned_power(images, edges, window, centre)
     return _dataset(rows, tuple(images.shape[2:]), edges, window, centre)

@@ -61,10 +61,8 @@ def frequency_response(
     probes : int, optional
         Random probes per bin of an operator, at least 2 for an error bar; by default 3. Rings of
         no more modes are summed exactly, for others random signs on the modes are unbiased.
-    seed : int
-        Of the probes.
-    progress : bool
-        Show a bar.
+    seed, progress
+        Of the probes; show a bar.
 
     Returns
     -------
@@ -87,12 +85,10 @@ def frequency_response(
     -----
     Costs ``probes`` quadratic forms a bin, each half a product with an NTK. With ``B`` the kernel
     within the bin, ``P Theta P``, a bin's standard error relative to its value is at most
-    ``sqrt(2 / probes) |B|_F / tr B``, which is ``sqrt(2 / (probes * rank P))`` where its
-    eigenvalues are alike. It is 0 for a stationary kernel of one channel on a torus.
+    ``sqrt(2 / probes) |B|_F / tr B``.
 
     A covariance that isn't known for all lags of a torus is taken in a window of as many pixels as
-    lags are known, 0 included: frequencies are those of the window. Its errors are NaN: lags of one
-    image hang together in a way that the dataset doesn't keep. `prior_spectrum` has errors.
+    lags are known, 0 included. Its errors are NaN; `prior_spectrum` has errors.
     """
     modes = modes_of(kernel, shape, which=which, probes=probes, seed=seed)
     masks = bin_masks(modes.size, edges)
@@ -140,10 +136,8 @@ def anisotropy(
         are diagonals alone. Frequencies below the first and above the last are left out.
     probes : int, optional
         Random probes for each of three orientations a bin; by default 3.
-    seed : int
-        Of the probes.
-    progress : bool
-        Show a bar.
+    seed, progress
+        Of the probes; show a bar.
 
     Returns
     -------
@@ -162,11 +156,9 @@ def anisotropy(
 
     Notes
     -----
-    The errors of ratios are of first order in those of the responses, which are independent of each
-    other given the kernel. On a grid the orientations have few frequencies of different radii in
-    the lowest octave, so that steep responses seem anisotropic there. Measured for an isotropic
-    ``f ** -2`` at 64 x 64: axes over diagonals is 1.16, 1.06 and 1.02 in the three octaves; about
-    a third as far from 1 at 128 x 128. A flat response gives 1 exactly.
+    The errors of ratios are of first order in those of the responses. On a grid the orientations
+    have few frequencies of different radii in the lowest octave, so that steep responses seem
+    anisotropic: an isotropic ``f ** -2`` at 64 x 64 has 1.16, 1.06 and 1.02 axes over diagonals.
     """
     modes = modes_of(kernel, shape, which=which, probes=probes, seed=seed)
     if len(modes.size) != 2:

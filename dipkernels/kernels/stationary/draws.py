@@ -29,11 +29,9 @@ class Draws:
 
     Attributes
     ----------
-    fields : Tensor, shape ``(n, *size)``
-        Draws ``x ~ N(0, K)``, or what has become of them.
-    tangents : Tensor, shape ``(n, *size)``
-        Draws ``v ~ N(0, Theta)``, moved along by the derivative of all that was applied:
-        ``E v v^T`` is the tangent kernel.
+    fields, tangents : Tensor, shape ``(n, *size)``
+        Draws ``x ~ N(0, K)``, or what has become of them; draws ``v ~ N(0, Theta)``, moved along by
+        the derivative of all that was applied: ``E v v^T`` is the tangent kernel.
     period : tuple of int
         Shifts by which leave the distribution unchanged.
     seed : int

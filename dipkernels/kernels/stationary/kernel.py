@@ -25,9 +25,8 @@ INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below ze
 class StationaryKernel:
     """Covariance and neural tangent kernel of one channel of an infinitely wide network's features.
 
-    The features ``x(n)`` live on a torus, a signal or an image whose borders are joined. Their
-    kernels are functions of the lag ``r`` alone (stationary), or of the lag and of the phase
-    ``p = n mod period`` (cyclostationary, as upsampling makes them):
+    The features ``x(n)`` live on a torus. Their kernels are functions of the lag ``r`` alone, or
+    (cyclostationary, as upsampling makes them) of the lag and of the phase ``p = n mod period``:
     ``covariance_table[p, r] = E x(p) x(p + r)``, a second moment about zero.
 
     Attributes
@@ -39,9 +38,8 @@ class StationaryKernel:
     mean : Tensor, shape ``(*period,)``, float64
         ``E x(p)``.
     scale_weight : float
-        How many times the covariance is contained in the tangent kernel as the part of scales that
-        belong to the channels, as those of a batch normalisation. Such a part goes through an
-        activation differently from the rest.
+        How many times the covariance is contained in the tangent kernel as the part of the
+        channels' own scales, as of a batch normalisation: an activation acts differently on it.
 
     Raises
     ------

@@ -28,11 +28,9 @@ class Weights:
         Of one weight times the fan-in (channels times taps): ``sigma_w^2``.
     bias_variance : float
         ``sigma_b^2``; 0 without biases.
-    own_weight : float
+    own_weight, own_bias : float
         What the layer's own weights add to the tangent kernel, in units of the mean over taps of
-        the incoming covariance.
-    own_bias : float
-        What the biases add.
+        the incoming covariance; what the biases add.
     """
 
     variance: float
@@ -66,10 +64,8 @@ class Weights:
         ----------
         variance, bias_variance : float
             As of the class.
-        fan_in : int
-            Incoming channels times taps.
-        bias : bool
-            Whether biases are trained.
+        fan_in, bias : int, bool
+            Incoming channels times taps; whether biases are trained.
 
         Returns
         -------
@@ -93,13 +89,11 @@ def convolve(
     ----------
     kernel : StationaryKernel
         Of the incoming channels.
-    kernel_size : int or sequence of int
-        Taps along each axis. Equal taps alone correlate, so that a stationary kernel's lags don't
-        mix; phases do.
+    kernel_size, dilation : int or sequence of int
+        Taps along each axis, and pixels from tap to tap. Equal taps alone correlate, so that a
+        stationary kernel's lags don't mix; phases do.
     weights : Weights
         Their statistics.
-    dilation : int or sequence of int
-        Pixels from tap to tap.
     before : int or sequence of int, optional
         Pixels that the first tap lies before the output pixel; by default half of the reach.
 
@@ -107,11 +101,6 @@ def convolve(
     -------
     StationaryKernel
         Of the outgoing channels.
-
-    Raises
-    ------
-    InvalidInputError
-        If a size isn't positive.
     """
     sizes = _per_axis(kernel, "kernel_size", kernel_size)
     steps = _per_axis(kernel, "dilation", dilation)
@@ -157,11 +146,6 @@ def activate(
     -------
     StationaryKernel
         ``(K, Theta) -> (E f f, E f' f' Theta)``, with the variances of both pixels' phases.
-
-    Raises
-    ------
-    UnknownNameError, InvalidInputError
-        As of `activation`.
     """
     chosen = activation(function, **options) if isinstance(function, str) else function
     covariance = torch.empty_like(kernel.covariance_table)
@@ -206,13 +190,10 @@ def filtered(
         raise InvalidInputError(
             f"a filter for {kernel.dims} dimensions has as many axes, got shape {tuple(taps.shape)}"
         )
-    start = (
-        [n // 2 for n in taps.shape]
-        if before is None
-        else _per_axis(kernel, "before", before, None)
-    )
-    dims = kernel.dims
-    phases, lags = tuple(range(dims)), tuple(range(dims, 2 * dims))
+    middle = [n // 2 for n in taps.shape]
+    start = middle if before is None else _per_axis(kernel, "before", before, None)
+    phases = tuple(range(kernel.dims))
+    lags = tuple(axis + kernel.dims for axis in phases)
     offsets = [
         ([i - s for i, s in zip(index, start, strict=True)], float(taps[index]))
         for index in np.ndindex(*taps.shape)
@@ -237,10 +218,8 @@ def stride(
     ----------
     kernel : StationaryKernel
         On a torus whose sides are multiples of the step.
-    step : int or sequence of int
-        Along each axis.
-    start : int or sequence of int
-        The first pixel that is kept.
+    step, start : int or sequence of int
+        Along each axis; the first pixel that is kept.
 
     Returns
     -------
@@ -287,11 +266,6 @@ def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> Station
     -------
     StationaryKernel
         Of the averages, one for each block.
-
-    Raises
-    ------
-    InvalidInputError
-        If the size doesn't divide the torus'.
     """
     sizes = _per_axis(kernel, "size", size)
     box = torch.full(sizes, 1 / math.prod(sizes), dtype=torch.float64)

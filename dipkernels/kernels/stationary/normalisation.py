@@ -59,18 +59,15 @@ def batch_norm(
     ----------
     kernel : StationaryKernel
         Of the channels.
-    epsilon : float
-        Added to the variance.
-    scale : float
-        Root mean square of the channels' scales.
+    epsilon, scale : float
+        Added to the variance; root mean square of the channels' scales.
     learned : bool
         Whether scales and biases (which start at 0) are trained.
     method : {"large-image", "integral"}
-        ``"large-image"``: as if an image had many correlation lengths, so that its variance is
-        what is expected; error ``O(2/n)``, n the number of those volumes. ``"integral"``: exact
-        second moments of Gaussian features for every size, by one-dimensional integrals; for
-        stationary kernels. What comes out isn't Gaussian on small grids, so that an activation
-        after it is approximate; `dipkernels.kernels.stationary.Draws` is exact.
+        ``"large-image"``: as if an image had many correlation lengths; error ``O(2/n)``, n the
+        number of those volumes. ``"integral"``: exact second moments of Gaussian features for every
+        size, by integrals in 1400 times the pixels' time; for stationary kernels. What comes out
+        isn't Gaussian on small grids: an activation after it is approximate, `Draws` are exact.
 
     Returns
     -------
@@ -82,10 +79,6 @@ def batch_norm(
     InvalidInputError
         If there is no such method, the features are constant over the image, or the integrals
         don't apply.
-
-    Notes
-    -----
-    Time of the integrals: 1400 times the pixels.
     """
     require_choice("method", method, ("large-image", "integral"))
     g = kernel.scale_weight
@@ -124,20 +117,16 @@ def normalised_moments(
 
     Parameters
     ----------
-    covariance : Tensor, shape ``(*size)``
+    covariance, tangent : Tensor, shape ``(*size)``
         At each lag, with sum zero.
-    tangent : Tensor, shape ``(*size)``
-        Tangent kernel at each lag, with sum zero.
     epsilon : float
         Added to the variance ``s^2`` over the image.
 
     Returns
     -------
-    covariance : Tensor, shape ``(*size)``
-        ``E (x - m)(x' - m)/s^2``.
-    tangent : Tensor, shape ``(*size)``
-        ``E J Theta J^T`` with J the derivative of the normalisation; epsilon's part in the
-        direction of x is left out.
+    covariance, tangent : Tensor, shape ``(*size)``
+        ``E (x - m)(x' - m)/s^2``, and ``E J Theta J^T`` with J the derivative of the normalisation;
+        epsilon's part in the direction of x is left out.
 
     Notes
     -----
