@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
-from dipkernels.base.statistics import jackknife, standard_error
+from dipkernels.base.statistics import jackknife, standard_error, with_errors
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 
@@ -136,11 +136,9 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
         "trace": lambda m: m[0],
         "frobenius_norm": lambda m: m[1] ** 0.5,
     }
-    results = {}
-    for name, function in quantities.items():
-        value, error = jackknife(powers, function, debiased=True)
-        results[name], results[f"{name}_standard_error"] = float(value), float(error)
-    return xr.Dataset(results, attrs={"products": sum(len(space.alpha) for space in probes)})
+    found = {name: jackknife(powers, each, debiased=True) for name, each in quantities.items()}
+    spent = sum(len(space.alpha) for space in probes)
+    return xr.Dataset(with_errors(found), attrs={"products": spent})
 
 
 def require_spaces(spaces: object) -> None:

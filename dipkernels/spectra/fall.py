@@ -26,11 +26,9 @@ class RollOff:
     standard_error : float
         Of sampling alone: over images where the spectrum has some, else from the bins' errors;
         NaN where neither is known.
-    line_error : float
-        The classical one of the regression: from the scatter of the bins about the line, be it
-        noise or curvature.
-    misfit : float
-        Root mean square of that scatter, in decades of power. Large: no power law.
+    line_error, misfit : float
+        The regression's: from the scatter of the bins about the line, be it noise or curvature; and
+        its root mean square, in decades of power. Large: no power law.
     low, high : float
         Cycles per pixel, the lowest and the highest bin used.
     """
@@ -84,9 +82,8 @@ def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -
     spectrum : xarray.Dataset
         As `frequency_response`, `radial_power` or `prior_spectrum` returns.
     low, high : float
-        Range of the bins' frequencies, in cycles per pixel. The constant image is left out
-        always. By default up to the highest frequency along an axis: bins above it lie in the
-        corners alone.
+        Range of the bins' frequencies, in cycles per pixel, without the constant image. By default
+        up to the highest frequency along an axis: bins above it lie in the corners alone.
 
     Returns
     -------
@@ -100,8 +97,8 @@ def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -
 
     Notes
     -----
-    All bins count alike. A bin's mean over few independent modes is skewed: with m of them, that
-    of a single random image lies ``1 / m`` lower on a logarithmic scale than its expectation.
+    All bins count alike. The logarithm of a single random image's mean over m independent modes
+    lies ``1 / m`` below that of its expectation.
     """
     name = _value(spectrum)
     frequency = spectrum["frequency"].values

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.statistics import with_errors
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.bins import (
     Edges,
@@ -212,7 +213,6 @@ def _sectors(size: tuple[int, ...], radii: np.ndarray) -> list[list[np.ndarray]]
 
 
 def _ratios(values: np.ndarray, errors: np.ndarray, means: Means) -> dict[str, object]:
-    dims = ("frequency", *means.extra)
     (h, d, v), (eh, ed, ev) = np.moveaxis(values, 1, 0), np.moveaxis(errors, 1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):  # a kernel that is 0 there
         axes = (h + v) / (2 * d), h / v
@@ -220,9 +220,6 @@ def _ratios(values: np.ndarray, errors: np.ndarray, means: Means) -> dict[str, o
             np.sqrt((np.hypot(eh, ev) / (2 * d)) ** 2 + (axes[0] * ed / d) ** 2),
             np.sqrt((eh / v) ** 2 + (axes[1] * ev / v) ** 2),
         )
-    found: dict[str, object] = {}
-    for name, ratio, error in zip(
-        ("axes_over_diagonals", "horizontal_over_vertical"), axes, spread, strict=True
-    ):
-        found[name], found[f"{name}_standard_error"] = (dims, ratio), (dims, error)
-    return found
+    names = ("axes_over_diagonals", "horizontal_over_vertical")
+    found = dict(zip(names, zip(axes, spread, strict=True), strict=True))
+    return with_errors(found, ("frequency", *means.extra))

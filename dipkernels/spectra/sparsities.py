@@ -61,16 +61,9 @@ def sparsity(
 
     Notes
     -----
-    On the CPU, by sorting: for some iterations of a fit, not for all. Where a side isn't a multiple
-    of ``2 ** levels``, the transform has somewhat more coefficients than pixels, and isn't exactly
-    orthogonal. Gaussian white noise, in any orthonormal basis of real functions: a Gini index of
-    ``sqrt(2) - 1 = 0.41``, and 73 % of the coefficients carry 99 % of the energy. In the Fourier
-    basis moduli are Rayleigh's: 0.29 and 86 %. Compare like with like.
-
-    References
-    ----------
-    Hurley, Rickard: Comparing Measures of Sparsity. IEEE Trans. Information Theory 2009; Hoyer:
-    Non-negative Matrix Factorization with Sparseness Constraints. JMLR 2004.
+    On the CPU, by sorting. Where a side isn't a multiple of ``2 ** levels``, the transform has
+    somewhat more coefficients than pixels, and isn't exactly orthogonal. Sources: Hurley & Rickard
+    2009 (IEEE Trans. Information Theory); Hoyer 2004 (JMLR).
 
     Examples
     --------
