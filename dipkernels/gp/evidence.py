@@ -140,9 +140,8 @@ class _Problem:
             traces["log_lengthscale"] = float((inverse * slope).sum())
         alpha = inverse @ operator.restrict(self.residual.reshape(1, -1))
         logdet = 2 * float(lower.diagonal().log().sum())
-        return self._exact(
-            operator.embed(alpha).reshape(self.residual.shape), logdet, traces, "dense"
-        )
+        whole = operator.embed(alpha).reshape(self.residual.shape)
+        return self._exact(whole, logdet, traces, "dense")
 
     def lanczos(self, probes: int, steps: int, seed: int) -> Evidence:
         operator, s2 = MeasuredCovariance(self.seen), self.s2

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -37,10 +37,8 @@ class FittedHyperparameters:
 
     Attributes
     ----------
-    process : GaussianProcess
-        With the fitted kernel and mean.
-    noise_sigma : float
-        Fitted or given.
+    process, noise_sigma : GaussianProcess, float
+        With the fitted kernel and mean; fitted or given.
     log_evidence : float
         As it was maximised; its error is that of `evidence`.
     evidence : Evidence
@@ -79,19 +77,15 @@ def fit_hyperparameters(
         What was measured.
     kernel : LagKernel
         Its correlation is kept; its scales aren't looked at.
-    mean : float, optional
-        Of the process; by default it is fitted.
-    noise_sigma : float, optional
-        Positive; by default it is fitted, whatever the task says.
+    mean, noise_sigma : float, optional
+        Of the process, and of the noise, positive; by default fitted, whatever the task says.
     periodic : bool
         As of `GaussianProcess`.
     bounds : (float, float), optional
         Of the length-scale, in pixels; by default 0.3 to a quarter of the shortest side.
-    method : {"auto", "fourier", "dense", "lanczos"}
+    method, probes, steps, seed
         As of `GPPosterior.log_evidence`. With probes the maximum is that of an estimate; as all
         length-scales share them, most of the error is common.
-    probes, steps, seed : int
-        Of Lanczos.
     progress : bool
         Show a bar, which counts length-scales.
 
@@ -113,9 +107,8 @@ def fit_hyperparameters(
     The covariance is ``s (C + g)``, with ``C`` of the length-scale alone and g the ratio of noise
     to output scale: from the eigenvalues of ``C``, or their quadrature, the evidence follows for
     every s, g and mean. For a given g the best s and mean are in closed form; g and the
-    length-scale are sought by Brent's method, the first within the second. So the price is one
-    decomposition for each of about 20 length-scales, instead of one for each step of a descent in
-    all of them.
+    length-scale are sought by Brent's method. Price: one decomposition for each of about 20
+    length-scales.
     """
     low, high = _bounds(bounds, task)
     if noise_sigma is not None and not 0 < noise_sigma < math.inf:
@@ -131,14 +124,12 @@ def fit_hyperparameters(
         def loss(log_lengthscale: float) -> float:
             lengthscale = math.exp(log_lengthscale)
             if lengthscale not in tried:
-                unit = kernel.with_scales(lengthscale, 1.0)
-                covariance = covariance_on(
-                    unit, task.shape[1:], periodic=periodic, device=task.measurement.device
-                )
+                unit = replace(kernel, lengthscale=lengthscale, outputscale=1.0)
+                device = task.measurement.device
+                covariance = covariance_on(unit, task.shape[1:], periodic=periodic, device=device)
                 seen = Observation(task, covariance, 1.0, "auto", 1e-8, 1)
-                tried[lengthscale] = _Profile(seen, method, probes, steps, seed).best(
-                    mean, variance
-                )
+                profile = _Profile(seen, method, probes, steps, seed)
+                tried[lengthscale] = profile.best(mean, variance)
                 bar.advance()
             return -tried[lengthscale].value
 
@@ -148,9 +139,8 @@ def fit_hyperparameters(
         minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
     lengthscale = max(tried, key=lambda each: tried[each].value)
     best = tried[lengthscale]
-    process = GaussianProcess(
-        kernel.with_scales(lengthscale, best.outputscale), best.mean, periodic
-    )
+    scaled = replace(kernel, lengthscale=lengthscale, outputscale=best.outputscale)
+    process = GaussianProcess(scaled, best.mean, periodic)
     sigma = best.noise_variance**0.5
     evidence = process.posterior(task, sigma).log_evidence(
         method, probes=probes, steps=steps, seed=seed

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -76,21 +76,6 @@ class LagKernel:
         with torch.enable_grad():
             (slope,) = torch.autograd.grad(self.correlation(relative).sum(), relative)
         return -self.outputscale * relative.detach() * slope
-
-    def with_scales(self, lengthscale: float, outputscale: float) -> "LagKernel":
-        """Change the scales.
-
-        Parameters
-        ----------
-        lengthscale, outputscale : float
-            The new ones.
-
-        Returns
-        -------
-        LagKernel
-            A new one.
-        """
-        return replace(self, lengthscale=lengthscale, outputscale=outputscale)
 
     def __repr__(self) -> str:
         return (

@@ -62,13 +62,11 @@ class Observation:
 
     def forward(self, image: Tensor) -> Tensor:
         """Measure images, 0 where nothing counts."""
-        out: Tensor = self.task.operator.forward(image) * self.counted
-        return out
+        return self.task.operator.forward(image) * self.counted
 
     def adjoint(self, measurement: Tensor) -> Tensor:
         """Apply the adjoint of `forward`."""
-        out: Tensor = self.task.operator.adjoint(measurement * self.counted)
-        return out
+        return self.task.operator.adjoint(measurement * self.counted)
 
     def product(self, rows: Tensor) -> Tensor:
         """Multiply rows ``(k, numbers of the measurement)`` by ``A K A^T``."""
@@ -145,14 +143,14 @@ class Observation:
         divide = k.function(lambda v: 1 / (v.clamp(min=0) + floor))
 
         def approximate(rows: Tensor) -> Tensor:
-            out = k.crop(divide(rows.reshape(-1, *self.shape))) * self.counted
-            return out.flatten(1)
+            return (k.crop(divide(rows.reshape(-1, *self.shape))) * self.counted).flatten(1)
 
         return approximate
 
     # What a downsampled image's middle sees of its other pixels is nearly what every pixel sees.
     def _measured_grid(self) -> TorusCovariance | None:
         size = self.shape[1:]
+        dims = tuple(range(len(size)))
         if len(self.shape) != len(self.task.shape):
             return None
         unit = torch.zeros(self.shape, dtype=torch.float64, device=self.counted.device)
@@ -161,8 +159,7 @@ class Observation:
         if not bool(self.counted[(0, *centre)]):
             return None
         column = self.product(unit.reshape(1, -1)).reshape(self.shape)[0]
-        column = column.roll([-c for c in centre], tuple(range(len(size))))
-        dims = tuple(range(len(size)))
+        column = column.roll([-c for c in centre], dims)
         even = (column + column.flip(dims).roll((1,) * len(size), dims)) / 2
         return TorusCovariance(even[(None,) * len(size)], size)
 

@@ -84,8 +84,7 @@ def _wrapped(table: Tensor, axis: int, lags: np.ndarray, period: int) -> Tensor:
     reach = min(origin, len(lags) - 1 - origin)
     size = max(2 * reach // period, 1) * period
     take = (torch.arange(size) + size // 2) % size - size // 2 + origin
-    wrapped: Tensor = table.index_select(axis, take)
-    return wrapped
+    return table.index_select(axis, take)
 
 
 def _nearest(table: Tensor) -> TabulatedKernel:
@@ -108,17 +107,12 @@ def _table_of(blocks: Tensor, size: tuple[int, ...], period: tuple[int, ...]) ->
     picked = torch.fft.ifftn(
         blocks.conj().reshape(*coarse, *period, *period), dim=tuple(range(dims))
     ).real
-    table = picked.new_zeros(*period, *size)
+    table: Tensor = picked.new_zeros(*period, *size)
     steps = [torch.arange(n) for n in coarse]
     for a in itertools.product(*map(range, period)):
         for b in itertools.product(*map(range, period)):
             lags = [
                 (q - p + t * j) % n for p, q, t, j, n in zip(a, b, period, steps, size, strict=True)
             ]
-            part = picked[(..., *a, *b)]
-            if dims == 1:
-                table[(*a, lags[0])] = part
-            else:
-                table[(*a, lags[0][:, None], lags[1][None, :])] = part
-    filled: Tensor = table
-    return filled
+            table[(*a, *torch.meshgrid(*lags, indexing="ij"))] = picked[(..., *a, *b)]
+    return table

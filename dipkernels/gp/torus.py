@@ -1,5 +1,6 @@
 """A covariance over the pixels of an image, as a window on a torus: products by the FFT."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -256,11 +257,8 @@ def _table(
 
 
 def _distance(lags: Sequence[Tensor]) -> Tensor:
-    squares = [r.square().reshape(-1, *[1] * (len(lags) - 1 - i)) for i, r in enumerate(lags)]
-    total = squares[0]
-    for square in squares[1:]:
-        total = total + square
-    return total.sqrt()
+    squares = torch.meshgrid(*(r.square() for r in lags), indexing="ij")
+    return functools.reduce(torch.add, squares).sqrt()
 
 
 # A torus sees a pixel at all of its copies: their sum is a covariance if the function is one.

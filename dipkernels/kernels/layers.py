@@ -1,5 +1,6 @@
 """Kernels of single layers, which add up to that of the network, from shared passes."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -279,10 +280,7 @@ def forms_of(gradients: Parameters, metric: Parameters | None) -> Parameters:
 
 def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
     """Sum some entries of a dict."""
-    total = values[keys[0]]
-    for key in keys[1:]:
-        total = total + values[key]
-    return total
+    return functools.reduce(torch.add, [values[key] for key in keys])
 
 
 class LayerKernel(Kernel):
@@ -312,11 +310,9 @@ class LayerKernel(Kernel):
     def _matmat(self, block: Tensor) -> Tensor:
         parts = []
         for gradients in self._tangents.gradients(block):
-            weighted = weigh(gradients, self._layers.metric)
-            tangents = {
-                key: value if key in self._keys else torch.zeros_like(value)
-                for key, value in weighted.items()
-            }
+            tangents = weigh(gradients, self._layers.metric)
+            others = tangents.keys() - set(self._keys)
+            tangents = tangents | {key: torch.zeros_like(tangents[key]) for key in others}
             parts.append(self._tangents.jvp(tangents))
         return torch.cat(parts, dim=1)
 

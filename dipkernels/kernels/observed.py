@@ -13,7 +13,8 @@ class ObservedKernel(SymmetricOperator):
     """``A K A^T``, with A the forward operator of a task, restricted to the entries that count.
 
     Entries that are missing or held out have rows and columns of 0. Of the tangent kernel, this is
-    what the loss of a fit descends along: its largest eigenvalue limits the step.
+    what a fit descends along: its largest eigenvalue limits the step. A product costs one with the
+    kernel, and the operator and its adjoint.
 
     Parameters
     ----------
@@ -27,10 +28,6 @@ class ObservedKernel(SymmetricOperator):
     ------
     InvalidInputError
         If the kernel isn't over the task's images.
-
-    Notes
-    -----
-    A product costs one with the kernel, and the operator and its adjoint.
     """
 
     def __init__(self, kernel: SymmetricOperator, task: Task) -> None:

@@ -30,8 +30,7 @@ class Solution:
         Products, each with as many rows as were not yet solved.
     error : Tensor, shape (k,)
         Estimate of ``|x - x*|_A / |x*|_A``, with ``|v|_A^2 = v^T A v``, as it was 5 iterations
-        before the end: what these have taken off, and what is left if convergence goes on at the
-        rate of the last 10: an extrapolation, up to 2 times too low on ill-conditioned systems.
+        before the end; up to 2 times too low on ill-conditioned systems.
     residual : Tensor, shape (k,)
         ``|b - A x| / |b|``, computed anew from the solution; 0 for a right-hand side of zeros.
     converged : bool

@@ -211,15 +211,9 @@ def _patterns(size: tuple[int, ...], *, slow: int, frame: bool) -> Tensor:
     dims, columns = len(size), []
     lines = [(torch.arange(n, dtype=torch.float64) + 0.5) * (math.pi / n) for n in size]
     grids = torch.meshgrid(*lines, indexing="ij")
-    for axis in range(dims):
-        columns += [(order * grids[axis]).cos() for order in range(1, slow + 1)]
-        columns.append(
-            torch.arange(size[axis])
-            .remainder(2)
-            .double()
-            .reshape([-1 if a == axis else 1 for a in range(dims)])
-            .expand(size)
-        )
+    parities = torch.meshgrid(*(torch.arange(n) % 2 for n in size), indexing="ij")
+    for grid, parity in zip(grids, parities, strict=True):
+        columns += [(order * grid).cos() for order in range(1, slow + 1)] + [parity.double()]
     if dims > 1 and slow > 1:
         columns.append(grids[0].cos() * grids[1].cos())
     if frame and min(size) > 2:

@@ -302,5 +302,5 @@ def mapped(
     kernel: StationaryKernel, function: Callable[[Tensor], Tensor], mean: Tensor
 ) -> StationaryKernel:
     """Apply a function to both tables, and take another mean."""
-    tables = {name: function(getattr(kernel, name)) for name in ("covariance_table", "ntk_table")}
-    return replace(kernel, **tables, mean=mean)
+    covariance, ntk = function(kernel.covariance_table), function(kernel.ntk_table)
+    return replace(kernel, covariance_table=covariance, ntk_table=ntk, mean=mean)

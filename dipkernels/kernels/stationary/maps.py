@@ -4,9 +4,11 @@ Each function makes a new `StationaryKernel`. Formulas: docs/infinite-width.md. 
 over the tables; the memory of two further ones.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -248,7 +250,7 @@ def stride(
             values = values.index_select(axis, phases_of(axis).to(values.device))
         return values
 
-    kept = (..., *(slice(None, None, step) for step in steps))
+    kept: Any = (..., *(slice(None, None, step) for step in steps))
     return mapped(kernel, lambda table: at_phases(table)[kept].contiguous(), at_phases(kernel.mean))
 
 
@@ -293,11 +295,7 @@ def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
 
 def summed(terms: Iterable[Tensor]) -> Tensor:
     """Add tensors up."""
-    iterator = iter(terms)
-    total: Tensor = next(iterator)
-    for term in iterator:
-        total = total + term
-    return total
+    return functools.reduce(torch.add, terms)
 
 
 def _per_axis(
