@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.operator import SymmetricOperator, require_length
 
 Pixels = Tensor | np.ndarray | Sequence[int] | slice
 _BLOCK = 256 * 2**20  # bytes of whole images that a product with a part may take
@@ -93,10 +93,7 @@ class KernelBlock:
 
     def __matmul__(self, x: Float[Tensor, "*columns"]) -> Float[Tensor, "*rows"]:
         """Multiply a vector ``(c,)`` or a block ``(c, k)``, of the kernel's dtype and device."""
-        if x.dim() not in (1, 2) or x.shape[0] != self.shape[1]:
-            raise InvalidInputError(
-                f"expected shape ({self.shape[1]},) or ({self.shape[1]}, k), got {tuple(x.shape)}"
-            )
+        require_length(x, self.shape[1])
         if x.dim() == 1:
             return self._multiply(x[:, None])[:, 0]
         chunk = max(1, _BLOCK // (self.kernel.shape[0] * x.element_size()))

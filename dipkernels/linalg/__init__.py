@@ -7,7 +7,7 @@ from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.operator import DenseOperator, SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
-from dipkernels.linalg.quadrature import Quadrature, gauss, gauss_radau
+from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.linalg.solver import Solution, conjugate_gradients
 
 __all__ = [
@@ -23,8 +23,6 @@ __all__ = [
     "Symmetry",
     "conjugate_gradients",
     "effective_rank",
-    "gauss",
-    "gauss_radau",
     "krylov_probes",
     "ritz_pairs",
     "spectral_density",

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dipkernels.errors import DivergenceError, OutputError
 from dipkernels.linalg.accuracy import Symmetry, symmetry_of_projection
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.operator import ANOTHER, SymmetricOperator
 
 _BREAKDOWN = 1e-13  # size of a residual, relative to the operator's, that is rounding in float64
 _COLUMNS = 2**14  # of the basis are rotated at a time
@@ -116,10 +116,7 @@ class BlockKrylov:
             before = small[:, 0].to(image.device) @ self._rows[: self._filled]
             tolerance = torch.finfo(self._operator.dtype).eps ** 0.5
             if float((image - before).norm()) > tolerance * self._scale:
-                raise OutputError(
-                    "the checkpoint's products are not those of this operator: choose another "
-                    "file, or remove it to start afresh"
-                )
+                raise OutputError(ANOTHER)
 
     # Orthogonalise against all rows and append what is left, unless it's rounding. Returns its
     # coefficients in the rows.

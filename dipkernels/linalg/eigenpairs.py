@@ -15,7 +15,7 @@ from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.block_krylov import BlockKrylov
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.operator import SymmetricOperator, identity_of
 from dipkernels.storage.checkpoints import Saver
 
 
@@ -196,11 +196,7 @@ def top_eigenpairs(
     space = BlockKrylov(operator, draws.T, min(capacity, max_products + starts), keep)
     saver = None
     if checkpoint is not None:
-        identity = {
-            "operator": repr(operator), "size": n, "dtype": str(operator.dtype),
-            "device": str(operator.device), "k": k, "starts": starts, "basis": capacity,
-            "seed": seed,
-        }  # fmt: skip
+        identity = identity_of(operator, k=k, starts=starts, basis=capacity, seed=seed)
         saver = Saver(Path(checkpoint), identity, "search for eigenpairs")
         state = saver.load()
         if state is not None:

@@ -66,24 +66,25 @@ class KrylovSpace:
     symmetry: Symmetry = UNSEEN
 
     def gauss(self) -> Quadrature:
-        """Gauss rule of ``v``; see `dipkernels.linalg.gauss`.
+        """Gauss rule of ``v``, exact for polynomials of degree below 2m.
 
         Returns
         -------
         Quadrature
-            A lower bound for ``exp(-t x)``.
+            With m nodes: a lower bound where even derivatives are positive, as of ``exp(-t x)``.
         """
         if not len(self.alpha):
             return self.deflated
         return gauss(self.alpha, self.beta, self.norm) + self.deflated
 
     def gauss_radau(self) -> Quadrature:
-        """Gauss-Radau rule of ``v`` with a node at 0; see `dipkernels.linalg.gauss_radau`.
+        """Gauss-Radau rule of ``v`` with a node at 0, exact for degrees up to 2m.
 
         Returns
         -------
         Quadrature
-            An upper bound for ``exp(-t x)``.
+            With m + 1 nodes: an upper bound where odd derivatives are negative, as of
+            ``exp(-t x)``.
         """
         if not len(self.alpha) or self.beta[-1] == 0.0:
             return self.gauss()

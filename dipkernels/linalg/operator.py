@@ -1,6 +1,7 @@
 """Symmetric linear operators that are known by their products alone."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg
@@ -14,6 +15,10 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.accuracy import Symmetry, symmetry_of_projection
 
 DEFAULT_PROBES = 32
+ANOTHER = (
+    "the checkpoint's products are not those of this operator: choose another file, or remove it "
+    "to start afresh"
+)
 
 
 class SymmetricOperator(ABC):
@@ -42,10 +47,7 @@ class SymmetricOperator(ABC):
         """Multiply a vector ``(n,)`` or a block ``(n, k)``, of the operator's dtype and device."""
         if not isinstance(x, Tensor):
             raise InvalidInputError(f"expected a torch.Tensor, got {type(x).__name__}")
-        if x.dim() not in (1, 2) or x.shape[0] != self.shape[1]:
-            raise InvalidInputError(
-                f"expected shape ({self.shape[1]},) or ({self.shape[1]}, k), got {tuple(x.shape)}"
-            )
+        require_length(x, self.shape[1])
         if x.dtype != self.dtype or x.device != self.device:
             raise InvalidInputError(
                 f"expected {self.dtype} on {self.device}, got {x.dtype} on {x.device}: convert "
@@ -219,6 +221,18 @@ class DenseOperator(SymmetricOperator):
 
     def _matmat(self, block: Tensor) -> Tensor:
         return self.matrix @ block
+
+
+def require_length(x: Tensor, n: int) -> None:
+    """Check that a matrix of n columns can multiply a vector or a block."""
+    if x.dim() not in (1, 2) or x.shape[0] != n:
+        raise InvalidInputError(f"expected shape ({n},) or ({n}, k), got {tuple(x.shape)}")
+
+
+def identity_of(operator: SymmetricOperator, **settings: int) -> dict[str, Any]:
+    """Say what a checkpoint is of: an operator, and the settings of a computation."""
+    known = {"operator": repr(operator), "size": operator.shape[0]}
+    return {**known, "dtype": str(operator.dtype), "device": str(operator.device), **settings}
 
 
 def random_signs(n: int, k: int, seed: int) -> Tensor:

@@ -15,7 +15,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.operator import ANOTHER, SymmetricOperator, identity_of
 from dipkernels.storage.checkpoints import Saver
 
 Numbers = Sequence[float] | np.ndarray
@@ -78,10 +78,7 @@ def krylov_probes(
     together = max(1, _TOGETHER // (8 * n * min(steps, n)))
     saver, state = None, None
     if checkpoint is not None:
-        identity = {
-            "operator": repr(operator), "size": n, "dtype": str(operator.dtype),
-            "device": str(operator.device), "probes": probes, "steps": steps, "seed": seed,
-        }  # fmt: skip
+        identity = identity_of(operator, probes=probes, steps=steps, seed=seed)
         saver = Saver(Path(checkpoint), identity, "set of probes")
         state = saver.load()
     finished: list[dict[str, Any]] = []
@@ -139,7 +136,4 @@ def _compare(operator: SymmetricOperator, start: Tensor, alpha: Numbers, beta: N
     tolerance = torch.finfo(operator.dtype).eps ** 0.5 * length
     errors = (float(start @ image) - alpha[0], float(image.norm()) - length)
     if max(map(abs, errors)) > tolerance:
-        raise OutputError(
-            "the checkpoint's products are not those of this operator: choose another file, or "
-            "remove it to start afresh"
-        )
+        raise OutputError(ANOTHER)

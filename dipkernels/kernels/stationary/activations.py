@@ -5,6 +5,7 @@ For ``x ~ N(0, q1)``, ``y ~ N(0, q2)`` with covariance ``k`` each activation ``f
 learned scale of the channel contributes to the tangent kernel) and ``E f(x)``.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,9 +71,7 @@ def relu(slope: float = 0.0) -> Activation:
     def mean(q: Tensor) -> Tensor:
         return (1 - slope) * (q / (2 * math.pi)).sqrt()
 
-    def function(x: Tensor) -> Tensor:
-        return torch.nn.functional.leaky_relu(x, slope)
-
+    function = functools.partial(torch.nn.functional.leaky_relu, negative_slope=slope)
     name = "relu" if slope == 0 else f"leaky-relu {slope:g}"
     # x f'(x) = f(x): it is homogeneous.
     return Activation(name, function, covariance, derivative, covariance, mean)
@@ -129,11 +128,14 @@ def sine(frequency: float = 1.0) -> Activation:
 
 def cosine(frequency: float = 1.0) -> Activation:
     """Make ``cos(w x)``."""
-
-    def mean(q: Tensor) -> Tensor:
-        return torch.exp(-(frequency**2) * q / 2)
-
-    return _wave("cos", frequency, torch.cos, lambda x: -torch.sin(x), 1.0, mean)
+    return _wave(
+        "cos",
+        frequency,
+        torch.cos,
+        lambda x: -torch.sin(x),
+        1.0,
+        lambda q: torch.exp(-(frequency**2) * q / 2),
+    )
 
 
 def _wave(
@@ -169,12 +171,7 @@ def tanh() -> Activation:
     def derivative(x: Tensor) -> Tensor:
         return 1 - torch.tanh(x).square()
 
-    def scaled(x: Tensor) -> Tensor:
-        return x * derivative(x)
-
-    return Activation(
-        "tanh", torch.tanh, _dual(torch.tanh), _dual(derivative), _dual(scaled), torch.zeros_like
-    )
+    return _integrated("tanh", torch.tanh, derivative, torch.zeros_like)
 
 
 def swish() -> Activation:
@@ -184,21 +181,17 @@ def swish() -> Activation:
         gate = torch.sigmoid(x)
         return gate * (1 + x * (1 - gate))
 
-    def scaled(x: Tensor) -> Tensor:
-        return x * derivative(x)
-
-    def mean(q: Tensor) -> Tensor:
-        return mean_by_quadrature(torch.nn.functional.silu, q)
-
     silu = torch.nn.functional.silu
-    return Activation("swish", silu, _dual(silu), _dual(derivative), _dual(scaled), mean)
+    return _integrated("swish", silu, derivative, functools.partial(mean_by_quadrature, silu))
+
+
+def _integrated(name: str, function: Function, derivative: Function, mean: Function) -> Activation:
+    scaled = _dual(lambda x: x * derivative(x))
+    return Activation(name, function, _dual(function), _dual(derivative), scaled, mean)
 
 
 def _dual(function: Function) -> Dual:
-    def dual(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return dual_by_quadrature(function, q1, q2, k)
-
-    return dual
+    return functools.partial(dual_by_quadrature, function)
 
 
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {

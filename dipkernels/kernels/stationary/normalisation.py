@@ -113,26 +113,11 @@ def batch_norm(
 def normalised_moments(
     covariance: Float[Tensor, "*size"], tangent: Float[Tensor, "*size"], epsilon: float = 0.0
 ) -> tuple[Float[Tensor, "*size"], Float[Tensor, "*size"]]:
-    """Moments of ``(x - m)/s`` over draws of a stationary Gaussian image, for every size.
-
-    Parameters
-    ----------
-    covariance, tangent : Tensor, shape ``(*size)``
-        At each lag, with sum zero.
-    epsilon : float
-        Added to the variance ``s^2`` over the image.
-
-    Returns
-    -------
-    covariance, tangent : Tensor, shape ``(*size)``
-        ``E (x - m)(x' - m)/s^2``, and ``E J Theta J^T`` with J the derivative of the normalisation;
-        epsilon's part in the direction of x is left out.
-
-    Notes
-    -----
-    With ``S`` the sum over all modes ``a_k`` of squares, ``E X / S^m`` is the integral over t of
-    ``t^(m-1)/(m-1)! E X exp(-t S)``, which factorises over the modes.
-    """
+    """Covariance and tangent kernel of ``(x - m)/s``, from those of a stationary Gaussian image."""
+    # Both at each lag and of sum zero; epsilon is added to the variance s^2 over the image, and its
+    # part of the derivative in the direction of x is left out.
+    # With S the sum over all modes a_k of squares, E X / S^m is the integral over t of
+    # t^(m-1)/(m-1)! E X exp(-t S), which factorises over the modes.
     lam = torch.fft.fftn(covariance).real.flatten().clamp(min=0)
     theta = torch.fft.fftn(tangent).real.flatten()
     n = lam.numel()
