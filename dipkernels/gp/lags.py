@@ -27,10 +27,8 @@ class LagKernel:
     correlation : callable
         From distance in units of the length-scale (float64 Tensor, any shape, at least 0) to the
         correlation, 1 at 0; made of torch's functions if the length-scale is to be differentiated.
-    lengthscale : float
-        In pixels.
-    outputscale : float
-        The variance, in units of the image squared.
+    lengthscale, outputscale : float
+        In pixels; the variance, in units of the image squared.
 
     Raises
     ------

@@ -73,12 +73,10 @@ class GaussianProcess:
 
         Parameters
         ----------
-        size : (length,) or (height, width)
-            Of the image.
+        size, device
+            ``(length,)`` or ``(height, width)``, of the image; of the tables.
         definite : bool
             Whether to look for a torus on which it's positive semi-definite, as draws need.
-        device : torch.device, optional
-            Of the tables.
 
         Returns
         -------
@@ -116,8 +114,8 @@ class GaussianProcess:
         Raises
         ------
         InvalidInputError
-            If the kernel's spectrum on its torus isn't positive semi-definite, so that the root of
-            it doesn't exist; or if the shape is none of an image.
+            If the kernel's spectrum on its torus isn't positive semi-definite, or the shape is none
+            of an image.
         """
         if len(shape) < 2 or shape[0] < 1:
             raise InvalidInputError(

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ class TabulatedKernel:
     kernel : StationaryKernel
         Positive semi-definite.
     removed : float
-        Norm of what had to be taken away for that, the negative part of the spectrum, over the
-        norm of the rest: of the size of the estimate's own error, if all is well.
+        Norm of what was taken away for that, the negative part of the spectrum, over the norm of
+        the rest: of the size of the estimate's own error, if all is well.
     """
 
     kernel: StationaryKernel
@@ -41,12 +42,10 @@ def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> TabulatedKe
     Parameters
     ----------
     dataset : xarray.Dataset
-        As `dipkernels.kernels.covariance` returns, with channels averaged. Its lags must reach as
-        far as the image is long that is to be modelled: for sides of n pixels measure
-        ``max_lag=n`` on networks of more than n pixels.
+        As `dipkernels.kernels.covariance` returns, with channels averaged. For images of n pixels a
+        side measure ``max_lag=n`` on networks of more than n pixels.
     phases : bool
-        Take ``phase_kernel``, measured with a period; its anchors' phases are those of the image's
-        pixels, from its first on.
+        Take ``phase_kernel``, measured with a period; phase 0 is the image's first pixel.
 
     Returns
     -------
@@ -114,5 +113,6 @@ def _table_of(blocks: Tensor, size: tuple[int, ...], period: tuple[int, ...]) ->
             lags = [
                 (q - p + t * j) % n for p, q, t, j, n in zip(a, b, period, steps, size, strict=True)
             ]
-            table[(*a, *torch.meshgrid(*lags, indexing="ij"))] = picked[(..., *a, *b)]
+            pair: Any = (..., *a, *b)
+            table[(*a, *torch.meshgrid(*lags, indexing="ij"))] = picked[pair]
     return table

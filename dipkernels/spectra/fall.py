@@ -48,8 +48,7 @@ def half_power_frequency(response: xr.Dataset) -> float:
     Parameters
     ----------
     response : xarray.Dataset
-        As `frequency_response` or `radial_power` returns. The constant image is left out: most
-        networks fit it in a way of its own, through biases and the output non-linearity.
+        As `frequency_response` or `radial_power` returns; the constant image is left out.
 
     Returns
     -------

@@ -39,18 +39,16 @@ def periodogram(
     images : Tensor, shape ``(images, channels, *spatial)``
         Signals or images, of any real type.
     window : {"none", "hann"}
-        Hann's, periodic, along each axis: it removes what the jump between opposite borders of an
-        image adds, a cross along the axes that falls as ``f ** -2``, and blurs the spectrum over
-        two frequencies.
+        Hann's, periodic, along each axis: it removes the cross that the jump between opposite
+        borders adds, which falls as ``f ** -2``, and blurs the spectrum over two frequencies.
     centre : bool
         Whether each channel's mean m is removed; then ``P(0) = 0``.
 
     Returns
     -------
     Tensor, of the shape of images, float64
-        In FFT order, squared units of the image. Without a window Parseval's theorem holds: the
-        mean over all frequencies is the mean over all pixels of ``(x - m)^2``. White noise has its
-        variance at every frequency, with or without a window.
+        In FFT order, squared units of the image. Without a window the mean over all frequencies is
+        the mean over all pixels of ``(x - m)^2``. White noise has its variance at every frequency.
 
     Raises
     ------
@@ -168,7 +166,7 @@ def prior_spectrum(
 
     Notes
     -----
-    Costs a draw and a forward pass a sample. With ``centre=False`` the expectation is the frequency
+    Costs a draw and a forward pass a sample. With ``centre=False`` its expectation is the frequency
     response of the prior's second moment.
 
     Examples
@@ -221,9 +219,8 @@ def natural_spectrum(
 
     Notes
     -----
-    Published, for power: exponents near 2 (Field 1987); 2.4 on average, 1.6 to 3.0 over 135
-    photographs, of which a quarter bends (Tolhurst, Tadmor & Chao 1992). Images that were made
-    smaller have less power at high frequencies than scenes.
+    Published exponents of power: near 2 (Field 1987); 2.4 on average, 1.6 to 3.0 over 135
+    photographs (Tolhurst, Tadmor & Chao 1992). Images that were made smaller fall faster.
     """
     if not names:
         raise InvalidInputError("no image is named")

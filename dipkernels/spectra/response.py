@@ -50,8 +50,7 @@ def frequency_response(
     ----------
     kernel : SymmetricOperator, LayerKernels, StationaryKernel or Dataset
         An operator over flattened images ``(channels, *spatial)``; those of all layers cost no
-        more than that of the network. A stationary kernel, of an infinitely wide network. Or what
-        `dipkernels.kernels.covariance` returns.
+        more than one. A stationary kernel; or what `dipkernels.kernels.covariance` returns.
     shape : (channels, length) or (channels, height, width), optional
         Of an operator's images; by default its ``image_shape``.
     which : {"covariance", "ntk"}, optional
@@ -69,8 +68,8 @@ def frequency_response(
     -------
     xarray.Dataset
         Over ``frequency`` (mean radius of each bin's modes, cycles per pixel): ``response`` with
-        its ``standard_error`` (it's the probes' error, not a spread over the bin: 0 where exact,
-        as for stationary kernels), and the number of ``modes`` of a channel. Attributes:
+        its ``standard_error`` (the probes', 0 where exact, as for stationary kernels), and the
+        number of ``modes`` of a channel. Attributes:
         ``half_power_frequency``; ``roll_off``, its ``roll_off_standard_error`` and
         ``roll_off_misfit`` (see `RollOff`; NaN where no power law can be fitted); ``products`` (a
         quadratic form counted as one half, which it costs with an NTK). With layers the first two

@@ -87,8 +87,7 @@ def infinite_width(
     Parameters
     ----------
     prior : ImagePrior
-        A convolutional network, registered or not. It is run once on its code, and each operation
-        on the way is given its effect on the kernels.
+        A convolutional network, registered or not; it is run once on its code.
     code : str or StationaryKernel, optional
         What the code is a draw of: ``"noise"`` (uniform on [0, 0.1]), ``"phases"``, ``"fourier"``;
         ``"empirical"``, the moments of this very code as if it were stationary; or the kernel

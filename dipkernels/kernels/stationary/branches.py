@@ -52,8 +52,7 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
     Parameters
     ----------
     first, second : StationaryKernel
-        On the same torus. They may share what lies before their last layers of weights, but not
-        these.
+        On the same torus. They may share what lies before their last layers of weights.
 
     Returns
     -------

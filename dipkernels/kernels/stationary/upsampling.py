@@ -27,12 +27,10 @@ def upsample(
         At least 2.
     mode : {"nearest", "bilinear", "sinc", "zero"}
         Repetition; linear interpolation between pixel centres (``align_corners=False``); periodic
-        band-limited interpolation; zeros between the pixels, of which each stays at a multiple of
-        the factor.
+        band-limited interpolation; zeros between the pixels.
     max_period : int, optional
         The longest period that is kept along an axis: phases beyond are averaged. 1 is the
-        stationary closure; None, the default, is exact: each upsampling makes the period longer by
-        the factor.
+        stationary closure; None, the default, is exact.
 
     Returns
     -------
