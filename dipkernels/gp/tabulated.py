@@ -113,6 +113,6 @@ def _table_of(blocks: Tensor, size: tuple[int, ...], period: tuple[int, ...]) ->
             lags = [
                 (q - p + t * j) % n for p, q, t, j, n in zip(a, b, period, steps, size, strict=True)
             ]
-            pair: Any = (..., *a, *b)
-            table[(*a, *torch.meshgrid(*lags, indexing="ij"))] = picked[pair]
+            there: Any = (*a, *torch.meshgrid(*lags, indexing="ij"))
+            table[there] = picked[(..., *a, *b)]
     return table
