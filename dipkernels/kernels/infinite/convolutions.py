@@ -76,12 +76,10 @@ def transposed_convolution(
     dilation: int | Sequence[int] = 1,
 ) -> Features:
     """Put zeros between the pixels, and convolve."""
-    features = reader.features(input)
+    features = reader.whole(input, "a transposed convolution")
     kernel = features.branches[0].kernel
     dims, taps = kernel.dims, weight.shape[2:]
     factors, steps, pads = (per_axis(value, dims) for value in (stride, dilation, padding))
-    if any(low or high for low, high in features.borders):
-        raise reader.unknown("a transposed convolution of a padded or cropped image")
     wanted = [f * n for f, n in zip(factors, kernel.size, strict=True)]
     if list(reader.result.shape[2:]) != wanted or len(set(factors)) > 1:
         raise reader.unknown(

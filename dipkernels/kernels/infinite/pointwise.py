@@ -125,12 +125,4 @@ def normalised(
         origin = kernel if branch.gaussian else None
         return replace(branch, kernel=kernel, origin=origin, steps=(), draws=None)
 
-    return whole_torus(reader, input).each(each)
-
-
-def whole_torus(reader: Reader, input: Tensor) -> Features:
-    """Look up features of all pixels of a torus, and no others: what statistics are taken of."""
-    features = reader.features(input)
-    if any(low or high for low, high in features.borders):
-        raise reader.unknown("it takes statistics of a padded or cropped image")
-    return features
+    return reader.whole(input, "it takes statistics").each(each)

@@ -70,7 +70,7 @@ def average_pooled(
     divisor_override: int | None = None,
 ) -> Features:
     """Average over blocks, as `torch.nn.functional.avg_pool2d`."""
-    features = reader.features(input)
+    features = reader.whole(input, "a pooling")
     dims = features.branches[0].kernel.dims
     sizes = _blocks(reader, features, kernel_size, stride, padding)
     if divisor_override is not None:
@@ -98,7 +98,7 @@ def largest_pooled(
     return_indices: bool = False,
 ) -> Features:
     """Take the largest of each block, as `torch.nn.functional.max_pool2d`: on draws."""
-    features = reader.features(input)
+    features = reader.whole(input, "a pooling")
     dims = features.branches[0].kernel.dims
     sizes = _blocks(reader, features, kernel_size, stride, padding)
     if return_indices or any(d != 1 for d in per_axis(dilation, dims)):
@@ -126,8 +126,6 @@ def _blocks(
     reader: Reader, features: Features, kernel_size: Any, stride: Any, padding: Any
 ) -> list[int]:
     kernel = features.branches[0].kernel
-    if any(low or high for low, high in features.borders):
-        raise reader.unknown("a pooling of a padded or cropped image")
     sizes = per_axis(kernel_size, kernel.dims)
     steps = sizes if stride is None or stride == [] else per_axis(stride, kernel.dims)
     if steps != sizes or any(per_axis(padding, kernel.dims)):
