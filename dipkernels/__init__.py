@@ -5,15 +5,17 @@ and predict from the kernel how the fit goes. Names are imported when first used
 ``import dipkernels`` is quick.
 """
 
-import importlib
 import logging
 from typing import TYPE_CHECKING
+
+from dipkernels.base.lazy import imported_when_used
 
 __version__ = "0.1.0"
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is the program's
 
 _NAMES = {
+    "GaussianProcess": "dipkernels.gp",
     "ImagePrior": "dipkernels.networks",
     "LinearisedPrior": "dipkernels.priors",
     "NTK": "dipkernels.kernels",
@@ -52,6 +54,7 @@ __all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
     from dipkernels.fitting import fit as fit
+    from dipkernels.gp import GaussianProcess as GaussianProcess
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
@@ -61,13 +64,4 @@ if TYPE_CHECKING:
     from dipkernels.theory.curves import learning_curve as learning_curve
 
 
-def __getattr__(name: str) -> object:
-    if name in _NAMES:
-        return getattr(importlib.import_module(_NAMES[name]), name)
-    if name in _MODULES:
-        return importlib.import_module(f"dipkernels.{name}")
-    raise AttributeError(f"module 'dipkernels' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = imported_when_used(__name__, _NAMES, _MODULES)

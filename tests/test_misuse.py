@@ -17,13 +17,13 @@ from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import DeviceError, DipkernelsError, InvalidInputError
 from dipkernels.linalg import effective_rank
 from dipkernels.spectra import (
+    bin_edges,
     comb_response,
     comb_strength,
     frequency_response,
     half_power_frequency,
     periodogram,
     prior_spectrum,
-    ring_edges,
     roll_off,
     sparsity,
 )
@@ -73,7 +73,7 @@ MISUSES = {
     "response": (lambda: frequency_response(IMAGE, 3), "shape must be several whole numbers"),
     "images": (lambda: periodogram([1.0]), "images must be a Tensor, got [1.0]"),
     "prior": (lambda: prior_spectrum("conv"), "prior must be an ImagePrior, got 'conv'"),
-    "rings": (lambda: ring_edges((8, 8), 0), "a count of at least 1, got (8, 8) and 0"),
+    "rings": (lambda: bin_edges((8, 8), 0), "a count of at least 1, got (8, 8) and 0"),
     "spectrum": (lambda: half_power_frequency(3), "response must be a Dataset"),
     "low": (lambda: roll_off(xr.Dataset(), low="a"), "low must be a number"),
     "energy": (lambda: sparsity(SIGNAL, energy="a"), "energy must be a number"),

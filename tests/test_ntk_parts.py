@@ -87,6 +87,28 @@ def close(actual: Tensor, expected: Tensor) -> None:
     assert (actual - expected).norm() < 1e-12 * expected.norm()
 
 
+# --- Jacobian -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pixels", [None, [7, 3, N - 1]], ids=["all", "some"])
+def test_the_jacobian_is_that_of_reverse_mode(
+    pixels: list[int] | None,
+    weighted: NTK,
+    jacobian: dict[str, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spent: list[Tensor] = []
+    vjp = weighted.tangents.vjp
+    monkeypatch.setattr(weighted.tangents, "vjp", lambda x: spent.append(x) or vjp(x))
+    found = weighted.jacobian(pixels)
+    assert list(found) == list(jacobian)
+    for key, block in jacobian.items():
+        expected = block if pixels is None else block[pixels]
+        # sums in another order; one bias has no effect, and all of its derivatives are rounding
+        torch.testing.assert_close(found[key], expected, rtol=1e-10, atol=1e-14)
+    assert sum(images.shape[1] for images in spent) == (N if pixels is None else len(pixels))
+
+
 # --- Metric ---------------------------------------------------------------------------------
 
 

@@ -59,6 +59,13 @@ def as_annotated(name: str, value: Any, annotation: Any) -> Any:
     raise InvalidInputError(f"{name} must be {wanted}, got {given}")
 
 
+def require_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Check that a value is one of a few."""
+    if value not in choices:
+        listed = ", ".join(map(str, choices))
+        raise InvalidInputError(f"{name} must be one of {listed}, got {value!r}")
+
+
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Check the plain arguments of every call, before anything runs on them.
 

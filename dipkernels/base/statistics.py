@@ -1,7 +1,7 @@
 """Estimates with what they cost and how far off they may be; moments; the jackknife."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -51,6 +51,14 @@ def standard_error(samples: np.ndarray) -> np.ndarray:
     if count < 2:
         return np.full(samples.shape[1:], math.nan)
     return np.asarray(samples.std(axis=0, ddof=1) / math.sqrt(count))
+
+
+def with_errors(found: Mapping[str, tuple[Any, Any]], dims: Any = ()) -> dict[str, Any]:
+    """Make variables of a dataset from values and their standard errors."""
+    data = {}
+    for name, (value, error) in found.items():
+        data[name], data[f"{name}_standard_error"] = (dims, value), (dims, error)
+    return data
 
 
 def jackknife(

@@ -3,8 +3,9 @@
 Names are imported when first used: a command reads the options of a fit without torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from dipkernels.base.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from dipkernels.fitting.checkpoint import load_adam_metric as load_adam_metric
@@ -32,8 +33,4 @@ _NAMES = {
 }
 __all__ = [*_NAMES]
 
-
-def __getattr__(name: str) -> object:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"dipkernels.fitting.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'dipkernels.fitting' has no attribute '{name}'")
+__getattr__, __dir__ = imported_when_used(__name__, _NAMES)

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK
+from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.linalg.eigenpairs import top_eigenpairs
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.priors.prior import ImagePrior, Parameters
@@ -50,7 +50,7 @@ def default_learning_rate(
     ntk = NTK(prior, parameters)
     if task is None or task.operator.mask is not None:
         return stable_learning_rate(ntk)
-    return stable_learning_rate(MeasuredKernel(ntk, task))
+    return stable_learning_rate(ObservedKernel(ntk, task))
 
 
 def stable_learning_rate(
@@ -67,7 +67,7 @@ def stable_learning_rate(
     ----------
     ntk : SymmetricOperator
         Of size n; of a measurement by another operator than a mask,
-        `dipkernels.kernels.MeasuredKernel`.
+        `dipkernels.kernels.ObservedKernel`.
     largest_eigenvalue : float, optional
         If known; else computed to 1 %, from some tens of products.
 

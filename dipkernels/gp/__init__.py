@@ -2,25 +2,23 @@
 
 A `GaussianProcess` has a stationary or cyclostationary kernel: a function of distance, one that
 was derived from a network (`dipkernels.kernels.infinite_width`), or one that was measured on it
-(`from_covariance`). Given a task it makes a `Posterior`, with mean, variance, draws and evidence.
+(`from_covariance`). Given a task it makes a `GPPosterior`, with mean, variance, draws and evidence.
 No matrix is formed unless it's asked for.
 """
 
 from dipkernels.gp.evidence import Evidence
 from dipkernels.gp.hyperparameters import FittedHyperparameters, fit_hyperparameters
 from dipkernels.gp.lags import LagKernel, matern, rbf
-from dipkernels.gp.measured import MeasuredKernel, from_covariance
-from dipkernels.gp.process import GaussianProcess, Posterior
-from dipkernels.gp.torus import TorusCovariance
+from dipkernels.gp.process import GaussianProcess, GPPosterior
+from dipkernels.gp.tabulated import TabulatedKernel, from_covariance
 
 __all__ = [
     "Evidence",
     "FittedHyperparameters",
+    "GPPosterior",
     "GaussianProcess",
     "LagKernel",
-    "MeasuredKernel",
-    "Posterior",
-    "TorusCovariance",
+    "TabulatedKernel",
     "fit_hyperparameters",
     "from_covariance",
     "matern",

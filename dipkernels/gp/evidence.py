@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.observation import Observation
-from dipkernels.gp.torus import TorusCovariance
-from dipkernels.linalg import Estimate, KrylovSpace, SymmetricOperator, krylov_probes
+from dipkernels.gp.torus import TorusCovariance, same
+from dipkernels.linalg import Estimate, SymmetricOperator, krylov_probes
 
 METHODS = ("auto", "fourier", "dense", "lanczos")
 _BLOCK = 256  # columns of a dense matrix that are formed at once
@@ -79,21 +80,24 @@ def log_evidence(
     steps: int,
     seed: int,
 ) -> Evidence:
-    """Compute the evidence; see `dipkernels.gp.Posterior.log_evidence`."""
-    if method not in METHODS:
-        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if method == "auto":
-        method = "fourier" if observation.exact else "lanczos"
-    if method == "fourier" and not observation.exact:
-        raise InvalidInputError(
-            "method='fourier' is for a periodic image all of whose pixels were measured"
-        )
+    """Compute the evidence; see `dipkernels.gp.GPPosterior.log_evidence`."""
+    method = chosen_method(method, observation)
     problem = _Problem(observation, residual, derivative)
     if method == "fourier":
         return problem.fourier()
     if method == "dense":
         return problem.dense()
     return problem.lanczos(probes, steps, seed)
+
+
+def chosen_method(method: str, observation: Observation) -> str:
+    """Find out by which method a determinant is had, and whether it can be."""
+    require_choice("method", method, METHODS)
+    if method == "auto":
+        return "fourier" if observation.exact else "lanczos"
+    if method == "fourier":
+        observation.require_exact("method")
+    return method
 
 
 class _Problem:
@@ -103,10 +107,7 @@ class _Problem:
         self, observation: Observation, residual: Tensor, derivative: TorusCovariance | None
     ) -> None:
         self.seen, self.residual, self.derivative = observation, residual, derivative
-        ones = torch.ones(observation.task.shape, dtype=torch.float64, device=residual.device)
-        self.constant = observation.forward(ones)
-        self.s2 = observation.variance
-        self.n = observation.count
+        self.s2, self.n = observation.variance, observation.count
 
     def fourier(self) -> Evidence:
         k = self.seen.covariance
@@ -139,9 +140,8 @@ class _Problem:
             traces["log_lengthscale"] = float((inverse * slope).sum())
         alpha = inverse @ operator.restrict(self.residual.reshape(1, -1))
         logdet = 2 * float(lower.diagonal().log().sum())
-        return self._exact(
-            operator.embed(alpha).reshape(self.residual.shape), logdet, traces, "dense"
-        )
+        whole = operator.embed(alpha).reshape(self.residual.shape)
+        return self._exact(whole, logdet, traces, "dense")
 
     def lanczos(self, probes: int, steps: int, seed: int) -> Evidence:
         operator, s2 = MeasuredCovariance(self.seen), self.s2
@@ -167,8 +167,12 @@ class _Problem:
             sloped = operator.embed(self._sloped(operator, signs))
             forms = (solved.flatten(1) * sloped).sum(dim=1)
             traces["log_lengthscale"] = _averaged(forms.tolist(), products)
-        upper, lower = log_determinants(spaces, s2)
-        high, low = _averaged(upper, products), _averaged(lower, products)
+
+        def logarithm(nodes: np.ndarray) -> np.ndarray:
+            return np.log(nodes + s2)
+
+        high = trace(logarithm)
+        low = _averaged([float(space.gauss_radau()(logarithm)) for space in spaces], products)
         values = [self._value(alpha, each.value) for each in (high, low)]
         value = Estimate(values[0], high.standard_error / 2, products)
         return Evidence(value, (values[0], values[1]), self._gradient(alpha, traces), "lanczos")
@@ -180,7 +184,7 @@ class _Problem:
     def _slope_product(self, batch: Tensor) -> Tensor:
         if self.derivative is None:
             raise InvalidInputError("this kernel has no length-scale")
-        product = self.derivative.function(lambda v: v)
+        product = self.derivative.function(same)
         image = self.derivative.crop(product(self.seen.adjoint(batch)))
         return self.seen.forward(image).flatten(1)
 
@@ -214,7 +218,7 @@ class _Problem:
             for name, trace in traces.items()
             if self.s2 > 0 or name != "log_noise_variance"
         }
-        gradient["mean"] = Estimate(float((self.constant * alpha).sum()), 0.0, 0)
+        gradient["mean"] = Estimate(float((self.seen.constant * alpha).sum()), 0.0, 0)
         return gradient
 
     def _positive(self, values: Tensor) -> Tensor:
@@ -224,17 +228,6 @@ class _Problem:
                 f"eigenvalue is {float(values.min()):.2e}; raise noise_sigma"
             )
         return values
-
-
-def log_determinants(spaces: list[KrylovSpace], shift: float) -> tuple[list[float], list[float]]:
-    """Estimate ``log det(B + shift)`` from probes of a positive semi-definite ``B``."""
-
-    def function(nodes: np.ndarray) -> np.ndarray:
-        return np.log(nodes + shift)
-
-    upper = [float(space.gauss()(function)) for space in spaces]
-    lower = [float(space.gauss_radau()(function)) for space in spaces]
-    return upper, lower
 
 
 def dense_matrix(operator: MeasuredCovariance, product: Callable[[Tensor], Tensor]) -> Tensor:

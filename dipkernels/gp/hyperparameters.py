@@ -2,28 +2,33 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked, require_choice
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, NotSymmetricError
-from dipkernels.gp.evidence import Evidence, MeasuredCovariance, dense_matrix
+from dipkernels.gp.evidence import (
+    METHODS,
+    Evidence,
+    MeasuredCovariance,
+    chosen_method,
+    dense_matrix,
+)
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation
 from dipkernels.gp.process import GaussianProcess
-from dipkernels.gp.torus import covariance_on
+from dipkernels.gp.torus import TorusCovariance, covariance_on
 from dipkernels.linalg import Lanczos, Quadrature, krylov_probes
 from dipkernels.tasks import Task
 
 _RATIOS = (1e-6, 1e2)  # of noise variance to output scale, between which it's sought
 _GRID = 7  # length-scales that are tried before the best is refined
 _EXPECTED = 25  # length-scales in all, for the bar
-_METHODS = ("auto", "fourier", "dense", "lanczos")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +37,8 @@ class FittedHyperparameters:
 
     Attributes
     ----------
-    process : GaussianProcess
-        With the fitted kernel and mean.
-    noise_sigma : float
-        Fitted or given.
+    process, noise_sigma : GaussianProcess, float
+        With the fitted kernel and mean; fitted or given.
     log_evidence : float
         As it was maximised; its error is that of `evidence`.
     evidence : Evidence
@@ -74,19 +77,15 @@ def fit_hyperparameters(
         What was measured.
     kernel : LagKernel
         Its correlation is kept; its scales aren't looked at.
-    mean : float, optional
-        Of the process; by default it is fitted.
-    noise_sigma : float, optional
-        Positive; by default it is fitted, whatever the task says.
+    mean, noise_sigma : float, optional
+        Of the process, and of the noise, positive; by default fitted, whatever the task says.
     periodic : bool
         As of `GaussianProcess`.
     bounds : (float, float), optional
         Of the length-scale, in pixels; by default 0.3 to a quarter of the shortest side.
-    method : {"auto", "fourier", "dense", "lanczos"}
-        As of `Posterior.log_evidence`. With probes the maximum is that of an estimate; as all
+    method, probes, steps, seed
+        As of `GPPosterior.log_evidence`. With probes the maximum is that of an estimate; as all
         length-scales share them, most of the error is common.
-    probes, steps, seed : int
-        Of Lanczos.
     progress : bool
         Show a bar, which counts length-scales.
 
@@ -108,17 +107,15 @@ def fit_hyperparameters(
     The covariance is ``s (C + g)``, with ``C`` of the length-scale alone and g the ratio of noise
     to output scale: from the eigenvalues of ``C``, or their quadrature, the evidence follows for
     every s, g and mean. For a given g the best s and mean are in closed form; g and the
-    length-scale are sought by Brent's method, the first within the second. So the price is one
-    decomposition for each of about 20 length-scales, instead of one for each step of a descent in
-    all of them.
+    length-scale are sought by Brent's method. Price: one decomposition for each of about 20
+    length-scales.
     """
     low, high = _bounds(bounds, task)
     if noise_sigma is not None and not 0 < noise_sigma < math.inf:
         raise InvalidInputError(f"noise_sigma must be positive and finite, got {noise_sigma}")
     if mean is not None and not math.isfinite(mean):
         raise InvalidInputError(f"the mean must be finite, got {mean}")
-    if method not in _METHODS:
-        raise InvalidInputError(f"method must be one of {', '.join(_METHODS)}, got {method!r}")
+    require_choice("method", method, METHODS)
     task = task.to(dtype=torch.float64)
     variance = None if noise_sigma is None else noise_sigma**2
     tried: dict[float, _Optimum] = {}
@@ -127,14 +124,12 @@ def fit_hyperparameters(
         def loss(log_lengthscale: float) -> float:
             lengthscale = math.exp(log_lengthscale)
             if lengthscale not in tried:
-                unit = kernel.with_scales(lengthscale, 1.0)
-                covariance = covariance_on(
-                    unit, task.shape[1:], periodic=periodic, device=task.measurement.device
-                )
+                unit = replace(kernel, lengthscale=lengthscale, outputscale=1.0)
+                device = task.measurement.device
+                covariance = covariance_on(unit, task.shape[1:], periodic=periodic, device=device)
                 seen = Observation(task, covariance, 1.0, "auto", 1e-8, 1)
-                tried[lengthscale] = _Profile(seen, method, probes, steps, seed).best(
-                    mean, variance
-                )
+                profile = _Profile(seen, method, probes, steps, seed)
+                tried[lengthscale] = profile.best(mean, variance)
                 bar.advance()
             return -tried[lengthscale].value
 
@@ -144,9 +139,8 @@ def fit_hyperparameters(
         minimize_scalar(loss, bounds=around, method="bounded", options={"xatol": 1e-4})
     lengthscale = max(tried, key=lambda each: tried[each].value)
     best = tried[lengthscale]
-    process = GaussianProcess(
-        kernel.with_scales(lengthscale, best.outputscale), best.mean, periodic
-    )
+    scaled = replace(kernel, lengthscale=lengthscale, outputscale=best.outputscale)
+    process = GaussianProcess(scaled, best.mean, periodic)
     sigma = best.noise_variance**0.5
     evidence = process.posterior(task, sigma).log_evidence(
         method, probes=probes, steps=steps, seed=seed
@@ -172,13 +166,11 @@ class _Profile:
 
     def __init__(self, seen: Observation, method: str, probes: int, steps: int, seed: int) -> None:
         self.n = seen.count
-        y = seen.task.measurement * seen.counted
-        one = seen.forward(torch.ones(seen.task.shape, dtype=torch.float64, device=y.device))
-        if method == "auto":
-            method = "fourier" if seen.exact else "lanczos"
+        y, one = seen.task.measurement * seen.counted, seen.constant
+        method = chosen_method(method, seen)
         if method == "fourier":
             k = seen.covariance
-            _require_fourier(seen)
+            _require_definite(k)
             values = k.eigenvalues.clamp(min=0).cpu().numpy().ravel()
             self.determinant = Quadrature(values, np.full(values.shape, float(len(y))))
 
@@ -233,15 +225,11 @@ class _Profile:
 
 
 # A logarithm of a negative eigenvalue is NaN, which every comparison passes over.
-def _require_fourier(seen: Observation) -> None:
-    if not seen.exact:
-        raise InvalidInputError(
-            "method='fourier' is for a periodic image all of whose pixels were measured"
-        )
-    if not seen.covariance.definite:
+def _require_definite(covariance: TorusCovariance) -> None:
+    if not covariance.definite:
         raise NotSymmetricError(
             "this kernel is no covariance on the image's torus: an eigenvalue is "
-            f"-{seen.covariance.negativity:.1e} of the largest; take another kernel"
+            f"-{covariance.negativity:.1e} of the largest; take another kernel"
         )
 
 

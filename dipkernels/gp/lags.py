@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import checked
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 
 _SMOOTHNESS = (0.5, 1.5, 2.5)
@@ -27,10 +27,8 @@ class LagKernel:
     correlation : callable
         From distance in units of the length-scale (float64 Tensor, any shape, at least 0) to the
         correlation, 1 at 0; made of torch's functions if the length-scale is to be differentiated.
-    lengthscale : float
-        In pixels.
-    outputscale : float
-        The variance, in units of the image squared.
+    lengthscale, outputscale : float
+        In pixels; the variance, in units of the image squared.
 
     Raises
     ------
@@ -56,18 +54,7 @@ class LagKernel:
             )
 
     def __call__(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """Evaluate.
-
-        Parameters
-        ----------
-        distance : Tensor of float64, any shape
-            In pixels.
-
-        Returns
-        -------
-        Tensor, of that shape
-            The covariance.
-        """
+        """Evaluate the covariance at distances in pixels."""
         return self.outputscale * self.correlation(distance / self.lengthscale)
 
     def log_lengthscale_derivative(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
@@ -88,21 +75,6 @@ class LagKernel:
             (slope,) = torch.autograd.grad(self.correlation(relative).sum(), relative)
         return -self.outputscale * relative.detach() * slope
 
-    def with_scales(self, lengthscale: float, outputscale: float) -> "LagKernel":
-        """Change the scales.
-
-        Parameters
-        ----------
-        lengthscale, outputscale : float
-            The new ones.
-
-        Returns
-        -------
-        LagKernel
-            A new one.
-        """
-        return replace(self, lengthscale=lengthscale, outputscale=outputscale)
-
     def __repr__(self) -> str:
         return (
             f"LagKernel({self.name}, lengthscale {self.lengthscale:.4g} pixels, outputscale "
@@ -116,17 +88,15 @@ def rbf(lengthscale: float, outputscale: float = 1.0) -> LagKernel:
 
     Parameters
     ----------
-    lengthscale : float
-        In pixels.
-    outputscale : float
-        The variance.
+    lengthscale, outputscale : float
+        In pixels; the variance.
 
     Returns
     -------
     LagKernel
         Its spectrum falls so fast that long length-scales can't be solved without noise.
     """
-    return LagKernel("RBF", _gaussian, lengthscale, outputscale)
+    return LagKernel("RBF", lambda d: torch.exp(-(d**2) / 2), lengthscale, outputscale)
 
 
 @checked
@@ -135,10 +105,8 @@ def matern(lengthscale: float, outputscale: float = 1.0, *, smoothness: float = 
 
     Parameters
     ----------
-    lengthscale : float
-        In pixels.
-    outputscale : float
-        The variance.
+    lengthscale, outputscale : float
+        In pixels; the variance.
     smoothness : {0.5, 1.5, 2.5}
         nu; 0.5 is the exponential.
 
@@ -152,8 +120,7 @@ def matern(lengthscale: float, outputscale: float = 1.0, *, smoothness: float = 
     InvalidInputError
         If the smoothness is another.
     """
-    if smoothness not in _SMOOTHNESS:
-        raise InvalidInputError(f"smoothness must be one of {_SMOOTHNESS}, got {smoothness}")
+    require_choice("smoothness", smoothness, _SMOOTHNESS)
 
     def correlation(distance: Tensor) -> Tensor:
         x = math.sqrt(2 * smoothness) * distance
@@ -161,7 +128,3 @@ def matern(lengthscale: float, outputscale: float = 1.0, *, smoothness: float = 
         return factor * torch.exp(-x)
 
     return LagKernel(f"Matern {smoothness:g}", correlation, lengthscale, outputscale)
-
-
-def _gaussian(distance: Tensor) -> Tensor:
-    return torch.exp(-(distance**2) / 2)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import AccuracyWarning, InvalidInputError
-from dipkernels.gp.torus import TorusCovariance
+from dipkernels.gp.torus import TorusCovariance, same
 from dipkernels.linalg import Solution, conjugate_gradients
 from dipkernels.tasks import Task
 
@@ -30,8 +31,7 @@ class Observation:
         tolerance: float,
         max_iterations: int,
     ) -> None:
-        if solver not in SOLVERS:
-            raise InvalidInputError(f"solver must be one of {', '.join(SOLVERS)}, got {solver!r}")
+        require_choice("solver", solver, SOLVERS)
         self.task, self.covariance, self.variance = task, covariance, variance
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.shape = tuple(task.measurement.shape)
@@ -39,26 +39,39 @@ class Observation:
         self.count = int(self.counted.sum())
         self.last: Solution | None = None
         self._masks_pixels = task.operator.mask is not None
-        self._product = covariance.function(_same)
+        self.multiply = covariance.function(same)
         self.exact = covariance.whole and self._masks_pixels and bool(self.counted.all())
         self.solver = self._chosen() if solver == "auto" else solver
         self._require_possible()
         self._precondition: Callable[[Tensor], Tensor] | None = None
 
+    @property
+    def constant(self) -> Tensor:
+        """What is measured of an image of ones."""
+        task = self.task
+        ones = torch.ones(task.shape, dtype=torch.float64, device=task.measurement.device)
+        return self.forward(ones)
+
+    def require_exact(self, option: str, instead: str = "") -> None:
+        """Complain if the eigenvectors of the covariance aren't the Fourier modes of the image."""
+        if not self.exact:
+            raise InvalidInputError(
+                f"{option}='fourier' is for a periodic image all of whose pixels were measured"
+                + instead
+            )
+
     def forward(self, image: Tensor) -> Tensor:
         """Measure images, 0 where nothing counts."""
-        out: Tensor = self.task.operator.forward(image) * self.counted
-        return out
+        return self.task.operator.forward(image) * self.counted
 
     def adjoint(self, measurement: Tensor) -> Tensor:
         """Apply the adjoint of `forward`."""
-        out: Tensor = self.task.operator.adjoint(measurement * self.counted)
-        return out
+        return self.task.operator.adjoint(measurement * self.counted)
 
     def product(self, rows: Tensor) -> Tensor:
         """Multiply rows ``(k, numbers of the measurement)`` by ``A K A^T``."""
         batch = rows.reshape(-1, *self.shape)
-        image = self.covariance.crop(self._product(self.adjoint(batch)))
+        image = self.covariance.crop(self.multiply(self.adjoint(batch)))
         return self.forward(image).reshape(len(rows), -1)
 
     def gain(self, measurement: Tensor) -> Tensor:
@@ -69,17 +82,17 @@ class Observation:
             return k.function(lambda v: share_of(v, v + s2))(measurement)
         if self.solver == "primal":
             return k.crop(self._primal(measurement))
-        return k.crop(self._product(self.adjoint(self._dual(measurement))))
+        return k.crop(self.multiply(self.adjoint(self._dual(measurement))))
 
     def weights(self, measurement: Tensor) -> Tensor:
         """Multiply by ``(A K A^T + s2)^(-1)``; shapes are those of the measurement."""
+        s2 = self.variance
         if self.solver == "fourier":
-            s2 = self.variance
             return self.covariance.function(lambda v: 1 / (v + s2))(measurement)
         if self.solver == "dual":
             return self._dual(measurement * self.counted)
         measurement = measurement * self.counted
-        return (measurement - self.forward(self.gain(measurement))) / self.variance
+        return (measurement - self.forward(self.gain(measurement))) / s2
 
     def _dual(self, measurement: Tensor) -> Tensor:
         if self._precondition is None:
@@ -130,14 +143,14 @@ class Observation:
         divide = k.function(lambda v: 1 / (v.clamp(min=0) + floor))
 
         def approximate(rows: Tensor) -> Tensor:
-            out = k.crop(divide(rows.reshape(-1, *self.shape))) * self.counted
-            return out.flatten(1)
+            return (k.crop(divide(rows.reshape(-1, *self.shape))) * self.counted).flatten(1)
 
         return approximate
 
     # What a downsampled image's middle sees of its other pixels is nearly what every pixel sees.
     def _measured_grid(self) -> TorusCovariance | None:
         size = self.shape[1:]
+        dims = tuple(range(len(size)))
         if len(self.shape) != len(self.task.shape):
             return None
         unit = torch.zeros(self.shape, dtype=torch.float64, device=self.counted.device)
@@ -146,8 +159,7 @@ class Observation:
         if not bool(self.counted[(0, *centre)]):
             return None
         column = self.product(unit.reshape(1, -1)).reshape(self.shape)[0]
-        column = column.roll([-c for c in centre], tuple(range(len(size))))
-        dims = tuple(range(len(size)))
+        column = column.roll([-c for c in centre], dims)
         even = (column + column.flip(dims).roll((1,) * len(size), dims)) / 2
         return TorusCovariance(even[(None,) * len(size)], size)
 
@@ -169,31 +181,25 @@ class Observation:
         return mixed / len(axes) > SCATTERED * 2 * share * (1 - share)
 
     def _require_possible(self) -> None:
-        if self.solver == "fourier" and not self.exact:
-            raise InvalidInputError(
-                "solver='fourier' is for a periodic image all of whose pixels were measured"
-            )
+        if self.solver == "fourier":
+            self.require_exact("solver")
         if self.solver == "primal" and self.variance == 0:
             raise InvalidInputError("solver='primal' needs noise: pass noise_sigma, or 'dual'")
-        if self.solver == "primal" and not self.covariance.definite:
+        if self.solver == "dual" or self.covariance.definite:
+            return
+        least = f"an eigenvalue of -{self.covariance.negativity:.1e} of the largest"
+        if self.solver == "primal":
             raise InvalidInputError(
                 "solver='primal' takes the root of a spectrum, and this kernel's on its torus "
-                f"has an eigenvalue of -{self.covariance.negativity:.1e} of the largest: take "
-                "'dual'"
+                f"has {least}: take 'dual'"
             )
-        if self.solver == "fourier" and not self.covariance.definite:
-            warnings.warn(
-                "this kernel is no covariance on its torus: an eigenvalue is "
-                f"-{self.covariance.negativity:.1e} of the largest",
-                AccuracyWarning,
-                stacklevel=4,
-            )
+        warnings.warn(
+            f"this kernel is no covariance on its torus: it has {least}",
+            AccuracyWarning,
+            stacklevel=4,
+        )
 
 
 def share_of(values: Tensor, total: Tensor) -> Tensor:
     """Divide eigenvalues; 0 over 0, one without noise, has the limit 0 of little noise."""
     return torch.where(total == 0, 0.0, values / torch.where(total == 0, 1.0, total))
-
-
-def _same(values: Tensor) -> Tensor:
-    return values

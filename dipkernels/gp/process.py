@@ -8,7 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.checks import as_annotated, checked, require_choice
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.evidence import Evidence, log_evidence
@@ -20,7 +20,6 @@ from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.linalg import Estimate, Solution
 from dipkernels.tasks import Task
 
-_TOGETHER = 256 * 2**20  # bytes of the fields that are worked on at once
 _VARIANCES = ("auto", "fourier", "draws", "solves")
 
 
@@ -30,16 +29,14 @@ class GaussianProcess:
     Parameters
     ----------
     kernel : LagKernel or StationaryKernel
-        A function of distance (`rbf`, `matern`); or tables on a torus, with or without phases, as
-        `dipkernels.kernels.infinite_width`, `from_covariance` and
-        `dipkernels.kernels.stationary` make them. Its covariance is taken, never its tangent
-        kernel.
+        A function of distance (`rbf`, `matern`); or tables on a torus, with or without phases
+        (`dipkernels.kernels.infinite_width`, `from_covariance`). Its covariance is taken, never
+        its tangent kernel.
     mean : float
         Of every pixel. The second moments that networks' kernels are go with 0.
     periodic : bool
-        Whether the image's borders are joined. If not (the default), a StationaryKernel must be
-        on a torus of at least twice the image's sides less one, of which the image is a window: the
-        limit of the same network at twice the size, say.
+        Whether the image's borders are joined. If not, a StationaryKernel must be on a torus of at
+        least twice the image's sides less one: the limit of the network at twice the size, say.
 
     Examples
     --------
@@ -70,27 +67,22 @@ class GaussianProcess:
         return f"GaussianProcess({self.kernel}, mean {self.mean:.4g}, {borders})"
 
     def covariance(
-        self,
-        size: tuple[int, ...],
-        *,
-        definite: bool = False,
-        device: torch.device | None = None,
+        self, size: tuple[int, ...], *, definite: bool = False, device: torch.device | None = None
     ) -> TorusCovariance:
         """Covariance of one channel of an image.
 
         Parameters
         ----------
-        size : (length,) or (height, width)
-            Of the image.
+        size, device
+            ``(length,)`` or ``(height, width)``, of the image; of the tables.
         definite : bool
             Whether to look for a torus on which it's positive semi-definite, as draws need.
-        device : torch.device, optional
-            Of the tables.
 
         Returns
         -------
         TorusCovariance
-            With products by the FFT; ``to_dense()`` forms the matrix.
+            With ``variance``, ``eigenvalues`` and products by the FFT; ``to_dense()`` forms the
+            matrix, in ``8 n^2`` bytes.
 
         Raises
         ------
@@ -111,10 +103,8 @@ class GaussianProcess:
         ----------
         shape : (channels, length) or (channels, height, width)
             Of an image.
-        n : int
-            How many.
-        seed : int
-            Of the draw.
+        n, seed : int
+            How many, and the seed of the draw.
 
         Returns
         -------
@@ -124,17 +114,16 @@ class GaussianProcess:
         Raises
         ------
         InvalidInputError
-            If the kernel's spectrum on its torus isn't positive semi-definite, so that the root of
-            it doesn't exist; or if the shape is none of an image.
+            If the kernel's spectrum on its torus isn't positive semi-definite, or the shape is none
+            of an image.
         """
         if len(shape) < 2 or shape[0] < 1:
             raise InvalidInputError(
                 f"expected a shape (channels, length) or (channels, height, width), got {shape}"
             )
         covariance = self.covariance(tuple(shape[1:]), definite=True)
-        parts = _batches(n, shape[0], covariance)
         random = generator("gp prior", seed)
-        drawn = [_fields(covariance, (k, shape[0]), random) for k in parts]
+        drawn = [covariance.draw((k, shape[0]), random) for k in covariance.batches(n, shape[0])]
         return self.mean + torch.cat([covariance.crop(field) for field in drawn])
 
     @checked
@@ -146,7 +135,7 @@ class GaussianProcess:
         solver: str = "auto",
         tolerance: float = 1e-8,
         max_iterations: int = 2000,
-    ) -> "Posterior":
+    ) -> "GPPosterior":
         """Condition on a measurement.
 
         Parameters
@@ -157,22 +146,20 @@ class GaussianProcess:
             Standard deviation of its noise, by default the task's. 0 is possible where the
             covariance of the measurement is well-conditioned.
         solver : {"auto", "fourier", "primal", "dual"}
-            ``"fourier"`` where every pixel of a torus was measured, exact. Else conjugate gradients
-            on one of two systems, each preconditioned: ``"primal"`` for scattered masks on a torus
-            (it takes noise and a positive semi-definite spectrum), ``"dual"`` for blocks, for
-            images that aren't periodic, and for other operators. ``"auto"`` takes the first that
-            is possible and fits the mask.
+            ``"fourier"`` where every pixel of a torus was measured, exact. Else preconditioned
+            conjugate gradients: ``"primal"`` for scattered masks on a torus (it takes noise and a
+            positive semi-definite spectrum), ``"dual"`` for blocks, images that aren't periodic
+            and other operators. ``"auto"``: the first that is possible and fits the mask.
         tolerance : float
             Relative error of conjugate gradients in their own norm. A pixel's mean is then off
             by at most this times ``sqrt(r^T (A K A^T + s2)^(-1) r)``, about the square root of the
-            number of measurements, times the pixel's prior standard deviation; usually by far
-            less.
+            number of measurements, times its prior standard deviation; usually by far less.
         max_iterations : int
             After which `AccuracyWarning` is given.
 
         Returns
         -------
-        Posterior
+        GPPosterior
             Nothing is solved yet.
 
         Raises
@@ -188,20 +175,13 @@ class GaussianProcess:
             task.shape[1:], definite=solver == "primal", device=task.measurement.device
         )
         observation = Observation(task, covariance, sigma**2, solver, tolerance, max_iterations)
-        return Posterior(self, observation)
+        return GPPosterior(self, observation)
 
 
-class Posterior:
+class GPPosterior:
     """A Gaussian process given a measurement: all of it is Gaussian, and in float64.
 
     Made by `GaussianProcess.posterior`. Nothing is clipped, and measured pixels aren't pasted.
-
-    Parameters
-    ----------
-    process : GaussianProcess
-        The prior.
-    observation : Observation
-        Of the task.
     """
 
     def __init__(self, process: GaussianProcess, observation: Observation) -> None:
@@ -211,7 +191,7 @@ class Posterior:
 
     def __repr__(self) -> str:
         sigma = self._seen.variance**0.5
-        return f"Posterior({self._seen.task}, noise sigma {sigma:.3g}, solver {self.solver})"
+        return f"GPPosterior({self._seen.task}, noise sigma {sigma:.3g}, solver {self.solver})"
 
     @property
     def solver(self) -> str:
@@ -243,12 +223,10 @@ class Posterior:
         method : {"auto", "fourier", "draws", "solves"}
             ``"fourier"``: exact, where every pixel of a torus was measured. ``"solves"``: exact
             but for the solver's tolerance, with a system for each pixel. ``"draws"``: mean square
-            of the deviations of posterior draws from their mean, which is known; unbiased.
-            ``"auto"``: the first if possible, else draws.
-        draws : int
-            How many, at least 2; has no part in the exact methods.
-        seed : int
-            Of the draws.
+            of the deviations of posterior draws from their known mean; unbiased. ``"auto"``: the
+            first if possible, else draws.
+        draws, seed : int
+            How many draws, at least 2, and their seed; no part of the exact methods.
 
         Returns
         -------
@@ -261,8 +239,7 @@ class Posterior:
         InvalidInputError
             If the method isn't possible, or there are too few draws.
         """
-        if method not in _VARIANCES:
-            raise InvalidInputError(f"method must be one of {_VARIANCES}, got {method!r}")
+        require_choice("method", method, _VARIANCES)
         if method == "auto":
             method = "fourier" if self._seen.exact else "draws"
         if method == "fourier":
@@ -277,14 +254,12 @@ class Posterior:
 
     @checked
     def draws(self, n: int = 1, *, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
-        """Draw images from the posterior, by Matheron's rule.
+        """Draw images from the posterior, by Matheron's rule (Wilson et al. 2020).
 
         Parameters
         ----------
-        n : int
-            How many.
-        seed : int
-            Of the draw.
+        n, seed : int
+            How many, and the seed of the draw.
 
         Returns
         -------
@@ -295,8 +270,7 @@ class Posterior:
         Raises
         ------
         InvalidInputError
-            If the kernel's spectrum on its torus isn't positive semi-definite. Source: Wilson et
-            al. 2020.
+            If the kernel's spectrum on its torus isn't positive semi-definite.
         """
         return torch.cat([self.mean + part for part in self._deviations(n, seed)])
 
@@ -314,10 +288,8 @@ class Posterior:
             quadratic form by conjugate gradients, the determinant by stochastic Lanczos
             quadrature, traces in the derivatives by the same probes. ``"auto"``: the first if
             possible, else the last.
-        probes, steps : int
+        probes, steps, seed : int
             Of Lanczos; they have no part in the exact methods.
-        seed : int
-            Of the probes.
 
         Returns
         -------
@@ -336,21 +308,13 @@ class Posterior:
         Lanczos costs ``probes * steps`` products, a solve for each probe if the kernel has a
         length-scale, and ``8 steps n`` bytes a probe. Source: Ubaru, Chen & Saad 2017.
         """
-        kernel, covariance = self.process.kernel, self._seen.covariance
-        derivative = None
+        kernel, derivative = self.process.kernel, None
         if isinstance(kernel, LagKernel):
             derivative = lengthscale_derivative_on(
-                kernel, covariance, periodic=self.process.periodic
+                kernel, self._seen.covariance, periodic=self.process.periodic
             )
-        return log_evidence(
-            self._seen,
-            self._residual(),
-            derivative,
-            method=method,
-            probes=probes,
-            steps=steps,
-            seed=seed,
-        )
+        options = {"probes": probes, "steps": steps, "seed": seed}
+        return log_evidence(self._seen, self._residual(), derivative, method=method, **options)
 
     def dataset(self, *, draws: int = 64, seed: int = 0) -> xr.Dataset:
         """Collect mean and standard deviation.
@@ -367,12 +331,11 @@ class Posterior:
             exact) over ``(channel, y, x)`` or ``(channel, x)``, in units of the image; attributes
             say how the mean was solved.
         """
-        mean, variance = self.mean, self.variance(draws=draws, seed=seed)
+        variance = self.variance(draws=draws, seed=seed)
         deviation = variance.value.sqrt()
         error = variance.standard_error / (2 * deviation.clamp(min=1e-300))
-        dims = ("channel", *AXES[mean.dim() - 1])
         found = {
-            "mean": mean,
+            "mean": self.mean,
             "standard_deviation": deviation,
             "standard_deviation_standard_error": error,
         }
@@ -387,23 +350,20 @@ class Posterior:
             attrs["iterations"] = self.solution.iterations
             attrs["relative_error"] = float(self.solution.error.max())
             attrs["residual"] = float(self.solution.residual.max())
-        units = {"units": "of the image"}
+        dims, units = ("channel", *AXES[deviation.dim() - 1]), {"units": "of the image"}
         data = {name: (dims, value.cpu().numpy(), units) for name, value in found.items()}
         return xr.Dataset(data, attrs=attrs)
 
     def _residual(self) -> Tensor:
-        task = self._seen.task
-        ones = torch.ones(task.shape, dtype=torch.float64, device=task.measurement.device)
-        return task.measurement * self._seen.counted - self.process.mean * self._seen.forward(ones)
+        seen = self._seen
+        return seen.task.measurement * seen.counted - self.process.mean * seen.constant
 
     def _deviations(self, n: int, seed: int) -> Iterator[Tensor]:
-        seen = self._seen
+        seen, k = self._seen, self._drawn_on()
         channels = seen.task.shape[0]
-        k = self._drawn_on()
-        fields = generator("gp field", seed)
-        noises = generator("gp noise", seed)
-        for size in _batches(n, channels, k):
-            prior = k.crop(_fields(k, (size, channels), fields))
+        fields, noises = generator("gp field", seed), generator("gp noise", seed)
+        for size in k.batches(n, channels):
+            prior = k.crop(k.draw((size, channels), fields))
             noise = torch.randn(size, *seen.shape, dtype=torch.float64, generator=noises)
             measured = seen.forward(prior) + seen.variance**0.5 * noise.to(k.device) * seen.counted
             yield prior - seen.gain(measured)
@@ -416,48 +376,21 @@ class Posterior:
         return self.process.covariance(solved.size, definite=True, device=solved.device)
 
     def _closed_variance(self) -> Estimate[Tensor]:
-        if not self._seen.exact:
-            raise InvalidInputError(
-                "method='fourier' is for a periodic image all of whose pixels were measured: take "
-                "'draws' or 'solves'"
-            )
+        self._seen.require_exact("method", ": take 'draws' or 'solves'")
         s2 = self._seen.variance
         one = self._seen.covariance.diagonal(lambda v: share_of(v * s2, v + s2))
         value = one.expand(self._seen.task.shape).clone()
         return Estimate(value, torch.zeros_like(value), 0)
 
     def _solved_variance(self) -> Estimate[Tensor]:
-        seen, k = self._seen, self._seen.covariance
-        shape = seen.task.shape
-        product = k.function(lambda v: v)
+        seen, k, shape = self._seen, self._seen.covariance, self._seen.task.shape
         n, parts = math.prod(shape), []
-        for start in range(0, n, 64):
-            chosen = torch.arange(start, min(start + 64, n), device=k.device)
+        for chosen in torch.arange(n, device=k.device).split(64):
             rows = torch.arange(len(chosen), device=k.device)
             unit = torch.zeros(len(chosen), n, dtype=torch.float64, device=k.device)
             unit[rows, chosen] = 1
-            column = k.crop(product(unit.reshape(-1, *shape)))
+            column = k.crop(seen.multiply(unit.reshape(-1, *shape)))
             left = column - seen.gain(seen.forward(column))
             parts.append(left.flatten(1)[rows, chosen])
         value = torch.cat(parts).reshape(shape)
         return Estimate(value, torch.zeros_like(value), n)
-
-
-# Draws of the process on the torus.
-def _fields(k: TorusCovariance, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
-    if not k.definite:
-        raise InvalidInputError(
-            f"this kernel has no process on its torus of {'x'.join(map(str, k.torus))}: an "
-            f"eigenvalue is -{k.negativity:.1e} of the largest. The posterior mean needs none, "
-            "draws do: take a kernel that falls off within the image, or one that is positive "
-            "semi-definite on a larger torus"
-        )
-    white = torch.randn(*shape, *k.torus, dtype=torch.float64, generator=random)
-    return k.function(lambda v: v.clamp(min=0).sqrt())(white.to(k.device))
-
-
-def _batches(n: int, channels: int, k: TorusCovariance) -> list[int]:
-    if n < 1:
-        raise InvalidInputError(f"at least 1 draw must be asked for, got {n}")
-    at_once = max(1, _TOGETHER // (8 * 8 * channels * math.prod(k.torus)))
-    return [min(at_once, n - start) for start in range(0, n, at_once)]

@@ -1,5 +1,6 @@
 """A covariance over the pixels of an image, as a window on a torus: products by the FFT."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -13,12 +14,13 @@ from torch import Tensor
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.lags import LagKernel
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.kernels.stationary.blocks import block_matrices, multiply_blocks
+from dipkernels.kernels.stationary.blocks import block_matrices, dense_matrix, multiply_blocks
 
 ROUNDING = 1e-12  # of the largest eigenvalue: negative ones up to here are set to 0
 _REACH = 1e-17  # of the variance: covariances below it are nothing in float64
 _LARGEST = 4  # times the smallest torus: so far one is enlarged in search of a definite spectrum
 _COPIES = 64
+_TOGETHER = 256 * 2**20  # bytes of the fields that are worked on at once
 
 Spectral = Callable[[Tensor], Tensor]
 Size = tuple[int, ...]
@@ -27,22 +29,11 @@ Size = tuple[int, ...]
 class TorusCovariance:
     """A covariance matrix ``K`` over a torus, and an image of which the torus is the completion.
 
-    Parameters
-    ----------
-    table : Tensor, shape ``(*period, *torus)``, float64
-        As of `StationaryKernel`.
-    size : tuple of int
-        Of the image, which lies at the torus's origin.
-
-    Attributes
-    ----------
-    torus, period, size : tuple of int
-        Of the torus, of the phases, of the image.
-    eigenvalues : Tensor
-        Of ``K``, as they are: shape ``(*torus)`` for a stationary kernel, else those of the blocks.
-    negativity : float
-        The most negative eigenvalue over the largest, as a positive number; 0 if there is none.
-        Beyond `ROUNDING` no process on this torus has this covariance, though one on the image may.
+    Its table ``(*period, *torus)`` is that of a `StationaryKernel`; the image, of ``size``, lies at
+    the torus's origin. ``eigenvalues`` are those of ``K``, as they are: of shape ``(*torus)`` for a
+    stationary kernel, else those of the blocks. ``negativity`` is the most negative one over the
+    largest, as a positive number, 0 if there is none: beyond `ROUNDING` no process on this torus
+    has this covariance, though one on the image may.
     """
 
     def __init__(self, table: Float[Tensor, "*table"], size: Size) -> None:
@@ -76,22 +67,11 @@ class TorusCovariance:
     @property
     def variance(self) -> Float[Tensor, "*size"]:
         """Of each pixel of the image."""
-        return self.diagonal(_same)
+        return self.diagonal(same)
 
     def function(self, function: Spectral) -> Spectral:
-        """Prepare products with a function of the matrix, from image to image.
-
-        Parameters
-        ----------
-        function : callable
-            Of the eigenvalues, elementwise.
-
-        Returns
-        -------
-        callable
-            ``(*batch, *size)`` or ``(*batch, *torus)`` to ``(*batch, *torus)``; an image has zeros
-            put around it.
-        """
+        """Prepare products with a function of the matrix, given on its eigenvalues."""
+        # From (*batch, *size) or (*batch, *torus) to (*batch, *torus).
         if self._vectors is None:
             values = function(self._half)
 
@@ -112,18 +92,7 @@ class TorusCovariance:
         return multiply_phases
 
     def diagonal(self, function: Spectral) -> Float[Tensor, "*size"]:
-        """Diagonal of a function of the matrix, exactly.
-
-        Parameters
-        ----------
-        function : callable
-            Of the eigenvalues, elementwise.
-
-        Returns
-        -------
-        Tensor, shape ``(*size)``
-            At the image's pixels.
-        """
+        """Diagonal of a function of the matrix at the image's pixels, exactly."""
         values = function(self.eigenvalues)
         if self._vectors is None:
             return values.mean().expand(self.size)
@@ -133,18 +102,7 @@ class TorusCovariance:
         return phases.repeat(counts)[tuple(slice(n) for n in self.size)]
 
     def powers(self, x: Float[Tensor, "*torus"]) -> Tensor:
-        """Squared coefficients of a field on the torus in the eigenvectors of the matrix.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``(*torus)``
-            One field.
-
-        Returns
-        -------
-        Tensor, of the shape of `eigenvalues`
-            They sum to ``|x|^2``.
-        """
+        """Squared coefficients of a field in the eigenvectors, of the shape of `eigenvalues`."""
         if self._vectors is None:
             spectrum: Tensor = torch.fft.fftn(x).abs().square() / x.numel()
             return spectrum
@@ -158,57 +116,37 @@ class TorusCovariance:
         return powers
 
     def embed(self, x: Float[Tensor, "*image"]) -> Float[Tensor, "*torus"]:
-        """Put images on the torus, zeros around them; fields on the torus pass as they are.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``(*batch, *size)``
-            Images.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch, *torus)``
-            Fields.
-        """
+        """Put images on the torus, zeros around them; fields on the torus pass as they are."""
         axes = zip(reversed(self.torus), reversed(x.shape[-len(self.torus) :]), strict=True)
         return torch.nn.functional.pad(x, [p for n, m in axes for p in (0, n - m)])
 
     def crop(self, x: Float[Tensor, "*torus"]) -> Float[Tensor, "*image"]:
-        """Take the image out of fields on the torus.
-
-        Parameters
-        ----------
-        x : Tensor, shape ``(*batch, *torus)``
-            Fields.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch, *size)``
-            Images.
-        """
+        """Take the image out of fields on the torus."""
         inside: Any = (..., *(slice(n) for n in self.size))
         return x[inside]
 
-    def to_dense(self) -> Float[Tensor, "n n"]:
-        """Form the matrix over the image's pixels.
+    def draw(self, shape: Size, random: torch.Generator) -> Float[Tensor, "*fields"]:
+        """Draw the process on the torus, ``(*shape, *torus)``."""
+        if not self.definite:
+            raise InvalidInputError(
+                f"this kernel has no process on its torus of {_by(self.torus)}: an eigenvalue is "
+                f"-{self.negativity:.1e} of the largest. The posterior mean needs none, draws do: "
+                "take a kernel that falls off within the image, or one that is positive "
+                "semi-definite on a larger torus"
+            )
+        white = torch.randn(*shape, *self.torus, dtype=torch.float64, generator=random)
+        return self.function(lambda v: v.clamp(min=0).sqrt())(white.to(self.device))
 
-        Returns
-        -------
-        Tensor, shape (n, n)
-            In the order of a flattened image. Memory: ``8 n^2`` bytes.
-        """
-        dims = len(self.size)
-        index: list[Tensor] = []
-        lags: list[Tensor] = []
-        for axis, (n, m, t) in enumerate(zip(self.size, self.torus, self.period, strict=True)):
-            i = torch.arange(n, device=self.device)
-            shape = [1] * (2 * dims)
-            shape[axis] = n
-            index.append((i % t).reshape(shape))
-            shape[dims + axis] = n
-            lags.append(((i[None] - i[:, None]) % m).reshape(shape))
-        n = math.prod(self.size)
-        return self._table[(*index, *lags)].reshape(n, n)
+    def batches(self, n: int, channels: int) -> list[int]:
+        """Split a number of draws, so that the fields of each part fit the memory."""
+        if n < 1:
+            raise InvalidInputError(f"at least 1 draw must be asked for, got {n}")
+        at_once = max(1, _TOGETHER // (8 * 8 * channels * math.prod(self.torus)))
+        return [min(at_once, n - start) for start in range(0, n, at_once)]
+
+    def to_dense(self) -> Float[Tensor, "n n"]:
+        """Form the matrix over the image's pixels, in the order of a flattened image."""
+        return dense_matrix(self._table, self.size)
 
 
 def covariance_on(
@@ -250,7 +188,8 @@ def lengthscale_derivative_on(
     return TorusCovariance(table, covariance.size)
 
 
-def _same(values: Tensor) -> Tensor:
+def same(values: Tensor) -> Tensor:
+    """Return eigenvalues as they are: products with the matrix itself."""
     return values
 
 
@@ -318,11 +257,8 @@ def _table(
 
 
 def _distance(lags: Sequence[Tensor]) -> Tensor:
-    squares = [r.square().reshape(-1, *[1] * (len(lags) - 1 - i)) for i, r in enumerate(lags)]
-    total = squares[0]
-    for square in squares[1:]:
-        total = total + square
-    return total.sqrt()
+    squares = torch.meshgrid(*(r.square() for r in lags), indexing="ij")
+    return functools.reduce(torch.add, squares).sqrt()
 
 
 # A torus sees a pixel at all of its copies: their sum is a covariance if the function is one.

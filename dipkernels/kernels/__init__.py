@@ -10,9 +10,9 @@ from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.kernels.infinite import InfiniteWidth, Operation, infinite_width
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
 from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters
-from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
 from dipkernels.kernels.ntk import NTK
+from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.kernels.pixels import KernelBlock, pixel_indices
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "LaggedProducts",
     "LayerKernel",
     "LayerKernels",
-    "MeasuredKernel",
+    "ObservedKernel",
     "Operation",
     "RestrictedKernel",
     "adam_metric",

@@ -1,21 +1,18 @@
 """Symmetric kernels over images: what can be asked of any of them."""
 
-from pathlib import Path
+from typing import Any
 
 import torch
 import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import checked
-from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.pixels import KernelBlock, Pixels, pixel_indices
-from dipkernels.linalg.density import spectral_density
+from dipkernels.linalg.density import effective_rank, spectral_density
 from dipkernels.linalg.eigenpairs import Eigenpairs, top_eigenpairs
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
-from dipkernels.linalg.rank import effective_rank
 
 
 class Kernel(SymmetricOperator):
@@ -32,112 +29,60 @@ class Kernel(SymmetricOperator):
 
     image_shape: tuple[int, ...]
 
-    @checked
-    def top_eigenpairs(
-        self,
-        k: int,
-        *,
-        tolerance: float = 1e-4,
-        max_products: int = 400,
-        starts: int = 2,
-        basis: int | None = None,
-        seed: int = 0,
-        checkpoint: str | Path | None = None,
-        progress: Progress | None = None,
-    ) -> Eigenpairs:
+    def top_eigenpairs(self, k: int, **options: Any) -> Eigenpairs:
         """Compute the leading eigenpairs; see `dipkernels.linalg.top_eigenpairs`.
 
         Parameters
         ----------
-        k, tolerance, max_products, starts, basis, seed, checkpoint, progress
-            As there.
+        k : int
+            How many.
+        **options
+            As there: tolerance, max_products, starts, basis, seed, checkpoint, progress.
 
         Returns
         -------
         Eigenpairs
             With the residual of each, and the number of products.
         """
-        return top_eigenpairs(
-            self,
-            k,
-            tolerance=tolerance,
-            max_products=max_products,
-            starts=starts,
-            basis=basis,
-            seed=seed,
-            checkpoint=checkpoint,
-            progress=progress,
-        )
+        return top_eigenpairs(self, k, **options)
 
-    @checked
-    def spectral_density(
-        self,
-        probes: int = 8,
-        steps: int = 48,
-        *,
-        seed: int = 0,
-        checkpoint: str | Path | None = None,
-        progress: Progress | None = None,
-    ) -> xr.Dataset:
+    def spectral_density(self, probes: int = 8, steps: int = 48, **options: Any) -> xr.Dataset:
         """Estimate the spectral density; see `dipkernels.linalg.spectral_density`.
 
         Parameters
         ----------
-        probes, steps, seed, checkpoint, progress
-            As in `dipkernels.linalg.krylov_probes`.
+        probes, steps, **options
+            As of `dipkernels.linalg.krylov_probes`: seed, checkpoint, progress.
 
         Returns
         -------
         xarray.Dataset
             With standard errors, and the number of products, at most ``probes * steps``.
         """
-        return spectral_density(
-            krylov_probes(self, probes, steps, seed=seed, checkpoint=checkpoint, progress=progress)
-        )
+        return spectral_density(krylov_probes(self, probes, steps, **options))
 
-    @checked
-    def effective_rank(
-        self,
-        probes: int = 8,
-        steps: int = 48,
-        *,
-        seed: int = 0,
-        checkpoint: str | Path | None = None,
-        progress: Progress | None = None,
-    ) -> xr.Dataset:
+    def effective_rank(self, probes: int = 8, steps: int = 48, **options: Any) -> xr.Dataset:
         """Estimate effective ranks; see `dipkernels.linalg.effective_rank`.
 
         Parameters
         ----------
-        probes, steps, seed, checkpoint, progress
-            As in `dipkernels.linalg.krylov_probes`. With those of a `spectral_density` its
-            checkpoint serves again, at no product.
+        probes, steps, **options
+            As of `spectral_density`; with the same ones its checkpoint serves again, at no product.
 
         Returns
         -------
         xarray.Dataset
             With standard errors, and the number of products, at most ``probes * steps``.
         """
-        return effective_rank(
-            krylov_probes(self, probes, steps, seed=seed, checkpoint=checkpoint, progress=progress)
-        )
+        return effective_rank(krylov_probes(self, probes, steps, **options))
 
     def __getitem__(
         self, pixels: Pixels | tuple[Pixels, Pixels]
     ) -> "RestrictedKernel | KernelBlock":
-        """Restrict the kernel to some pixels.
+        """Restrict the kernel to the square part of some pixels, or a block of rows and columns.
 
-        Parameters
-        ----------
-        pixels : mask or indices, or two of them
-            See `pixel_indices`. A pair is ``kernel[rows, columns]``.
-
-        Returns
-        -------
-        RestrictedKernel or KernelBlock
-            The square part of these pixels, an operator of its own; for a pair the rectangular
-            block. A product with either costs one with the whole.
-        """
+        A product with either costs one with the whole; see `pixel_indices` for what chooses pixels.
+        """  # noqa: DOC201
         if isinstance(pixels, tuple):
             rows, columns = (pixel_indices(each, self.image_shape) for each in pixels)
             return KernelBlock(self, rows, columns)
@@ -157,9 +102,8 @@ class Kernel(SymmetricOperator):
             Of shape ``(len(pixels), n)``. Its dense form costs a product for each pixel: how these
             pixels move together with all others.
         """
-        return KernelBlock(
-            self, pixel_indices(pixels, self.image_shape), torch.arange(self.shape[0])
-        )
+        chosen = pixel_indices(pixels, self.image_shape)
+        return KernelBlock(self, chosen, torch.arange(self.shape[0]))
 
     def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
         """Form the matrix, or the part of it of some pixels.
@@ -188,12 +132,7 @@ class RestrictedKernel(Kernel):
     kernel : Kernel
         The whole.
     indices : Tensor of int64, shape (m,)
-        Of the flattened image.
-
-    Attributes
-    ----------
-    image_shape : (int,)
-        ``(m,)``: pixels of it are chosen by a mask of this shape, or by integers.
+        Of the flattened image. The part's ``image_shape`` is ``(m,)``.
     """
 
     def __init__(self, kernel: Kernel, indices: Tensor) -> None:
@@ -204,23 +143,7 @@ class RestrictedKernel(Kernel):
         self.shape, self.dtype, self.device = self._block.shape, kernel.dtype, kernel.device
 
     def quadratic_form(self, block: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T A v`` for every column, at the price that it has with the whole kernel.
-
-        Parameters
-        ----------
-        block : Tensor, shape (m, k)
-            Columns.
-
-        Returns
-        -------
-        Tensor, shape (k,)
-            One number a column.
-
-        Raises
-        ------
-        InvalidInputError
-            If the block doesn't have m rows.
-        """
+        """Compute ``v^T A v`` for every column, at the price that it has with the whole kernel."""
         if block.shape[0] != self.shape[0]:
             raise InvalidInputError(
                 f"expected shape ({self.shape[0]}, k), got {tuple(block.shape)}"
@@ -228,18 +151,7 @@ class RestrictedKernel(Kernel):
         return self._whole.quadratic_form(self._block.embed(block))
 
     def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
-        """Form the matrix, or a part of it.
-
-        Parameters
-        ----------
-        pixels : mask or indices, optional
-            Of these pixels.
-
-        Returns
-        -------
-        Tensor, shape (m, m)
-            At the price that it has with the whole kernel.
-        """
+        """Form the matrix, or a part of it, at the price that it has with the whole kernel."""
         indices = self.indices
         if pixels is not None:
             indices = indices[pixel_indices(pixels, self.image_shape).to(indices.device)]

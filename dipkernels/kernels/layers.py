@@ -1,5 +1,6 @@
 """Kernels of single layers, which add up to that of the network, from shared passes."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -72,7 +73,7 @@ class LayerKernels:
 
     One backward pass gives ``J_l^T v`` of all layers, and so all quadratic forms, traces, exact
     diagonals and frequency responses, at the price of the whole kernel's. A product needs a tangent
-    pass for each layer besides, since the sum over layers is what one pass makes of all of them.
+    pass for each layer besides.
 
     Parameters
     ----------
@@ -81,7 +82,6 @@ class LayerKernels:
     groups : mapping of str to str or sequence of str, optional
         Names of layers, and which parameters they are, as in `select_parameters`. By default each
         module that holds parameters is a layer: the layers then sum to the whole.
-
     metric : dict of str to Tensor, optional
         That of the whole kernel.
     whole : str
@@ -117,11 +117,11 @@ class LayerKernels:
             self.groups = {name: select_parameters(names, each) for name, each in groups.items()}
         owners = [key for keys in self.groups.values() for key in keys]
         twice = sorted({key for key in owners if owners.count(key) > 1})
-        if twice or not owners:
+        if not owners:
+            raise InvalidInputError("no layer is chosen")
+        if twice:
             raise InvalidInputError(
                 f"each parameter can be in one layer only: {', '.join(twice[:3])}"
-                if twice
-                else "no layer is chosen"
             )
         self.tangents, self.metric, self.whole = tangents, metric, whole
         self.image_shape, self.shape = tangents.image_shape, (tangents.size, tangents.size)
@@ -133,24 +133,7 @@ class LayerKernels:
         return list(self.groups)
 
     def __getitem__(self, name: str) -> "LayerKernel":
-        """Pick the kernel of one layer.
-
-        Parameters
-        ----------
-        name : str
-            Of the layer.
-
-        Returns
-        -------
-        LayerKernel
-            A product costs one of the whole kernel; ``NTK(prior, parameters, layers=...)`` has
-            cheaper ones, after tracing the network anew.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such layer.
-        """
+        """Pick the kernel of one layer; a product costs one of the whole kernel."""
         if name not in self.groups:
             raise InvalidInputError(f"no layer {name!r}; there are {', '.join(self.names[:6])}")
         return LayerKernel(self, name)
@@ -170,8 +153,8 @@ class LayerKernels:
         """
         parts = []
         for gradients in self.tangents.gradients(block):
-            squares = {key: (g * w).flatten(1).sum(dim=1) for key, g, w in self._pairs(gradients)}
-            parts.append(torch.stack([sum_of(squares, keys) for keys in self.groups.values()]))
+            forms = forms_of(gradients, self.metric)
+            parts.append(torch.stack([sum_of(forms, keys) for keys in self.groups.values()]))
         return torch.cat(parts, dim=1)
 
     def products(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers n k"]:
@@ -205,10 +188,8 @@ class LayerKernels:
 
         Parameters
         ----------
-        probes : int
+        probes, seed : int
             Rademacher probes; the sum over layers is the whole kernel's estimate with the same.
-        seed : int
-            Of the probes.
 
         Returns
         -------
@@ -217,17 +198,10 @@ class LayerKernels:
             Attribute ``products``, a quadratic form counted as one half.
         """
         signs = random_signs(self.tangents.size, probes, seed).to(self.device, self.dtype)
-        forms = self.quadratic_form(signs).double().cpu()
-        mean, error = mean_and_error(forms.T)
-        return xr.Dataset(
-            {
-                "trace": ("layer", mean.numpy()),
-                "standard_error": ("layer", error.numpy()),
-                "share": ("layer", (mean / mean.sum()).numpy()),
-            },
-            {"layer": self.names},
-            {"products": probes / 2},
-        )
+        mean, error = mean_and_error(self.quadratic_form(signs).double().cpu().T)
+        found = {"trace": mean, "standard_error": error, "share": mean / mean.sum()}
+        data = {name: ("layer", values.numpy()) for name, values in found.items()}
+        return xr.Dataset(data, {"layer": self.names}, {"products": probes / 2})
 
     def to_dense(self, pixels: Pixels) -> Float[Tensor, "layers m m"]:
         """Form the part of some pixels of every layer's kernel.
@@ -266,10 +240,6 @@ class LayerKernels:
         ]
         return torch.cat(parts, dim=1)
 
-    def _pairs(self, gradients: Parameters) -> list[tuple[str, Tensor, Tensor]]:
-        weighted = weigh(gradients, self.metric)
-        return [(key, gradients[key], weighted[key]) for key in gradients]
-
     # Tangents, one for each pair of a layer and a column, that are 0 outside of the layer.
     def _masked(self, weighted: Parameters, pairs: list[tuple[str, int]]) -> Parameters:
         tangents = {
@@ -283,20 +253,34 @@ class LayerKernels:
 
 def grams_of(tangents: Tangents, metric: Parameters | None, indices: Tensor) -> Parameters:
     """Form the part of some pixels, ``(m, m)``, of each parameter's kernel; they sum to all."""
-    chunks = [tangents.vjp(tangents.unit_images(chunk)) for chunk in indices.split(tangents.chunk)]
-    grams = {}
-    for key in tangents.parameters:
-        rows = {key: torch.cat([chunk.pop(key) for chunk in chunks])}
-        grams[key] = rows[key].flatten(1) @ weigh(rows, metric)[key].flatten(1).T
+    jacobian, grams = jacobian_of(tangents, indices), {}
+    for key in list(jacobian):
+        rows = jacobian.pop(key)
+        weighted = rows if metric is None else rows * metric[key].flatten()
+        grams[key] = rows @ weighted.T
     return grams
+
+
+def jacobian_of(tangents: Tangents, indices: Tensor) -> Parameters:
+    """Form the rows of some pixels, ``(m, p)``, of the Jacobian by each parameter."""
+    jacobian: Parameters = {}
+    for where in torch.arange(len(indices)).split(tangents.chunk):
+        for key, value in tangents.vjp(tangents.unit_images(indices[where])).items():
+            flat = value.flatten(1)
+            rows = jacobian.setdefault(key, flat.new_empty(len(indices), flat.shape[1]))
+            rows[where] = flat
+    return jacobian
+
+
+def forms_of(gradients: Parameters, metric: Parameters | None) -> Parameters:
+    """Sum products of gradients with themselves, ``(k,)`` for each parameter."""
+    weighted = weigh(gradients, metric)
+    return {key: (g * weighted[key]).flatten(1).sum(dim=1) for key, g in gradients.items()}
 
 
 def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
     """Sum some entries of a dict."""
-    total = values[keys[0]]
-    for key in keys[1:]:
-        total = total + values[key]
-    return total
+    return functools.reduce(torch.add, [values[key] for key in keys])
 
 
 class LayerKernel(Kernel):
@@ -316,33 +300,19 @@ class LayerKernel(Kernel):
         self.shape, self.dtype, self.device = layers.shape, layers.dtype, layers.device
 
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T Theta_l v``, at half the price of a product.
-
-        Parameters
-        ----------
-        block : Tensor, shape (n, k)
-            Flattened images, one a column.
-
-        Returns
-        -------
-        Tensor, shape (k,)
-            Never negative.
-        """
+        """Compute ``v^T Theta_l v`` for every column, at half the price of a product."""
         parts = []
         for gradients in self._tangents.gradients(block):
-            weighted = weigh(gradients, self._layers.metric)
-            forms = {key: (gradients[key] * weighted[key]).flatten(1).sum(1) for key in self._keys}
-            parts.append(sum_of(forms, self._keys))
+            own = {key: gradients[key] for key in self._keys}
+            parts.append(sum_of(forms_of(own, self._layers.metric), self._keys))
         return torch.cat(parts)
 
     def _matmat(self, block: Tensor) -> Tensor:
         parts = []
         for gradients in self._tangents.gradients(block):
-            weighted = weigh(gradients, self._layers.metric)
-            tangents = {
-                key: value if key in self._keys else torch.zeros_like(value)
-                for key, value in weighted.items()
-            }
+            tangents = weigh(gradients, self._layers.metric)
+            others = tangents.keys() - set(self._keys)
+            tangents = tangents | {key: torch.zeros_like(tangents[key]) for key in others}
             parts.append(self._tangents.jvp(tangents))
         return torch.cat(parts, dim=1)
 

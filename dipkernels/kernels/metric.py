@@ -15,15 +15,13 @@ def adam_metric(mean_squares: Mapping[str, Tensor], *, epsilon: float = 1e-8) ->
     """Turn Adam's mean squares of gradients into its metric, ``D = 1 / (sqrt(v) + epsilon)``.
 
     A step of Adam without momentum is ``-learning_rate * D * gradient``: the image moves by the
-    kernel ``J D J^T`` in the place of ``J J^T``. With momentum it does so on average over the steps
-    that the momentum remembers. D moves during a fit: a kernel with a frozen one describes the fit
-    as long as the mean squares stay, which is a heuristic.
+    kernel ``J D J^T``; with momentum, on average over the steps that it remembers. D moves during
+    a fit: that a kernel with a frozen one describes it is a heuristic.
 
     Parameters
     ----------
     mean_squares : mapping of str to Tensor
-        ``v``, by parameter, corrected for its start at 0. At Adam's first step that's the
-        squared gradient itself, and D makes the step that of signs.
+        ``v``, by parameter, corrected for its start at 0.
     epsilon : float
         Adam's.
 
@@ -39,8 +37,7 @@ def adam_metric(mean_squares: Mapping[str, Tensor], *, epsilon: float = 1e-8) ->
 
     Notes
     -----
-    Source: Kingma & Ba 2015; Tachella et al. 2021 (arXiv:2006.02379) for the preconditioned
-    kernel of a network that Adam trains on one image.
+    Source: Kingma & Ba 2015; Tachella et al. 2021 (arXiv:2006.02379) for the kernel.
     """
     if not epsilon > 0:
         raise InvalidInputError(f"epsilon must be positive, got {epsilon}")

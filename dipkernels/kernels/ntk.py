@@ -9,7 +9,14 @@ from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.kernel import Kernel
-from dipkernels.kernels.layers import LayerKernels, grams_of, select_parameters, sum_of
+from dipkernels.kernels.layers import (
+    LayerKernels,
+    forms_of,
+    grams_of,
+    jacobian_of,
+    select_parameters,
+    sum_of,
+)
 from dipkernels.kernels.metric import Metric, check_metric, weigh
 from dipkernels.kernels.pixels import Pixels, pixel_indices
 from dipkernels.priors.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
@@ -22,11 +29,9 @@ logger = logging.getLogger(__name__)
 class NTK(Kernel):
     """Empirical neural tangent kernel ``Theta = J M J^T`` of the image at given parameters.
 
-    ``J`` is the derivative of all ``n = channels * pixels`` outputs with respect to all
-    parameters, in the standard (PyTorch) parameterisation; the kernel is a symmetric positive
-    semi-definite matrix of size n over the flattened image ``(channels, height, width)``. It is
-    never formed: a product is one backward and one forward-mode pass through the network. ``M`` is
-    the identity, or the diagonal ``metric`` of an optimiser.
+    ``J`` is the derivative of all ``n = channels * pixels`` outputs with respect to all parameters,
+    in the standard (PyTorch) parameterisation, ``M`` the identity or the diagonal ``metric`` of an
+    optimiser. The kernel is never formed: a product is one backward and one forward-mode pass.
 
     Parameters
     ----------
@@ -39,9 +44,8 @@ class NTK(Kernel):
         Entries of the diagonal ``M``, not negative, of the parameters' shapes; or a function that
         makes them from the parameters. `adam_metric` makes that of Adam.
     layers : str or sequence of str, optional
-        Restrict J to these parameters: names, modules above them, or patterns such as
-        ``"*.bias"``; see `select_parameters`. Products get cheaper. `by_layer` has all layers at
-        once.
+        Restrict J to these parameters: names, modules above them, or patterns such as ``"*.bias"``;
+        see `select_parameters`. Products get cheaper. `by_layer` has all layers at once.
     memory_budget : int
         Bytes that one block of products may take beyond what the linearisation holds; larger
         blocks are multiplied in chunks.
@@ -56,12 +60,10 @@ class NTK(Kernel):
     Notes
     -----
     The network is linearised once, here, which traces it and takes seconds for a deep one; every
-    product then reuses the primal pass. Time of a product, in training steps: by the operations of
-    its matrix products 4/3, a backward and a tangent pass being two forward passes each and a step
-    three; ``benchmarks/`` has what it is. Memory: twice what a forward pass keeps for its backward
-    pass. Where torch has no forward-mode derivative for a part of the network, the derivative of
-    the backward pass takes its place, and a product costs up to twice as much.
-    Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
+    product then reuses the primal pass. Time of a product: 4/3 training steps by its operations.
+    Memory: twice what a forward pass keeps for its backward pass. Where torch has no forward-mode
+    derivative for a part, the derivative of the backward pass takes its place, at up to twice the
+    price. Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
 
     Examples
     --------
@@ -140,40 +142,33 @@ class NTK(Kernel):
         """
         return self.tangents.jvp(tangents)
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product.
-
-        Parameters
-        ----------
-        block : Tensor, shape (n, k)
-            Flattened images, one a column.
-
-        Returns
-        -------
-        Tensor, shape (k,)
-            Never negative; in the norm of the metric, if there is one.
-        """
-        forms = []
-        for gradients in self.tangents.gradients(block):
-            weighted = weigh(gradients, self.metric)
-            each = [(g * weighted[key]).flatten(1).sum(dim=1) for key, g in gradients.items()]
-            forms.append(torch.stack(each).sum(dim=0))
-        return torch.cat(forms)
-
-    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
-        """Form the matrix, or the part of it of some pixels.
+    def jacobian(self, pixels: Pixels | None = None) -> Parameters:
+        """Form the Jacobian, or the rows of it of some pixels, without the metric.
 
         Parameters
         ----------
         pixels : mask or indices, optional
-            See `pixel_indices`.
+            See `pixel_indices`; by default all.
 
         Returns
         -------
-        Tensor, shape (m, m)
-            Of the m pixels chosen, else of all n. Where the gradients of all of them fit the memory
-            budget, costs m backward passes, half the price of as many products.
+        dict of str to Tensor
+            Of each parameter, shape (m, its numbers). Costs a backward pass for each of the m
+            pixels, and the memory of the parameters m times.
         """
+        chosen = slice(None) if pixels is None else pixels
+        return jacobian_of(self.tangents, pixel_indices(chosen, self.image_shape))
+
+    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+        """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product."""
+        forms = []
+        for gradients in self.tangents.gradients(block):
+            each = forms_of(gradients, self.metric)
+            forms.append(torch.stack(list(each.values())).sum(dim=0))
+        return torch.cat(forms)
+
+    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
+        """Form the matrix, or a part: at half the price if its gradients fit the memory budget."""
         if pixels is None:
             return super().to_dense()
         indices = pixel_indices(pixels, self.image_shape)

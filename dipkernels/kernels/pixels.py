@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.operator import SymmetricOperator, require_length
 
 Pixels = Tensor | np.ndarray | Sequence[int] | slice
 _BLOCK = 256 * 2**20  # bytes of whole images that a product with a part may take
@@ -75,14 +75,10 @@ class KernelBlock:
     rows, columns : Tensor of int64, shapes (r,) and (c,)
         Of the flattened image.
 
-    Notes
-    -----
-    A product costs one of the whole kernel.
-
     Attributes
     ----------
     shape : (int, int)
-        ``(r, c)``.
+        ``(r, c)``. A product costs one of the whole kernel.
     """
 
     def __init__(self, kernel: SymmetricOperator, rows: Tensor, columns: Tensor) -> None:
@@ -96,30 +92,12 @@ class KernelBlock:
         return KernelBlock(self.kernel, self.columns, self.rows)
 
     def __matmul__(self, x: Float[Tensor, "*columns"]) -> Float[Tensor, "*rows"]:
-        """Product with a vector ``(c,)`` or a block ``(c, k)``.
-
-        Parameters
-        ----------
-        x : Tensor, shape (c,) or (c, k)
-            On the kernel's device and in its dtype.
-
-        Returns
-        -------
-        Tensor, shape (r,) or (r, k)
-            The product.
-
-        Raises
-        ------
-        InvalidInputError
-            If the shape doesn't fit.
-        """
-        if x.dim() not in (1, 2) or x.shape[0] != self.shape[1]:
-            raise InvalidInputError(
-                f"expected shape ({self.shape[1]},) or ({self.shape[1]}, k), got {tuple(x.shape)}"
-            )
+        """Multiply a vector ``(c,)`` or a block ``(c, k)``, of the kernel's dtype and device."""
+        require_length(x, self.shape[1])
         if x.dim() == 1:
             return self._multiply(x[:, None])[:, 0]
-        parts = x.split(self._chunk(x), dim=1)
+        chunk = max(1, _BLOCK // (self.kernel.shape[0] * x.element_size()))
+        parts = x.split(chunk, dim=1)
         return torch.cat([self._multiply(part) for part in parts], dim=1)
 
     def to_dense(self) -> Float[Tensor, "r c"]:
@@ -153,9 +131,6 @@ class KernelBlock:
 
     def _multiply(self, x: Tensor) -> Tensor:
         return (self.kernel @ self.embed(x))[self.rows]
-
-    def _chunk(self, x: Tensor) -> int:
-        return max(1, _BLOCK // (self.kernel.shape[0] * x.element_size()))
 
     def __repr__(self) -> str:
         return f"KernelBlock({self.shape[0]}x{self.shape[1]} of {self.kernel!r})"

@@ -2,13 +2,12 @@
 
 from dipkernels.base.statistics import Estimate
 from dipkernels.linalg.accuracy import Symmetry
-from dipkernels.linalg.density import spectral_density
+from dipkernels.linalg.density import effective_rank, spectral_density
 from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.operator import DenseOperator, SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
-from dipkernels.linalg.quadrature import Quadrature, gauss, gauss_radau
-from dipkernels.linalg.rank import effective_rank
+from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.linalg.solver import Solution, conjugate_gradients
 
 __all__ = [
@@ -24,8 +23,6 @@ __all__ = [
     "Symmetry",
     "conjugate_gradients",
     "effective_rank",
-    "gauss",
-    "gauss_radau",
     "krylov_probes",
     "ritz_pairs",
     "spectral_density",

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dipkernels.errors import AccuracyWarning, NotSymmetricError
 
@@ -65,3 +66,15 @@ class Symmetry:
             stacklevel=3,
         )
         return self
+
+
+def symmetry_of(asymmetry: float, least: float, scale: float, products: int) -> Symmetry:
+    """Relate an asymmetry and a least eigenvalue to the operator's size."""
+    scale = max(scale, 1e-300)
+    return Symmetry(asymmetry / scale, max(0.0, -least) / scale, products)
+
+
+def symmetry_of_projection(small: Tensor, scale: float, products: int) -> Symmetry:
+    """Judge by a projection ``Q^T A Q``, and the largest ``|A q|``."""
+    least = float(torch.linalg.eigvalsh((small + small.T) / 2)[0])
+    return symmetry_of(float((small - small.T).abs().max()), least, scale, products)

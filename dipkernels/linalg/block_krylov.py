@@ -1,13 +1,14 @@
 """A block Krylov space of bounded size, restarted on its best part (thick restart)."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dipkernels.errors import DivergenceError, OutputError
-from dipkernels.linalg.accuracy import Symmetry
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.accuracy import Symmetry, symmetry_of_projection
+from dipkernels.linalg.operator import ANOTHER, SymmetricOperator
 
 _BREAKDOWN = 1e-13  # size of a residual, relative to the operator's, that is rounding in float64
 _COLUMNS = 2**14  # of the basis are rotated at a time
@@ -80,18 +81,14 @@ class BlockKrylov:
         """Form vectors from their coefficients."""
         weights = coefficients.T.to(self._rows.device)
         vectors = self._rows.new_empty(weights.shape[0], self._rows.shape[1])
-        for start in range(0, self._rows.shape[1], _COLUMNS):
-            columns = slice(start, start + _COLUMNS)
+        for columns in self._columns():
             vectors[:, columns] = weights @ self._rows[: self._done, columns]
         return vectors.T
 
     def symmetry(self) -> Symmetry:
         """Say what all products so far have shown of the operator."""
         square = self._small[: self._done, : self._done]
-        scale = max(self._scale, 1e-300)
-        least = float(torch.linalg.eigvalsh((square + square.T) / 2)[0])
-        asymmetry = float((square - square.T).abs().max())
-        return Symmetry(asymmetry / scale, max(0.0, -least) / scale, self.products)
+        return symmetry_of_projection(square, self._scale, self.products)
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
@@ -119,10 +116,7 @@ class BlockKrylov:
             before = small[:, 0].to(image.device) @ self._rows[: self._filled]
             tolerance = torch.finfo(self._operator.dtype).eps ** 0.5
             if float((image - before).norm()) > tolerance * self._scale:
-                raise OutputError(
-                    "the checkpoint's products are not those of this operator: choose another "
-                    "file, or remove it to start afresh"
-                )
+                raise OutputError(ANOTHER)
 
     # Orthogonalise against all rows and append what is left, unless it's rounding. Returns its
     # coefficients in the rows.
@@ -140,13 +134,16 @@ class BlockKrylov:
             self._filled += 1
         return coefficients
 
+    def _columns(self) -> Iterator[slice]:
+        for start in range(0, self._rows.shape[1], _COLUMNS):
+            yield slice(start, start + _COLUMNS)
+
     def _restart(self) -> None:
         width, done = self.width, self._done
         _, vectors, _ = self.ritz(min(self._keep, done))
         kept = vectors.shape[1]
         weights = vectors.T.to(self._rows.device)
-        for start in range(0, self._rows.shape[1], _COLUMNS):
-            columns = slice(start, start + _COLUMNS)
+        for columns in self._columns():
             self._rows[:kept, columns] = weights @ self._rows[:done, columns]
         self._rows[kept : kept + width] = self._rows[done : done + width].clone()
         square = vectors.T @ self._small[:done, :done] @ vectors

@@ -1,12 +1,12 @@
-"""Spectral density by stochastic Lanczos quadrature, with error bars."""
+"""What random probes tell of a spectrum, with error bars: its density, its effective rank."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
-from dipkernels.base.statistics import standard_error
+from dipkernels.base.statistics import jackknife, standard_error, with_errors
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
 
@@ -37,11 +37,10 @@ def spectral_density(
     Returns
     -------
     xarray.Dataset
-        Over ``eigenvalue`` (geometric grid): ``density``, the number of eigenvalues per decade,
-        and its ``standard_error`` over the probes (NaN for one probe). Over ``(probe, node)``:
-        the quadrature ``nodes`` and ``weights`` themselves (weight 0 fills ragged rows).
-        Attributes: ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``,
-        ``products``.
+        Over ``eigenvalue`` (geometric grid): ``density``, the number of eigenvalues per decade, and
+        its ``standard_error`` over the probes (NaN for one probe). Over ``(probe, node)``: the
+        quadrature ``nodes`` and ``weights`` themselves (weight 0 fills ragged rows). Attributes:
+        ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``, ``products``.
 
     Raises
     ------
@@ -65,8 +64,8 @@ def spectral_density(
     longest = max(len(rule.nodes) for rule in rules)
     nodes, weights = np.zeros((2, len(rules), longest))
     for row, rule in enumerate(rules):
-        nodes[row, : len(rule.nodes)] = rule.nodes
-        weights[row, : len(rule.nodes)] = rule.weights
+        m = len(rule.nodes)
+        nodes[row, :m], weights[row, :m] = rule.nodes, rule.weights
     largest = float(nodes.max())
     if not largest > 0:
         raise InvalidInputError("the operator is zero: it has no eigenvalue to show on a log axis")
@@ -94,6 +93,54 @@ def spectral_density(
     )
 
 
+def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
+    """Estimate two effective ranks, from Lanczos runs of random probes.
+
+    ``participation = (tr A)^2 / tr A^2`` counts eigenvalues by their squares, and
+    ``entropy = exp(-sum_i p_i log p_i)``, ``p_i = lambda_i / tr A``, by their information. Both lie
+    between 1 and n, and are r for r equal eigenvalues; the second is never less than the first.
+
+    Parameters
+    ----------
+    probes : sequence of KrylovSpace
+        At least 2, from `dipkernels.linalg.krylov_probes` or from Rademacher probes.
+
+    Returns
+    -------
+    xarray.Dataset
+        Scalars ``participation``, ``entropy``, ``trace`` and ``frobenius_norm``, each with
+        ``*_standard_error``. Attribute ``products``.
+
+    Raises
+    ------
+    InvalidInputError
+        If there are fewer than 2 probes, or the operator is zero.
+
+    Notes
+    -----
+    Costs nothing beyond the runs. Traces of A (from 1 step) and of A^2 (from 2) are unbiased; that
+    of ``A log A`` is by Gauss quadrature, whose error falls geometrically with the steps. A ratio
+    of means is biased by the square of its error; the jackknife removes that and gives the standard
+    errors. Source: Roy & Vetterli 2007 for the entropy; Hutchinson 1990 for the traces.
+    """
+    require_spaces(probes)
+    if len(probes) < 2:
+        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {len(probes)}")
+    rules = [space.gauss() for space in probes]
+    powers = np.array([rule(lambda x: np.stack([x, x**2, _x_log_x(x)])) for rule in rules])
+    if not powers[:, 0].mean() > 0:
+        raise InvalidInputError("the operator is zero: it has no effective rank")
+    quantities: dict[str, Callable[[np.ndarray], float]] = {
+        "participation": lambda m: m[0] ** 2 / m[1],
+        "entropy": lambda m: float(np.exp(np.log(m[0]) - m[2] / m[0])),
+        "trace": lambda m: m[0],
+        "frobenius_norm": lambda m: m[1] ** 0.5,
+    }
+    found = {name: jackknife(powers, each, debiased=True) for name, each in quantities.items()}
+    spent = sum(len(space.alpha) for space in probes)
+    return xr.Dataset(with_errors(found), attrs={"products": spent})
+
+
 def require_spaces(spaces: object) -> None:
     """Require Krylov spaces."""
     if not isinstance(spaces, list | tuple) or not all(isinstance(s, KrylovSpace) for s in spaces):
@@ -101,3 +148,7 @@ def require_spaces(spaces: object) -> None:
             "expected a list of KrylovSpace, as Lanczos.spaces and krylov_probes return, got a "
             f"{type(spaces).__name__}"
         )
+
+
+def _x_log_x(x: np.ndarray) -> np.ndarray:
+    return np.where(x > 0, x * np.log(np.where(x > 0, x, 1.0)), 0.0)

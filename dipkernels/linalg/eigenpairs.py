@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.block_krylov import BlockKrylov
 from dipkernels.linalg.lanczos import Deflation, KrylovSpace
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.operator import SymmetricOperator, identity_of
 from dipkernels.storage.checkpoints import Saver
 
 
@@ -109,6 +110,7 @@ def _least_size(basis: Tensor, images: Tensor) -> float:
     return math.cbrt(max(1e-16, float(rounding)))
 
 
+@checked
 def top_eigenpairs(
     operator: SymmetricOperator,
     k: int,
@@ -141,18 +143,14 @@ def top_eigenpairs(
     seed : int
         Of the starts.
     checkpoint : str or Path, optional
-        A file in which the state is saved every half a minute, but for at most 5 % of the time. If
-        it exists, the computation continues from it: on a CPU with the bits of one that was never
-        interrupted. Another tolerance and number of products may be asked for. A look at the first
-        product, which isn't counted, tells whether it is of this operator. It stays.
+        As of `krylov_probes`; another tolerance and number of products may be asked for.
     progress : Progress, optional
         Advanced by one a step of all starts.
 
     Returns
     -------
     Eigenpairs
-        Check ``residuals``: they are larger than asked if ``max_products`` was too few, and pairs
-        are missing if it was less than k.
+        Check ``residuals``: ``max_products`` may have been too few; below k pairs are missing.
 
     Raises
     ------
@@ -167,9 +165,8 @@ def top_eigenpairs(
 
     Notes
     -----
-    Memory: the basis, and once the k vectors, of n numbers of 8 bytes each; none of it depends on
-    the number of products. A checkpoint costs nothing beyond when it's written, and the basis once
-    more while it's read. Source: Wu & Simon 2000 for the restart.
+    Memory: the basis, and once the k vectors, of n numbers of 8 bytes each, whatever the number of
+    products; the basis once more while a checkpoint is read. Source: Wu & Simon 2000.
 
     Examples
     --------
@@ -199,11 +196,7 @@ def top_eigenpairs(
     space = BlockKrylov(operator, draws.T, min(capacity, max_products + starts), keep)
     saver = None
     if checkpoint is not None:
-        identity = {
-            "operator": repr(operator), "size": n, "dtype": str(operator.dtype),
-            "device": str(operator.device), "k": k, "starts": starts, "basis": capacity,
-            "seed": seed,
-        }  # fmt: skip
+        identity = identity_of(operator, k=k, starts=starts, basis=capacity, seed=seed)
         saver = Saver(Path(checkpoint), identity, "search for eigenpairs")
         state = saver.load()
         if state is not None:

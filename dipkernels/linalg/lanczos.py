@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.linalg.accuracy import Symmetry
+from dipkernels.linalg.accuracy import Symmetry, symmetry_of
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.quadrature import EMPTY, Quadrature, gauss, gauss_radau
 
@@ -26,10 +26,8 @@ class Deflation:
 
     Attributes
     ----------
-    values : Tensor, float64, shape (k,)
-        Eigenvalues.
-    vectors : Tensor, float64, shape (n, k)
-        Orthonormal columns.
+    values, vectors : Tensor, float64, shapes (k,) and (n, k)
+        Eigenvalues; orthonormal columns.
     """
 
     values: Float[Tensor, " k"]
@@ -68,24 +66,25 @@ class KrylovSpace:
     symmetry: Symmetry = UNSEEN
 
     def gauss(self) -> Quadrature:
-        """Gauss rule of ``v``; see `dipkernels.linalg.gauss`.
+        """Gauss rule of ``v``, exact for polynomials of degree below 2m.
 
         Returns
         -------
         Quadrature
-            A lower bound for ``exp(-t x)``.
+            With m nodes: a lower bound where even derivatives are positive, as of ``exp(-t x)``.
         """
         if not len(self.alpha):
             return self.deflated
         return gauss(self.alpha, self.beta, self.norm) + self.deflated
 
     def gauss_radau(self) -> Quadrature:
-        """Gauss-Radau rule of ``v`` with a node at 0; see `dipkernels.linalg.gauss_radau`.
+        """Gauss-Radau rule of ``v`` with a node at 0, exact for degrees up to 2m.
 
         Returns
         -------
         Quadrature
-            An upper bound for ``exp(-t x)``.
+            With m + 1 nodes: an upper bound where odd derivatives are negative, as of
+            ``exp(-t x)``.
         """
         if not len(self.alpha) or self.beta[-1] == 0.0:
             return self.gauss()
@@ -101,10 +100,9 @@ class KrylovSpace:
 
         Returns
         -------
-        values : ndarray, shape (m,)
-            Ritz values, ascending, negative rounding set to 0.
-        vectors : ndarray, shape (m, m)
-            Their coefficients in the basis, one a column.
+        values, vectors : ndarray, shapes (m,) and (m, m)
+            Ritz values, ascending, negative rounding set to 0; coefficients in the basis, one a
+            column.
         """
         m = len(self.alpha) if steps is None else steps
         tridiagonal = np.diag(self.alpha[:m]) + np.diag(self.beta[: max(m - 1, 0)], 1)
@@ -126,12 +124,8 @@ class KrylovSpace:
         Returns
         -------
         ndarray, shape (t, m)
-            Coefficients of ``f(A) v`` in the basis; times `products` they are those of
-            ``A f(A) v``.
-
-        Notes
-        -----
-        Source: Saad 1992. Exact once the space is invariant.
+            Coefficients of ``f(A) v`` in the basis, exact once the space is invariant; times
+            `products` they are those of ``A f(A) v``. Source: Saad 1992.
         """
         values, vectors = self.ritz(steps)
         return np.asarray(self.norm * (functions(values) * vectors[0]) @ vectors.T)
@@ -170,8 +164,7 @@ class Lanczos:
     Notes
     -----
     Memory: ``2 k m n`` numbers of 8 bytes for m steps, or half of that without the products, taken
-    when `extend` is called. Cost of
-    step j: k products and ``8 k j n`` operations.
+    when `extend` is called. Cost of step j: k products and ``8 k j n`` operations.
     """
 
     def __init__(
@@ -183,11 +176,9 @@ class Lanczos:
         deflation: Deflation | None = None,
         keep_products: bool = True,
     ) -> None:
-        if starts.dim() != 2 or starts.shape[0] != operator.shape[0]:
-            raise InvalidInputError(
-                f"starts must have shape ({operator.shape[0]}, k), got {tuple(starts.shape)}"
-            )
         n = operator.shape[0]
+        if starts.dim() != 2 or starts.shape[0] != n:
+            raise InvalidInputError(f"starts must have shape ({n}, k), got {tuple(starts.shape)}")
         if mask is not None and (mask.shape != (n,) or mask.dtype != torch.bool):
             raise InvalidInputError(
                 f"the mask must be of bool and of shape ({n},), got {mask.dtype} of shape "
@@ -301,8 +292,8 @@ class Lanczos:
         return rows
 
 
+# Exact rule of the part of a start that lies along known eigenvectors.
 def _share(start: Tensor, deflation: Deflation | None) -> Quadrature:
-    """Exact rule of the part of a start that lies along known eigenvectors."""
     if deflation is None:
         return EMPTY
     weights = (start @ deflation.vectors).square()
@@ -313,13 +304,7 @@ class _Run:
     """The state of one recurrence, in a space of ``size`` dimensions."""
 
     def __init__(
-        self,
-        start: Tensor,
-        left: Tensor,
-        size: int,
-        deflated: Quadrature,
-        *,
-        keep_products: bool,
+        self, start: Tensor, left: Tensor, size: int, deflated: Quadrature, *, keep_products: bool
     ) -> None:
         norm = float(left.norm())
         nothing = size < 1 or norm <= _BREAKDOWN * float(start.norm())
@@ -373,15 +358,9 @@ class _Run:
     def space(self) -> KrylovSpace:
         m = len(self.alpha)
         alpha, beta = np.array(self.alpha), np.array(self.beta)
-        return KrylovSpace(
-            alpha,
-            beta,
-            self.norm,
-            self._basis[:m],
-            self._products[:m],
-            self._deflated,
-            self._symmetry(alpha, beta) if m else UNSEEN,
-        )
+        symmetry = self._symmetry(alpha, beta) if m else UNSEEN
+        kept = self._basis[:m], self._products[:m]
+        return KrylovSpace(alpha, beta, self.norm, *kept, self._deflated, symmetry)
 
     def state(self) -> dict[str, Any]:
         m = len(self.alpha)
@@ -406,5 +385,4 @@ class _Run:
         least = scipy.linalg.eigh_tridiagonal(
             alpha, beta[:-1], eigvals_only=True, select="i", select_range=(0, 0)
         )[0]
-        scale = max(self._scale, 1e-300)
-        return Symmetry(self._asymmetry / scale, max(0.0, -float(least)) / scale, len(alpha))
+        return symmetry_of(self._asymmetry, float(least), self._scale, len(alpha))

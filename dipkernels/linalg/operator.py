@@ -1,6 +1,7 @@
 """Symmetric linear operators that are known by their products alone."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import numpy as np
 import scipy.sparse.linalg
@@ -11,9 +12,13 @@ from torch import Tensor
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.accuracy import Symmetry
+from dipkernels.linalg.accuracy import Symmetry, symmetry_of_projection
 
 DEFAULT_PROBES = 32
+ANOTHER = (
+    "the checkpoint's products are not those of this operator: choose another file, or remove it "
+    "to start afresh"
+)
 
 
 class SymmetricOperator(ABC):
@@ -26,9 +31,7 @@ class SymmetricOperator(ABC):
     ----------
     shape : (int, int)
         ``(n, n)``.
-    dtype : torch.dtype
-        Of the products.
-    device : torch.device
+    dtype, device
         Of the products.
     """
 
@@ -41,29 +44,10 @@ class SymmetricOperator(ABC):
         """Multiply a validated block ``(n, k)``; k is at least 1."""
 
     def __matmul__(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Product with a vector ``(n,)`` or a block ``(n, k)``, of the same shape.
-
-        Parameters
-        ----------
-        x : Tensor, shape (n,) or (n, k)
-            On the operator's device and in its dtype.
-
-        Returns
-        -------
-        Tensor, of the shape of x
-            ``A @ x``.
-
-        Raises
-        ------
-        InvalidInputError
-            If shape, dtype or device don't fit.
-        """
+        """Multiply a vector ``(n,)`` or a block ``(n, k)``, of the operator's dtype and device."""
         if not isinstance(x, Tensor):
             raise InvalidInputError(f"expected a torch.Tensor, got {type(x).__name__}")
-        if x.dim() not in (1, 2) or x.shape[0] != self.shape[1]:
-            raise InvalidInputError(
-                f"expected shape ({self.shape[1]},) or ({self.shape[1]}, k), got {tuple(x.shape)}"
-            )
+        require_length(x, self.shape[1])
         if x.dtype != self.dtype or x.device != self.device:
             raise InvalidInputError(
                 f"expected {self.dtype} on {self.device}, got {x.dtype} on {x.device}: convert "
@@ -101,24 +85,17 @@ class SymmetricOperator(ABC):
             block = torch.from_numpy(np.array(x)).to(self.device, self.dtype)
             return (self @ block).cpu().numpy()
 
-        return scipy.sparse.linalg.LinearOperator(
-            self.shape,
-            matvec=product,
-            rmatvec=product,
-            matmat=product,
-            rmatmat=product,
-            dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
-        )
+        every = dict.fromkeys(("matvec", "rmatvec", "matmat", "rmatmat"), product)
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        return scipy.sparse.linalg.LinearOperator(self.shape, dtype=dtype, **every)
 
     def diagonal(self, probes: int | None = DEFAULT_PROBES, *, seed: int = 0) -> Estimate[Tensor]:
         """Estimate the diagonal by random probes (Bekas et al. 2007), or compute it exactly.
 
         Parameters
         ----------
-        probes : int or None
-            Rademacher probes; None forms it exactly from n products.
-        seed : int
-            Of the probes.
+        probes, seed : int
+            Rademacher probes, and their seed; ``probes=None`` forms it exactly from n products.
 
         Returns
         -------
@@ -138,10 +115,8 @@ class SymmetricOperator(ABC):
 
         Parameters
         ----------
-        probes : int or None
-            Rademacher probes; None computes it exactly from n products.
-        seed : int
-            Of the probes.
+        probes, seed : int
+            Rademacher probes, and their seed; ``probes=None``: exactly, from n products.
 
         Returns
         -------
@@ -175,10 +150,8 @@ class SymmetricOperator(ABC):
 
         Parameters
         ----------
-        probes : int
+        probes, seed : int
             Random orthonormal vectors, at least 2, on whose span the operator is projected.
-        seed : int
-            Of the probes.
 
         Returns
         -------
@@ -190,8 +163,7 @@ class SymmetricOperator(ABC):
         InvalidInputError
             If there are fewer than 2 probes.
         NotSymmetricError
-            If it clearly isn't; `AccuracyWarning` is given if it's so to fewer digits than its
-            type has.
+            If it clearly isn't; `AccuracyWarning` is given if it has fewer digits than its type.
         """
         if probes < 2:
             raise InvalidInputError(f"at least 2 probes are needed, got {probes}")
@@ -199,42 +171,29 @@ class SymmetricOperator(ABC):
         normal = torch.randn(self.shape[0], probes, generator=stream, dtype=torch.float64)
         basis = torch.linalg.qr(normal).Q.to(self.device, self.dtype)
         images = (self @ basis).double()
-        small = basis.double().T @ images
-        scale = max(float(images.norm(dim=0).max()), 1e-300)
-        least = float(torch.linalg.eigvalsh((small + small.T) / 2)[0])
-        asymmetry = float((small - small.T).abs().max())
-        found = Symmetry(asymmetry / scale, max(0.0, -least) / scale, basis.shape[1])
-        return found.judge(self.dtype)
+        small, scale = basis.double().T @ images, float(images.norm(dim=0).max())
+        return symmetry_of_projection(small, scale, probes).judge(self.dtype)
 
     def rademacher(self, k: int, seed: int) -> Float[Tensor, "n k"]:
         """Draw a block of random signs.
 
         Parameters
         ----------
-        k : int
-            Columns, at least 1.
-        seed : int
-            Of the draw.
+        k, seed : int
+            Columns, at least 1, and the seed of the draw.
 
         Returns
         -------
         Tensor, shape (n, k)
             Entries are -1 or 1.
-
-        Raises
-        ------
-        InvalidInputError
-            If k is less than 1.
         """
         return random_signs(self.shape[0], k, seed).to(self.device, self.dtype)
 
     def _exact_diagonal(self, block: int = 64) -> Tensor:
-        n = self.shape[0]
         parts = []
-        for start in range(0, n, block):
-            stop = min(start + block, n)
-            unit = torch.zeros(n, stop - start, dtype=self.dtype, device=self.device)
-            unit[torch.arange(start, stop), torch.arange(stop - start)] = 1
+        for chosen in torch.arange(self.shape[0]).split(block):
+            unit = torch.zeros(self.shape[0], len(chosen), dtype=self.dtype, device=self.device)
+            unit[chosen, torch.arange(len(chosen))] = 1
             parts.append(self.quadratic_form(unit))
         return torch.cat(parts)
 
@@ -262,6 +221,18 @@ class DenseOperator(SymmetricOperator):
 
     def _matmat(self, block: Tensor) -> Tensor:
         return self.matrix @ block
+
+
+def require_length(x: Tensor, n: int) -> None:
+    """Check that a matrix of n columns can multiply a vector or a block."""
+    if x.dim() not in (1, 2) or x.shape[0] != n:
+        raise InvalidInputError(f"expected shape ({n},) or ({n}, k), got {tuple(x.shape)}")
+
+
+def identity_of(operator: SymmetricOperator, **settings: int) -> dict[str, Any]:
+    """Say what a checkpoint is of: an operator, and the settings of a computation."""
+    known = {"operator": repr(operator), "size": operator.shape[0]}
+    return {**known, "dtype": str(operator.dtype), "device": str(operator.device), **settings}
 
 
 def random_signs(n: int, k: int, seed: int) -> Tensor:

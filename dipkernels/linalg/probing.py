@@ -1,7 +1,7 @@
 """Krylov spaces of random probes, from which traces of any function of an operator follow."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
-from dipkernels.linalg.operator import SymmetricOperator
+from dipkernels.linalg.operator import ANOTHER, SymmetricOperator, identity_of
 from dipkernels.storage.checkpoints import Saver
 
 Numbers = Sequence[float] | np.ndarray
 _TOGETHER = 512 * 2**20  # bytes of the bases of probes that run at once
 
 
+@checked
 def krylov_probes(
     operator: SymmetricOperator,
     probes: int = 8,
@@ -36,12 +38,10 @@ def krylov_probes(
     ----------
     operator : SymmetricOperator
         Positive semi-definite, of size n.
-    probes : int
-        Start vectors, at least 2 for error bars.
+    probes, seed : int
+        Start vectors, at least 2 for error bars, and their seed.
     steps : int
         Products of each, at most.
-    seed : int
-        Of the probes.
     checkpoint : str or Path, optional
         A file in which the state is saved every half a minute, but for at most 5 % of the time. If
         it exists, the computation continues from it: on a CPU with the bits of one that was never
@@ -78,10 +78,7 @@ def krylov_probes(
     together = max(1, _TOGETHER // (8 * n * min(steps, n)))
     saver, state = None, None
     if checkpoint is not None:
-        identity = {
-            "operator": repr(operator), "size": n, "dtype": str(operator.dtype),
-            "device": str(operator.device), "probes": probes, "steps": steps, "seed": seed,
-        }  # fmt: skip
+        identity = identity_of(operator, probes=probes, steps=steps, seed=seed)
         saver = Saver(Path(checkpoint), identity, "set of probes")
         state = saver.load()
     finished: list[dict[str, Any]] = []
@@ -106,12 +103,9 @@ def krylov_probes(
     if saver is not None:
         saver.save(_state(finished, None, 0))
     spaces = [_space(each) for each in finished]
-    worst = Symmetry(
-        max(space.symmetry.asymmetry for space in spaces),
-        max(space.symmetry.negativity for space in spaces),
-        sum(space.symmetry.products for space in spaces),
-    )
-    worst.judge(operator.dtype)
+    seen = [space.symmetry for space in spaces]
+    asymmetry, negativity = max(s.asymmetry for s in seen), max(s.negativity for s in seen)
+    Symmetry(asymmetry, negativity, sum(s.products for s in seen)).judge(operator.dtype)
     return spaces
 
 
@@ -121,20 +115,15 @@ def _state(finished: list[dict[str, Any]], run: Lanczos | None, taken: int) -> d
 
 
 def _without_vectors(space: KrylovSpace) -> dict[str, Any]:
-    return {
-        "alpha": space.alpha,
-        "beta": space.beta,
-        "norm": space.norm,
-        "symmetry": asdict(space.symmetry),
-    }
+    kept = {name: getattr(space, name) for name in ("alpha", "beta", "norm")}
+    return kept | {"symmetry": asdict(space.symmetry)}
 
 
 def _space(content: dict[str, Any]) -> KrylovSpace:
     nothing = torch.empty(0, 0, dtype=torch.float64)
-    space = KrylovSpace(
-        np.asarray(content["alpha"]), np.asarray(content["beta"]), content["norm"], nothing, nothing
-    )
-    return replace(space, symmetry=Symmetry(**content["symmetry"]))
+    alpha, beta = np.asarray(content["alpha"]), np.asarray(content["beta"])
+    seen = Symmetry(**content["symmetry"])
+    return KrylovSpace(alpha, beta, content["norm"], nothing, nothing, symmetry=seen)
 
 
 # One product tells whether a checkpoint is of this operator.
@@ -147,7 +136,4 @@ def _compare(operator: SymmetricOperator, start: Tensor, alpha: Numbers, beta: N
     tolerance = torch.finfo(operator.dtype).eps ** 0.5 * length
     errors = (float(start @ image) - alpha[0], float(image.norm()) - length)
     if max(map(abs, errors)) > tolerance:
-        raise OutputError(
-            "the checkpoint's products are not those of this operator: choose another file, or "
-            "remove it to start afresh"
-        )
+        raise OutputError(ANOTHER)

@@ -15,10 +15,8 @@ class Quadrature:
 
     Attributes
     ----------
-    nodes : ndarray, shape (m,)
-        Where f is evaluated.
-    weights : ndarray, shape (m,)
-        Non-negative; they sum to ``|v|^2``.
+    nodes, weights : ndarray, shape (m,)
+        Where f is evaluated; non-negative, summing to ``|v|^2``.
     """
 
     nodes: Array
@@ -31,18 +29,7 @@ class Quadrature:
         )
 
     def __call__(self, function: Callable[[Array], Array]) -> Array:
-        """Evaluate the rule.
-
-        Parameters
-        ----------
-        function : callable
-            Takes nodes ``(m,)``, returns ``(..., m)``.
-
-        Returns
-        -------
-        ndarray, shape (...)
-            The quadratic form of every function.
-        """
+        """Evaluate the quadratic forms of functions, from nodes ``(m,)`` to ``(..., m)``."""
         return np.asarray(function(self.nodes) @ self.weights)
 
 
@@ -50,46 +37,14 @@ EMPTY = Quadrature(np.empty(0), np.empty(0))
 
 
 def gauss(alpha: Array, beta: Array, norm: float) -> Quadrature:
-    """Gauss rule of a Lanczos run.
-
-    A lower bound for functions whose even derivatives are positive on the spectrum, such as
-    ``exp(-t x)``; exact for polynomials of degree below 2m.
-
-    Parameters
-    ----------
-    alpha : ndarray, shape (m,)
-        Diagonal of the tridiagonal.
-    beta : ndarray, shape (m,)
-        ``beta[:-1]`` is its off-diagonal; the last is the coupling to the next vector.
-    norm : float
-        Of the start vector.
-
-    Returns
-    -------
-    Quadrature
-        With m nodes. Those that rounding made negative are set to 0: the operators of this
-        package are positive semi-definite.
-    """
+    """Gauss rule of a Lanczos run; the last beta is the coupling to the vector after it."""
+    # Nodes that rounding made negative are set to 0: operators here are positive semi-definite.
     nodes, vectors = scipy.linalg.eigh_tridiagonal(alpha, beta[:-1])
     return Quadrature(np.maximum(nodes, 0.0), norm**2 * vectors[0] ** 2)
 
 
 def gauss_radau(alpha: Array, beta: Array, norm: float) -> Quadrature:
-    """Gauss-Radau rule with one node fixed at 0, at or below the spectrum.
-
-    An upper bound for functions whose odd derivatives are negative on the spectrum, such as
-    ``exp(-t x)``; exact for polynomials of degree up to 2m.
-
-    Parameters
-    ----------
-    alpha, beta, norm
-        As in `gauss`.
-
-    Returns
-    -------
-    Quadrature
-        With m + 1 nodes, 0 being one of them.
-    """
+    """Gauss-Radau rule of a Lanczos run, with one node fixed at 0, at or below the spectrum."""
     m = len(alpha)
     smallest = scipy.linalg.eigh_tridiagonal(alpha, beta[:-1], eigvals_only=True)[0]
     # Rounding can push the smallest Ritz value to or below 0; the fixed node must stay below it.

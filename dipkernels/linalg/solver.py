@@ -13,7 +13,6 @@ from dipkernels.errors import AccuracyWarning, InvalidInputError, NotSymmetricEr
 
 Product = Callable[[Tensor], Tensor]
 
-
 DELAY = 5  # iterations by which the estimate of the error lags behind
 _SLOWEST = 0.999  # rate of convergence that is reckoned with, in steps of DELAY
 _ROUNDING = 1e-15  # of a right-hand side: residuals below it can't be trusted
@@ -31,8 +30,7 @@ class Solution:
         Products, each with as many rows as were not yet solved.
     error : Tensor, shape (k,)
         Estimate of ``|x - x*|_A / |x*|_A``, with ``|v|_A^2 = v^T A v``, as it was 5 iterations
-        before the end: what these have taken off, and what is left if convergence goes on at the
-        rate of the last 10: an extrapolation, up to 2 times too low on ill-conditioned systems.
+        before the end; up to 2 times too low on ill-conditioned systems.
     residual : Tensor, shape (k,)
         ``|b - A x| / |b|``, computed anew from the solution; 0 for a right-hand side of zeros.
     converged : bool
@@ -48,10 +46,8 @@ class Solution:
     def __repr__(self) -> str:
         worst, left = float(self.error.max()), float(self.residual.max())
         state = "converged" if self.converged else "NOT converged"
-        return (
-            f"Solution({state} in {self.iterations} iterations, error {worst:.1e}, residual "
-            f"{left:.1e})"
-        )
+        found = f"{state} in {self.iterations} iterations, error {worst:.1e}, residual {left:.1e}"
+        return f"Solution({found})"
 
 
 def conjugate_gradients(

@@ -28,7 +28,7 @@ from dipkernels.base.seeds import derive, generator
 from dipkernels.base.statistics import RunningMoments, standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK, LaggedProducts
-from dipkernels.kernels.covariances.hypotheses import MeanIsZero, Verdict
+from dipkernels.kernels.covariances.hypotheses import MeanIsZero, TestResult
 from dipkernels.literature.tokens import (
     TokenMoments,
     layout_of,
@@ -39,7 +39,7 @@ from dipkernels.literature.tokens import (
 from dipkernels.priors import draw_images
 from dipkernels.priors.draws import FIXED, Codes
 from dipkernels.priors.prior import ImagePrior, describe_prior
-from dipkernels.spectra.rings import radial_frequency, ring_edges
+from dipkernels.spectra.bins import bin_edges, radial_frequency
 
 __all__ = [
     "factorisation_against_width",
@@ -301,7 +301,7 @@ def patch_response(
     spectrum = np.tile(period, (side, side))
     error = np.tile(dataset["spectrum_standard_error"].values, (side, side))
     radius = radial_frequency((spectrum.shape[0], spectrum.shape[1]))
-    bounds = ring_edges((spectrum.shape[0], spectrum.shape[1])) if edges is None else edges
+    bounds = bin_edges((spectrum.shape[0], spectrum.shape[1])) if edges is None else edges
     which = np.digitize(radius, np.asarray(bounds)) + 1
     which[radius == 0] = 0
     rings = [which == ring for ring in np.unique(which)]
@@ -376,7 +376,7 @@ def _log_slope(widths: np.ndarray, ratio: np.ndarray, error: np.ndarray) -> tupl
     return float((weight * (x - centre) * y).sum() / spread), float(spread**-0.5)
 
 
-def _with_tests(dataset: xr.Dataset, verdicts: dict[str, Verdict]) -> xr.Dataset:
+def _with_tests(dataset: xr.Dataset, verdicts: dict[str, TestResult]) -> xr.Dataset:
     return dataset.assign_coords(test=list(verdicts)).assign(
         p_value=("test", [v.p_value for v in verdicts.values()]),
         z=("test", [v.z for v in verdicts.values()]),

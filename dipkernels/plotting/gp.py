@@ -20,7 +20,7 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     task : Task
         Of images; titles give PSNR over the whole image where it has a clean one.
     posteriors : mapping of str to Dataset
-        As `dipkernels.gp.Posterior.dataset` makes them; the last one's standard deviation is shown.
+        As `gp.GPPosterior.dataset` makes them; the last one's standard deviation is shown.
 
     Returns
     -------

@@ -3,8 +3,9 @@
 Names are imported when first used: a command reads the options of chains without torch.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from dipkernels.base.lazy import imported_when_used
 
 if TYPE_CHECKING:
     from dipkernels.sampling import uncertainty as uncertainty
@@ -57,10 +58,4 @@ _NAMES = {
 }
 __all__ = [*_NAMES, "uncertainty"]
 
-
-def __getattr__(name: str) -> object:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"dipkernels.sampling.{_NAMES[name]}"), name)
-    if name == "uncertainty":
-        return importlib.import_module("dipkernels.sampling.uncertainty")
-    raise AttributeError(f"module 'dipkernels.sampling' has no attribute '{name}'")
+__getattr__, __dir__ = imported_when_used(__name__, _NAMES, ("uncertainty",))

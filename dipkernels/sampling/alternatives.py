@@ -14,8 +14,8 @@ from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.fits import fit
 from dipkernels.images.axes import AXES
-from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK, require_parameters
+from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.linalg import conjugate_gradients
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.sampling.posterior import Posterior
@@ -166,7 +166,7 @@ def linearised(
         columns.append(ntk.jvp({key: value[None] for key, value in step.items()})[:, 0])
     # The last column is the mean of the prior, without noise: that of the posterior comes of it.
     priors = torch.stack([*[mean + column for column in columns], mean], dim=1)
-    kernel = MeasuredKernel(ntk, task)
+    kernel = ObservedKernel(ntk, task)
     counted = task.counted.flatten()[:, None]
     seen = kernel.seen(priors)
     seen[:, :draws] += posterior.noise_sigma * normal(len(counted), draws) * counted

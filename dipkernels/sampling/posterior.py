@@ -12,8 +12,8 @@ from dipkernels.base.origin import digest
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.optimisers import stable_learning_rate
-from dipkernels.kernels.measured import MeasuredKernel
 from dipkernels.kernels.ntk import NTK
+from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.tasks import Task
 
@@ -306,7 +306,7 @@ class Posterior:
         """
         if not 0 < share < 1:
             raise InvalidInputError(f"share must be in (0, 1), got {share}")
-        kernel = MeasuredKernel(NTK(self.prior, parameters), self.task)
+        kernel = ObservedKernel(NTK(self.prior, parameters), self.task)
         largest = kernel.shape[0] / (2 * stable_learning_rate(kernel))
         precision = max(float(d.min()) ** -2 for d in self.weight_prior.deviation.values())
         return share * 2 / (largest / self.noise_sigma**2 + precision)

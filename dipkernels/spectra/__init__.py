@@ -8,16 +8,11 @@ from dipkernels.spectra.bands import (
     band_fit,
     frequency_bands,
 )
+from dipkernels.spectra.bins import bin_edges, radial_frequency
 from dipkernels.spectra.comb import comb_response, comb_strength
 from dipkernels.spectra.fall import RollOff, half_power_frequency, roll_off
-from dipkernels.spectra.power import (
-    natural_spectrum,
-    periodogram,
-    prior_spectrum,
-    radial_power,
-)
+from dipkernels.spectra.power import natural_spectrum, periodogram, prior_spectrum, radial_power
 from dipkernels.spectra.response import anisotropy, frequency_response
-from dipkernels.spectra.rings import radial_frequency, ring_edges
 from dipkernels.spectra.sparsities import sparsity
 
 __all__ = [
@@ -28,6 +23,7 @@ __all__ = [
     "anisotropy",
     "band_edges",
     "band_fit",
+    "bin_edges",
     "comb_response",
     "comb_strength",
     "frequency_bands",
@@ -38,7 +34,6 @@ __all__ = [
     "prior_spectrum",
     "radial_frequency",
     "radial_power",
-    "ring_edges",
     "roll_off",
     "sparsity",
 ]

@@ -10,7 +10,7 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import grey
-from dipkernels.spectra.rings import corner, radial_frequency
+from dipkernels.spectra.bins import corner, radial_frequency
 
 BANDS = 5
 NYQUIST = 0.5
@@ -37,7 +37,22 @@ class BandFit:
     error: Tensor
 
 
-class AmplitudeBands:
+class _Bands:
+    """What both kinds know of their reference."""
+
+    _corners: bool
+
+    def __init__(self, reference: Images) -> None:
+        self._dims, self._shape = reference.dim() - 2, reference.shape
+        size = tuple(reference.shape[2:])
+        self._weights = _membership(size, corners=self._corners).to(reference)
+
+    def _transform(self, images: Images) -> Tensor:
+        transform: Tensor = torch.fft.fftn(images, dim=tuple(range(-self._dims, 0)))
+        return transform
+
+
+class AmplitudeBands(_Bands):
     """Frequency-band correspondence with a fixed reference, as published.
 
     Ratios of amplitudes ``|F(k)| / |R(k)|`` of grey images, clipped to [0, 1], averaged over five
@@ -47,51 +62,27 @@ class AmplitudeBands:
     Parameters
     ----------
     reference : Tensor, shape ``(1, channels, *spatial)`` or ``(images, channels, *spatial)``
-        One for all images, or one for each; float32 or float64, as the images.
-        Published: the measured image, noise and all.
-
-    Raises
-    ------
-    InvalidInputError
-        If an image is too small to have a frequency in every band.
+        One for all images, or one for each; float32 or float64, as the images. Published: the
+        measured image, noise and all. Every band must have a frequency.
 
     Notes
     -----
     What it can't tell: amplitudes have no phases, so that noise of the right strength counts as the
     image; the reference is noisy, so that high bands near 1 mean fitted noise; the clipping hides
     what is too strong, and gives unrelated noise of equal power ``pi / 4 = 0.79``, not 0.
-
-    References
-    ----------
-    Shi, Mettes, Maji, Snoek: On Measuring and Controlling the Spectral Bias of the Deep Image
-    Prior. IJCV 2022; the published code says what is grey, and that it's the noisy image.
+    Source: Shi, Mettes, Maji & Snoek, IJCV 2022, and their code for what is grey.
     """
 
+    _corners = False
+
     def __init__(self, reference: Images) -> None:
-        self._dims, self._shape = reference.dim() - 2, reference.shape
-        self._weights = _membership(tuple(reference.shape[2:]), corners=False).to(reference)
-        self._amplitude = _transform(grey(reference), self._dims).abs()
+        super().__init__(reference)
+        self._amplitude = self._transform(grey(reference)).abs()
 
     def __call__(self, images: Images) -> Float[Tensor, "images bands"]:
-        """Compute the correspondence of images.
-
-        Parameters
-        ----------
-        images : Tensor, shape ``(images, channels, *spatial)``
-            On the device of the reference.
-
-        Returns
-        -------
-        Tensor, shape (images, 5)
-            In [0, 1], the lowest frequencies first; NaN where an image or its reference is.
-
-        Raises
-        ------
-        InvalidInputError
-            If they aren't of the reference's shape.
-        """
+        """Compute the correspondence of images, in [0, 1]; NaN where one or its reference is."""
         _require_fit(images.shape, self._shape)
-        amplitude = _transform(grey(images), self._dims).abs()
+        amplitude = self._transform(grey(images)).abs()
         nothing = self._is_rounding(amplitude) & self._is_rounding(self._amplitude)
         # Nothing of nothing is missing.
         clipped = (amplitude / self._amplitude).masked_fill(nothing, 1).clamp(max=1)
@@ -104,7 +95,7 @@ class AmplitudeBands:
         return amplitude <= torch.finfo(amplitude.dtype).eps * norm
 
 
-class ComplexBands:
+class ComplexBands(_Bands):
     """Frequency bands of an output against those of a clean image, phases and corners included.
 
     Five rings, each 1/10 cycle per pixel wide, of which the last one reaches to the corner; over
@@ -115,44 +106,23 @@ class ComplexBands:
     reference : Tensor, shape ``(1, channels, *spatial)`` or ``(images, channels, *spatial)``
         One for all images, or one for each; float32 or float64, as the images.
 
-    Raises
-    ------
-    InvalidInputError
-        If an image is too small to have a frequency in every band.
-
     Notes
     -----
     What it can't tell: where in the image something is missing; and the strongest frequencies of a
-    band decide, which in photographs are its lowest and those of the long edges. Bands of little
-    power have large errors from little noise: that is what they mean.
+    band decide, which in photographs are its lowest and those of the long edges.
     """
 
+    _corners = True
+
     def __init__(self, reference: Images) -> None:
-        self._dims, self._shape = reference.dim() - 2, reference.shape
-        self._weights = _membership(tuple(reference.shape[2:]), corners=True).to(reference)
-        self._reference = _transform(reference, self._dims)
+        super().__init__(reference)
+        self._reference = self._transform(reference)
         self._power = self._sums(self._reference.abs().square())
 
     def __call__(self, images: Images) -> BandFit:
-        """Compare images with the reference.
-
-        Parameters
-        ----------
-        images : Tensor, shape ``(images, channels, *spatial)``
-            On the device of the reference.
-
-        Returns
-        -------
-        BandFit
-            NaN or infinite in a band that the reference doesn't have.
-
-        Raises
-        ------
-        InvalidInputError
-            If they aren't of the reference's shape.
-        """
+        """Compare images with the reference; NaN or infinite in a band that it doesn't have."""
         _require_fit(images.shape, self._shape)
-        transform = _transform(images, self._dims)
+        transform = self._transform(images)
         common = self._sums((transform * self._reference.conj()).real)
         difference = self._sums((transform - self._reference).abs().square())
         return BandFit(common / self._power, difference / self._power)
@@ -171,14 +141,14 @@ def frequency_bands(
     Parameters
     ----------
     images : Tensor, shape ``(images, channels, *spatial)``
-        Signals or images, non-square ones too: radii are in cycles per pixel. Any real type.
+        Signals or images, non-square ones too. Any real type.
     reference : Tensor, shape ``(channels, *spatial)`` or ``(images, channels, *spatial)``
         The image that is fitted.
 
     Returns
     -------
     Tensor, shape (images, 5)
-        In [0, 1]; see `AmplitudeBands` for what it means, and what it can't tell.
+        In [0, 1], the lowest frequencies first; see `AmplitudeBands` for what it can't tell.
 
     Raises
     ------
@@ -274,9 +244,3 @@ def _require_fit(images: torch.Size, reference: torch.Size) -> None:
             f"images {tuple(images)} and reference {tuple(reference)} don't fit: "
             "expected (images, channels, *spatial), and one image or as many"
         )
-
-
-# Over all axes but the first ones.
-def _transform(images: Tensor, dims: int) -> Tensor:
-    transform: Tensor = torch.fft.fftn(images, dim=tuple(range(-dims, 0)))
-    return transform

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive
+from dipkernels.base.statistics import with_errors
 from dipkernels.errors import InvalidInputError
+from dipkernels.spectra.bins import radial_frequency
 from dipkernels.spectra.modes import AnyKernel, ProbedModes, QuadraticForms, modes_of
 from dipkernels.spectra.power import is_constant, periodogram
-from dipkernels.spectra.rings import radial_frequency
 
 FEWEST_PATCHES = 4  # along an axis: below, harmonics have no neighbours between them
 PROBES = 8
@@ -34,9 +35,8 @@ def comb_strength(
     Harmonics are the frequencies whose components are multiples of ``1 / period``, 0 left out: a
     pattern that repeats with the patches has no others. The strength is
     ``sum_h |h|^2 P(h) / sum_h |h|^2 mean_n P(n)`` over harmonics h and the neighbours n of each:
-    the frequencies within `reach` of it; if h lies on an axis, those on the axis alone, because
-    images are strong along the axes, comb or not. The weights make harmonics of natural images,
-    whose power falls as ``f ** -2``, count alike.
+    the frequencies within `reach` of it; if h lies on an axis, those on the axis alone. The weights
+    make harmonics of natural images, whose power falls as ``f ** -2``, count alike.
 
     Parameters
     ----------
@@ -54,11 +54,10 @@ def comb_strength(
     -------
     xarray.Dataset
         Over ``image``: ``strength``, about 1 without a comb (a ratio's mean lies above: see
-        ``null_mean``); ``p_value``, the share of images without a
-        comb that are at least as strong; ``null_mean`` and ``null_standard_deviation`` of the
-        strength without one; ``excess_share``, the share of the image's variance that is on the
-        harmonics beyond what their neighbours have (may be below 0). Attributes: ``period``,
-        ``reach``, ``harmonics``.
+        ``null_mean``); ``p_value``, the share of images without a comb that are at least as strong;
+        ``null_mean`` and ``null_standard_deviation`` of the strength without one; ``excess_share``,
+        the share of the image's variance that is on the harmonics beyond what their neighbours have
+        (may be below 0). Attributes: ``period``, ``reach``, ``harmonics``.
 
     Raises
     ------
@@ -69,11 +68,9 @@ def comb_strength(
     Notes
     -----
     The null distribution is that of Gaussian images whose expected power at a harmonic is its
-    neighbours' mean: independent exponential variables, the same at k and ``-k``. Channels are
-    taken to be copies of each other, so that p-values are too large where they aren't. Against
-    power that falls as ``f ** -a`` the strength is biased by some percent, since neighbours nearer
-    to 0 outweigh those beyond; edges in the image that are in step with the patches count as a
-    comb.
+    neighbours' mean. Channels are taken to be copies of each other, so that p-values are too large
+    where they aren't. Power that falls as ``f ** -a`` biases the strength by some percent; edges in
+    the image that are in step with the patches count as a comb.
     """
     lattice = _Lattice(_whole(tuple(images.shape[2:]), period), period, reach)
     whole: Any = (..., *(slice(n) for n in lattice.size))
@@ -107,11 +104,8 @@ def comb_response(
         whole patches; other kernels must have whole patches only.
     period, reach
         As of `comb_strength`.
-    probes : int, optional
-        Random probes of an operator, for the harmonics and for their neighbours each; by
-        default 8.
-    seed : int
-        Of the probes.
+    probes, seed : int, optional
+        Random probes of an operator, for the harmonics and for their neighbours each; by default 8.
 
     Returns
     -------
@@ -127,8 +121,7 @@ def comb_response(
 
     Notes
     -----
-    Costs ``2 probes`` quadratic forms, ``probes`` products with an NTK. 1 for a kernel whose
-    response doesn't know of the patches and changes little within the reach of a harmonic.
+    Costs ``2 probes`` quadratic forms, ``probes`` products with an NTK.
     """
     if probes is None and isinstance(kernel, QuadraticForms):
         probes = PROBES
@@ -146,18 +139,13 @@ def comb_response(
     with np.errstate(divide="ignore", invalid="ignore"):  # a kernel that is 0 there
         strength = on / beside
         error = np.hypot(on_error, strength * beside_error) / beside
-    dims = means.extra
-    dataset = xr.Dataset(
-        {
-            "strength": (dims, strength),
-            "strength_standard_error": (dims, error),
-            "harmonics": (dims, on),
-            "harmonics_standard_error": (dims, on_error),
-            "neighbours": (dims, beside),
-            "neighbours_standard_error": (dims, beside_error),
-        },
-        attrs={"period": period, "reach": lattice.reach, "products": means.products},
-    )
+    found = {
+        "strength": (strength, error),
+        "harmonics": (on, on_error),
+        "neighbours": (beside, beside_error),
+    }
+    attrs = {"period": period, "reach": lattice.reach, "products": means.products}
+    dataset = xr.Dataset(with_errors(found, means.extra), attrs=attrs)
     return dataset if means.layers is None else dataset.assign_coords(layer=means.layers)
 
 

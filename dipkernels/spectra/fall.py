@@ -12,7 +12,7 @@ from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
 
 NYQUIST = 0.5
-FEWEST = 3  # rings that tell a line from a curve
+FEWEST = 3  # bins that tell a line from a curve
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,13 @@ class RollOff:
     exponent : float
         Positive where the spectrum falls; 2 is an amplitude of ``1 / f``.
     standard_error : float
-        Of sampling alone: over images where the spectrum has some, else from the rings' errors;
+        Of sampling alone: over images where the spectrum has some, else from the bins' errors;
         NaN where neither is known.
-    line_error : float
-        The classical one of the regression: from the scatter of the rings about the line, be it
-        noise or curvature.
-    misfit : float
-        Root mean square of that scatter, in decades of power. Large: no power law.
+    line_error, misfit : float
+        The regression's: from the scatter of the bins about the line, be it noise or curvature; and
+        its root mean square, in decades of power. Large: no power law.
     low, high : float
-        Cycles per pixel, the lowest and the highest ring used.
+        Cycles per pixel, the lowest and the highest bin used.
     """
 
     exponent: float
@@ -45,19 +43,18 @@ class RollOff:
 
 @checked
 def half_power_frequency(response: xr.Dataset) -> float:
-    """Frequency at which a spectrum has fallen to half of its lowest ring's.
+    """Frequency at which a spectrum has fallen to half of its lowest bin's.
 
     Parameters
     ----------
     response : xarray.Dataset
-        As `frequency_response` or `radial_power` returns. The constant image is left out: most
-        networks fit it in a way of its own, through biases and the output non-linearity.
+        As `frequency_response` or `radial_power` returns; the constant image is left out.
 
     Returns
     -------
     float
         Cycles per pixel, interpolated linearly; infinite if it never falls that far, NaN if the
-        lowest ring isn't positive.
+        lowest bin isn't positive.
 
     Raises
     ------
@@ -77,16 +74,15 @@ def half_power_frequency(response: xr.Dataset) -> float:
 
 @checked
 def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -> RollOff:
-    """Fit a power law to a spectrum, by least squares on the logarithms of its rings.
+    """Fit a power law to a spectrum, by least squares on the logarithms of its bins.
 
     Parameters
     ----------
     spectrum : xarray.Dataset
         As `frequency_response`, `radial_power` or `prior_spectrum` returns.
     low, high : float
-        Range of the rings' frequencies, in cycles per pixel. The constant image is left out
-        always. By default up to the highest frequency along an axis: rings above it lie in the
-        corners alone.
+        Range of the bins' frequencies, in cycles per pixel, without the constant image. By default
+        up to the highest frequency along an axis: bins above it lie in the corners alone.
 
     Returns
     -------
@@ -96,12 +92,12 @@ def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -
     Raises
     ------
     InvalidInputError
-        If there are fewer than 3 rings in the range, or one of them isn't positive and finite.
+        If there are fewer than 3 bins in the range, or one of them isn't positive and finite.
 
     Notes
     -----
-    All rings count alike. A ring's mean over few independent modes is skewed: with m of them, that
-    of a single random image lies ``1 / m`` lower on a logarithmic scale than its expectation.
+    All bins count alike. The logarithm of a single random image's mean over m independent modes
+    lies ``1 / m`` below that of its expectation.
     """
     name = _value(spectrum)
     frequency = spectrum["frequency"].values
@@ -109,7 +105,7 @@ def roll_off(spectrum: xr.Dataset, *, low: float = 0.0, high: float = NYQUIST) -
     values = spectrum[name].values[where]
     if len(where) < FEWEST or not ((values > 0) & (values < np.inf)).all():
         raise InvalidInputError(
-            f"a power law needs at least {FEWEST} rings between {low} and {high} cycles/pixel, all "
+            f"a power law needs at least {FEWEST} bins between {low} and {high} cycles/pixel, all "
             f"positive; got {len(where)}, the lowest value {values.min() if len(where) else 'none'}"
         )
     x, y = np.log10(frequency[where]), np.log10(values)
@@ -142,12 +138,12 @@ def _value(spectrum: xr.Dataset) -> str:
     )
 
 
-# Derivatives of the exponent with respect to the rings, times their deviations.
-def _sampling_error(spectrum: xr.Dataset, rings: np.ndarray, derivatives: np.ndarray) -> float:
+# Derivatives of the exponent with respect to the bins, times their deviations.
+def _sampling_error(spectrum: xr.Dataset, bins: np.ndarray, derivatives: np.ndarray) -> float:
     if spectrum.sizes.get("image", 1) > 1:
-        each = spectrum["image_power"].values[:, rings] @ derivatives
+        each = spectrum["image_power"].values[:, bins] @ derivatives
         return float(standard_error(each))
     names = [n for n in ("standard_error", "response_standard_error") if n in spectrum]
     if not names:
         return math.nan
-    return float(np.sqrt(((spectrum[names[-1]].values[rings] * derivatives) ** 2).sum()))
+    return float(np.sqrt(((spectrum[names[-1]].values[bins] * derivatives) ** 2).sum()))

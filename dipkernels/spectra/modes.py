@@ -94,9 +94,8 @@ class ProbedModes:
                 errors.append(np.zeros(mean.shape) if exact else error.numpy())
                 spent += block.shape[1]
                 bar.advance()
-        layers = None
-        if np.ndim(values[0]):
-            layers = [str(n) for n in getattr(self.kernel, "names", range(len(values[0])))]
+        named = getattr(self.kernel, "names", range(np.size(values[0])))
+        layers = [str(name) for name in named] if np.ndim(values[0]) else None
         return Means(np.array(values), np.array(errors), spent / 2, layers)
 
     def _probes(self, weight: np.ndarray, index: int) -> tuple[Float[Tensor, "n k"], bool]:

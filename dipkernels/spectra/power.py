@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels import images as image_files
-from dipkernels.base.checks import checked
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import standard_error
@@ -18,7 +18,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.images.sizes import Size
 from dipkernels.priors.draws import FIXED, Codes, draw_images
 from dipkernels.priors.prior import ImagePrior, describe_prior
-from dipkernels.spectra.rings import checked_edges, radial_frequency, ring_masks
+from dipkernels.spectra.bins import Edges, bin_masks, mean_radii, mode_counts
 
 WINDOWS = ("none", "hann")
 # Scenes among the bundled images; the others are textures, drawings, text, or mostly black.
@@ -39,18 +39,16 @@ def periodogram(
     images : Tensor, shape ``(images, channels, *spatial)``
         Signals or images, of any real type.
     window : {"none", "hann"}
-        Hann's, periodic, along each axis: it removes what the jump between opposite borders of an
-        image adds, a cross along the axes that falls as ``f ** -2``, and blurs the spectrum over
-        two frequencies.
+        Hann's, periodic, along each axis: it removes the cross that the jump between opposite
+        borders adds, which falls as ``f ** -2``, and blurs the spectrum over two frequencies.
     centre : bool
         Whether each channel's mean m is removed; then ``P(0) = 0``.
 
     Returns
     -------
     Tensor, of the shape of images, float64
-        In FFT order, squared units of the image. Without a window Parseval's theorem holds: the
-        mean over all frequencies is the mean over all pixels of ``(x - m)^2``. White noise has its
-        variance at every frequency, with or without a window.
+        In FFT order, squared units of the image. Without a window the mean over all frequencies is
+        the mean over all pixels of ``(x - m)^2``. White noise has its variance at every frequency.
 
     Raises
     ------
@@ -58,13 +56,8 @@ def periodogram(
         If the images aren't real, and 1D or 2D with an axis for images and channels, or there is no
         such window.
     """
-    if images.dim() not in (3, 4) or not images.numel():
-        raise InvalidInputError(
-            f"expected images (images, channels, length) or (images, channels, height, width), got "
-            f"shape {tuple(images.shape)}: image[None] is one image"
-        )
-    if window not in WINDOWS:
-        raise InvalidInputError(f"window must be one of {', '.join(WINDOWS)}, got {window!r}")
+    require_images(images)
+    require_choice("window", window, WINDOWS)
     if images.is_complex():
         raise InvalidInputError(f"expected real images, got {images.dtype}")
     values, axes = images.detach().double(), tuple(range(2, images.dim()))
@@ -81,6 +74,15 @@ def periodogram(
     return power
 
 
+def require_images(images: Tensor) -> None:
+    """Check that there are axes for images, channels and space."""
+    if images.dim() not in (3, 4) or not images.numel():
+        raise InvalidInputError(
+            f"expected images (images, channels, length) or (images, channels, height, width), got "
+            f"shape {tuple(images.shape)}: image[None] is one image"
+        )
+
+
 def is_constant(images: Tensor) -> Tensor:
     """Say which images have one value in each channel."""
     channels = images.flatten(2)
@@ -91,41 +93,36 @@ def is_constant(images: Tensor) -> Tensor:
 def radial_power(
     images: Float[Tensor, "images channels *spatial"],
     *,
-    edges: Sequence[float] | np.ndarray | None = None,
+    edges: Edges | None = None,
     window: str = "none",
     centre: bool = True,
 ) -> xr.Dataset:
-    """Average the power of images over rings of frequencies.
+    """Average the power of images over bins of frequencies.
 
     Parameters
     ----------
     images : Tensor, shape ``(images, channels, *spatial)``
         Signals or images.
     edges : sequence of float, optional
-        As of `frequency_response`, whose rings these are.
+        As of `frequency_response`, whose bins these are.
     window, centre
         As of `periodogram`.
 
     Returns
     -------
     xarray.Dataset
-        Over ``frequency`` (mean radius of a ring, cycles per pixel): ``power``, the mean over the
-        ring's frequencies, channels and images, in squared units of the image; its
+        Over ``frequency`` (mean radius of a bin, cycles per pixel): ``power``, the mean over the
+        bin's frequencies, channels and images, in squared units of the image; its
         ``standard_error`` over images, NaN for a single one; ``modes`` of a channel. Over
-        ``(image, frequency)``: ``image_power`` of each. Without a window,
-        ``sum(modes * power) / sum(modes)`` is the mean square of the (centred) pixels.
+        ``(image, frequency)``: ``image_power`` of each.
 
     Raises
     ------
     InvalidInputError
         As of `periodogram`; if the edges don't ascend.
 
-    Notes
-    -----
-    Gaussian images: over a ring of m frequencies and one channel, the relative standard deviation
-    of one image's power is about ``sqrt(2 / m)``, since k and ``-k`` are one.
     """
-    rows = _ring_power(images, edges, window, centre)
+    rows = _binned_power(images, edges, window, centre)
     return _dataset(rows, tuple(images.shape[2:]), edges, window, centre)
 
 
@@ -137,7 +134,7 @@ def prior_spectrum(
     seed: int = 0,
     first: int = 0,
     codes: Codes = FIXED,
-    edges: Sequence[float] | np.ndarray | None = None,
+    edges: Edges | None = None,
     window: str = "none",
     centre: bool = True,
     progress: bool = False,
@@ -169,7 +166,7 @@ def prior_spectrum(
 
     Notes
     -----
-    Costs a draw and a forward pass a sample. With ``centre=False`` the expectation is the frequency
+    Costs a draw and a forward pass a sample. With ``centre=False`` its expectation is the frequency
     response of the prior's second moment.
 
     Examples
@@ -182,7 +179,7 @@ def prior_spectrum(
     rows = []
     with Progress(samples, f"spectrum of {prior.name}", enabled=progress) as bar:
         for images in draw_images(prior, samples, seed=seed, first=first, codes=codes):
-            rows.append(_ring_power(images, edges, window, centre))
+            rows.append(_binned_power(images, edges, window, centre))
             bar.advance(len(images))
     dataset = _dataset(np.concatenate(rows), prior.shape[1:], edges, window, centre)
     return dataset.assign_attrs(
@@ -195,7 +192,7 @@ def natural_spectrum(
     size: int | Size,
     *,
     names: Sequence[str] = PHOTOGRAPHS,
-    edges: Sequence[float] | np.ndarray | None = None,
+    edges: Edges | None = None,
     window: str = "hann",
 ) -> xr.Dataset:
     """Measure photographs in the same way, for comparison.
@@ -222,9 +219,8 @@ def natural_spectrum(
 
     Notes
     -----
-    Published, for power: exponents near 2 (Field 1987); 2.4 on average, 1.6 to 3.0 over 135
-    photographs, of which a quarter bends (Tolhurst, Tadmor & Chao 1992). Images that were made
-    smaller have less power at high frequencies than scenes.
+    Published exponents of power: near 2 (Field 1987); 2.4 on average, 1.6 to 3.0 over 135
+    photographs (Tolhurst, Tadmor & Chao 1992). Images that were made smaller fall faster.
     """
     if not names:
         raise InvalidInputError("no image is named")
@@ -236,42 +232,33 @@ def natural_spectrum(
         if not deviation > 0:
             raise InvalidInputError(f"image {name} is constant: it has no spectrum")
         spatial = tuple(image.shape[1:])
-        rows.append(_ring_power(image[None] / deviation, edges, window, True))
+        rows.append(_binned_power(image[None] / deviation, edges, window, True))
     dataset = _dataset(np.concatenate(rows), spatial, edges, window, True)
     return dataset.assign_coords(image=list(names))
 
 
-def _ring_power(
-    images: Tensor, edges: Sequence[float] | np.ndarray | None, window: str, centre: bool
-) -> np.ndarray:
+def _binned_power(images: Tensor, edges: Edges | None, window: str, centre: bool) -> np.ndarray:
     power = periodogram(images, window=window, centre=centre).mean(dim=1).cpu().numpy()
-    rings = ring_masks(power.shape[1:], checked_edges(edges, power.shape[1:]))
-    return np.stack([power[:, ring].mean(axis=1) for ring in rings], axis=1)
+    masks = bin_masks(power.shape[1:], edges)
+    return np.stack([power[:, mask].mean(axis=1) for mask in masks], axis=1)
 
 
 def _dataset(
     rows: np.ndarray,
     size: tuple[int, ...],
-    edges: Sequence[float] | np.ndarray | None,
+    edges: Edges | None,
     window: str,
     centre: bool,
 ) -> xr.Dataset:
-    rings = ring_masks(size, checked_edges(edges, size))
-    radius = radial_frequency(size)
+    masks = bin_masks(size, edges)
     units = {"units": "squared units of the image"}
     return xr.Dataset(
         {
             "power": ("frequency", rows.mean(axis=0), units),
             "standard_error": ("frequency", standard_error(rows)),
-            "modes": ("frequency", [int(ring.sum()) for ring in rings]),
+            "modes": mode_counts(masks),
             "image_power": (("image", "frequency"), rows, units),
         },
-        {
-            "frequency": (
-                "frequency",
-                [radius[ring].mean() for ring in rings],
-                {"units": "cycles/pixel"},
-            )
-        },
+        {"frequency": mean_radii(size, masks)},
         {"window": window, "centre": "image" if centre else "none"},
     )

@@ -8,9 +8,9 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import checked
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
-from dipkernels.spectra.power import is_constant, periodogram
+from dipkernels.spectra.power import is_constant, periodogram, require_images
 
 BASES = ("fourier", "wavelet")
 MODE = "periodization"
@@ -61,16 +61,9 @@ def sparsity(
 
     Notes
     -----
-    On the CPU, by sorting: for some iterations of a fit, not for all. Where a side isn't a multiple
-    of ``2 ** levels``, the transform has somewhat more coefficients than pixels, and isn't exactly
-    orthogonal. Gaussian white noise, in any orthonormal basis of real functions: a Gini index of
-    ``sqrt(2) - 1 = 0.41``, and 73 % of the coefficients carry 99 % of the energy. In the Fourier
-    basis moduli are Rayleigh's: 0.29 and 86 %. Compare like with like.
-
-    References
-    ----------
-    Hurley, Rickard: Comparing Measures of Sparsity. IEEE Trans. Information Theory 2009; Hoyer:
-    Non-negative Matrix Factorization with Sparseness Constraints. JMLR 2004.
+    On the CPU, by sorting. Where a side isn't a multiple of ``2 ** levels``, the transform has
+    somewhat more coefficients than pixels, and isn't exactly orthogonal. Sources: Hurley & Rickard
+    2009 (IEEE Trans. Information Theory); Hoyer 2004 (JMLR).
 
     Examples
     --------
@@ -79,14 +72,10 @@ def sparsity(
     >>> 64 * sparsity(wave, "fourier").fraction.item()
     2.0
     """
-    if basis not in BASES:
-        raise InvalidInputError(f"basis must be one of {', '.join(BASES)}, got {basis!r}")
+    require_choice("basis", basis, BASES)
     if not 0 < energy < 1:
         raise InvalidInputError(f"energy must be in (0, 1), got {energy}")
-    if images.dim() not in (3, 4) or not images.numel():
-        raise InvalidInputError(
-            f"expected images (images, channels, *spatial), got shape {tuple(images.shape)}"
-        )
+    require_images(images)
     if not bool(images.isfinite().all()):
         raise InvalidInputError("an image is NaN or infinite somewhere: it has no sparsity")
     if bool(is_constant(images).any()):
@@ -97,9 +86,8 @@ def sparsity(
         moduli = periodogram(images).sqrt().flatten(1).cpu().numpy()
         described: dict[str, str | int] = {}
     else:
-        chosen, depth = _wavelet(
-            "sym4" if wavelet is None else wavelet, levels, tuple(images.shape[2:])
-        )
+        name = "sym4" if wavelet is None else wavelet
+        chosen, depth = _wavelet(name, levels, tuple(images.shape[2:]))
         moduli = np.abs(_wavelet_coefficients(images, chosen, depth))
         described = {"wavelet": chosen.name, "levels": depth, "mode": MODE}
     ascending = np.sort(moduli, axis=1)
@@ -109,12 +97,7 @@ def sparsity(
             "hoyer": ("image", _hoyer(ascending)),
             "gini": ("image", _gini(ascending)),
         },
-        attrs={
-            "basis": basis,
-            "energy": energy,
-            "coefficients": moduli.shape[1],
-            **described,
-        },
+        attrs={"basis": basis, "energy": energy, "coefficients": moduli.shape[1], **described},
     )
 
 

@@ -3,8 +3,9 @@
 Names are imported when first used, so that a worker needs no more than it runs.
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from dipkernels.base.lazy import imported_when_used
 
 _NAMES = {
     "RunFolder": "runs",
@@ -33,12 +34,4 @@ if TYPE_CHECKING:
     from dipkernels.storage.runs import default_folder as default_folder
     from dipkernels.storage.runs import is_interrupted as is_interrupted
 
-
-def __getattr__(name: str) -> object:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"dipkernels.storage.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'dipkernels.storage' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = imported_when_used(__name__, _NAMES)

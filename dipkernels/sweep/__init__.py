@@ -4,28 +4,29 @@
 results. Names are imported when first used, so that a worker needs no more than it runs.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
+from dipkernels.base.lazy import imported_when_used
+
 _NAMES = {
-    "Measured": "stages.stage",
-    "Sweep": "sweep.plan",
-    "Problem": "sweep.document",
-    "Run": "sweep.runs",
-    "Status": "sweep.tables",
-    "Summary": "sweep.driver",
-    "SweepFileError": "sweep.document",
-    "SweepInterrupted": "sweep.driver",
-    "connect": "sweep.workers",
-    "estimate": "sweep.estimating",
-    "load": "sweep.plan",
-    "load_result": "sweep.tables",
-    "measurement_names": "stages.registry",
-    "register_measurement": "stages.registry",
-    "run": "sweep.driver",
-    "over_seeds": "sweep.tables",
-    "status": "sweep.tables",
-    "table": "sweep.tables",
+    "Measured": "dipkernels.stages.stage",
+    "Sweep": "plan",
+    "Problem": "document",
+    "Run": "runs",
+    "Status": "tables",
+    "Summary": "driver",
+    "SweepFileError": "document",
+    "SweepInterrupted": "driver",
+    "connect": "workers",
+    "estimate": "estimating",
+    "load": "plan",
+    "load_result": "tables",
+    "measurement_names": "dipkernels.stages.registry",
+    "register_measurement": "dipkernels.stages.registry",
+    "run": "driver",
+    "over_seeds": "tables",
+    "status": "tables",
+    "table": "tables",
 }
 
 __all__ = [
@@ -69,12 +70,4 @@ if TYPE_CHECKING:
     from dipkernels.sweep.tables import table as table
     from dipkernels.sweep.workers import connect as connect
 
-
-def __getattr__(name: str) -> object:
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"dipkernels.{_NAMES[name]}"), name)
-    raise AttributeError(f"module 'dipkernels.sweep' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = imported_when_used(__name__, _NAMES)

@@ -12,8 +12,8 @@ from dipkernels.base.statistics import jackknife
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.spectra import frequency_response
+from dipkernels.spectra.bins import bin_edges
 from dipkernels.spectra.modes import QuadraticForms
-from dipkernels.spectra.rings import ring_edges
 
 _COLUMNS = 16  # of a block of products
 
@@ -100,7 +100,7 @@ def response_drift(
     image_shape : (channels, height, width) or (channels, length)
         Of the images.
     rings : int
-        About so many, as `dipkernels.spectra.ring_edges` lays them out; the constant image has one
+        About so many, as `dipkernels.spectra.bin_edges` lays them out; the constant image has one
         of its own.
     probes : int
         Random signs a ring, at least 2.
@@ -118,7 +118,7 @@ def response_drift(
     InvalidInputError
         If the shape doesn't fit the kernels, or there are fewer than 2 probes.
     """
-    edges = ring_edges(image_shape[1:], rings)
+    edges = bin_edges(image_shape[1:], rings)
     responses = [
         frequency_response(kernel, image_shape, edges=edges, probes=probes, seed=seed)
         for kernel in kernels.values()

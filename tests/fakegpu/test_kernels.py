@@ -87,7 +87,7 @@ def test_parts_of_a_kernel() -> None:
         yield layers[layers.names[0]] @ on(prior, n)
         yield ntk.trace(2).value
         yield ntk.diagonal(2).value
-        measured = kernels.MeasuredKernel(ntk, task_on(prior, super_resolve))
+        measured = kernels.ObservedKernel(ntk, task_on(prior, super_resolve))
         yield measured @ on(prior, measured.shape[0])
         yield ntk.to_scipy() @ draw(n).numpy()
 

@@ -23,7 +23,7 @@ def differences(process: GaussianProcess, task: tasks.Task) -> dict[str, float]:
     def evidence(noise: float = 0.0, output: float = 0.0, length: float = 0.0, mean=0.0) -> float:
         changed = kernel
         if isinstance(kernel, LagKernel):
-            changed = kernel.with_scales(kernel.lengthscale * math.exp(length), kernel.outputscale)
+            changed = replace(kernel, lengthscale=kernel.lengthscale * math.exp(length))
         exact = dense(changed, task, MEAN + mean, SIGMA * math.exp(noise / 2))
         return replace(exact, prior=exact.prior * math.exp(output)).log_evidence
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dipkernels import NTK, ImagePrior, Task, fit, sampling, tasks
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels import MeasuredKernel
+from dipkernels.kernels import ObservedKernel
 from dipkernels.linalg.operator import DenseOperator
 from helpers.linear_network import N, clean_image, make_prior, smooth_kernel
 from helpers.priors import draw
@@ -73,7 +73,7 @@ def test_a_measured_kernel_is_its_dense_matrix(name: str) -> None:
     n = int(np.prod(task.shape))
     factor = draw(n, n, seed=7)
     kernel = factor @ factor.T / n
-    measured = MeasuredKernel(DenseOperator(kernel), task)
+    measured = ObservedKernel(DenseOperator(kernel), task)
     matrix = dense_operator(task)
     assert measured.shape == (len(matrix), len(matrix))
     block = draw(len(matrix), 3, seed=8)
@@ -93,7 +93,7 @@ def test_a_measured_kernel_is_its_dense_matrix(name: str) -> None:
 
 def test_a_kernel_over_other_images_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="of size 6, images of the task have 11"):
-        MeasuredKernel(DenseOperator(torch.eye(6).double()), TASKS["denoising, 1D"]())
+        ObservedKernel(DenseOperator(torch.eye(6).double()), TASKS["denoising, 1D"]())
 
 
 # --- Steps ------------------------------------------------------------------------------------
@@ -156,7 +156,7 @@ def test_of_a_real_network_it_is_that_of_its_jacobian() -> None:
     w = prior.init(2)
     jacobian = torch.func.jacrev(prior.image)(w)
     rows = torch.cat([j.flatten(2).flatten(0, 1) for j in jacobian.values()], dim=1)
-    measured = MeasuredKernel(NTK(prior, w), task)
+    measured = ObservedKernel(NTK(prior, w), task)
     seen = dense_operator(task) @ rows
     block = torch.eye(len(seen), dtype=torch.float64)
     torch.testing.assert_close(measured @ block, seen @ seen.T, rtol=1e-9, atol=1e-10)

@@ -14,11 +14,11 @@ from dipkernels.kernels.stationary import (
     activation,
     batch_norm,
     convolve,
-    normalised_moments,
     stride,
     upsample,
 )
 from dipkernels.kernels.stationary.draws import normalise
+from dipkernels.kernels.stationary.normalisation import normalised_moments
 
 
 def blurred(n: int, width: float, floor: float = 0.3) -> Tensor:

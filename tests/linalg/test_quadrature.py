@@ -7,9 +7,8 @@ import torch
 from dipkernels.linalg import (
     DenseOperator,
     Lanczos,
-    gauss,
-    gauss_radau,
 )
+from dipkernels.linalg.quadrature import gauss, gauss_radau
 from helpers.matrices import (
     close,
     draw,

@@ -138,7 +138,7 @@ def test_responses_say_what_they_need() -> None:
         frequency_response(dense)
     with pytest.raises(InvalidInputError, match="orientation is of 2D images"):
         anisotropy(dense, (1, 12))
-    with pytest.raises(InvalidInputError, match="frequencies of all orientations in each ring"):
+    with pytest.raises(InvalidInputError, match="frequencies of all orientations in each bin"):
         anisotropy(kernel, which="covariance", edges=[0.11, 0.12])
     prior = make("conv", (12,), channels=1)
     found = covariance(prior, 8, tests=False)

@@ -11,13 +11,13 @@ from dipkernels import images as image_files
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance
 from dipkernels.spectra import (
+    bin_edges,
     frequency_response,
     half_power_frequency,
     natural_spectrum,
     periodogram,
     prior_spectrum,
     radial_power,
-    ring_edges,
     roll_off,
 )
 from helpers.priors import draw, draw_size, make
@@ -66,8 +66,8 @@ def test_a_cosine_has_its_power_in_its_ring(size: tuple[int, ...], wave: tuple[i
     image = torch.from_numpy(3 + 0.8 * np.cos(phase + 0.3))[None, None]
     spectrum = radial_power(image)
     radius = math.hypot(*(k / n for k, n in zip(wave, size, strict=True)))
-    ring = np.digitize(radius, ring_edges(size))
-    rings = np.digitize(spectrum.frequency.values[1:], ring_edges(size))
+    ring = np.digitize(radius, bin_edges(size))
+    rings = np.digitize(spectrum.frequency.values[1:], bin_edges(size))
     total = (spectrum.power * spectrum.modes).values / math.prod(size)
     # amplitude^2 / 2, the mean square of a cosine
     np.testing.assert_allclose(total[1:], np.where(rings == ring, 0.32, 0), atol=1e-13)
@@ -181,7 +181,7 @@ def test_spectra_validate_what_they_get() -> None:
     with pytest.raises(InvalidInputError, match="no image is named"):
         natural_spectrum(16, names=[])
     flat = radial_power(draw(1, 1, 40))
-    with pytest.raises(InvalidInputError, match=r"at least 3 rings between 0.0 and 0.01 .* got 0"):
+    with pytest.raises(InvalidInputError, match=r"at least 3 bins between 0.0 and 0.01 .* got 0"):
         roll_off(flat, high=0.01)
     with pytest.raises(InvalidInputError, match="all positive"):
         roll_off(flat.assign(power=0 * flat.power))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg import DenseOperator, KrylovSpace, Lanczos, spectral_density
-from dipkernels.spectra import frequency_response, half_power_frequency, ring_edges
+from dipkernels.spectra import bin_edges, frequency_response, half_power_frequency
 
 SHAPES = [(1, 5, 8), (2, 7, 4), (3, 4, 6)]
 
@@ -63,7 +63,7 @@ def test_responses_are_those_of_the_fourier_modes(shape: tuple[int, int, int]) -
     kernel = random_kernel(n, sum(shape))
     # as many probes as there are modes: every ring is summed exactly
     response = frequency_response(DenseOperator(kernel), shape, probes=n)
-    frequency, mean, modes = ring_means(kernel.numpy(), shape, ring_edges(shape[1:]))
+    frequency, mean, modes = ring_means(kernel.numpy(), shape, bin_edges(shape[1:]))
     # sums of some hundred terms
     np.testing.assert_allclose(response.frequency, frequency, atol=1e-14)
     np.testing.assert_allclose(response.response, mean, rtol=1e-12)
@@ -120,7 +120,7 @@ def test_a_filter_has_its_transfer_function(size: tuple[int, int]) -> None:
     radius = radii(size)
     transfer = np.exp(-((radius / 0.2) ** 2))
     mixing = np.array([[1.0, 0.3], [0.3, 0.5]])
-    edges = ring_edges(size)
+    edges = bin_edges(size)
     rings = np.digitize(radius, edges) + (radius > 0)
     expected = np.array([transfer[rings == i].mean() for i in np.unique(rings)])
     one = frequency_response(
@@ -178,7 +178,7 @@ def test_half_power_of_an_exponential() -> None:
     "size", [(1, 1), (1, 2), (2, 3), (5, 4), (16, 16), (33, 64), (3, 40), (51, 2), (25, 31)]
 )
 def test_default_rings_cover_every_frequency_once(size: tuple[int, int]) -> None:
-    edges = ring_edges(size)
+    edges = bin_edges(size)
     assert (np.diff(edges) > 0).all()
     # the lowest edge parts the constant from the first cycle, the highest lies beyond the corner
     assert 0 < edges[0] < 1 / max(size)
@@ -202,7 +202,7 @@ def test_default_rings_cover_every_frequency_once(size: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("side", [64, 256, 512])
 def test_default_rings_are_a_cycle_wide_at_first(side: int) -> None:
-    cycles = ring_edges((side // 2, side)) * side
+    cycles = bin_edges((side // 2, side)) * side
     assert cycles[0] == 0.5
     assert cycles[1] == pytest.approx(1.5, abs=0.15)
     assert (np.diff(cycles)[:-1] > 0.99).all()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dipkernels import NTK, ImagePrior
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg import DenseOperator, top_eigenpairs
-from dipkernels.spectra.rings import ring_edges
+from dipkernels.spectra.bins import bin_edges
 from dipkernels.theory import kernel_drift, response_drift
 from helpers.priors import draw, perturbed
 
@@ -129,7 +129,7 @@ def test_drift_of_a_network_is_that_of_its_dense_kernels(spatial: tuple[int, ...
 
 def _count(radius: np.ndarray, frequency: np.ndarray) -> np.ndarray:
     """Modes of each ring: those nearer to its mean radius than an edge halfway would be."""
-    which = np.digitize(radius, ring_edges(radius.shape, 3)) + 1
+    which = np.digitize(radius, bin_edges(radius.shape, 3)) + 1
     which[radius == 0] = 0
     return np.unique(which, return_counts=True)[1]
 

@@ -27,7 +27,7 @@ from dipkernels.fitting import fit
 from dipkernels.kernels import NTK, infinite_width
 from dipkernels.networks import ImagePrior
 from dipkernels.report.gallery import PAGE, TABLE
-from dipkernels.spectra.rings import ring_edges, ring_masks
+from dipkernels.spectra.bins import bin_edges, bin_masks
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.runs import RunFolder
 from helpers.priors import SMALL, make
@@ -102,7 +102,7 @@ def test_shift_variance_is_that_of_the_dense_rows(card: xr.Dataset, dense: np.nd
 
 
 def test_response_and_its_layers_are_the_dense_kernels(card: xr.Dataset, dense: np.ndarray) -> None:
-    rings = ring_masks(SIZE, ring_edges(SIZE))
+    rings = bin_masks(SIZE, bin_edges(SIZE))
     transform = np.fft.fft(np.fft.fft(np.eye(math.prod(SIZE)).reshape(-1, *SIZE), axis=1), axis=2)
     modes = transform.reshape(len(transform), -1) / math.sqrt(math.prod(SIZE))
     blocks = dense.reshape(3, math.prod(SIZE), 3, math.prod(SIZE))

@@ -1,5 +1,6 @@
 """The estimate: one pass over images, all moments at once, nothing kept but sums."""
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import RunningMoments
@@ -32,15 +34,8 @@ def covariance(
     seed: int = 0,
     first: int = 0,
     codes: Codes = FIXED,
-    centre: str = "none",
-    boundary: str = "linear",
-    max_lag: int | None = None,
-    channels: str = "average",
-    period: int = 1,
-    full: bool = False,
-    tests: bool = True,
-    memory_budget: int = DEFAULT_BUDGET,
     progress: bool = False,
+    **options: Any,
 ) -> xr.Dataset:
     """Estimate the covariance of a network's output over its initialisations.
 
@@ -54,13 +49,13 @@ def covariance(
     samples : int
         Initialisations.
     seed, first, codes
-        As of `draw_images`: sample ``i`` is the ``i``-th of ``prior.sample(n, seed)``. With the
-        code fixed, a network of few code channels isn't stationary even at infinite width; draw
-        codes, too, for its mean over them.
-    centre, boundary, max_lag, channels, period, full, tests, memory_budget
-        As of `covariance_of`.
+        As of `draw_images`: sample ``i`` is the ``i``-th of ``prior.sample(n, seed)``. With a fixed
+        code of few channels a network isn't stationary even at infinite width: draw codes, too.
     progress : bool
         Show a bar.
+    **options
+        As of `covariance_of`: centre, boundary, max_lag, channels, period, full, tests,
+        memory_budget.
 
     Returns
     -------
@@ -76,14 +71,10 @@ def covariance(
 
     Notes
     -----
-    Costs a draw of the parameters and a forward pass a sample; the FFTs add little. What an image
-    of one channel as a whole happens to be, its mean above all, averages only over samples: where
-    the last layer's weights are random, make the prior with many channels (as many as its width,
-    say) and leave ``channels="average"``. They have the same covariance each, and one network
-    serves for all of them: 30 to 300 times fewer samples in ``benchmarks/covariance.py``.
-
-    To go on, call again with ``first`` raised, and `pool_covariances` the results: after a crash,
-    only the last call's samples are lost.
+    Costs a draw of the parameters and a forward pass a sample; the FFTs add little. Where the last
+    layer's weights are random, make the prior with many channels (as many as its width, say) and
+    leave ``channels="average"``: 30 to 300 times fewer samples in ``benchmarks/covariance.py``.
+    To go on, call again with ``first`` raised, and `pool_covariances` the results.
 
     Examples
     --------
@@ -94,19 +85,8 @@ def covariance(
     (('lag_y', 'lag_x'), 9)
     """
     batches = draw_images(prior, samples, seed=seed, first=first, codes=codes)
-    dataset = covariance_of(
-        _watched(batches, samples, f"covariance of {prior.name}", progress),
-        samples,
-        prior.shape,
-        centre=centre,
-        boundary=boundary,
-        max_lag=max_lag,
-        channels=channels,
-        period=period,
-        full=full,
-        tests=tests,
-        memory_budget=memory_budget,
-    )
+    with Progress(samples, f"covariance of {prior.name}", enabled=progress) as bar:
+        dataset = covariance_of(_watched(batches, bar), samples, prior.shape, **options)
     named = codes if isinstance(codes, str) else "drawn"
     return dataset.assign_attrs(
         **describe_prior(prior), **provenance(prior.device), seed=seed, first=first, codes=named
@@ -133,25 +113,21 @@ def covariance_of(
     ----------
     batches : iterable of Tensor
         Independent images ``(batch, channels, *spatial)``, in batches of any sizes.
-    samples : int
-        How many there are in all.
-    shape : sequence of int
-        Of one: ``(channels, *spatial)``.
+    samples, shape : int, sequence of int
+        How many there are in all; of one, ``(channels, *spatial)``.
     centre : {"none", "image", "ensemble"}
         ``"none"``: the uncentred second moment, which is what the theory's recursions are about.
-        ``"image"``: each image less its own mean over pixels, channel by channel.
-        ``"ensemble"``: the covariance proper, unbiased, from the deviations within groups of 8
-        samples; its error is 7 % larger than with the true mean. `samples` must be a multiple of
-        8.
+        ``"image"``: each image less its own mean over pixels, channel by channel. ``"ensemble"``:
+        the covariance proper, unbiased, from the deviations within groups of 8 samples; its error
+        is 7 % larger than with the true mean. `samples` must be a multiple of 8.
     boundary, max_lag, channels
         As of `LaggedProducts`: by default all pairs of pixels within the image, lags up to half a
         side, averaged over the channels.
     period : int
         Above 1, also the kernel for each phase of that period: for networks that upsample.
-    full : bool
-        Also the covariance of all pairs of outputs.
-    tests : bool
-        Also the tests of stationarity, isotropy (2D) and Gaussianity.
+    full, tests : bool
+        Also the covariance of all pairs of outputs; the tests of stationarity, isotropy (2D) and
+        Gaussianity.
     memory_budget : int
         Bytes that the full covariance may take.
 
@@ -176,20 +152,16 @@ def covariance_of(
     Notes
     -----
     Nothing grows with the number of samples. Every standard error is over samples alone, since
-    pixels of one image depend on each other. It isn't small just because all anchors are used:
-    what varies between networks as a whole, such as their scale, averages only over samples.
-    The literature took 32 anchors on the diagonal (Cheng et al. 2019); ``benchmarks/`` compares.
+    pixels of one image depend on each other: what varies between networks as a whole, such as
+    their scale, averages only over samples.
     """
     channels_count, size = int(shape[0]), tuple(int(n) for n in shape[1:])
     _check(samples, size, centre)
-    lagged = {"boundary": boundary, "max_lag": max_lag}
-    estimators: dict[str, _Estimator] = {
-        "kernel": _Estimator(LaggedProducts(size, channels=channels, **lagged)),  # type: ignore[arg-type]
-        "second_moment": _Estimator(torch.square),
-    }
+    lagged: dict[str, Any] = {"boundary": boundary, "max_lag": max_lag}
+    products = functools.partial(LaggedProducts, size, channels=channels, **lagged)
+    estimators = {"kernel": _Estimator(products()), "second_moment": _Estimator(torch.square)}
     if period != 1:
-        phases = LaggedProducts(size, channels=channels, period=period, **lagged)  # type: ignore[arg-type]
-        estimators["phase_kernel"] = _Estimator(phases)
+        estimators["phase_kernel"] = _Estimator(products(period=period))
     matrix = _FullMatrix(channels_count, size, centre, memory_budget) if full else None
     checks = _Checks(samples, size, lagged) if tests else None
     mean = RunningMoments()
@@ -256,8 +228,8 @@ class _Checks:
         contrasts = {"stationary variance": hypotheses.variance_contrasts(size)}
         if min(size) > 2:
             contrasts["stationary neighbours"] = hypotheses.neighbour_contrasts(size)
-        if len(size) == 2 and len(LaggedProducts(size, **lagged).lags[0]) > 2:
-            products = LaggedProducts(size, **lagged)
+        products = LaggedProducts(size, **lagged)
+        if len(size) == 2 and len(products.lags[0]) > 2:
             contrasts["symmetry of axes"] = hypotheses.symmetry_contrasts(products)
             rotations = hypotheses.rotation_contrasts(products)
             if rotations is not None:
@@ -289,8 +261,7 @@ class _Checks:
 
 
 def _check(samples: int, size: tuple[int, ...], centre: str) -> None:
-    if centre not in CENTRES:
-        raise InvalidInputError(f"centre must be one of {', '.join(CENTRES)}, got {centre!r}")
+    require_choice("centre", centre, CENTRES)
     least = 2 * GROUP if centre == "ensemble" else 2
     if samples < least:
         raise InvalidInputError(
@@ -337,9 +308,8 @@ def _centred(batch: Tensor, centre: str) -> tuple[Float[Tensor, "batch channels 
     if centre == "none":
         return batch, 1
     if centre == "image":
-        return batch - batch.flatten(2).mean(dim=2).reshape(
-            *batch.shape[:2], *[1] * (batch.dim() - 2)
-        ), 1
+        means = batch.flatten(2).mean(dim=2)
+        return batch - means.reshape(*means.shape, *[1] * (batch.dim() - 2)), 1
     groups = batch.unflatten(0, (-1, GROUP))
     deviations = groups - groups.mean(dim=1, keepdim=True)
     return deviations.flatten(0, 1) * (GROUP / (GROUP - 1)) ** 0.5, GROUP
@@ -360,11 +330,9 @@ def _dataset(
         "second_moment": ("channel", *axes),
         "phase_kernel": (*lead, *(f"phase_{axis}" for axis in axes), *lags),
     }
-    dataset = xr.Dataset(
-        coords={name: lag.numpy() for name, lag in zip(lags, kernel.lags, strict=True)}
-    )
-    for name in lags:
-        dataset[name].attrs["units"] = "pixels"
+    units = {"units": "pixels"}
+    coords = {n: (n, lag.numpy(), units) for n, lag in zip(lags, kernel.lags, strict=True)}
+    dataset = xr.Dataset(coords=coords)
     moments = {key: each.moments for key, each in estimators.items()} | {"mean": mean}
     for key, each in moments.items():
         where = dims.get(key, dims["second_moment"])
@@ -376,10 +344,7 @@ def _dataset(
     return dataset if checks is None else checks.add_to(dataset)
 
 
-def _watched(
-    batches: Iterable[Tensor], samples: int, label: str, progress: bool
-) -> Iterator[Tensor]:
-    with Progress(samples, label, enabled=progress) as bar:
-        for batch in batches:
-            yield batch
-            bar.advance(len(batch))
+def _watched(batches: Iterable[Tensor], bar: Progress) -> Iterator[Tensor]:
+    for batch in batches:
+        yield batch
+        bar.advance(len(batch))

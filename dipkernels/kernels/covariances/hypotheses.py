@@ -26,7 +26,7 @@ Lags = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class TestResult:
     """Result of a test."""
 
     statistic: float
@@ -55,11 +55,11 @@ class MeanIsZero:
         rows = self._contrasts(images)
         self._moments.update(rows.unflatten(0, (-1, group)).mean(dim=1).cpu())
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> TestResult:
         """Test whether the mean is zero."""
         n = self._moments.count
         if n < 2:
-            return Verdict(math.nan, math.nan)
+            return TestResult(math.nan, math.nan)
         scale = self._moments.covariance.diagonal().sqrt()
         used = scale > 1e-12 * scale.max()
         mean = (self._moments.mean / scale)[used]
@@ -68,10 +68,10 @@ class MeanIsZero:
         kept = values > 1e-10 * max(1.0, len(mean))
         k = int(kept.sum())
         if k == 0 or n <= k + 1:
-            return Verdict(math.nan, math.nan)
+            return TestResult(math.nan, math.nan)
         parts = (vectors[:, kept].T @ mean).square() / values[kept]
         f = float(n * parts.sum()) * (n - k) / (k * (n - 1))
-        return Verdict(f, float(scipy.stats.f.sf(f, k, n - k)))
+        return TestResult(f, float(scipy.stats.f.sf(f, k, n - k)))
 
 
 def variance_contrasts(size: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
@@ -154,13 +154,13 @@ class Gaussianity:
             self._counts[-1] += 1
             self._seen += 1
 
-    def result(self) -> dict[str, tuple[float, float, Verdict]]:
+    def result(self) -> dict[str, tuple[float, float, TestResult]]:
         """Estimate skewness and excess kurtosis, and test both."""
         sums, counts = torch.stack(self._sums), torch.tensor(self._counts, dtype=torch.float64)
         total, g = sums.sum(dim=0), len(counts)
         whole = _shape_moments(total, float(counts.sum()))
         if g < 3 or float(counts.sum() - counts.max()) < 4:
-            nothing = Verdict(math.nan, math.nan)
+            nothing = TestResult(math.nan, math.nan)
             return {k: (v, math.nan, nothing) for k, v in whole.items()}
         left_out = [
             _shape_moments(total - s, float(counts.sum() - c))
@@ -172,7 +172,7 @@ class Gaussianity:
             error = float(jackknife_error(others))
             t = value / error if error > 0 else math.nan
             p = float(2 * scipy.stats.t.sf(abs(t), g - 1))
-            result[key] = (value, error, Verdict(t, p))
+            result[key] = (value, error, TestResult(t, p))
         return result
 
 
@@ -211,15 +211,9 @@ def _patterns(size: tuple[int, ...], *, slow: int, frame: bool) -> Tensor:
     dims, columns = len(size), []
     lines = [(torch.arange(n, dtype=torch.float64) + 0.5) * (math.pi / n) for n in size]
     grids = torch.meshgrid(*lines, indexing="ij")
-    for axis in range(dims):
-        columns += [(order * grids[axis]).cos() for order in range(1, slow + 1)]
-        columns.append(
-            torch.arange(size[axis])
-            .remainder(2)
-            .double()
-            .reshape([-1 if a == axis else 1 for a in range(dims)])
-            .expand(size)
-        )
+    parities = torch.meshgrid(*(torch.arange(n) % 2 for n in size), indexing="ij")
+    for grid, parity in zip(grids, parities, strict=True):
+        columns += [(order * grid).cos() for order in range(1, slow + 1)] + [parity.double()]
     if dims > 1 and slow > 1:
         columns.append(grids[0].cos() * grids[1].cos())
     if frame and min(size) > 2:

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 
 BOUNDARIES = ("linear", "circular")
@@ -22,19 +23,17 @@ class LaggedProducts:
     size : (length,) or (height, width)
         Of the images.
     boundary : {"linear", "circular"}
-        ``"linear"`` takes the pairs of pixels that both lie in the image, by padding with zeros,
-        and divides by their number at each lag: unbiased for any stationary field.
-        ``"circular"`` takes the image for a torus: all lags have as many pairs, but it is biased
-        unless the network wraps around, too.
+        ``"linear"`` takes the pairs of pixels that both lie in the image and divides by their
+        number at each lag: unbiased for any stationary field. ``"circular"`` takes the image for a
+        torus: biased unless the network wraps around, too.
     max_lag : int, optional
         Largest lag along an axis. By default half the side; circular lags are then the torus's,
         ``-(n // 2) ... (n - 1) // 2``.
     channels : {"average", "each", "cross"}
         Average over the channels, one result for each, or for all pairs of them.
     period : int
-        Along each axis. 1 is the stationary mean over all anchors; otherwise anchors of equal
-        ``p mod period`` are averaged, and the result has an axis for the phase along each axis of
-        the image.
+        Along each axis. 1 is the stationary mean over all anchors; otherwise those of equal
+        ``p mod period`` are averaged, and the result has an axis for each axis' phase.
 
     Raises
     ------
@@ -72,19 +71,11 @@ class LaggedProducts:
         ).round()[:, 0, 0]
 
     def __call__(self, images: Float[Tensor, "batch channels *spatial"]) -> Tensor:
-        """Average the products within each image.
+        """Average the products within each image: ``(batch, [channels, [channels,]] ...)``.
 
-        Parameters
-        ----------
-        images : Tensor, shape ``(batch, channels, *size)``
-            Any real values.
-
-        Returns
-        -------
-        Tensor, shape ``(batch, [channels, [channels,]] [*phases,] *lags)``
-            In float64, lags ascending; the axes of the channels as asked for, those of the phases
-            if the period isn't 1.
-        """
+        In float64, over ``([*phases,] *lags)``, lags ascending; the axes of the channels as asked
+        for, those of the phases if the period isn't 1.
+        """  # noqa: DOC201
         images = images.double()
         partners = self._fft(images)
         rows = []
@@ -118,12 +109,8 @@ class LaggedProducts:
 def _check(
     size: tuple[int, ...], boundary: str, max_lag: int | None, channels: str, period: int
 ) -> None:
-    for name, value, choices in (
-        ("boundary", boundary, BOUNDARIES),
-        ("channels", channels, CHANNELS),
-    ):
-        if value not in choices:
-            raise InvalidInputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+    require_choice("boundary", boundary, BOUNDARIES)
+    require_choice("channels", channels, CHANNELS)
     largest = min(size) // 2 if boundary == "circular" else min(size) - 1
     if max_lag is not None and not 0 <= max_lag <= largest:
         raise InvalidInputError(
@@ -154,12 +141,9 @@ def _lags(side: int, boundary: str, max_lag: int | None) -> Tensor:
 # One mask for each phase, in the order (phase_y, phase_x).
 def _phase_masks(size: tuple[int, ...], period: int) -> list[Tensor]:
     lines = [torch.arange(side) % period for side in size]
+    grids = torch.meshgrid(*lines, indexing="ij")
     masks = []
     for phase in itertools.product(range(period), repeat=len(size)):
-        mask = torch.ones(size, dtype=torch.float64)
-        for axis, (line, value) in enumerate(zip(lines, phase, strict=True)):
-            shape = [1] * len(size)
-            shape[axis] = -1
-            mask = mask * (line == value).double().reshape(shape)
-        masks.append(mask)
+        inside = [grid == value for grid, value in zip(grids, phase, strict=True)]
+        masks.append(torch.stack(inside).all(dim=0).double())
     return masks

@@ -24,8 +24,7 @@ def pool_covariances(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        As if all samples had come from one run, to rounding. Tests can't be pooled and are left
-        out.
+        As if all samples had come from one run, to rounding, without tests.
 
     Raises
     ------
@@ -44,9 +43,8 @@ def pool_covariances(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
         count = samples if key == "mean" else rows
         if key == "full_kernel" and pooled.attrs["centre"] == "ensemble":
             count = samples * (GROUP - 1) / GROUP
-        shares = (count / count.sum()).reshape(-1, *[1] * (means.ndim - 1))
-        mean = (shares * means).sum(axis=0)
-        n = count.reshape(shares.shape)
+        n = count.reshape(-1, *[1] * (means.ndim - 1))
+        mean = (n / count.sum() * means).sum(axis=0)
         squares = (n * (n - 1) * errors**2 + n * (means - mean) ** 2).sum(axis=0)
         pooled[key].values = mean
         pooled[f"{key}{ERROR}"].values = np.sqrt(squares / (count.sum() - 1) / count.sum())
@@ -113,12 +111,12 @@ def _require_alike(datasets: Sequence[xr.Dataset]) -> None:
                 f"can't pool results of sizes {dict(head.sizes)} and {dict(each.sizes)}"
             )
         if "first" in each.attrs:
-            start = each.attrs["first"]
-            run = (each.attrs["seed"], start, start + each.attrs["samples"])
-            for other in seen:
-                if run[0] == other[0] and run[1] < other[2] and other[1] < run[2]:
+            seed, start = each.attrs["seed"], each.attrs["first"]
+            stop = start + each.attrs["samples"]
+            for other, first, last in seen:
+                if seed == other and start < last and first < stop:
                     raise InvalidInputError(
-                        f"two runs share samples: seed {run[0]}, {run[1]} to {run[2] - 1} and "
-                        f"{other[1]} to {other[2] - 1}; choose another seed or first"
+                        f"two runs share samples: seed {seed}, {start} to {stop - 1} and "
+                        f"{first} to {last - 1}; choose another seed or first"
                     )
-            seen.append(run)
+            seen.append((seed, start, stop))

@@ -8,27 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipkernels.kernels.infinite.features import (
-    Branch,
-    Features,
-    ImageMean,
-    Known,
-    same_branches,
-)
-from dipkernels.kernels.infinite.pointwise import whole_torus
+from dipkernels.kernels.infinite.features import Branch, Features, ImageMean, Known, same_branches
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Draws,
-    added,
-    centred,
-)
+from dipkernels.kernels.stationary import Draws, added, centred
+from dipkernels.kernels.stationary.kernel import mapped
 
 
 def image_mean(
     reader: Reader, input: Tensor, dim: Any = None, keepdim: bool = False, **rest: Any
 ) -> ImageMean:
     """Take each channel's mean over the image."""
-    features = whole_torus(reader, input)
+    features = reader.whole(input, "it takes statistics")
     dims = features.branches[0].kernel.dims
     axes = sorted(int(d) % (dims + 2) for d in (dim if isinstance(dim, Sequence) else [dim or 0]))
     if axes != list(range(2, dims + 2)) or not keepdim:
@@ -108,12 +98,7 @@ def scaled(reader: Reader, input: Any, other: Any) -> Features:
 
     def each(branch: Branch) -> Branch:
         kernel = branch.kernel
-        moved = replace(
-            kernel,
-            covariance_table=factor**2 * kernel.covariance_table,
-            ntk_table=factor**2 * kernel.ntk_table,
-            mean=factor * kernel.mean,
-        )
+        moved = mapped(kernel, lambda table: factor**2 * table, factor * kernel.mean)
         return branch.linear(moved, lambda draws: draws.apply(lambda x: factor * x))
 
     return known.each(each)

@@ -1,5 +1,6 @@
 """Statistics of codes: the kernel that a network starts from."""
 
+import functools
 import math
 
 import torch
@@ -89,9 +90,8 @@ def _white(values: Tensor) -> bool:
 
 
 def _fourier(grid: tuple[int, ...]) -> Tensor:
-    squares = torch.zeros(grid, dtype=torch.float64)
-    for axis, n in enumerate(grid):
-        r = torch.arange(n, dtype=torch.float64)
-        distance = torch.minimum(r, n - r) / max(n - 1, 1)
-        squares += distance.square().reshape(-1, *(1,) * (len(grid) - 1 - axis))
+    lines = [torch.arange(n, dtype=torch.float64) for n in grid]
+    lines = [torch.minimum(r, len(r) - r) / max(len(r) - 1, 1) for r in lines]
+    grids = torch.meshgrid(*(r.square() for r in lines), indexing="ij")
+    squares = functools.reduce(torch.add, grids)
     return torch.exp(-2 * math.pi**2 * codes.FOURIER_SCALE**2 * squares) / 2

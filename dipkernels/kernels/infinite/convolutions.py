@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,20 +60,7 @@ def convolution(
     if any(reach):
         reader.note(BORDERS)
     here = replace(features, borders=((0, 0),) * dims)
-    named = reader.parameter(weight)
-    if named is None:
-        if any(step > 1 for step in steps):
-            raise reader.unknown("a fixed filter with dilation")
-        out = _fixed(reader, here, weight, bias, groups, before)
-    else:
-        if groups != 1:
-            raise reader.unknown(
-                f"{groups} groups of learned weights: channels are not independent"
-            )
-        merged = single(here)
-        weights = _weights(reader, named, weight, bias, transposed=False)
-        moved = convolve(merged.kernel, taps, weights, dilation=steps, before=before)
-        out = _fresh(reader, moved, weight.shape[0])
+    out = _applied(reader, here, weight, bias, groups, steps, before)
     return out if all(s == 1 for s in strides) else strided(out, strides)
 
 
@@ -88,13 +76,10 @@ def transposed_convolution(
     dilation: int | Sequence[int] = 1,
 ) -> Features:
     """Put zeros between the pixels, and convolve."""
-    features = reader.features(input)
+    features = reader.whole(input, "a transposed convolution")
     kernel = features.branches[0].kernel
-    dims = kernel.dims
+    dims, taps = kernel.dims, weight.shape[2:]
     factors, steps, pads = (per_axis(value, dims) for value in (stride, dilation, padding))
-    taps = weight.shape[2:]
-    if any(low or high for low, high in features.borders):
-        raise reader.unknown("a transposed convolution of a padded or cropped image")
     wanted = [f * n for f, n in zip(factors, kernel.size, strict=True)]
     if list(reader.result.shape[2:]) != wanted or len(set(factors)) > 1:
         raise reader.unknown(
@@ -112,18 +97,34 @@ def transposed_convolution(
         fine = upsample(branch.kernel, factor, "zero", max_period=most)
         return branch.linear(fine, spreading(factor, fine.period))
 
-    here = features.each(spread)
+    return _applied(
+        reader, features.each(spread), weight, bias, groups, steps, before, transposed=True
+    )
+
+
+def _applied(
+    reader: Reader,
+    features: Features,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    steps: list[int],
+    before: list[int],
+    *,
+    transposed: bool = False,
+) -> Features:
     named = reader.parameter(weight)
     if named is None:
         if any(step > 1 for step in steps):
             raise reader.unknown("a fixed filter with dilation")
-        axes = tuple(range(2, weight.dim()))
-        return _fixed(reader, here, weight.flip(axes), bias, groups, before)
+        axes = tuple(range(2, weight.dim())) if transposed else ()
+        return _fixed(reader, features, weight.flip(axes), bias, groups, before)
     if groups != 1:
         raise reader.unknown(f"{groups} groups of learned weights: channels are not independent")
-    weights = _weights(reader, named, weight, bias, transposed=True)
-    moved = convolve(single(here).kernel, taps, weights, dilation=steps, before=before)
-    return _fresh(reader, moved, weight.shape[1])
+    merged = single(features)
+    weights = _weights(reader, named, weight, bias, transposed=transposed)
+    moved = convolve(merged.kernel, weight.shape[2:], weights, dilation=steps, before=before)
+    return _fresh(reader, moved, weight.shape[1] if transposed else weight.shape[0])
 
 
 def pad(
@@ -188,23 +189,21 @@ def _weights(
     reader.use(name)
     taps = math.prod(weight.shape[2:])
     out, into = weight.shape[:2] if not transposed else (weight.shape[1], weight.shape[0])
-    fan_in, fan_out = int(into) * taps, int(out) * taps
-    default_fan = fan_out if transposed else fan_in
-    draws = [each[name] for each in reader.initialisations]
-    moment = initial_variance(name, draws, fan_in, fan_out, default_fan=default_fan)
-    variance = factor**2 * fan_in * moment
-    bias_variance, biased = 0.0, bias is not None
+    fans = int(into) * taps, int(out) * taps
+    default_fan = fans[1] if transposed else fans[0]
+
+    def moment(name: str, *, bias: bool = False) -> float:
+        draws = [each[name] for each in reader.initialisations]
+        return initial_variance(name, draws, *fans, default_fan=default_fan, bias=bias)
+
+    variance, bias_variance = factor**2 * fans[0] * moment(name), 0.0
     if bias is not None:
         known = reader.parameter(bias)
         if known is None:
             raise reader.unknown("its bias is no parameter")
-        draws = [each[known[0]] for each in reader.initialisations]
-        bias_variance = initial_variance(
-            known[0], draws, fan_in, fan_out, default_fan=default_fan, bias=True
-        )
+        bias_variance = moment(known[0], bias=True)
     if reader.settings.standard:
-        own = factor**2 * fan_in
-        return Weights(variance, bias_variance, own, float(biased))
+        return Weights(variance, bias_variance, factor**2 * fans[0], float(bias is not None))
     return Weights.ntk(variance, bias_variance)
 
 
@@ -233,11 +232,9 @@ def _fixed(
 
     def apply(x: Tensor) -> Tensor:
         total = torch.zeros_like(x)
-        for index in torch.cartesian_prod(*(torch.arange(n) for n in taps.shape)).reshape(
-            -1, taps.dim()
-        ):
-            shifts = [b - int(i) for i, b in zip(index, before, strict=True)]
-            total = total + taps[tuple(index)] * x.roll(shifts, tuple(range(1, x.dim())))
+        for index in np.ndindex(*taps.shape):
+            shifts = [b - i for i, b in zip(index, before, strict=True)]
+            total = total + taps[index] * x.roll(shifts, tuple(range(1, x.dim())))
         return total
 
     def each(branch: Branch) -> Branch:

@@ -21,12 +21,10 @@ class Branch:
     steps: tuple[Step, ...] = ()
     draws: Draws | None = None
 
-    def drawn(self, seed: int) -> "Branch | None":
-        """Draw the channels, unless they are drawn already."""
-        if self.draws is not None:
+    def drawn(self, seed: int) -> "Branch":
+        """Draw the channels, unless they are drawn already or can't be."""
+        if self.draws is not None or self.origin is None:
             return self
-        if self.origin is None:
-            return None
         draws = Draws.of(self.origin, seed)
         for step in self.steps:
             draws = step(draws)
@@ -36,6 +34,13 @@ class Branch:
         """Apply a linear map."""
         draws = None if self.draws is None else step(self.draws)
         return replace(self, kernel=kernel, steps=(*self.steps, step), draws=draws)
+
+    def stepped(self, step: Step) -> "Branch | None":
+        """Apply any map to the draws, whose moments then are the kernel; None without draws."""
+        if self.draws is None:
+            return None
+        draws = step(self.draws)
+        return replace(self, kernel=draws.moments(), steps=(*self.steps, step), draws=draws)
 
     def without_draws(self) -> "Branch":
         """Forget the draws and go on with the kernel alone."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite import arithmetic, pointwise, resampling
 from dipkernels.kernels.infinite.codes import code_kernel
@@ -17,54 +18,38 @@ from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Operation, Reader, Settings, single
 from dipkernels.kernels.infinite.weights import initialisations
 from dipkernels.kernels.stationary import StationaryKernel, shifted
+from dipkernels.kernels.stationary.kernel import mapped
 from dipkernels.priors.prior import ImagePrior
 
 PARAMETERISATIONS = ("standard", "ntk")
 
-RULES = {
-    "conv1d": convolution,
-    "conv2d": convolution,
-    "conv_transpose1d": transposed_convolution,
-    "conv_transpose2d": transposed_convolution,
-    "pad": pad,
-    "relu": pointwise.named_activation("relu"),
-    "leaky_relu": pointwise.leaky_relu,
-    "gelu": pointwise.gelu,
-    "silu": pointwise.named_activation("swish"),
-    "tanh": pointwise.named_activation("tanh"),
-    "erf": pointwise.named_activation("erf"),
-    "sin": pointwise.named_activation("sin"),
-    "cos": pointwise.named_activation("cos"),
-    "sigmoid": pointwise.sigmoid,
-    "batch_norm": pointwise.normalised,
-    "instance_norm": pointwise.normalised,
-    "mean": arithmetic.image_mean,
-    "sub": arithmetic.subtracted,
-    "rsub": arithmetic.reverse_subtracted,
-    "add": arithmetic.total,
-    "radd": arithmetic.total,
-    "iadd": arithmetic.total,
-    "cat": arithmetic.concatenated,
-    "mul": arithmetic.scaled,
-    "rmul": arithmetic.scaled,
-    "div": arithmetic.divided,
-    "truediv": arithmetic.divided,
-    "interpolate": resampling.interpolated,
-    "avg_pool1d": resampling.average_pooled,
-    "avg_pool2d": resampling.average_pooled,
-    "max_pool1d": resampling.largest_pooled,
-    "max_pool2d": resampling.largest_pooled,
-    "boolean_dispatch": resampling.largest_pooled,
-    "narrow": resampling.narrowed,
-    "chunk": resampling.chunked,
-    "getitem": resampling.indexed,
-    "contiguous": resampling.unchanged,
-    "clone": resampling.unchanged,
-    "dropout": resampling.unchanged,
-    "to": resampling.unchanged,
-    "reshape": resampling.unchanged,
-    "view": resampling.unchanged,
-}
+# The operations that each rule is for, as torch calls them.
+_OPERATIONS = (
+    (convolution, "conv1d conv2d"),
+    (transposed_convolution, "conv_transpose1d conv_transpose2d"),
+    (pad, "pad"),
+    (pointwise.leaky_relu, "leaky_relu"),
+    (pointwise.gelu, "gelu"),
+    (pointwise.named_activation("swish"), "silu"),
+    *((pointwise.named_activation(name), name) for name in ("relu", "tanh", "erf", "sin", "cos")),
+    (pointwise.sigmoid, "sigmoid"),
+    (pointwise.normalised, "batch_norm instance_norm"),
+    (arithmetic.image_mean, "mean"),
+    (arithmetic.subtracted, "sub"),
+    (arithmetic.reverse_subtracted, "rsub"),
+    (arithmetic.total, "add radd iadd"),
+    (arithmetic.concatenated, "cat"),
+    (arithmetic.scaled, "mul rmul"),
+    (arithmetic.divided, "div truediv"),
+    (resampling.interpolated, "interpolate"),
+    (resampling.average_pooled, "avg_pool1d avg_pool2d"),
+    (resampling.largest_pooled, "max_pool1d max_pool2d boolean_dispatch"),
+    (resampling.narrowed, "narrow"),
+    (resampling.chunked, "chunk"),
+    (resampling.indexed, "getitem"),
+    (resampling.unchanged, "contiguous clone dropout to reshape view"),
+)
+RULES = {name: rule for rule, names in _OPERATIONS for name in names.split()}
 
 
 @dataclass(frozen=True)
@@ -102,29 +87,23 @@ def infinite_width(
     Parameters
     ----------
     prior : ImagePrior
-        A convolutional network, registered or not. It is run once on its code, and each operation
-        on the way is given its effect on the kernels.
+        A convolutional network, registered or not; it is run once on its code.
     code : str or StationaryKernel, optional
-        What the code is a draw of: ``"noise"`` (uniform on [0, 0.1]), ``"phases"``,
-        ``"fourier"``; ``"empirical"``, the moments of this very code as if it were stationary; or
-        the kernel itself. By default noise and phases are recognised.
+        What the code is a draw of: ``"noise"`` (uniform on [0, 0.1]), ``"phases"``, ``"fourier"``;
+        ``"empirical"``, the moments of this very code as if it were stationary; or the kernel
+        itself. By default noise and phases are recognised.
     parameterisation : {"standard", "ntk"}
-        ``"standard"``: the tangent kernel of the network as it is, which `NTK` measures; layers
-        weigh by their fan-in, and the kernel grows with the width. ``"ntk"``: with parameters of
-        variance 1, scaled within the layers.
+        ``"standard"``: the tangent kernel of the network as it is, which `NTK` measures and which
+        grows with the width. ``"ntk"``: with parameters of variance 1, scaled within the layers.
     max_period : int, optional
         The longest period of phases that is kept along an axis; 1 averages over them after every
-        upsampling (good to 1-2 % for bilinear upsampling with convolutions of 3x3), None keeps all
-        (exact, ``prod(period)`` times the memory and time). Use None where all kernels have size
-        1, and 4 to 8 for nearest-neighbour upsampling.
+        upsampling, None keeps all: exact, at ``prod(period)`` times the memory and time. Use None
+        where all kernels have size 1, and 4 to 8 for nearest-neighbour upsampling.
     before_output : bool
-        Whether to ignore a sigmoid at the output, which has no Gaussian limit, and give the
-        kernels of what it takes.
-    drawn_pixels : int
-        On grids of at most so many pixels normalisations are averaged over draws, which is exact
-        to the draws' noise; on larger ones the limit of large images serves. 0 never draws.
-    seed : int
-        Of the draws.
+        Whether to ignore a sigmoid at the output and give the kernels of what it takes.
+    drawn_pixels, seed : int
+        On grids of at most so many pixels normalisations are averaged over draws, exact to the
+        draws' noise; on larger ones the limit of large images serves. 0 never draws.
 
     Returns
     -------
@@ -140,8 +119,7 @@ def infinite_width(
     Notes
     -----
     Time: that of a forward pass, and some passes over a table of ``prod(period) * pixels`` numbers
-    for each layer. On a torus: borders are left out. The limit is that of widths going to infinity
-    layer by layer; widths below 32 are noted.
+    for each layer. On a torus, borders left out; widths go to infinity layer by layer.
 
     Examples
     --------
@@ -150,11 +128,7 @@ def infinite_width(
     >>> infinite_width(prior).kernel
     StationaryKernel(size 64x64, period 1x1)
     """
-    if parameterisation not in PARAMETERISATIONS:
-        raise InvalidInputError(
-            f"parameterisation must be one of {', '.join(PARAMETERISATIONS)}; got "
-            f"{parameterisation!r}"
-        )
+    require_choice("parameterisation", parameterisation, PARAMETERISATIONS)
     if drawn_pixels < 0 or (max_period is not None and max_period < 1):
         raise InvalidInputError(
             f"drawn_pixels must be at least 0, max_period at least 1 or None; got {drawn_pixels}, "
@@ -168,8 +142,9 @@ def infinite_width(
     settings = Settings(parameterisation == "standard", max_period, drawn_pixels, seed)
     draws = initialisations(prior, seed)
     reader = Reader(draws[0], draws, settings, RULES)
-    start = code_kernel(prior.code, code)
-    branch = Branch(prior.code.shape[1], _on(start, prior.device), frozenset(["code"]), False)
+    start, device = code_kernel(prior.code, code), prior.device
+    start = mapped(start, lambda table: table.to(device), start.mean.to(device))
+    branch = Branch(prior.code.shape[1], start, frozenset(["code"]), False)
     reader.learn(prior.code, Features.of(branch))
     with torch.no_grad(), reader.following(prior.structure), reader:
         out = prior.image(draws[0])
@@ -190,12 +165,6 @@ def infinite_width(
     start_of_image = [max(-low, 0) for low, _ in found.borders]
     return InfiniteWidth(
         shifted(kernel, start_of_image), tuple(reader.operations), tuple(reader.notes)
-    )
-
-
-def _on(kernel: StationaryKernel, device: torch.device) -> StationaryKernel:
-    return StationaryKernel(
-        kernel.covariance_table.to(device), kernel.ntk_table.to(device), kernel.mean.to(device)
     )
 
 

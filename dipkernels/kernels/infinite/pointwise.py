@@ -8,18 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipkernels.kernels.infinite.features import (
-    Branch,
-    Features,
-)
+from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Activation,
-    Draws,
-    activate,
-    activation,
-    batch_norm,
-)
+from dipkernels.kernels.stationary import Activation, Draws, activate, activation, batch_norm
 from dipkernels.kernels.stationary.draws import normalise
 
 OUTPUT = (
@@ -45,26 +36,16 @@ def activated(reader: Reader, x: Tensor, dual: Activation) -> Features:
         return draws.apply(dual.function)
 
     def each(branch: Branch) -> Branch:
-        if branch.draws is not None:
-            draws = step(branch.draws)
-            return replace(
-                branch,
-                kernel=draws.moments(),
-                gaussian=False,
-                steps=(*branch.steps, step),
-                draws=draws,
-            )
-        if not branch.gaussian:
-            raise reader.unknown(
-                "its input is not Gaussian of mean zero: there is no layer of weights between it "
-                "and the last activation or sum"
-            )
-        return replace(
-            branch,
-            kernel=activate(branch.kernel, dual),
-            gaussian=False,
-            steps=(*branch.steps, step),
-        )
+        moved = branch.stepped(step)
+        if moved is None:
+            if not branch.gaussian:
+                raise reader.unknown(
+                    "its input is not Gaussian of mean zero: there is no layer of weights between "
+                    "it and the last activation or sum"
+                )
+            kernel = activate(branch.kernel, dual)
+            moved = replace(branch, kernel=kernel, steps=(*branch.steps, step))
+        return replace(moved, gaussian=False)
 
     return features.each(each)
 
@@ -136,26 +117,12 @@ def normalised(
         if pixels <= FEW_PIXELS:
             reader.note(HEAVY_TAILS.format(pixels))
         if pixels <= reader.settings.drawn_pixels:
-            found = branch.drawn(reader.seed())
-            if found is not None and found.draws is not None:
-                draws = step(found.draws)
-                return replace(
-                    found,
-                    kernel=draws.moments(),
-                    steps=(*found.steps, step),
-                    draws=draws,
-                )
+            moved = branch.drawn(reader.seed()).stepped(step)
+            if moved is not None:
+                return moved
         reader.note(LARGE_IMAGE.format(reader.settings.drawn_pixels))
         kernel = batch_norm(branch.kernel, epsilon=epsilon, scale=scale, learned=learned)
         origin = kernel if branch.gaussian else None
         return replace(branch, kernel=kernel, origin=origin, steps=(), draws=None)
 
-    return whole_torus(reader, input).each(each)
-
-
-def whole_torus(reader: Reader, input: Tensor) -> Features:
-    """Look up features of all pixels of a torus, and no others: what statistics are taken of."""
-    features = reader.features(input)
-    if any(low or high for low, high in features.borders):
-        raise reader.unknown("it takes statistics of a padded or cropped image")
-    return features
+    return reader.whole(input, "it takes statistics").each(each)

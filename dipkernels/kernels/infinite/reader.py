@@ -97,6 +97,13 @@ class Reader(TorchFunctionMode):
             raise self.unknown(f"it follows the output's {found.output}")
         return found
 
+    def whole(self, value: object, use: str) -> Features:
+        """Look up features of all pixels of a torus, and no others."""
+        features = self.features(value)
+        if any(low or high for low, high in features.borders):
+            raise self.unknown(f"{use} of a padded or cropped image")
+        return features
+
     def parameter(self, value: Tensor) -> tuple[str, float] | None:
         """Tell of which parameter a tensor is a multiple."""
         found = self._names.get(id(value))

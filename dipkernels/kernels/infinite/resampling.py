@@ -1,7 +1,7 @@
 """Rules for interpolation, pooling, cropping and what only rearranges."""
 
+import functools
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,18 +9,9 @@ import torch
 from torch import Tensor
 
 from dipkernels.kernels.infinite.convolutions import per_axis, strided
-from dipkernels.kernels.infinite.features import (
-    Branch,
-    Features,
-    channel_slice,
-)
+from dipkernels.kernels.infinite.features import Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Draws,
-    StationaryKernel,
-    average_pool,
-    upsample,
-)
+from dipkernels.kernels.stationary import Draws, average_pool, upsample
 
 CROPPED = "the image is cropped: kernels are those of the torus that it is cut from"
 
@@ -79,7 +70,7 @@ def average_pooled(
     divisor_override: int | None = None,
 ) -> Features:
     """Average over blocks, as `torch.nn.functional.avg_pool2d`."""
-    features = reader.features(input)
+    features = reader.whole(input, "a pooling")
     dims = features.branches[0].kernel.dims
     sizes = _blocks(reader, features, kernel_size, stride, padding)
     if divisor_override is not None:
@@ -107,7 +98,7 @@ def largest_pooled(
     return_indices: bool = False,
 ) -> Features:
     """Take the largest of each block, as `torch.nn.functional.max_pool2d`: on draws."""
-    features = reader.features(input)
+    features = reader.whole(input, "a pooling")
     dims = features.branches[0].kernel.dims
     sizes = _blocks(reader, features, kernel_size, stride, padding)
     if return_indices or any(d != 1 for d in per_axis(dilation, dims)):
@@ -121,16 +112,12 @@ def largest_pooled(
         return x
 
     def each(branch: Branch) -> Branch:
-        found = branch.drawn(reader.seed())
-        if found is None or found.draws is None:
-            raise reader.unknown("its input is not a function of Gaussian features")
         period = strided(Features.of(branch), sizes).branches[0].kernel.period
-        draws = found.draws.apply(apply, period=period)
-        kernel = draws.moments()
-        step: Callable[[Draws], Draws] = lambda d: d.apply(apply, period=period)  # noqa: E731
-        return replace(
-            found, kernel=kernel, gaussian=False, steps=(*found.steps, step), draws=draws
-        )
+        step = functools.partial(Draws.apply, function=apply, period=period)
+        moved = branch.drawn(reader.seed()).stepped(step)
+        if moved is None:
+            raise reader.unknown("its input is not a function of Gaussian features")
+        return replace(moved, gaussian=False)
 
     return features.each(each)
 
@@ -138,9 +125,7 @@ def largest_pooled(
 def _blocks(
     reader: Reader, features: Features, kernel_size: Any, stride: Any, padding: Any
 ) -> list[int]:
-    kernel: StationaryKernel = features.branches[0].kernel
-    if any(low or high for low, high in features.borders):
-        raise reader.unknown("a pooling of a padded or cropped image")
+    kernel = features.branches[0].kernel
     sizes = per_axis(kernel_size, kernel.dims)
     steps = sizes if stride is None or stride == [] else per_axis(stride, kernel.dims)
     if steps != sizes or any(per_axis(padding, kernel.dims)):

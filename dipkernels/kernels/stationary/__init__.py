@@ -26,7 +26,7 @@ from dipkernels.kernels.stationary.maps import (
     shifted,
     stride,
 )
-from dipkernels.kernels.stationary.normalisation import batch_norm, centred, normalised_moments
+from dipkernels.kernels.stationary.normalisation import batch_norm, centred
 from dipkernels.kernels.stationary.upsampling import upsample
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "convolve",
     "filtered",
     "mixed",
-    "normalised_moments",
     "shifted",
     "stride",
     "upsample",

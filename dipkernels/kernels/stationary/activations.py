@@ -5,6 +5,7 @@ For ``x ~ N(0, q1)``, ``y ~ N(0, q2)`` with covariance ``k`` each activation ``f
 learned scale of the channel contributes to the tangent kernel) and ``E f(x)``.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,9 +71,7 @@ def relu(slope: float = 0.0) -> Activation:
     def mean(q: Tensor) -> Tensor:
         return (1 - slope) * (q / (2 * math.pi)).sqrt()
 
-    def function(x: Tensor) -> Tensor:
-        return torch.nn.functional.leaky_relu(x, slope)
-
+    function = functools.partial(torch.nn.functional.leaky_relu, negative_slope=slope)
     name = "relu" if slope == 0 else f"leaky-relu {slope:g}"
     # x f'(x) = f(x): it is homogeneous.
     return Activation(name, function, covariance, derivative, covariance, mean)
@@ -124,47 +123,40 @@ def gelu() -> Activation:
 
 def sine(frequency: float = 1.0) -> Activation:
     """Make ``sin(w x)``."""
-    w2 = frequency**2
-
-    def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return _shrunk(w2, q1, q2, k, -1.0)
-
-    def derivative(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return w2 * _shrunk(w2, q1, q2, k, 1.0)
-
-    def function(x: Tensor) -> Tensor:
-        return torch.sin(frequency * x)
-
-    def scaled(x: Tensor) -> Tensor:
-        return frequency * x * torch.cos(frequency * x)
-
-    return Activation(
-        _named("sin", frequency), function, covariance, derivative, _dual(scaled), torch.zeros_like
-    )
+    return _wave("sin", frequency, torch.sin, torch.cos, -1.0, torch.zeros_like)
 
 
 def cosine(frequency: float = 1.0) -> Activation:
     """Make ``cos(w x)``."""
+    return _wave(
+        "cos",
+        frequency,
+        torch.cos,
+        lambda x: -torch.sin(x),
+        1.0,
+        lambda q: torch.exp(-(frequency**2) * q / 2),
+    )
+
+
+def _wave(
+    name: str, frequency: float, wave: Function, slope: Function, sign: float, mean: Function
+) -> Activation:
     w2 = frequency**2
 
     def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return _shrunk(w2, q1, q2, k, 1.0)
+        return _shrunk(w2, q1, q2, k, sign)
 
     def derivative(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return w2 * _shrunk(w2, q1, q2, k, -1.0)
+        return w2 * _shrunk(w2, q1, q2, k, -sign)
 
     def function(x: Tensor) -> Tensor:
-        return torch.cos(frequency * x)
+        return wave(frequency * x)
 
     def scaled(x: Tensor) -> Tensor:
-        return -frequency * x * torch.sin(frequency * x)
+        return frequency * x * slope(frequency * x)
 
-    def mean(q: Tensor) -> Tensor:
-        return torch.exp(-w2 * q / 2)
-
-    return Activation(
-        _named("cos", frequency), function, covariance, derivative, _dual(scaled), mean
-    )
+    named = name if frequency == 1 else f"{name} {frequency:g}"
+    return Activation(named, function, covariance, derivative, _dual(scaled), mean)
 
 
 # exp(-w2 (q1 + q2)/2) times the cosh or sinh of w2 k, which by themselves may overflow.
@@ -179,12 +171,7 @@ def tanh() -> Activation:
     def derivative(x: Tensor) -> Tensor:
         return 1 - torch.tanh(x).square()
 
-    def scaled(x: Tensor) -> Tensor:
-        return x * derivative(x)
-
-    return Activation(
-        "tanh", torch.tanh, _dual(torch.tanh), _dual(derivative), _dual(scaled), torch.zeros_like
-    )
+    return _integrated("tanh", torch.tanh, derivative, torch.zeros_like)
 
 
 def swish() -> Activation:
@@ -194,25 +181,17 @@ def swish() -> Activation:
         gate = torch.sigmoid(x)
         return gate * (1 + x * (1 - gate))
 
-    def scaled(x: Tensor) -> Tensor:
-        return x * derivative(x)
-
-    def mean(q: Tensor) -> Tensor:
-        return mean_by_quadrature(torch.nn.functional.silu, q)
-
     silu = torch.nn.functional.silu
-    return Activation("swish", silu, _dual(silu), _dual(derivative), _dual(scaled), mean)
+    return _integrated("swish", silu, derivative, functools.partial(mean_by_quadrature, silu))
+
+
+def _integrated(name: str, function: Function, derivative: Function, mean: Function) -> Activation:
+    scaled = _dual(lambda x: x * derivative(x))
+    return Activation(name, function, _dual(function), _dual(derivative), scaled, mean)
 
 
 def _dual(function: Function) -> Dual:
-    def dual(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
-        return dual_by_quadrature(function, q1, q2, k)
-
-    return dual
-
-
-def _named(name: str, frequency: float) -> str:
-    return name if frequency == 1 else f"{name} {frequency:g}"
+    return functools.partial(dual_by_quadrature, function)
 
 
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {

@@ -11,17 +11,42 @@ import torch
 from torch import Tensor
 
 
-def at_lags(values: Tensor, size: tuple[int, ...]) -> Tensor:
+def at_lags(values: Tensor, size: tuple[int, ...], first: int | None = None) -> Tensor:
     """Spread values of phases over the tables: ``values(p + r)`` for each phase and lag."""
-    if values.numel() == 1:
-        return values.reshape((1,) * (2 * len(size))).expand(*values.shape, *size)
+    # Of the first axis all phases, or only one, whose axis then is left out.
     index = []
-    for t, n in zip(values.shape, size, strict=True):
+    for axis, (t, n) in enumerate(zip(values.shape, size, strict=True)):
         p = torch.arange(t, device=values.device)
+        p = p[first : first + 1] if axis == 0 and first is not None else p
         index.append((p[:, None] + torch.arange(n, device=values.device)) % t)
     if len(size) == 1:
-        return values[index[0]]
-    return values[index[0][:, None, :, None], index[1][None, :, None, :]]
+        spread = values[index[0]]
+    else:
+        spread = values[index[0][:, None, :, None], index[1][None, :, None, :]]
+    return spread if first is None else spread[0]
+
+
+def phase_means(values: Tensor, period: tuple[int, ...]) -> Tensor:
+    """Average over positions, or phases, that are equal modulo a period, along the first axes."""
+    for axis, t in enumerate(period):
+        values = values.unflatten(axis, (-1, t)).mean(dim=axis)
+    return values
+
+
+def dense_matrix(table: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Form the matrix over the pixels of an image of this size, at the origin of the torus."""
+    dims = len(size)
+    index: list[Tensor] = []
+    lags: list[Tensor] = []
+    for axis, n in enumerate(size):
+        i = torch.arange(n, device=table.device)
+        shape = [1] * (2 * dims)
+        shape[axis] = n
+        index.append((i % table.shape[axis]).reshape(shape))
+        shape[dims + axis] = n
+        lags.append(((i[None] - i[:, None]) % table.shape[dims + axis]).reshape(shape))
+    n = math.prod(size)
+    return table[(*index, *lags)].reshape(n, n)
 
 
 def block_matrices(table: Tensor) -> Tensor:

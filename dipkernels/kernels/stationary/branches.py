@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import at_lags
-from dipkernels.kernels.stationary.kernel import StationaryKernel
+from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
 from dipkernels.kernels.stationary.maps import summed
 
 
@@ -53,8 +52,7 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
     Parameters
     ----------
     first, second : StationaryKernel
-        On the same torus. They may share what lies before their last layers of weights, but not
-        these.
+        On the same torus. They may share what lies before their last layers of weights.
 
     Returns
     -------
@@ -96,11 +94,7 @@ def _of_one_period(kernels: Sequence[StationaryKernel]) -> list[StationaryKernel
         times = [long // short for long, short in zip(period, kernel.period, strict=True)]
         if math.prod(times) == 1:
             return kernel
-        return replace(
-            kernel,
-            covariance_table=kernel.covariance_table.repeat(*times, *(1,) * dims),
-            ntk_table=kernel.ntk_table.repeat(*times, *(1,) * dims),
-            mean=kernel.mean.repeat(*times),
-        )
+        longer = kernel.mean.repeat(*times)
+        return mapped(kernel, lambda table: table.repeat(*times, *(1,) * dims), longer)
 
     return [expanded(kernel) for kernel in kernels]

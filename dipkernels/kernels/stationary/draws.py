@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import jvp
 
 from dipkernels.base.seeds import derive, generator
+from dipkernels.kernels.stationary.blocks import phase_means
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
 MOST_VALUES = 2**20  # drawn in all: 4096 images of 16x16
@@ -27,11 +29,9 @@ class Draws:
 
     Attributes
     ----------
-    fields : Tensor, shape ``(n, *size)``
-        Draws ``x ~ N(0, K)``, or what has become of them.
-    tangents : Tensor, shape ``(n, *size)``
-        Draws ``v ~ N(0, Theta)``, moved along by the derivative of all that was applied:
-        ``E v v^T`` is the tangent kernel.
+    fields, tangents : Tensor, shape ``(n, *size)``
+        Draws ``x ~ N(0, K)``, or what has become of them; draws ``v ~ N(0, Theta)``, moved along by
+        the derivative of all that was applied: ``E v v^T`` is the tangent kernel.
     period : tuple of int
         Shifts by which leave the distribution unchanged.
     seed : int
@@ -51,10 +51,9 @@ class Draws:
         ----------
         kernel : StationaryKernel
             Of Gaussian features of mean zero.
-        seed : int
-            Of the draw.
-        count : int, optional
-            How many; by default as many as make a million values, between 64 and 262144.
+        seed, count : int
+            Seed of the draw; how many, by default so many as make a million values, between 64 and
+            262144.
 
         Returns
         -------
@@ -124,10 +123,7 @@ class Draws:
             covariance, more where correlations are long.
         """
         covariance, ntk = (_second_moments(v, self.period) for v in (self.fields, self.tangents))
-        mean = self.fields.mean(dim=0)
-        for axis, t in enumerate(self.period):
-            mean = mean.unflatten(axis, (-1, t)).mean(dim=axis)
-        return StationaryKernel(covariance, ntk, mean)
+        return StationaryKernel(covariance, ntk, phase_means(self.fields.mean(dim=0), self.period))
 
 
 def normalise(x: Tensor, epsilon: float) -> Tensor:
@@ -144,10 +140,10 @@ def _second_moments(values: Tensor, period: tuple[int, ...]) -> Tensor:
     spectrum = torch.fft.fftn(values, dim=axes)
     table = values.new_empty(*period, *size)
     positions = len(values) * math.prod(n // t for n, t in zip(size, period, strict=True))
-    for phase in torch.cartesian_prod(*(torch.arange(t) for t in period)).reshape(-1, len(period)):
+    for phase in np.ndindex(*period):
         comb = torch.zeros_like(values)
-        kept = (slice(None), *(slice(int(p), None, t) for p, t in zip(phase, period, strict=True)))
+        kept = (slice(None), *(slice(p, None, t) for p, t in zip(phase, period, strict=True)))
         comb[kept] = values[kept]
         cross = (torch.fft.fftn(comb, dim=axes).conj() * spectrum).sum(dim=0)
-        table[tuple(phase.tolist())] = torch.fft.ifftn(cross).real / positions
+        table[phase] = torch.fft.ifftn(cross).real / positions
     return table

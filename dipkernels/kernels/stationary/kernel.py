@@ -1,15 +1,22 @@
 """`StationaryKernel`: a covariance and a tangent kernel on the lags of a torus."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.stationary.blocks import block_matrices, multiply_blocks
+from dipkernels.kernels.stationary.blocks import (
+    block_matrices,
+    dense_matrix,
+    multiply_blocks,
+    phase_means,
+)
 
 INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below zero
 
@@ -18,9 +25,8 @@ INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below ze
 class StationaryKernel:
     """Covariance and neural tangent kernel of one channel of an infinitely wide network's features.
 
-    The features ``x(n)`` live on a torus, a signal or an image whose borders are joined. Their
-    kernels are functions of the lag ``r`` alone (stationary), or of the lag and of the phase
-    ``p = n mod period`` (cyclostationary, as upsampling makes them):
+    The features ``x(n)`` live on a torus. Their kernels are functions of the lag ``r`` alone, or
+    (cyclostationary, as upsampling makes them) of the lag and of the phase ``p = n mod period``:
     ``covariance_table[p, r] = E x(p) x(p + r)``, a second moment about zero.
 
     Attributes
@@ -32,9 +38,8 @@ class StationaryKernel:
     mean : Tensor, shape ``(*period,)``, float64
         ``E x(p)``.
     scale_weight : float
-        How many times the covariance is contained in the tangent kernel as the part of scales that
-        belong to the channels, as those of a batch normalisation. Such a part goes through an
-        activation differently from the rest.
+        How many times the covariance is contained in the tangent kernel as the part of the
+        channels' own scales, as of a batch normalisation: an activation acts differently on it.
 
     Raises
     ------
@@ -43,8 +48,7 @@ class StationaryKernel:
 
     Notes
     -----
-    Memory: 16 bytes times ``prod(period) * prod(size)``. The maps that make one kernel of another
-    are functions of this package; none changes its argument.
+    Memory: 16 bytes times ``prod(period) * prod(size)``.
 
     Examples
     --------
@@ -195,16 +199,8 @@ class StationaryKernel:
         ):
             raise InvalidInputError(f"the period {period} must divide the present {self.period}")
 
-        def average(table: Tensor) -> Tensor:
-            for axis, short in enumerate(period):
-                table = table.unflatten(axis, (-1, short)).mean(dim=axis)
-            return table
-
-        return replace(
-            self,
-            covariance_table=average(self.covariance_table),
-            ntk_table=average(self.ntk_table),
-            mean=average(self.mean),
+        return mapped(
+            self, lambda table: phase_means(table, period), phase_means(self.mean, period)
         )
 
     def spectrum(self, which: str = "covariance") -> Float[Tensor, "*size"]:
@@ -213,20 +209,16 @@ class StationaryKernel:
         Parameters
         ----------
         which : {"covariance", "ntk"}
-            Of which.
+            Of which kernel.
 
         Returns
         -------
         Tensor, shape ``(*size)``
             At the frequencies of `torch.fft.fftfreq` along each axis. Of a stationary kernel they
             are its eigenvalues, as a matrix over the pixels.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such kernel.
         """
-        spectrum: Tensor = torch.fft.fftn(self._averaged(which)).real
+        averaged = self.covariance if self._table(which) is self.covariance_table else self.ntk
+        spectrum: Tensor = torch.fft.fftn(averaged).real
         return spectrum
 
     def to_dense(self, which: str = "covariance") -> Float[Tensor, "n n"]:
@@ -235,34 +227,14 @@ class StationaryKernel:
         Parameters
         ----------
         which : {"covariance", "ntk"}
-            Of which.
+            Of which kernel.
 
         Returns
         -------
         Tensor, shape (n, n)
             With n the number of pixels, in the order of a flattened image. Memory: ``8 n^2`` bytes.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such kernel.
         """
-        table = self._table(which)
-        phases, lags = [], []
-        for n, t in zip(self.size, self.period, strict=True):
-            i = torch.arange(n, device=table.device)
-            phases.append(i % t)
-            lags.append((i[None] - i[:, None]) % n)
-        if self.dims == 1:
-            return table[phases[0][:, None], lags[0]]
-        n = math.prod(self.size)
-        full = table[
-            phases[0][:, None, None, None],
-            phases[1][None, :, None, None],
-            lags[0][:, None, :, None],
-            lags[1][None, :, None, :],
-        ]
-        return full.reshape(n, n)
+        return dense_matrix(self._table(which), self.size)
 
     def eigenvalues(self, which: str = "covariance") -> Float[Tensor, " n"]:
         """Compute all eigenvalues of the matrix over the pixels, without forming it.
@@ -270,17 +242,12 @@ class StationaryKernel:
         Parameters
         ----------
         which : {"covariance", "ntk"}
-            Of which.
+            Of which kernel.
 
         Returns
         -------
         Tensor, shape (n,)
             Ascending. Time ``n * prod(period)^2``.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no such kernel.
         """
         values = torch.linalg.eigvalsh(block_matrices(self._table(which)))
         ascending: Tensor = values.flatten().sort().values
@@ -291,10 +258,8 @@ class StationaryKernel:
 
         Parameters
         ----------
-        n : int
-            How many images of one channel.
-        seed : int
-            Of the draw.
+        n, seed : int
+            How many images of one channel, and the seed of the draw.
         which : {"covariance", "ntk"}
             Which kernel is taken for the covariance.
 
@@ -325,13 +290,17 @@ class StationaryKernel:
         return multiply_blocks(roots, white.to(roots.device), self.period).real
 
     def _table(self, which: str) -> Tensor:
-        if which not in ("covariance", "ntk"):
-            raise InvalidInputError(f"which must be 'covariance' or 'ntk', got {which!r}")
+        require_choice("which", which, ("covariance", "ntk"))
         return self.covariance_table if which == "covariance" else self.ntk_table
-
-    def _averaged(self, which: str) -> Tensor:
-        return self._table(which).mean(dim=tuple(range(self.dims)))
 
     def __repr__(self) -> str:
         size, period = ("x".join(map(str, axes)) for axes in (self.size, self.period))
         return f"StationaryKernel(size {size}, period {period})"
+
+
+def mapped(
+    kernel: StationaryKernel, function: Callable[[Tensor], Tensor], mean: Tensor
+) -> StationaryKernel:
+    """Apply a function to both tables, and take another mean."""
+    covariance, ntk = function(kernel.covariance_table), function(kernel.ntk_table)
+    return replace(kernel, covariance_table=covariance, ntk_table=ntk, mean=mean)

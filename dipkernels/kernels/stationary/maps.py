@@ -4,16 +4,20 @@ Each function makes a new `StationaryKernel`. Formulas: docs/infinite-width.md. 
 over the tables; the memory of two further ones.
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.activations import Activation, activation
-from dipkernels.kernels.stationary.kernel import StationaryKernel
+from dipkernels.kernels.stationary.blocks import at_lags
+from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,9 @@ class Weights:
         Of one weight times the fan-in (channels times taps): ``sigma_w^2``.
     bias_variance : float
         ``sigma_b^2``; 0 without biases.
-    own_weight : float
+    own_weight, own_bias : float
         What the layer's own weights add to the tangent kernel, in units of the mean over taps of
-        the incoming covariance.
-    own_bias : float
-        What the biases add.
+        the incoming covariance; what the biases add.
     """
 
     variance: float
@@ -64,10 +66,8 @@ class Weights:
         ----------
         variance, bias_variance : float
             As of the class.
-        fan_in : int
-            Incoming channels times taps.
-        bias : bool
-            Whether biases are trained.
+        fan_in, bias : int, bool
+            Incoming channels times taps; whether biases are trained.
 
         Returns
         -------
@@ -91,13 +91,11 @@ def convolve(
     ----------
     kernel : StationaryKernel
         Of the incoming channels.
-    kernel_size : int or sequence of int
-        Taps along each axis. Equal taps alone correlate, so that a stationary kernel's lags don't
-        mix; phases do.
+    kernel_size, dilation : int or sequence of int
+        Taps along each axis, and pixels from tap to tap. Equal taps alone correlate, so that a
+        stationary kernel's lags don't mix; phases do.
     weights : Weights
         Their statistics.
-    dilation : int or sequence of int
-        Pixels from tap to tap.
     before : int or sequence of int, optional
         Pixels that the first tap lies before the output pixel; by default half of the reach.
 
@@ -105,16 +103,9 @@ def convolve(
     -------
     StationaryKernel
         Of the outgoing channels.
-
-    Raises
-    ------
-    InvalidInputError
-        If a size isn't positive.
     """
-    sizes, steps = (
-        _per_axis(kernel, "kernel_size", kernel_size),
-        _per_axis(kernel, "dilation", dilation),
-    )
+    sizes = _per_axis(kernel, "kernel_size", kernel_size)
+    steps = _per_axis(kernel, "dilation", dilation)
     reach = [(n - 1) * step for n, step in zip(sizes, steps, strict=True)]
     first = [r // 2 for r in reach] if before is None else _per_axis(kernel, "before", before, None)
 
@@ -157,38 +148,20 @@ def activate(
     -------
     StationaryKernel
         ``(K, Theta) -> (E f f, E f' f' Theta)``, with the variances of both pixels' phases.
-
-    Raises
-    ------
-    UnknownNameError, InvalidInputError
-        As of `activation`.
     """
     chosen = activation(function, **options) if isinstance(function, str) else function
     covariance = torch.empty_like(kernel.covariance_table)
     tangent = torch.empty_like(covariance)
-    there = _variances_at_lags(kernel)
     g = kernel.scale_weight
     for p in range(kernel.period[0]):  # one first phase at a time, to keep what is in between small
         k, theta = kernel.covariance_table[p], kernel.ntk_table[p]
         q1 = kernel.variances[p][(..., *(None,) * kernel.dims)]
-        q2 = there(p)
+        q2 = at_lags(kernel.variances, kernel.size, p)
         covariance[p] = chosen.covariance(q1, q2, k)
         tangent[p] = chosen.derivative(q1, q2, k) * (theta - g * k if g else theta)
         if g:
             tangent[p] += g * chosen.scale(q1, q2, k)
     return StationaryKernel(covariance, tangent, chosen.mean(kernel.variances))
-
-
-# For the first axis' phase p: the second moment at p + r, of shape (*other phases, *lags).
-def _variances_at_lags(kernel: StationaryKernel) -> Callable[[int], Tensor]:
-    values, device = kernel.variances, kernel.variances.device
-    index = [
-        (torch.arange(t, device=device)[:, None] + torch.arange(n, device=device)) % t
-        for t, n in zip(kernel.period, kernel.size, strict=True)
-    ]
-    if kernel.dims == 1:
-        return lambda p: values[index[0][p]]
-    return lambda p: values[index[0][p][None, :, None], index[1][:, None, :]]
 
 
 def filtered(
@@ -219,30 +192,23 @@ def filtered(
         raise InvalidInputError(
             f"a filter for {kernel.dims} dimensions has as many axes, got shape {tuple(taps.shape)}"
         )
-    start = (
-        [n // 2 for n in taps.shape]
-        if before is None
-        else _per_axis(kernel, "before", before, None)
-    )
-    dims = kernel.dims
-    phases, lags = tuple(range(dims)), tuple(range(dims, 2 * dims))
+    middle = [n // 2 for n in taps.shape]
+    start = middle if before is None else _per_axis(kernel, "before", before, None)
+    phases = tuple(range(kernel.dims))
+    lags = tuple(axis + kernel.dims for axis in phases)
     offsets = [
-        (tuple(int(i) - s for i, s in zip(index, start, strict=True)), float(taps[tuple(index)]))
-        for index in torch.cartesian_prod(*(torch.arange(n) for n in taps.shape))
-        .reshape(-1, dims)
-        .tolist()
-        if float(taps[tuple(index)])
+        ([i - s for i, s in zip(index, start, strict=True)], float(taps[index]))
+        for index in np.ndindex(*taps.shape)
+        if float(taps[index])
     ]
 
     def apply(table: Tensor) -> Tensor:
         # First y(n + r) in the place of x(n + r), then y(n) in that of x(n).
         right = summed(w * table.roll([-o for o in at], lags) for at, w in offsets)
-        return summed(
-            w * right.roll([-o for o in at] + list(at), phases + lags) for at, w in offsets
-        )
+        return summed(w * right.roll([-o for o in at] + at, phases + lags) for at, w in offsets)
 
     mean = summed(w * kernel.mean.roll([-o for o in at], phases) for at, w in offsets)
-    return _mapped(kernel, apply, mean)
+    return mapped(kernel, apply, mean)
 
 
 def stride(
@@ -254,10 +220,8 @@ def stride(
     ----------
     kernel : StationaryKernel
         On a torus whose sides are multiples of the step.
-    step : int or sequence of int
-        Along each axis.
-    start : int or sequence of int
-        The first pixel that is kept.
+    step, start : int or sequence of int
+        Along each axis; the first pixel that is kept.
 
     Returns
     -------
@@ -281,17 +245,13 @@ def stride(
         kept = t // math.gcd(t, steps[axis])
         return (starts[axis] + steps[axis] * torch.arange(kept)) % t
 
-    def apply(table: Tensor) -> Tensor:
+    def at_phases(values: Tensor) -> Tensor:
         for axis in range(kernel.dims):
-            table = table.index_select(axis, phases_of(axis).to(table.device))
-            lags = torch.arange(0, kernel.size[axis], steps[axis], device=table.device)
-            table = table.index_select(kernel.dims + axis, lags)
-        return table
+            values = values.index_select(axis, phases_of(axis).to(values.device))
+        return values
 
-    mean = kernel.mean
-    for axis in range(kernel.dims):
-        mean = mean.index_select(axis, phases_of(axis).to(mean.device))
-    return _mapped(kernel, apply, mean)
+    kept: Any = (..., *(slice(None, None, step) for step in steps))
+    return mapped(kernel, lambda table: at_phases(table)[kept].contiguous(), at_phases(kernel.mean))
 
 
 def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> StationaryKernel:
@@ -308,11 +268,6 @@ def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> Station
     -------
     StationaryKernel
         Of the averages, one for each block.
-
-    Raises
-    ------
-    InvalidInputError
-        If the size doesn't divide the torus'.
     """
     sizes = _per_axis(kernel, "size", size)
     box = torch.full(sizes, 1 / math.prod(sizes), dtype=torch.float64)
@@ -335,27 +290,12 @@ def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
         Of the shifted features.
     """
     axes, shifts = tuple(range(kernel.dims)), [-s for s in start]
-    return _mapped(kernel, lambda table: table.roll(shifts, axes), kernel.mean.roll(shifts, axes))
-
-
-def _mapped(
-    kernel: StationaryKernel, apply: Callable[[Tensor], Tensor], mean: Tensor
-) -> StationaryKernel:
-    return replace(
-        kernel,
-        covariance_table=apply(kernel.covariance_table),
-        ntk_table=apply(kernel.ntk_table),
-        mean=mean,
-    )
+    return mapped(kernel, lambda table: table.roll(shifts, axes), kernel.mean.roll(shifts, axes))
 
 
 def summed(terms: Iterable[Tensor]) -> Tensor:
     """Add tensors up."""
-    iterator = iter(terms)
-    total: Tensor = next(iterator)
-    for term in iterator:
-        total = total + term
-    return total
+    return functools.reduce(torch.add, terms)
 
 
 def _per_axis(

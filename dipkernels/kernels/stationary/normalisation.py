@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import at_lags
 from dipkernels.kernels.stationary.kernel import StationaryKernel
@@ -58,18 +59,15 @@ def batch_norm(
     ----------
     kernel : StationaryKernel
         Of the channels.
-    epsilon : float
-        Added to the variance.
-    scale : float
-        Root mean square of the channels' scales.
+    epsilon, scale : float
+        Added to the variance; root mean square of the channels' scales.
     learned : bool
         Whether scales and biases (which start at 0) are trained.
     method : {"large-image", "integral"}
-        ``"large-image"``: as if an image had many correlation lengths, so that its variance is
-        what is expected; error ``O(2/n)``, n the number of those volumes. ``"integral"``: exact
-        second moments of Gaussian features for every size, by one-dimensional integrals; for
-        stationary kernels. What comes out isn't Gaussian on small grids, so that an activation
-        after it is approximate; `dipkernels.kernels.stationary.Draws` is exact.
+        ``"large-image"``: as if an image had many correlation lengths; error ``O(2/n)``, n the
+        number of those volumes. ``"integral"``: exact second moments of Gaussian features for every
+        size, by integrals in 1400 times the pixels' time; for stationary kernels. What comes out
+        isn't Gaussian on small grids: an activation after it is approximate, `Draws` are exact.
 
     Returns
     -------
@@ -81,13 +79,8 @@ def batch_norm(
     InvalidInputError
         If there is no such method, the features are constant over the image, or the integrals
         don't apply.
-
-    Notes
-    -----
-    Time of the integrals: 1400 times the pixels.
     """
-    if method not in ("large-image", "integral"):
-        raise InvalidInputError(f"method must be 'large-image' or 'integral', got {method!r}")
+    require_choice("method", method, ("large-image", "integral"))
     g = kernel.scale_weight
     # A normalisation undoes an earlier scale of the same channel, which so has no derivative.
     tangent = kernel.ntk_table - g * kernel.covariance_table if g else kernel.ntk_table
@@ -120,30 +113,11 @@ def batch_norm(
 def normalised_moments(
     covariance: Float[Tensor, "*size"], tangent: Float[Tensor, "*size"], epsilon: float = 0.0
 ) -> tuple[Float[Tensor, "*size"], Float[Tensor, "*size"]]:
-    """Moments of ``(x - m)/s`` over draws of a stationary Gaussian image, for every size.
-
-    Parameters
-    ----------
-    covariance : Tensor, shape ``(*size)``
-        At each lag, with sum zero.
-    tangent : Tensor, shape ``(*size)``
-        Tangent kernel at each lag, with sum zero.
-    epsilon : float
-        Added to the variance ``s^2`` over the image.
-
-    Returns
-    -------
-    covariance : Tensor, shape ``(*size)``
-        ``E (x - m)(x' - m)/s^2``.
-    tangent : Tensor, shape ``(*size)``
-        ``E J Theta J^T`` with J the derivative of the normalisation; epsilon's part in the
-        direction of x is left out.
-
-    Notes
-    -----
-    With ``S`` the sum over all modes ``a_k`` of squares, ``E X / S^m`` is the integral over t of
-    ``t^(m-1)/(m-1)! E X exp(-t S)``, which factorises over the modes.
-    """
+    """Covariance and tangent kernel of ``(x - m)/s``, from those of a stationary Gaussian image."""
+    # Both at each lag and of sum zero; epsilon is added to the variance s^2 over the image, and its
+    # part of the derivative in the direction of x is left out.
+    # With S the sum over all modes a_k of squares, E X / S^m is the integral over t of
+    # t^(m-1)/(m-1)! E X exp(-t S), which factorises over the modes.
     lam = torch.fft.fftn(covariance).real.flatten().clamp(min=0)
     theta = torch.fft.fftn(tangent).real.flatten()
     n = lam.numel()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
@@ -26,12 +27,10 @@ def upsample(
         At least 2.
     mode : {"nearest", "bilinear", "sinc", "zero"}
         Repetition; linear interpolation between pixel centres (``align_corners=False``); periodic
-        band-limited interpolation; zeros between the pixels, of which each stays at a multiple of
-        the factor.
+        band-limited interpolation; zeros between the pixels.
     max_period : int, optional
         The longest period that is kept along an axis: phases beyond are averaged. 1 is the
-        stationary closure; None, the default, is exact: each upsampling makes the period longer by
-        the factor.
+        stationary closure; None, the default, is exact.
 
     Returns
     -------
@@ -41,39 +40,40 @@ def upsample(
     Raises
     ------
     InvalidInputError
-        If there is no such mode, a number is too small, or band-limited interpolation meets
-        phases.
+        If there is no such mode, a number is too small, or band-limited interpolation meets phases.
 
     Notes
     -----
     Band-limited interpolation of a stationary kernel is stationary, ``K(r / factor)``, if and only
     if its spectrum has nothing at the highest frequency of an even size.
     """
-    if mode not in MODES:
-        raise InvalidInputError(f"mode must be one of {', '.join(MODES)}; got {mode!r}")
+    require_choice("mode", mode, MODES)
     if not isinstance(factor, int) or factor < 2:
         raise InvalidInputError(f"factor must be a whole number, at least 2, got {factor}")
     if max_period is not None and max_period < 1:
         raise InvalidInputError(f"max_period must be at least 1, or None, got {max_period}")
-    dims = kernel.dims
-    covariance, tangent, mean = kernel.covariance_table, kernel.ntk_table, kernel.mean
-    for axis in range(dims):
-        if mode == "sinc":
-            waves = any(_has_highest(table, dims + axis) for table in (covariance, tangent))
-            covariance = _sinc_axis(covariance, axis, dims, factor, waves)
-            tangent = _sinc_axis(tangent, axis, dims, factor, waves)
-            mean = mean.repeat_interleave(covariance.shape[axis], axis)
-        else:
-            weights, offsets = taps(mode, factor)
-            covariance = _upsample_axis(covariance, axis, dims, weights, offsets, max_period)
-            tangent = _upsample_axis(tangent, axis, dims, weights, offsets, max_period)
-            mean = _upsample_mean(mean, axis, weights, offsets)
-        period = _capped(mean.shape[axis], max_period)
-        mean = mean.unflatten(axis, (-1, period)).mean(dim=axis)
-        if covariance.shape[axis] > period:
-            covariance = covariance.unflatten(axis, (-1, period)).mean(dim=axis)
-            tangent = tangent.unflatten(axis, (-1, period)).mean(dim=axis)
-    return replace(kernel, covariance_table=covariance, ntk_table=tangent, mean=mean)
+    for axis in range(kernel.dims):
+        kernel = _along(kernel, axis, factor, mode, max_period)
+    return kernel
+
+
+def _along(
+    kernel: StationaryKernel, axis: int, factor: int, mode: str, most: int | None
+) -> StationaryKernel:
+    dims, tables = kernel.dims, (kernel.covariance_table, kernel.ntk_table)
+    if mode == "sinc":
+        waves = any(_has_highest(table, dims + axis) for table in tables)
+        fine = [_sinc_axis(table, axis, dims, factor, waves) for table in tables]
+        mean = kernel.mean.repeat_interleave(fine[0].shape[axis], axis)
+    else:
+        weights, offsets = taps(mode, factor)
+        fine = [_upsample_axis(table, axis, dims, weights, offsets, most) for table in tables]
+        mean = _upsample_mean(kernel.mean, axis, weights, offsets)
+    period = _capped(mean.shape[axis], most)
+    mean = mean.unflatten(axis, (-1, period)).mean(dim=axis)
+    if fine[0].shape[axis] > period:
+        fine = [table.unflatten(axis, (-1, period)).mean(dim=axis) for table in fine]
+    return replace(kernel, covariance_table=fine[0], ntk_table=fine[1], mean=mean)
 
 
 def taps(mode: str, factor: int) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.spectra.rings import radial_frequency, ring_edges, ring_masks
+from dipkernels.spectra.bins import bin_edges, bin_masks, radial_frequency
 
 REST = "rest"
 
@@ -28,7 +28,7 @@ class Parts:
         # "1", "2", ... and "rest"; the mean radius of each ring, in cycles per pixel
         self.modes = [*(str(i + 1) for i in range(vectors.shape[1])), REST]
         self._shape, size = image_shape, image_shape[1:]
-        radius, masks = radial_frequency(size), ring_masks(size, ring_edges(size, rings))
+        radius, masks = radial_frequency(size), bin_masks(size, bin_edges(size, rings))
         self._rings = torch.from_numpy(np.stack(masks)).to(vectors.device, torch.float64)
         self.frequency = np.array([radius[mask].mean() for mask in masks])
 

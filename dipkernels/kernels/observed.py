@@ -9,11 +9,12 @@ from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.tasks import Task
 
 
-class MeasuredKernel(SymmetricOperator):
+class ObservedKernel(SymmetricOperator):
     """``A K A^T``, with A the forward operator of a task, restricted to the entries that count.
 
     Entries that are missing or held out have rows and columns of 0. Of the tangent kernel, this is
-    what the loss of a fit descends along: its largest eigenvalue limits the step.
+    what a fit descends along: its largest eigenvalue limits the step. A product costs one with the
+    kernel, and the operator and its adjoint.
 
     Parameters
     ----------
@@ -27,10 +28,6 @@ class MeasuredKernel(SymmetricOperator):
     ------
     InvalidInputError
         If the kernel isn't over the task's images.
-
-    Notes
-    -----
-    A product costs one with the kernel, and the operator and its adjoint.
     """
 
     def __init__(self, kernel: SymmetricOperator, task: Task) -> None:
@@ -79,4 +76,4 @@ class MeasuredKernel(SymmetricOperator):
         return self.seen(self.spread(block))
 
     def __repr__(self) -> str:
-        return f"MeasuredKernel({self.kernel!r}, {self.task.name})"
+        return f"ObservedKernel({self.kernel!r}, {self.task.name})"

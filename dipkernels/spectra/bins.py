@@ -1,14 +1,17 @@
-"""Rings of spatial frequencies, in one and two dimensions."""
+"""Radial bins of spatial frequencies, in one and two dimensions."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+import xarray as xr
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
-# Where the last of the default rings ends, and where those before it must: beyond the corner.
+Edges = Sequence[float] | np.ndarray
+
+# Where the last of the default bins ends, and where those before it must: beyond the corner.
 _LAST = {1: 0.53, 2: 0.75}
 _REACHED = {1: 0.505, 2: 0.72}
 
@@ -36,15 +39,15 @@ def frequency_axes(size: Sequence[int]) -> list[np.ndarray]:
 
 
 @checked
-def ring_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
-    """Default rings: one cycle wide at low frequencies, wider above, the corners included.
+def bin_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
+    """Default bins: one cycle wide at low frequencies, wider above, the corners included.
 
     Parameters
     ----------
     size : (length,) or (height, width)
         Of the image.
     count : int
-        Of rings, about.
+        Of bins, about.
 
     Returns
     -------
@@ -54,14 +57,14 @@ def ring_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
     Raises
     ------
     InvalidInputError
-        If the size isn't that of a signal or an image, or no ring is asked for.
+        If the size isn't that of a signal or an image, or no bin is asked for.
     """
     if len(size) not in _LAST or min(size) < 1 or count < 1:
         raise InvalidInputError(
-            f"rings need a size (length,) or (height, width) and a count of at least 1, got "
+            f"bins need a size (length,) or (height, width) and a count of at least 1, got "
             f"{tuple(size)} and {count}"
         )
-    # In cycles per image: one-cycle rings, and a cubic term that brings the last to the corner.
+    # In cycles per image: one-cycle bins, and a cubic term that brings the last to the corner.
     last, reached = _LAST[len(size)], _REACHED[len(size)]
     longest, steps = max(size), np.arange(count)
     growth = max(0.0, last * longest - 0.5 - count) / count**3
@@ -69,26 +72,38 @@ def ring_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
     return np.append(edges[edges < reached], last)
 
 
-def checked_edges(edges: Sequence[float] | np.ndarray | None, size: Sequence[int]) -> np.ndarray:
+def checked_edges(edges: Edges | None, size: Sequence[int]) -> np.ndarray:
     """Take the edges that are given, or the default ones."""
     try:
-        radii = ring_edges(size) if edges is None else np.asarray(edges, dtype=float)
+        radii = bin_edges(size) if edges is None else np.asarray(edges, dtype=float)
     except (TypeError, ValueError):
         radii = np.empty(())
     if radii.ndim != 1:
-        raise InvalidInputError(f"the edges of rings must be a list of numbers, got {edges!r}")
+        raise InvalidInputError(f"the edges of bins must be a list of numbers, got {edges!r}")
     if not (np.diff(radii) > 0).all():
-        raise InvalidInputError(f"the edges of rings must ascend, got {radii.tolist()}")
+        raise InvalidInputError(f"the edges of bins must ascend, got {radii.tolist()}")
     return radii
 
 
-def ring_masks(size: Sequence[int], edges: np.ndarray) -> list[np.ndarray]:
-    """Sort the frequencies of a grid into rings."""
-    radius = radial_frequency(size)
+def bin_masks(size: Sequence[int], edges: Edges | None = None) -> list[np.ndarray]:
+    """Sort the frequencies of a grid into bins: the constant, then all that aren't empty."""
+    radius, limits = radial_frequency(size), checked_edges(edges, size)
     constant = radius == 0
-    which = np.digitize(radius, edges)
-    rings = [(which == i) & ~constant for i in range(len(edges) + 1)]
-    return [constant, *(ring for ring in rings if ring.any())]
+    which = np.digitize(radius, limits)
+    masks = [(which == i) & ~constant for i in range(len(limits) + 1)]
+    return [constant, *(mask for mask in masks if mask.any())]
+
+
+def mean_radii(size: Sequence[int], masks: Sequence[np.ndarray]) -> xr.Variable:
+    """Mean radius of each bin, as the coordinate of a dataset."""
+    radius = radial_frequency(size)
+    means = [radius[mask].mean() for mask in masks]
+    return xr.Variable("frequency", means, {"units": "cycles/pixel"})
+
+
+def mode_counts(masks: Sequence[np.ndarray]) -> xr.Variable:
+    """Count the frequencies of each bin."""
+    return xr.Variable("frequency", [int(mask.sum()) for mask in masks])
 
 
 def corner(size: Sequence[int]) -> float:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from dipkernels.kernels.stationary.blocks import block_matrices
 
 
 @dataclass(frozen=True)
-class MeasuredKernel:
+class TabulatedKernel:
     """A kernel made of an estimate.
 
     Attributes
@@ -23,8 +24,8 @@ class MeasuredKernel:
     kernel : StationaryKernel
         Positive semi-definite.
     removed : float
-        Norm of what had to be taken away for that, the negative part of the spectrum, over the
-        norm of the rest: of the size of the estimate's own error, if all is well.
+        Norm of what was taken away for that, the negative part of the spectrum, over the norm of
+        the rest: of the size of the estimate's own error, if all is well.
     """
 
     kernel: StationaryKernel
@@ -32,7 +33,7 @@ class MeasuredKernel:
 
 
 @checked
-def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> MeasuredKernel:
+def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> TabulatedKernel:
     """Make a kernel of a measured covariance.
 
     An estimate has noise, with which its spectrum isn't positive everywhere. The nearest kernel on
@@ -41,16 +42,14 @@ def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> MeasuredKer
     Parameters
     ----------
     dataset : xarray.Dataset
-        As `dipkernels.kernels.covariance` returns, with channels averaged. Its lags must reach as
-        far as the image is long that is to be modelled: for sides of n pixels measure
-        ``max_lag=n`` on networks of more than n pixels.
+        As `dipkernels.kernels.covariance` returns, with channels averaged. For images of n pixels a
+        side measure ``max_lag=n`` on networks of more than n pixels.
     phases : bool
-        Take ``phase_kernel``, measured with a period; its anchors' phases are those of the image's
-        pixels, from its first on.
+        Take ``phase_kernel``, measured with a period; phase 0 is the image's first pixel.
 
     Returns
     -------
-    MeasuredKernel
+    TabulatedKernel
         On a torus of twice the largest lag, shortened to a multiple of the period.
 
     Raises
@@ -84,11 +83,10 @@ def _wrapped(table: Tensor, axis: int, lags: np.ndarray, period: int) -> Tensor:
     reach = min(origin, len(lags) - 1 - origin)
     size = max(2 * reach // period, 1) * period
     take = (torch.arange(size) + size // 2) % size - size // 2 + origin
-    wrapped: Tensor = table.index_select(axis, take)
-    return wrapped
+    return table.index_select(axis, take)
 
 
-def _nearest(table: Tensor) -> MeasuredKernel:
+def _nearest(table: Tensor) -> TabulatedKernel:
     dims = table.dim() // 2
     size, period = tuple(table.shape[dims:]), tuple(table.shape[:dims])
     blocks = block_matrices(table)
@@ -98,7 +96,7 @@ def _nearest(table: Tensor) -> MeasuredKernel:
     positive = (vectors * kept[:, None, :]) @ vectors.mH
     table = _table_of(positive, size, period)
     mean = table.new_zeros(period)
-    return MeasuredKernel(StationaryKernel(table, torch.zeros_like(table), mean), removed)
+    return TabulatedKernel(StationaryKernel(table, torch.zeros_like(table), mean), removed)
 
 
 # The inverse of `block_matrices`.
@@ -108,17 +106,13 @@ def _table_of(blocks: Tensor, size: tuple[int, ...], period: tuple[int, ...]) ->
     picked = torch.fft.ifftn(
         blocks.conj().reshape(*coarse, *period, *period), dim=tuple(range(dims))
     ).real
-    table = picked.new_zeros(*period, *size)
+    table: Tensor = picked.new_zeros(*period, *size)
     steps = [torch.arange(n) for n in coarse]
     for a in itertools.product(*map(range, period)):
         for b in itertools.product(*map(range, period)):
             lags = [
                 (q - p + t * j) % n for p, q, t, j, n in zip(a, b, period, steps, size, strict=True)
             ]
-            part = picked[(..., *a, *b)]
-            if dims == 1:
-                table[(*a, lags[0])] = part
-            else:
-                table[(*a, lags[0][:, None], lags[1][None, :])] = part
-    filled: Tensor = table
-    return filled
+            there: Any = (*a, *torch.meshgrid(*lags, indexing="ij"))
+            table[there] = picked[(..., *a, *b)]
+    return table
