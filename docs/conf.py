@@ -108,7 +108,6 @@ PUBLIC_MODULES = (
     "bridges.neural_tangents",
     "literature",
     "literature.dual_kernels",
-    "literature.gaussian_process",
     "literature.jacobians",
     "literature.non_local_means",
     "literature.patch_heads",

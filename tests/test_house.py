@@ -42,8 +42,7 @@ MAY_IMPORT = {
     "images": "base errors",
     "kernels": "base errors images linalg priors tasks",
     "linalg": "base errors storage",
-    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks"
-    " theory",
+    "literature": "base errors fitting kernels linalg networks priors spectra tasks theory",
     "networks": "base errors priors",
     "planning": "base errors fitting kernels priors stopping tasks",
     "plotting": "errors fingerprints fitting images spectra stopping tasks theory",
