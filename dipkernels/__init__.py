@@ -36,7 +36,7 @@ _MODULES = (
     "planning",
     "plotting",
     "priors",
-    "report",
+    "reports",
     "sampling",
     "spectra",
     "stopping",

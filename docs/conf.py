@@ -100,7 +100,7 @@ PUBLIC_MODULES = (
     "fingerprints",
     "sweep",
     "plotting",
-    "report",
+    "reports",
     "storage",
     "planning",
     "priors.draws",

@@ -49,7 +49,7 @@ def compare(
     """Fit several networks to one image, measure their kernels, and compare theory with fits."""
     from dipkernels import compare as job
     from dipkernels.base.devices import resolve_device
-    from dipkernels.report import format_table, write_report
+    from dipkernels.reports import format_table, write_report
     from dipkernels.storage.runs import RunFolder, default_folder
 
     names = priors.replace(",", " ").split()

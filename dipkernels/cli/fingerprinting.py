@@ -48,7 +48,7 @@ def fingerprint(
     from dipkernels import networks
     from dipkernels.base.devices import resolve_device
     from dipkernels.fingerprints import FingerprintEffort
-    from dipkernels.report import gallery_page, gallery_settings, stored_card
+    from dipkernels.reports import gallery_page, gallery_settings, stored_card
     from dipkernels.storage.runs import RunFolder, default_folder
 
     if every == bool(names):

@@ -206,7 +206,7 @@ def _held_out(task: "Task") -> float:
 
 def _run(job: Job, folder: "RunFolder") -> None:
     """Compute or continue, and write the page of what there is."""
-    from dipkernels import report, sampling
+    from dipkernels import reports, sampling
 
     interrupted = False
     try:
@@ -219,7 +219,7 @@ def _run(job: Job, folder: "RunFolder") -> None:
     if not interrupted or result.sizes["draw"] > 1:
         method = METHODS[job.method]
         headline = None if method.headline is None else method.headline(result)
-        written = report.posterior_page(
+        written = reports.posterior_page(
             folder, result, job.task, words=method.words, headline=headline
         )
         typer.echo(f"{written}\nPage: {written.page}")

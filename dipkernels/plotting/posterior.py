@@ -4,13 +4,13 @@ from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
+import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import AXES
-from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import PALETTE, panels, show_image
 from dipkernels.tasks import Task
 
@@ -59,7 +59,7 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
         pictures["measured"] = measured
     title = "mean of the draws"
     if task.clean is not None:
-        title += f"\n{_psnr(task, mean):.2f} dB over the {region_words(task)}"
+        title += f"\n{psnr_of(task, mean):.2f} dB over the {region_words(task)}"
     pictures[title] = mean
     spread = {"standard deviation": _rms(maps["std"].values)}
     if clean is not None:
@@ -354,10 +354,10 @@ def _scaled(task: Task, name: str) -> np.ndarray | None:
     return None if tensor is None else (tensor / task.peak).cpu().double().numpy()
 
 
-def _psnr(task: Task, mean: np.ndarray) -> float:
-    clean = _scaled(task, "clean")
-    region = task.regions[task.score_region].expand(task.shape).cpu().numpy()
-    return float(decibels(np.square(mean - clean)[region].mean()))
+def psnr_of(task: Task, images: np.ndarray) -> np.ndarray:
+    """Score images in units of white, where a task is scored, in dB."""
+    pixels = torch.from_numpy(images).double() * task.peak
+    return task.to(device="cpu", dtype=torch.float64).psnr(pixels).numpy()
 
 
 def _rms(values: np.ndarray) -> np.ndarray:
