@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
-from dipkernels.plotting import save_figure
+from dipkernels import plotting
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 
@@ -33,5 +33,5 @@ def drawn(figures: dict[str, Figure], folder: Path) -> list[dict[str, str]]:
     """Write figures as PNG, and embed them."""
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        save_figure(figure, folder / f"{name}.png")
+        plotting.save_figure(figure, folder / f"{name}.png")
     return [{"name": name, "data": embedded(folder / f"{name}.png")} for name in figures]
