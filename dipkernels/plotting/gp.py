@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import decibels
-from dipkernels.plotting.style import panels, show_image
+from dipkernels.plotting.style import heat_map, panels, show_image
 from dipkernels.tasks import Task
 
 
@@ -47,10 +47,6 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
         show_image(axis, found["mean"].values, title)
     name, last = list(posteriors.items())[-1]
     deviation = last["standard_deviation"].mean("channel").values
-    drawn = axes[-1].imshow(deviation, cmap="viridis", vmin=0, interpolation="nearest")
-    axes[-1].set_axis_off()
-    axes[-1].set_title(f"standard deviation,\n{name}", fontsize=8)
-    bar = figure.colorbar(drawn, ax=axes[-1], shrink=0.75)
-    bar.ax.tick_params(labelsize=6)
-    bar.set_label("units of the image", fontsize=7)
+    title = f"standard deviation,\n{name}"
+    heat_map(axes[-1], deviation, title, "units of the image", shrink=0.75)
     return figure

@@ -6,7 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels.plotting.style import colours, panels
+from dipkernels.plotting.spectra import draw_spectrum
+from dipkernels.plotting.style import band, colours, panels
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -29,15 +30,9 @@ def plot_densities(kernels: Datasets) -> Figure:
     for name, kernel in kernels.items():
         x = kernel.eigenvalue.values / kernel.largest_eigenvalue
         panel.plot(x, kernel.density, color=colour[name], label=name)
-        band = 2 * kernel.standard_error.fillna(0)
-        panel.fill_between(
-            x,
-            np.maximum(kernel.density - band, 1e-3),
-            kernel.density + band,
-            color=colour[name],
-            alpha=0.15,
-            lw=0,
-        )
+        error = 2 * kernel.standard_error.fillna(0)
+        low = np.maximum(kernel.density - error, 1e-3)
+        band(panel, x, low, kernel.density + error, colour[name])
     panel.set_xscale("log")
     panel.set_yscale("log")
     panel.set_ylim(0.3, 3 * max(float(kernel.density.max()) for kernel in kernels.values()))
@@ -63,20 +58,7 @@ def plot_responses(kernels: Datasets) -> Figure:
     figure, (panel,) = panels(1, width=6.5, height=3.4)
     colour = colours(list(kernels))
     for name, kernel in kernels.items():
-        varying = kernel.isel(frequency=kernel.frequency.values > 0)
-        reference = float(varying.response[0])
-        response = varying.response / reference
-        error = 2 * varying.response_standard_error / reference
-        panel.errorbar(
-            varying.frequency,
-            response,
-            # on a logarithmic axis a bar can't reach 0
-            yerr=[np.minimum(error, 0.9 * response), error],
-            color=colour[name],
-            label=name,
-            marker=".",
-            capsize=1.5,
-        )
+        draw_spectrum(panel, kernel, label=name, colour=colour[name])
         half = kernel.half_power_frequency
         if np.isfinite(half):
             panel.plot(half, 0.5, "o", mfc="white", mec=colour[name], ms=6, zorder=5)

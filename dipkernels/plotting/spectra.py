@@ -1,6 +1,7 @@
 """Spectra: responses and powers on the same axes, responses by layer, bands over a fit."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.plotting.style import colours, panels, shared_legend
+from dipkernels.plotting.style import colours, over_seeds, panels, shared_legend
 from dipkernels.spectra import band_edges
 
 Datasets = Mapping[str, xr.Dataset]
@@ -36,15 +37,19 @@ def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> F
     figure, (panel,) = panels(1, width=6.5, height=3.6)
     colour = colours(list(spectra))
     for name, spectrum in spectra.items():
-        draw_spectrum(panel, spectrum, label=name, colour=colour[name])
+        draw_spectrum(panel, spectrum, label=name, colour=colour[name], ms=4, lw=1.3)
     if reference is not None:
-        draw_spectrum(panel, reference, label="photographs", colour="0.6")
-    finish_spectrum(panel)
+        draw_spectrum(panel, reference, label="photographs", colour="0.6", ms=4, lw=1.3)
+    panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
+    frequency_axis(panel)
+    panel.set(yscale="log", ylabel="relative to lowest ring")
     panel.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
     return figure
 
 
-def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str) -> None:
+def draw_spectrum(
+    panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str, **style: Any
+) -> None:
     """Draw one spectrum relative to its lowest ring."""
     name = next((n for n in ("response", "power") if n in spectrum), None)
     if name is None or spectrum[name].dims != ("frequency",):
@@ -65,18 +70,9 @@ def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str)
         color=colour,
         label=label,
         marker=".",
-        ms=4,
         capsize=1.5,
-        lw=1.3,
+        **style,
     )
-
-
-def finish_spectrum(panel: Axes) -> None:
-    """Label the axes of spectra and make them logarithmic."""
-    panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
-    frequency_axis(panel)
-    panel.set_yscale("log")
-    panel.set_ylabel("relative to lowest ring")
 
 
 def frequency_axis(panel: Axes) -> None:
@@ -109,13 +105,13 @@ def plot_layers(responses: Datasets) -> Figure:
     """
     figure, axes = panels(len(responses), columns=2, width=4.6, height=3.0)
     for panel, (name, response) in zip(axes, responses.items(), strict=True):
-        draw_layers(panel, response)
+        _draw_layers(panel, response)
         panel.set_title(name)
     axes[0].set_ylabel("share of the response")
     return figure
 
 
-def draw_layers(panel: Axes, response: xr.Dataset) -> None:
+def _draw_layers(panel: Axes, response: xr.Dataset) -> None:
     """Draw the shares of layers in a frequency response."""
     if "response" not in response or response["response"].dims != ("layer", "frequency"):
         raise InvalidInputError(
@@ -136,8 +132,7 @@ def draw_layers(panel: Axes, response: xr.Dataset) -> None:
         tints.append((0.8, 0.8, 0.8, 1.0))
     panel.stackplot(varying.frequency.values, rows, labels=labels, colors=tints, lw=0)
     frequency_axis(panel)
-    panel.set_xlim(float(varying.frequency[0]), float(varying.frequency[-1]))
-    panel.set_ylim(0, 1)
+    panel.set(xlim=(float(varying.frequency[0]), float(varying.frequency[-1])), ylim=(0, 1))
     panel.grid(visible=False)
     handles, texts = panel.get_legend_handles_labels()
     panel.legend(
@@ -182,9 +177,7 @@ def plot_bands(result: xr.Dataset) -> Figure:
     for panel, (kind, label) in zip(axes, shown.items(), strict=True):
         edges = band_edges(dims=dims, corners=kind != "band")
         _draw_bands(panel, result, kind, edges)
-        panel.set_title(label)
-        panel.set_xlabel("iteration + 1")
-        panel.set_xscale("log")
+        panel.set(title=label, xlabel="iteration + 1", xscale="log")
         if "peak_iteration" in result.attrs:
             panel.axvline(
                 result.peak_iteration + 1, color="0.5", lw=0.8, ls="--", label="PSNR peak"
@@ -203,13 +196,9 @@ def _draw_bands(panel: Axes, result: xr.Dataset, kind: str, edges: np.ndarray) -
     for band in range(count):
         curve = result[f"{kind}_{band + 1}"]
         tint = colormaps["viridis"](0.9 * band / (count - 1))
-        steps = curve.iteration.values + 1
-        if "seed" in curve.dims:
-            low, high = curve.min("seed"), curve.max("seed")
-            panel.fill_between(steps, low, high, color=tint, alpha=0.2, lw=0)
-            curve = curve.mean("seed")
         unit = " cycles/pixel" * (band == 0)
         label = f"{edges[band]:.1f}-{edges[band + 1]:.1f}{unit}"
         if band == count - 1:
             label = f"above {edges[band]:.1f}"
-        panel.plot(steps, curve.values, color=tint, label=label, lw=1.2)
+        steps = curve.iteration.values + 1
+        over_seeds(panel, steps, curve, shade=0.2, color=tint, label=label, lw=1.2)

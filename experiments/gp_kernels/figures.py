@@ -21,8 +21,6 @@ def plot_correlations(results: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure
             )
             panel.plot(result.lag, limit, color="black", lw=0.9, ls="--")
             panel.plot(result.lag, poster, color=colour, lw=1.2, ls=":")
-        panel.set_xlabel("lag (pixels)")
-        panel.set_ylabel("K(lag) / K(0)")
-        panel.set_title(title)
+        panel.set(xlabel="lag (pixels)", ylabel="K(lag) / K(0)", title=title)
         panel.legend(fontsize=7)
     return figure

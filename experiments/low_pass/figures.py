@@ -15,10 +15,7 @@ def plot_dual_spectra(spectra: Mapping[str, Mapping[str, np.ndarray]]) -> Figure
     for panel, (family, curves) in zip(axes, spectra.items(), strict=True):
         for colour, (name, values) in zip(PALETTE, curves.items(), strict=False):
             panel.plot(np.sort(values)[::-1], color=colour, label=name)
-        panel.set_yscale("log")
-        panel.set_xlabel("number of eigenvalue")
-        panel.set_ylabel("eigenvalue")
-        panel.set_title(family)
+        panel.set(yscale="log", xlabel="number of eigenvalue", ylabel="eigenvalue", title=family)
         panel.legend(fontsize=7)
     return figure
 
