@@ -1,7 +1,7 @@
 """Reports: a table for the terminal, and one self-contained HTML page."""
 
+from dipkernels.reports.comparison import write_report
 from dipkernels.reports.gallery import gallery_page, gallery_settings, stored_card
-from dipkernels.reports.page import write_report
 from dipkernels.reports.posterior import PosteriorReport, posterior_page
 from dipkernels.reports.table import format_table
 
