@@ -18,6 +18,7 @@ UNITS = "white = 1"
 NOT_COUNTED = mpl.colors.to_rgb("#56B4E9")
 NAMES = {"truth": "the clean image", "held_out": "held-out pixels"}
 POINTS = 2000  # of a trace, at most
+MOST = 0.995  # of the values are within a scale of colours
 
 
 def plot_uncertainty(task: Task, maps: xr.Dataset) -> Figure:
@@ -64,7 +65,7 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
     spread = {"standard deviation": _rms(maps["std"].values)}
     if clean is not None:
         spread["|mean - truth|"] = _rms(mean - clean)
-    top = max(_most(values) for values in spread.values())
+    top = max(float(np.quantile(values, MOST)) for values in spread.values()) or 1.0
     level = float(maps["level"][-1])
     width = (maps["upper"] - maps["lower"]).isel(level=-1).values.mean(axis=0)
 
@@ -79,8 +80,8 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
     rest = axes[len(pictures) :]
     for axis, (name, values) in zip(rest, spread.items(), strict=False):
         heat_map(axis, values, name, UNITS, limits=(0, top))
-    interval = f"width of the {level:.0%} interval"
-    heat_map(rest[-1], width, interval, UNITS, limits=(0, _most(width)))
+    widest = float(np.quantile(width, MOST)) or 1.0
+    heat_map(rest[-1], width, f"width of the {level:.0%} interval", UNITS, limits=(0, widest))
     return figure
 
 
@@ -324,13 +325,8 @@ def _scaled(task: Task, name: str) -> np.ndarray | None:
 
 def psnr_of(task: Task, images: np.ndarray) -> np.ndarray:
     """Score images in units of white, where a task is scored, in dB."""
-    pixels = torch.from_numpy(images).double() * task.peak
+    pixels = torch.tensor(images, dtype=torch.float64) * task.peak
     return task.to(device="cpu", dtype=torch.float64).psnr(pixels).numpy()
-
-
-# The limit of a scale of colours: some outliers are beyond it.
-def _most(values: np.ndarray) -> float:
-    return float(np.quantile(values, 0.995)) or 1.0
 
 
 def _rms(values: np.ndarray) -> np.ndarray:
