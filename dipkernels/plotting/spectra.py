@@ -1,4 +1,4 @@
-"""Spectra: responses and powers on the same axes, responses by layer, bands over a fit."""
+"""Spectra of kernels and images: densities, responses, powers; responses by layer; bands."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.plotting.style import colours, over_seeds, panels, shared_legend
+from dipkernels.plotting.style import band, colours, over_seeds, panels, shared_legend
 from dipkernels.spectra import band_edges
 
 Datasets = Mapping[str, xr.Dataset]
@@ -82,6 +82,64 @@ def frequency_axis(panel: Axes) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("spatial frequency (cycles/pixel)")
+
+
+def plot_densities(kernels: Datasets) -> Figure:
+    """Draw the number of eigenvalues per decade against the eigenvalue, relative to the largest.
+
+    Parameters
+    ----------
+    kernels : mapping of str to Dataset
+        As `dipkernels.compare.measure_kernel` makes them.
+
+    Returns
+    -------
+    Figure
+        Bands of two standard errors.
+    """
+    figure, (panel,) = panels(1, width=6.5, height=3.4)
+    colour = colours(list(kernels))
+    for name, kernel in kernels.items():
+        x = kernel.eigenvalue.values / kernel.largest_eigenvalue
+        panel.plot(x, kernel.density, color=colour[name], label=name)
+        error = 2 * kernel.standard_error.fillna(0)
+        low = np.maximum(kernel.density - error, 1e-3)
+        band(panel, x, low, kernel.density + error, colour[name])
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_ylim(0.3, 3 * max(float(kernel.density.max()) for kernel in kernels.values()))
+    panel.set_xlabel("eigenvalue / largest")
+    panel.set_ylabel("eigenvalues per decade")
+    panel.legend(fontsize=7, ncols=2, frameon=False)
+    return figure
+
+
+def plot_responses(kernels: Datasets) -> Figure:
+    """Draw how strongly each spatial frequency is fitted, relative to the lowest ring.
+
+    Parameters
+    ----------
+    kernels : mapping of str to Dataset
+        With `dipkernels.spectra.frequency_response` in them.
+
+    Returns
+    -------
+    Figure
+        Without the constant image; half-power frequencies are marked.
+    """
+    figure, (panel,) = panels(1, width=6.5, height=3.4)
+    colour = colours(list(kernels))
+    for name, kernel in kernels.items():
+        draw_spectrum(panel, kernel, label=name, colour=colour[name])
+        half = kernel.half_power_frequency
+        if np.isfinite(half):
+            panel.plot(half, 0.5, "o", mfc="white", mec=colour[name], ms=6, zorder=5)
+    panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
+    panel.set_yscale("log")
+    panel.set_xlabel("spatial frequency (cycles/pixel)")
+    panel.set_ylabel("response / lowest ring")
+    panel.legend(fontsize=7, ncols=2, frameon=False)
+    return figure
 
 
 def plot_layers(responses: Datasets) -> Figure:
@@ -193,12 +251,12 @@ def plot_bands(result: xr.Dataset) -> Figure:
 
 def _draw_bands(panel: Axes, result: xr.Dataset, kind: str, edges: np.ndarray) -> None:
     count = len(edges) - 1
-    for band in range(count):
-        curve = result[f"{kind}_{band + 1}"]
-        tint = colormaps["viridis"](0.9 * band / (count - 1))
-        unit = " cycles/pixel" * (band == 0)
-        label = f"{edges[band]:.1f}-{edges[band + 1]:.1f}{unit}"
-        if band == count - 1:
-            label = f"above {edges[band]:.1f}"
+    for number in range(count):
+        curve = result[f"{kind}_{number + 1}"]
+        tint = colormaps["viridis"](0.9 * number / (count - 1))
+        unit = " cycles/pixel" * (number == 0)
+        label = f"{edges[number]:.1f}-{edges[number + 1]:.1f}{unit}"
+        if number == count - 1:
+            label = f"above {edges[number]:.1f}"
         steps = curve.iteration.values + 1
         over_seeds(panel, steps, curve, shade=0.2, color=tint, label=label, lw=1.2)
