@@ -206,7 +206,7 @@ def _settings(iterations: int | None, options: dict[str, Any]) -> FitSettings:
         raise InvalidInputError(
             f"plan has no option {', '.join(unknown)}; of a fit's it takes: {', '.join(known)}"
         )
-    counted = {} if iterations is None else {"iterations": iterations}
+    counted: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
     return FitSettings(**options, **counted)
 
 

@@ -46,13 +46,13 @@ def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
     for panel, (name, fit) in zip(axes, shown, strict=True):
         x = fit.iteration.values
         if "psnr_clean" in fit:
-            score, clean = fit.sel(region=fit.score_region), {"color": MEASURED}
-            over_seeds(panel, x, score.psnr_clean, label="to clean", **clean)
-            average = score.psnr_average_clean
-            over_seeds(panel, x, average, ls=":", label="average, to clean", **clean)
+            score = fit.sel(region=fit.score_region)
+            average, label = score.psnr_average_clean, "average, to clean"
+            over_seeds(panel, x, score.psnr_clean, label="to clean", color=MEASURED)
+            over_seeds(panel, x, average, ls=":", label=label, color=MEASURED)
         over_seeds(panel, x, fit.psnr_noisy, color=NOISY, label="to measured", alpha=0.8)
         if "psnr_clean" in fit:
-            panel.plot(fit.peak_iteration, fit.peak_psnr, "o", ms=4, **clean)
+            panel.plot(fit.peak_iteration, fit.peak_psnr, "o", color=MEASURED, ms=4)
             name = f"{name}: peak {_short(peak(fit))}"
         if predictions and name.partition(":")[0] in predictions:
             _peak_band(panel, predictions[name.partition(":")[0]])

@@ -108,8 +108,8 @@ def _signals(task: Task, maps: xr.Dataset) -> Figure:
     for channel in range(channels):
         upper, lower = axes[2 * channel : 2 * channel + 2]
         mean, std = (maps[name].values[channel] for name in ("mean", "std"))
-        ends = [maps[name].isel(level=-1).values[channel] for name in ("lower", "upper")]
-        band(upper, x, *ends, PALETTE[0], 0.25, label=f"{level:.0%} interval")
+        low, high = (maps[name].isel(level=-1).values[channel] for name in ("lower", "upper"))
+        band(upper, x, low, high, PALETTE[0], 0.25, label=f"{level:.0%} interval")
         upper.plot(x, mean, color=PALETTE[0], label="mean of the draws")
         if clean is not None:
             upper.plot(x, clean[channel], color="black", lw=0.9, label="truth")

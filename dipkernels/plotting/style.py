@@ -104,7 +104,7 @@ def shared_legend(figure: Figure, axes: Axes) -> None:
     )
 
 
-def draw_pixels(axes: Axes, image: np.ndarray, aspect: str | None = None) -> None:
+def draw_pixels(axes: Axes, image: np.ndarray, aspect: Any = None) -> None:
     """Draw an image, every pixel as it is."""
     pixels = np.clip(image, 0, 1)
     pixels = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
