@@ -350,5 +350,5 @@ def _token_kernel(
     return kernel, (off / (count * (outputs - 1))) ** 0.5 / (diagonal / count)
 
 
-def _described(dataset: xr.Dataset, prior: ImagePrior, **settings: float) -> xr.Dataset:
+def _described(dataset: xr.Dataset, prior: ImagePrior, **settings: int | float) -> xr.Dataset:
     return dataset.assign_attrs(describe_prior(prior) | provenance(prior.device) | settings)

@@ -80,9 +80,9 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
             show_image(axis, picture, name)
     rest = axes[len(pictures) :]
     for axis, (name, values) in zip(rest, spread.items(), strict=False):
-        heat_map(axis, values, name, UNITS, limits=(0, top))
+        heat_map(axis, values, name, UNITS, limits=(0.0, top))
     widest = float(np.quantile(width, MOST)) or 1.0
-    heat_map(rest[-1], width, f"width of the {level:.0%} interval", UNITS, limits=(0, widest))
+    heat_map(rest[-1], width, f"width of the {level:.0%} interval", UNITS, limits=(0.0, widest))
     return figure
 
 
