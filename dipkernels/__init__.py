@@ -40,7 +40,7 @@ _MODULES = (
     "planning",
     "plotting",
     "priors",
-    "report",
+    "reports",
     "sampling",
     "spectra",
     "stopping",

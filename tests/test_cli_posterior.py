@@ -14,7 +14,7 @@ import pytest
 import torch
 import xarray as xr
 
-from dipkernels import images, networks, plotting, report, tasks
+from dipkernels import images, networks, plotting, reports, tasks
 from dipkernels.fitting.record import Record
 from dipkernels.planning import planner
 from dipkernels.planning.rehearsal import ACTIVATIONS, Needs
@@ -43,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are drawn but not rendered, ArviZ is asked about 20 pixels, no memory is found."""
     needs = Needs({ACTIVATIONS: 1})
     monkeypatch.setattr(planner, "rehearse_fit", lambda *_, **__: needs)
-    monkeypatch.setattr(report.posterior, "DIAGNOSED", 20)
+    monkeypatch.setattr(reports.posterior, "DIAGNOSED", 20)
     monkeypatch.setattr(plotting, "save_figure", lambda figure, path: path.write_bytes(b"figure"))
 
 
@@ -386,14 +386,14 @@ def _chains(chains: int = 2, draws: int = 12, **attributes: Any) -> xr.Dataset:
 
 def test_chains_that_diverged_give_no_draws_to_intervals() -> None:
     result = _chains()
-    assert report.posterior._level(result) == 0.9
+    assert reports.posterior._level(result) == 0.9
     result["draws"][1] = np.nan
-    assert report.posterior._level(result) == 0.8  # 12 draws can't tell ends of 90 %
+    assert reports.posterior._level(result) == 0.8  # 12 draws can't tell ends of 90 %
 
 
 @pytest.mark.parametrize(("draws", "level"), [(19, 0.9), (18, 0.8), (9, 0.8), (8, 0.5)])
 def test_the_level_is_the_widest_whose_ends_lie_among_the_draws(draws: int, level: float) -> None:
-    assert report.posterior._level(_chains(1, draws)) == level
+    assert reports.posterior._level(_chains(1, draws)) == level
     lower = (1 - level) / 2 * (draws + 1)  # the rank of the lower end, of Weibull's quantile
     assert lower > 1 - 1e-9
 
@@ -408,10 +408,10 @@ def test_converged_chains_without_a_density_are_no_posterior() -> None:
         {"summary": ["mean"]},
         {"chains": 2, "diverged": 0},
     )
-    sound, first = report.posterior._verdict(_chains(target="log p"), diagnosis, "", None)
+    sound, first = reports.posterior._verdict(_chains(target="log p"), diagnosis, "", None)
     assert sound and first.startswith("Nothing speaks against")
     none = _chains(target="none is known: Adam and noise")
-    sound, first = report.posterior._verdict(none, diagnosis, "", None)
+    sound, first = reports.posterior._verdict(none, diagnosis, "", None)
     assert not sound and first.startswith("Not a posterior: no density is known")
 
 
@@ -421,7 +421,7 @@ def test_held_out_pixels_of_unknown_noise_are_said_to_be_so() -> None:
     for sigma in (0.0, 0.1):
         task = tasks.denoise(None, measurement=truth, noise_sigma=sigma).hold_out(0.5)
         result = _chains(noise_sigma=sigma)
-        lines = report.posterior._lines(
+        lines = reports.posterior._lines(
             result,
             uncertainty.maps(result, levels=(0.9,)),
             uncertainty.calibration(result, task),

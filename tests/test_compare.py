@@ -16,8 +16,8 @@ from dipkernels.base.spread import spread_note
 from dipkernels.errors import OutputError
 from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
-from dipkernels.report import format_table, write_report
-from dipkernels.report.table import COLUMNS
+from dipkernels.reports import format_table, write_report
+from dipkernels.reports.table import COLUMNS
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.runs import RunFolder
 

@@ -22,7 +22,7 @@ FLOORS = (
     ("kernels", "spectra", "stopping"),
     ("fitting", "gp", "planning", "sampling", "theory"),
     ("compare", "fingerprints", "specs", "stages", "sweep"),
-    ("plotting", "report", "cli", "__main__"),
+    ("plotting", "reports", "cli", "__main__"),
     ("bridges", "literature"),  # leaves: nothing of the package imports them
 )
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
     "bridges": "errors kernels networks priors",
-    "cli": "base compare errors fingerprints fitting images networks planning plotting report"
+    "cli": "base compare errors fingerprints fitting images networks planning plotting reports"
     " sampling specs stages stopping storage sweep tasks",
     "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
@@ -42,13 +42,12 @@ MAY_IMPORT = {
     "images": "base errors",
     "kernels": "base errors images linalg priors tasks",
     "linalg": "base errors storage",
-    "literature": "base errors fitting kernels linalg networks plotting priors spectra tasks"
-    " theory",
+    "literature": "base errors fitting kernels linalg networks priors spectra tasks theory",
     "networks": "base errors priors",
     "planning": "base errors fitting kernels priors stopping tasks",
     "plotting": "errors fingerprints fitting images spectra stopping tasks theory",
     "priors": "base errors",
-    "report": "base compare errors fingerprints fitting images networks plotting sampling storage"
+    "reports": "base compare errors fingerprints fitting images networks plotting sampling storage"
     " tasks",
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",

@@ -51,15 +51,11 @@ def of_all_commands(
     listen(verbose)
 
 
-app.command()(compare)
-app.command()(fit)
-app.command()(posterior)
-app.command()(fingerprint)
-app.command()(ntk)
-app.command()(experiment)
-app.command()(sweep)
-app.command("sweep-status")(sweep_status)
-app.command("sweep-table")(sweep_table)
+for command in (
+    *(compare, fit, posterior, fingerprint, ntk),
+    *(experiment, sweep, sweep_status, sweep_table),
+):
+    app.command()(command)
 app.command("list")(list_names)
 
 

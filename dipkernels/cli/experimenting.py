@@ -1,6 +1,6 @@
 """``dipkernels experiment``: the studies of ``experiments/``, which are no part of the package."""
 
-import importlib.util
+import importlib
 import re
 import sys
 import textwrap
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dipkernels.cli.completion import one_of
-from dipkernels.cli.options import INTERRUPTED, DeviceOption
+from dipkernels.cli.options import DeviceOption, argument, interrupted, option
 from dipkernels.errors import InvalidInputError, OutputError, UnknownNameError
 
 PRESETS = ("smoke", "cpu", "paper")
@@ -31,23 +31,21 @@ def complete_name(incomplete: str) -> list[str]:
 def experiment(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="A folder of experiments/; --list shows them.", autocompletion=complete_name
-        ),
+        argument("A folder of experiments/; --list shows them.", complete_name),
     ] = None,
     preset: Annotated[
         str,
-        typer.Option(
-            help="smoke (seconds), cpu (as committed) or paper (published size).",
-            autocompletion=one_of(PRESETS),
+        option(
+            "smoke (seconds), cpu (as committed) or paper (published size).",
+            complete=one_of(PRESETS),
         ),
     ] = "cpu",
     device: DeviceOption = "cpu",
     output: Annotated[
         Path | None,
-        typer.Option(help="Folder of results; a run in it continues. (default: runs/NAME-PRESET)"),
+        option("Folder of results; a run in it continues. (default: runs/NAME-PRESET)"),
     ] = None,
-    show: Annotated[bool, typer.Option("--list", help="All, with claims and verdicts.")] = False,
+    show: Annotated[bool, option("All, with claims and verdicts.", "--list")] = False,
 ) -> None:
     """Repeat an experiment of this project's checkout; what is done already isn't done again."""
     if show == (name is not None):
@@ -67,10 +65,7 @@ def experiment(
     try:
         main(["--preset", preset, "--output", str(target), "--device", device])
     except KeyboardInterrupt:
-        typer.echo(
-            f"\nInterrupted. What was done is in {target}; the same command continues.", err=True
-        )
-        raise typer.Exit(INTERRUPTED) from None
+        raise interrupted(done=f"What was done is in {target}") from None
     typer.echo(f"Results: {target}")
 
 
@@ -94,14 +89,8 @@ def load_main(folder: Path, name: str) -> Callable[[list[str]], object]:
     path, root = folder / name / "run.py", str(folder.parent)
     if root not in sys.path:
         sys.path.insert(0, root)  # for `experiments.harness`, and modules beside the script
-    label = f"experiments.{name}.run"  # by which other processes can import what it defines
-    specification = importlib.util.spec_from_file_location(label, path)
-    if specification is None or specification.loader is None:
-        raise InvalidInputError(f"{path} can't be loaded")
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[label] = module
-    try:
-        specification.loader.exec_module(module)
+    try:  # by a name under which other processes can import what it defines
+        module = importlib.import_module(f"experiments.{name}.run")
     except ImportError as error:
         raise InvalidInputError(f"{path} needs what can't be imported: {error}") from error
     main = getattr(module, "main", None)

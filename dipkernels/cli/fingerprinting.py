@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipkernels.base.words import duration
-from dipkernels.cli.completion import complete_prior
-from dipkernels.cli.groups import task_group
-from dipkernels.cli.options import (
-    INTERRUPTED,
-    DeviceOption,
-    ImageOption,
-    OutputOption,
-    QuietOption,
-    SeedOption,
-    SizeOption,
-)
+from dipkernels.cli import groups, options
+from dipkernels.cli.options import option
 from dipkernels.errors import DipkernelsError, InvalidInputError
 
 if TYPE_CHECKING:
@@ -26,30 +17,25 @@ if TYPE_CHECKING:
     from dipkernels.tasks import Task
 
 
+@groups.expanded(run=groups.RUN)
 def fingerprint(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Of priors; 'dipkernels list' shows them.", autocompletion=complete_prior
-        ),
+        list[str] | None, options.argument("Of priors; 'dipkernels list' shows them.")
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All registered priors.")] = False,
-    image: ImageOption = "astronaut",
-    size: SizeOption = "64",
-    iterations: Annotated[int, typer.Option(help="Of Adam.")] = 300,
-    steps: Annotated[int, typer.Option(help="Lanczos steps of the prediction.")] = 100,
-    samples: Annotated[int, typer.Option(help="Initialisations that are drawn.")] = 32,
-    seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    quiet: QuietOption = False,
+    every: Annotated[bool, option("All registered priors.", "--all")] = False,
+    image: options.ImageOption = "astronaut",
+    size: options.SizeOption = "64",
+    iterations: Annotated[int, option("Of Adam.")] = 300,
+    steps: Annotated[int, option("Lanczos steps of the prediction.")] = 100,
+    samples: Annotated[int, option("Initialisations that are drawn.")] = 32,
+    seed: options.SeedOption = 0,
+    *,
+    run: options.RunWords,
 ) -> None:
     """Make the card of each network: samples, kernel and fits at one glance, and their gallery."""
     from dipkernels import networks
-    from dipkernels.base.devices import resolve_device
     from dipkernels.fingerprints import FingerprintEffort
-    from dipkernels.report import gallery_page, gallery_settings, stored_card
-    from dipkernels.storage.runs import RunFolder, default_folder
+    from dipkernels.reports import gallery_page, gallery_settings, stored_card
 
     if every == bool(names):
         raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
@@ -57,8 +43,8 @@ def fingerprint(
     effort = FingerprintEffort(
         samples=samples, iterations=iterations, steps=steps, probe_steps=max(2, 2 * steps // 5)
     )
-    target = resolve_device(device)
-    task = task_group("denoise").build({"task": "denoise"}).make(image, size, seed)
+    target = run.target
+    task = groups.task_group("denoise").build({"task": "denoise"}).make(image, size, seed)
     channels, *spatial = task.shape
     priors = {
         name: networks.create(
@@ -68,25 +54,20 @@ def fingerprint(
     }
     record = gallery_settings(task, effort, image=image, seed=seed, device=str(target))
     label = f"fingerprint-{Path(image).stem}-{spatial[0]}x{spatial[1]}"
-    folder = RunFolder.open(output or default_folder(label), record)
-    if not quiet:
+    folder = run.open(label, record)
+    if not run.quiet:
         _announce(priors, task, effort, folder)
     try:
         for number, (name, prior) in enumerate(priors.items(), start=1):
-            card = stored_card(folder, name, prior, task, effort, seed=seed, progress=not quiet)
-            if not quiet:
-                typer.echo(f"[{number}/{len(priors)}] {name}: {card.attrs['seconds']:.0f} s")
+            card = stored_card(folder, name, prior, task, effort, seed=seed, progress=not run.quiet)
+            run.say(f"[{number}/{len(priors)}] {name}: {card.attrs['seconds']:.0f} s")
     except BaseException as error:
         done = "No card was done"
         if any(folder.file(f"{name}/card").exists() for name in chosen):
             done = f"The cards that were done are in {gallery_page(folder, chosen)}"
         if not isinstance(error, KeyboardInterrupt):
             raise
-        typer.echo(
-            f"\nInterrupted. {done}; the same command with --output {folder.path} continues.",
-            err=True,
-        )
-        raise typer.Exit(INTERRUPTED) from None
+        raise options.interrupted(folder.path, done) from None
     typer.echo(f"Cards: {gallery_page(folder, chosen)}")
 
 

@@ -6,26 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dipkernels.cli.groups import (
-    NETWORK,
-    ON_TASK,
-    NetworkWords,
-    TaskWords,
-    expanded,
-    settings_group,
-    task_group,
-)
-from dipkernels.cli.options import (
-    INTERRUPTED,
-    AnySizeOption,
-    DeviceOption,
-    ImageOption,
-    OutputOption,
-    PriorArgument,
-    QuietOption,
-    option,
-)
-from dipkernels.errors import InvalidInputError
+from dipkernels.cli import groups, options
+from dipkernels.cli.options import option
 from dipkernels.fitting.settings import ON_FIT, FitSettings
 from dipkernels.specs.record import run_record
 
@@ -33,35 +15,38 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-@expanded(task=task_group(), network=NETWORK, settings=settings_group(FitSettings))
+@groups.expanded(
+    task=groups.task_group(),
+    network=groups.NETWORK,
+    settings=groups.settings_group(FitSettings),
+    run=groups.RUN,
+)
 def fit(
-    prior: PriorArgument,
-    task: TaskWords,
-    network: NetworkWords,
+    prior: options.PriorArgument,
+    task: groups.TaskWords,
+    network: groups.NetworkWords,
     settings: FitSettings,
-    image: ImageOption = "astronaut",
-    size: AnySizeOption = None,
+    image: options.ImageOption = "astronaut",
+    size: options.AnySizeOption = None,
     hold_out: Annotated[
-        float | None, option(ON_TASK, "Fraction of measured pixels to judge the fit by.")
+        float | None,
+        option("Fraction of measured pixels to judge the fit by.", panel=groups.ON_TASK),
     ] = None,
     stop: Annotated[
-        str | None, option(ON_FIT, "es-wmv, es-emv, blur-sharpness, discrepancy or held-out.")
+        str | None,
+        option("es-wmv, es-emv, blur-sharpness, discrepancy or held-out.", panel=ON_FIT),
     ] = None,
-    seed: Annotated[int, option(ON_FIT, "Of code, noise, mask and weights.")] = 0,
-    seeds: Annotated[int, option(ON_FIT, "So many initialisations at once.")] = 1,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    quiet: QuietOption = False,
+    seed: Annotated[int, option("Of code, noise, mask and weights.", panel=ON_FIT)] = 0,
+    seeds: Annotated[int, option("So many initialisations at once.", panel=ON_FIT)] = 1,
+    *,
+    run: options.RunWords,
 ) -> None:
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
     from dipkernels import fitting, planning
-    from dipkernels.base.devices import resolve_device
     from dipkernels.stopping import monitor_names
-    from dipkernels.storage.runs import RunFolder, default_folder
 
-    if seeds < 1:
-        raise InvalidInputError(f"--seeds must be at least 1, got {seeds}")
-    target = resolve_device(device)
+    options.require_positive(seeds=seeds)
+    target = run.target
     found = task.make(image, size or task.default_size, seed, hold_out)
     made, found = network.make(prior, found, seed=seed, device=target)
     # What can't be, or doesn't fit, is said before a folder is made.
@@ -77,8 +62,8 @@ def fit(
     ).require()
     asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
     record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
-    folder = RunFolder.open(output or default_folder(f"fit-{prior}-{Path(image).stem}"), record)
-    interrupted = False
+    folder = run.open(f"fit-{prior}-{Path(image).stem}", record)
+    broken = False
     try:
         result = folder.stage(
             "fit",
@@ -90,21 +75,17 @@ def fit(
                 stop=stop,
                 monitors=monitor_names(found),
                 checkpoint=folder.checkpoint("fit"),
-                progress=not quiet,
+                progress=not run.quiet,
             ),
             keep_checkpoint=True,
         )
     except fitting.FitInterrupted as interrupt:
-        result, interrupted = interrupt.result, True
+        result, broken = interrupt.result, True
     write_fit(result, folder.path)
     typer.echo(f"{prior}: {fitting.summary(result)}. Results: {folder.path}")
-    if interrupted:
-        typer.echo(
-            f"Interrupted: the same command with --output {folder.path} continues.", err=True
-        )
-        raise typer.Exit(INTERRUPTED)
-    if not quiet:
-        typer.echo("\n" + (folder.path / "stopping.txt").read_text(encoding="utf-8").rstrip())
+    if broken:
+        raise options.interrupted(folder.path)
+    run.say("\n" + (folder.path / "stopping.txt").read_text(encoding="utf-8").rstrip())
 
 
 def write_fit(result: "xr.Dataset", folder: Path) -> None:

@@ -4,11 +4,11 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from dipkernels.base.options import option as declared
 from dipkernels.cli.completion import one_of
+from dipkernels.cli.options import RunWords, option
 from dipkernels.errors import InvalidInputError
 from dipkernels.specs.prior import make_prior, parse_options, require_code_effect
 from dipkernels.specs.task import (
@@ -72,22 +72,21 @@ def help_of(option: Field[Any]) -> str:
     choices, unset = option.metadata["choices"], option.metadata["unset"].replace("`", "")
     said = f": {', '.join(choices)}" if choices else ""
     default = f" (default: {unset})" if unset else ""
-    return f"{help.rstrip('.')}{said}.{default}"
+    return f"{help.removesuffix('.')}{said}.{default}"
 
 
-def settings_group(kind: type, **defaults: Any) -> Group:
+def settings_group(kind: type) -> Group:
     """Make options of the fields of settings; what isn't typed has the default."""
     parameters = []
     for each in fields(kind):
         choices = each.metadata["choices"]
-        option = _option(
-            each.metadata["panel"],
+        made = option(
             help_of(each),
             *_flag(each.name, each.type),
+            panel=each.metadata["panel"],
             complete=one_of(choices) if choices else None,
         )
-        value = defaults.get(each.name, each.default)
-        parameters.append(_parameter(each.name, Annotated[each.type, option], value))
+        parameters.append(_parameter(each.name, Annotated[each.type, made], each.default))
     return Group(tuple(parameters), lambda typed: kind(**typed))
 
 
@@ -145,7 +144,7 @@ class TaskWords:
 def mapping_group(options: Mapping[str, tuple[Any, str, str]]) -> Group:
     """Make options of a table (annotation, panel, help); what isn't typed is None."""
     parameters = tuple(
-        _parameter(name, Annotated[kind | None, _option(panel, help)], None)
+        _parameter(name, Annotated[kind | None, option(help, panel=panel)], None)
         for name, (kind, panel, help) in options.items()
     )
     return Group(parameters, dict)
@@ -154,7 +153,7 @@ def mapping_group(options: Mapping[str, tuple[Any, str, str]]) -> Group:
 def task_group(*kinds: str, without: tuple[str, ...] = ()) -> Group:
     """Make the options of kinds of tasks, by default of all."""
     chosen = kinds or tuple(task_names())
-    kind = _option(ON_TASK, f"{', '.join(chosen)}.", "--task", complete=one_of(chosen))
+    kind = option(f"{', '.join(chosen)}.", "--task", panel=ON_TASK, complete=one_of(chosen))
     parameters = [_parameter("task", Annotated[str, kind], chosen[0])]
     seen = {*ALWAYS, *without}
     for name in chosen:
@@ -165,10 +164,10 @@ def task_group(*kinds: str, without: tuple[str, ...] = ()) -> Group:
             plain = each.default if each.default not in (None, "", False) else None
             shown = plain is not None and "(default" not in each.help
             help = f"{each.help} (default: {plain})" if shown else each.help
-            option = _option(ON_TASK, help, *_flag(key, each.annotation))
+            made = option(help, *_flag(key, each.annotation), panel=ON_TASK)
             unsaid = False if each.annotation is bool else None
             taken = each.annotation if unsaid is False else each.annotation | None
-            parameters.append(_parameter(key, Annotated[taken, option], unsaid))
+            parameters.append(_parameter(key, Annotated[taken, made], unsaid))
 
     def build(typed: dict[str, Any]) -> TaskWords:
         name = typed.pop("task")
@@ -180,16 +179,20 @@ def task_group(*kinds: str, without: tuple[str, ...] = ()) -> Group:
     return Group(tuple(parameters), build)
 
 
+def _of_network(default: str | None, help: str, unset: str = "") -> Any:
+    return declared(default=default, help=help, unset=unset, panel=ON_NETWORK)
+
+
 @dataclass(frozen=True)
 class NetworkWords:
     """What was typed of a network, apart from its name."""
 
-    variant: Annotated[str | None, "Other published settings."] = None
-    options: Annotated[str, 'Of the network: "width=64 upsampling=nearest".'] = ""
-    code: Annotated[str | None, "noise, meshgrid, fourier or phases. (default: its own)"] = None
-    output_range: Annotated[str | None, "sigmoid, none or 255. (default: its own)"] = None
-    initialisation: Annotated[str, "default, kaiming-normal, xavier-uniform, orthogonal, ..."] = (
-        "default"
+    variant: str | None = _of_network(None, "Other published settings.")
+    options: str = _of_network("", 'Of the network: "width=64 upsampling=nearest".')
+    code: str | None = _of_network(None, "noise, meshgrid, fourier or phases.", "its own")
+    output_range: str | None = _of_network(None, "sigmoid, none or 255.", "its own")
+    initialisation: str = _of_network(
+        "default", "default, kaiming-normal, xavier-uniform, orthogonal, ..."
     )
 
     def make(
@@ -216,19 +219,6 @@ class NetworkWords:
         return words
 
 
-def _network_group() -> Group:
-    parameters = []
-    for each in fields(NetworkWords):
-        kind, help = get_args(each.type)[:2]
-        option = _option(ON_NETWORK, help, spelled(each.name))
-        parameters.append(_parameter(each.name, Annotated[kind, option], each.default))
-    return Group(tuple(parameters), lambda typed: NetworkWords(**typed))
-
-
-def _option(panel: str, help: str, *names: str, complete: Any = None) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete)
-
-
 # A switch is off unless it's typed: it needs no opposite.
 def _flag(name: str, annotation: Any) -> tuple[str, ...]:
     return (spelled(name),) if annotation is bool else ()
@@ -238,4 +228,8 @@ def _parameter(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, BY_NAME, default=default, annotation=annotation)
 
 
-NETWORK = _network_group()
+NETWORK = settings_group(NetworkWords)
+RUN = Group(
+    tuple(_parameter(f.name, f.type, f.default) for f in fields(RunWords)),
+    lambda typed: RunWords(**typed),
+)

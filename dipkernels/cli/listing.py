@@ -4,16 +4,11 @@ from typing import Annotated
 
 import typer
 
-from dipkernels.cli.completion import complete_prior
+from dipkernels.cli.options import argument
 
 
 def list_names(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="Of a prior: shows its options and variants.", autocompletion=complete_prior
-        ),
-    ] = None,
+    name: Annotated[str | None, argument("Of a prior: shows its options and variants.")] = None,
 ) -> None:
     """List the priors and the images known by name; or one prior's options and variants."""
     from dipkernels import images, networks

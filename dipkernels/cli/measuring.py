@@ -4,37 +4,30 @@ from typing import Annotated
 
 import typer
 
-from dipkernels.cli.options import (
-    DeviceOption,
-    OutputOption,
-    PriorArgument,
-    QuietOption,
-    SeedOption,
-)
+from dipkernels.cli import groups
+from dipkernels.cli.options import PriorArgument, RunWords, SeedOption, option
 from dipkernels.errors import InvalidInputError
 
 
+@groups.expanded(run=groups.RUN)
 def ntk(
     prior: PriorArgument,
-    size: Annotated[str, typer.Option(help="Pixels: 64 or 48x64 (height x width).")] = "64",
-    channels: Annotated[int, typer.Option(help="Of the image.")] = 3,
-    steps: Annotated[int, typer.Option(help="Lanczos steps of each probe.")] = 60,
-    probes: Annotated[int, typer.Option(help="Random probes.")] = 2,
+    size: Annotated[str, option("Pixels: 64 or 48x64 (height x width).")] = "64",
+    channels: Annotated[int, option("Of the image.")] = 3,
+    steps: Annotated[int, option("Lanczos steps of each probe.")] = 60,
+    probes: Annotated[int, option("Random probes.")] = 2,
     seed: SeedOption = 0,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    quiet: QuietOption = False,
+    *,
+    run: RunWords,
 ) -> None:
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
     from dipkernels import networks, plotting
-    from dipkernels.base.devices import resolve_device
     from dipkernels.base.spread import spread_note
     from dipkernels.images import parse_size
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
-    from dipkernels.storage.runs import RunFolder, default_folder
 
-    target, pixels = resolve_device(device), parse_size(size)
+    target, pixels = run.target, parse_size(size)
     if pixels is None:
         raise InvalidInputError("--size native needs an image; give pixels, such as 64 or 48x64")
     if steps < 2 or probes < 2:
@@ -51,9 +44,8 @@ def ntk(
         "device": str(target),
     }
     label = f"ntk-{prior}-{made.shape[1]}x{made.shape[2]}"
-    folder = RunFolder.open(output or default_folder(label), record)
-
-    subject = Subject(made, seed=seed, progress=not quiet)
+    folder = run.open(label, record)
+    subject = Subject(made, seed=seed, progress=not run.quiet)
     stage = find_stage("kernel")
     result = folder.stage("kernel", lambda: stage.run(subject, steps=steps, probes=probes))
     for name, draw in (

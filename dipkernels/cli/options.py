@@ -1,37 +1,102 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how a command begins and ends."""
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dipkernels.cli.completion import Completer, complete_image, complete_prior
+from dipkernels.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from dipkernels.storage.runs import RunFolder
+    from dipkernels.tasks import Task
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 KNOWN_PRIOR = "A name; 'dipkernels list' shows them."
 
 
-def option(panel: str, help: str, *names: str, complete: Completer | None = None) -> Any:
-    """Make an option that ``--help`` lists in a panel."""
+def option(
+    help: str, *names: str, panel: str | None = None, complete: Completer | None = None
+) -> Any:
+    """Make an option, which ``--help`` lists in a panel."""
     return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete)
 
 
-PriorArgument = Annotated[str, typer.Argument(help=KNOWN_PRIOR, autocompletion=complete_prior)]
-ImageOption = Annotated[
-    str,
-    typer.Option(help="A name (see 'dipkernels list') or any file.", autocompletion=complete_image),
-]
-SizeOption = Annotated[str, typer.Option(help="Pixels: 64, 48x64 (height x width) or native.")]
-SeedOption = Annotated[int, typer.Option(help="Of code, noise, weights and probes.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-OutputOption = Annotated[
-    Path | None,
-    typer.Option(help="Run folder; an unfinished run in it is continued. (default: a new one)"),
-]
-QuietOption = Annotated[bool, typer.Option("--quiet", help="Print the result only.")]
+def argument(help: str, complete: Completer = complete_prior, **others: Any) -> Any:
+    """Make an argument, by default a prior's name."""
+    return typer.Argument(help=help, autocompletion=complete, **others)
 
+
+PriorArgument = Annotated[str, argument(KNOWN_PRIOR)]
+ImageOption = Annotated[
+    str, option("A name (see 'dipkernels list') or any file.", complete=complete_image)
+]
+SizeOption = Annotated[str, option("Pixels: 64, 48x64 (height x width) or native.")]
 # Of the commands that take any task.
 AnySizeOption = Annotated[
-    str | None,
-    typer.Option(help="Pixels: 64, 48x64 or native. (default: 64; with --measured native)"),
+    str | None, option("Pixels: 64, 48x64 or native. (default: 64; with --measured native)")
 ]
+SeedOption = Annotated[int, option("Of code, noise, weights and probes.")]
+DeviceOption = Annotated[str, option("cpu, cuda or cuda:N.")]
+QuietOption = Annotated[bool, option("Print the result only.", "--quiet")]
+
+
+@dataclass(frozen=True)
+class RunWords:
+    """Where a command computes and writes, and whether it says what it does."""
+
+    device: DeviceOption = "cpu"
+    output: Annotated[
+        Path | None,
+        option("Run folder; an unfinished run in it is continued. (default: a new one)"),
+    ] = None
+    quiet: QuietOption = False
+
+    @cached_property
+    def target(self) -> "torch.device":
+        """The device, which is there."""
+        from dipkernels.base.devices import resolve_device
+
+        return resolve_device(self.device)
+
+    def open(self, label: str, record: dict[str, Any]) -> "RunFolder":
+        """Make the run folder, or open the one that has the same record."""
+        from dipkernels.storage.runs import RunFolder, default_folder
+
+        return RunFolder.open(self.output or default_folder(label), record)
+
+    def say(self, text: str) -> None:
+        """Print what isn't the result."""
+        if not self.quiet:
+            typer.echo(text)
+
+
+def interrupted(output: Path | None = None, done: str = "") -> typer.Exit:
+    """Say what was done and how to go on; to be raised."""
+    head = f"\nInterrupted. {done}; the" if done else "Interrupted: the"
+    there = f" with --output {output}" if output else ""
+    typer.echo(f"{head} same command{there} continues.", err=True)
+    return typer.Exit(INTERRUPTED)
+
+
+def require_positive(**given: int | None) -> None:
+    """Refuse numbers of options that aren't at least 1."""
+    for name, value in given.items():
+        if value is not None and value < 1:
+            raise InvalidInputError(f"--{name} must be at least 1, got {value}")
+
+
+def describe(task: "Task", image: str, seed: int, device: object, held_out: str = "") -> str:
+    """Say in a line what is measured, and where it's computed."""
+    channels, *spatial = task.shape
+    sigma = task.noise_sigma / task.peak if task.noise_sigma else 0.0
+    noise = f", noise sigma {sigma:.3f}" if sigma else ""
+    return (
+        f"{task.name} {image}: {'x'.join(map(str, spatial))}, {channels} channel(s){noise}"
+        f"{held_out}; seed {seed}, on {device}"
+    )

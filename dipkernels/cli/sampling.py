@@ -6,28 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dipkernels.base.words import duration
+from dipkernels.cli import groups, options
 from dipkernels.cli.completion import complete_prior
-from dipkernels.cli.groups import (
-    NETWORK,
-    ON_TASK,
-    NetworkWords,
-    TaskWords,
-    expanded,
-    help_of,
-    mapping_group,
-    spelled,
-    task_group,
-)
-from dipkernels.cli.options import (
-    INTERRUPTED,
-    KNOWN_PRIOR,
-    AnySizeOption,
-    DeviceOption,
-    ImageOption,
-    OutputOption,
-    QuietOption,
-    option,
-)
+from dipkernels.cli.options import option
 from dipkernels.errors import InvalidInputError
 from dipkernels.specs.record import run_record
 from dipkernels.stages.job import STAGE, Job
@@ -61,7 +42,7 @@ def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]
 OPTIONS = {
     name: _listed(name, *each)
     for name, each in {
-        **{name: (each.type, ON_METHOD, help_of(each)) for name, each in CHAINS.items()},
+        **{name: (each.type, ON_METHOD, groups.help_of(each)) for name, each in CHAINS.items()},
         "members": (int, ON_METHOD, "Fits of an ensemble."),
         "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout."),
         "rate": (float, ON_METHOD, "Of mc-dropout: share dropped."),
@@ -83,62 +64,58 @@ OPTIONS = {
 }
 
 
-@expanded(task=task_group(), network=NETWORK, options=mapping_group(OPTIONS))
+@groups.expanded(
+    task=groups.task_group(),
+    network=groups.NETWORK,
+    given=groups.mapping_group(OPTIONS),
+    run=groups.RUN,
+)
 def posterior(
-    task: TaskWords,
-    network: NetworkWords,
-    options: dict[str, Any],
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="PRIOR", help=KNOWN_PRIOR, autocompletion=complete_prior),
-    ] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="The same, as an option.", autocompletion=complete_prior)
-    ] = None,
-    image: ImageOption = "astronaut",
-    size: AnySizeOption = None,
+    task: groups.TaskWords,
+    network: groups.NetworkWords,
+    given: dict[str, Any],
+    name: Annotated[str | None, options.argument(options.KNOWN_PRIOR, metavar="PRIOR")] = None,
+    prior: Annotated[str | None, option("The same, as an option.", complete=complete_prior)] = None,
+    image: options.ImageOption = "astronaut",
+    size: options.AnySizeOption = None,
     hold_out: Annotated[
-        float, option(ON_TASK, "Fraction of measured pixels to judge the spread by; 0 for none.")
+        float,
+        option(
+            "Fraction of measured pixels to judge the spread by; 0 for none.", panel=groups.ON_TASK
+        ),
     ] = 0.1,
-    method: Annotated[str, option(ON_METHOD, f"{', '.join(METHODS)}.")] = "sgld",
-    seed: Annotated[int, typer.Option(help="Of code, noise, mask, weights and chains.")] = 0,
+    method: Annotated[str, option(f"{', '.join(METHODS)}.", panel=ON_METHOD)] = "sgld",
+    seed: Annotated[int, option("Of code, noise, mask, weights and chains.")] = 0,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what would be done and what it takes; do nothing.")
+        bool, option("Say what would be done and what it takes; do nothing.", "--plan")
     ] = False,
-    device: DeviceOption = "cpu",
-    output: OutputOption = None,
-    quiet: QuietOption = False,
+    *,
+    run: options.RunWords,
 ) -> None:
     """Draw images from the posterior of a network; write maps, their calibration, diagnostics."""
-    from dipkernels.base.devices import resolve_device
-    from dipkernels.storage.runs import RunFolder, default_folder
-
     if (name is None) == (prior is None):
         raise InvalidInputError(
             "name one prior, as in 'dipkernels posterior skip' or with --prior skip; 'dipkernels "
             "list' shows them"
         )
-    if plan and quiet:
+    if plan and run.quiet:
         raise InvalidInputError("--plan prints what --quiet would leave out: choose one")
     named = str(name or prior)
-    resolved = resolve(method, options, spelled)
-    target = resolve_device(device)
+    resolved = resolve(method, given, groups.spelled)
+    target = run.target
     found = task.make(image, size or task.default_size, seed, hold_out or None)
     made, found = network.make(named, found, seed=seed, device=target)
-    job = Job(method, made, found, resolved, seed, progress=not quiet, spell=spelled)
+    job = Job(method, made, found, resolved, seed, progress=not run.quiet, spell=groups.spelled)
     # What can't be, or doesn't fit, is said before a folder is made.
-    plans = _plans(job, timed=not quiet)
-    if not quiet:
+    plans = _plans(job, timed=not run.quiet)
+    if not run.quiet:
         _announce(job, plans, image)
     if plan:
         return
     settings = {"method": method, "seed": seed, **network.record(), "hold_out": hold_out}
     record = run_record("posterior", image, found, made, settings | resolved)
-    folder = RunFolder.open(
-        output or default_folder(f"posterior-{named}-{Path(image).stem}"), record
-    )
-    if not quiet:
-        typer.echo(f"Results as they come: {folder.path}\n")
+    folder = run.open(f"posterior-{named}-{Path(image).stem}", record)
+    run.say(f"Results as they come: {folder.path}\n")
     _run(job, folder)
 
 
@@ -166,13 +143,8 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
     from dipkernels.base.words import readable_bytes
 
     task, o = job.task, job.options
-    channels, *spatial = task.shape
-    noise = f", noise sigma {task.noise_sigma / task.peak:.3f}" if task.noise_sigma else ""
     held = f", {_held_out(task):.0%} of the measurement held out" if task.has_held_out else ""
-    typer.echo(
-        f"{task.name} {image}: {'x'.join(map(str, spatial))}, {channels} channel(s){noise}{held}; "
-        f"seed {job.seed}, on {job.prior.device}"
-    )
+    typer.echo(options.describe(task, image, job.seed, job.prior.device, held))
     typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
     typer.echo(f"  {METHODS[job.method].words}")
     if "temperature" in o:
@@ -206,26 +178,24 @@ def _held_out(task: "Task") -> float:
 
 def _run(job: Job, folder: "RunFolder") -> None:
     """Compute or continue, and write the page of what there is."""
-    from dipkernels import report, sampling
+    from dipkernels import reports, sampling
 
-    interrupted = False
+    broken = False
     try:
         result = folder.stage(STAGE, lambda: _draw(job, folder))
     except sampling.SamplingInterrupted as interrupt:
-        result, interrupted = interrupt.result, True
+        result, broken = interrupt.result, True
     except KeyboardInterrupt:
-        _say_interrupted(folder)
-        raise typer.Exit(INTERRUPTED) from None
-    if not interrupted or result.sizes["draw"] > 1:
+        raise options.interrupted(folder.path) from None
+    if not broken or result.sizes["draw"] > 1:
         method = METHODS[job.method]
         headline = None if method.headline is None else method.headline(result)
-        written = report.posterior_page(
+        written = reports.posterior_page(
             folder, result, job.task, words=method.words, headline=headline
         )
         typer.echo(f"{written}\nPage: {written.page}")
-    if interrupted:
-        _say_interrupted(folder)
-        raise typer.Exit(INTERRUPTED)
+    if broken:
+        raise options.interrupted(folder.path)
 
 
 def _draw(job: Job, folder: "RunFolder") -> "xr.Dataset":
@@ -238,7 +208,3 @@ def _draw(job: Job, folder: "RunFolder") -> "xr.Dataset":
         raise
     except FitInterrupted as interrupt:  # of a start or a member, which is no posterior
         raise KeyboardInterrupt from interrupt
-
-
-def _say_interrupted(folder: "RunFolder") -> None:
-    typer.echo(f"Interrupted: the same command with --output {folder.path} continues.", err=True)

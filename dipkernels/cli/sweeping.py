@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dipkernels.base.words import duration
-from dipkernels.cli.options import INTERRUPTED, DeviceOption, QuietOption
+from dipkernels.cli.options import DeviceOption, QuietOption, interrupted, option
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -20,22 +20,17 @@ StoreArgument = Annotated[Path, typer.Argument(help="Folder of a sweep's results
 def sweep(
     file: Annotated[Path, typer.Argument(help="The plan, YAML; the documentation says how.")],
     output: Annotated[
-        Path | None,
-        typer.Option(help="Store; what it holds is not run again. (default: runs/sweep-FILE)"),
+        Path | None, option("Store; what it holds is not run again. (default: runs/sweep-FILE)")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Local processes; 1 is this one.")] = 1,
-    threads: Annotated[int | None, typer.Option(help="Of each local process. (default: 1)")] = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Of a running Dask cluster: tcp://HOST:PORT.")
-    ] = None,
+    workers: Annotated[int, option("Local processes; 1 is this one.")] = 1,
+    threads: Annotated[int | None, option("Of each local process. (default: 1)")] = None,
+    scheduler: Annotated[str | None, option("Of a running Dask cluster: tcp://HOST:PORT.")] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run again what failed before.")
+        bool, option("Run again what failed before.", "--retry-failed")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the plan and list its runs only.")
-    ] = False,
+    dry_run: Annotated[bool, option("Check the plan and list its runs only.", "--dry-run")] = False,
     estimate: Annotated[
-        bool, typer.Option("--estimate", help="With --dry-run: time some steps of each network.")
+        bool, option("With --dry-run: time some steps of each network.", "--estimate")
     ] = False,
     device: DeviceOption = "cpu",
     quiet: QuietOption = False,
@@ -71,8 +66,7 @@ def sweep(
                 summary = job.run(plan, store, executor=executor, **settings)
     except job.SweepInterrupted as interrupt:
         _summarise(interrupt.summary)
-        typer.echo("Interrupted: the same command continues.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise interrupted() from None
     _summarise(summary)
     if summary.failed:
         raise typer.Exit(FAILURES)
@@ -87,7 +81,7 @@ def sweep_status(store: StoreArgument) -> None:
 
 def sweep_table(
     store: StoreArgument,
-    csv: Annotated[Path | None, typer.Option(help="Write it there. (default: show it)")] = None,
+    csv: Annotated[Path | None, option("Write it there. (default: show it)")] = None,
 ) -> None:
     """Show all runs of a store that are done, a row each, or write them as CSV."""
     from dipkernels import sweep as job

@@ -28,7 +28,7 @@ from dipkernels.base.seeds import derive, generator
 from dipkernels.base.statistics import RunningMoments, standard_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK, LaggedProducts
-from dipkernels.kernels.covariances.hypotheses import MeanIsZero, TestResult
+from dipkernels.kernels.covariances.hypotheses import MeanIsZero
 from dipkernels.literature.tokens import (
     TokenMoments,
     layout_of,
@@ -39,7 +39,7 @@ from dipkernels.literature.tokens import (
 from dipkernels.priors import draw_images
 from dipkernels.priors.draws import FIXED, Codes
 from dipkernels.priors.prior import ImagePrior, describe_prior
-from dipkernels.spectra.bins import bin_edges, radial_frequency
+from dipkernels.spectra.bins import checked_edges, radial_frequency, bin_masks
 
 __all__ = [
     "factorisation_against_width",
@@ -97,8 +97,7 @@ def patch_covariance(
     Notes
     -----
     Costs the draws and forward passes. Only whole patches count. Memory: three matrices over
-    tokens. The factorisation is exact in expectation at every width, since the head's rows are
-    independent of each other and of the tokens; it needs no Gaussian limit.
+    tokens.
     """
     side, grid = layout_of(prior, side)
     if samples < 2:
@@ -109,9 +108,7 @@ def patch_covariance(
     tests = _factorisation_tests(side, prior.shape[0], seed)
     with Progress(samples, f"patches of {prior.name}", enabled=progress) as bar:
         for images in draw_images(prior, samples, seed=seed, first=first, codes=codes):
-            patches = whole_patches(
-                images.double(), side, grid
-            )  # (batch, tokens, channels, side, side)
+            patches = whole_patches(images.double(), side, grid)
             flat = patches.flatten(2)
             tokens.update(flat @ flat.transpose(1, 2) / flat.shape[2])
             within.update(inside(patches.flatten(1, 2)))
@@ -121,14 +118,11 @@ def patch_covariance(
     dataset = tokens.dataset()
     lags = {f"lag_{axis}": lag.numpy() for axis, lag in zip("yx", inside.lags, strict=True)}
     dataset = with_errors(dataset.assign_coords(lags), "within_patch", ("lag_y", "lag_x"), within)
-    return _with_tests(dataset, {key: test.verdict() for key, test in tests.items()}).assign_attrs(
-        **describe_prior(prior),
-        **provenance(prior.device),
-        seed=seed,
-        first=first,
-        side=side,
-        samples=samples,
+    verdicts = [test.verdict() for test in tests.values()]
+    dataset = dataset.assign_coords(test=list(tests)).assign(
+        p_value=("test", [v.p_value for v in verdicts]), z=("test", [v.z for v in verdicts])
     )
+    return _described(dataset, prior, seed=seed, first=first, side=side, samples=samples)
 
 
 def patch_ntk(
@@ -144,19 +138,15 @@ def patch_ntk(
 
     Parameters
     ----------
-    prior : ImagePrior
-        2D, without an output non-linearity.
-    samples : int
-        Initialisations.
+    prior, samples
+        As of `patch_covariance`.
     seed : int
-        Of these (the ``i``-th of ``prior.sample``) and of the outputs that are looked at.
+        Of initialisations (the ``i``-th of ``prior.sample``) and of the outputs that are looked at.
     indices : int
         Outputs of each patch whose row of the kernel is computed, drawn anew for each sample; the
         same for all tokens.
-    side : int, optional
-        Of a patch, in pixels; by default `patch_side`.
-    progress : bool
-        Show a bar.
+    side, progress
+        As of `patch_covariance`.
 
     Returns
     -------
@@ -175,8 +165,7 @@ def patch_ntk(
     Notes
     -----
     Costs ``tokens * indices`` products with the kernel a sample, and one linearisation. The
-    kernel is that of the standard (PyTorch) parameterisation. The ratio of a wide network falls as
-    ``width**-1/2``, if the tangent kernel of its tokens has a rank that grows with the width.
+    kernel is that of the standard (PyTorch) parameterisation.
     """
     side, grid = layout_of(prior, side)
     outputs = prior.shape[0] * side**2
@@ -198,17 +187,14 @@ def patch_ntk(
             ratios.append(ratio)
             bar.advance()
     values = np.array(ratios)
-    error = standard_error(values)
-    dataset = tokens.dataset()
-    dataset["ratio"] = ("sample", values)
-    return dataset.assign_attrs(
-        **describe_prior(prior),
-        **provenance(prior.device),
+    return _described(
+        tokens.dataset().assign(ratio=("sample", values)),
+        prior,
         seed=seed,
         side=side,
         samples=samples,
         off_diagonal_ratio=float(values.mean()),
-        off_diagonal_ratio_standard_error=float(error),
+        off_diagonal_ratio_standard_error=float(standard_error(values)),
     )
 
 
@@ -252,11 +238,15 @@ def factorisation_against_width(
     ]
     ratio = np.array([each.attrs["off_diagonal_ratio"] for each in found])
     error = np.array([each.attrs["off_diagonal_ratio_standard_error"] for each in found])
-    slope, slope_error = _log_slope(widths, ratio, error)
+    line, spread = np.polyfit(np.log(widths), np.log(ratio), 1, w=ratio / error, cov="unscaled")
     return xr.Dataset(
         {"ratio": ("width", ratio), "ratio_standard_error": ("width", error)},
         {"width": widths},
-        {"slope": slope, "slope_standard_error": slope_error, "samples": samples},
+        {
+            "slope": float(line[0]),
+            "slope_standard_error": float(spread[0, 0] ** 0.5),
+            "samples": samples,
+        },
     )
 
 
@@ -300,12 +290,8 @@ def patch_response(
     period = dataset["spectrum"].values
     spectrum = np.tile(period, (side, side))
     error = np.tile(dataset["spectrum_standard_error"].values, (side, side))
-    radius = radial_frequency((spectrum.shape[0], spectrum.shape[1]))
-    bounds = bin_edges((spectrum.shape[0], spectrum.shape[1])) if edges is None else edges
-    which = np.digitize(radius, np.asarray(bounds)) + 1
-    which[radius == 0] = 0
-    rings = [which == ring for ring in np.unique(which)]
-    harmonic = period[0, 0]
+    radius = radial_frequency(spectrum.shape)
+    rings = bin_masks(spectrum.shape, checked_edges(edges, spectrum.shape))
     return xr.Dataset(
         {
             "response": ("frequency", [spectrum[ring].mean() for ring in rings]),
@@ -313,7 +299,7 @@ def patch_response(
             "modes": ("frequency", [int(ring.sum()) for ring in rings]),
         },
         {"frequency": ("frequency", [radius[r].mean() for r in rings], {"units": "cycles/pixel"})},
-        {"comb_contrast": float(harmonic / period.mean()), "side": side},
+        {"comb_contrast": float(period[0, 0] / period.mean()), "side": side},
     )
 
 
@@ -352,15 +338,11 @@ def _token_kernel(
     off = diagonal = 0.0
     for token in range(tokens):
         pixels = layout[token, chosen]
-        block = torch.zeros(ntk.shape[0], len(chosen), dtype=ntk.dtype, device=ntk.device)
-        block[pixels, torch.arange(len(chosen))] = 1
-        rows = (ntk @ block).T.cpu().double()
+        rows = ntk.rows(pixels).to_dense().cpu().double()
         same = torch.stack([row[layout[:, j]] for row, j in zip(rows, chosen, strict=True)])
         kernel[token] = same.mean(dim=0)
-        own = (
-            rows[:, layout[token]].square().sum(dim=1) - rows.gather(1, pixels[:, None])[:, 0] ** 2
-        )
-        off += float(own.sum())
+        own = rows[:, layout[token]].square().sum(dim=1)
+        off += float((own - rows.gather(1, pixels[:, None])[:, 0] ** 2).sum())
         diagonal += float(same[:, token].sum())
     count = tokens * len(chosen)
     if outputs == 1:
@@ -368,16 +350,5 @@ def _token_kernel(
     return kernel, (off / (count * (outputs - 1))) ** 0.5 / (diagonal / count)
 
 
-def _log_slope(widths: np.ndarray, ratio: np.ndarray, error: np.ndarray) -> tuple[float, float]:
-    weight = (ratio / error) ** 2
-    x, y = np.log(widths), np.log(ratio)
-    centre = (weight * x).sum() / weight.sum()
-    spread = (weight * (x - centre) ** 2).sum()
-    return float((weight * (x - centre) * y).sum() / spread), float(spread**-0.5)
-
-
-def _with_tests(dataset: xr.Dataset, verdicts: dict[str, TestResult]) -> xr.Dataset:
-    return dataset.assign_coords(test=list(verdicts)).assign(
-        p_value=("test", [v.p_value for v in verdicts.values()]),
-        z=("test", [v.z for v in verdicts.values()]),
-    )
+def _described(dataset: xr.Dataset, prior: ImagePrior, **settings: int | float) -> xr.Dataset:
+    return dataset.assign_attrs(describe_prior(prior) | provenance(prior.device) | settings)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -55,19 +56,12 @@ def convolutional(
     size: tuple[int, ...], depth: int, *, width: int, deviation: float = 0.0
 ) -> ImagePrior:
     """Make Cheng et al.'s convolutional network, in one dimension or two, on a torus."""
-    code = smooth_codes(width, size, deviation)(0)[0]
     return networks.create(
         "conv",
-        image_size=size,
-        channels=width,
-        width=width,
         layers=depth,
         last_kernel_size=TAPS,
-        normalisation="none",
-        padding="circular",
-        output="none",
-        code=code,
         initialisation=unit_gain,
+        **_on_torus(size, width, deviation),
     )
 
 
@@ -75,24 +69,29 @@ def autoencoder(
     size: tuple[int, ...], depth: int, *, width: int, deviation: float = 0.0
 ) -> ImagePrior:
     """Make Cheng et al.'s auto-encoder: a U-net without skips and normalisation, on a torus."""
-    code = smooth_codes(width, size, deviation)(0)[0]
     return networks.create(
         "skip",
-        image_size=size,
-        channels=width,
-        width=width,
         scales=depth,
         skip_channels=0,
-        normalisation="none",
         activation="relu",
         downsampling="average",
         upsampling="bilinear",
-        padding="circular",
         bias=False,
-        output="none",
-        code=code,
         initialisation="kaiming-normal",
+        **_on_torus(size, width, deviation),
     )
+
+
+def _on_torus(size: tuple[int, ...], width: int, deviation: float) -> dict[str, Any]:
+    return {
+        "image_size": size,
+        "channels": width,
+        "width": width,
+        "normalisation": "none",
+        "padding": "circular",
+        "output": "none",
+        "code": smooth_codes(width, size, deviation)(0)[0],
+    }
 
 
 def poster_convolutional(kernel: StationaryKernel, depth: int) -> StationaryKernel:
@@ -125,12 +124,8 @@ def stretched(kernel: StationaryKernel) -> StationaryKernel:
 
 def _transfer(deviation: float, size: tuple[int, ...]) -> Tensor:
     """Fourier transform of a Gaussian that is wrapped about the torus."""
-    total = torch.zeros(size, dtype=torch.float64)
-    for axis, n in enumerate(size):
-        frequency = torch.fft.fftfreq(n, dtype=torch.float64)
-        shape = [1] * len(size)
-        shape[axis] = n
-        total = total + frequency.reshape(shape) ** 2
+    squares = [torch.fft.fftfreq(n, dtype=torch.float64) ** 2 for n in size]
+    total = torch.stack(torch.meshgrid(*squares, indexing="ij")).sum(dim=0)
     return torch.exp(-2 * math.pi**2 * deviation**2 * total)
 
 

@@ -54,9 +54,8 @@ def plan(
 ) -> Plan:
     """Say what a fit and products with the tangent kernel will take, before they run.
 
-    Memory is found by running two iterations, or products, with tensors that hold no numbers:
-    nothing is allocated, so that any size can be planned. If it's there, a few real steps are
-    timed on the prior's device.
+    Memory is found by running a few iterations, or products, with tensors that hold no numbers, so
+    that any size can be planned. If it's there, a few real steps are timed on the prior's device.
 
     Parameters
     ----------
@@ -79,8 +78,8 @@ def plan(
     checkpoint : bool
         Whether the fit has one.
     device : str or torch.device, optional
-        That will compute, by default the prior's. A ``cuda`` that this machine lacks is planned
-        for as well: without seconds, and only with a budget.
+        That will compute, by default the prior's. For a ``cuda`` that this machine lacks there
+        are no seconds, and a budget is needed.
     budget : int or float, optional
         Bytes that may be taken; by default what is free on the device now.
     timed : bool
@@ -132,13 +131,22 @@ def plan(
         "checkpoint": checkpoint,
         **dict.fromkeys(options, True),
     }
+    if not tasks and products < 1:
+        raise InvalidInputError("there is nothing to plan: give a task to fit, or products")
+    _require_effect(of_fit, bool(tasks), "a task to fit")
     of_kernel = {"columns": columns != 1, "time_products": time_products}
-    _require_sense(tasks, products, of_fit, of_kernel)
+    _require_effect(of_kernel, products > 0, "products")
     settings = _settings(iterations, options)
     target = prior.device if device is None else parse_device(device)
     absent = not (device is None or is_present(target))
-    if absent:
-        _require_budget(target, budget, time_products=time_products)
+    if absent and budget is None:
+        raise InvalidInputError(
+            f"this machine has no {target}: say with budget= how many bytes may be taken there"
+        )
+    if absent and time_products:
+        raise InvalidInputError(
+            f"time_products has no effect: this machine has no {target} to time them on"
+        )
     if device is not None:
         prior = prior.to(device="cpu" if absent else target)
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
@@ -186,41 +194,20 @@ def plan(
     return _timed(planned, prior, tasks, seeds, settings, watching, time_products=time_products)
 
 
-def _require_sense(
-    tasks: list[Task], products: int, of_fit: dict[str, bool], of_kernel: dict[str, bool]
-) -> None:
-    if not tasks and products < 1:
-        raise InvalidInputError("there is nothing to plan: give a task to fit, or products")
-    for present, settings, what in (
-        (bool(tasks), of_fit, "a task to fit"),
-        (products > 0, of_kernel, "products"),
-    ):
-        idle = [name for name, given in settings.items() if given]
-        if idle and not present:
-            raise InvalidInputError(f"{', '.join(idle)} have no effect without {what}")
-
-
-def _require_budget(target: torch.device, budget: float | None, *, time_products: bool) -> None:
-    if budget is None:
-        raise InvalidInputError(
-            f"this machine has no {target}: say with budget= how many bytes may be taken there"
-        )
-    if time_products:
-        raise InvalidInputError(
-            f"time_products has no effect: this machine has no {target} to time them on"
-        )
+def _require_effect(options: dict[str, bool], present: bool, what: str) -> None:
+    idle = [name for name, given in options.items() if given]
+    if idle and not present:
+        raise InvalidInputError(f"{', '.join(idle)} have no effect without {what}")
 
 
 def _settings(iterations: int | None, options: dict[str, Any]) -> FitSettings:
     known = [name for name in FitSettings.__dataclass_fields__ if name != "iterations"]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
+    if unknown := sorted(options.keys() - set(known)):
         raise InvalidInputError(
             f"plan has no option {', '.join(unknown)}; of a fit's it takes: {', '.join(known)}"
         )
-    if iterations is not None:
-        options = options | {"iterations": iterations}
-    return FitSettings(**options)
+    counted: dict[str, Any] = {} if iterations is None else {"iterations": iterations}
+    return FitSettings(**options, **counted)
 
 
 def _notes(
@@ -231,20 +218,16 @@ def _notes(
     searches: bool,
     absent: torch.device | None,
 ) -> tuple[str, ...]:
-    notes = []
-    if absent is not None:
-        notes.append(f"seconds can't be timed: this machine has no {absent}")
-    if not all(each.rehearsed for each in needs.values()):
-        notes.append("memory by a rule of thumb: the network can't run without numbers")
-    if settings.compile is not None:
-        notes.append("without what torch.compile takes and saves")
-    if settings.optimiser == "l-bfgs":
-        notes.append("a step of L-BFGS may take up to 25 evaluations")
-    if searches:
-        notes.append("products include at most 40 a seed, to find the learning rate")
-    if stop is not None:
-        notes.append("seconds if the rule doesn't stop it")
-    return tuple(notes)
+    guessed = not all(each.rehearsed for each in needs.values())
+    notes = {
+        f"seconds can't be timed: this machine has no {absent}": absent is not None,
+        "memory by a rule of thumb: the network can't run without numbers": guessed,
+        "without what torch.compile takes and saves": settings.compile is not None,
+        "a step of L-BFGS may take up to 25 evaluations": settings.optimiser == "l-bfgs",
+        "products include at most 40 a seed, to find the learning rate": searches,
+        "seconds if the rule doesn't stop it": stop is not None,
+    }
+    return tuple(note for note, holds in notes.items() if holds)
 
 
 def _timed(

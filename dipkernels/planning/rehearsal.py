@@ -221,14 +221,16 @@ def _complete(parts: dict[str, int], ledger: Ledger, device: torch.device) -> Ne
 
 def _fit_rule_of_thumb(prior: ImagePrior, runs: int) -> Needs:
     own, activations = _measured(prior)
-    parts = {STATE: 5 * own * runs, ACTIVATIONS: 2 * activations * runs}
-    return Needs({**parts, ALLOCATOR: LIBRARY_BYTES}, rehearsed=False)
+    return _guessed({STATE: 5 * own * runs, ACTIVATIONS: 2 * activations * runs})
 
 
 def _kernel_rule_of_thumb(prior: ImagePrior, products: int) -> Needs:
     own, activations = _measured(prior)
-    numbers = torch.Size(prior.shape).numel()
-    parts = {LINEARISATION: 4 * own + 8 * activations, BASIS: 16 * numbers * products}
+    basis = 16 * torch.Size(prior.shape).numel() * products
+    return _guessed({LINEARISATION: 4 * own + 8 * activations, BASIS: basis})
+
+
+def _guessed(parts: dict[str, int]) -> Needs:
     return Needs({**parts, ALLOCATOR: LIBRARY_BYTES}, rehearsed=False)
 
 

@@ -8,11 +8,20 @@ from dipkernels.plotting.curves import (
     plot_predictions,
 )
 from dipkernels.plotting.fingerprint import plot_fingerprint
-from dipkernels.plotting.gp import plot_posteriors
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
-from dipkernels.plotting.kernels import plot_densities, plot_responses
-from dipkernels.plotting.posterior import plot_calibration, plot_chains, plot_uncertainty
-from dipkernels.plotting.spectra import plot_bands, plot_layers, plot_spectra
+from dipkernels.plotting.posterior import (
+    plot_calibration,
+    plot_chains,
+    plot_posteriors,
+    plot_uncertainty,
+)
+from dipkernels.plotting.spectra import (
+    plot_bands,
+    plot_densities,
+    plot_layers,
+    plot_responses,
+    plot_spectra,
+)
 from dipkernels.plotting.stopping import plot_stopping
 from dipkernels.plotting.style import save_figure
 

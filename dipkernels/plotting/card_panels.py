@@ -2,6 +2,7 @@
 
 import math
 import re
+import textwrap
 from typing import Any
 
 import matplotlib as mpl
@@ -11,9 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from dipkernels.plotting.style import PALETTE
+from dipkernels.plotting.style import MEASURED, PALETTE, THEORY, band, draw_pixels
+from dipkernels.plotting.style import NOISY as SECOND
 
-MEASURED, THEORY, PHOTOGRAPHS, SECOND = "#0072B2", "#009E73", "#9AA3AD", "#D55E00"
+PHOTOGRAPHS = "#9AA3AD"
 INK, SOFT, LINE = "#1c2530", "#5b6775", "#d9dfe5"
 
 # The same on every card, so that two of them can be laid side by side.
@@ -43,11 +45,8 @@ def draw_samples(figure: Figure, place: Any, card: xr.Dataset) -> None:
             axes.plot(picture.T, lw=0.6, color=MEASURED)
             axes.set_ylim(-0.1, 1.1)
         else:
-            pixels = np.clip(np.nan_to_num(picture), 0, 1)
-            pixels = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
-            axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
-        axes.set_xticks([])
-        axes.set_yticks([])
+            draw_pixels(axes, np.nan_to_num(picture), aspect="auto")
+        axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         if at == (0, 0):
             axes.set_title("samples", loc="left", fontsize=9, fontweight="bold", pad=5)
@@ -75,8 +74,7 @@ def draw_filter(axes: Axes, card: xr.Dataset) -> None:
     row = row / max(np.abs(row).max(), 1e-30)
     if row.ndim == 1:
         axes.plot(np.arange(len(row)) - card.attrs["filter_pixel"], row, color=MEASURED, lw=1.2)
-        axes.set_ylim(-1.05, 1.1)
-        axes.set_xlabel("pixel from the centre")
+        axes.set(ylim=(-1.05, 1.1), xlabel="pixel from the centre")
         return
     drawn = axes.imshow(
         np.sign(row) * np.sqrt(np.abs(row)),
@@ -86,8 +84,7 @@ def draw_filter(axes: Axes, card: xr.Dataset) -> None:
         interpolation="nearest",
     )
     axes.set_anchor("W")
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
     bar = axes.inset_axes((1.03, 0.0, 0.035, 1.0))
@@ -157,10 +154,8 @@ def _relative(
     y = np.maximum(y / scale, 1e-30)
     axes.plot(x, y, **style)
     if errors is not None:
-        band = 2 * np.nan_to_num(errors.values[varying]) / scale
-        axes.fill_between(
-            x, np.maximum(y - band, 1e-30), y + band, color=style["color"], alpha=0.18, lw=0
-        )
+        error = 2 * np.nan_to_num(errors.values[varying]) / scale
+        band(axes, x, np.maximum(y - error, 1e-30), y + error, style["color"], 0.18)
     for beyond, edge, marker in (
         (y < limits[0], limits[0] * 1.8, "v"),
         (y > limits[1], limits[1] / 1.8, "^"),
@@ -171,10 +166,7 @@ def _relative(
 
 
 def _frequencies(axes: Axes, limits: tuple[float, float]) -> None:
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(*FREQUENCIES)
-    axes.set_ylim(*limits)
+    axes.set(xscale="log", yscale="log", xlim=FREQUENCIES, ylim=limits)
     axes.yaxis.set_minor_locator(NullLocator())
     _frequency_ticks(axes)
 
@@ -196,9 +188,7 @@ def draw_layers(axes: Axes, card: xr.Dataset) -> None:
     # from the code (light) to the image (dark)
     shades = mpl.colormaps["YlGnBu"](np.linspace(0.18, 0.95, max(2, len(names))))
     axes.stackplot(x, shares, colors=shades[: len(names)], lw=0.3, edgecolor="white", labels=names)
-    axes.set_xscale("log")
-    axes.set_xlim(x[0], x[-1])
-    axes.set_ylim(0, 1)
+    axes.set(xscale="log", xlim=(x[0], x[-1]), ylim=(0, 1))
     axes.set_ylabel("share of the response", labelpad=1)
     axes.grid(False)
     _frequency_ticks(axes)
@@ -228,8 +218,7 @@ def draw_shift(axes: Axes, card: xr.Dataset) -> None:
     """Draw the correlation of rows against a shift, and write down the combs."""
     axes.plot(card["shift"].values, card.shift_correlation.values, "o-", color=MEASURED, ms=3.5)
     axes.axhline(1, color=SOFT, lw=0.8, ls=":")
-    axes.set_xlim(-0.3, 8.3)
-    axes.set_ylim(*CORRELATIONS)
+    axes.set(xlim=(-0.3, 8.3), ylim=CORRELATIONS)
     axes.xaxis.set_major_locator(FixedLocator([0, 2, 4, 6, 8]))
     axes.set_xlabel("shift (pixels along both axes)", labelpad=2)
     axes.set_ylabel("correlation of rows", labelpad=1)
@@ -265,10 +254,9 @@ def draw_lags(axes: Axes, card: xr.Dataset) -> None:
         axes.plot(share, card[f"{name}_profile"].values, "o", color=colour, ms=4, label=title,
                   ls="" if limit else "-", lw=0.8)  # fmt: skip
     spread, middle = card.ntk_profile_spread.values, card.ntk_profile.values
-    axes.fill_between(share, middle - spread, middle + spread, color=MEASURED, alpha=0.13, lw=0)
+    band(axes, share, middle - spread, middle + spread, MEASURED, 0.13)
     axes.axhline(0, color=SOFT, lw=0.7)
-    axes.set_ylim(*PROFILES)
-    axes.set_xlim(-0.03, 1.03)
+    axes.set(ylim=PROFILES, xlim=(-0.03, 1.03))
     axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda t, _: f"{t * radius.max():g}"))
     axes.set_xlabel("lag (pixels)", labelpad=2)
@@ -298,19 +286,10 @@ def _reason(card: xr.Dataset) -> str:
         if key in reason:
             return words
     operation = re.match(r"'(\w+)' in '[^']*' can't be read", reason)
-    return f"no rule for {operation[1]} there" if operation else _wrapped(reason, 30, 3)
-
-
-def _wrapped(text: str, width: int, lines: int) -> str:
-    out, line = [], ""
-    for word in text.split():
-        if len(line) + len(word) + 1 > width and line:
-            out.append(line)
-            line = word
-        else:
-            line = f"{line} {word}".strip()
-    out.append(line)
-    return "\n".join(out[:lines]) + ("…" if len(out) > lines else "")
+    if operation:
+        return f"no rule for {operation[1]} there"
+    lines = textwrap.wrap(reason, 30, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines[:3]) + ("…" if len(lines) > 3 else "")
 
 
 def draw_curves(axes: Axes, card: xr.Dataset) -> None:
@@ -320,8 +299,7 @@ def draw_curves(axes: Axes, card: xr.Dataset) -> None:
               color=SOFT, va="bottom")  # fmt: skip
     time, told = card.time.values, card.predicted_resolved.values.astype(bool)
     low, high = card.predicted_psnr_lower.values, card.predicted_psnr_upper.values
-    axes.fill_between(time, np.maximum(low, PSNRS[0]), np.minimum(high, PSNRS[1]), color=THEORY,
-                      alpha=0.15, lw=0)  # fmt: skip
+    band(axes, time, np.maximum(low, PSNRS[0]), np.minimum(high, PSNRS[1]), THEORY)
     axes.plot(time[told], card.predicted_psnr.values[told], color=THEORY, ls="--",
               label="gradient flow, predicted")  # fmt: skip
     axes.plot(card.descent_iteration.values[1:], card.descent_psnr.values[1:], color=PALETTE[1],
@@ -329,9 +307,7 @@ def draw_curves(axes: Axes, card: xr.Dataset) -> None:
     axes.plot(card.iteration.values[1:], card.adam_psnr.values[1:], color=MEASURED, label="Adam")
     axes.plot(max(1, card.attrs["peak_iteration"]), card.attrs["peak_psnr"], "o", color=MEASURED,
               ms=4.5)  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_xlim(*ITERATIONS)
-    axes.set_ylim(*PSNRS)
+    axes.set(xscale="log", xlim=ITERATIONS, ylim=PSNRS)
     axes.xaxis.set_major_locator(FixedLocator([1, 1e2, 1e4, 1e6]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("iteration", labelpad=2)

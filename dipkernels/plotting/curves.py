@@ -1,7 +1,6 @@
 """Curves: what was fitted against iterations, what was predicted, and both together."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -9,10 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.fitting import Peak, peak
-from dipkernels.plotting.style import colours, panels, shared_legend
+from dipkernels.plotting.style import (
+    MEASURED,
+    NOISY,
+    THEORY,
+    band,
+    by_image,
+    colours,
+    over_seeds,
+    panels,
+    shared_legend,
+)  # fmt: skip
 from dipkernels.theory import resolved_stretch
 
 Datasets = Mapping[str, xr.Dataset]
+MOST = 60.0  # dB; bounds may be infinite
 
 
 def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
@@ -31,47 +41,26 @@ def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
     Figure
         On one scale of PSNR. Without a clean image, only the PSNR to the measurement is drawn.
     """
-    shown = [pair for name, fit in fits.items() for pair in _by_image(name, fit)]
+    shown = by_image(fits)
     figure, axes = panels(len(shown), width=3.1 if len(shown) > 1 else 5.0)
     for panel, (name, fit) in zip(axes, shown, strict=True):
+        x = fit.iteration.values
         if "psnr_clean" in fit:
             score = fit.sel(region=fit.score_region)
-            _band(panel, score.psnr_clean, color="#0072B2", label="to clean")
-            _band(
-                panel,
-                score.psnr_average_clean,
-                color="#0072B2",
-                ls=":",
-                label="average, to clean",
-            )
-        _band(panel, fit.psnr_noisy, color="#D55E00", label="to measured", alpha=0.8)
+            average, label = score.psnr_average_clean, "average, to clean"
+            over_seeds(panel, x, score.psnr_clean, label="to clean", color=MEASURED)
+            over_seeds(panel, x, average, ls=":", label=label, color=MEASURED)
+        over_seeds(panel, x, fit.psnr_noisy, color=NOISY, label="to measured", alpha=0.8)
         if "psnr_clean" in fit:
-            panel.plot(fit.peak_iteration, fit.peak_psnr, "o", color="#0072B2", ms=4)
+            panel.plot(fit.peak_iteration, fit.peak_psnr, "o", color=MEASURED, ms=4)
             name = f"{name}: peak {_short(peak(fit))}"
         if predictions and name.partition(":")[0] in predictions:
             _peak_band(panel, predictions[name.partition(":")[0]])
-        panel.set_title(name)
-        panel.set_xlabel("iteration")
+        panel.set(title=name, xlabel="iteration")
     _one_scale(axes, [fit for _, fit in shown])
     axes[0].set_ylabel("PSNR (dB)")
     shared_legend(figure, axes[0])
     return figure
-
-
-def _by_image(name: str, fit: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
-    if "image" not in fit.dims:
-        return [(name, fit)]
-    return [(f"{name}, image {int(i)}", fit.sel(image=i)) for i in fit.image]
-
-
-def _band(panel: Axes, curves: xr.DataArray, **style: Any) -> None:
-    """Draw a curve; of several seeds their mean, and their range as a band."""
-    if "seed" in curves.dims:
-        low, high = curves.min("seed"), curves.max("seed")
-        color = style["color"]
-        panel.fill_between(curves.iteration.values, low, high, color=color, alpha=0.15, lw=0)
-        curves = curves.mean("seed")
-    panel.plot(curves.iteration.values, curves.values, **style)
 
 
 def _short(found: Peak) -> str:
@@ -91,14 +80,14 @@ def _one_scale(axes: list[Axes], fits: list[xr.Dataset]) -> None:
 
 
 def _peak_band(panel: Axes, prediction: xr.Dataset) -> None:
-    panel.axhline(prediction.peak_psnr, color="#009E73", lw=1, ls="--", label="predicted peak")
+    panel.axhline(prediction.peak_psnr, color=THEORY, lw=1, ls="--", label="predicted peak")
     if prediction.peak_resolved:
-        band = prediction.peak_psnr_lower, prediction.peak_psnr_upper
-        panel.axhspan(*band, color="#009E73", alpha=0.15, lw=0)
+        ends = prediction.peak_psnr_lower, prediction.peak_psnr_upper
+        panel.axhspan(*ends, color=THEORY, alpha=0.15, lw=0)
     else:
         panel.annotate(
             "at least", (0.99, prediction.peak_psnr), xycoords=("axes fraction", "data"),
-            color="#009E73", fontsize=7, ha="right", va="bottom",
+            color=THEORY, fontsize=7, ha="right", va="bottom",
         )  # fmt: skip
 
 
@@ -124,16 +113,10 @@ def plot_descent(fits: Datasets, predictions: Datasets) -> Figure:
         score = prediction.sel(region=prediction.score_region)
         iteration = prediction.iteration.values + 1
         measured = fit.psnr_clean.sel(region=fit.score_region)
-        panel.plot(fit.iteration.values + 1, measured, color="#0072B2", label="measured")
-        panel.plot(iteration, score.descent_psnr, color="#009E73", ls="--", label="predicted")
-        panel.fill_between(
-            iteration,
-            score.descent_psnr_lower,
-            np.minimum(score.descent_psnr_upper, 60),
-            color="#009E73",
-            alpha=0.15,
-            lw=0,
-        )
+        panel.plot(fit.iteration.values + 1, measured, color=MEASURED, label="measured")
+        panel.plot(iteration, score.descent_psnr, color=THEORY, ls="--", label="predicted")
+        high = np.minimum(score.descent_psnr_upper, MOST)
+        band(panel, iteration, score.descent_psnr_lower, high, THEORY)
         shown_range = np.concatenate([measured.values, score.descent_psnr.values])
         panel.set_ylim(shown_range.min() - 0.3, shown_range.max() + 0.5)
         panel.set_xscale("log")
@@ -166,14 +149,8 @@ def plot_predictions(predictions: Datasets) -> Figure:
         time = prediction.time.values * prediction.largest_eigenvalue
         told = resolved_stretch(prediction, prediction.score_region)
         panel.plot(time[:told], score.psnr[:told], color=colour[name], label=name)
-        panel.fill_between(
-            time,
-            score.psnr_lower,
-            np.minimum(score.psnr_upper, 60),
-            color=colour[name],
-            alpha=0.12,
-            lw=0,
-        )
+        high = np.minimum(score.psnr_upper, MOST)
+        band(panel, time, score.psnr_lower, high, colour[name], 0.12)
         top = max(top, prediction.peak_psnr)
     panel.set_ylim(min(float(p.psnr.min()) for p in predictions.values()) - 0.5, top + 3)
     panel.set_xscale("log")

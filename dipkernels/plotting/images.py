@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels.plotting.style import panels, show, show_image
+from dipkernels.plotting.style import by_image, panels, show, show_image
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -25,13 +25,7 @@ def plot_images(fits: Datasets) -> Figure:
     Figure
         One column a prior; without a clean image, the running average stands for the peak.
     """
-    shown = [
-        (name + (f", image {int(i)}" if several else ""), fit.sel(image=i) if several else fit)
-        for name, fit in fits.items()
-        for several in ["image" in fit.dims]
-        for i in (fit.image if several else [0])
-    ]
-    shown = [(name, fit.isel(seed=0) if "seed" in fit.dims else fit) for name, fit in shown]
+    shown = [(name, fit.isel(seed=0, missing_dims="ignore")) for name, fit in by_image(fits)]
     columns = len(shown) + 1
     figure, axes = panels(3 * columns, columns=columns, width=1.5, height=1.65)
     first = shown[0][1]
@@ -45,15 +39,12 @@ def plot_images(fits: Datasets) -> Figure:
         show(axes[column], fit.initial.values, f"{name}\nat initialisation")
         if "psnr_clean" in fit:
             last = fit.psnr_clean.sel(region=fit.score_region).values[-1]
-            middle, label, end = (
-                fit.best,
-                f"peak, {float(fit.peak_psnr):.1f} dB",
-                f", {last:.1f} dB",
-            )
+            label, end = f"peak, {float(fit.peak_psnr):.1f} dB", f"end, {last:.1f} dB"
         else:
-            middle, label, end = fit.average, "average", ""
+            label, end = "average", "end"
+        middle = fit.average if label == "average" else fit.best
         show(axes[columns + column], middle.values, label)
-        show(axes[2 * columns + column], fit.final.values, f"end{end}")
+        show(axes[2 * columns + column], fit.final.values, end)
     return figure
 
 

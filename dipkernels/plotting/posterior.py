@@ -1,9 +1,10 @@
-"""Posteriors by draws: maps of uncertainty, their calibration, and what chains did."""
+"""Posteriors: maps of uncertainty, their calibration, what chains did; Gaussian processes."""
 
 from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
+import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,13 +12,14 @@ from matplotlib.figure import Figure
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import AXES
 from dipkernels.images.metrics import decibels
-from dipkernels.plotting.style import PALETTE, panels, show_image
+from dipkernels.plotting.style import PALETTE, band, colours, heat_map, panels, show_image
 from dipkernels.tasks import Task
 
 UNITS = "white = 1"
 NOT_COUNTED = mpl.colors.to_rgb("#56B4E9")
 NAMES = {"truth": "the clean image", "held_out": "held-out pixels"}
 POINTS = 2000  # of a trace, at most
+MOST = 0.995  # of the values are within a scale of colours
 
 
 def plot_uncertainty(task: Task, maps: xr.Dataset) -> Figure:
@@ -59,12 +61,12 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
         pictures["measured"] = measured
     title = "mean of the draws"
     if task.clean is not None:
-        title += f"\n{_psnr(task, mean):.2f} dB over the {region_words(task)}"
+        title += f"\n{psnr_of(task, mean):.2f} dB over the {region_words(task)}"
     pictures[title] = mean
     spread = {"standard deviation": _rms(maps["std"].values)}
     if clean is not None:
         spread["|mean - truth|"] = _rms(mean - clean)
-    top = max(float(np.quantile(values, 0.995)) for values in spread.values())
+    top = max(float(np.quantile(values, MOST)) for values in spread.values()) or 1.0
     level = float(maps["level"][-1])
     width = (maps["upper"] - maps["lower"]).isel(level=-1).values.mean(axis=0)
 
@@ -78,8 +80,9 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
             show_image(axis, picture, name)
     rest = axes[len(pictures) :]
     for axis, (name, values) in zip(rest, spread.items(), strict=False):
-        _map(figure, axis, values, name, top=top)
-    _map(figure, rest[-1], width, f"width of the {level:.0%} interval")
+        heat_map(axis, values, name, UNITS, limits=(0.0, top))
+    widest = float(np.quantile(width, MOST)) or 1.0
+    heat_map(rest[-1], width, f"width of the {level:.0%} interval", UNITS, limits=(0.0, widest))
     return figure
 
 
@@ -95,21 +98,6 @@ def _measured(axis: Axes, task: Task, picture: np.ndarray) -> None:
     show_image(axis, colour, "measured\n(blue: missing or held out)")
 
 
-def _map(figure: Figure, axis: Axes, values: np.ndarray, title: str, *, top: float = 0.0) -> None:
-    limit = top or float(np.quantile(values, 0.995)) or 1.0
-    drawn = axis.imshow(values, cmap="viridis", vmin=0, vmax=limit, interpolation="nearest")
-    _bar(figure, axis, drawn, UNITS, above=bool((values > limit).any()))
-    axis.set_axis_off()
-    axis.set_title(title, fontsize=8)
-
-
-def _bar(figure: Figure, axis: Axes, drawn: object, label: str, *, above: bool = False) -> None:
-    extend = "max" if above else "neither"
-    bar = figure.colorbar(drawn, ax=axis, shrink=0.8, extend=extend)  # type: ignore[arg-type]
-    bar.ax.tick_params(labelsize=6)
-    bar.set_label(label, fontsize=7)
-
-
 def _signals(task: Task, maps: xr.Dataset) -> Figure:
     channels, length = task.shape
     figure, axes = panels(2 * channels, columns=1, width=7.0, height=2.1)
@@ -120,10 +108,8 @@ def _signals(task: Task, maps: xr.Dataset) -> Figure:
     for channel in range(channels):
         upper, lower = axes[2 * channel : 2 * channel + 2]
         mean, std = (maps[name].values[channel] for name in ("mean", "std"))
-        ends = [maps[name].isel(level=-1).values[channel] for name in ("lower", "upper")]
-        upper.fill_between(
-            x, *ends, color=PALETTE[0], alpha=0.25, lw=0, label=f"{level:.0%} interval"
-        )
+        low, high = (maps[name].isel(level=-1).values[channel] for name in ("lower", "upper"))
+        band(upper, x, low, high, PALETTE[0], 0.25, label=f"{level:.0%} interval")
         upper.plot(x, mean, color=PALETTE[0], label="mean of the draws")
         if clean is not None:
             upper.plot(x, clean[channel], color="black", lw=0.9, label="truth")
@@ -232,8 +218,8 @@ def plot_chains(task: Task, result: xr.Dataset, diagnosis: xr.Dataset | None = N
     known = diagnosis.isel(pixel=~diagnosis["constant"].values)
     if several:
         top = max(1.1, float(np.nanmax(known["rhat"].values, initial=1.0)))
-        _diagnosed(figure, axes[2], known, "rhat", task, worst=np.fmax, limits=(1.0, min(top, 2.0)))
-    _diagnosed(figure, axes[-1], known, "ess_bulk", task, worst=np.fmin, limits=(0.0, None))
+        _diagnosed(axes[2], known, "rhat", task, worst=np.fmax, limits=(1.0, min(top, 2.0)))
+    _diagnosed(axes[-1], known, "ess_bulk", task, worst=np.fmin, limits=(0.0, None))
     return figure
 
 
@@ -261,9 +247,8 @@ def _trace_score(axis: Axes, result: xr.Dataset) -> None:
         axis.set_axis_off()
         return
     _traces(axis, result, result[name], thin=True)
-    for colour, chain in zip(_colours(result), result["chain"].values, strict=True):
-        line = result[mean].sel(chain=chain)
-        axis.plot(result["iteration"], line, color=colour, lw=1.8)
+    for chain, colour in colours(result["chain"].values).items():
+        axis.plot(result["iteration"], result[mean].sel(chain=chain), color=colour, lw=1.8)
     axis.plot([], [], color="0.3", lw=0.6, alpha=0.6, label="each image")
     axis.plot([], [], color="0.3", lw=1.8, label="mean after burn-in")
     axis.set_ylabel(label, fontsize=8)
@@ -272,14 +257,10 @@ def _trace_score(axis: Axes, result: xr.Dataset) -> None:
 
 def _traces(axis: Axes, result: xr.Dataset, values: xr.DataArray, *, thin: bool = False) -> None:
     step = -(-result.sizes["iteration"] // POINTS)
-    for number, (colour, chain) in enumerate(
-        zip(_colours(result), result["chain"].values, strict=True)
-    ):
+    for number, (chain, colour) in enumerate(colours(result["chain"].values).items()):
         line = values.sel(chain=chain)[::step]
-        label = "" if thin else f"chain {number}"
-        axis.plot(
-            line["iteration"], line, color=colour, lw=0.6, alpha=0.6 if thin else 1.0, label=label
-        )
+        look = {"alpha": 0.6} if thin else {"label": f"chain {number}"}
+        axis.plot(line["iteration"], line, color=colour, lw=0.6, **look)
     burn_in = int(result.attrs.get("burn_in", 0))
     if 0 < burn_in < result.sizes["iteration"]:
         axis.axvspan(0, burn_in, color="0.93", lw=0, zorder=0)
@@ -288,12 +269,7 @@ def _traces(axis: Axes, result: xr.Dataset, values: xr.DataArray, *, thin: bool 
     axis.set_xlabel("iteration", fontsize=8)
 
 
-def _colours(result: xr.Dataset) -> list[str]:
-    return [PALETTE[i % len(PALETTE)] for i in range(result.sizes["chain"])]
-
-
 def _diagnosed(
-    figure: Figure,
     axis: Axes,
     diagnosis: xr.Dataset,
     name: str,
@@ -323,16 +299,10 @@ def _diagnosed(
     side = tuple(-(-n // cell) for n in task.shape[1:])
     table = np.full(side, np.nan)
     worst.at(table, tuple(place // cell for place in places), values)
-    bottom, top = limits
-    colours = "magma" if name == "rhat" else "viridis"
-    drawn = axis.imshow(
-        np.ma.masked_invalid(table), cmap=colours, vmin=bottom, vmax=top, interpolation="nearest"
-    )
-    above = top is not None and bool((table > top).any())
-    _bar(figure, axis, drawn, "R-hat" if name == "rhat" else "effective draws", above=above)
-    axis.set_axis_off()
-    entries = f", cells of {cell}x{cell} pixels" if cell > 1 else ""
-    axis.set_title(f"{title}\nworst of the channels{entries}", fontsize=8)
+    cells = f", cells of {cell}x{cell} pixels" if cell > 1 else ""
+    label, cmap = ("R-hat", "magma") if name == "rhat" else ("effective draws", "viridis")
+    title += f"\nworst of the channels{cells}"
+    heat_map(axis, table, title, label, limits=limits, cmap=cmap)
 
 
 # Such that a cell holds some two of the entries that were diagnosed.
@@ -341,6 +311,46 @@ def _cell(entries: int, task: Task) -> int:
     if entries >= pixels:
         return 1
     return int(np.ceil(np.sqrt(2 * pixels / max(entries, 1))))
+
+
+def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
+    """Draw a measurement, the posterior means of several processes, and one's deviation.
+
+    Parameters
+    ----------
+    task : Task
+        Of images; titles give PSNR over the whole image where it has a clean one.
+    posteriors : mapping of str to Dataset
+        As `gp.GPPosterior.dataset` makes them; the last one's standard deviation is shown.
+
+    Returns
+    -------
+    Figure
+        One row.
+
+    Raises
+    ------
+    InvalidInputError
+        If it's of a signal, or there is no posterior.
+    """
+    if len(task.shape) != 3 or not posteriors:
+        raise InvalidInputError(
+            f"expected an image and at least one posterior, got shape {task.shape} and "
+            f"{len(posteriors)} posteriors"
+        )
+    figure, axes = panels(len(posteriors) + 2, columns=len(posteriors) + 2, width=2.2, height=2.3)
+    show_image(axes[0], task.measurement.cpu().numpy(), f"measured ({task.name})")
+    for axis, (name, found) in zip(axes[1:], posteriors.items(), strict=False):
+        title = name
+        if task.clean is not None:
+            error = float(np.mean((found["mean"].values - task.clean.cpu().numpy()) ** 2))
+            title += f"\n{float(decibels(error / task.peak**2)):.2f} dB"
+        show_image(axis, found["mean"].values, title)
+    name, last = list(posteriors.items())[-1]
+    deviation = last["standard_deviation"].mean("channel").values
+    title = f"standard deviation,\n{name}"
+    heat_map(axes[-1], deviation, title, "units of the image", shrink=0.75)
+    return figure
 
 
 def region_words(task: Task) -> str:
@@ -354,10 +364,10 @@ def _scaled(task: Task, name: str) -> np.ndarray | None:
     return None if tensor is None else (tensor / task.peak).cpu().double().numpy()
 
 
-def _psnr(task: Task, mean: np.ndarray) -> float:
-    clean = _scaled(task, "clean")
-    region = task.regions[task.score_region].expand(task.shape).cpu().numpy()
-    return float(decibels(np.square(mean - clean)[region].mean()))
+def psnr_of(task: Task, images: np.ndarray) -> np.ndarray:
+    """Score images in units of white, where a task is scored, in dB."""
+    pixels = torch.tensor(images, dtype=torch.float64) * task.peak
+    return task.to(device="cpu", dtype=torch.float64).psnr(pixels).numpy()
 
 
 def _rms(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Spectra: responses and powers on the same axes, responses by layer, bands over a fit."""
+"""Spectra of kernels and images: densities, responses, powers; responses by layer; bands."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.plotting.style import colours, panels, shared_legend
+from dipkernels.plotting.style import band, colours, over_seeds, panels, shared_legend
 from dipkernels.spectra import band_edges
 
 Datasets = Mapping[str, xr.Dataset]
@@ -36,15 +37,19 @@ def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> F
     figure, (panel,) = panels(1, width=6.5, height=3.6)
     colour = colours(list(spectra))
     for name, spectrum in spectra.items():
-        draw_spectrum(panel, spectrum, label=name, colour=colour[name])
+        draw_spectrum(panel, spectrum, label=name, colour=colour[name], ms=4, lw=1.3)
     if reference is not None:
-        draw_spectrum(panel, reference, label="photographs", colour="0.6")
-    finish_spectrum(panel)
+        draw_spectrum(panel, reference, label="photographs", colour="0.6", ms=4, lw=1.3)
+    panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
+    frequency_axis(panel)
+    panel.set(yscale="log", ylabel="relative to lowest ring")
     panel.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
     return figure
 
 
-def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str) -> None:
+def draw_spectrum(
+    panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str, **style: Any
+) -> None:
     """Draw one spectrum relative to its lowest ring."""
     name = next((n for n in ("response", "power") if n in spectrum), None)
     if name is None or spectrum[name].dims != ("frequency",):
@@ -65,18 +70,9 @@ def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str)
         color=colour,
         label=label,
         marker=".",
-        ms=4,
         capsize=1.5,
-        lw=1.3,
+        **style,
     )
-
-
-def finish_spectrum(panel: Axes) -> None:
-    """Label the axes of spectra and make them logarithmic."""
-    panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
-    frequency_axis(panel)
-    panel.set_yscale("log")
-    panel.set_ylabel("relative to lowest ring")
 
 
 def frequency_axis(panel: Axes) -> None:
@@ -86,6 +82,64 @@ def frequency_axis(panel: Axes) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.set_xlabel("spatial frequency (cycles/pixel)")
+
+
+def plot_densities(kernels: Datasets) -> Figure:
+    """Draw the number of eigenvalues per decade against the eigenvalue, relative to the largest.
+
+    Parameters
+    ----------
+    kernels : mapping of str to Dataset
+        As `dipkernels.compare.measure_kernel` makes them.
+
+    Returns
+    -------
+    Figure
+        Bands of two standard errors.
+    """
+    figure, (panel,) = panels(1, width=6.5, height=3.4)
+    colour = colours(list(kernels))
+    for name, kernel in kernels.items():
+        x = kernel.eigenvalue.values / kernel.largest_eigenvalue
+        panel.plot(x, kernel.density, color=colour[name], label=name)
+        error = 2 * kernel.standard_error.fillna(0)
+        low = np.maximum(kernel.density - error, 1e-3)
+        band(panel, x, low, kernel.density + error, colour[name])
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_ylim(0.3, 3 * max(float(kernel.density.max()) for kernel in kernels.values()))
+    panel.set_xlabel("eigenvalue / largest")
+    panel.set_ylabel("eigenvalues per decade")
+    panel.legend(fontsize=7, ncols=2, frameon=False)
+    return figure
+
+
+def plot_responses(kernels: Datasets) -> Figure:
+    """Draw how strongly each spatial frequency is fitted, relative to the lowest ring.
+
+    Parameters
+    ----------
+    kernels : mapping of str to Dataset
+        With `dipkernels.spectra.frequency_response` in them.
+
+    Returns
+    -------
+    Figure
+        Without the constant image; half-power frequencies are marked.
+    """
+    figure, (panel,) = panels(1, width=6.5, height=3.4)
+    colour = colours(list(kernels))
+    for name, kernel in kernels.items():
+        draw_spectrum(panel, kernel, label=name, colour=colour[name])
+        half = kernel.half_power_frequency
+        if np.isfinite(half):
+            panel.plot(half, 0.5, "o", mfc="white", mec=colour[name], ms=6, zorder=5)
+    panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
+    panel.set_yscale("log")
+    panel.set_xlabel("spatial frequency (cycles/pixel)")
+    panel.set_ylabel("response / lowest ring")
+    panel.legend(fontsize=7, ncols=2, frameon=False)
+    return figure
 
 
 def plot_layers(responses: Datasets) -> Figure:
@@ -109,13 +163,13 @@ def plot_layers(responses: Datasets) -> Figure:
     """
     figure, axes = panels(len(responses), columns=2, width=4.6, height=3.0)
     for panel, (name, response) in zip(axes, responses.items(), strict=True):
-        draw_layers(panel, response)
+        _draw_layers(panel, response)
         panel.set_title(name)
     axes[0].set_ylabel("share of the response")
     return figure
 
 
-def draw_layers(panel: Axes, response: xr.Dataset) -> None:
+def _draw_layers(panel: Axes, response: xr.Dataset) -> None:
     """Draw the shares of layers in a frequency response."""
     if "response" not in response or response["response"].dims != ("layer", "frequency"):
         raise InvalidInputError(
@@ -136,8 +190,7 @@ def draw_layers(panel: Axes, response: xr.Dataset) -> None:
         tints.append((0.8, 0.8, 0.8, 1.0))
     panel.stackplot(varying.frequency.values, rows, labels=labels, colors=tints, lw=0)
     frequency_axis(panel)
-    panel.set_xlim(float(varying.frequency[0]), float(varying.frequency[-1]))
-    panel.set_ylim(0, 1)
+    panel.set(xlim=(float(varying.frequency[0]), float(varying.frequency[-1])), ylim=(0, 1))
     panel.grid(visible=False)
     handles, texts = panel.get_legend_handles_labels()
     panel.legend(
@@ -182,9 +235,7 @@ def plot_bands(result: xr.Dataset) -> Figure:
     for panel, (kind, label) in zip(axes, shown.items(), strict=True):
         edges = band_edges(dims=dims, corners=kind != "band")
         _draw_bands(panel, result, kind, edges)
-        panel.set_title(label)
-        panel.set_xlabel("iteration + 1")
-        panel.set_xscale("log")
+        panel.set(title=label, xlabel="iteration + 1", xscale="log")
         if "peak_iteration" in result.attrs:
             panel.axvline(
                 result.peak_iteration + 1, color="0.5", lw=0.8, ls="--", label="PSNR peak"
@@ -200,16 +251,12 @@ def plot_bands(result: xr.Dataset) -> Figure:
 
 def _draw_bands(panel: Axes, result: xr.Dataset, kind: str, edges: np.ndarray) -> None:
     count = len(edges) - 1
-    for band in range(count):
-        curve = result[f"{kind}_{band + 1}"]
-        tint = colormaps["viridis"](0.9 * band / (count - 1))
+    for number in range(count):
+        curve = result[f"{kind}_{number + 1}"]
+        tint = colormaps["viridis"](0.9 * number / (count - 1))
+        unit = " cycles/pixel" * (number == 0)
+        label = f"{edges[number]:.1f}-{edges[number + 1]:.1f}{unit}"
+        if number == count - 1:
+            label = f"above {edges[number]:.1f}"
         steps = curve.iteration.values + 1
-        if "seed" in curve.dims:
-            low, high = curve.min("seed"), curve.max("seed")
-            panel.fill_between(steps, low, high, color=tint, alpha=0.2, lw=0)
-            curve = curve.mean("seed")
-        unit = " cycles/pixel" * (band == 0)
-        label = f"{edges[band]:.1f}-{edges[band + 1]:.1f}{unit}"
-        if band == count - 1:
-            label = f"above {edges[band]:.1f}"
-        panel.plot(steps, curve.values, color=tint, label=label, lw=1.2)
+        over_seeds(panel, steps, curve, shade=0.2, color=tint, label=label, lw=1.2)

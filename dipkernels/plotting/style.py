@@ -1,11 +1,12 @@
 """What all figures share: size, colours, how they are saved."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 import numpy as np
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,6 +14,9 @@ from dipkernels.errors import OutputError
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; grey last.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#5D5D5D", "#B8A900")
+
+MEASURED, THEORY, NOISY = PALETTE[0], PALETTE[2], PALETTE[4]
+Name = TypeVar("Name")
 
 _RC: Any = {
     "font.size": 9,
@@ -27,7 +31,16 @@ _RC: Any = {
 }
 
 
-def colours(names: Sequence[str]) -> dict[str, str]:
+def by_image(fits: Mapping[str, xr.Dataset]) -> list[tuple[str, xr.Dataset]]:
+    """List fits with their names, those of several images one by one."""
+    return [
+        (f"{name}, image {int(i)}", fit.sel(image=i)) if "image" in fit.dims else (name, fit)
+        for name, fit in fits.items()
+        for i in (fit.image if "image" in fit.dims else [0])
+    ]
+
+
+def colours(names: Iterable[Name]) -> dict[Name, str]:
     """Give each prior a colour, the same in every figure of a run."""
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
@@ -44,6 +57,45 @@ def panels(
     return figure, axes
 
 
+def band(
+    axes: Axes, x: Any, low: Any, high: Any, color: Any, alpha: float = 0.15, label: str = ""
+) -> None:
+    """Shade what lies between two curves."""
+    axes.fill_between(x, low, high, color=color, alpha=alpha, lw=0, label=label)
+
+
+def over_seeds(
+    axes: Axes, x: Any, curves: xr.DataArray, *, shade: float = 0.15, **style: Any
+) -> None:
+    """Draw a curve; of several seeds their mean, and their range as a band."""
+    if "seed" in curves.dims:
+        band(axes, x, curves.min("seed"), curves.max("seed"), style["color"], shade)
+        curves = curves.mean("seed")
+    axes.plot(x, curves.values, **style)
+
+
+def heat_map(
+    axes: Axes,
+    values: np.ndarray,
+    title: str,
+    label: str,
+    *,
+    limits: tuple[float, float | None] = (0.0, None),
+    cmap: str = "viridis",
+    shrink: float = 0.8,
+) -> None:
+    """Draw values as colours with their bar, which ends in a point if some are above the limit."""
+    bottom, top = limits
+    extend = "max" if top is not None and (values > top).any() else "neither"
+    shown = np.ma.masked_invalid(values)
+    drawn = axes.imshow(shown, cmap=cmap, vmin=bottom, vmax=top, interpolation="nearest")
+    bar = axes.figure.colorbar(drawn, ax=axes, shrink=shrink, extend=extend)
+    bar.ax.tick_params(labelsize=6)
+    bar.set_label(label, fontsize=7)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=8)
+
+
 def shared_legend(figure: Figure, axes: Axes) -> None:
     """Put the legend of one panel below all panels, which share it."""
     handles, labels = axes.get_legend_handles_labels()
@@ -52,11 +104,16 @@ def shared_legend(figure: Figure, axes: Axes) -> None:
     )
 
 
-def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
-    """Draw an image without axes, every pixel as it is."""
+def draw_pixels(axes: Axes, image: np.ndarray, aspect: Any = None) -> None:
+    """Draw an image, every pixel as it is."""
     pixels = np.clip(image, 0, 1)
     pixels = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
-    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=aspect)
+
+
+def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
+    """Draw an image without axes."""
+    draw_pixels(axes, image)
     axes.set_axis_off()
     axes.set_title(title, fontsize=8)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from dipkernels import images, networks, tasks
 from dipkernels.fingerprints import FingerprintEffort
-from dipkernels.report import gallery_page, gallery_settings, stored_card
+from dipkernels.reports import gallery_page, gallery_settings, stored_card
 from dipkernels.storage.netcdf import save
 from dipkernels.storage.runs import RunFolder
 

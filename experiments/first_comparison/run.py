@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels import compare, images, tasks
-from dipkernels.report import format_table, write_report
+from dipkernels.reports import format_table, write_report
 from dipkernels.storage.netcdf import save
 from dipkernels.storage.runs import RunFolder
 

@@ -17,8 +17,6 @@ from torch import Tensor
 from dipkernels import networks
 from dipkernels.kernels import covariance, infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.literature import covariance_three_ways, width_convergence
-from dipkernels.literature import figures as plots
 from dipkernels.literature.poster import (
     autoencoder,
     convolutional,
@@ -32,7 +30,10 @@ from dipkernels.plotting import save_figure
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
+from experiments.gp_kernels.covariances import covariance_three_ways, width_convergence
+from experiments.gp_kernels.figures import plot_correlations
 from experiments.harness import open_folder, parse, settings
+from experiments.non_local.figures import plot_filters
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def samples(preset: Preset, device: torch.device, output: Path) -> None:
                 rows[row][f"image: {name[:4]}. {row} {index + 1}"] = (
                     (picture - low) / (high - low)
                 ).numpy()
-    save_figure(plots.plot_filters(rows, None), output / "samples.png")
+    save_figure(plot_filters(rows, None), output / "samples.png")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -170,7 +171,7 @@ def main(arguments: list[str] | None = None) -> None:
                 }
             )
     pd.DataFrame(rows).to_csv(output / "covariances.csv", index=False, float_format="%.3g")
-    save_figure(plots.plot_correlations(drawn), output / "covariances.png")
+    save_figure(plot_correlations(drawn), output / "covariances.png")
 
     wide = run.stage("width", functools.partial(converge, preset, device))
     table = pd.DataFrame({"width": wide.width.values, "rms error": wide.error.mean("repetition")})

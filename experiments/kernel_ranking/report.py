@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dipkernels.plotting.ranking import plot_ranking
 from dipkernels.plotting.style import save_figure
 from dipkernels.theory import rank_agreement
+from experiments.kernel_ranking.ranking import plot_ranking
 from experiments.kernel_ranking.setting import PRIORS, Preset
 
 MOST_PANELS = 6

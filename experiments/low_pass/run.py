@@ -19,10 +19,8 @@ from dipkernels.literature import (
     dual_kernel,
     fitting_speed,
     image_and_noise,
-    jacobian_along_fit,
     jacobian_norms,
 )
-from dipkernels.literature import figures as plots
 from dipkernels.literature.dual_kernels import PUBLISHED_SCALE, gaussian, triangle
 from dipkernels.networks import ImagePrior
 from dipkernels.plotting import save_figure
@@ -30,6 +28,8 @@ from dipkernels.plotting import save_figure
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
 from experiments.harness import log_spaced, open_folder, parse, settings
+from experiments.low_pass import figures as plots
+from experiments.low_pass.jacobians import jacobian_along_fit
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,11 @@ from dipkernels.kernels import NTK
 from dipkernels.linalg import DenseOperator
 from dipkernels.literature import (
     compare_filters,
-    filter_along_fit,
     non_local_means_weights,
     patch_tangent_kernel,
     residual_correlation,
     twicing,
 )
-from dipkernels.literature import figures as plots
 from dipkernels.networks import ImagePrior
 from dipkernels.plotting import save_figure
 from dipkernels.tasks import Task
@@ -31,6 +29,8 @@ from dipkernels.tasks import Task
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
 from experiments.harness import open_folder, parse, settings
+from experiments.non_local.along import filter_along_fit
+from experiments.non_local.figures import plot_filters
 
 SIGMA = 25 / 255
 RADIUS = 5  # of the window beyond which a weight is called non-local
@@ -257,7 +257,7 @@ def main(arguments: list[str] | None = None) -> None:
                     pictures[network] = drawn(one, size)
     pd.DataFrame(rows).to_csv(output / "along_fit.csv", index=False, float_format="%.3g")
     centre = grid(size)[MIDDLE]
-    save_figure(plots.plot_filters(pictures, divmod(centre, size)), output / "filters.png")
+    save_figure(plot_filters(pictures, divmod(centre, size)), output / "filters.png")
 
 
 def along_rows(one: xr.Dataset, network: str, name: str, optimiser: str) -> list[dict[str, Any]]:

@@ -1,5 +1,8 @@
 """Cheng et al.: covariance against depth and input scale."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -8,7 +11,6 @@ import torch
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import infinite_width
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.literature import covariance_three_ways, width_convergence
 from dipkernels.literature.poster import (
     autoencoder,
     convolutional,
@@ -18,6 +20,10 @@ from dipkernels.literature.poster import (
     smooth_kernel,
     stretched,
 )
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, where experiments are
+
+from experiments.gp_kernels.covariances import covariance_three_ways, width_convergence
 
 
 def test_smooth_kernel_is_the_published_gaussian() -> None:

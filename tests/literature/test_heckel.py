@@ -1,6 +1,8 @@
 """Heckel & Soltanolkotabi: dual kernels, speed of fits, Jacobians."""
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,25 +13,28 @@ from dipkernels import tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import NTK
 from dipkernels.literature import (
-    accumulated,
     dual_kernel,
     fitting_speed,
     image_and_noise,
     jacobian,
-    jacobian_along_fit,
     jacobian_norms,
     predicted_speed,
     two_layer_generator,
 )
 from dipkernels.literature.dual_kernels import PUBLISHED_SCALE, circulant, gaussian, triangle
-from dipkernels.literature.jacobians import (
+from dipkernels.literature.jacobians import convolution_weights
+from dipkernels.networks import ImagePrior
+from helpers.priors import make
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, where experiments are
+
+from experiments.low_pass.jacobians import (
     _loss_gradient,
-    convolution_weights,
+    accumulated,
+    jacobian_along_fit,
     subspace_overlap,
     unexplained,
 )
-from dipkernels.networks import ImagePrior
-from helpers.priors import make
 
 # Smallest and largest eigenvalue as printed by the code behind figure 6, and its digits.
 PUBLISHED = {

@@ -1,5 +1,8 @@
 """Tachella et al.: induced filters, non-local means, twicing, Adam."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -13,7 +16,6 @@ from dipkernels.kernels import NTK
 from dipkernels.linalg import DenseOperator
 from dipkernels.literature import (
     compare_filters,
-    filter_along_fit,
     induced_filter,
     jacobian,
     non_local_means_weights,
@@ -24,6 +26,10 @@ from dipkernels.literature import (
 from dipkernels.literature.non_local_means import patches, share_outside
 from dipkernels.networks import ImagePrior
 from helpers.priors import make
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, where experiments are
+
+from experiments.non_local.along import filter_along_fit
 
 
 def gram(prior: ImagePrior, parameters: dict[str, Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ from dipkernels.fingerprints.rows import (
 from dipkernels.fitting import fit
 from dipkernels.kernels import NTK, infinite_width
 from dipkernels.networks import ImagePrior
-from dipkernels.report.gallery import PAGE, TABLE
+from dipkernels.reports.gallery import PAGE, TABLE
 from dipkernels.spectra.bins import bin_edges, bin_masks
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.runs import RunFolder

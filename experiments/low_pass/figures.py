@@ -1,4 +1,4 @@
-"""Theories of the literature: dual kernels, speed of fits, Jacobians, covariances, filters."""
+"""Heckel & Soltanolkotabi: spectra of dual kernels, speed of fits, Jacobians."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels.plotting.style import PALETTE, colours, panels, shared_legend, show_image
+from dipkernels.plotting.style import PALETTE, colours, panels, shared_legend
 
 
 def plot_dual_spectra(spectra: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
@@ -15,10 +15,7 @@ def plot_dual_spectra(spectra: Mapping[str, Mapping[str, np.ndarray]]) -> Figure
     for panel, (family, curves) in zip(axes, spectra.items(), strict=True):
         for colour, (name, values) in zip(PALETTE, curves.items(), strict=False):
             panel.plot(np.sort(values)[::-1], color=colour, label=name)
-        panel.set_yscale("log")
-        panel.set_xlabel("number of eigenvalue")
-        panel.set_ylabel("eigenvalue")
-        panel.set_title(family)
+        panel.set(yscale="log", xlabel="number of eigenvalue", ylabel="eigenvalue", title=family)
         panel.legend(fontsize=7)
     return figure
 
@@ -77,49 +74,4 @@ def plot_singular_vectors(result: xr.Dataset) -> Figure:
         panel.tick_params(labelsize=6)
         panel.set_xlabel("pixel", fontsize=8)
     shared_legend(figure, axes[0])
-    return figure
-
-
-def plot_correlations(results: Mapping[str, Mapping[str, xr.Dataset]]) -> Figure:
-    """Draw correlations against lag, measured, of infinite width and of the poster's formula."""
-    figure, axes = panels(len(results), columns=2, width=3.6, height=2.7)
-    for panel, (title, settings) in zip(axes, results.items(), strict=True):
-        for colour, (name, result) in zip(PALETTE, settings.items(), strict=False):
-            measured, limit, poster = result.correlation.values
-            band = 2 * result.standard_error.values
-            panel.plot(result.lag, measured, color=colour, label=name)
-            panel.fill_between(
-                result.lag, measured - band, measured + band, color=colour, alpha=0.2
-            )
-            panel.plot(result.lag, limit, color="black", lw=0.9, ls="--")
-            panel.plot(result.lag, poster, color=colour, lw=1.2, ls=":")
-        panel.set_xlabel("lag (pixels)")
-        panel.set_ylabel("K(lag) / K(0)")
-        panel.set_title(title)
-        panel.legend(fontsize=7)
-    return figure
-
-
-def plot_filters(
-    rows: Mapping[str, Mapping[str, np.ndarray]], pixel: tuple[int, int] | None
-) -> Figure:
-    """Draw filters of a pixel as images."""
-    columns = max(len(row) for row in rows.values())
-    figure, axes = panels(columns * len(rows), columns=columns, width=1.7, height=1.85)
-    for index, panel in enumerate(axes):
-        row, column = divmod(index, columns)
-        pictures = list(list(rows.values())[row].items())
-        panel.set_axis_off()
-        if column >= len(pictures):
-            continue
-        title, picture = pictures[column]
-        if title.startswith("image"):
-            show_image(panel, picture[None], title.removeprefix("image: "))
-        else:
-            top = np.sort(picture, axis=None)[-2]
-            low = min(0.0, float(picture.min()))
-            panel.imshow(picture, cmap="magma", vmin=low, vmax=top, interpolation="nearest")
-            panel.set_title(title, fontsize=8)
-        if pixel is not None:
-            panel.plot(pixel[1], pixel[0], "+", color="#56B4E9", ms=6, mew=1)
     return figure

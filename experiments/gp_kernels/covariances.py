@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.statistics import jackknife
@@ -97,7 +96,7 @@ def covariance_three_ways(
 def width_convergence(
     make: Callable[[int], ImagePrior],
     widths: Sequence[int],
-    reference: Float[Tensor, " lags"],
+    reference: Tensor,
     *,
     samples: int,
     codes: Callable[[int], Callable[[int], Tensor]],

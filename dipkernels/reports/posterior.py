@@ -1,13 +1,8 @@
 """The page of a posterior: verdict first, then target, maps, calibration and diagnostics."""
 
-import base64
-import json
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
@@ -15,28 +10,24 @@ from matplotlib.figure import Figure
 from dipkernels import plotting, sampling
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import MissingExtraError
-from dipkernels.images.metrics import decibels
-from dipkernels.plotting.posterior import region_words
-from dipkernels.report.table import csv_table
+from dipkernels.plotting.posterior import psnr_of, region_words
+from dipkernels.reports.pages import drawn, write_page
+from dipkernels.reports.table import csv_table
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
 from dipkernels.sampling.summaries import require_draws
 from dipkernels.storage.netcdf import write_text
-from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
 PAGE, TABLE = "index.html", "calibration.csv"
 DIAGNOSED = 4096  # entries of the image, at most; ArviZ takes some seconds for them
 LEVELS = (0.9, 0.8, 0.5)  # of the intervals: the first for which the draws suffice
 
-_SNIPPET = """from dipkernels import sampling, storage
-
-result = storage.load({path!r})  # an xarray.Dataset; white is 1
-print(result.draws.dims, result.attrs["method"])
-maps = sampling.uncertainty.maps(result, levels=(0.5, 0.9))  # mean, std, lower, upper
-"""
-_CHAINS_SNIPPET = """print(sampling.summary(result))  # the diagnostics, by ArviZ
-arviz_data = sampling.to_inference_data(result)
-"""
+NOISE_IN = " (with the noise of the measurement)"
+NOISE_OUT = (
+    " (without noise of the measurement, since none is stated: if it has some, they say less)"
+)
+AGAINST = {"truth": "the truth", "held_out": "held-out pixels"}
 
 # Attribute, words, pattern.
 _TARGET = (
@@ -60,37 +51,17 @@ _TARGET = (
     ("error", "relative error of the solves, at most", ".2g"),
 )
 
-# Variable, title, what it says, pattern; {level} is that of the intervals.
-_SCORES = (
-    ("values", "values", "How many values were predicted.", "d"),
-    ("rmse", "RMS error", "Of the mean of the draws; white = 1.", ".4f"),
-    ("sharpness", "deviation", "Mean of the predicted standard deviations; white = 1.", ".4f"),
-    (
-        "z_rms",
-        "error / deviation",
-        "Root mean square: 1 if deviations have the right size, more if they are too small.",
-        ".2f",
-    ),
-    (
-        "coverage",
-        "{level} intervals hold",
-        "Share of the values in their interval: {level} if it is calibrated.",
-        ".0%",
-    ),
-    (
-        "calibration_error",
-        "calibration error",
-        "Mean distance of the coverage curve from the diagonal; 0 is best.",
-        ".3f",
-    ),
-    (
-        "ause",
-        "sparsification error",
-        "Area between the two sparsification curves; 0 if deviations sort values as errors do.",
-        ".3f",
-    ),
-    ("nll", "NLL", "Mean negative log-likelihood of a Gaussian, in nats a value.", ".2f"),
-)
+# Of the template's columns, in their order: variable and pattern.
+_SCORES = {
+    "values": "d",
+    "rmse": ".4f",
+    "sharpness": ".4f",
+    "z_rms": ".2f",
+    "coverage": ".0%",
+    "calibration_error": ".3f",
+    "ause": ".3f",
+    "nll": ".2f",
+}
 
 
 @dataclass(frozen=True)
@@ -154,43 +125,33 @@ def posterior_page(
     known = task.clean is not None or task.has_held_out
     calibrations = sampling.uncertainty.calibration(result, task) if known else {}
     diagnosis, why_not = _diagnosed(result)
-    chains = "iteration" in result.dims
     figures: dict[str, Figure] = {"maps": plotting.plot_uncertainty(task, maps)}
     if calibrations:
         figures["calibration"] = plotting.plot_calibration(calibrations)
         write_text(csv_table(_rows(calibrations)), folder.path / TABLE)
-    if chains:
+    if "iteration" in result.dims:
         figures["diagnostics"] = plotting.plot_chains(task, result, diagnosis)
     sound, first = _verdict(result, diagnosis, why_not, headline)
     lines = _lines(result, maps, calibrations, task)
-    path = folder.path / PAGE
-    stored = json.loads((folder.path / SETTINGS_FILE).read_text(encoding="utf-8"))
-    template = resources.files("dipkernels.report").joinpath("posterior.html.jinja")
-    snippet = _SNIPPET.format(path=str(folder.file("posterior"))) + _CHAINS_SNIPPET * chains
-    html = (
-        jinja2.Environment(autoescape=True)
-        .from_string(template.read_text("utf-8"))
-        .render(
-            headline=first,
-            sound=sound,
-            lines=lines,
-            words=words,
-            **_title(result, task, stored["settings"]),
-            target=_target(result),
-            figures=[_embedded(name, figure, folder.path) for name, figure in figures.items()],
-            scores=[
-                tuple(text.format(level=f"{level:.0%}") for text in (title, meaning))
-                for _, title, meaning, _ in _SCORES
-            ],
-            cells=[_cells(name, found, level) for name, found in calibrations.items()],
-            diagnostics="" if diagnosis is None else sampling.summary(result, diagnosis),
-            snippet=snippet,
-            settings=stored["settings"],
-            provenance={k: v for k, v in stored.items() if k != "settings"},
-        )
+    page = write_page(
+        folder,
+        PAGE,
+        "posterior",
+        headline=first,
+        sound=sound,
+        lines=lines,
+        words=words,
+        result=result.attrs,
+        task=task,
+        target=_target(result),
+        figures=drawn(figures, folder.path),
+        level=f"{level:.0%}",
+        cells=[_cells(name, found, level) for name, found in calibrations.items()],
+        diagnostics="" if diagnosis is None else sampling.summary(result, diagnosis),
+        path=repr(str(folder.file("posterior"))),
+        chains="iteration" in result.dims,
     )
-    write_text(html, path)
-    return PosteriorReport(path, first, tuple(lines))
+    return PosteriorReport(page, first, tuple(lines))
 
 
 # An interval of S draws that has both ends inside of their range needs S >= 2 / (1 - level) - 1:
@@ -242,51 +203,25 @@ def _lines(
             f"tell those of {LEVELS[0]:.0%}."
         )
     if task.clean is not None:
-        region = task.regions[task.score_region].expand(task.shape).cpu().numpy()
-        clean = (task.clean / task.peak).cpu().numpy()[region]
-        draws = result["draws"].values.reshape(-1, *task.shape)[:, region]
-        draws = draws[np.isfinite(draws).all(axis=1)]
-        single = decibels(np.square(draws - clean).mean(axis=1)).mean()
-        together = float(decibels(np.square(maps["mean"].values[region] - clean).mean()))
+        draws = psnr_of(task, result["draws"].values.reshape(-1, *task.shape))
+        single = draws[np.isfinite(draws)].mean()
         lines.append(
-            f"Mean of the draws {together:.2f} dB to the truth "
+            f"Mean of the draws {psnr_of(task, maps['mean'].values):.2f} dB to the truth "
             f"over the {region_words(task)}; single draws {single:.2f} dB on average."
         )
     for name, found in calibrations.items():
-        against = {"truth": "the truth", "held_out": "held-out pixels"}[name]
-        noise = _noise_words(found) if name == "held_out" else ""
+        noise = ""
+        if name == "held_out":  # intervals of a new measurement are wider than those of the image
+            noise = NOISE_IN if found.attrs["noise_sigma"] else NOISE_OUT
         share = float(found["coverage"].sel(level=level))
         lines.append(
-            f"Against {against}{noise}: {level:.0%} intervals hold {share:.0%} of "
+            f"Against {AGAINST[name]}{noise}: {level:.0%} intervals hold {share:.0%} of "
             f"{found.attrs['values']} values; errors are {float(found['z_rms']):.2f} times the "
             "deviation."
         )
     if not calibrations:
         lines.append("Nothing is known to hold the spread against: no truth, no held-out pixels.")
     return [*lines, spread_note()]
-
-
-# The intervals of a new measurement are wider than those of the image, if its noise is known.
-def _noise_words(found: xr.Dataset) -> str:
-    if found.attrs["noise_sigma"]:
-        return " (with the noise of the measurement)"
-    return (
-        " (without noise of the measurement, since none is stated: if it has some, they say less)"
-    )
-
-
-def _title(result: xr.Dataset, task: Task, settings: dict[str, Any]) -> dict[str, Any]:
-    channels, *spatial = task.shape
-    sides = "\u00d7".join(map(str, spatial))
-    return {
-        "prior": result.attrs.get("prior", "network"),
-        "method": result.attrs.get("method", "sampled"),
-        "task": task.name,
-        "image": settings.get("image", "an image"),
-        "shape": f"{sides} pixels, {channels} channel{'' if channels == 1 else 's'}",
-        "seed": settings.get("seed", result.attrs.get("seed", 0)),
-        "device": settings.get("device", "cpu"),
-    }
 
 
 def _target(result: xr.Dataset) -> list[tuple[str, str]]:
@@ -314,43 +249,7 @@ def _rows(calibrations: dict[str, xr.Dataset]) -> list[dict[str, object]]:
 
 
 def _cells(name: str, found: xr.Dataset, level: float) -> list[str]:
-    cells = [{"truth": "the truth", "held_out": "held-out pixels"}[name]]
-    for score, _, _, pattern in _SCORES:
-        if score == "values":
-            cells.append(format(int(found.attrs["values"]), pattern))
-            continue
-        value = found[score].sel(level=level) if score == "coverage" else found[score]
-        cells.append(format(float(value), pattern))
-    return cells
-
-
-def _embedded(name: str, figure: Figure, folder: Path) -> dict[str, str]:
-    path = folder / f"{name}.png"
-    plotting.save_figure(figure, path)
-    title, caption = CAPTIONS[name]
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return {"name": name, "title": title, "caption": caption, "data": data}
-
-
-CAPTIONS = {
-    "maps": (
-        "Maps",
-        "What is known, the mean of all draws, and how far they spread. Deviation and error are "
-        "on one scale: where the error is brighter than the deviation, the draws are too sure. "
-        "These are of the image itself, without the noise of a measurement.",
-    ),
-    "calibration": (
-        "Can the spread be trusted?",
-        "Left: an interval of a level should hold that share of the values; below the line the "
-        "draws are too sure. Middle: removing the values of the largest deviation first should "
-        "lower the error of the rest, as far as removing those of the largest error does. Right: "
-        "values sorted into tenths by their deviation; on the line, the deviation has the size of "
-        "the error. The noise of held-out pixels is counted in where it's stated.",
-    ),
-    "diagnostics": (
-        "Have the chains converged?",
-        "Traces should look like noise around a common level, in all chains. A misfit well below "
-        "the dotted line means that noise is being fitted. R-hat compares chains: it is 1 if "
-        "they agree. Effective draws say how many independent ones the draws are worth.",
-    ),
-}
+    at_level = found.sel(level=level)
+    values = {key: float(at_level[key]) for key in _SCORES if key in found}
+    values["values"] = int(found.attrs["values"])
+    return [AGAINST[name], *(format(values[key], pattern) for key, pattern in _SCORES.items())]

@@ -43,8 +43,7 @@ def _draw(ax: Axes, kernel: Panel, families: Mapping[str, str], palette: Mapping
     ends = [min(x.min(), y.min()) - 0.3, max(x.max(), y.max()) + 0.3]
     ax.plot(ends, ends, color="0.6", lw=1, ls=":")
     ax.set_title(title, fontsize=9)
-    ax.set_xlabel("predicted peak PSNR (dB)")
-    ax.set_ylabel("measured peak PSNR, Adam (dB)")
+    ax.set(xlabel="predicted peak PSNR (dB)", ylabel="measured peak PSNR, Adam (dB)")
     low, high = ax.get_ylim()
     wanted = (y - low) / (high - low)
     for name, at, height in zip(names, _spaced(wanted), range(len(names)), strict=True):

@@ -1,15 +1,10 @@
 """The gallery: cards of many priors side by side in one self-contained HTML file."""
 
-import base64
-import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import xarray as xr
 
 from dipkernels import fingerprints, plotting
@@ -19,9 +14,10 @@ from dipkernels.fingerprints import FingerprintEffort
 from dipkernels.fingerprints.rows import neighbourhood
 from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
-from dipkernels.report.table import csv_table
+from dipkernels.reports.pages import embedded, write_page
+from dipkernels.reports.table import PARAMETERS, PRIOR, Column, csv_table, plain
 from dipkernels.storage.netcdf import save, write_text
-from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
+from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
 CARD = "card"  # of the stored result, below the prior's name
@@ -109,16 +105,6 @@ def stored_card(
     return card
 
 
-@dataclass(frozen=True)
-class _Column:
-    """One column: its head, the number that it sorts by, how that is written, what it says."""
-
-    title: str
-    key: str
-    pattern: Callable[[dict[str, Any]], str]
-    meaning: str
-
-
 def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     """Draw the cards of a folder and write its table and page.
 
@@ -144,23 +130,15 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     rows = [fingerprints.fingerprint_row(card) for card in drawn.values()]
     write_text(csv_table(rows), folder.path / TABLE)
     pictures = {name: _picture(folder, name, card) for name, card in drawn.items()}
-    settings = json.loads((folder.path / SETTINGS_FILE).read_text(encoding="utf-8"))
-    template = resources.files("dipkernels.report").joinpath("gallery.html.jinja")
-    html = (
-        jinja2.Environment(autoescape=True)
-        .from_string(template.read_text("utf-8"))
-        .render(
-            settings=settings["settings"],
-            provenance={k: v for k, v in settings.items() if k != "settings"},
-            columns=_COLUMNS,
-            lines=[_line(row) for row in rows],
-            note=spread_note(),
-            pictures=pictures,
-        )
+    return write_page(
+        folder,
+        PAGE,
+        "gallery",
+        columns=_COLUMNS,
+        lines=[_line(row) for row in rows],
+        note=spread_note(),
+        pictures=pictures,
     )
-    page = folder.path / PAGE
-    write_text(html, page)
-    return page
 
 
 def _picture(folder: RunFolder, name: str, card: xr.Dataset) -> str:
@@ -168,7 +146,7 @@ def _picture(folder: RunFolder, name: str, card: xr.Dataset) -> str:
     source = folder.file(f"{name}/{CARD}")
     if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
         plotting.save_figure(plotting.plot_fingerprint(card), path)
-    return base64.b64encode(path.read_bytes()).decode("ascii")
+    return embedded(path)
 
 
 # Text and number of each cell; what isn't a finite number sorts last.
@@ -179,13 +157,9 @@ def _line(row: dict[str, Any]) -> list[dict[str, str]]:
         number = str(value) if isinstance(value, str) else ""
         if isinstance(value, int | float) and math.isfinite(value):
             number = repr(float(value))
-        text = column.pattern(row) if number else "-"
+        text = column.cell(row) if number else "-"
         cells.append({"text": text, "sort": number})
     return cells
-
-
-def _plain(key: str, pattern: str) -> Callable[[dict[str, Any]], str]:
-    return lambda row: format(row[key], pattern)
 
 
 def _predicted(row: dict[str, Any]) -> str:
@@ -198,66 +172,66 @@ def _measured(row: dict[str, Any]) -> str:
     return f"{row['peak_psnr']:.1f} @ {row['peak_iteration']}{mark}"
 
 
-_COLUMNS: Sequence[_Column] = (
-    _Column("prior", "prior", _plain("prior", "s"), "Name in the registry."),
-    _Column("parameters", "parameters", _plain("parameters", ",d"), "Trainable parameters."),
-    _Column(
+_COLUMNS: Sequence[Column] = (
+    PRIOR,
+    PARAMETERS,
+    plain(
         "half-power c/px",
         "half_power_frequency",
-        _plain("half_power_frequency", ".3f"),
+        ".3f",
         "Where the tangent kernel's response has fallen to half of its lowest ring; - if it "
         "doesn't. Low: a low-pass filter.",
     ),
-    _Column(
+    plain(
         "roll-off",
         "sample_roll_off",
-        _plain("sample_roll_off", ".1f"),
+        ".1f",
         "Exponent of the fall of the samples' power; photographs have about 2.",
     ),
-    _Column(
+    Column(
         "comb",
         "comb",
         lambda row: f"{row['comb']:.2f} ({row['comb_period']} px)",
         "The kernel's response on the harmonics of a grid over that beside them, the largest of "
         "periods 2, 4 and 8; 1 without a grid.",
     ),
-    _Column(
+    Column(
         "shift variance",
         "shift_variance",
         lambda row: f"{row['shift_variance']:.2f} +- {row['shift_variance_standard_error']:.2f}",
         "How much of a kernel's row changes when its pixel moves; 0 for a stationary kernel.",
     ),
-    _Column(
+    plain(
         "diagonal varies",
         "diagonal_variation",
-        _plain("diagonal_variation", ".0%"),
+        ".0%",
         "Standard deviation of the kernel's diagonal over pixels, relative to its mean.",
     ),
-    _Column(
+    Column(
         "predicted dB",
         "predicted_peak_psnr",
         _predicted,
         "Peak of gradient flow, from the kernel alone; > where the products spent don't resolve "
         "it but only what it at least reaches.",
     ),
-    _Column(
+    Column(
         "Adam dB @ it.",
         "peak_psnr",
         _measured,
         "Highest PSNR to the clean image; + if it was still rising at the end.",
     ),
-    _Column(
+    plain(
         "GD: predicted - measured dB",
         "descent_error",
-        _plain("descent_error", "+.2f"),
+        "+.2f",
         "At the last iteration of gradient descent.",
     ),
-    _Column(
+    plain(
         "to infinite width",
         "limit_distance",
-        _plain("limit_distance", ".2f"),
+        ".2f",
         "Root mean square between the tangent kernel over the lag, relative to lag 0, and that of "
         "the infinitely wide network; - where the network can't be read.",
     ),
-    _Column("s", "seconds", _plain("seconds", ".0f"), "All parts together."),
+    plain("s", "seconds", ".0f", "All parts together."),
 )

@@ -14,20 +14,22 @@ Row = dict[str, object]
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table."""
+    """One column of a table: its head, the number that it sorts by, its text, what it says."""
 
     title: str
+    key: str
     cell: Callable[[Row], str]
     meaning: str
 
 
-def _number(key: str, pattern: str) -> Callable[[Row], str]:
-    # A dash where a stage is missing.
-    def cell(row: Row) -> str:
-        value = row.get(key)
-        return "-" if value is None else format(value, pattern)
+def plain(title: str, key: str, pattern: str, meaning: str) -> Column:
+    """Make a column of one number; a dash where it's missing."""
+    return Column(title, key, lambda row: _number(row, key, pattern), meaning)
 
-    return cell
+
+def _number(row: Row, key: str, pattern: str) -> str:
+    value = row.get(key)
+    return "-" if value is None else format(value, pattern)
 
 
 def _peak(row: Row) -> str:
@@ -40,7 +42,7 @@ def _peak(row: Row) -> str:
 
 def _gap(row: Row) -> str:
     deviation = f" +- {row['final_gap_spread']:.2f}" if "final_gap_spread" in row else ""
-    return _number("final_gap", "+.2f")(row) + deviation
+    return _number(row, "final_gap", "+.2f") + deviation
 
 
 def _predicted(row: Row) -> str:
@@ -55,7 +57,7 @@ def _predicted(row: Row) -> str:
 def _descent(row: Row) -> str:
     if "descent_peak_psnr" not in row:
         return "-"
-    predicted = _number("predicted_descent_peak_psnr", ".2f")(row)
+    predicted = _number(row, "predicted_descent_peak_psnr", ".2f")
     return f"{row['descent_peak_psnr']:.2f} / {predicted} in {row['descent_iterations']}"
 
 
@@ -67,38 +69,45 @@ def _half_power(row: Row) -> str:
     return f"{number:.3f}" if math.isfinite(number) else "none"
 
 
+PRIOR = plain("prior", "prior", "s", "Name in the registry.")
+PARAMETERS = plain("parameters", "parameters", ",d", "Trainable parameters.")
 COLUMNS: Sequence[Column] = (
-    Column("prior", _number("prior", "s"), "Name in the registry."),
-    Column("parameters", _number("parameters", ",d"), "Trainable parameters."),
+    PRIOR,
+    PARAMETERS,
     Column(
         "Adam: peak dB @ it.",
+        "peak_psnr",
         _peak,
         "Highest PSNR to the clean image and its iteration; + if it was still rising at the end. "
         "With several seeds: their mean and standard deviation, and the median iteration.",
     ),
     Column(
         "final gap dB",
+        "final_gap",
         _gap,
         "PSNR to the clean image minus PSNR to the measured one, at the end of the fit: positive "
         "if the network kept the noise out. With several seeds: their mean and standard deviation.",
     ),
     Column(
         "predicted peak dB",
+        "predicted_peak_psnr",
         _predicted,
         "Of gradient flow, from the kernel at initialisation alone, with the band of its numerics; "
         "> where the products spent don't resolve the peak but only what it certainly reaches.",
     ),
     Column(
         "GD: measured / predicted dB",
+        "descent_peak_psnr",
         _descent,
         "Highest PSNR of plain gradient descent within its iterations, and the predicted one.",
     ),
     Column(
         "half-power c/px",
+        "half_power_frequency",
         _half_power,
         "Spatial frequency at which the kernel's response has fallen to half of its lowest ring.",
     ),
-    Column("seconds", _number("seconds", ".0f"), "All stages together."),
+    plain("seconds", "seconds", ".0f", "All stages together."),
 )
 
 

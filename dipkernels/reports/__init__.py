@@ -1,0 +1,16 @@
+"""Reports: a table for the terminal, and one self-contained HTML page."""
+
+from dipkernels.reports.comparison import write_report
+from dipkernels.reports.gallery import gallery_page, gallery_settings, stored_card
+from dipkernels.reports.posterior import PosteriorReport, posterior_page
+from dipkernels.reports.table import format_table
+
+__all__ = [
+    "PosteriorReport",
+    "format_table",
+    "gallery_page",
+    "gallery_settings",
+    "posterior_page",
+    "stored_card",
+    "write_report",
+]
