@@ -14,12 +14,14 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is the program's
 
 _NAMES = {
+    "FitSettings": "dipkernels.fitting",
     "ImagePrior": "dipkernels.networks",
     "NTK": "dipkernels.kernels",
     "Task": "dipkernels.tasks",
     "fit": "dipkernels.fitting",
     "learning_curve": "dipkernels.theory",
     "plan": "dipkernels.planning",
+    "sample": "dipkernels.sampling",
 }
 _MODULES = (
     "bridges",
@@ -49,10 +51,12 @@ _MODULES = (
 __all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from dipkernels.fitting import FitSettings as FitSettings
     from dipkernels.fitting import fit as fit
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
+    from dipkernels.sampling import sample as sample
     from dipkernels.tasks import Task as Task
     from dipkernels.theory.curves import learning_curve as learning_curve
 

@@ -118,7 +118,7 @@ def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) 
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Convergence:
     """Whether chains have converged, in words.
 
     Attributes
@@ -142,7 +142,7 @@ class Verdict:
         return f"NOT CONVERGED: {'; '.join(self.reasons)}."
 
 
-def verdict(diagnosis: xr.Dataset) -> Verdict:
+def verdict(diagnosis: xr.Dataset) -> Convergence:
     """Judge the diagnostics.
 
     Parameters
@@ -152,14 +152,14 @@ def verdict(diagnosis: xr.Dataset) -> Verdict:
 
     Returns
     -------
-    Verdict
+    Convergence
         By the thresholds of Vehtari et al. 2021.
     """
     reasons = []
     chains = int(diagnosis.attrs["chains"])
     known = diagnosis.isel(pixel=~diagnosis["constant"].values)
     if not known.sizes["pixel"]:
-        return Verdict(False, ("no pixel differs between draws: the chains don't move",))
+        return Convergence(False, ("no pixel differs between draws: the chains don't move",))
     if ended := int(diagnosis.attrs["diverged"]):
         reasons.append(f"{ended} of {chains + ended} chains diverged")
     if chains < 2:
@@ -183,7 +183,7 @@ def verdict(diagnosis: xr.Dataset) -> Verdict:
     ]
     if not min(sizes) >= needed:
         reasons.append(f"only {min(sizes):.0f} effective draws where it has fewest, of {needed}")
-    return Verdict(not reasons, tuple(reasons))
+    return Convergence(not reasons, tuple(reasons))
 
 
 def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:

@@ -9,7 +9,7 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior, Parameters
-    from dipkernels.sampling import Posterior, WeightPrior
+    from dipkernels.sampling import WeightPosterior, WeightPrior
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
@@ -29,7 +29,7 @@ class Job:
     spell: Callable[[str], str] = str  # of an option, in the words of an interface
 
     @cached_property
-    def posterior(self) -> "Posterior":
+    def posterior(self) -> "WeightPosterior":
         """The target that the options state."""
         from dipkernels import sampling
 
@@ -46,7 +46,7 @@ class Job:
                 f"{self.spell('likelihood_sigma')} states the deviation that you believe its "
                 "errors to have, such as 0.02 (white is 1)"
             )
-        return sampling.Posterior(
+        return sampling.WeightPosterior(
             self.prior,
             self.task,
             noise_sigma=sigma,

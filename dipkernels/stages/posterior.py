@@ -25,7 +25,7 @@ def _posterior(
     temperature: float = 1.0,
 ) -> xr.Dataset:
     return sampling.sample(
-        sampling.Posterior(subject.prior, subject.task, temperature=temperature),
+        sampling.WeightPosterior(subject.prior, subject.task, temperature=temperature),
         method=method,
         iterations=iterations,
         burn_in=burn_in,

@@ -11,7 +11,7 @@ from dipkernels import fit
 from dipkernels.base.seeds import derive
 from dipkernels.fitting import load_parameters
 from dipkernels.priors.prior import ImagePrior, Parameters
-from dipkernels.sampling import ChainSettings, Posterior, diagnose, sample, verdict
+from dipkernels.sampling import ChainSettings, WeightPosterior, diagnose, sample, verdict
 from dipkernels.sampling.chains import Chains, finish
 from dipkernels.sampling.collector import Collector
 from dipkernels.storage.netcdf import replacing
@@ -78,7 +78,7 @@ def run_sampler(
 ) -> xr.Dataset:
     """Run one chain from each start; those that diverge end, and are NaN."""
     wanted = Sampler.parse(name)
-    posterior = Posterior(prior, task, temperature=wanted.temperature)
+    posterior = WeightPosterior(prior, task, temperature=wanted.temperature)
     begin = {key: value.to(prior.device) for key, value in begin.items()}
     chains = len(next(iter(begin.values())))
     if not wanted.fitted:
@@ -98,7 +98,7 @@ def run_sampler(
 
 
 def _with_input_noise(
-    posterior: Posterior, settings: ChainSettings, begin: Parameters
+    posterior: WeightPosterior, settings: ChainSettings, begin: Parameters
 ) -> xr.Dataset:
     prior, task = posterior.prior, posterior.task
     seeds = [derive(f"chain-{i}", settings.seed) for i in range(settings.chains)]

@@ -14,7 +14,7 @@ from dipkernels import ImagePrior, Task, fit, sampling, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError, OutputError
 from dipkernels.fitting import FitSettings
-from dipkernels.sampling.dropout import Dropout, kernels_of
+from dipkernels.sampling.descents import Dropout, kernels_of
 from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.priors import draw
 
