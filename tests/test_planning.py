@@ -31,7 +31,8 @@ from dipkernels.planning.rehearsal import (
     rehearse_kernel,
 )
 from dipkernels.priors.memory import activation_bytes, expected_activation_bytes
-from dipkernels.stopping import WindowedVariance, make_monitor
+from dipkernels.stopping import make_monitor
+from dipkernels.stopping.monitors import WindowedVariance
 from helpers.priors import make
 
 MIB = 2**20

@@ -24,10 +24,7 @@ ANYTHING = "**options"  # the entry of a docstring that `takes` fills in
 def option(
     *, default: Any, help: str, unset: str = "", choices: Collection[str] = (), panel: str = ""
 ) -> Any:
-    """Declare an option; `unset` says what None stands for, `panel` groups it in ``--help``.
-
-    Choices may be those of a registry, which grow.
-    """
+    """Declare an option; `unset` says what None stands for, `panel` groups it in ``--help``."""
     return field(
         default=default,
         metadata={"help": help, "unset": unset, "choices": choices, "panel": panel},

@@ -31,7 +31,7 @@ from dipkernels.cli.options import (
 from dipkernels.errors import InvalidInputError
 from dipkernels.specs.record import run_record
 from dipkernels.stages.job import STAGE, Job
-from dipkernels.stages.methods import CHAINS, METHODS, resolve
+from dipkernels.stages.methods import CHAINS, draw, methods, plan_draws, plan_fits, resolve
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -47,7 +47,7 @@ ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
 def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]:
     """Add what an option is unless it is typed, where methods say so."""
     takers: dict[Any, list[str]] = {}
-    for method, each in METHODS.items():
+    for method, each in methods().items():
         if each.defaults.get(name) is not None:
             takers.setdefault(each.defaults[name], []).append(method)
     said: list[str] = []
@@ -100,7 +100,7 @@ def posterior(
     hold_out: Annotated[
         float, option(ON_TASK, "Fraction of measured pixels to judge the spread by; 0 for none.")
     ] = 0.1,
-    method: Annotated[str, option(ON_METHOD, f"{', '.join(METHODS)}.")] = "sgld",
+    method: Annotated[str, option(ON_METHOD, f"{', '.join(methods())}.")] = "sgld",
     seed: Annotated[int, typer.Option(help="Of code, noise, mask, weights and chains.")] = 0,
     plan: Annotated[
         bool, typer.Option("--plan", help="Say what would be done and what it takes; do nothing.")
@@ -144,20 +144,10 @@ def posterior(
 
 def _plans(job: Job, *, timed: bool) -> "dict[str, Plan]":
     """Check a job, and say by parts what it takes."""
-    from dipkernels import planning
-
-    own = METHODS[job.method].plan(job, timed).require()
+    own = plan_draws(job, timed=timed).require()
     if not job.starts:
         return {job.method: own}
-    start = planning.plan(
-        job.prior,
-        job.task,
-        iterations=job.options["start_iterations"],
-        seeds=job.starts,
-        checkpoint=True,
-        timed=timed,
-        **job.given("learning_rate"),
-    )
+    start = plan_fits(job, "start_iterations", job.starts, timed=timed)
     return {"start": start.require(), job.method: own}
 
 
@@ -174,7 +164,7 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
         f"seed {job.seed}, on {job.prior.device}"
     )
     typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
-    typer.echo(f"  {METHODS[job.method].words}")
+    typer.echo(f"  {methods()[job.method].words}")
     if "temperature" in o:
         sigma = job.posterior.noise_sigma / task.peak
         typer.echo(
@@ -217,7 +207,7 @@ def _run(job: Job, folder: "RunFolder") -> None:
         _say_interrupted(folder)
         raise typer.Exit(INTERRUPTED) from None
     if not interrupted or result.sizes["draw"] > 1:
-        method = METHODS[job.method]
+        method = methods()[job.method]
         headline = None if method.headline is None else method.headline(result)
         written = report.posterior_page(
             folder, result, job.task, words=method.words, headline=headline
@@ -233,7 +223,7 @@ def _draw(job: Job, folder: "RunFolder") -> "xr.Dataset":
     from dipkernels.fitting import FitInterrupted
 
     try:
-        return METHODS[job.method].run(job, folder)
+        return draw(job, folder.checkpoint(STAGE), job.start(folder))
     except sampling.SamplingInterrupted:
         raise
     except FitInterrupted as interrupt:  # of a start or a member, which is no posterior

@@ -18,13 +18,16 @@ from dipkernels.tasks import Task
 class Fits(Descent):
     """Fits of one task that are watched as chains, one from each seed."""
 
-    stream = ""  # of the random numbers that are drawn besides those of a fit
+    method: str
+    target: str
+    draws_noise = of_draws = True  # besides a fit's; whether moments are those of the draws alone
+    longer = "iterations"  # what there may be more of when a checkpoint is continued
 
     def __init__(
         self, prior: ImagePrior, task: Task, seeds: Sequence[int], settings: FitSettings
     ) -> None:
         super().__init__(prior, [task], seeds, settings)
-        self._draws = make_generators(self.stream, seeds, prior.device) if self.stream else []
+        self._draws = make_generators(self.method, seeds, prior.device) if self.draws_noise else []
 
     def weight(self) -> float:
         """Weight of the present images in averages."""
@@ -44,23 +47,17 @@ class Fits(Descent):
 class GpDip(Fits):
     """What Cheng et al. ran: a fit by Adam, with noise on the 4-D parameters after every step."""
 
-    stream = "gp-dip"
+    method = "gp-dip"
+    target = "none is known: Adam and noise of constant deviation on some parameters"
 
-    def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        seeds: Sequence[int],
-        settings: FitSettings,
-        noise: float,
-    ) -> None:
-        super().__init__(prior, task, seeds, settings)
+    def __init__(self, *given: Any, noise: float) -> None:
+        super().__init__(*given)
         self._deviation = noise
         self._kernels = [leaf for leaf in self.leaves.values() if leaf.dim() == 5]
         if not self._kernels:
             raise InvalidInputError(
-                f"{prior} has no 4-D parameter, and the published code adds noise to no other: "
-                "use sampling.sample"
+                f"{self.prior} has no 4-D parameter, and the published code adds noise to no "
+                "other: use sampling.sample"
             )
 
     def step(self, losses: Tensor, images: Tensor) -> None:
@@ -76,16 +73,14 @@ class GpDip(Fits):
 class Iterates(Fits):
     """A fit whose parameters are averaged after burn-in."""
 
-    def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        seeds: Sequence[int],
-        settings: FitSettings,
-        burn_in: int,
-    ) -> None:
-        super().__init__(prior, task, seeds, settings)
+    method, target = "averaged", "none: iterates of an optimiser"
+    draws_noise = of_draws = False
+
+    def __init__(self, *given: Any, burn_in: int) -> None:
+        super().__init__(*given)
         self._burn_in = burn_in
+        if self.settings.schedule != "constant":  # then a longer fit is another one
+            self.longer = ""
         self.mean = {k: torch.zeros_like(leaf.detach()) for k, leaf in self.leaves.items()}
 
     def step(self, losses: Tensor, images: Tensor) -> None:
@@ -96,7 +91,7 @@ class Iterates(Fits):
         super().step(losses, images)
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit."""
+        """Add the averages."""
         return {**super().state(), "mean": self.mean}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -139,18 +134,11 @@ def kernels_of(prior: ImagePrior) -> dict[str, DroppedWeights]:
 class Dropout(Fits):
     """Fits with dropout; after some steps they stand still, and only what is dropped changes."""
 
-    stream = "mc-dropout"
+    method, longer = "mc-dropout", "draws"
+    target = "none: the weights are those of a fit with inputs of layers dropped"
 
-    def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        seeds: Sequence[int],
-        settings: FitSettings,
-        rate: float,
-        kernels: dict[str, DroppedWeights],
-    ) -> None:
-        super().__init__(prior, task, seeds, settings)
+    def __init__(self, *given: Any, rate: float, kernels: dict[str, DroppedWeights]) -> None:
+        super().__init__(*given)
         self._kernels, self._kept = kernels, 1 - rate
 
     def evaluate(self) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Fits whose images are taken for draws: no density stands behind them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,7 +66,7 @@ def gp_dip(
     weight_decay : float
         As in `dipkernels.fit`.
     input_noise : float
-        As in `averaged`.
+        As of `averaged`.
     weight_noise : float, optional
         Deviation of the noise on the parameters; by default twice the learning rate.
     backtracking : float, optional
@@ -73,7 +74,7 @@ def gp_dip(
     iterations, burn_in, thin : int
         The first of the 259 draws is the image after 7050 steps, the last that after 19950.
     chains, seed, checkpoint, progress
-        As in `averaged`.
+        As of `averaged`.
 
     Returns
     -------
@@ -111,23 +112,9 @@ def gp_dip(
             "sampling.averaged"
         )
     _, result = _run(
-        lambda *given: GpDip(*given, noise),
-        prior,
-        task,
-        settings,
-        counts,
-        {
-            "method": "gp-dip",
-            "target": "none is known: Adam and noise of constant deviation on some parameters",
-            "weight_noise": noise,
-            "burn_in": burn_in,
-            "thin": thin,
-        },
-        longer="iterations",
-        of_draws=True,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+        partial(GpDip, noise=noise), prior, task, settings, counts, checkpoint, progress=progress,
+        weight_noise=noise, burn_in=burn_in, thin=thin,
+    )  # fmt: skip
     return result
 
 
@@ -220,27 +207,12 @@ def averaged(
     )
     settings = _fit_settings(options, iterations, input_noise=input_noise)
     descent, result = _run(
-        lambda *given: Iterates(*given, counts.burned),
-        prior,
-        task,
-        settings,
-        counts,
-        {
-            "method": "averaged",
-            "target": "none: iterates of an optimiser",
-            "burn_in": counts.burned,
-            "thin": counts.stride,
-        },
-        # Where the rate depends on the number of iterations, a longer fit is another one.
-        longer="iterations" if settings.schedule == "constant" else "",
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+        partial(Iterates, burn_in=counts.burned), prior, task, settings, counts, checkpoint,
+        progress=progress, burn_in=counts.burned, thin=counts.stride,
+    )  # fmt: skip
+    means = [{key: value[i] for key, value in descent.mean.items()} for i in range(chains)]
     with torch.no_grad():
-        images = [
-            prior.image({key: value[i] for key, value in descent.mean.items()})
-            for i in range(chains)
-        ]
+        images = [prior.image(mean) for mean in means]
     dims = result["mean"].dims
     whole = (result["ended_at"] < 0).values.reshape(-1, *[1] * len(task.shape))
     stacked = torch.stack(images).where(torch.from_numpy(whole).to(prior.device), torch.nan)
@@ -341,24 +313,11 @@ def mc_dropout(
             "kernel is a parameter: there is nothing to drop"
         )
     names = list(kernels) if layers is None else select_parameters(list(kernels), layers)
+    dropped = {name: kernels[name] for name in names}
     _, result = _run(
-        lambda *given: Dropout(*given, rate, {name: kernels[name] for name in names}),
-        prior,
-        task,
-        settings,
-        counts,
-        {
-            "method": "mc-dropout",
-            "target": "none: the weights are those of a fit with inputs of layers dropped",
-            "rate": rate,
-            "layers": len(names),
-            "draws": draws,
-        },
-        longer="draws",
-        of_draws=True,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+        partial(Dropout, rate=rate, kernels=dropped), prior, task, settings, counts, checkpoint,
+        progress=progress, rate=rate, layers=len(names), draws=draws,
+    )  # fmt: skip
     return result
 
 
@@ -377,38 +336,34 @@ def _fit_settings(options: dict[str, Any], iterations: int, **fixed: float) -> F
 
 
 def _run(
-    make: Callable[[ImagePrior, Task, Sequence[int], FitSettings], F],
+    make: Callable[..., F],
     prior: ImagePrior,
     task: Task,
     settings: FitSettings,
     counts: ChainSettings,
-    attributes: dict[str, Any],
-    *,
-    longer: str,  # what may be more of when a checkpoint is continued
-    of_draws: bool = False,
     checkpoint: str | Path | None,
+    *,
     progress: bool,
+    **recorded: float,
 ) -> tuple[F, xr.Dataset]:
     """Run fits as chains, or what a checkpoint has left of them."""
     check_runs(prior, [task], [counts.seed], settings)
     task = task.to(device=prior.device, dtype=prior.dtype)
-    descent = make(prior, task, chain_seeds(counts.chains, counts.seed), settings)
-    attributes = {
+    fits = make(prior, task, chain_seeds(counts.chains, counts.seed), settings)
+    attributes: dict[str, Any] = {
         **settings.record(),
-        **attributes,
-        "learning_rate": descent.rates[0],
+        **recorded,
+        "method": fits.method,
+        "target": fits.target,
+        "learning_rate": fits.rates[0],
         "noise_sigma": task.noise_sigma / task.peak,
         "chains": counts.chains,
         "seed": counts.seed,
     }
-    identity = {key: value for key, value in attributes.items() if key != longer}
-    result = run_chains(
-        Chains(descent, Collector(task, counts, of_draws=of_draws)),
-        prior,
-        attributes,
-        Checkpoint(checkpoint, prior, task, identity),
-        progress=progress,
-    )
-    if settings.backtracking is None:
-        return descent, result
-    return descent, result.assign(rollbacks=("chain", descent.rollbacks.cpu().numpy()))
+    identity = {key: value for key, value in attributes.items() if key != fits.longer}
+    kept = Checkpoint(checkpoint, prior, task, identity)
+    chains = Chains(fits, Collector(task, counts, of_draws=fits.of_draws))
+    result = run_chains(chains, prior, attributes, kept, progress=progress)
+    if settings.backtracking is not None:
+        result = result.assign(rollbacks=("chain", fits.rollbacks.cpu().numpy()))
+    return fits, result

@@ -25,9 +25,7 @@ TINY_STEP = 1e-16  # of the timed chains: they stay where they are
 SOLVER_PAIRS = 5
 
 
-def plan_chains(
-    posterior: WeightPosterior, settings: ChainSettings, *, timed: bool = True
-) -> Plan:
+def plan_chains(posterior: WeightPosterior, settings: ChainSettings, *, timed: bool = True) -> Plan:
     """Say what `sample` will take."""
     searched = 0 if settings.step_size else RATE_PRODUCTS  # of each chain, one after another
     planned = plan(

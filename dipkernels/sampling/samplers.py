@@ -122,7 +122,9 @@ def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -
 
 
 # With a constant step, what comes doesn't depend on how much more is to come.
-def _identity(posterior: WeightPosterior, settings: ChainSettings, starts: Parameters) -> dict[str, Any]:
+def _identity(
+    posterior: WeightPosterior, settings: ChainSettings, starts: Parameters
+) -> dict[str, Any]:
     values = replace(settings, burn_in=settings.burned, thin=settings.stride).record()
     if settings.schedule == "constant":
         del values["iterations"]

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 
 from dipkernels.errors import InvalidInputError
 
-if TYPE_CHECKING:  # a command lists the samplers without torch
+if TYPE_CHECKING:
     from dipkernels.priors.prior import Parameters
+else:  # a command lists the samplers without torch
+    Parameters = dict
 
 SMOOTHING = 0.99  # of the mean squares of gradients, as Li et al. have it
 DAMPING = 1e-5  # likewise
@@ -31,50 +33,53 @@ class StepState:
     iteration: int
     burn_in: int
     friction: float
-    memory: "Parameters" = field(default_factory=dict)
+    memory: Parameters = field(default_factory=dict)
+
+
+Step = Callable[[Parameters, Parameters, Parameters, StepState], Parameters]
 
 
 @dataclass(frozen=True)
 class Sampler:
     """A step, what it is in words, and what it needs."""
 
-    step: "Callable[[Parameters, Parameters, Parameters, StepState], Parameters]"
+    step: Step
     words: str
     needs_step: bool = False
     takes_friction: bool = False
 
 
 def sgld_step(
-    parameters: "Parameters",
-    gradients: "Parameters",
-    noise: "Parameters",
+    parameters: Parameters,
+    gradients: Parameters,
+    noise: Parameters,
     step: float,
     temperature: float,
-) -> "Parameters":
+) -> Parameters:
     """Take a step of Langevin dynamics, ``w - e g + sqrt(2 e T) noise``.
 
     Welling & Teh 2011, whose step is 2e, with the gradient of all data. On a Gaussian target it is
     stable while ``e < 2 / L``, L being the largest eigenvalue of the precision.
-    """
+    """  # noqa: DOC201
     size = math.sqrt(2 * step * temperature)
     return {k: w - step * gradients[k] + size * noise[k] for k, w in parameters.items()}
 
 
 def psgld_step(
-    parameters: "Parameters",
-    gradients: "Parameters",
-    noise: "Parameters",
+    parameters: Parameters,
+    gradients: Parameters,
+    noise: Parameters,
     step: float,
     temperature: float,
-    mean_squares: "Parameters",
-) -> "Parameters":
+    mean_squares: Parameters,
+) -> Parameters:
     """Take a step in the metric of RMSprop, ``G = 1 / (1e-5 + sqrt(v))``, v the mean squares.
 
     ``w - e G g + sqrt(2 e T G) noise``. Li et al. 2016 let v move all the time and then need the
     term ``Gamma = sum over j of d G_ij / d w_j``, which they drop for its cost. Here v follows the
     gradients during burn-in and stays as it is afterwards: G is constant, Gamma is 0 and the target
     is left unchanged up to the term of the order of the step.
-    """
+    """  # noqa: DOC201
     following = {}
     for key, w in parameters.items():
         metric = 1 / (DAMPING + mean_squares[key].sqrt())
@@ -84,20 +89,20 @@ def psgld_step(
 
 
 def sghmc_step(
-    parameters: "Parameters",
-    gradients: "Parameters",
-    noise: "Parameters",
+    parameters: Parameters,
+    gradients: Parameters,
+    noise: Parameters,
     step: float,
     temperature: float,
-    velocities: "Parameters",
+    velocities: Parameters,
     friction: float,
-) -> "tuple[Parameters, Parameters]":
+) -> tuple[Parameters, Parameters]:
     """Take a step with momentum: ``v' = (1 - a) v - e g + sqrt(2 a e T) noise``, ``w' = w + v'``.
 
     The step e is the square of that of Hamiltonian dynamics of mass 1, the friction a is 1 less the
     momentum of an optimiser. Chen et al. 2014, eq. 15, without their estimate of the gradient's
     noise: there is none.
-    """
+    """  # noqa: DOC201
     size = math.sqrt(2 * friction * step * temperature)
     moved = {
         k: (1 - friction) * v - step * gradients[k] + size * noise[k] for k, v in velocities.items()
@@ -105,15 +110,7 @@ def sghmc_step(
     return {k: w + moved[k] for k, w in parameters.items()}, moved
 
 
-def _sgld(
-    w: "Parameters", gradients: "Parameters", noise: "Parameters", now: StepState
-) -> "Parameters":
-    return sgld_step(w, gradients, noise, now.size, now.temperature)
-
-
-def _psgld(
-    w: "Parameters", gradients: "Parameters", noise: "Parameters", now: StepState
-) -> "Parameters":
+def _psgld(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
     if now.iteration == 0:
         now.memory = {key: g.square() for key, g in gradients.items()}
     elif now.iteration <= now.burn_in:
@@ -124,9 +121,7 @@ def _psgld(
     return psgld_step(w, gradients, noise, now.size, now.temperature, now.memory)
 
 
-def _sghmc(
-    w: "Parameters", gradients: "Parameters", noise: "Parameters", now: StepState
-) -> "Parameters":
+def _sghmc(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
     v = now.memory or {key: each.new_zeros(each.shape) for key, each in w.items()}
     w, now.memory = sghmc_step(w, gradients, noise, now.size, now.temperature, v, now.friction)
     return w
@@ -134,7 +129,7 @@ def _sghmc(
 
 SAMPLERS: dict[str, Sampler] = {
     "sgld": Sampler(
-        _sgld,
+        lambda w, gradients, noise, now: sgld_step(w, gradients, noise, now.size, now.temperature),
         "Langevin dynamics along the whole gradient, unadjusted: it samples the target up to a "
         "term of the order of the step.",
     ),
@@ -143,15 +138,13 @@ SAMPLERS: dict[str, Sampler] = {
         "Langevin dynamics in a diagonal metric that moves during burn-in only.",
         needs_step=True,
     ),
-    "sghmc": Sampler(
-        _sghmc, "Langevin dynamics with a momentum, unadjusted.", takes_friction=True
-    ),
+    "sghmc": Sampler(_sghmc, "Langevin dynamics with a momentum, unadjusted.", takes_friction=True),
 }
 
 
 def register_sampler(
     name: str,
-    step: "Callable[[Parameters, Parameters, Parameters, StepState], Parameters]",
+    step: Step,
     *,
     words: str = "A sampler of your own.",
     needs_step: bool = False,

@@ -77,15 +77,16 @@ class Job:
         checkpoint = folder.checkpoint(START)
         if not checkpoint.exists():  # a stored fit without its parameters is of no use
             folder.file(START).unlink(missing_ok=True)
-        options = self.start_options()
         subject = Subject(
             self.prior,
             self.task,
-            seeds=options.pop("seed"),
+            seeds=self._seeds(self.starts),
             checkpoint=checkpoint,
             progress=self.progress,
         )
-        compute = partial(fits.STAGE.run, subject, **options)
+        iterations = self.options["start_iterations"]
+        given = self.given("learning_rate")
+        compute = partial(fits.STAGE.run, subject, iterations=iterations, **given)
         fitted = folder.stage(START, compute, keep_checkpoint=True)
         if (fitted["status"] == "diverged").any():
             raise DivergenceError(
@@ -94,15 +95,17 @@ class Job:
             )
         return load_parameters(checkpoint)
 
-    def start_options(self) -> dict[str, Any]:
-        """Options of the fits that the method starts from."""
-        from dipkernels.base.seeds import derive
+    def at(self, start: "Parameters | None") -> "Parameters":
+        """Take one set of parameters where the network is: a start, or an initialisation."""
+        if start is None:
+            return self.prior.init(self._seeds(1)[0])
+        device, dtype = self.prior.device, self.prior.dtype
+        return {key: value.to(device, dtype) for key, value in start.items()}
 
-        return {
-            "seed": [derive(f"chain-{i}", self.seed) for i in range(self.starts)],
-            "iterations": self.options["start_iterations"],
-            **self.given("learning_rate"),
-        }
+    def _seeds(self, chains: int) -> list[int]:
+        from dipkernels.sampling.chains import chain_seeds
+
+        return chain_seeds(chains, self.seed)
 
     def _weight_prior(self, sigma: float) -> "WeightPrior | str":
         from dipkernels import sampling

@@ -38,23 +38,7 @@ class Calibration(Rule):
     name = "calibrated"
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Choose the calibrated iteration, or the last one of a trace that ends before it.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            Stopped there, if the trace gets there.
-
-        Raises
-        ------
-        NotApplicableError
-            If nothing was calibrated.
-        """
+        """Choose the calibrated iteration, or the last one of a trace that ends before it."""
         if self.iteration is None:
             raise NotApplicableError(
                 "nothing was calibrated: pass calibrate(traces of training images) as a rule"

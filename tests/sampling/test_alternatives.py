@@ -20,7 +20,9 @@ def test_a_linear_network_has_its_exact_posterior(temperature: float) -> None:
     prior = make_prior(smooth_kernel(1, 1.5))
     task = tasks.inpaint(clean_image(), half_mask(3), noise_sigma=SIGMA).hold_out(0.25, seed=1)
     draws = 3000
-    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    posterior = sampling.WeightPosterior(
+        prior, task, weight_prior=DEVIATION, temperature=temperature
+    )
     # anywhere: the network is linear
     result = sampling.linearised(
         posterior, prior.init(5), draws=draws, tolerance=1e-12, max_iterations=100

@@ -71,7 +71,7 @@ def test_zero_kernels_are_dropped_inputs() -> None:
         f"{name}.weight" for name in ("grouped", "transposed", "depthwise", "linear", "last")
     ]
     settings = FitSettings(iterations=3)
-    dynamics = Dropout(prior, task, [4, 5], settings, 0.4, kernels)
+    dynamics = Dropout(prior, task, [4, 5], settings, rate=0.4, kernels=kernels)
     _, images = dynamics.evaluate()
     for chain, seed in enumerate((4, 5)):
         generator = torch.Generator().manual_seed(derive("mc-dropout", seed))

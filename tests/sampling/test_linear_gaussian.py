@@ -138,7 +138,9 @@ def test_sampled_images_have_the_mean_and_covariance_of_the_posterior(
 ) -> None:
     prior, task, factor = model()
     temperature, chains, burn_in, kept = 0.8, 24, 150, 900
-    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    posterior = sampling.WeightPosterior(
+        prior, task, weight_prior=DEVIATION, temperature=temperature
+    )
     friction = 0.3 if method == "sghmc" else None
     result = sampling.sample(
         posterior, method=method, step_size=step, friction=friction, chains=chains,
@@ -175,7 +177,9 @@ def test_psgld_samples_the_posterior_in_the_metric_that_each_chain_ended_burn_in
 ) -> None:
     prior, task, factor = model()
     temperature, chains, burn_in, kept, step = 0.8, 24, 200, 700, 0.05
-    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    posterior = sampling.WeightPosterior(
+        prior, task, weight_prior=DEVIATION, temperature=temperature
+    )
     result = sampling.sample(
         posterior, method="psgld", step_size=step, chains=chains,
         iterations=burn_in + 1 + kept, burn_in=burn_in, thin=1, checkpoint=tmp_path / "c",

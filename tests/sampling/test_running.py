@@ -233,7 +233,9 @@ def test_a_weight_prior_that_is_no_density_is_told() -> None:
         broken = {**getattr(sound, field), "0.bias": torch.full((4,), value, dtype=torch.float64)}
         parts = {"mean": sound.mean, "deviation": sound.deviation, field: broken}
         with pytest.raises(InvalidInputError, match=message):
-            sampling.WeightPosterior(prior, task, weight_prior=sampling.WeightPrior(**parts, name="x"))
+            sampling.WeightPosterior(
+                prior, task, weight_prior=sampling.WeightPrior(**parts, name="x")
+            )
     with pytest.raises(InvalidInputError, match="schedule must be one of"):
         step_factor("linear", 0, 10)
     with pytest.raises(InvalidInputError, match=r"0\.bias|parameters"):
@@ -262,7 +264,11 @@ def test_a_parameter_without_axes_is_sampled_as_one_of_one_number() -> None:
     scalar, vector = ImagePrior(Scaled, code), ImagePrior(Listed, code)
     calls: list[Any] = [
         lambda p, method=method: sampling.sample(
-            sampling.WeightPosterior(p, task), method=method, step_size=1e-4, iterations=12, chains=2
+            sampling.WeightPosterior(p, task),
+            method=method,
+            step_size=1e-4,
+            iterations=12,
+            chains=2,
         )
         for method in ("sgld", "psgld", "sghmc")
     ]
