@@ -81,7 +81,7 @@ def settings_group(kind: type, **defaults: Any) -> Group:
     for each in fields(kind):
         choices = each.metadata["choices"]
         option = _option(
-            each.metadata["panel"],
+            each.metadata["panel"] or "Fit",
             help_of(each),
             *_flag(each.name, each.type),
             complete=one_of(choices) if choices else None,

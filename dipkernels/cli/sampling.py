@@ -51,9 +51,9 @@ def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]
         if each.defaults.get(name) is not None:
             takers.setdefault(each.defaults[name], []).append(method)
     said: list[str] = []
-    for value, methods in takers.items():
+    for value, named in takers.items():
         shown = f"{value:g}" if isinstance(value, float) else f"{value}"
-        said.append(f"{', '.join(methods)} {shown}" if said else shown)
+        said.append(f"{', '.join(named)} {shown}" if said else shown)
     return kind, panel, f"{help} (default: {'; '.join(said)})" if said else help
 
 

@@ -344,7 +344,7 @@ def _run(
     checkpoint: str | Path | None,
     *,
     progress: bool,
-    **recorded: float,
+    **recorded: Any,
 ) -> tuple[F, xr.Dataset]:
     """Run fits as chains, or what a checkpoint has left of them."""
     check_runs(prior, [task], [counts.seed], settings)

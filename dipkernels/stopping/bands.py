@@ -11,6 +11,8 @@ from dipkernels.spectra.bands import BANDS, AmplitudeBands, ComplexBands
 from dipkernels.stopping.monitors import Images, Monitor, NeedsTasks, at_least_float32
 from dipkernels.tasks import Task
 
+__all__ = ["CleanBands", "FrequencyBands"]
+
 
 class _Bands(Monitor, NeedsTasks):
     # A monitor that remembers the images of its fit, and nothing of its outputs.

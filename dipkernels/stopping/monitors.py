@@ -16,6 +16,8 @@ from dipkernels.images.metrics import grey
 from dipkernels.stopping.reference_free import blur, sharpness
 from dipkernels.tasks import Task
 
+__all__ = ["BlurSharpness", "MovingVariance", "NeedsTasks", "WindowedVariance"]
+
 Images = Float[Tensor, "runs channels *spatial"]
 
 
