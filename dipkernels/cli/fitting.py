@@ -8,6 +8,7 @@ import typer
 
 from dipkernels.cli.groups import (
     NETWORK,
+    ON_FIT,
     ON_TASK,
     NetworkWords,
     TaskWords,
@@ -26,7 +27,7 @@ from dipkernels.cli.options import (
     option,
 )
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.settings import ON_FIT, FitSettings
+from dipkernels.fitting.settings import FitSettings
 from dipkernels.specs.record import run_record
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior
     from dipkernels.tasks import Task
 
-ON_TASK, ON_NETWORK = "Task", "Network"
+ON_TASK, ON_NETWORK, ON_FIT = "Task", "Network", "Fit"
 ALWAYS = {"seed", "hold_out"}  # options of every task, which commands take by themselves
 BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -81,7 +81,7 @@ def settings_group(kind: type, **defaults: Any) -> Group:
     for each in fields(kind):
         choices = each.metadata["choices"]
         option = _option(
-            each.metadata["panel"] or "Fit",
+            each.metadata["panel"] or ON_FIT,
             help_of(each),
             *_flag(each.name, each.type),
             complete=one_of(choices) if choices else None,

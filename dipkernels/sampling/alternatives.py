@@ -139,10 +139,10 @@ def linearised(
 
     Notes
     -----
-    Draws by Matheron's rule: one of the prior is corrected by its own misfit. All right-hand sides
-    go through conjugate gradients together; an iteration is a product of the NTK with ``draws + 1``
-    images. The condition number is that of the kernel over noise_sigma^2: where the tolerance isn't
-    reached, directions of small eigenvalue are still as in the prior.
+    Draws by Matheron's rule: one of the prior is corrected by its own misfit. An iteration is a
+    product of the NTK with ``draws + 1`` images. The condition number is that of the kernel over
+    noise_sigma^2: where the tolerance isn't reached, directions of small eigenvalue are still as in
+    the prior.
     """
     if draws < 2 or max_iterations < 1 or not 0 < tolerance < 1:
         raise InvalidInputError(
