@@ -39,8 +39,7 @@ def sample(
     posterior : WeightPosterior
         The target.
     settings : ChainSettings, optional
-        The options that decide the result, in one object; those that are given by name replace
-        its own.
+        The options, in one object; those that are given by name replace its own.
     start : dict of str to Tensor, optional
         Where the chains start instead: ``(chains, ...)``, or one set of parameters for all (those
         of a fit, by `dipkernels.fitting.load_parameters`). R-hat trusts chains whose starts are
@@ -110,14 +109,12 @@ def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -
     found = {}
     for key, shape in prior.parameter_shapes.items():
         value = start.get(key)
-        if value is not None and tuple(value.shape) == shape:
-            value = value.expand(len(seeds), *shape)
-        if value is None or tuple(value.shape) != (len(seeds), *shape):
+        if value is None or tuple(value.shape) not in (shape, (len(seeds), *shape)):
             raise InvalidInputError(
                 f"start must hold {key} of shape {shape}, or {(len(seeds), *shape)} for "
                 f"{len(seeds)} chains"
             )
-        found[key] = value.detach().to(prior.device, prior.dtype)
+        found[key] = value.expand(len(seeds), *shape).detach().to(prior.device, prior.dtype)
     return found
 
 

@@ -77,16 +77,10 @@ class Job:
         checkpoint = folder.checkpoint(START)
         if not checkpoint.exists():  # a stored fit without its parameters is of no use
             folder.file(START).unlink(missing_ok=True)
-        subject = Subject(
-            self.prior,
-            self.task,
-            seeds=self._seeds(self.starts),
-            checkpoint=checkpoint,
-            progress=self.progress,
-        )
-        iterations = self.options["start_iterations"]
-        given = self.given("learning_rate")
-        compute = partial(fits.STAGE.run, subject, iterations=iterations, **given)
+        own = {"seeds": self._seeds(self.starts), "progress": self.progress}
+        subject = Subject(self.prior, self.task, checkpoint=checkpoint, **own)
+        given = {"iterations": self.options["start_iterations"], **self.given("learning_rate")}
+        compute = partial(fits.STAGE.run, subject, **given)
         fitted = folder.stage(START, compute, keep_checkpoint=True)
         if (fitted["status"] == "diverged").any():
             raise DivergenceError(

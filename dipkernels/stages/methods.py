@@ -34,27 +34,8 @@ class Method:
     fit: dict[str, Any] | None = None  # what its fits are planned with, where draws are iterates
 
 
-def _of_iterates(result: "xr.Dataset") -> str:
-    return (
-        f"Not a posterior: {result.sizes['draw']} iterates of each of {result.sizes['chain']} "
-        "fit(s). Their mean is what they are for; their spread is that of the optimiser, and "
-        "changes as the fit learns the noise."
-    )
-
-
-def _of_dropout(result: "xr.Dataset") -> str:
-    return (
-        f"Not a posterior: {result.sizes['draw']} draws of dropped channels from each of "
-        f"{result.sizes['chain']} fit(s). Their spread follows the rate, which no measurement sets."
-    )
-
-
-def _of_ensemble(result: "xr.Dataset") -> str:
-    return (
-        f"Not a posterior: {result.sizes['draw']} fits from different initialisations. Their "
-        "spread is that of what the initialisation leaves open; no density is known that they "
-        "sample."
-    )
+def _says(text: str) -> Callable[["xr.Dataset"], str]:
+    return lambda result: text.format(**result.sizes)
 
 
 def _of_linearised(result: "xr.Dataset") -> str:
@@ -94,21 +75,31 @@ _OTHERS = {
         "mean the average.",
         {"iterations": 3000, **_ITERATES},
         "averaged",
-        _of_iterates,
+        _says(
+            "Not a posterior: {draw} iterates of each of {chain} fit(s). Their mean is what they "
+            "are for; their spread is that of the optimiser, and changes as the fit learns the "
+            "noise."
+        ),
         fit={"input_noise": INPUT_NOISE},
     ),
     "mc-dropout": Method(
         "A fit with dropout in front of every layer, and draws that go on dropping.",
         {"rate": 0.1, "iterations": 3000, "draws": 100, "chains": 2, "learning_rate": None},
         "mc_dropout",
-        _of_dropout,
+        _says(
+            "Not a posterior: {draw} draws of dropped channels from each of {chain} fit(s). Their "
+            "spread follows the rate, which no measurement sets."
+        ),
     ),
     "ensemble": Method(
         "Fits with Adam from several initialisations (a deep ensemble); their last images are the "
         "draws.",
         {"iterations": 1000, "members": 5, "learning_rate": None},
         "deep_ensemble",
-        _of_ensemble,
+        _says(
+            "Not a posterior: {draw} fits from different initialisations. Their spread is that of "
+            "what the initialisation leaves open; no density is known that they sample."
+        ),
     ),
     "linearised": Method(
         "The network linearised at the start: a Gaussian process with its tangent kernel, whose "

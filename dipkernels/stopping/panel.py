@@ -76,7 +76,8 @@ def stopping_panel(
     applicable = np.zeros(shape, dtype=bool)
     reason = np.full(shape, "", dtype=object)
     for index, trace in single_runs(result):
-        curve = _psnr_or_none(trace, average)
+        known = ("psnr_average_clean" if average else "psnr_clean") in trace
+        curve = clean_psnr(trace, average=average) if known else None
         for place, rule in enumerate(judges):
             at = (*index, place)
             try:
@@ -202,13 +203,6 @@ def _check_iterations(result: xr.Dataset) -> None:
                 f"stopping rules need every iteration from 0, this result has {given[:3]} ... "
                 f"{given[-1]}: don't select or thin it before"
             )
-
-
-def _psnr_or_none(trace: xr.Dataset, average: bool) -> np.ndarray | None:
-    try:
-        return clean_psnr(trace, average=average)
-    except NotApplicableError:
-        return None
 
 
 def _judge(rule: Rule, trace: xr.Dataset, curve: np.ndarray | None) -> dict[str, float]:
