@@ -77,7 +77,7 @@ class Job:
         checkpoint = folder.checkpoint(START)
         if not checkpoint.exists():  # a stored fit without its parameters is of no use
             folder.file(START).unlink(missing_ok=True)
-        own = {"seeds": self._seeds(self.starts), "progress": self.progress}
+        own: dict[str, Any] = {"seeds": self._seeds(self.starts), "progress": self.progress}
         subject = Subject(self.prior, self.task, checkpoint=checkpoint, **own)
         given = {"iterations": self.options["start_iterations"], **self.given("learning_rate")}
         compute = partial(fits.STAGE.run, subject, **given)

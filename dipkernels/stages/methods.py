@@ -209,12 +209,10 @@ def plan_draws(job: Job, *, timed: bool) -> "Plan":
         return plans.plan_chains(job.posterior, settings, timed=timed)
     if method.function == "linearised":
         return plans.plan_linearised(job.posterior, draws=job.options["draws"], timed=timed)
-    runs, iterations = job.options.get("members") or job.options["chains"], "iterations"
-    if method.fit is None:
-        return plan_fits(job, iterations, runs, timed=timed)
-    settings = _chain_settings(job)
-    planned = plan_fits(job, iterations, runs, timed=timed, **method.fit)
-    return plans.with_draws(planned, job.task, settings)
+    settings = None if method.fit is None else _chain_settings(job)
+    runs = job.options.get("members") or job.options["chains"]
+    planned = plan_fits(job, "iterations", runs, timed=timed, **(method.fit or {}))
+    return planned if settings is None else plans.with_draws(planned, job.task, settings)
 
 
 def plan_fits(job: Job, iterations: str, runs: int, *, timed: bool, **options: Any) -> "Plan":
@@ -237,18 +235,13 @@ def draw(job: Job, checkpoint: Path | None, start: "Parameters | None" = None) -
     """Make the draws, from a start if the method takes one."""
     from dipkernels import sampling
 
-    function, settled = methods()[job.method].function, {"progress": job.progress}
+    function, shown = methods()[job.method].function, {"progress": job.progress}
     if function == "sample":
         settings = _chain_settings(job, method=job.method)
-        return sampling.sample(
-            job.posterior, settings, start=start, checkpoint=checkpoint, **settled
-        )
-    settled["seed"] = job.seed
+        return sampling.sample(job.posterior, settings, start=start, checkpoint=checkpoint, **shown)
+    given = _options(job) | {"seed": job.seed} | shown
     if function == "linearised":
-        own = {"draws": job.options["draws"], "tolerance": TOLERANCE}
-        return sampling.linearised(job.posterior, job.at(start), **own, **settled)
-    own = _options(job)
-    found: xr.Dataset = getattr(sampling, function)(
-        job.prior, job.task, checkpoint=checkpoint, **settled, **own
-    )
-    return found
+        own = {name: given[name] for name in ("draws", "seed", "progress")}
+        return sampling.linearised(job.posterior, job.at(start), tolerance=TOLERANCE, **own)
+    run: Callable[..., xr.Dataset] = getattr(sampling, function)
+    return run(job.prior, job.task, checkpoint=checkpoint, **given)
