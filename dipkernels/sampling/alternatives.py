@@ -151,7 +151,8 @@ def linearised(
         )
     prior, task, weights = posterior.prior, posterior.task, posterior.weight_prior
     require_parameters(prior, parameters)
-    ntk = NTK(prior, parameters, metric=weights.variance(parameters))
+    variances = {k: weights.deviation[k].square().expand(w.shape) for k, w in parameters.items()}
+    ntk = NTK(prior, parameters, metric=variances)
     mean = ntk.image.flatten()
     shift = {key: (weights.mean[key] - w).expand(w.shape)[None] for key, w in parameters.items()}
     mean = mean + ntk.jvp(shift)[:, 0]

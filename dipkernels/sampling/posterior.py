@@ -38,37 +38,12 @@ class WeightPrior:
     deviation: Parameters
     name: str
 
-    def half_squares(self, leaves: Parameters) -> Float[Tensor, " chains"]:
-        """Give the negative log density, without its constant.
 
-        Parameters
-        ----------
-        leaves : dict of str to Tensor
-            Each of shape ``(chains, ...)``.
-
-        Returns
-        -------
-        Tensor, shape (chains,)
-            ``sum of (w - mean)^2 / (2 deviation^2)``.
-        """
-        scaled = [(leaf - self.mean[k]) / self.deviation[k] for k, leaf in leaves.items()]
-        parts = [each.reshape(len(each), -1).square().sum(dim=1) for each in scaled]
-        return 0.5 * torch.stack(parts).sum(dim=0)
-
-    def variance(self, parameters: Parameters) -> Parameters:
-        """Give the variance of every single parameter.
-
-        Parameters
-        ----------
-        parameters : dict of str to Tensor
-            For the shapes.
-
-        Returns
-        -------
-        dict of str to Tensor
-            A metric of `dipkernels.NTK`.
-        """
-        return {k: self.deviation[k].square().expand(v.shape) for k, v in parameters.items()}
+def half_squares(weights: WeightPrior, leaves: Parameters) -> Float[Tensor, " chains"]:
+    """Give ``sum of (w - mean)^2 / (2 deviation^2)`` of parameters ``(chains, ...)``."""
+    scaled = [(leaf - weights.mean[k]) / weights.deviation[k] for k, leaf in leaves.items()]
+    parts = [each.reshape(len(each), -1).square().sum(dim=1) for each in scaled]
+    return 0.5 * torch.stack(parts).sum(dim=0)
 
 
 def initialisation_prior(prior: ImagePrior, *, seed: int = 0) -> WeightPrior:
@@ -256,7 +231,7 @@ class WeightPosterior:
         Tensor, shape (chains,)
             With the graph of both.
         """
-        return self.scale * misfits + self.weight_prior.half_squares(leaves)
+        return self.scale * misfits + half_squares(self.weight_prior, leaves)
 
     def log_density(self, parameters: Parameters) -> Float[Tensor, ""]:
         """Give ``-U / temperature``: the log density without its constant.
