@@ -133,13 +133,10 @@ class WindowedVariance(_Keeping):
 
     Notes
     -----
-    Memory: W outputs for every run, and two more in float64 (100 outputs of 3x512x512 in float32
-    take 315 MB). Cost: some ten passes over one output, whatever W is. Welford's update replaces
-    the oldest output by the newest in the mean and in the sum of squares, which then changes by
-    ``(x_new - x_old) (x_new - m_new + x_old - m_old)``: small where the outputs differ little, so
-    that nothing cancels. It is done in float64, because a window that was wide would leave rounding
-    errors of its size behind in one that is narrow; and every W iterations sums that were begun
-    afresh take over, so that no rounding error, and no NaN, stays for longer.
+    Memory: W outputs for every run, and two more in float64. Cost: some ten passes over one output,
+    whatever W is. Welford's update replaces the oldest output by the newest, which changes the sum
+    of squares by ``(x_new - x_old) (x_new - m_new + x_old - m_old)``: nothing cancels. Every W
+    iterations sums that were begun afresh take over, so that no rounding error, and no NaN, stays.
 
     References
     ----------
@@ -233,10 +230,8 @@ class MovingVariance(_Keeping):
 
     Notes
     -----
-    The published code sums ``d^2`` where this takes the mean, which scales the score by a constant
-    and changes no decision; it also clips the average to [0, 1], which does nothing to outputs in
-    that range and isn't done here. Memory: one output in float64 for every run. Cost: some passes
-    over it.
+    The mean of ``d^2`` where the published code has the sum, which changes no decision. Memory: one
+    output in float64 for every run. Cost: some passes over it.
 
     References
     ----------

@@ -44,8 +44,7 @@ def stopping_panel(
         ended (NaN if it would have gone on to the end); ``psnr`` to the clean image at ``chosen``
         in the score region, and ``regret``, how much less that is than the highest of the run,
         both in dB; ``value``, the rule's own score there; ``applicable``; ``reason``, why not. Over
-        ``rule`` alone: ``needs_truth``. Numbers are NaN where a rule isn't applicable, and
-        PSNR and regret where the clean image isn't known.
+        ``rule`` alone: ``needs_truth``. What isn't known is NaN.
 
     Raises
     ------
@@ -264,9 +263,5 @@ def _cell(numbers: np.ndarray, key: str) -> str:
         return text
     deviation = format(known.std(ddof=1), pattern) if len(known) > 1 else "?"
     # How many seeds stopped at all is news; the other numbers are there wherever it is applicable.
-    counted = (
-        f" ({len(known)} of {len(numbers)})"
-        if key == "stopped" and len(known) < len(numbers)
-        else ""
-    )
-    return f"{text} ± {deviation}{counted}"
+    some = key == "stopped" and len(known) < len(numbers)
+    return f"{text} ± {deviation}" + f" ({len(known)} of {len(numbers)})" * some

@@ -223,11 +223,6 @@ class DeltaMSE(Rule):
         In squared units of the image. The report leaves it open; by default the variance of the
         noise, below which an output has begun to fit the noise.
 
-    Notes
-    -----
-    As long as the output knows nothing of the noise, the difference is about the variance of the
-    noise, whatever the output is like. Hence it is often largest far before the best PSNR.
-
     References
     ----------
     Deep image priors for transformers and their variants (report), section 3.
