@@ -1,5 +1,6 @@
 """What is kept of chains while they run: scalars of every image, moments, thinned draws."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ class Collector:
     def __init__(self, task: Task, settings: ChainSettings, *, of_draws: bool = False) -> None:
         self.task, self.of_draws = task, of_draws
         self.burn_in, self.thin = settings.burned, settings.stride
-        self.columns, self._scores = ["loss"], []
+        self.columns = ["loss"]
+        self._scores: list[Callable[[Tensor], Tensor]] = []
         if task.clean is not None:
             self.columns += ["psnr_clean", "psnr_mean"]
             self._scores.append(task.psnr)

@@ -35,7 +35,7 @@ class Method:
 
 
 def _says(text: str) -> Callable[["xr.Dataset"], str]:
-    return lambda result: text.format(**result.sizes)
+    return lambda result: text.format(draw=result.sizes["draw"], chain=result.sizes["chain"])
 
 
 def _of_linearised(result: "xr.Dataset") -> str:
@@ -186,7 +186,7 @@ def _options(job: Job) -> dict[str, Any]:
 
 
 # Maps and calibration come last: what they need is asked for first.
-def _chain_settings(job: Job, **named: str) -> ChainSettings:
+def _chain_settings(job: Job, **named: Any) -> ChainSettings:
     counts = {name: value for name, value in _options(job).items() if name in CHAINS}
     settings = ChainSettings(seed=job.seed, **named, **counts)
     if settings.chains * settings.draws < 2:

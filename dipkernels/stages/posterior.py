@@ -26,11 +26,12 @@ def _posterior(
     chains: int = 4,
     temperature: float = 1.0,
 ) -> xr.Dataset:
-    given = {"iterations": iterations, "burn_in": burn_in, "thin": thin, "step_size": step_size}
-    on_target = {"chains": chains, "temperature": temperature, "start": "initialisation"}
-    options = resolve(method, given | on_target)
-    subject_of = (subject.prior, subject.task, options, subject.seed, subject.progress)
-    return draw(Job(method, *subject_of), subject.checkpoint)
+    given: dict[str, Any] = {
+        **{"iterations": iterations, "burn_in": burn_in, "thin": thin, "step_size": step_size},
+        **{"chains": chains, "temperature": temperature, "start": "initialisation"},
+    }
+    whose = (subject.prior, subject.task, resolve(method, given), subject.seed, subject.progress)
+    return draw(Job(method, *whose), subject.checkpoint)
 
 
 def _row(result: xr.Dataset) -> dict[str, Value]:
