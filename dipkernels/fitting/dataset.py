@@ -79,7 +79,7 @@ class _Layout:
 
     # An array over (runs, ...), its first axis unfolded.
     def unfold(self, array: np.ndarray) -> np.ndarray:
-        return array.reshape(*self.sizes, *array.shape[1:])
+        return array.reshape((*self.sizes, *array.shape[1:]))
 
     # A number, or an image, of every run.
     def of_runs(self, values: np.ndarray) -> tuple[object, ...]:
