@@ -48,7 +48,7 @@ def from_fits(prior: ImagePrior, task: Task, method: str, iterations: int, seed:
     seeds = [derive(f"start-{i}", seed) for i in range(FITS)]
     start = fitted(prior, task, seeds, iterations // 2)
     return sampling.sample(
-        sampling.Posterior(prior, task), method=method, chains=FITS, seed=seed, start=start,
+        sampling.WeightPosterior(prior, task), method=method, chains=FITS, seed=seed, start=start,
         iterations=iterations // 2, burn_in=iterations // 4, thin=max(1, iterations // 100),
     )  # fmt: skip
 
@@ -57,7 +57,7 @@ def linear(prior: ImagePrior, task: Task, iterations: int, seed: int) -> xr.Data
     """Linearise the network at one fit."""
     parameters = {k: v[0] for k, v in fitted(prior, task, [seed], iterations).items()}
     found = sampling.linearised(
-        sampling.Posterior(prior, task), parameters, draws=40, seed=seed, tolerance=1e-2,
+        sampling.WeightPosterior(prior, task), parameters, draws=40, seed=seed, tolerance=1e-2,
         max_iterations=5000,
     )  # fmt: skip
     print(f"linearised: solved to {found.error:.0%} of its norm", file=sys.stderr)

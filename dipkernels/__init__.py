@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # what it says is the program's
 
 _NAMES = {
+    "FitSettings": "dipkernels.fitting",
     "GaussianProcess": "dipkernels.gp",
     "ImagePrior": "dipkernels.networks",
     "LinearisedPrior": "dipkernels.priors",
@@ -24,6 +25,7 @@ _NAMES = {
     "learning_curve": "dipkernels.theory",
     "open_run": "dipkernels.storage",
     "plan": "dipkernels.planning",
+    "sample": "dipkernels.sampling",
 }
 _MODULES = (
     "bridges",
@@ -53,12 +55,14 @@ _MODULES = (
 __all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from dipkernels.fitting import FitSettings as FitSettings
     from dipkernels.fitting import fit as fit
     from dipkernels.gp import GaussianProcess as GaussianProcess
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
     from dipkernels.priors import LinearisedPrior as LinearisedPrior
+    from dipkernels.sampling import sample as sample
     from dipkernels.storage import open_run as open_run
     from dipkernels.tasks import Task as Task
     from dipkernels.theory.curves import learning_curve as learning_curve

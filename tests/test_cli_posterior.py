@@ -18,12 +18,12 @@ from dipkernels import images, networks, plotting, reports, tasks
 from dipkernels.fitting.record import Record
 from dipkernels.planning import planner
 from dipkernels.planning.rehearsal import ACTIVATIONS, Needs
-from dipkernels.sampling import Posterior, chains, uncertainty
+from dipkernels.sampling import WeightPosterior, chains, uncertainty
 from dipkernels.sampling.plan import plan_chains, plan_linearised
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.stages.job import Job
-from dipkernels.stages.methods import METHODS, resolve
 from dipkernels.stages.methods import gp_dip_counts as _gp_dip_counts
+from dipkernels.stages.methods import methods, resolve
 from dipkernels.storage import netcdf as results
 from tests.test_cli import call
 
@@ -61,7 +61,7 @@ METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(m, marks=pytest.mark.slow) if m == "sgld" else m for m in METHODS],  # rendered
+    [pytest.param(m, marks=pytest.mark.slow) if m == "sgld" else m for m in methods()],  # rendered
 )
 def test_every_method_writes_its_files(
     method: str,
@@ -233,7 +233,7 @@ def test_plan_says_what_it_takes_and_does_nothing(
 @pytest.mark.slow
 def test_a_plan_counts_draws_and_products() -> None:
     prior = networks.create("deep-decoder", image_size=(12, 14), channels=1, width=4)
-    posterior = Posterior(prior, tasks.denoise(torch.rand(1, 12, 14)))
+    posterior = WeightPosterior(prior, tasks.denoise(torch.rand(1, 12, 14)))
     few, many = (
         plan_chains(posterior, ChainSettings(iterations=1001, thin=thin, chains=3), timed=False)
         for thin in (500, 1)

@@ -1,4 +1,4 @@
-"""What docs/extending.md shows: a network, a task, a rule and a measurement of a user."""
+"""What docs/extending.md shows: a network, a task, a rule, a sampler, a measurement of a user."""
 
 import os
 import re
@@ -41,12 +41,19 @@ def test_parts_of_ones_own_run_in_sweeps_and_commands(tmp_path: Path) -> None:
     assert set(table["prior.width"]) == {4, 8} and set(table["task.fog"]) == {0.2}
     assert table.brightness.notna().sum() == 2
     assert table.final_psnr.notna().sum() == 2
+    assert table.mean_psnr.notna().sum() == 2
     fitted = call(
         tmp_path, "fit", "two-layers", "--image", "camera", "--size", "16", "--task", "defog",
         "--fog", "0.1", "--iterations", "30", "--stop", "half-loss", "--output", "fit",
     )  # fmt: skip
     assert fitted.returncode == 0, fitted.stderr
     assert "half-of-the-loss" in fitted.stdout
+    drawn = call(
+        tmp_path, "posterior", "two-layers", "--image", "camera", "--size", "16", "--method", "lm",
+        "--iterations", "20", "--start-iterations", "4", "--output", "chains",
+    )  # fmt: skip
+    assert drawn.returncode == 0, drawn.stderr
+    assert "the noise of two steps averaged" in drawn.stdout
     wrong = call(tmp_path, "fit", "two-layers", "--task", "denoise", "--fog", "0.1")
     assert wrong.returncode == 2
     assert "--fog has no effect when denoising" in wrong.stderr

@@ -32,7 +32,8 @@ from dipkernels.planning.rehearsal import (
     rehearse_kernel,
 )
 from dipkernels.priors.memory import Unfilled, activation_bytes
-from dipkernels.stopping import WindowedVariance, make_monitor
+from dipkernels.stopping import make_monitor
+from dipkernels.stopping.monitors import WindowedVariance
 from helpers.priors import make
 
 MIB = 2**20

@@ -6,7 +6,7 @@ fields, so that a new option is one line.
 
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from typing import Any, ParamSpec, TypeVar, dataclass_transform
 
@@ -22,7 +22,7 @@ ANYTHING = "**options"  # the entry of a docstring that `takes` fills in
 
 
 def option(
-    *, default: Any, help: str, unset: str = "", choices: tuple[str, ...] = (), panel: str = ""
+    *, default: Any, help: str, unset: str = "", choices: Collection[str] = (), panel: str = ""
 ) -> Any:
     """Declare an option; `unset` says what None stands for, `panel` groups it in ``--help``."""
     return field(
@@ -49,7 +49,7 @@ def check_options(given: Any) -> None:
     for each in fields(given):
         value, choices = getattr(given, each.name), each.metadata.get("choices", ())
         if choices and value is not None and value not in choices:
-            raise InvalidInputError(f"{each.name} must be one of {choices}, got '{value}'")
+            raise InvalidInputError(f"{each.name} must be one of {tuple(choices)}, got '{value}'")
 
 
 def gather(kind: type[S], given: S | None, options: Mapping[str, Any], caller: str) -> S:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipkernels.cli import groups, options
+from dipkernels.cli.groups import ON_FIT
 from dipkernels.cli.options import option
-from dipkernels.fitting.settings import ON_FIT, FitSettings
+from dipkernels.fitting.settings import FitSettings
 from dipkernels.specs.record import run_record
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior
     from dipkernels.tasks import Task
 
-ON_TASK, ON_NETWORK = "Task", "Network"
+ON_TASK, ON_NETWORK, ON_FIT = "Task", "Network", "Fit"
 ALWAYS = {"seed", "hold_out"}  # options of every task, which commands take by themselves
 BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
@@ -83,7 +83,7 @@ def settings_group(kind: type) -> Group:
         made = option(
             help_of(each),
             *_flag(each.name, each.type),
-            panel=each.metadata["panel"],
+            panel=each.metadata["panel"] or ON_FIT,
             complete=one_of(choices) if choices else None,
         )
         parameters.append(_parameter(each.name, Annotated[each.type, made], each.default))

@@ -12,7 +12,7 @@ from dipkernels.cli.options import option
 from dipkernels.errors import InvalidInputError
 from dipkernels.specs.record import run_record
 from dipkernels.stages.job import STAGE, Job
-from dipkernels.stages.methods import CHAINS, METHODS, resolve
+from dipkernels.stages.methods import CHAINS, draw, methods, plan_draws, plan_fits, resolve
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,13 +28,13 @@ ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
 def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]:
     """Add what an option is unless it is typed, where methods say so."""
     takers: dict[Any, list[str]] = {}
-    for method, each in METHODS.items():
+    for method, each in methods().items():
         if each.defaults.get(name) is not None:
             takers.setdefault(each.defaults[name], []).append(method)
     said: list[str] = []
-    for value, methods in takers.items():
+    for value, named in takers.items():
         shown = f"{value:g}" if isinstance(value, float) else f"{value}"
-        said.append(f"{', '.join(methods)} {shown}" if said else shown)
+        said.append(f"{', '.join(named)} {shown}" if said else shown)
     return kind, panel, f"{help} (default: {'; '.join(said)})" if said else help
 
 
@@ -84,7 +84,7 @@ def posterior(
             "Fraction of measured pixels to judge the spread by; 0 for none.", panel=groups.ON_TASK
         ),
     ] = 0.1,
-    method: Annotated[str, option(f"{', '.join(METHODS)}.", panel=ON_METHOD)] = "sgld",
+    method: Annotated[str, option(f"{', '.join(methods())}.", panel=ON_METHOD)] = "sgld",
     seed: Annotated[int, option("Of code, noise, mask, weights and chains.")] = 0,
     plan: Annotated[
         bool, option("Say what would be done and what it takes; do nothing.", "--plan")
@@ -121,20 +121,10 @@ def posterior(
 
 def _plans(job: Job, *, timed: bool) -> "dict[str, Plan]":
     """Check a job, and say by parts what it takes."""
-    from dipkernels import planning
-
-    own = METHODS[job.method].plan(job, timed).require()
+    own = plan_draws(job, timed=timed).require()
     if not job.starts:
         return {job.method: own}
-    start = planning.plan(
-        job.prior,
-        job.task,
-        iterations=job.options["start_iterations"],
-        seeds=job.starts,
-        checkpoint=True,
-        timed=timed,
-        **job.given("learning_rate"),
-    )
+    start = plan_fits(job, "start_iterations", job.starts, timed=timed)
     return {"start": start.require(), job.method: own}
 
 
@@ -146,7 +136,7 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
     held = f", {_held_out(task):.0%} of the measurement held out" if task.has_held_out else ""
     typer.echo(options.describe(task, image, job.seed, job.prior.device, held))
     typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
-    typer.echo(f"  {METHODS[job.method].words}")
+    typer.echo(f"  {methods()[job.method].words}")
     if "temperature" in o:
         sigma = job.posterior.noise_sigma / task.peak
         typer.echo(
@@ -188,7 +178,7 @@ def _run(job: Job, folder: "RunFolder") -> None:
     except KeyboardInterrupt:
         raise options.interrupted(folder.path) from None
     if not broken or result.sizes["draw"] > 1:
-        method = METHODS[job.method]
+        method = methods()[job.method]
         headline = None if method.headline is None else method.headline(result)
         written = reports.posterior_page(
             folder, result, job.task, words=method.words, headline=headline
@@ -203,7 +193,7 @@ def _draw(job: Job, folder: "RunFolder") -> "xr.Dataset":
     from dipkernels.fitting import FitInterrupted
 
     try:
-        return METHODS[job.method].run(job, folder)
+        return draw(job, folder.checkpoint(STAGE), job.start(folder))
     except sampling.SamplingInterrupted:
         raise
     except FitInterrupted as interrupt:  # of a start or a member, which is no posterior

@@ -1,7 +1,7 @@
 """The result of a fit as a dataset."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -26,19 +26,25 @@ def build_trace(
     return _trace(_Layout(record, seeds or range(record.seeds), many))
 
 
-def build_dataset(record: Record, seeds: Sequence[int], *, many: tuple[bool, bool]) -> xr.Dataset:
+def build_dataset(
+    record: Record,
+    seeds: Sequence[int],
+    by_run: Mapping[str, np.ndarray],
+    *,
+    many: tuple[bool, bool],
+) -> xr.Dataset:
     """Put everything that was recorded into a dataset; see `dipkernels.fit` for its variables."""
     layout = _Layout(record, seeds, many)
     result = _trace(layout).assign(layout.images())
     if record.knows_truth:
         result = _with_peaks(result, layout).assign(layout.scores())
-    return result
+    return result.assign({name: layout.of_runs(values) for name, values in by_run.items()})
 
 
 def _trace(layout: "_Layout") -> xr.Dataset:
     record, columns = layout.record, layout.columns
-    variables: dict[str, object] = {}
-    variables["loss"] = layout.trace(columns["loss"], long_name="mean squared misfit")
+    loss = layout.trace(columns["loss"], long_name="mean squared misfit")
+    variables: dict[str, object] = {"loss": loss}
     for name in ("noisy", "average_noisy", "held_out"):
         if f"mse_{name}" in columns:
             psnr = decibels(columns[f"mse_{name}"])
@@ -58,9 +64,9 @@ class _Layout:
     def __init__(self, record: Record, seeds: Sequence[int], many: tuple[bool, bool]) -> None:
         self.record, self.tasks, self.seeds = record, record.tasks, seeds
         tasks = record.tasks
-        names, lengths = ("image", "seed"), (len(tasks), len(seeds))
-        self.lead = tuple(name for name, wanted in zip(names, many, strict=True) if wanted)
-        self.sizes = tuple(n for n, wanted in zip(lengths, many, strict=True) if wanted)
+        lengths = {"image": len(tasks), "seed": len(seeds)}
+        self.lead = tuple(name for name, wanted in zip(lengths, many, strict=True) if wanted)
+        self.sizes = tuple(lengths[name] for name in self.lead)
         self.many_images = many[0]
         self.peak = tasks[0].peak
         table = record.table()
@@ -73,7 +79,12 @@ class _Layout:
 
     # An array over (runs, ...), its first axis unfolded.
     def unfold(self, array: np.ndarray) -> np.ndarray:
-        return array.reshape(*self.sizes, *array.shape[1:])
+        return array.reshape((*self.sizes, *array.shape[1:]))
+
+    # A number, or an image, of every run.
+    def of_runs(self, values: np.ndarray) -> tuple[object, ...]:
+        dims = (*self.lead, *self.pixels) if values.ndim > 1 else self.lead
+        return dims, self.unfold(values)
 
     def trace(self, values: np.ndarray, **attributes: str) -> tuple[object, ...]:
         return (*self.lead, "iteration"), self.unfold(values.T), attributes

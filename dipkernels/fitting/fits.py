@@ -178,8 +178,7 @@ def fit(
             f"{prior} can't be fitted: the loss at its initial parameters is not finite; check the "
             "network, its code and the measurement"
         )
-    result = build_dataset(record, seeds, many=many)
-    result = _described(result, loop, status, many=many)
+    result = _described(loop, status, many=many)
     if status == "interrupted":
         raise FitInterrupted(result) from None
     return result
@@ -203,34 +202,22 @@ def _tell(loop: FitLoop, status: str) -> None:
         logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, descent.runs)
 
 
-def _described(
-    result: xr.Dataset, loop: FitLoop, status: str, *, many: tuple[bool, bool]
-) -> xr.Dataset:
-    """Add settings, status and provenance."""
-    descent, stopper = loop.moved, loop.stopper
-    first = descent.tasks[0]
-    ended = ~loop.record.table()[-1, :, 0].astype(bool)
-    lead = tuple(name for name, wanted in zip(("image", "seed"), many, strict=True) if wanted)
-    shape = (len(descent.tasks), len(descent.seeds))
-    sizes = tuple(n for n, wanted in zip(shape, many, strict=True) if wanted)
+def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dataset:
+    """Make the result, with settings, status and provenance."""
+    descent, stopper, record = loop.moved, loop.stopper, loop.record
+    by_run: dict[str, Any] = {}
     if descent.settings.backtracking is not None:
-        counts = descent.rollbacks.cpu().numpy().reshape(sizes)
-        result = result.assign(rollbacks=(lead, counts))
+        by_run["rollbacks"] = descent.rollbacks.cpu().numpy()
     if stopper is not None and stopper.images is not None:
-        result = result.assign(
-            chosen=(lead, stopper.chosen.reshape(sizes)),
-            stopped=(lead, stopper.fired.reshape(sizes)),
-            chosen_image=(
-                result.final.dims,
-                (stopper.images / first.peak).cpu().numpy().reshape(result.final.shape),
-            ),
-        )
-        result.attrs["stop"] = stopper.rule.name
-    if lead:
-        words = ["diverged" if bad else status for bad in ended]
-        result = result.assign(status=(lead, _strings(words, sizes)))
+        images = (stopper.images / record.tasks[0].peak).cpu().numpy()
+        by_run |= {"chosen": stopper.chosen, "stopped": stopper.fired, "chosen_image": images}
+    if any(many):
+        ended = record.table()[-1, :, 0] == 0
+        by_run["status"] = np.where(ended, "diverged", status).astype(object)
+    result = build_dataset(record, descent.seeds, by_run, many=many)
     settings = descent.settings.record() | {"requested_iterations": descent.settings.iterations}
     del settings["iterations"]
+    first = descent.tasks[0]
     sigmas = [task.noise_sigma / task.peak for task in descent.tasks]
     attributes: dict[str, Any] = {
         **describe_prior(descent.prior),
@@ -240,14 +227,11 @@ def _described(
         "task": first.name,
         "noise_sigma": sigmas if many[0] else sigmas[0],
         "score_region": first.score_region,
-        "status": status,
         "seconds": loop.seconds,
         **provenance(descent.prior.device),
     }
-    if lead:
-        del attributes["status"]
+    if not any(many):
+        attributes["status"] = status
+    if stopper is not None:
+        attributes["stop"] = stopper.rule.name
     return result.assign_attrs(attributes)
-
-
-def _strings(words: list[str], sizes: tuple[int, ...]) -> Any:
-    return np.asarray(words, dtype=object).reshape(sizes)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dipkernels.images.metrics import mse_to_psnr
-from dipkernels.stopping import Monitor, NeedsTasks
+from dipkernels.stopping import Monitor
+from dipkernels.stopping.monitors import NeedsTasks
 from dipkernels.tasks import Task
 
 RUNAWAY = 1e6  # a loss so many times the first one has run away: 60 dB worse than no fit at all

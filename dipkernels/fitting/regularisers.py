@@ -49,10 +49,7 @@ def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: 
     differences = [torch.diff(images, dim=axis) for axis in axes]
     if kind == "anisotropic" or spatial_dims == 1:
         sums = [d.abs().flatten(-spatial_dims - 1).sum(dim=-1) for d in differences]
-        total = sums[0]
-        for other in sums[1:]:
-            total = total + other
-        return total
+        return sum(sums[1:], start=sums[0])
     down, right = differences
     squares = torch.nn.functional.pad(down.square(), (0, 0, 0, 1))
     squares = squares + torch.nn.functional.pad(right.square(), (0, 1))

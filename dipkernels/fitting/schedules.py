@@ -7,39 +7,17 @@ is continued from a checkpoint has nothing to restore.
 import math
 from collections.abc import Callable
 
-Schedule = Callable[[int, int], float]
-
 WARMUP = 0.05  # of all iterations, the part in which "warmup" grows
 DECADES = 2.0  # by which "exponential" falls in all
 STEPS, STEP_FACTOR = 3, 0.1  # "step" falls by this factor at every one of so many equal parts
 
-
-def _constant(iteration: int, iterations: int) -> float:
-    return 1.0
-
-
-def _cosine(iteration: int, iterations: int) -> float:
-    return 0.5 * (1.0 + math.cos(math.pi * iteration / iterations))
-
-
-def _exponential(iteration: int, iterations: int) -> float:
-    return float(10.0 ** (-DECADES * iteration / iterations))
-
-
-def _step(iteration: int, iterations: int) -> float:
-    return float(STEP_FACTOR ** min(STEPS - 1, STEPS * iteration // iterations))
-
-
-def _warmup(iteration: int, iterations: int) -> float:
-    return min(1.0, (iteration + 1) / max(1.0, WARMUP * iterations))
-
-
-SCHEDULES: dict[str, Schedule] = {
-    "constant": _constant,
-    "cosine": _cosine,
-    "exponential": _exponential,
-    "step": _step,
-    "warmup": _warmup,
+# Of the iteration i and the number of iterations n.
+SCHEDULES: dict[str, Callable[[int, int], float]] = {
+    "constant": lambda i, n: 1.0,
+    "cosine": lambda i, n: 0.5 * (1.0 + math.cos(math.pi * i / n)),
+    "exponential": lambda i, n: float(10.0 ** (-DECADES * i / n)),
+    "step": lambda i, n: float(STEP_FACTOR ** min(STEPS - 1, STEPS * i // n)),
+    "warmup": lambda i, n: min(1.0, (i + 1) / max(1.0, WARMUP * n)),
 }
 
 

@@ -10,7 +10,6 @@ OPTIMISERS = ("adam", "sgd", "gradient-descent", "l-bfgs")
 TOTAL_VARIATIONS = ("isotropic", "anisotropic")
 PRECISIONS = ("float", "tf32", "bf16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
-ON_FIT, ON_SPEED = "Fit", "Speed"
 
 
 @settings
@@ -30,34 +29,27 @@ class FitSettings:
         " image. L-BFGS has 10 pairs and a line search with several evaluations an "
         "iteration; it waits for the device at each, and fits one run at a time.",
         choices=OPTIMISERS,
-        panel=ON_FIT,
     )
     learning_rate: float | None = option(
         default=None,
         help="Length of a step.",
         unset="as published for Adam (else 1e-3), 1 for L-BFGS, and for the others that of "
         "`stable_learning_rate` for each initialisation",
-        panel=ON_FIT,
     )
-    momentum: float | None = option(
-        default=None, help="Momentum of ``sgd``, in (0, 1).", panel=ON_FIT
-    )
+    momentum: float | None = option(default=None, help="Momentum of ``sgd``, in (0, 1).")
     schedule: str = option(
         default="constant",
         help="Schedule of the learning rate. See `dipkernels.fitting.schedules`.",
         choices=tuple(SCHEDULES),
-        panel=ON_FIT,
     )
     iterations: int = option(
         default=1000,
         help="Number of steps, at least 1. Iteration ``i`` of the result is the image after i "
         "steps, so that it has one entry more.",
-        panel=ON_FIT,
     )
     averaging: float = option(
         default=0.99,
         help="Decay of the running average of the outputs, in [0, 1). It doesn't change the fit.",
-        panel=ON_FIT,
     )
     input_noise: float = option(
         default=0.0,
@@ -65,31 +57,26 @@ class FitSettings:
         "iteration. What is recorded is the output for the perturbed code, as in the "
         "literature. Drawn on the device, so that a seed means the same on every device of "
         "one kind only.",
-        panel=ON_FIT,
     )
     weight_decay: float = option(
         default=0.0,
         help="Factor of half the squared norm of all parameters in the objective. This is what "
         "torch's optimisers call weight decay (not AdamW's).",
-        panel=ON_FIT,
     )
     total_variation_weight: float = option(
         default=0.0,
         help="Factor of the image's `total_variation`, a sum over pixels and channels.",
-        panel=ON_FIT,
     )
     total_variation: str | None = option(
         default=None,
         help="Kind of total variation.",
         unset="anisotropic",
         choices=TOTAL_VARIATIONS,
-        panel=ON_FIT,
     )
     gradient_clip: float | None = option(
         default=None,
         help="Largest Euclidean norm of the gradient of all that is descended, weight decay "
         "included, over all parameters of a run.",
-        panel=ON_FIT,
     )
     backtracking: float | None = option(
         default=None,
@@ -97,7 +84,6 @@ class FitSettings:
         "iterate to the next. The step is then taken from the parameters before the fall, "
         "with the gradient after it (Ulyanov et al.'s code, with 5 dB, which skips the test "
         "at every hundredth iteration).",
-        panel=ON_FIT,
     )
     precision: str = option(
         default="float",
@@ -106,13 +92,13 @@ class FitSettings:
         " does so in TensorFloat-32 on a GPU that has it. The documentation says what they "
         "change and gain.",
         choices=PRECISIONS,
-        panel=ON_SPEED,
+        panel="Speed",
     )
     channels_last: bool = option(
         default=False,
         help="Lay out images and kernels with channels innermost. It changes results by rounding "
         "only; for 2D convolutional networks, one run.",
-        panel=ON_SPEED,
+        panel="Speed",
     )
     compile: str | None = option(
         default=None,
@@ -120,7 +106,7 @@ class FitSettings:
         "Changes results by rounding only; needs a C++ compiler, and a minute at the start.",
         unset="it isn't compiled",
         choices=COMPILE_MODES,
-        panel=ON_SPEED,
+        panel="Speed",
     )
 
     def __post_init__(self) -> None:
@@ -153,23 +139,24 @@ class FitSettings:
                 f"total_variation='{self.total_variation}' has no effect while "
                 "total_variation_weight is 0: give the weight or leave it out"
             )
-        if self.optimiser == "l-bfgs":
-            for name in ("input_noise", "gradient_clip", "backtracking"):
-                if getattr(self, name):
-                    raise InvalidInputError(
-                        f"{name} doesn't go with l-bfgs, whose line search needs one fixed "
-                        "objective and its true gradient: leave it out or use another optimiser"
-                    )
-            if self.channels_last:
+        if self.optimiser != "l-bfgs":
+            return
+        objective = "whose line search needs one fixed objective and its true gradient"
+        for name, why in (
+            ("input_noise", objective),
+            ("gradient_clip", objective),
+            ("backtracking", objective),
+            ("channels_last", "which lays all parameters out in one vector"),
+        ):
+            if getattr(self, name):
                 raise InvalidInputError(
-                    "channels_last doesn't go with l-bfgs, which lays all parameters out in one "
-                    "vector: leave it out or use another optimiser"
+                    f"{name} doesn't go with l-bfgs, {why}: leave it out or use another optimiser"
                 )
-            if self.schedule != "constant":
-                raise InvalidInputError(
-                    f"schedule '{self.schedule}' doesn't go with l-bfgs, whose line search finds "
-                    "the step: leave it out or use another optimiser"
-                )
+        if self.schedule != "constant":
+            raise InvalidInputError(
+                f"schedule '{self.schedule}' doesn't go with l-bfgs, whose line search finds the "
+                "step: leave it out or use another optimiser"
+            )
 
     @property
     def total_variation_kind(self) -> str:

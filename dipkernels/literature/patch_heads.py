@@ -39,7 +39,7 @@ from dipkernels.literature.tokens import (
 from dipkernels.priors import draw_images
 from dipkernels.priors.draws import FIXED, Codes
 from dipkernels.priors.prior import ImagePrior, describe_prior
-from dipkernels.spectra.bins import checked_edges, radial_frequency, bin_masks
+from dipkernels.spectra.bins import bin_masks, checked_edges, radial_frequency
 
 __all__ = [
     "factorisation_against_width",

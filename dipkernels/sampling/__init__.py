@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dipkernels.sampling.alternatives import deep_ensemble as deep_ensemble
     from dipkernels.sampling.alternatives import linearised as linearised
     from dipkernels.sampling.chains import SamplingInterrupted as SamplingInterrupted
-    from dipkernels.sampling.diagnostics import Verdict as Verdict
+    from dipkernels.sampling.diagnostics import Convergence as Convergence
     from dipkernels.sampling.diagnostics import diagnose as diagnose
     from dipkernels.sampling.diagnostics import summary as summary
     from dipkernels.sampling.diagnostics import to_inference_data as to_inference_data
@@ -20,23 +20,20 @@ if TYPE_CHECKING:
     from dipkernels.sampling.fits import averaged as averaged
     from dipkernels.sampling.fits import gp_dip as gp_dip
     from dipkernels.sampling.fits import mc_dropout as mc_dropout
-    from dipkernels.sampling.posterior import Posterior as Posterior
+    from dipkernels.sampling.posterior import WeightPosterior as WeightPosterior
     from dipkernels.sampling.posterior import WeightPrior as WeightPrior
     from dipkernels.sampling.posterior import initialisation_prior as initialisation_prior
     from dipkernels.sampling.posterior import isotropic_prior as isotropic_prior
     from dipkernels.sampling.posterior import weight_decay_prior as weight_decay_prior
     from dipkernels.sampling.samplers import sample as sample
-    from dipkernels.sampling.schedules import step_factor as step_factor
     from dipkernels.sampling.settings import ChainSettings as ChainSettings
-    from dipkernels.sampling.steps import psgld_step as psgld_step
-    from dipkernels.sampling.steps import sghmc_step as sghmc_step
-    from dipkernels.sampling.steps import sgld_step as sgld_step
+    from dipkernels.sampling.steps import register_sampler as register_sampler
 
 _NAMES = {
     "ChainSettings": "settings",
-    "Posterior": "posterior",
+    "Convergence": "diagnostics",
     "SamplingInterrupted": "chains",
-    "Verdict": "diagnostics",
+    "WeightPosterior": "posterior",
     "WeightPrior": "posterior",
     "averaged": "fits",
     "deep_ensemble": "alternatives",
@@ -46,11 +43,8 @@ _NAMES = {
     "isotropic_prior": "posterior",
     "linearised": "alternatives",
     "mc_dropout": "fits",
-    "psgld_step": "steps",
+    "register_sampler": "steps",
     "sample": "samplers",
-    "sghmc_step": "steps",
-    "sgld_step": "steps",
-    "step_factor": "schedules",
     "summary": "diagnostics",
     "to_inference_data": "diagnostics",
     "verdict": "diagnostics",

@@ -18,8 +18,8 @@ from dipkernels.kernels.ntk import NTK, require_parameters
 from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.linalg import conjugate_gradients
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
-from dipkernels.sampling.posterior import Posterior
-from dipkernels.sampling.summaries import describe_measurement
+from dipkernels.sampling.posterior import WeightPosterior
+from dipkernels.sampling.summaries import describe_measurement, known_of
 from dipkernels.tasks import Task
 
 PICTURES = ("final", "average", "chosen_image")
@@ -88,7 +88,7 @@ def deep_ensemble(
 
 @checked
 def linearised(
-    posterior: Posterior,
+    posterior: WeightPosterior,
     parameters: Parameters,
     *,
     draws: int = 100,
@@ -105,7 +105,7 @@ def linearised(
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : WeightPosterior
         The target. Its temperature multiplies the covariance.
     parameters : dict of str to Tensor
         ``w0``: an initialisation, or the parameters of a fit.
@@ -139,10 +139,10 @@ def linearised(
 
     Notes
     -----
-    Draws by Matheron's rule: one of the prior is corrected by its own misfit. All right-hand sides
-    go through conjugate gradients together; an iteration is a product of the NTK with ``draws + 1``
-    images. The condition number is that of the kernel over noise_sigma^2: where the tolerance isn't
-    reached, directions of small eigenvalue are still as in the prior.
+    Draws by Matheron's rule: one of the prior is corrected by its own misfit. An iteration is a
+    product of the NTK with ``draws + 1`` images. The condition number is that of the kernel over
+    noise_sigma^2: where the tolerance isn't reached, directions of small eigenvalue are still as in
+    the prior.
     """
     if draws < 2 or max_iterations < 1 or not 0 < tolerance < 1:
         raise InvalidInputError(
@@ -151,7 +151,8 @@ def linearised(
         )
     prior, task, weights = posterior.prior, posterior.task, posterior.weight_prior
     require_parameters(prior, parameters)
-    ntk = NTK(prior, parameters, metric=weights.variance(parameters))
+    variances = {k: weights.deviation[k].square().expand(w.shape) for k, w in parameters.items()}
+    ntk = NTK(prior, parameters, metric=variances)
     mean = ntk.image.flatten()
     shift = {key: (weights.mean[key] - w).expand(w.shape)[None] for key, w in parameters.items()}
     mean = mean + ntk.jvp(shift)[:, 0]
@@ -162,8 +163,8 @@ def linearised(
 
     columns = []
     for _ in range(draws):
-        step = {k: weights.deviation[k] * normal(*w.shape) for k, w in parameters.items()}
-        columns.append(ntk.jvp({key: value[None] for key, value in step.items()})[:, 0])
+        step = {k: weights.deviation[k] * normal(*w.shape)[None] for k, w in parameters.items()}
+        columns.append(ntk.jvp(step)[:, 0])
     # The last column is the mean of the prior, without noise: that of the posterior comes of it.
     priors = torch.stack([*[mean + column for column in columns], mean], dim=1)
     kernel = ObservedKernel(ntk, task)
@@ -207,13 +208,7 @@ def linearised(
 
 
 def _of_draws(images: np.ndarray, task: Task, attributes: dict[str, Any]) -> xr.Dataset:
-    pixels = ("channel", *AXES[len(task.shape) - 1])
-    variables: dict[str, Any] = {"draws": (("chain", "draw", *pixels), images[None])}
-    if task.clean is not None:
-        variables["clean"] = (pixels, (task.clean / task.peak).cpu().numpy())
-    if task.measurement.shape == task.shape:
-        variables["measurement"] = (pixels, (task.measurement / task.peak).cpu().numpy())
-        variables["counted"] = (pixels, task.counted.cpu().numpy())
+    draws = (("chain", "draw", "channel", *AXES[len(task.shape) - 1]), images[None])
     own = {"task": task.name, "noise_sigma": task.noise_sigma / task.peak}
     kept = own | describe_measurement(task) | attributes
-    return xr.Dataset(variables, {"chain": [0]}, kept)
+    return xr.Dataset({"draws": draws} | known_of(task), {"chain": [0]}, kept)

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from torch import Tensor
 
@@ -15,11 +14,9 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.fits import FitInterrupted
 from dipkernels.fitting.loop import Loop
 from dipkernels.fitting.preparation import describe_network, describe_task
-from dipkernels.images.axes import AXES
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.langevin import Transition
-from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import describe_measurement
 from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
@@ -40,11 +37,11 @@ class SamplingInterrupted(FitInterrupted):
 
 
 class Chains(Loop[Transition]):
-    """What moves chains, and what is kept of them."""
+    """What moves chains, and what is kept of them; `kept` goes into the state."""
 
-    def __init__(self, transition: Transition, collector: Collector, iterations: int) -> None:
-        super().__init__(transition, iterations)
-        self.collector = collector
+    def __init__(self, transition: Transition, collector: Collector, **kept: Any) -> None:
+        super().__init__(transition, len(collector.trace))
+        self.collector, self._kept = collector, kept
 
     def run(self, label: str, saver: Saver | None, *, progress: bool) -> str:
         """Run the iterations that are left, and say how it ended."""
@@ -80,11 +77,8 @@ class Chains(Loop[Transition]):
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
-        return {
-            "dynamics": self.moved.state(),
-            "collector": self.collector.state(),
-            "seconds": self.seconds,
-        }
+        own = {"dynamics": self.moved.state(), "collector": self.collector.state()}
+        return {**own, "seconds": self.seconds, **self._kept}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take the place of the chains that gave this state."""
@@ -93,17 +87,29 @@ class Chains(Loop[Transition]):
         self.seconds = state["seconds"]
 
 
-def make_collector(task: Task, settings: ChainSettings, *, of_draws: bool = False) -> Collector:
-    """Make what keeps the images of a run."""
-    return Collector(
-        task,
-        settings.chains,
-        settings.iterations,
-        burn_in=settings.burned,
-        thin=settings.stride,
-        draws=settings.draws,
-        of_draws=of_draws,
-    )
+class Checkpoint:
+    """Where the state of chains is kept, if anywhere, and what is there already."""
+
+    def __init__(
+        self, path: str | Path | None, prior: ImagePrior, task: Task, identity: dict[str, Any]
+    ) -> None:
+        self.saver = None
+        if path is not None:
+            whose = {**identity, **describe_network(prior, 0), "task": describe_task(task, prior)}
+            self.saver = Saver(Path(path), whose, kind="chains")
+        self.state = None if self.saver is None else self.saver.load()
+
+    def resume(self, chains: Chains) -> None:
+        """Let chains go on from here."""
+        if self.state is None or self.saver is None:
+            return
+        done = len(self.state["collector"]["trace"])
+        if done > chains.iterations:
+            raise InvalidInputError(
+                f"the chains in {self.saver.path} have {done} iterations already, "
+                f"{chains.iterations} were asked for: ask for more, or choose another checkpoint"
+            )
+        chains.load(self.state)
 
 
 def chain_seeds(chains: int, seed: int) -> list[int]:
@@ -111,29 +117,23 @@ def chain_seeds(chains: int, seed: int) -> list[int]:
     return [derive(f"chain-{i}", seed) for i in range(chains)]
 
 
-def describe_run(prior: ImagePrior, task: Task) -> dict[str, Any]:
-    """Tell what is run from other networks and tasks, for the identity of a checkpoint."""
-    return {**describe_network(prior, 0), "task": describe_task(task, prior)}
-
-
-def resume(run: Chains, state: dict[str, Any] | None, checkpoint: str | Path | None) -> None:
-    """Go on from a checkpoint, if there is one."""
-    if state is None:
-        return
-    done = len(state["collector"]["trace"])
-    if done > run.iterations:
-        raise InvalidInputError(
-            f"the chains in {checkpoint} have {done} iterations already, {run.iterations} were "
-            "asked for: ask for more, or choose another checkpoint"
-        )
-    run.load(state)
-
-
-def finish(
-    chains: Chains, prior: ImagePrior, task: Task, status: str, attributes: dict[str, Any]
+def run_chains(
+    chains: Chains,
+    prior: ImagePrior,
+    attributes: dict[str, Any],
+    checkpoint: Checkpoint | None = None,
+    *,
+    progress: bool = False,
 ) -> xr.Dataset:
-    """Make the result of a run, or raise what ended it."""
-    result = _dataset(chains.collector, task)
+    """Run chains, or what a checkpoint has left of them; raise what ended them, if anything did."""
+    collector = chains.collector
+    if checkpoint is not None:
+        checkpoint.resume(chains)
+    count, task = collector.trace.shape[1], collector.task
+    label = f"{prior.name}: {attributes['method']}" + f" x {count}" * (count > 1)
+    saver = None if checkpoint is None else checkpoint.saver
+    status = chains.run(label, saver, progress=progress)
+    result = collector.dataset()
     if status == "diverged":
         last = result.ended_at.values.max()
         raise DivergenceError(
@@ -153,46 +153,3 @@ def finish(
     if status == "interrupted":
         raise SamplingInterrupted(result) from None
     return result
-
-
-def _dataset(collector: Collector, task: Task) -> xr.Dataset:
-    peak, count = task.peak, collector.iterations
-    trace = collector.trace[:count].cpu().numpy()
-    ended = ~np.isfinite(trace[..., 0])
-    pixels = ("channel", *AXES[len(task.shape) - 1])
-    variables: dict[str, Any] = {}
-    for index, name in enumerate(collector.columns):
-        attributes = {"units": "dB"} if name.startswith("psnr") else {}
-        values = trace[..., index].T
-        if name.startswith("held_out"):
-            values, attributes = values / peak**2, {"long_name": "mean squared error, held out"}
-        variables[name] = (("chain", "iteration"), values, attributes)
-    # Of a chain that diverged nothing is worth keeping: its last images were on their way.
-    alive = ~ended.any(axis=0)
-    shape = (-1, *[1] * len(task.shape))
-    for name, tensor in (
-        ("mean", collector.moments.average()),
-        ("std", collector.moments.variance().sqrt()),
-    ):
-        values = np.where(alive.reshape(shape), tensor.cpu().numpy(), np.nan) / peak
-        variables[name] = (("chain", *pixels), values)
-    draws = (collector.draws[: collector.kept].transpose(0, 1) / peak).numpy()
-    draws = draws if alive.all() else np.where(alive.reshape(-1, 1, *shape[1:]), draws, np.nan)
-    variables["draws"] = (("chain", "draw", *pixels), draws)
-    variables["weight"] = ("iteration", collector.weights[:count].numpy())
-    first = np.where(alive, -1, ended.argmax(axis=0))
-    variables["ended_at"] = ("chain", first, {"long_name": "iteration of divergence, or -1"})
-    if task.clean is not None:
-        variables["clean"] = (pixels, (task.clean / peak).cpu().numpy())
-    if task.measurement.shape == task.shape:
-        variables["measurement"] = (pixels, (task.measurement / peak).cpu().numpy())
-        variables["counted"] = (pixels, task.counted.cpu().numpy())
-    coordinates = {
-        "iteration": np.arange(count),
-        "chain": np.arange(len(alive)),
-        "draw_iteration": (
-            "draw",
-            collector.burn_in + collector.thin * np.arange(1, collector.kept + 1),
-        ),
-    }
-    return xr.Dataset(variables, coordinates)

@@ -1,10 +1,16 @@
 """What is kept of chains while they run: scalars of every image, moments, thinned draws."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+import xarray as xr
 from torch import Tensor
 
+from dipkernels.images.axes import AXES
+from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.summaries import known_of
 from dipkernels.tasks import Task
 
 
@@ -42,32 +48,24 @@ class Moments:
 class Collector:
     """Takes the images of every iteration and keeps what is asked for."""
 
-    def __init__(
-        self,
-        task: Task,
-        chains: int,
-        iterations: int,
-        *,
-        burn_in: int,
-        thin: int,
-        draws: int,
-        of_draws: bool = False,
-    ) -> None:
-        self.task, self.burn_in, self.thin, self.of_draws = task, burn_in, thin, of_draws
+    def __init__(self, task: Task, settings: ChainSettings, *, of_draws: bool = False) -> None:
+        self.task, self.of_draws = task, of_draws
+        self.burn_in, self.thin = settings.burned, settings.stride
         self.columns = ["loss"]
+        self._scores: list[Callable[[Tensor], Tensor]] = []
         if task.clean is not None:
             self.columns += ["psnr_clean", "psnr_mean"]
+            self._scores.append(task.psnr)
         if task.has_held_out:
             self.columns += ["held_out", "held_out_mean"]
-        where = task.measurement.device
-        self.trace = torch.full(
-            (iterations, chains, len(self.columns)), torch.nan, dtype=torch.float64, device=where
-        )
-        self.weights = torch.full((iterations,), torch.nan, dtype=torch.float64)
-        shape = (chains, *task.shape)
+            self._scores.append(task.held_out_mse)
+        where, shape = task.measurement.device, (settings.chains, *task.shape)
+        rows = (settings.iterations, settings.chains, len(self.columns))
+        self.trace = torch.full(rows, torch.nan, dtype=torch.float64, device=where)
+        self.weights = torch.full(rows[:1], torch.nan, dtype=torch.float64)
         self.moments = Moments(shape, where)
         # On the host: they may be many.
-        self.draws = torch.full((draws, *shape), torch.nan, dtype=task.measurement.dtype)
+        self.draws = torch.full((settings.draws, *shape), torch.nan, dtype=task.measurement.dtype)
         self.kept = 0
         self.iterations = 0
 
@@ -82,7 +80,7 @@ class Collector:
             self.moments.add(images, weight)
         mean = self.moments.mean.to(images.dtype) if self.moments.total else None
         row = [losses]
-        for score in self._scores():
+        for score in self._scores:
             row.append(score(images))
             row.append(torch.full_like(losses, torch.nan) if mean is None else score(mean))
         self.trace[self.iterations] = torch.stack(row, dim=-1)
@@ -117,10 +115,35 @@ class Collector:
         )
         moments.total, moments.total_squares = state["totals"]
 
-    def _scores(self) -> list[Any]:
-        found: list[Any] = []
-        if self.task.clean is not None:
-            found.append(self.task.psnr)
-        if self.task.has_held_out:
-            found.append(self.task.held_out_mse)
-        return found
+    def dataset(self) -> xr.Dataset:
+        """Put what was kept into a dataset; see `dipkernels.sampling.sample` for its variables."""
+        peak, count = self.task.peak, self.iterations
+        trace = self.trace[:count].cpu().numpy()
+        ended = ~np.isfinite(trace[..., 0])
+        pixels = ("channel", *AXES[len(self.task.shape) - 1])
+        variables: dict[str, Any] = {}
+        for index, name in enumerate(self.columns):
+            attributes = {"units": "dB"} if name.startswith("psnr") else {}
+            values = trace[..., index].T
+            if name.startswith("held_out"):
+                values, attributes = values / peak**2, {"long_name": "mean squared error, held out"}
+            variables[name] = (("chain", "iteration"), values, attributes)
+        # Of a chain that diverged nothing is worth keeping: its last images were on their way.
+        alive = ~ended.any(axis=0)
+        shape = (-1, *[1] * len(self.task.shape))
+        moments = {"mean": self.moments.average(), "std": self.moments.variance().sqrt()}
+        for name, tensor in moments.items():
+            values = np.where(alive.reshape(shape), tensor.cpu().numpy(), np.nan) / peak
+            variables[name] = (("chain", *pixels), values)
+        draws = (self.draws[: self.kept].transpose(0, 1) / peak).numpy()
+        draws = draws if alive.all() else np.where(alive.reshape(-1, 1, *shape[1:]), draws, np.nan)
+        variables["draws"] = (("chain", "draw", *pixels), draws)
+        variables["weight"] = ("iteration", self.weights[:count].numpy())
+        first = np.where(alive, -1, ended.argmax(axis=0))
+        variables["ended_at"] = ("chain", first, {"long_name": "iteration of divergence, or -1"})
+        coordinates = {
+            "iteration": np.arange(count),
+            "chain": np.arange(len(alive)),
+            "draw_iteration": ("draw", self.burn_in + self.thin * np.arange(1, self.kept + 1)),
+        }
+        return xr.Dataset(variables | known_of(self.task), coordinates)

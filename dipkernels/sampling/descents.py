@@ -2,51 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import xarray as xr
-from torch import Tensor
+from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.priors.prior import ImagePrior
-from dipkernels.sampling.chains import Chains, describe_run, finish, make_collector, resume
+from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.langevin import make_generators
-from dipkernels.sampling.settings import ChainSettings
-from dipkernels.sampling.steps import zeros_like
-from dipkernels.storage.checkpoints import Saver
 from dipkernels.tasks import Task
-
-# Of a fit, those that `averaged` and `mc_dropout` pass on.
-OPTIONS = (
-    "optimiser",
-    "learning_rate",
-    "momentum",
-    "schedule",
-    "weight_decay",
-    "total_variation_weight",
-    "total_variation",
-    "gradient_clip",
-    "backtracking",
-)
 
 
 class Fits(Descent):
     """Fits of one task that are watched as chains, one from each seed."""
 
+    method: str
+    target: str
+    draws_noise = of_draws = True  # besides a fit's; whether moments are those of the draws alone
+    longer = "iterations"  # what there may be more of when a checkpoint is continued
+
     def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        seeds: Sequence[int],
-        settings: FitSettings,
-        stream: str | None = None,
+        self, prior: ImagePrior, task: Task, seeds: Sequence[int], settings: FitSettings
     ) -> None:
         super().__init__(prior, [task], seeds, settings)
-        self._draws = [] if stream is None else make_generators(stream, seeds, prior.device)
+        self._draws = make_generators(self.method, seeds, prior.device) if self.draws_noise else []
 
     def weight(self) -> float:
         """Weight of the present images in averages."""
@@ -66,21 +47,17 @@ class Fits(Descent):
 class GpDip(Fits):
     """What Cheng et al. ran: a fit by Adam, with noise on the 4-D parameters after every step."""
 
-    def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        seeds: Sequence[int],
-        settings: FitSettings,
-        noise: float,
-    ) -> None:
-        super().__init__(prior, task, seeds, settings, "gp-dip")
+    method = "gp-dip"
+    target = "none is known: Adam and noise of constant deviation on some parameters"
+
+    def __init__(self, *given: Any, noise: float) -> None:
+        super().__init__(*given)
         self._deviation = noise
         self._kernels = [leaf for leaf in self.leaves.values() if leaf.dim() == 5]
         if not self._kernels:
             raise InvalidInputError(
-                f"{prior} has no 4-D parameter, and the published code adds noise to no other: "
-                "use sampling.sample"
+                f"{self.prior} has no 4-D parameter, and the published code adds noise to no "
+                "other: use sampling.sample"
             )
 
     def step(self, losses: Tensor, images: Tensor) -> None:
@@ -96,17 +73,15 @@ class GpDip(Fits):
 class Iterates(Fits):
     """A fit whose parameters are averaged after burn-in."""
 
-    def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        seeds: Sequence[int],
-        settings: FitSettings,
-        burn_in: int,
-    ) -> None:
-        super().__init__(prior, task, seeds, settings)
+    method, target = "averaged", "none: iterates of an optimiser"
+    draws_noise = of_draws = False
+
+    def __init__(self, *given: Any, burn_in: int) -> None:
+        super().__init__(*given)
         self._burn_in = burn_in
-        self.mean = zeros_like(self.leaves)
+        if self.settings.schedule != "constant":  # then a longer fit is another one
+            self.longer = ""
+        self.mean = {k: torch.zeros_like(leaf.detach()) for k, leaf in self.leaves.items()}
 
     def step(self, losses: Tensor, images: Tensor) -> None:
         """Average the parameters that made these images, then take a step."""
@@ -116,7 +91,7 @@ class Iterates(Fits):
         super().step(losses, images)
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit."""
+        """Add the averages."""
         return {**super().state(), "mean": self.mean}
 
     def load(self, state: dict[str, Any]) -> None:
@@ -126,60 +101,73 @@ class Iterates(Fits):
 
 
 @dataclass(frozen=True)
-class DescentRun:
-    """Runs a descent as chains: attributes, checkpoint, dataset."""
+class DroppedWeights:
+    """Which numbers of a layer's kernel belong to which of its input channels."""
 
-    method: str
-    counts: ChainSettings
-    longer: tuple[str, ...]
-    of_draws: bool = False
+    channels: int
+    groups: int = 1
+    transposed: bool = False
 
-    def __call__(
-        self,
-        descent: Fits,
-        attributes: dict[str, Any],
-        checkpoint: str | Path | None,
-        *,
-        progress: bool,
-    ) -> xr.Dataset:
-        """Run the descent, or what a checkpoint has left of it."""
-        prior, task, counts = descent.prior, descent.tasks[0], self.counts
-        attributes = {
-            **attributes,
-            "learning_rate": descent.rates[0],
-            "method": self.method,
-            "noise_sigma": task.noise_sigma / task.peak,
-            "chains": counts.chains,
-            "seed": counts.seed,
-        }
-        chains = Chains(
-            descent, make_collector(task, counts, of_draws=self.of_draws), counts.iterations
-        )
-        saver = state = None
-        if checkpoint is not None:
-            identity = {k: v for k, v in attributes.items() if k not in self.longer}
-            saver = Saver(Path(checkpoint), {**identity, **describe_run(prior, task)}, "chains")
-            state = saver.load()
-        resume(chains, state, checkpoint)
-        label = f"{prior.name}: {self.method}" + f" x {counts.chains}" * (counts.chains > 1)
-        status = chains.run(label, saver, progress=progress)
-        result = finish(chains, prior, task, status, attributes)
-        if descent.settings.backtracking is None:
-            return result
-        return result.assign(rollbacks=("chain", descent.rollbacks.cpu().numpy()))
+    def spread(self, mask: Tensor, like: Tensor) -> Tensor:
+        """Lay factors of channels out so that they multiply a kernel."""
+        if not self.transposed:
+            mask = mask.unflatten(1, (self.groups, -1))  # a row for each group's outputs
+            if self.groups > 1:
+                mask = mask.repeat_interleave(like.shape[1] // self.groups, dim=1)
+        return mask.reshape(*mask.shape, *[1] * (like.dim() - mask.dim()))
 
 
-def fit_settings(
-    options: dict[str, Any], iterations: int, also: tuple[str, ...] = ()
-) -> FitSettings:
-    """Make the settings of a fit that is watched as a chain."""
-    if unknown := sorted(options.keys() - {*OPTIONS, *also}):
-        raise InvalidInputError(
-            f"{', '.join(unknown)} can't be chosen here; what can be of a fit: {', '.join(OPTIONS)}"
-        )
-    if options.get("optimiser") == "l-bfgs":
-        raise InvalidInputError(
-            "optimiser 'l-bfgs' searches along lines of one fixed objective, and here it is "
-            "another at every iteration: use 'adam', 'sgd' or 'gradient-descent'"
-        )
-    return FitSettings(**options, iterations=iterations)
+def kernels_of(prior: ImagePrior) -> dict[str, DroppedWeights]:
+    """Find the kernels of convolutions and linear maps with several input channels."""
+    found = {}
+    for name, module in prior.structure.named_modules():
+        key = f"{name}.weight" if name else "weight"
+        if key not in prior.parameter_shapes:
+            continue
+        if isinstance(module, nn.Linear):
+            found[key] = DroppedWeights(module.in_features)
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            found[key] = DroppedWeights(module.in_channels, module.groups, module.transposed)
+    return {key: kernel for key, kernel in found.items() if kernel.channels > 1}
+
+
+class Dropout(Fits):
+    """Fits with dropout; after some steps they stand still, and only what is dropped changes."""
+
+    method, longer = "mc-dropout", "draws"
+    target = "none: the weights are those of a fit with inputs of layers dropped"
+
+    def __init__(self, *given: Any, rate: float, kernels: dict[str, DroppedWeights]) -> None:
+        super().__init__(*given)
+        self._kernels, self._kept = kernels, 1 - rate
+
+    def evaluate(self) -> tuple[Tensor, Tensor]:
+        """Run the network with channels dropped anew."""
+        with torch.set_grad_enabled(self._fitting):
+            return super().evaluate()
+
+    def step(self, losses: Tensor, images: Tensor) -> None:
+        """Take a step while the fit goes on."""
+        if self._fitting:
+            super().step(losses, images)
+        else:
+            self.iteration += 1
+
+    @property
+    def _fitting(self) -> bool:
+        return self.iteration < self.settings.iterations
+
+    # A layer that doesn't see a channel is one whose kernel is 0 there: networks stay as they are.
+    def _weights(self) -> Parameters:
+        leaves = self.leaves
+        sizes = [kernel.channels for kernel in self._kernels.values()]
+        like = next(iter(leaves.values())).detach()
+        draws = [
+            like.new_empty(sum(sizes)).bernoulli_(self._kept, generator=generator)
+            for generator in self._draws
+        ]
+        masks = (torch.stack(draws) / self._kept).split(sizes, dim=1)
+        dropped = dict(leaves)
+        for (key, kernel), mask in zip(self._kernels.items(), masks, strict=True):
+            dropped[key] = leaves[key] * kernel.spread(mask, leaves[key])
+        return dropped

@@ -118,7 +118,7 @@ def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) 
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Convergence:
     """Whether chains have converged, in words.
 
     Attributes
@@ -142,7 +142,7 @@ class Verdict:
         return f"NOT CONVERGED: {'; '.join(self.reasons)}."
 
 
-def verdict(diagnosis: xr.Dataset) -> Verdict:
+def verdict(diagnosis: xr.Dataset) -> Convergence:
     """Judge the diagnostics.
 
     Parameters
@@ -152,38 +152,31 @@ def verdict(diagnosis: xr.Dataset) -> Verdict:
 
     Returns
     -------
-    Verdict
+    Convergence
         By the thresholds of Vehtari et al. 2021.
     """
-    reasons = []
-    chains = int(diagnosis.attrs["chains"])
+    reasons, chains = [], int(diagnosis.attrs["chains"])
     known = diagnosis.isel(pixel=~diagnosis["constant"].values)
     if not known.sizes["pixel"]:
-        return Verdict(False, ("no pixel differs between draws: the chains don't move",))
+        return Convergence(False, ("no pixel differs between draws: the chains don't move",))
     if ended := int(diagnosis.attrs["diverged"]):
         reasons.append(f"{ended} of {chains + ended} chains diverged")
     if chains < 2:
         reasons.append("one chain can't be compared with others")
     else:
-        worst = float(known["rhat"].max())
         # of a pixel that is constant in each chain, but not between them, it isn't a number
-        share = float((~(known["rhat"] <= RHAT)).mean())
-        if share:
+        if share := float((~(known["rhat"] <= RHAT)).mean()):
+            worst = float(known["rhat"].max())
             reasons.append(f"R-hat above {RHAT} for {share:.0%} of pixels, up to {worst:.3g}")
-        for name, value in zip(
-            diagnosis["summary"].values, diagnosis["summary_rhat"].values, strict=True
-        ):
+        for name, value in _by_summary(diagnosis, "summary_rhat"):
             if not value <= RHAT:
-                reasons.append(f"R-hat {value:.3g} of the {_words(name)}")
+                reasons.append(f"R-hat {value:.3g} of the {name}")
     needed = ESS_OF_A_CHAIN * chains
-    sizes = [
-        float(np.nan_to_num(known[prefix + name].values).min())  # where none is known, none
-        for prefix in ("", "summary_")
-        for name in ("ess_bulk", "ess_tail")
-    ]
-    if not min(sizes) >= needed:
-        reasons.append(f"only {min(sizes):.0f} effective draws where it has fewest, of {needed}")
-    return Verdict(not reasons, tuple(reasons))
+    sizes = [known[p + name] for p in ("", "summary_") for name in ("ess_bulk", "ess_tail")]
+    fewest = min(float(np.nan_to_num(each.values).min()) for each in sizes)  # unknown is none
+    if not fewest >= needed:
+        reasons.append(f"only {fewest:.0f} effective draws where it has fewest, of {needed}")
+    return Convergence(not reasons, tuple(reasons))
 
 
 def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:
@@ -202,36 +195,36 @@ def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:
         A few lines.
     """
     found = diagnose(result) if diagnosis is None else diagnosis
-    draws = require_draws(result)
-    lines = [str(verdict(found))]
-    attributes = result.attrs
-    lines.append(
-        f"{attributes.get('prior', 'network')}: {attributes.get('method', 'sampled')}, "
-        f"{found.attrs['chains']} chains of {result.sizes.get('iteration', draws.sizes['draw'])} "
-        f"iterations, {found.attrs['draws']} draws each"
-        + (f", temperature {attributes['temperature']:g}" if "temperature" in attributes else "")
-    )
+    draws, said = require_draws(result), result.attrs
+    iterations = result.sizes.get("iteration", draws.sizes["draw"])
+    temperature = f", temperature {said['temperature']:g}" if "temperature" in said else ""
+    lines = [
+        str(verdict(found)),
+        f"{said.get('prior', 'network')}: {said.get('method', 'sampled')}, {found.attrs['chains']} "
+        f"chains of {iterations} iterations, {found.attrs['draws']} draws each{temperature}",
+    ]
+    rhat, bulk, tail = (found[name] for name in ("rhat", "ess_bulk", "ess_tail"))
     if found.attrs["chains"] > 1:
-        lines.append(
-            f"R-hat of pixels: median {float(found['rhat'].median()):.3f}, largest "
-            f"{float(found['rhat'].max()):.3f}"
-        )
+        middle, largest = float(rhat.median()), float(rhat.max())
+        lines.append(f"R-hat of pixels: median {middle:.3f}, largest {largest:.3f}")
     lines.append(
-        f"Effective draws of pixels: median {float(found['ess_bulk'].median()):.0f} (bulk), "
-        f"{float(found['ess_tail'].median()):.0f} (tail); fewest "
-        f"{float(found['ess_bulk'].min()):.0f}, {float(found['ess_tail'].min()):.0f}"
+        f"Effective draws of pixels: median {float(bulk.median()):.0f} (bulk), "
+        f"{float(tail.median()):.0f} (tail); fewest {float(bulk.min()):.0f}, "
+        f"{float(tail.min()):.0f}"
     )
-    for i, name in enumerate(found["summary"].values):
+    tables = (_by_summary(found, f"summary_{name}") for name in ("rhat", "ess_bulk", "ess_tail"))
+    for (name, rhat_of), (_, bulk_of), (_, tail_of) in zip(*tables, strict=True):
         lines.append(
-            f"{_words(name)}: R-hat {float(found['summary_rhat'][i]):.3f}, effective draws "
-            f"{float(found['summary_ess_bulk'][i]):.0f} (bulk), "
-            f"{float(found['summary_ess_tail'][i]):.0f} (tail)"
+            f"{name}: R-hat {rhat_of:.3f}, effective draws {bulk_of:.0f} (bulk), "
+            f"{tail_of:.0f} (tail)"
         )
     return "\n".join(lines)
 
 
-def _words(name: str) -> str:
-    return {"psnr": "PSNR", "total_variation": "total variation"}.get(str(name), str(name))
+def _by_summary(diagnosis: xr.Dataset, variable: str) -> list[tuple[str, float]]:
+    words = {"psnr": "PSNR", "total_variation": "total variation"}
+    names = [words.get(str(name), str(name)) for name in diagnosis["summary"].values]
+    return list(zip(names, map(float, diagnosis[variable].values), strict=True))
 
 
 def require_arviz() -> Any:

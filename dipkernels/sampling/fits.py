@@ -1,7 +1,9 @@
 """Fits whose images are taken for draws: no density stands behind them."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import xarray as xr
@@ -12,11 +14,19 @@ from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.kernels.layers import select_parameters
 from dipkernels.priors.prior import ImagePrior
-from dipkernels.sampling.chains import chain_seeds
-from dipkernels.sampling.descents import DescentRun, GpDip, Iterates, fit_settings
-from dipkernels.sampling.dropout import Dropout, kernels_of
+from dipkernels.sampling.chains import Chains, Checkpoint, chain_seeds, run_chains
+from dipkernels.sampling.collector import Collector
+from dipkernels.sampling.descents import Dropout, Fits, GpDip, Iterates, kernels_of
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.tasks import Task
+
+F = TypeVar("F", bound=Fits)
+
+# Of a fit, what `averaged` and `mc_dropout` pass on.
+OPTIONS = (
+    *("optimiser", "learning_rate", "momentum", "schedule", "weight_decay", "gradient_clip"),
+    *("total_variation_weight", "total_variation", "backtracking"),
+)
 
 
 @checked
@@ -56,22 +66,15 @@ def gp_dip(
     weight_decay : float
         As in `dipkernels.fit`.
     input_noise : float
-        Deviation of the noise on the code at every iteration. Images are those of the perturbed
-        code.
+        As of `averaged`.
     weight_noise : float, optional
         Deviation of the noise on the parameters; by default twice the learning rate.
     backtracking : float, optional
         As in `dipkernels.fit`: 5 dB.
     iterations, burn_in, thin : int
         The first of the 259 draws is the image after 7050 steps, the last that after 19950.
-    chains : int
-        Each from an initialisation of its own.
-    seed : int
-        Of all of that.
-    checkpoint : str or Path, optional
-        As in `sample`.
-    progress : bool
-        Show a bar, if on a terminal.
+    chains, seed, checkpoint, progress
+        As of `averaged`.
 
     Returns
     -------
@@ -108,18 +111,11 @@ def gp_dip(
             f"weight_noise must be positive and finite, got {noise}: without it, use "
             "sampling.averaged"
         )
-    check_runs(prior, [task], [seed], settings)
-    task = task.to(device=prior.device, dtype=prior.dtype)
-    run = DescentRun("gp-dip", counts, of_draws=True, longer=("iterations",))
-    attributes: dict[str, Any] = {
-        **settings.record(),
-        "target": "none is known: Adam and noise of constant deviation on some parameters",
-        "weight_noise": noise,
-        "burn_in": burn_in,
-        "thin": thin,
-    }
-    descent = GpDip(prior, task, chain_seeds(chains, seed), settings, noise)
-    return run(descent, attributes, checkpoint, progress=progress)
+    _, result = _run(
+        partial(GpDip, noise=noise), prior, task, settings, counts, checkpoint, progress=progress,
+        weight_noise=noise, burn_in=burn_in, thin=thin,
+    )  # fmt: skip
+    return result
 
 
 @checked
@@ -162,7 +158,7 @@ def averaged(
         Deviation of the noise on the code at every iteration; images are those of the perturbed
         code. By default Cheng et al.'s; at 0 plain gradients converge, and the spread goes to 0.
     chains : int
-        Each from an initialisation of its own.
+        Fits, each from an initialisation of its own.
     seed : int
         Of all of that.
     checkpoint : str or Path, optional
@@ -209,23 +205,14 @@ def averaged(
     counts = ChainSettings(
         iterations=iterations, burn_in=burn_in, thin=thin, chains=chains, seed=seed
     )
-    settings = fit_settings({**options, "input_noise": input_noise}, iterations, ("input_noise",))
-    check_runs(prior, [task], [seed], settings)
-    task = task.to(device=prior.device, dtype=prior.dtype)
-    run = DescentRun("averaged", counts, longer=_extendable(settings))
-    attributes: dict[str, Any] = {
-        **settings.record(),
-        "target": "none: iterates of an optimiser",
-        "burn_in": counts.burned,
-        "thin": counts.stride,
-    }
-    descent = Iterates(prior, task, chain_seeds(chains, seed), settings, counts.burned)
-    result = run(descent, attributes, checkpoint, progress=progress)
+    settings = _fit_settings(options, iterations, input_noise=input_noise)
+    descent, result = _run(
+        partial(Iterates, burn_in=counts.burned), prior, task, settings, counts, checkpoint,
+        progress=progress, burn_in=counts.burned, thin=counts.stride,
+    )  # fmt: skip
+    means = [{key: value[i] for key, value in descent.mean.items()} for i in range(chains)]
     with torch.no_grad():
-        images = [
-            prior.image({key: value[i] for key, value in descent.mean.items()})
-            for i in range(chains)
-        ]
+        images = [prior.image(mean) for mean in means]
     dims = result["mean"].dims
     whole = (result["ended_at"] < 0).values.reshape(-1, *[1] * len(task.shape))
     stacked = torch.stack(images).where(torch.from_numpy(whole).to(prior.device), torch.nan)
@@ -272,16 +259,10 @@ def mc_dropout(
         Of which layers inputs are dropped: names of their parameters, of modules above them, or
         patterns (see `dipkernels.NTK`); by default of all with several input channels. Torch's
         fused attention weights and parametrised ones are never among them.
-    chains : int
-        Fits, each from an initialisation of its own.
-    seed : int
-        Of all of that.
+    chains, seed, progress, **options
+        As of `averaged`.
     checkpoint : str or Path, optional
         As in `sample`; a call with more draws goes on.
-    progress : bool
-        Show a bar, if on a terminal.
-    **options
-        As of `averaged`.
 
     Returns
     -------
@@ -320,13 +301,11 @@ def mc_dropout(
         )
     if draws < 2:
         raise InvalidInputError(f"mc_dropout needs at least 2 draws, got {draws}")
-    settings = fit_settings(options, iterations)
+    settings = _fit_settings(options, iterations)
     # The first image after the last step is the first draw.
     counts = ChainSettings(
         iterations=iterations + draws, burn_in=iterations - 1, thin=1, chains=chains, seed=seed
     )
-    check_runs(prior, [task], [seed], settings)
-    task = task.to(device=prior.device, dtype=prior.dtype)
     kernels = kernels_of(prior)
     if not kernels:
         raise InvalidInputError(
@@ -334,25 +313,57 @@ def mc_dropout(
             "kernel is a parameter: there is nothing to drop"
         )
     names = list(kernels) if layers is None else select_parameters(list(kernels), layers)
-    run = DescentRun("mc-dropout", counts, of_draws=True, longer=("draws",))
+    dropped = {name: kernels[name] for name in names}
+    _, result = _run(
+        partial(Dropout, rate=rate, kernels=dropped), prior, task, settings, counts, checkpoint,
+        progress=progress, rate=rate, layers=len(names), draws=draws,
+    )  # fmt: skip
+    return result
+
+
+def _fit_settings(options: dict[str, Any], iterations: int, **fixed: float) -> FitSettings:
+    """Make the settings of a fit that is watched as a chain."""
+    if unknown := sorted(options.keys() - {*OPTIONS}):
+        raise InvalidInputError(
+            f"{', '.join(unknown)} can't be chosen here; what can be of a fit: {', '.join(OPTIONS)}"
+        )
+    if options.get("optimiser") == "l-bfgs":
+        raise InvalidInputError(
+            "optimiser 'l-bfgs' searches along lines of one fixed objective, and here it is "
+            "another at every iteration: use 'adam', 'sgd' or 'gradient-descent'"
+        )
+    return FitSettings(**options, **fixed, iterations=iterations)
+
+
+def _run(
+    make: Callable[..., F],
+    prior: ImagePrior,
+    task: Task,
+    settings: FitSettings,
+    counts: ChainSettings,
+    checkpoint: str | Path | None,
+    *,
+    progress: bool,
+    **recorded: Any,
+) -> tuple[F, xr.Dataset]:
+    """Run fits as chains, or what a checkpoint has left of them."""
+    check_runs(prior, [task], [counts.seed], settings)
+    task = task.to(device=prior.device, dtype=prior.dtype)
+    fits = make(prior, task, chain_seeds(counts.chains, counts.seed), settings)
     attributes: dict[str, Any] = {
         **settings.record(),
-        "target": "none: the weights are those of a fit with inputs of layers dropped",
-        "rate": rate,
-        "layers": len(names),
-        "draws": draws,
+        **recorded,
+        "method": fits.method,
+        "target": fits.target,
+        "learning_rate": fits.rates[0],
+        "noise_sigma": task.noise_sigma / task.peak,
+        "chains": counts.chains,
+        "seed": counts.seed,
     }
-    descent = Dropout(
-        prior,
-        task,
-        chain_seeds(chains, seed),
-        settings,
-        rate,
-        {name: kernels[name] for name in names},
-    )
-    return run(descent, attributes, checkpoint, progress=progress)
-
-
-# Where the rate depends on the number of iterations, a longer fit is another one.
-def _extendable(settings: FitSettings) -> tuple[str, ...]:
-    return ("iterations",) if settings.schedule == "constant" else ()
+    identity = {key: value for key, value in attributes.items() if key != fits.longer}
+    kept = Checkpoint(checkpoint, prior, task, identity)
+    chains = Chains(fits, Collector(task, counts, of_draws=fits.of_draws))
+    result = run_chains(chains, prior, attributes, kept, progress=progress)
+    if settings.backtracking is not None:
+        result = result.assign(rollbacks=("chain", fits.rollbacks.cpu().numpy()))
+    return fits, result

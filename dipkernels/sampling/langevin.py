@@ -1,4 +1,4 @@
-"""What moves the chains: Langevin dynamics on a stated target."""
+"""What moves the chains: a sampler on a stated target."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -11,16 +11,9 @@ from dipkernels.base.seeds import derive
 from dipkernels.fitting.descent import BATCHING_DEVICES
 from dipkernels.fitting.loop import Moved
 from dipkernels.priors.prior import Parameters
-from dipkernels.sampling.posterior import Posterior
-from dipkernels.sampling.schedules import step_factor
-from dipkernels.sampling.settings import ChainSettings
-from dipkernels.sampling.steps import (
-    psgld_step,
-    sghmc_step,
-    sgld_step,
-    update_mean_squares,
-    zeros_like,
-)
+from dipkernels.sampling.posterior import WeightPosterior
+from dipkernels.sampling.settings import ChainSettings, step_factor
+from dipkernels.sampling.steps import SAMPLERS, StepState
 
 # Up to so many parameters, one batched evaluation beats one after another on a CPU, too.
 FEW_PARAMETERS = 20_000
@@ -35,11 +28,11 @@ class Transition(Moved, Protocol):
 
 
 class Langevin:
-    """SGLD, preconditioned SGLD and SGHMC on a `Posterior`."""
+    """A sampler that moves chains on a `WeightPosterior`."""
 
     def __init__(
         self,
-        posterior: Posterior,
+        posterior: WeightPosterior,
         settings: ChainSettings,
         start: Parameters,
         seeds: Sequence[int],
@@ -49,24 +42,19 @@ class Langevin:
         self.leaves = {k: v.detach().clone().requires_grad_() for k, v in start.items()}
         device = posterior.prior.device
         self._generators = make_generators("langevin", seeds, device)
-        # Velocities of sghmc, mean squares of psgld.
-        self._extra = {} if settings.method == "sgld" else zeros_like(start)
+        self._memory: Parameters = {}
         few = posterior.prior.parameter_count <= FEW_PARAMETERS
         self._batched = settings.chains > 1 and (few or device.type in BATCHING_DEVICES)
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Run the network."""
-        prior = self.posterior.prior
+        image = self.posterior.prior.image
         if self._batched:
-            images = vmap(prior.image)(self.leaves)
+            images = vmap(image)(self.leaves)
         else:
             slices = [leaf.unbind() for leaf in self.leaves.values()]
-            images = torch.stack(
-                [
-                    prior.image(dict(zip(self.leaves, v, strict=True)))
-                    for v in zip(*slices, strict=True)
-                ]
-            )
+            each = [dict(zip(self.leaves, v, strict=True)) for v in zip(*slices, strict=True)]
+            images = torch.stack([image(leaves) for leaves in each])
         return self.posterior.task.misfit(images), images
 
     def weight(self) -> float:
@@ -77,24 +65,21 @@ class Langevin:
     def step(self, losses: Tensor, images: Tensor) -> None:
         """Move all chains on."""
         posterior, settings = self.posterior, self.settings
-        potentials = posterior.scale * losses + posterior.weight_prior.half_squares(self.leaves)
+        potentials = posterior.potentials(self.leaves, losses)
         # Chains share no parameter: the gradient of the sum is that of each.
         values = torch.autograd.grad(potentials.sum(), list(self.leaves.values()))
         gradients = dict(zip(self.leaves, values, strict=True))
         w = {key: leaf.detach() for key, leaf in self.leaves.items()}
-        e = (settings.step_size or 0.0) * self.weight()
-        T, noise = posterior.temperature, self._noise()
-        if settings.method == "sgld":
-            w = sgld_step(w, gradients, noise, e, T)
-        elif settings.method == "psgld":
-            if self.iteration == 0:
-                self._extra = {key: value.square() for key, value in gradients.items()}
-            elif self.iteration <= settings.burned:
-                self._extra = update_mean_squares(self._extra, gradients)
-            w = psgld_step(w, gradients, noise, e, T, self._extra)
-        else:
-            a = settings.friction or 0.0
-            w, self._extra = sghmc_step(w, gradients, noise, e, T, self._extra, a)
+        now = StepState(
+            (settings.step_size or 0.0) * self.weight(),
+            posterior.temperature,
+            self.iteration,
+            settings.burned,
+            settings.friction or 0.0,
+            self._memory,
+        )
+        w = SAMPLERS[settings.method].step(w, gradients, self._noise(), now)
+        self._memory = now.memory
         self.leaves = {key: value.requires_grad_() for key, value in w.items()}
         self.iteration += 1
 
@@ -102,7 +87,7 @@ class Langevin:
         """Everything that `load` needs to continue bit by bit."""
         return {
             "parameters": {key: leaf.detach() for key, leaf in self.leaves.items()},
-            "extra": self._extra,
+            "extra": self._memory,
             "generators": [generator.get_state() for generator in self._generators],
             "iteration": self.iteration,
         }
@@ -111,7 +96,7 @@ class Langevin:
         """Take the place of the chains that gave this state."""
         device = self.posterior.prior.device
         self.leaves = {k: v.to(device).requires_grad_() for k, v in state["parameters"].items()}
-        self._extra = {key: value.to(device) for key, value in state["extra"].items()}
+        self._memory = {key: value.to(device) for key, value in state["extra"].items()}
         for generator, content in zip(self._generators, state["generators"], strict=True):
             generator.set_state(content)
         self.iteration = state["iteration"]

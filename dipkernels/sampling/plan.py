@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import torch
 
-from dipkernels.base.seeds import derive
 from dipkernels.base.words import readable_bytes
 from dipkernels.planning import Plan, plan
 from dipkernels.planning.planner import PRODUCT_STEPS, RATE_PRODUCTS
 from dipkernels.planning.plans import DRAWS
+from dipkernels.sampling.chains import chain_seeds
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.langevin import Langevin
-from dipkernels.sampling.posterior import Posterior
+from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.tasks import Task
 
@@ -25,13 +25,7 @@ TINY_STEP = 1e-16  # of the timed chains: they stay where they are
 SOLVER_PAIRS = 5
 
 
-def plan_chains(
-    posterior: Posterior,
-    settings: ChainSettings,
-    *,
-    budget: int | None = None,
-    timed: bool = True,
-) -> Plan:
+def plan_chains(posterior: WeightPosterior, settings: ChainSettings, *, timed: bool = True) -> Plan:
     """Say what `sample` will take."""
     searched = 0 if settings.step_size else RATE_PRODUCTS  # of each chain, one after another
     planned = plan(
@@ -41,7 +35,6 @@ def plan_chains(
         seeds=settings.chains,
         products=searched,
         checkpoint=True,
-        budget=budget,
         timed=False,
     )
     planned = with_draws(planned, posterior.task, settings)
@@ -67,47 +60,32 @@ def with_draws(planned: Plan, task: Task, settings: ChainSettings) -> Plan:
 
 
 def plan_linearised(
-    posterior: Posterior,
+    posterior: WeightPosterior,
     *,
     draws: int,
     max_iterations: int = 300,
-    budget: int | None = None,
     timed: bool = True,
 ) -> Plan:
     """Say what `linearised` will take at most."""
     columns = draws + 1
-    planned = plan(
-        posterior.prior,
-        products=SOLVER_PAIRS * columns,
-        columns=columns,
-        budget=budget,
-        timed=timed,
-    )
+    pairs = SOLVER_PAIRS * columns
+    planned = plan(posterior.prior, products=pairs, columns=columns, timed=timed)
     products = columns * max_iterations
     more = (products - planned.products) * planned.product_seconds
     return replace(planned, products=products, seconds=planned.seconds + more)
 
 
-def _step_seconds(posterior: Posterior, settings: ChainSettings) -> float:
-    trial = replace(
-        settings,
-        iterations=TIMED_STEPS + 1,
-        burn_in=0,
-        thin=1,
-        step_size=TINY_STEP,
-        schedule="constant",
-        cycles=None,
-    ).resolved(TINY_STEP)
-    seeds = [derive(f"chain-{i}", settings.seed) for i in range(settings.chains)]
-    chains = Langevin(posterior, trial, posterior.prior.init_many(seeds), seeds)
-    collector = Collector(
-        posterior.task, trial.chains, trial.iterations, burn_in=0, thin=1, draws=trial.draws
-    )
+def _step_seconds(posterior: WeightPosterior, settings: ChainSettings) -> float:
+    steady = replace(settings, step_size=TINY_STEP, schedule="constant", cycles=None)
+    trial = replace(steady, iterations=TIMED_STEPS + 1, burn_in=0, thin=1).resolved(TINY_STEP)
+    seeds = chain_seeds(settings.chains, settings.seed)
+    langevin = Langevin(posterior, trial, posterior.prior.init_many(seeds), seeds)
+    collector = Collector(posterior.task, trial)
     moments = []
     for _ in range(TIMED_STEPS):
-        losses, images = chains.evaluate()
-        collector.add(losses.detach(), images.detach(), chains.weight())
-        chains.step(losses, images)
+        losses, images = langevin.evaluate()
+        collector.add(losses.detach(), images.detach(), langevin.weight())
+        langevin.step(losses, images)
         if posterior.prior.device.type == "cuda":
             torch.cuda.synchronize(posterior.prior.device)
         moments.append(time.perf_counter())

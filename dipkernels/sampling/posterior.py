@@ -29,8 +29,7 @@ class WeightPrior:
     Attributes
     ----------
     mean, deviation : dict of str to Tensor
-        By parameter; of its shape, or a number that holds for the whole tensor. In the units of
-        the parameters.
+        By parameter; of its shape, or a number that holds for the whole tensor.
     name : str
         For records.
     """
@@ -39,42 +38,12 @@ class WeightPrior:
     deviation: Parameters
     name: str
 
-    def half_squares(self, leaves: Parameters) -> Float[Tensor, " chains"]:
-        """Give the negative log density, without its constant.
 
-        Parameters
-        ----------
-        leaves : dict of str to Tensor
-            Each of shape ``(chains, ...)``.
-
-        Returns
-        -------
-        Tensor, shape (chains,)
-            ``sum of (w - mean)^2 / (2 deviation^2)``.
-        """
-        parts = [
-            ((leaf - self.mean[key]) / self.deviation[key])
-            .reshape(len(leaf), -1)
-            .square()
-            .sum(dim=1)
-            for key, leaf in leaves.items()
-        ]
-        return 0.5 * torch.stack(parts).sum(dim=0)
-
-    def variance(self, parameters: Parameters) -> Parameters:
-        """Give the variance of every single parameter.
-
-        Parameters
-        ----------
-        parameters : dict of str to Tensor
-            For the shapes.
-
-        Returns
-        -------
-        dict of str to Tensor
-            A metric of `dipkernels.NTK`.
-        """
-        return {k: self.deviation[k].square().expand(v.shape) for k, v in parameters.items()}
+def half_squares(weights: WeightPrior, leaves: Parameters) -> Float[Tensor, " chains"]:
+    """Give ``sum of (w - mean)^2 / (2 deviation^2)`` of parameters ``(chains, ...)``."""
+    scaled = [(leaf - weights.mean[k]) / weights.deviation[k] for k, leaf in leaves.items()]
+    parts = [each.reshape(len(each), -1).square().sum(dim=1) for each in scaled]
+    return 0.5 * torch.stack(parts).sum(dim=0)
 
 
 def initialisation_prior(prior: ImagePrior, *, seed: int = 0) -> WeightPrior:
@@ -175,13 +144,15 @@ def weight_decay_prior(
     return isotropic_prior(prior, deviation, f"weight-decay({weight_decay:.6g})")
 
 
-class Posterior:
+class WeightPosterior:
     """Density of the parameters of a network, given one measurement.
 
-    ``p(w) ~ exp(-U(w) / temperature)``, with the potential ``U(w) = |y - A f(w)|^2 /
-    (2 noise_sigma^2) + sum of (w - mean)^2 / (2 deviation^2)``. The first sum is over the entries
-    of the measurement that were measured and aren't held out; each counts once. The temperature
-    tempers likelihood and prior alike (a *cold posterior* below 1); 1 is Bayes' rule.
+    It is proportional to ``exp(-U / temperature)`` with::
+
+        U(w) = |y - A f(w)|^2 / (2 noise_sigma^2) + |(w - mean) / deviation|^2 / 2,
+
+    over the measured entries y. The temperature divides likelihood and prior alike (a *cold
+    posterior* below 1); 1 is Bayes' rule.
 
     Parameters
     ----------
@@ -207,7 +178,7 @@ class Posterior:
     >>> from dipkernels import ImagePrior, tasks
     >>> prior = ImagePrior(lambda: torch.nn.Conv2d(2, 1, 3, padding=1), torch.rand(1, 2, 8, 12))
     >>> task = tasks.denoise(torch.rand(1, 8, 12), noise_sigma=0.1)
-    >>> Posterior(prior, task).log_density(prior.init(0)).shape
+    >>> WeightPosterior(prior, task).log_density(prior.init(0)).shape
     torch.Size([])
     """
 
@@ -222,7 +193,7 @@ class Posterior:
     ) -> None:
         if not isinstance(prior, ImagePrior) or not isinstance(task, Task):
             raise InvalidInputError(
-                "a Posterior needs an ImagePrior and a Task, got "
+                "a WeightPosterior needs an ImagePrior and a Task, got "
                 f"{type(prior).__name__} and {type(task).__name__}"
             )
         if prior.shape != task.shape:
@@ -244,23 +215,23 @@ class Posterior:
         self.scale = task.measurement.numel() / (2 * self.noise_sigma**2)
 
     def potentials(
-        self, leaves: Parameters, images: Float[Tensor, "chains ..."]
+        self, leaves: Parameters, misfits: Float[Tensor, " chains"]
     ) -> Float[Tensor, " chains"]:
-        """Give ``U`` of several sets of parameters whose images are there already.
+        """Give ``U`` of several sets of parameters whose misfits are there already.
 
         Parameters
         ----------
         leaves : dict of str to Tensor
             Each of shape ``(chains, ...)``.
-        images : Tensor, shape ``(chains, channels, *spatial)``
-            Theirs.
+        misfits : Tensor, shape (chains,)
+            ``task.misfit`` of their images.
 
         Returns
         -------
         Tensor, shape (chains,)
             With the graph of both.
         """
-        return self.scale * self.task.misfit(images) + self.weight_prior.half_squares(leaves)
+        return self.scale * misfits + half_squares(self.weight_prior, leaves)
 
     def log_density(self, parameters: Parameters) -> Float[Tensor, ""]:
         """Give ``-U / temperature``: the log density without its constant.
@@ -276,8 +247,8 @@ class Posterior:
             Differentiable, and a pure function.
         """
         leaves = {key: value[None] for key, value in parameters.items()}
-        potential = self.potentials(leaves, self.prior.image(parameters)[None])[0]
-        return -potential / self.temperature
+        misfits = self.task.misfit(self.prior.image(parameters)[None])
+        return -self.potentials(leaves, misfits)[0] / self.temperature
 
     def stable_step(self, parameters: Parameters, *, share: float = STEP_SHARE) -> float:
         """Choose a step of Langevin dynamics from the curvature at some parameters.
@@ -341,8 +312,9 @@ class Posterior:
 
     def __repr__(self) -> str:
         return (
-            f"Posterior({self.prior.name}, {self.task.name}, noise sigma {self.noise_sigma:.3g}, "
-            f"weights {self.weight_prior.name}, temperature {self.temperature:.3g})"
+            f"WeightPosterior({self.prior.name}, {self.task.name}, noise sigma "
+            f"{self.noise_sigma:.3g}, weights {self.weight_prior.name}, temperature "
+            f"{self.temperature:.3g})"
         )
 
 
@@ -360,20 +332,20 @@ def _noise(task: Task, noise_sigma: float | None) -> float:
 def _weight_prior(prior: ImagePrior, given: object) -> WeightPrior:
     if given == INITIALISATION:
         return initialisation_prior(prior)
-    if isinstance(given, WeightPrior):
-        _check_shapes(prior, given.mean)
-        _check_shapes(prior, given.deviation)
-        sound = all(bool((d > 0).all() and d.isfinite().all()) for d in given.deviation.values())
-        if not (sound and all(bool(m.isfinite().all()) for m in given.mean.values())):
-            raise InvalidInputError(
-                "the means and deviations of a weight prior must be finite, deviations positive"
-            )
-        return given
     if isinstance(given, str):
         raise InvalidInputError(
             f"weight_prior must be '{INITIALISATION}', a number or a WeightPrior, got '{given}'"
         )
-    return isotropic_prior(prior, float(as_annotated("weight_prior", given, float)))
+    if not isinstance(given, WeightPrior):
+        return isotropic_prior(prior, float(as_annotated("weight_prior", given, float)))
+    _check_shapes(prior, given.mean)
+    _check_shapes(prior, given.deviation)
+    sound = all(bool((d > 0).all() and d.isfinite().all()) for d in given.deviation.values())
+    if not (sound and all(bool(m.isfinite().all()) for m in given.mean.values())):
+        raise InvalidInputError(
+            "the means and deviations of a weight prior must be finite, deviations positive"
+        )
+    return given
 
 
 def _check_shapes(prior: ImagePrior, values: Mapping[str, Tensor]) -> None:

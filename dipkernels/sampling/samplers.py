@@ -13,24 +13,16 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior, Parameters
-from dipkernels.sampling.chains import (
-    Chains,
-    chain_seeds,
-    describe_run,
-    finish,
-    make_collector,
-    resume,
-)
+from dipkernels.sampling.chains import Chains, Checkpoint, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.langevin import Langevin
-from dipkernels.sampling.posterior import Posterior
+from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.settings import ChainSettings
-from dipkernels.storage.checkpoints import Saver
 
 
 @takes(ChainSettings)
 def sample(
-    posterior: Posterior,
+    posterior: WeightPosterior,
     settings: ChainSettings | None = None,
     *,
     start: Parameters | None = None,
@@ -44,11 +36,10 @@ def sample(
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : WeightPosterior
         The target.
     settings : ChainSettings, optional
-        The options that decide the result, in one object; those that are given by name replace
-        its own.
+        The options, in one object; those that are given by name replace its own.
     start : dict of str to Tensor, optional
         Where the chains start instead: ``(chains, ...)``, or one set of parameters for all (those
         of a fit, by `dipkernels.fitting.load_parameters`). R-hat trusts chains whose starts are
@@ -88,45 +79,23 @@ def sample(
     Cost: one training step for each chain and iteration. A CPU takes the chains of a network of
     more than 20 000 parameters one after another.
     """
-    if not isinstance(posterior, Posterior):
-        raise InvalidInputError(f"sample takes a Posterior, got {type(posterior).__name__}")
+    if not isinstance(posterior, WeightPosterior):
+        raise InvalidInputError(f"sample takes a WeightPosterior, got {type(posterior).__name__}")
     settings = gather(ChainSettings, settings, options, "sample")
     prior, task = posterior.prior, posterior.task
     check_runs(prior, [task], [settings.seed], FitSettings())
     seeds = chain_seeds(settings.chains, settings.seed)
     starts = _starts(prior, seeds, start)
-    saver = state = None
-    if checkpoint is not None:
-        saver = Saver(Path(checkpoint), _identity(posterior, settings, starts), kind="chains")
-        state = saver.load()
-    found = settings.step_size
+    kept = Checkpoint(checkpoint, prior, task, _identity(posterior, settings, starts))
+    found = settings.step_size or (kept.state or {}).get("step_size")
     if found is None:
-        found = state["step_size"] if state else _common_step(posterior, starts, settings.chains)
+        each = ({key: value[i] for key, value in starts.items()} for i in range(settings.chains))
+        found = min(posterior.stable_step(parameters) for parameters in each)
     resolved = settings.resolved(found)
-    run = _Sampled(
-        Langevin(posterior, resolved, starts, seeds),
-        make_collector(task, resolved),
-        resolved.iterations,
-        found,
-    )
-    resume(run, state, checkpoint)
-    label = f"{prior.name}: {settings.method}" + f" x {len(seeds)}" * (len(seeds) > 1)
-    status = run.run(label, saver, progress=progress)
+    langevin = Langevin(posterior, resolved, starts, seeds)
+    chains = Chains(langevin, Collector(task, resolved), step_size=found)
     attributes = {**posterior.record(), **resolved.record()}
-    return finish(run, prior, task, status, attributes)
-
-
-class _Sampled(Chains):
-    """Chains whose step was chosen at their start."""
-
-    def __init__(
-        self, langevin: Langevin, collector: Collector, iterations: int, step_size: float
-    ) -> None:
-        super().__init__(langevin, collector, iterations)
-        self._step_size = step_size
-
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "step_size": self._step_size}
+    return run_chains(chains, prior, attributes, kept, progress=progress)
 
 
 def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
@@ -140,32 +109,20 @@ def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -
     found = {}
     for key, shape in prior.parameter_shapes.items():
         value = start.get(key)
-        if value is not None and tuple(value.shape) == shape:
-            value = value.expand(len(seeds), *shape)
-        if value is None or tuple(value.shape) != (len(seeds), *shape):
+        if value is None or tuple(value.shape) not in (shape, (len(seeds), *shape)):
             raise InvalidInputError(
                 f"start must hold {key} of shape {shape}, or {(len(seeds), *shape)} for "
                 f"{len(seeds)} chains"
             )
-        found[key] = value.detach().to(prior.device, prior.dtype)
+        found[key] = value.expand(len(seeds), *shape).detach().to(prior.device, prior.dtype)
     return found
 
 
-def _common_step(posterior: Posterior, starts: Parameters, chains: int) -> float:
-    return min(
-        posterior.stable_step({key: value[i] for key, value in starts.items()})
-        for i in range(chains)
-    )
-
-
 # With a constant step, what comes doesn't depend on how much more is to come.
-def _identity(posterior: Posterior, settings: ChainSettings, starts: Parameters) -> dict[str, Any]:
+def _identity(
+    posterior: WeightPosterior, settings: ChainSettings, starts: Parameters
+) -> dict[str, Any]:
     values = replace(settings, burn_in=settings.burned, thin=settings.stride).record()
     if settings.schedule == "constant":
         del values["iterations"]
-    return {
-        **values,
-        **posterior.identity(),
-        **describe_run(posterior.prior, posterior.task),
-        "start": digest(*starts.values()),
-    }
+    return {**values, **posterior.identity(), "start": digest(*starts.values())}

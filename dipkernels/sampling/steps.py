@@ -1,4 +1,4 @@
-"""One step of each sampler, as a pure function of parameters, gradients and noise.
+"""The samplers by name, and one step of each as a pure function.
 
 Parameters are dicts of tensors with a leading axis over chains; chains share nothing. The gradient
 is that of the potential U over the whole measurement: one image is one datum, there are no
@@ -9,13 +9,44 @@ of precision H and a plain step e its covariance is ``T H^-1 (1 - e H / 2)^-1``.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from dipkernels.errors import InvalidInputError
 
-from dipkernels.priors.prior import Parameters
+if TYPE_CHECKING:
+    from dipkernels.priors.prior import Parameters
+else:  # a command lists the samplers without torch
+    Parameters = dict
 
 SMOOTHING = 0.99  # of the mean squares of gradients, as Li et al. have it
 DAMPING = 1e-5  # likewise
+
+
+@dataclass
+class StepState:
+    """What a sampler is told at a step, and what it keeps until the next."""
+
+    size: float
+    temperature: float
+    iteration: int
+    burn_in: int
+    friction: float
+    memory: Parameters = field(default_factory=dict)
+
+
+Step = Callable[[Parameters, Parameters, Parameters, StepState], Parameters]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A step, what it is in words, and what it needs."""
+
+    step: Step
+    words: str
+    needs_step: bool = False
+    takes_friction: bool = False
 
 
 def sgld_step(
@@ -27,34 +58,11 @@ def sgld_step(
 ) -> Parameters:
     """Take a step of Langevin dynamics, ``w - e g + sqrt(2 e T) noise``.
 
-    Parameters
-    ----------
-    parameters, gradients, noise : dict of str to Tensor
-        ``w``, the gradient ``g`` of the potential at w, and standard normal draws.
-    step : float
-        ``e``. Welling & Teh's step is 2e.
-    temperature : float
-        ``T``.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The next w.
-
-    Notes
-    -----
-    Source: Welling & Teh 2011, with the gradient of all data. On a Gaussian target it is stable
-    while ``e < 2 / L``, L being the largest eigenvalue of the precision.
-    """
+    Welling & Teh 2011, whose step is 2e, with the gradient of all data. On a Gaussian target it is
+    stable while ``e < 2 / L``, L being the largest eigenvalue of the precision.
+    """  # noqa: DOC201
     size = math.sqrt(2 * step * temperature)
     return {k: w - step * gradients[k] + size * noise[k] for k, w in parameters.items()}
-
-
-def update_mean_squares(mean_squares: Parameters, gradients: Parameters) -> Parameters:
-    """Follow the mean squares of gradients, for the preconditioner."""
-    return {
-        k: SMOOTHING * v + (1 - SMOOTHING) * gradients[k].square() for k, v in mean_squares.items()
-    }
 
 
 def psgld_step(
@@ -65,33 +73,13 @@ def psgld_step(
     temperature: float,
     mean_squares: Parameters,
 ) -> Parameters:
-    """Take a step of Langevin dynamics in the metric of RMSprop.
+    """Take a step in the metric of RMSprop, ``G = 1 / (1e-5 + sqrt(v))``, v the mean squares.
 
-    ``w - e G g + sqrt(2 e T G) noise`` with ``G = 1 / (1e-5 + sqrt(v))``.
-
-    Parameters
-    ----------
-    parameters, gradients, noise : dict of str to Tensor
-        As in `sgld_step`.
-    step : float
-        ``e``.
-    temperature : float
-        ``T``.
-    mean_squares : dict of str to Tensor
-        ``v``; see `update_mean_squares`.
-
-    Returns
-    -------
-    dict of str to Tensor
-        The next w.
-
-    Notes
-    -----
-    Source: Li et al. 2016, who let v move all the time and then need the term
-    ``Gamma = sum over j of d G_ij / d w_j``, which they drop for its cost. Here v follows the
+    ``w - e G g + sqrt(2 e T G) noise``. Li et al. 2016 let v move all the time and then need the
+    term ``Gamma = sum over j of d G_ij / d w_j``, which they drop for its cost. Here v follows the
     gradients during burn-in and stays as it is afterwards: G is constant, Gamma is 0 and the target
     is left unchanged up to the term of the order of the step.
-    """
+    """  # noqa: DOC201
     following = {}
     for key, w in parameters.items():
         metric = 1 / (DAMPING + mean_squares[key].sqrt())
@@ -109,32 +97,12 @@ def sghmc_step(
     velocities: Parameters,
     friction: float,
 ) -> tuple[Parameters, Parameters]:
-    """Take a step of Langevin dynamics with momentum.
+    """Take a step with momentum: ``v' = (1 - a) v - e g + sqrt(2 a e T) noise``, ``w' = w + v'``.
 
-    ``v' = (1 - a) v - e g + sqrt(2 a e T) noise`` and ``w' = w + v'``.
-
-    Parameters
-    ----------
-    parameters, gradients, noise : dict of str to Tensor
-        As in `sgld_step`.
-    step : float
-        ``e``: the square of the step of Hamiltonian dynamics of mass 1.
-    temperature : float
-        ``T``.
-    velocities : dict of str to Tensor
-        ``v``.
-    friction : float
-        ``a`` in (0, 1): 1 less the momentum of an optimiser.
-
-    Returns
-    -------
-    parameters, velocities : dict of str to Tensor
-        The next w and v.
-
-    Notes
-    -----
-    Source: Chen et al. 2014, eq. 15, without their estimate of the gradient's noise: there is none.
-    """
+    The step e is the square of that of Hamiltonian dynamics of mass 1, the friction a is 1 less the
+    momentum of an optimiser. Chen et al. 2014, eq. 15, without their estimate of the gradient's
+    noise: there is none.
+    """  # noqa: DOC201
     size = math.sqrt(2 * friction * step * temperature)
     moved = {
         k: (1 - friction) * v - step * gradients[k] + size * noise[k] for k, v in velocities.items()
@@ -142,6 +110,67 @@ def sghmc_step(
     return {k: w + moved[k] for k, w in parameters.items()}, moved
 
 
-def zeros_like(parameters: Parameters) -> dict[str, Tensor]:
-    """Make a dict of zeros of the same shapes."""
-    return {key: value.detach().new_zeros(value.shape) for key, value in parameters.items()}
+def _psgld(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
+    if now.iteration == 0:
+        now.memory = {key: g.square() for key, g in gradients.items()}
+    elif now.iteration <= now.burn_in:
+        now.memory = {
+            key: SMOOTHING * v + (1 - SMOOTHING) * gradients[key].square()
+            for key, v in now.memory.items()
+        }
+    return psgld_step(w, gradients, noise, now.size, now.temperature, now.memory)
+
+
+def _sghmc(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
+    v = now.memory or {key: each.new_zeros(each.shape) for key, each in w.items()}
+    w, now.memory = sghmc_step(w, gradients, noise, now.size, now.temperature, v, now.friction)
+    return w
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "sgld": Sampler(
+        lambda w, gradients, noise, now: sgld_step(w, gradients, noise, now.size, now.temperature),
+        "Langevin dynamics along the whole gradient, unadjusted: it samples the target up to a "
+        "term of the order of the step.",
+    ),
+    "psgld": Sampler(
+        _psgld,
+        "Langevin dynamics in a diagonal metric that moves during burn-in only.",
+        needs_step=True,
+    ),
+    "sghmc": Sampler(_sghmc, "Langevin dynamics with a momentum, unadjusted.", takes_friction=True),
+}
+
+
+def register_sampler(
+    name: str,
+    step: Step,
+    *,
+    words: str = "A sampler of your own.",
+    needs_step: bool = False,
+) -> None:
+    """Add a sampler to those that `sample`, `dipkernels posterior` and sweeps know.
+
+    Parameters
+    ----------
+    name : str
+        A new name.
+    step : callable
+        ``step(parameters, gradients, noise, now)`` returns the next parameters. All are dicts of
+        tensors ``(chains, ...)``: where the chains are, the gradient of the potential there,
+        standard normal draws. Of ``now`` it reads ``size`` (of the step), ``temperature``,
+        ``iteration`` (from 0) and ``burn_in``; it may keep tensors by name in ``now.memory``,
+        which is empty at first and is saved with the chains.
+    words : str
+        What a run says of it.
+    needs_step : bool
+        Whether the step must be given, as `WeightPosterior.stable_step` is none for it.
+
+    Raises
+    ------
+    InvalidInputError
+        If the name is taken.
+    """
+    if name in SAMPLERS:
+        raise InvalidInputError(f"there is a sampler '{name}' already: choose another name")
+    SAMPLERS[name] = Sampler(step, words, needs_step)

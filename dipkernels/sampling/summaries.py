@@ -1,4 +1,6 @@
-"""Numbers that an image is summarised by, for diagnostics of chains."""
+"""What stands beside draws in a dataset, and the numbers that each is summarised by."""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -7,6 +9,7 @@ import xarray as xr
 from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.regularisers import total_variation
+from dipkernels.images.axes import AXES
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.tasks import Task
 
@@ -54,3 +57,15 @@ def describe_measurement(task: Task) -> dict[str, str | float]:
         "counted": digest(task.counted.cpu()),
         "measurement_sum": float(values @ weights),
     }
+
+
+def known_of(task: Task) -> dict[str, Any]:
+    """Make the variables of a dataset that tell what draws are held against."""
+    pixels = ("channel", *AXES[len(task.shape) - 1])
+    found: dict[str, Any] = {}
+    if task.clean is not None:
+        found["clean"] = (pixels, (task.clean / task.peak).cpu().numpy())
+    if task.measurement.shape == task.shape:
+        found["measurement"] = (pixels, (task.measurement / task.peak).cpu().numpy())
+        found["counted"] = (pixels, task.counted.cpu().numpy())
+    return found

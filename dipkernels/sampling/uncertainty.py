@@ -98,19 +98,18 @@ def calibrate(
     -------
     xarray.Dataset
         ``coverage`` over ``level``: the share of values inside of their central interval, NaN at
-        levels that few draws can't tell (see Notes);
-        ``sparsification`` and ``oracle`` over ``removed``: root mean square error of what is left
-        when that share of the values is removed, those of the largest predicted deviation first,
-        and those of the largest error first; both relative to that of all; ``binned_deviation``
-        and ``binned_error`` over ``bin``: root mean squares of predicted deviation and of error in
-        (up to 10) bins of as many values each, sorted by the deviation. Scalars:
-        ``calibration_error``, the mean over levels of ``|coverage - level|``; ``sharpness``, the
-        mean predicted deviation; ``interval_width``, the mean width of the 90 % interval;
-        ``rmse``; ``ause``, the area between the two curves, 0 where deviations sort values as their
-        errors do; ``nll``, the mean negative log-likelihood of a Gaussian with the predicted mean
-        and deviation, in nats a value (0 deviation and an error: infinite); ``z_rms``, the root
-        mean square of error over deviation, 1 if the size is right. Values without deviation and
-        without error are left out of these two, which are NaN if there is no other.
+        levels that few draws can't tell (see Notes). Over ``removed``, relative to the root mean
+        square error of all: that of what is left without that share of the values, those of the
+        largest predicted deviation first in ``sparsification``, those of the largest error in
+        ``oracle``. Over ``bin``, up to 10 of as many values each, sorted by deviation: root mean
+        squares ``binned_deviation`` and ``binned_error``. Scalars: ``calibration_error``, the mean
+        over levels of ``|coverage - level|``; ``sharpness``, the mean deviation;
+        ``interval_width``, the mean width of the 90 % interval; ``rmse``; ``ause``, the area
+        between the two curves, 0 where deviations sort values as their errors do; ``nll``, the mean
+        negative log-likelihood of a Gaussian with the predicted moments, in nats a value;
+        ``z_rms``, the root mean square of error over deviation, 1 if the size is right. In these
+        two a value with an error but no deviation makes infinity; one with neither is left out
+        (NaN if all are).
 
     Raises
     ------
@@ -122,9 +121,9 @@ def calibrate(
     -----
     Without noise, a value is placed among S draws by its rank r, at ``(r + 1/2) / (S + 1)``: exact
     for truths that are exchangeable with the draws, up to steps of 1/(S + 1); intervals of level
-    S/(S + 1) and above hold whatever is true. With noise, by the
-    distribution function of the mixture of Gaussians around the draws. Coverage over the pixels of
-    one image has no simple standard error: neighbours err together.
+    S/(S + 1) and above hold whatever is true. With noise, by the distribution function of the
+    mixture of Gaussians around the draws. Coverage over the pixels of one image has no simple
+    standard error: neighbours err together.
     Sources: Ilg et al. 2018 for sparsification; Gneiting et al. 2007 for calibration and sharpness.
     """
     draws, truth = np.asarray(draws, dtype=float), np.asarray(truth, dtype=float)
@@ -139,14 +138,17 @@ def calibrate(
     _check_noise(noise_sigma)
     pit = _pit(draws, truth, noise_sigma)
     coverage = np.array([(np.abs(2 * pit - 1) <= level).mean() for level in levels])
-    coverage[_trivial(levels, len(draws), noise_sigma)] = np.nan
+    if not noise_sigma:  # half of a rank lies beyond either end: wide intervals hold every value
+        trivial = np.asarray(levels) * (len(draws) + 1) >= len(draws) * (1 - 1e-12)
+        coverage[trivial] = np.nan
     misses = np.abs(coverage - levels)[np.isfinite(coverage)]
     deviation, error = _gaussian(draws, truth, noise_sigma)
     nll, z_rms = _gaussian_scores(deviation, error)
     half = (1 - SHARPNESS_LEVEL) / 2
     lower, upper = _quantiles(draws, np.array([half, 1 - half]), noise_sigma)
     by_deviation, by_error = (_sparsified(error, key) for key in (deviation, np.abs(error)))
-    binned = _binned(deviation, error)
+    bins = np.array_split(np.argsort(deviation, kind="stable"), min(BINS, len(error)))
+    binned = [[np.sqrt(np.square(values[b]).mean()) for b in bins] for values in (deviation, error)]
     removed = np.array(FRACTIONS)
     scalars = {
         "calibration_error": float(misses.mean()) if len(misses) else np.nan,
@@ -162,11 +164,11 @@ def calibrate(
             "coverage": ("level", coverage),
             "sparsification": ("removed", by_deviation),
             "oracle": ("removed", by_error),
-            "binned_deviation": ("bin", binned[0]),
-            "binned_error": ("bin", binned[1]),
+            "binned_deviation": ("bin", np.array(binned[0])),
+            "binned_error": ("bin", np.array(binned[1])),
             **scalars,
         },
-        {"level": list(levels), "removed": removed, "bin": np.arange(len(binned[0]))},
+        {"level": list(levels), "removed": removed, "bin": np.arange(len(bins))},
         {"values": len(truth), "draws": len(draws), "noise_sigma": noise_sigma},
     )
 
@@ -245,12 +247,6 @@ def _check_levels(levels: Sequence[float]) -> None:
         raise InvalidInputError(f"levels must be in (0, 1), got {tuple(levels)}")
 
 
-# Levels whose intervals hold every value, whatever is true: half of a rank lies beyond either end.
-def _trivial(levels: Sequence[float], draws: int, noise_sigma: float) -> np.ndarray:
-    beyond: np.ndarray = np.asarray(levels) * (draws + 1) >= draws * (1 - 1e-12)
-    return beyond & (noise_sigma == 0)
-
-
 def _check_noise(noise_sigma: float) -> None:
     if not 0 <= noise_sigma < float("inf"):
         raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
@@ -306,13 +302,6 @@ def _quantiles(draws: np.ndarray, probabilities: np.ndarray, noise_sigma: float)
             low, high = np.where(below, middle, low), np.where(below, high, middle)
         found.append((low + high) / 2)
     return np.stack(found)
-
-
-# Root mean squares of both in bins of equal counts, by rising deviation.
-def _binned(deviation: np.ndarray, error: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    bins = np.array_split(np.argsort(deviation, kind="stable"), min(BINS, len(error)))
-    rms = [[np.sqrt(np.square(values[b]).mean()) for b in bins] for values in (deviation, error)]
-    return np.array(rms[0]), np.array(rms[1])
 
 
 # Root mean square of what is left when the largest of the key are removed, relative to that of all.

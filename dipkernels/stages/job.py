@@ -9,7 +9,7 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 
 if TYPE_CHECKING:
     from dipkernels.networks import ImagePrior, Parameters
-    from dipkernels.sampling import Posterior, WeightPrior
+    from dipkernels.sampling import WeightPosterior, WeightPrior
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
@@ -29,7 +29,7 @@ class Job:
     spell: Callable[[str], str] = str  # of an option, in the words of an interface
 
     @cached_property
-    def posterior(self) -> "Posterior":
+    def posterior(self) -> "WeightPosterior":
         """The target that the options state."""
         from dipkernels import sampling
 
@@ -46,7 +46,7 @@ class Job:
                 f"{self.spell('likelihood_sigma')} states the deviation that you believe its "
                 "errors to have, such as 0.02 (white is 1)"
             )
-        return sampling.Posterior(
+        return sampling.WeightPosterior(
             self.prior,
             self.task,
             noise_sigma=sigma,
@@ -77,15 +77,10 @@ class Job:
         checkpoint = folder.checkpoint(START)
         if not checkpoint.exists():  # a stored fit without its parameters is of no use
             folder.file(START).unlink(missing_ok=True)
-        options = self.start_options()
-        subject = Subject(
-            self.prior,
-            self.task,
-            seeds=options.pop("seed"),
-            checkpoint=checkpoint,
-            progress=self.progress,
-        )
-        compute = partial(fits.STAGE.run, subject, **options)
+        own: dict[str, Any] = {"seeds": self._seeds(self.starts), "progress": self.progress}
+        subject = Subject(self.prior, self.task, checkpoint=checkpoint, **own)
+        given = {"iterations": self.options["start_iterations"], **self.given("learning_rate")}
+        compute = partial(fits.STAGE.run, subject, **given)
         fitted = folder.stage(START, compute, keep_checkpoint=True)
         if (fitted["status"] == "diverged").any():
             raise DivergenceError(
@@ -94,15 +89,17 @@ class Job:
             )
         return load_parameters(checkpoint)
 
-    def start_options(self) -> dict[str, Any]:
-        """Options of the fits that the method starts from."""
-        from dipkernels.base.seeds import derive
+    def at(self, start: "Parameters | None") -> "Parameters":
+        """Take one set of parameters where the network is: a start, or an initialisation."""
+        if start is None:
+            return self.prior.init(self._seeds(1)[0])
+        device, dtype = self.prior.device, self.prior.dtype
+        return {key: value.to(device, dtype) for key, value in start.items()}
 
-        return {
-            "seed": [derive(f"chain-{i}", self.seed) for i in range(self.starts)],
-            "iterations": self.options["start_iterations"],
-            **self.given("learning_rate"),
-        }
+    def _seeds(self, chains: int) -> list[int]:
+        from dipkernels.sampling.chains import chain_seeds
+
+        return chain_seeds(chains, self.seed)
 
     def _weight_prior(self, sigma: float) -> "WeightPrior | str":
         from dipkernels import sampling

@@ -8,6 +8,8 @@ from dipkernels import sampling
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.diagnostics import LEAST_DRAWS, require_arviz
+from dipkernels.stages.job import Job
+from dipkernels.stages.methods import draw, resolve
 from dipkernels.stages.stage import Stage, Value
 from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task
@@ -24,18 +26,12 @@ def _posterior(
     chains: int = 4,
     temperature: float = 1.0,
 ) -> xr.Dataset:
-    return sampling.sample(
-        sampling.Posterior(subject.prior, subject.task, temperature=temperature),
-        method=method,
-        iterations=iterations,
-        burn_in=burn_in,
-        thin=thin,
-        step_size=step_size,
-        chains=chains,
-        seed=subject.seed,
-        checkpoint=subject.checkpoint,
-        progress=subject.progress,
-    )
+    given: dict[str, Any] = {
+        **{"iterations": iterations, "burn_in": burn_in, "thin": thin, "step_size": step_size},
+        **{"chains": chains, "temperature": temperature, "start": "initialisation"},
+    }
+    whose = (subject.prior, subject.task, resolve(method, given), subject.seed, subject.progress)
+    return draw(Job(method, *whose), subject.checkpoint)
 
 
 def _row(result: xr.Dataset) -> dict[str, Value]:

@@ -2,30 +2,15 @@
 
 `stopping_panel` judges a finished fit by every rule, each with its regret in dB against the oracle.
 A rule of your own is a class derived from `Rule`, or a function; pass it, or `register_rule` it.
+Rules and monitors with other settings than the published ones are made from the classes of
+`dipkernels.stopping.published` and `dipkernels.stopping.monitors`.
 """
 
+from dipkernels.stopping import monitors, published
 from dipkernels.stopping.bands import CleanBands, FrequencyBands
 from dipkernels.stopping.calibration import Calibration, calibrate, leave_one_out
-from dipkernels.stopping.monitors import (
-    BlurSharpness,
-    Monitor,
-    MovingVariance,
-    NeedsTasks,
-    WindowedVariance,
-    make_monitor,
-    monitor_names,
-)
+from dipkernels.stopping.monitors import Monitor, make_monitor, monitor_names
 from dipkernels.stopping.panel import detections, format_panel, stopping_panel
-from dipkernels.stopping.published import (
-    BlurSharpnessRule,
-    DeltaMSE,
-    Discrepancy,
-    HeldOut,
-    Last,
-    MovingVarianceRule,
-    Oracle,
-    WindowedVarianceRule,
-)
 from dipkernels.stopping.reference_free import blur, sharpness
 from dipkernels.stopping.rules import (
     Decision,
@@ -39,27 +24,13 @@ from dipkernels.stopping.rules import (
 )
 
 __all__ = [
-    "BlurSharpness",
-    "BlurSharpnessRule",
     "Calibration",
-    "CleanBands",
     "Decision",
-    "DeltaMSE",
-    "Discrepancy",
-    "FrequencyBands",
     "FunctionRule",
-    "HeldOut",
-    "Last",
     "Monitor",
-    "MovingVariance",
-    "MovingVarianceRule",
-    "NeedsTasks",
     "NotApplicableError",
-    "Oracle",
     "Rule",
     "TooShortError",
-    "WindowedVariance",
-    "WindowedVarianceRule",
     "blur",
     "calibrate",
     "detections",
@@ -74,12 +45,18 @@ __all__ = [
     "stopping_panel",
 ]
 
-register_rule("es-wmv", WindowedVarianceRule)
-register_rule("es-emv", MovingVarianceRule)
-register_rule("blur-sharpness", BlurSharpnessRule)
-register_rule("discrepancy", Discrepancy)
-register_rule("held-out", HeldOut)
-register_rule("delta-mse", DeltaMSE)
+register_rule("es-wmv", published.WindowedVarianceRule)
+register_rule("es-emv", published.MovingVarianceRule)
+register_rule("blur-sharpness", published.BlurSharpnessRule)
+register_rule("discrepancy", published.Discrepancy)
+register_rule("held-out", published.HeldOut)
+register_rule("delta-mse", published.DeltaMSE)
 register_rule("calibrated", Calibration)
-register_rule("last", Last)
-register_rule("oracle", Oracle)
+register_rule("last", published.Last)
+register_rule("oracle", published.Oracle)
+
+monitors.register_monitor("windowed-variance", monitors.WindowedVariance)
+monitors.register_monitor("moving-variance", monitors.MovingVariance)
+monitors.register_monitor("blur-sharpness", monitors.BlurSharpness)
+monitors.register_monitor("frequency-bands", FrequencyBands)
+monitors.register_monitor("clean-bands", CleanBands)

@@ -8,35 +8,13 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.bands import BANDS, AmplitudeBands, ComplexBands
+from dipkernels.stopping.monitors import Images, Monitor, NeedsTasks, at_least_float32
 from dipkernels.tasks import Task
 
-Images = Float[Tensor, "runs channels *spatial"]
+__all__ = ["CleanBands", "FrequencyBands"]
 
 
-class Stateless:
-    """A monitor whose scalars depend on the present output alone."""
-
-    def state(self) -> dict[str, Tensor]:
-        """Copy nothing.
-
-        Returns
-        -------
-        dict
-            Empty.
-        """
-        return {}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Do nothing.
-
-        Parameters
-        ----------
-        state : dict
-            As `state` made it.
-        """
-
-
-class _Bands(Stateless):
+class _Bands(Monitor, NeedsTasks):
     # A monitor that remembers the images of its fit, and nothing of its outputs.
 
     def __init__(self) -> None:
@@ -66,20 +44,7 @@ class FrequencyBands(_Bands):
     names: tuple[str, ...] = tuple(f"band_{i + 1}" for i in range(BANDS))
 
     def begin(self, tasks: Sequence[Task], seeds: int) -> None:
-        """Take the measured images for the reference.
-
-        Parameters
-        ----------
-        tasks : sequence of Task
-            Of the fit.
-        seeds : int
-            Runs of each.
-
-        Raises
-        ------
-        InvalidInputError
-            If what was measured isn't an image of the output's shape, or is too small.
-        """
+        """Take the measured images for the reference."""
         for task in tasks:
             if task.measurement.shape != torch.Size(task.shape):
                 raise InvalidInputError(
@@ -90,25 +55,9 @@ class FrequencyBands(_Bands):
         self._compare = AmplitudeBands(_by_run([t.measurement for t in tasks], tasks, seeds))
 
     def update(self, images: Images) -> Float[Tensor, "runs bands"]:
-        """Measure the next output of every run.
-
-        Parameters
-        ----------
-        images : Tensor, shape (runs, channels, spatial...)
-            Detached.
-
-        Returns
-        -------
-        Tensor, shape (runs, 5)
-            In [0, 1].
-
-        Raises
-        ------
-        InvalidInputError
-            If it doesn't know its reference yet.
-        """
+        """Measure the next output of every run."""
         self._require_begun()
-        return self._compare(_at_least_float32(images))  # type: ignore[misc, return-value]
+        return self._compare(images.to(at_least_float32(images)))  # type: ignore[misc, return-value]
 
 
 class CleanBands(_Bands):
@@ -124,20 +73,7 @@ class CleanBands(_Bands):
     )
 
     def begin(self, tasks: Sequence[Task], seeds: int) -> None:
-        """Take the clean images for the reference.
-
-        Parameters
-        ----------
-        tasks : sequence of Task
-            Of the fit.
-        seeds : int
-            Runs of each.
-
-        Raises
-        ------
-        InvalidInputError
-            If a clean image isn't known, or is too small.
-        """
+        """Take the clean images for the reference."""
         clean = [task.clean for task in tasks if task.clean is not None]
         if len(clean) < len(tasks):
             raise InvalidInputError(
@@ -147,35 +83,15 @@ class CleanBands(_Bands):
         self._compare = ComplexBands(_by_run(clean, tasks, seeds))
 
     def update(self, images: Images) -> Float[Tensor, "runs names"]:
-        """Measure the next output of every run.
-
-        Parameters
-        ----------
-        images : Tensor, shape (runs, channels, spatial...)
-            Detached.
-
-        Returns
-        -------
-        Tensor, shape (runs, 10)
-            Gains, then errors.
-
-        Raises
-        ------
-        InvalidInputError
-            If it doesn't know its reference yet.
-        """
+        """Measure the next output of every run."""
         self._require_begun()
-        found = self._compare(_at_least_float32(images))  # type: ignore[misc]
+        found = self._compare(images.to(at_least_float32(images)))  # type: ignore[misc]
         return torch.cat([found.gain, found.error], dim=1)  # type: ignore[union-attr]
 
 
 # In units in which white is 1, as outputs come; ordered by task, then by seed.
 def _by_run(images: Sequence[Tensor], tasks: Sequence[Task], seeds: int) -> Tensor:
-    scaled = [_at_least_float32(i) / task.peak for i, task in zip(images, tasks, strict=True)]
+    wide = [image.to(at_least_float32(image)) for image in images]  # FFTs take no half precision
+    scaled = [image / task.peak for image, task in zip(wide, tasks, strict=True)]
     stacked = torch.stack(scaled)
     return stacked if len(stacked) == 1 else stacked.repeat_interleave(seeds, dim=0)
-
-
-# Networks may put out half precision, which FFTs don't take.
-def _at_least_float32(images: Tensor) -> Tensor:
-    return images.to(torch.promote_types(images.dtype, torch.float32))

@@ -7,12 +7,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.stopping.rules import (
-    Decision,
-    NotApplicableError,
-    Rule,
-    clean_psnr,
-)
+from dipkernels.stopping.rules import Decision, NotApplicableError, Rule, clean_psnr
 
 Traces = xr.Dataset | Sequence[xr.Dataset]
 
@@ -38,23 +33,7 @@ class Calibration(Rule):
     name = "calibrated"
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Choose the calibrated iteration, or the last one of a trace that ends before it.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            Stopped there, if the trace gets there.
-
-        Raises
-        ------
-        NotApplicableError
-            If nothing was calibrated.
-        """
+        """Choose the calibrated iteration, or the last one of a trace that ends before it."""
         if self.iteration is None:
             raise NotApplicableError(
                 "nothing was calibrated: pass calibrate(traces of training images) as a rule"
@@ -92,8 +71,9 @@ def calibrate(traces: Traces, *, average: bool = False) -> Calibration:
     several are equal.
     """
     curves = _means(_runs(traces, average))
-    best, psnr = _best(curves)
-    return Calibration(best, psnr, len(curves))
+    mean = curves.mean(axis=0)
+    best = int(mean.argmax())
+    return Calibration(best, float(mean[best]), len(curves))
 
 
 def leave_one_out(traces: Traces, *, average: bool = False) -> xr.Dataset:
@@ -124,7 +104,7 @@ def leave_one_out(traces: Traces, *, average: bool = False) -> xr.Dataset:
             f"leaving one image out needs at least 2 images, got {len(runs)}: add traces"
         )
     means = _means(runs)
-    chosen = [_best(np.delete(means, i, axis=0))[0] for i in range(len(runs))]
+    chosen = [int(np.delete(means, i, axis=0).mean(axis=0).argmax()) for i in range(len(runs))]
     psnr = [float(curves[:, k].mean()) for curves, k in zip(runs, chosen, strict=True)]
     best = [float(curves.max(axis=1).mean()) for curves in runs]
     dataset = xr.Dataset(
@@ -145,19 +125,12 @@ def _means(runs: list[np.ndarray]) -> np.ndarray:
     return np.stack([curves[:, :length].mean(axis=0) for curves in runs])
 
 
-def _best(curves: np.ndarray) -> tuple[int, float]:
-    mean = curves.mean(axis=0)
-    best = int(mean.argmax())
-    return best, float(mean[best])
-
-
 # PSNR of every image, (seeds, iterations that all its seeds have).
 def _runs(traces: Traces, average: bool) -> list[np.ndarray]:
     if isinstance(traces, xr.Dataset):
         single = "image" not in traces.dims
-        traces = (
-            [traces] if single else [traces.isel(image=i) for i in range(traces.sizes["image"])]
-        )
+        images = range(traces.sizes.get("image", 0))
+        traces = [traces] if single else [traces.isel(image=i) for i in images]
     if len(traces) == 0:
         raise InvalidInputError("there is nothing to calibrate on: give at least one trace")
     return [_seeds(trace, average) for trace in traces]

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import grey
-from dipkernels.stopping.bands import CleanBands, FrequencyBands, Stateless
 from dipkernels.stopping.reference_free import blur, sharpness
 from dipkernels.tasks import Task
+
+__all__ = ["BlurSharpness", "MovingVariance", "NeedsTasks", "WindowedVariance"]
 
 Images = Float[Tensor, "runs channels *spatial"]
 
@@ -48,14 +49,14 @@ class Monitor(Protocol):
         ...
 
     def state(self) -> dict[str, Tensor]:
-        """Copy all that is needed to continue bit-identically.
+        """Copy all that is needed to continue bit-identically; by default nothing.
 
         Returns
         -------
         dict of str to Tensor
             For a checkpoint.
         """
-        ...
+        return {}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a state.
@@ -65,7 +66,6 @@ class Monitor(Protocol):
         state : dict of str to Tensor
             As `state` made it, on any device.
         """
-        ...
 
 
 @runtime_checkable
@@ -85,7 +85,7 @@ class NeedsTasks(Protocol):
         ...
 
 
-class _Keeping:
+class _Keeping(Monitor):
     # A monitor with memory: named tensors, none before the first output, and a count of outputs.
 
     def __init__(self) -> None:
@@ -93,24 +93,12 @@ class _Keeping:
         self._kept: dict[str, Tensor] = {}
 
     def state(self) -> dict[str, Tensor]:
-        """Copy all that is needed to continue bit-identically.
-
-        Returns
-        -------
-        dict of str to Tensor
-            Copies; ``count`` is the number of outputs seen.
-        """
+        """Copy all that is needed to continue bit-identically."""
         copies = {name: tensor.clone() for name, tensor in self._kept.items()}
         return {**copies, "count": torch.tensor(self._count)}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a state; this waits for the device.
-
-        Parameters
-        ----------
-        state : dict of str to Tensor
-            As `state` made it, on any device.
-        """
+        """Continue from a state; this waits for the device."""
         copies = {name: tensor.clone() for name, tensor in state.items()}
         self._count = int(copies.pop("count"))
         self._kept = copies
@@ -145,13 +133,10 @@ class WindowedVariance(_Keeping):
 
     Notes
     -----
-    Memory: W outputs for every run, and two more in float64 (100 outputs of 3x512x512 in float32
-    take 315 MB). Cost: some ten passes over one output, whatever W is. Welford's update replaces
-    the oldest output by the newest in the mean and in the sum of squares, which then changes by
-    ``(x_new - x_old) (x_new - m_new + x_old - m_old)``: small where the outputs differ little, so
-    that nothing cancels. It is done in float64, because a window that was wide would leave rounding
-    errors of its size behind in one that is narrow; and every W iterations sums that were begun
-    afresh take over, so that no rounding error, and no NaN, stays for longer.
+    Memory: W outputs for every run, and two more in float64. Cost: some ten passes over one output,
+    whatever W is. Welford's update replaces the oldest output by the newest, which changes the sum
+    of squares by ``(x_new - x_old) (x_new - m_new + x_old - m_old)``: nothing cancels. Every W
+    iterations sums that were begun afresh take over, so that no rounding error, and no NaN, stays.
 
     References
     ----------
@@ -175,23 +160,7 @@ class WindowedVariance(_Keeping):
         self.window = window
 
     def update(self, images: Images) -> Float[Tensor, "runs 1"]:
-        """Take the next output of every run.
-
-        Parameters
-        ----------
-        images : Tensor, shape (runs, channels, spatial...)
-            Detached.
-
-        Returns
-        -------
-        Tensor, shape (runs, 1)
-            In squared units of the image.
-
-        Raises
-        ------
-        InvalidInputError
-            If the shape isn't that of the outputs before.
-        """
+        """Take the next output of every run."""
         if not self._kept:
             self._kept = {"outputs": images.new_empty(self.window, *images.shape)}
             for sums in ("window", "fresh"):
@@ -211,23 +180,12 @@ class WindowedVariance(_Keeping):
                 kept[f"window_{name}"] = kept[f"fresh_{name}"]
                 kept[f"fresh_{name}"] = torch.zeros_like(kept[f"fresh_{name}"])
         elif not full:
-            return images.new_full((len(images), 1), torch.nan, dtype=_at_least_float32(images))
+            return images.new_full((len(images), 1), torch.nan, dtype=at_least_float32(images))
         numbers = self.window * images[0].numel()
-        return (kept["window_squares"] / numbers).to(_at_least_float32(images))[:, None]
+        return (kept["window_squares"] / numbers).to(at_least_float32(images))[:, None]
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Continue from a state; this waits for the device.
-
-        Parameters
-        ----------
-        state : dict of str to Tensor
-            As `state` made it, on any device.
-
-        Raises
-        ------
-        InvalidInputError
-            If it is of another window.
-        """
+        """Continue from a state; this waits for the device."""
         if "outputs" in state and len(state["outputs"]) != self.window:
             raise InvalidInputError(
                 f"this state is of a window of {len(state['outputs'])} outputs, the monitor has "
@@ -272,10 +230,8 @@ class MovingVariance(_Keeping):
 
     Notes
     -----
-    The published code sums ``d^2`` where this takes the mean, which scales the score by a constant
-    and changes no decision; it also clips the average to [0, 1], which does nothing to outputs in
-    that range and isn't done here. Memory: one output in float64 for every run. Cost: some passes
-    over it.
+    The mean of ``d^2`` where the published code has the sum, which changes no decision. Memory: one
+    output in float64 for every run. Cost: some passes over it.
 
     References
     ----------
@@ -291,23 +247,7 @@ class MovingVariance(_Keeping):
         self.decay = decay
 
     def update(self, images: Images) -> Float[Tensor, "runs 1"]:
-        """Take the next output of every run.
-
-        Parameters
-        ----------
-        images : Tensor, shape (runs, channels, spatial...)
-            Detached.
-
-        Returns
-        -------
-        Tensor, shape (runs, 1)
-            In squared units of the image.
-
-        Raises
-        ------
-        InvalidInputError
-            If the shape isn't that of the outputs before.
-        """
+        """Take the next output of every run."""
         if not self._kept:
             zeros = images.new_zeros(len(images), dtype=torch.float64)
             self._kept = {"average": images.double(), "variance": zeros}
@@ -318,10 +258,10 @@ class MovingVariance(_Keeping):
         variance = (1 - self.decay) * (self._kept["variance"] + self.decay * squares)
         self._kept["average"] = self._kept["average"] + self.decay * difference
         self._kept["variance"] = variance
-        return variance.to(_at_least_float32(images))[:, None]
+        return variance.to(at_least_float32(images))[:, None]
 
 
-class BlurSharpness(Stateless):
+class BlurSharpness(Monitor):
     """Blurriness and sharpness of every output, whose ratio the spectral-bias rule watches.
 
     See `dipkernels.stopping.blur` and `dipkernels.stopping.sharpness`. Cost: some
@@ -336,29 +276,17 @@ class BlurSharpness(Stateless):
     names: tuple[str, ...] = ("blur", "sharpness")
 
     def update(self, images: Images) -> Float[Tensor, "runs 2"]:
-        """Measure the next output of every run.
-
-        Parameters
-        ----------
-        images : Tensor, shape (runs, channels, spatial...)
-            Detached; one or two spatial axes.
-
-        Returns
-        -------
-        Tensor, shape (runs, 2)
-            NaN where the outputs are too small.
-        """
-        single = grey(images.to(_at_least_float32(images)))
+        """Measure the next output of every run."""
+        single = grey(images.to(at_least_float32(images)))
         return torch.stack([blur(single), sharpness(single)], dim=1)
 
 
-_MONITORS: dict[str, Callable[[], Monitor]] = {
-    "windowed-variance": WindowedVariance,
-    "moving-variance": MovingVariance,
-    "blur-sharpness": BlurSharpness,
-    "frequency-bands": FrequencyBands,
-    "clean-bands": CleanBands,
-}
+_MONITORS: dict[str, Callable[[], Monitor]] = {}
+
+
+def register_monitor(name: str, factory: Callable[[], Monitor]) -> None:
+    """Add a monitor to those that go by a name."""
+    _MONITORS[name] = factory
 
 
 def monitor_names(task: Task | None = None) -> list[str]:
@@ -416,6 +344,6 @@ def _total(images: Tensor) -> Tensor:
     return images.flatten(1).sum(dim=1, dtype=torch.float64)
 
 
-# Networks may put out half precision; their scores are no use in it.
-def _at_least_float32(images: Tensor) -> torch.dtype:
+def at_least_float32(images: Tensor) -> torch.dtype:
+    """Choose the type of scores: networks may put out half precision, which is no use for them."""
     return torch.promote_types(images.dtype, torch.float32)

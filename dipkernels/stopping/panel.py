@@ -44,8 +44,7 @@ def stopping_panel(
         ended (NaN if it would have gone on to the end); ``psnr`` to the clean image at ``chosen``
         in the score region, and ``regret``, how much less that is than the highest of the run,
         both in dB; ``value``, the rule's own score there; ``applicable``; ``reason``, why not. Over
-        ``rule`` alone: ``needs_truth``. Numbers are NaN where a rule isn't applicable, and
-        PSNR and regret where the clean image isn't known.
+        ``rule`` alone: ``needs_truth``. What isn't known is NaN.
 
     Raises
     ------
@@ -76,7 +75,8 @@ def stopping_panel(
     applicable = np.zeros(shape, dtype=bool)
     reason = np.full(shape, "", dtype=object)
     for index, trace in single_runs(result):
-        curve = _psnr_or_none(trace, average)
+        known = ("psnr_average_clean" if average else "psnr_clean") in trace
+        curve = clean_psnr(trace, average=average) if known else None
         for place, rule in enumerate(judges):
             at = (*index, place)
             try:
@@ -204,13 +204,6 @@ def _check_iterations(result: xr.Dataset) -> None:
             )
 
 
-def _psnr_or_none(trace: xr.Dataset, average: bool) -> np.ndarray | None:
-    try:
-        return clean_psnr(trace, average=average)
-    except NotApplicableError:
-        return None
-
-
 def _judge(rule: Rule, trace: xr.Dataset, curve: np.ndarray | None) -> dict[str, float]:
     if trace.sizes["iteration"] == 0:
         raise NotApplicableError("the run has no finite loss")
@@ -270,9 +263,5 @@ def _cell(numbers: np.ndarray, key: str) -> str:
         return text
     deviation = format(known.std(ddof=1), pattern) if len(known) > 1 else "?"
     # How many seeds stopped at all is news; the other numbers are there wherever it is applicable.
-    counted = (
-        f" ({len(known)} of {len(numbers)})"
-        if key == "stopped" and len(known) < len(numbers)
-        else ""
-    )
-    return f"{text} ± {deviation}{counted}"
+    some = key == "stopped" and len(known) < len(numbers)
+    return f"{text} ± {deviation}" + f" ({len(known)} of {len(numbers)})" * some

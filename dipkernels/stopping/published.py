@@ -1,4 +1,7 @@
-"""The rules of the literature, and the measures that they are held against."""
+"""The rules of the literature, and the measures that they are held against.
+
+Wherever a rule lacks its monitor, the noise level or the truth, it raises `NotApplicableError`.
+"""
 
 from dataclasses import replace
 
@@ -17,6 +20,17 @@ from dipkernels.stopping.rules import (
     patient_minimum,
     values,
 )
+
+__all__ = [
+    "BlurSharpnessRule",
+    "DeltaMSE",
+    "Discrepancy",
+    "HeldOut",
+    "Last",
+    "MovingVarianceRule",
+    "Oracle",
+    "WindowedVarianceRule",
+]
 
 
 class WindowedVarianceRule(Rule):
@@ -39,25 +53,7 @@ class WindowedVarianceRule(Rule):
         self.patience = _positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge one trace by its ``windowed_variance``.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            ``chosen`` is the last output of the window with the lowest variance.
-
-        Raises
-        ------
-        NotApplicableError
-            If that monitor didn't run.
-        TooShortError
-            If the window was never full.
-        """
+        """Choose the last output of the window with the lowest ``windowed_variance``."""
         score = values(trace, "windowed_variance", "fit with the monitor 'windowed-variance'")
         full = np.flatnonzero(np.isfinite(score))
         if len(full) == 0:
@@ -90,25 +86,7 @@ class MovingVarianceRule(Rule):
         self.start = start
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge one trace by its ``moving_variance``.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            ``chosen`` is the iteration with the lowest variance.
-
-        Raises
-        ------
-        NotApplicableError
-            If that monitor didn't run.
-        TooShortError
-            If the trace ends before ``start``.
-        """
+        """Choose the iteration with the lowest ``moving_variance``."""
         score = values(trace, "moving_variance", "fit with the monitor 'moving-variance'")
         if len(score) <= self.start:
             raise TooShortError(
@@ -149,25 +127,7 @@ class BlurSharpnessRule(Rule):
         self.threshold = threshold
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge one trace by its ``blur`` and ``sharpness``.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            ``value`` is the difference of the means.
-
-        Raises
-        ------
-        NotApplicableError
-            If that monitor didn't run, or the outputs were too small for it.
-        TooShortError
-            If the trace has no iteration beyond 2n.
-        """
+        """Judge by ``blur`` and ``sharpness``; ``value`` is the difference of the means."""
         hint = "fit with the monitor 'blur-sharpness'"
         blur, sharpness = values(trace, "blur", hint), values(trace, "sharpness", hint)
         if len(blur) <= 2 * self.n + 1:
@@ -222,18 +182,7 @@ class Discrepancy(Rule):
         self.tau = tau
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge one trace by its ``psnr_noisy`` and noise level.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            ``value`` is the mean squared error.
-        """
+        """Judge by ``psnr_noisy`` and the noise level; ``value`` is the mean squared error."""
         level = (self.tau * noise_level(trace)) ** 2
         error = _mse(values(trace, "psnr_noisy"))
         decision = first_at(error <= level)
@@ -255,23 +204,7 @@ class HeldOut(Rule):
         self.patience = _positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge one trace by its ``psnr_held_out``.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            ``value`` is the mean squared error on the held-out pixels.
-
-        Raises
-        ------
-        NotApplicableError
-            If no pixels were held out.
-        """
+        """Judge by ``psnr_held_out``; ``value`` is the mean squared error there."""
         error = _mse(values(trace, "psnr_held_out", "fit task.hold_out(fraction, seed)"))
         if np.isnan(error).all():
             raise NotApplicableError("no pixels are held out: fit task.hold_out(fraction, seed)")
@@ -290,11 +223,6 @@ class DeltaMSE(Rule):
         In squared units of the image. The report leaves it open; by default the variance of the
         noise, below which an output has begun to fit the noise.
 
-    Notes
-    -----
-    As long as the output knows nothing of the noise, the difference is about the variance of the
-    noise, whatever the output is like. Hence it is often largest far before the best PSNR.
-
     References
     ----------
     Deep image priors for transformers and their variants (report), section 3.
@@ -309,23 +237,7 @@ class DeltaMSE(Rule):
         self.m = m
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge one trace by ``psnr_noisy`` and ``psnr_clean``, both on what was measured.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            ``value`` is the difference of the errors.
-
-        Raises
-        ------
-        NotApplicableError
-            If there is no noise, no truth, or no output that is far enough from the measurement.
-        """
+        """Judge by both PSNR on what was measured; ``value`` is the difference of the errors."""
         variance = noise_level(trace) ** 2
         if "measurement" in trace and "clean" in trace:
             shapes = trace["measurement"].shape, trace["clean"].shape
@@ -362,18 +274,7 @@ class Oracle(Rule):
         self.average = average
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Choose the highest PSNR to the clean image in the score region.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            ``value`` is that PSNR in dB.
-        """
+        """Choose the highest PSNR in the score region; ``value`` is that, in dB."""
         psnr = clean_psnr(trace, average=self.average)
         chosen = int(np.nanargmax(psnr))
         return Decision(chosen, value=float(psnr[chosen]))
@@ -385,18 +286,7 @@ class Last(Rule):
     name = "last"
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Choose the last iteration.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            It never stops a fit.
-        """
+        """Choose the last iteration; it never stops a fit."""
         return Decision(trace.sizes["iteration"] - 1)
 
 

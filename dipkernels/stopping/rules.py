@@ -140,18 +140,7 @@ class FunctionRule(Rule):
         self._function = function
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge one trace by the function.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            As it is handed to the function.
-
-        Returns
-        -------
-        Decision
-            A plain iteration is taken as where it stops, too.
-        """
+        """Judge one trace by the function."""
         answer = self._function(trace)
         if isinstance(answer, Decision):
             return answer

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import panels, save_figure, shared_legend, show_image
-from dipkernels.stopping import DeltaMSE
+from dipkernels.stopping.published import DeltaMSE
 from experiments.harness import open_folder, parse, settings
 from experiments.report_figures import draw_psnrs, share_scale
 from experiments.report_fits import (

@@ -17,7 +17,7 @@ from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling import ChainSettings
 from dipkernels.sampling.descents import GpDip
 from dipkernels.sampling.langevin import Langevin
-from dipkernels.sampling.posterior import Posterior
+from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.tasks import Task
 
 LEARNING_RATE = 0.01  # these are the published ones
@@ -101,7 +101,7 @@ class Recipe(GpDip):
             backtracking=BACKTRACKING if arm.backtracking else None,
             iterations=iterations,
         )
-        super().__init__(prior, task, [seed], settings, arm.weight_noise * LEARNING_RATE)
+        super().__init__(prior, task, [seed], settings, noise=arm.weight_noise * LEARNING_RATE)
         self.kernels = self._kernels
         if not arm.weight_noise:
             self._kernels = []  # they get none
@@ -184,7 +184,9 @@ class NoisyLangevin(Langevin):
     estimate of its gradient, as in SGLD proper, and its own noise is not taken off.
     """
 
-    def __init__(self, posterior: Posterior, settings: ChainSettings, start: dict, seeds: Sequence):
+    def __init__(
+        self, posterior: WeightPosterior, settings: ChainSettings, start: dict, seeds: Sequence
+    ):
         super().__init__(posterior, settings, start, seeds)
         device = posterior.prior.device
         streams = [derive("input-noise", seed) for seed in seeds]

@@ -8,11 +8,10 @@ import xarray as xr
 from safetensors.torch import load_file, save_file
 
 from dipkernels import fit
-from dipkernels.base.seeds import derive
 from dipkernels.fitting import load_parameters
 from dipkernels.priors.prior import ImagePrior, Parameters
-from dipkernels.sampling import ChainSettings, Posterior, diagnose, sample, verdict
-from dipkernels.sampling.chains import Chains, finish
+from dipkernels.sampling import ChainSettings, WeightPosterior, diagnose, sample, verdict
+from dipkernels.sampling.chains import Chains, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
 from dipkernels.storage.netcdf import replacing
 from dipkernels.tasks import Task
@@ -78,7 +77,7 @@ def run_sampler(
 ) -> xr.Dataset:
     """Run one chain from each start; those that diverge end, and are NaN."""
     wanted = Sampler.parse(name)
-    posterior = Posterior(prior, task, temperature=wanted.temperature)
+    posterior = WeightPosterior(prior, task, temperature=wanted.temperature)
     begin = {key: value.to(prior.device) for key, value in begin.items()}
     chains = len(next(iter(begin.values())))
     if not wanted.fitted:
@@ -98,23 +97,14 @@ def run_sampler(
 
 
 def _with_input_noise(
-    posterior: Posterior, settings: ChainSettings, begin: Parameters
+    posterior: WeightPosterior, settings: ChainSettings, begin: Parameters
 ) -> xr.Dataset:
     prior, task = posterior.prior, posterior.task
-    seeds = [derive(f"chain-{i}", settings.seed) for i in range(settings.chains)]
+    seeds = chain_seeds(settings.chains, settings.seed)
     friction = FRICTION if settings.method == "sghmc" else None
     settings = replace(settings, friction=friction).resolved(settings.step_size or 0.0)
-    collector = Collector(
-        task,
-        settings.chains,
-        settings.iterations,
-        burn_in=settings.burned,
-        thin=settings.stride,
-        draws=settings.draws,
-    )
-    run = Chains(NoisyLangevin(posterior, settings, begin, seeds), collector, settings.iterations)
-    status = run.run("input noise", None, progress=False)
-    return finish(run, prior, task, status, {**posterior.record(), **settings.record()})
+    chains = Chains(NoisyLangevin(posterior, settings, begin, seeds), Collector(task, settings))
+    return run_chains(chains, prior, {**posterior.record(), **settings.record()})
 
 
 # Over all chains, and over those of each start: the former says whether the starts are forgotten.

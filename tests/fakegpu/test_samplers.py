@@ -23,12 +23,12 @@ def noisy() -> Task:
 def chains(method: str, **options: object) -> Sampler:
     settings = {"iterations": 6, "chains": 2, "burn_in": 2, "thin": 2, **options}
     return lambda prior, task: sampling.sample(
-        sampling.Posterior(prior, task), method=method, **settings
+        sampling.WeightPosterior(prior, task), method=method, **settings
     )
 
 
 def linearised(prior: ImagePrior, task: Task) -> xr.Dataset:
-    posterior = sampling.Posterior(prior, task, weight_prior=0.1)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=0.1)
     return sampling.linearised(posterior, prior.init(0), draws=2, max_iterations=300)
 
 

@@ -79,7 +79,7 @@ def test_a_lipschitz_decoder_waits_for_its_eigenvalues() -> None:
 @pytest.mark.parametrize("method", ["sgld", "psgld", "sghmc"])
 def test_chains_wait_twice_a_block_and_for_their_draws(method: str) -> None:
     def run(prior: ImagePrior, task: Task, iterations: int) -> None:
-        posterior = sampling.Posterior(prior, task)
+        posterior = sampling.WeightPosterior(prior, task)
         settings = {"burn_in": 2, "thin": 3, "step_size": 1e-6, "chains": 2}
         sampling.sample(posterior, method=method, iterations=iterations, **settings)
 

@@ -25,7 +25,7 @@ from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.fitting import FitInterrupted, FitSettings, fit, load_parameters
 from dipkernels.fitting.descent import Descent
 from dipkernels.networks import ImagePrior
-from dipkernels.stopping import WindowedVarianceRule
+from dipkernels.stopping.published import WindowedVarianceRule
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.checkpoints import load_checkpoint, read_checkpoint, save_checkpoint
 

@@ -14,16 +14,9 @@ from dipkernels import networks, tasks
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.fitting import fit, summary
 from dipkernels.networks import ImagePrior
-from dipkernels.stopping import (
-    Decision,
-    Discrepancy,
-    HeldOut,
-    NotApplicableError,
-    Rule,
-    WindowedVariance,
-    WindowedVarianceRule,
-    stopping_panel,
-)
+from dipkernels.stopping import Decision, NotApplicableError, Rule, stopping_panel
+from dipkernels.stopping.monitors import WindowedVariance
+from dipkernels.stopping.published import Discrepancy, HeldOut, WindowedVarianceRule
 
 SIZE = (12, 17)
 

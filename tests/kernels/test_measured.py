@@ -129,7 +129,9 @@ def test_the_default_rate_under_an_operator_is_that_of_the_dense_kernel() -> Non
 
 def test_a_gain_makes_langevin_steps_smaller() -> None:
     prior, gain = make_prior(smooth_kernel(1, 1.5)), 3.0
-    posterior = sampling.Posterior(prior, physics(clean_image(), gain), weight_prior=DEVIATION)
+    posterior = sampling.WeightPosterior(
+        prior, physics(clean_image(), gain), weight_prior=DEVIATION
+    )
     found = posterior.stable_step(prior.init(0), share=0.5)
     largest = gain**2 * np.linalg.eigvalsh(smooth_kernel(1, 1.5))[-1] / SIGMA**2
     assert found == pytest.approx(1 / (largest + DEVIATION**-2), rel=0.011)
@@ -137,7 +139,7 @@ def test_a_gain_makes_langevin_steps_smaller() -> None:
 
 def test_the_linearised_posterior_under_a_gain_is_the_dense_one() -> None:
     prior, task = make_prior(smooth_kernel(1, 1.5)), physics(clean_image(), 3.0)
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     result = sampling.linearised(
         posterior, prior.init(1), draws=2, tolerance=1e-12, max_iterations=100
     )

@@ -20,7 +20,9 @@ def test_a_linear_network_has_its_exact_posterior(temperature: float) -> None:
     prior = make_prior(smooth_kernel(1, 1.5))
     task = tasks.inpaint(clean_image(), half_mask(3), noise_sigma=SIGMA).hold_out(0.25, seed=1)
     draws = 3000
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    posterior = sampling.WeightPosterior(
+        prior, task, weight_prior=DEVIATION, temperature=temperature
+    )
     # anywhere: the network is linear
     result = sampling.linearised(
         posterior, prior.init(5), draws=draws, tolerance=1e-12, max_iterations=100
@@ -56,7 +58,7 @@ class Root(nn.Module):
 def test_derivatives_that_are_not_finite_are_said() -> None:
     prior = ImagePrior(Root, draw(1, 1, 4, 5))
     task = tasks.denoise(draw(1, 4, 5, seed=1), noise_sigma=SIGMA)
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     parameters = {"weight": torch.zeros(1, 1, 4, 5, dtype=torch.float64)}
     assert prior.image(parameters).isfinite().all()
     with pytest.raises(DivergenceError, match="derivatives at these parameters are not finite"):
@@ -80,7 +82,7 @@ def test_a_convolutional_network_has_the_posterior_of_its_jacobian() -> None:
     )  # fmt: skip
     clean = 0.5 + 0.1 * draw(1, 4, 5, seed=1).clamp(-4, 4)
     task = tasks.inpaint(clean, half_mask(3, (4, 5)), noise_sigma=SIGMA).hold_out(0.2)
-    posterior = sampling.Posterior(prior, task)
+    posterior = sampling.WeightPosterior(prior, task)
     w = prior.init(3)
     draws = 1500
     result = sampling.linearised(

@@ -14,7 +14,7 @@ from dipkernels import ImagePrior, Task, fit, sampling, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError, OutputError
 from dipkernels.fitting import FitSettings
-from dipkernels.sampling.dropout import Dropout, kernels_of
+from dipkernels.sampling.descents import Dropout, kernels_of
 from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.priors import draw
 
@@ -71,7 +71,7 @@ def test_zero_kernels_are_dropped_inputs() -> None:
         f"{name}.weight" for name in ("grouped", "transposed", "depthwise", "linear", "last")
     ]
     settings = FitSettings(iterations=3)
-    dynamics = Dropout(prior, task, [4, 5], settings, 0.4, kernels)
+    dynamics = Dropout(prior, task, [4, 5], settings, rate=0.4, kernels=kernels)
     _, images = dynamics.evaluate()
     for chain, seed in enumerate((4, 5)):
         generator = torch.Generator().manual_seed(derive("mc-dropout", seed))

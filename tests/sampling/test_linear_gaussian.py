@@ -17,7 +17,7 @@ from torch.func import hessian
 
 from dipkernels import ImagePrior, Task, sampling, tasks
 from dipkernels.sampling.langevin import Langevin
-from dipkernels.sampling.steps import DAMPING
+from dipkernels.sampling.steps import DAMPING, psgld_step, sghmc_step, sgld_step
 from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
 
@@ -47,7 +47,7 @@ def dense(temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_log_density_is_that_of_bayesian_linear_regression() -> None:
     prior, task, _ = model()
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=0.3)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION, temperature=0.3)
     precision, mean = dense()
     density = lambda w: posterior.log_density({"weights": w})  # noqa: E731
     found = -hessian(density)(torch.zeros(N, dtype=torch.float64))
@@ -60,7 +60,7 @@ def test_log_density_is_that_of_bayesian_linear_regression() -> None:
 def test_the_default_step_is_a_tenth_of_the_limit_of_stability() -> None:
     prior, task, _ = model()
     seen = task.counted.numpy().ravel()
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     found = posterior.stable_step(prior.init(0), share=0.5)
     # half of 2 over the largest eigenvalue of the pixels that count, with that of the weights
     bound = np.linalg.eigvalsh(smooth_kernel(1, 1.5)[np.ix_(seen, seen)])[-1] / SIGMA**2
@@ -88,11 +88,11 @@ def run_chains(name: str, squares: np.ndarray, friction: float) -> np.ndarray:
         noise = {"w": torch.empty_like(w["w"]).normal_(generator=generator)}
         g = {"w": (w["w"] - m) @ H}
         if name == "sgld":
-            w = sampling.sgld_step(w, g, noise, STEP, TEMPERATURE)
+            w = sgld_step(w, g, noise, STEP, TEMPERATURE)
         elif name == "psgld":
-            w = sampling.psgld_step(w, g, noise, STEP, TEMPERATURE, v2)
+            w = psgld_step(w, g, noise, STEP, TEMPERATURE, v2)
         else:
-            w, v = sampling.sghmc_step(w, g, noise, STEP, TEMPERATURE, v, friction)
+            w, v = sghmc_step(w, g, noise, STEP, TEMPERATURE, v, friction)
     return w["w"].numpy()
 
 
@@ -138,7 +138,9 @@ def test_sampled_images_have_the_mean_and_covariance_of_the_posterior(
 ) -> None:
     prior, task, factor = model()
     temperature, chains, burn_in, kept = 0.8, 24, 150, 900
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    posterior = sampling.WeightPosterior(
+        prior, task, weight_prior=DEVIATION, temperature=temperature
+    )
     friction = 0.3 if method == "sghmc" else None
     result = sampling.sample(
         posterior, method=method, step_size=step, friction=friction, chains=chains,
@@ -175,7 +177,9 @@ def test_psgld_samples_the_posterior_in_the_metric_that_each_chain_ended_burn_in
 ) -> None:
     prior, task, factor = model()
     temperature, chains, burn_in, kept, step = 0.8, 24, 200, 700, 0.05
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION, temperature=temperature)
+    posterior = sampling.WeightPosterior(
+        prior, task, weight_prior=DEVIATION, temperature=temperature
+    )
     result = sampling.sample(
         posterior, method="psgld", step_size=step, chains=chains,
         iterations=burn_in + 1 + kept, burn_in=burn_in, thin=1, checkpoint=tmp_path / "c",
@@ -213,7 +217,7 @@ def _sghmc_variance(eh: float, a: float) -> float:
 
 def test_the_metric_of_psgld_stands_still_after_burn_in() -> None:
     prior, task, _ = model()
-    posterior = sampling.Posterior(prior, task, weight_prior=DEVIATION)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     settings = sampling.ChainSettings(
         method="psgld", iterations=12, burn_in=5, chains=2, step_size=1e-3
     ).resolved(1e-3)

@@ -17,6 +17,7 @@ from dipkernels.base.seeds import derive
 from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError, OutputError
 from dipkernels.fitting import FitSettings
 from dipkernels.sampling.collector import Collector
+from dipkernels.sampling.settings import step_factor
 from dipkernels.storage.checkpoints import read_checkpoint, save_checkpoint
 
 
@@ -41,7 +42,7 @@ def run(method: str, iterations: int, **options: Any) -> xr.Dataset:
     options = {"chains": 2, "burn_in": 9, "thin": 4, "seed": 3} | options
     if method == "gp-dip":
         return sampling.gp_dip(prior, task, iterations=iterations, **options)
-    posterior = sampling.Posterior(prior, task)
+    posterior = sampling.WeightPosterior(prior, task)
     options = {"step_size": 1e-4} | options
     return sampling.sample(posterior, method=method, iterations=iterations, **options)
 
@@ -83,7 +84,7 @@ def test_chains_of_the_first_layout_are_continued(tmp_path: Path) -> None:
 
 
 def test_settings_are_options_in_one_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    posterior = sampling.Posterior(make_prior(), make_task())
+    posterior = sampling.WeightPosterior(make_prior(), make_task())
     options: dict[str, Any] = {"method": "sghmc", "iterations": 14, "chains": 2, "step_size": 1e-4}
     settings = sampling.ChainSettings(**options | {"iterations": 30}, friction=0.2, seed=3)
     found = sampling.sample(posterior, settings, iterations=14)
@@ -167,8 +168,8 @@ def test_other_units_give_the_same_chains() -> None:
     prior, task = make_prior(), make_task()
     wide = ImagePrior(make_net, prior.code, output=lambda image: 255 * image, name="small")
     options: dict[str, Any] = {"iterations": 20, "chains": 1, "step_size": 1e-4}
-    a = sampling.sample(sampling.Posterior(prior, task), **options)
-    b = sampling.sample(sampling.Posterior(wide, task.in_range(255.0)), **options)
+    a = sampling.sample(sampling.WeightPosterior(prior, task), **options)
+    b = sampling.sample(sampling.WeightPosterior(wide, task.in_range(255.0)), **options)
     np.testing.assert_allclose(b["mean"], a["mean"], rtol=1e-9)
     np.testing.assert_allclose(b.held_out, a.held_out, rtol=1e-9)
     assert b.noise_sigma == pytest.approx(a.noise_sigma)
@@ -213,7 +214,7 @@ def test_wrong_targets_are_told() -> None:
         ({"temperature": 0.0}, "temperature must be positive"),
     ):
         with pytest.raises(InvalidInputError, match=message):
-            sampling.Posterior(prior, task, **options)
+            sampling.WeightPosterior(prior, task, **options)
     flat = ImagePrior(lambda: nn.Conv1d(2, 1, 3, padding=1), torch.rand(1, 2, 9))
     signal = tasks.denoise(torch.rand(1, 9), noise_sigma=0.1)
     with pytest.raises(DipkernelsError, match="no 4-D parameter"):
@@ -232,11 +233,13 @@ def test_a_weight_prior_that_is_no_density_is_told() -> None:
         broken = {**getattr(sound, field), "0.bias": torch.full((4,), value, dtype=torch.float64)}
         parts = {"mean": sound.mean, "deviation": sound.deviation, field: broken}
         with pytest.raises(InvalidInputError, match=message):
-            sampling.Posterior(prior, task, weight_prior=sampling.WeightPrior(**parts, name="x"))
+            sampling.WeightPosterior(
+                prior, task, weight_prior=sampling.WeightPrior(**parts, name="x")
+            )
     with pytest.raises(InvalidInputError, match="schedule must be one of"):
-        sampling.step_factor("linear", 0, 10)
+        step_factor("linear", 0, 10)
     with pytest.raises(InvalidInputError, match=r"0\.bias|parameters"):
-        sampling.linearised(sampling.Posterior(prior, task), {"0.bias": torch.zeros(4)})
+        sampling.linearised(sampling.WeightPosterior(prior, task), {"0.bias": torch.zeros(4)})
 
 
 class Scaled(nn.Module):
@@ -261,7 +264,11 @@ def test_a_parameter_without_axes_is_sampled_as_one_of_one_number() -> None:
     scalar, vector = ImagePrior(Scaled, code), ImagePrior(Listed, code)
     calls: list[Any] = [
         lambda p, method=method: sampling.sample(
-            sampling.Posterior(p, task), method=method, step_size=1e-4, iterations=12, chains=2
+            sampling.WeightPosterior(p, task),
+            method=method,
+            step_size=1e-4,
+            iterations=12,
+            chains=2,
         )
         for method in ("sgld", "psgld", "sghmc")
     ]
@@ -270,7 +277,7 @@ def test_a_parameter_without_axes_is_sampled_as_one_of_one_number() -> None:
         lambda p: sampling.gp_dip(p, task, burn_in=5, thin=1, **options),
         lambda p: sampling.averaged(p, task, gradient_clip=0.1, **options),
         lambda p: sampling.mc_dropout(p, task, draws=3, **options),
-        lambda p: sampling.linearised(sampling.Posterior(p, task), p.init(0), draws=3),
+        lambda p: sampling.linearised(sampling.WeightPosterior(p, task), p.init(0), draws=3),
         lambda p: sampling.deep_ensemble(p, task, members=2, iterations=5, weight_decay=1e-3),
     ]
     for call in calls:
@@ -306,7 +313,7 @@ def test_the_weight_prior_has_the_moments_of_the_initialisation() -> None:
 
 def test_weight_decay_and_its_prior_descend_alike() -> None:
     prior, task, decay = make_prior(), make_task(), 1e-3
-    posterior = sampling.Posterior(
+    posterior = sampling.WeightPosterior(
         prior, task, weight_prior=sampling.weight_decay_prior(prior, task, decay)
     )
     w = prior.init(2)

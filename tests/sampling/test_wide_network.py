@@ -108,7 +108,7 @@ def distance(
     }
     zeros = {key: torch.zeros_like(value) for key, value in deviation.items()}
     weights = sampling.WeightPrior(zeros, deviation, "initialisation")
-    posterior = sampling.Posterior(prior, task, weight_prior=weights)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=weights)
     if step_size is None:
         step_size = min(posterior.stable_step(prior.init(seed)) for seed in range(3))
     result = sampling.sample(

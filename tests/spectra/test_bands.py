@@ -19,7 +19,7 @@ from dipkernels.spectra import (
     band_fit,
     frequency_bands,
 )
-from dipkernels.stopping import CleanBands, FrequencyBands
+from dipkernels.stopping.bands import CleanBands, FrequencyBands
 from helpers.priors import draw, make
 
 SHAPES = [(1, 21), (3, 9, 13), (2, 12, 11)]

@@ -11,16 +11,8 @@ from torch import Tensor
 from dipkernels import tasks
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.stopping import (
-    BlurSharpness,
-    Monitor,
-    MovingVariance,
-    WindowedVariance,
-    blur,
-    make_monitor,
-    monitor_names,
-    sharpness,
-)
+from dipkernels.stopping import Monitor, blur, make_monitor, monitor_names, sharpness
+from dipkernels.stopping.monitors import BlurSharpness, MovingVariance, WindowedVariance
 
 MONITORS: dict[str, Callable[[], Monitor]] = {
     "windowed": lambda: WindowedVariance(window=7),

@@ -13,20 +13,22 @@ from dipkernels.fitting import fit
 from dipkernels.images import load
 from dipkernels.plotting import plot_stopping, save_figure
 from dipkernels.stopping import (
-    BlurSharpnessRule,
     Calibration,
-    Discrepancy,
-    MovingVarianceRule,
     NotApplicableError,
-    Oracle,
-    WindowedVariance,
-    WindowedVarianceRule,
     calibrate,
     detections,
     format_panel,
     leave_one_out,
     make_monitor,
     stopping_panel,
+)
+from dipkernels.stopping.monitors import WindowedVariance
+from dipkernels.stopping.published import (
+    BlurSharpnessRule,
+    Discrepancy,
+    MovingVarianceRule,
+    Oracle,
+    WindowedVarianceRule,
 )
 from dipkernels.storage import netcdf as results
 

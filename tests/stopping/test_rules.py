@@ -9,25 +9,27 @@ import xarray as xr
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.stopping import (
-    BlurSharpnessRule,
     Calibration,
     Decision,
-    DeltaMSE,
-    Discrepancy,
     FunctionRule,
-    HeldOut,
-    Last,
-    MovingVarianceRule,
     NotApplicableError,
-    Oracle,
     Rule,
-    WindowedVarianceRule,
     make_rule,
     register_rule,
     rule_names,
     stopping_panel,
 )
 from dipkernels.stopping import rules as registry
+from dipkernels.stopping.published import (
+    BlurSharpnessRule,
+    DeltaMSE,
+    Discrepancy,
+    HeldOut,
+    Last,
+    MovingVarianceRule,
+    Oracle,
+    WindowedVarianceRule,
+)
 
 
 def trace_of(seed: int, length: int = 160) -> xr.Dataset:

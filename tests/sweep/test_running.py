@@ -114,7 +114,7 @@ def test_a_posterior_in_a_sweep_is_that_of_the_functions(tmp_path: Path) -> None
     task = tasks.denoise(images.load("coffee", size=(8, 10)), noise_sigma=0.2, seed=3)
     table = sweep.table(tmp_path)
     for temperature in (1.0, 0.1):
-        target = sampling.Posterior(prior, task, temperature=temperature)
+        target = sampling.WeightPosterior(prior, task, temperature=temperature)
         wanted = sampling.sample(target, method="sghmc", iterations=60, chains=2, seed=3)
         (row,) = table[table["measure.temperature"] == temperature].itertuples()
         assert row.mean_psnr == pytest.approx(float(wanted.psnr_mean[:, -1].mean()), rel=1e-12)
