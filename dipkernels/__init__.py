@@ -17,13 +17,16 @@ _NAMES = {
     "ImagePrior": "dipkernels.networks",
     "NTK": "dipkernels.kernels",
     "Task": "dipkernels.tasks",
+    "audit": "dipkernels.stages",
+    "compare": "dipkernels.stages",
+    "fingerprint": "dipkernels.fingerprints",
     "fit": "dipkernels.fitting",
     "learning_curve": "dipkernels.theory",
     "plan": "dipkernels.planning",
+    "score": "dipkernels.theory",
 }
 _MODULES = (
     "bridges",
-    "compare",
     "errors",
     "fingerprints",
     "fitting",
@@ -39,6 +42,7 @@ _MODULES = (
     "report",
     "sampling",
     "spectra",
+    "stages",
     "stopping",
     "storage",
     "sweep",
@@ -49,12 +53,16 @@ _MODULES = (
 __all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from dipkernels.fingerprints import fingerprint as fingerprint
     from dipkernels.fitting import fit as fit
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
+    from dipkernels.stages import audit as audit
+    from dipkernels.stages import compare as compare
     from dipkernels.tasks import Task as Task
-    from dipkernels.theory.curves import learning_curve as learning_curve
+    from dipkernels.theory import learning_curve as learning_curve
+    from dipkernels.theory import score as score
 
 
 def __getattr__(name: str) -> object:

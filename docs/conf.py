@@ -96,7 +96,7 @@ PUBLIC_MODULES = (
     "spectra",
     "theory",
     "linalg",
-    "compare",
+    "stages",
     "fingerprints",
     "sweep",
     "plotting",

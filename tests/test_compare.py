@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from dipkernels import compare as job
 from dipkernels import networks, tasks
+from dipkernels import stages as job
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import OutputError
 from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
 from dipkernels.report import format_table, write_report
 from dipkernels.report.table import COLUMNS
+from dipkernels.stages import ComparisonSettings
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.runs import RunFolder
 
@@ -43,8 +44,8 @@ def small_priors() -> dict[str, networks.ImagePrior]:
     }
 
 
-def settings() -> job.Settings:
-    return job.Settings(image="random", efforts=dict.fromkeys(small_priors(), SMALL))
+def settings() -> ComparisonSettings:
+    return ComparisonSettings(image="random", efforts=dict.fromkeys(small_priors(), SMALL))
 
 
 def run(path: Path, task: tasks.Task) -> tuple[RunFolder, list[dict[str, object]]]:
@@ -160,7 +161,7 @@ def test_interrupted_fit_is_kept_reported_and_redone(
 @pytest.mark.slow
 def test_several_seeds_give_a_mean_and_a_spread(tmp_path: Path) -> None:
     task, priors = small_task(), {"deep-decoder": small_priors()["deep-decoder"]}
-    chosen = job.Settings(image="random", seeds=3, efforts={"deep-decoder": SMALL})
+    chosen = ComparisonSettings(image="random", seeds=3, efforts={"deep-decoder": SMALL})
     folder = RunFolder.open(tmp_path / "run", chosen.record(task, priors))
     (row,) = job.compare(priors, task, folder, chosen)
     peaks = [
@@ -209,7 +210,7 @@ def test_plan_counts_what_will_run() -> None:
     assert plan.seconds > 0
     assert plan.bytes > 50e6  # no Python with torch is smaller
     vit = plan.priors["vit"]
-    assert (vit.parameters, vit.effort) == (priors["vit"].parameter_count, SMALL)
+    assert (vit.parameters, vit.iterations) == (priors["vit"].parameter_count, SMALL.adam)
     kernel_products = SMALL.steps + SMALL.probes * SMALL.probe_steps
     assert vit.products > kernel_products
 

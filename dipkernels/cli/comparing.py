@@ -19,7 +19,7 @@ from dipkernels.cli.options import (
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from dipkernels.compare import Plan, Settings
+    from dipkernels.stages.comparison import ComparisonPlan, ComparisonSettings
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
@@ -47,9 +47,9 @@ def compare(
     quiet: QuietOption = False,
 ) -> None:
     """Fit several networks to one image, measure their kernels, and compare theory with fits."""
-    from dipkernels import compare as job
     from dipkernels.base.devices import resolve_device
     from dipkernels.report import format_table, write_report
+    from dipkernels.stages import comparison as job
     from dipkernels.storage.runs import RunFolder, default_folder
 
     names = priors.replace(",", " ").split()
@@ -61,7 +61,7 @@ def compare(
         raise InvalidInputError(f"--seeds must be at least 1, got {seeds}")
     target = resolve_device(device)
     found = task.make(image, size, seed)
-    settings = job.Settings(image, iterations, seed, str(target), seeds)
+    settings = job.ComparisonSettings(image, iterations, seed, str(target), seeds)
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"
     planned = job.plan_comparison(made, found, settings, timed=not quiet).require()
@@ -93,7 +93,9 @@ def compare(
     typer.echo(f"\nReport: {page}")
 
 
-def _announce(plan: "Plan", task: "Task", settings: "Settings", folder: "RunFolder") -> None:
+def _announce(
+    plan: "ComparisonPlan", task: "Task", settings: "ComparisonSettings", folder: "RunFolder"
+) -> None:
     """Say on the first screen what will be done and what it will take."""
     channels, height, width = task.shape
     noise = f", noise sigma {task.noise_sigma:.3f}" if task.noise_sigma else ""
@@ -108,7 +110,7 @@ def _announce(plan: "Plan", task: "Task", settings: "Settings", folder: "RunFold
     head = ("prior", "parameters", "Adam", "GD", "products", "about")
     typer.echo("  {:14}{:>12}{:>7}{:>6}{:>10}  {:>13}".format(*head))
     for name, prior in plan.priors.items():
-        effort = prior.effort
+        effort = settings.effort(name)
         typer.echo(
             f"  {name:14}{prior.parameters:>12,}{effort.adam:>7}{effort.descent:>6}"
             f"{prior.products:>10}  {duration(prior.seconds):>13}"

@@ -7,11 +7,11 @@ from typing import Protocol, runtime_checkable
 import xarray as xr
 
 from dipkernels.base.origin import provenance
+from dipkernels.base.seeds import as_seeds
 from dipkernels.errors import InvalidInputError
 from dipkernels.fingerprints import parts
 from dipkernels.fingerprints.rows import neighbourhood
 from dipkernels.fingerprints.settings import FingerprintEffort
-from dipkernels.fitting.preparation import as_seeds
 from dipkernels.images import load
 from dipkernels.images.metrics import decibels
 from dipkernels.planning import Plan, plan

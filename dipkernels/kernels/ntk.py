@@ -140,6 +140,22 @@ class NTK(Kernel):
         """
         return self.tangents.jvp(tangents)
 
+    def jacobian(self) -> Parameters:
+        """Form the Jacobian, without the metric.
+
+        Returns
+        -------
+        dict of str to Tensor
+            By parameter, each of shape ``(n, numbers of it)``. Costs n backward passes, and memory
+            n times the parameters.
+        """
+        rows: Parameters = {}
+        for indices in torch.arange(self.shape[0]).split(self.chunk):
+            for key, value in self.vjp(self.tangents.unit_images(indices)).items():
+                flat = value.flatten(1)
+                rows.setdefault(key, flat.new_empty(self.shape[0], flat.shape[1]))[indices] = flat
+        return rows
+
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product.
 

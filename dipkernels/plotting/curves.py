@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dipkernels.fitting import Peak, peak
 from dipkernels.plotting.style import colours, panels, shared_legend
-from dipkernels.theory import resolved_stretch
+from dipkernels.theory.curves import resolved_stretch
 
 Datasets = Mapping[str, xr.Dataset]
 

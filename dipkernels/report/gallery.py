@@ -14,10 +14,10 @@ import xarray as xr
 
 from dipkernels import fingerprints, plotting
 from dipkernels.base.origin import digest, provenance
+from dipkernels.base.seeds import as_seeds
 from dipkernels.base.spread import spread_note
 from dipkernels.fingerprints import FingerprintEffort
 from dipkernels.fingerprints.rows import neighbourhood
-from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.report.table import csv_table
 from dipkernels.storage.netcdf import save, write_text

@@ -11,8 +11,8 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from dipkernels import plotting
-from dipkernels.compare import STAGES, load_stages, summary_row
 from dipkernels.report.table import COLUMNS, csv_table, notes, table_cells
+from dipkernels.stages.comparison import STAGES, load_stages, summary_row
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import SETTINGS_FILE, RunFolder, is_interrupted
 from dipkernels.tasks import Task

@@ -54,10 +54,20 @@ class Subject:
             )
         return self._spaces[key]
 
-    def forget(self) -> None:
-        """Free the memory of kernel and spaces."""
+    def for_fit(
+        self, checkpoint: Path | None = None, seeds: int | Sequence[int] | None = None
+    ) -> "Subject":
+        """Make that of a fit, which needs the memory of kernel and spaces."""
         self.__dict__.pop("ntk", None)
         self._spaces.clear()
+        return Subject(
+            self.prior,
+            self._task,
+            seed=self.seed,
+            seeds=seeds,
+            checkpoint=checkpoint,
+            progress=self.progress,
+        )
 
 
 def probe_spaces(

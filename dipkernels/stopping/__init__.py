@@ -16,6 +16,7 @@ from dipkernels.stopping.monitors import (
     monitor_names,
 )
 from dipkernels.stopping.panel import detections, format_panel, stopping_panel
+from dipkernels.stopping.predicted import PredictedOptimum, StoppingTime, stopping_time
 from dipkernels.stopping.published import (
     BlurSharpnessRule,
     DeltaMSE,
@@ -56,7 +57,9 @@ __all__ = [
     "NeedsTasks",
     "NotApplicableError",
     "Oracle",
+    "PredictedOptimum",
     "Rule",
+    "StoppingTime",
     "TooShortError",
     "WindowedVariance",
     "WindowedVarianceRule",
@@ -72,6 +75,7 @@ __all__ = [
     "rule_names",
     "sharpness",
     "stopping_panel",
+    "stopping_time",
 ]
 
 register_rule("es-wmv", WindowedVarianceRule)

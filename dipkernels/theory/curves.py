@@ -147,25 +147,7 @@ def _psnr(errors: Errors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @checked
 def resolved_stretch(curve: xr.Dataset, score_region: str) -> int:
-    """Count the leading times at which the band is at most `RESOLVED_DB` wide.
-
-    Parameters
-    ----------
-    curve : xarray.Dataset
-        As `learning_curve` returns, its times in ascending order.
-    score_region : str
-        Whose band counts.
-
-    Returns
-    -------
-    int
-        After that many times the numerics no longer tell the prediction.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is no predicted curve, or has no such region.
-    """
+    """Count the leading times at which the numerics tell a region of a predicted curve."""
     if "psnr_upper" not in curve or score_region not in curve.region.values:
         raise InvalidInputError(
             f"expected a curve of learning_curve with a region {score_region!r}"

@@ -27,8 +27,7 @@ class Errors:
 class Expansion(ABC):
     """What a kernel knows about a task, enough to predict every linear optimiser on it.
 
-    By Krylov spaces, from `expand`, or exactly, from `KernelSpectrum.expand`. `learning_curve` and
-    `peak_of_expansion` take either.
+    By Krylov spaces, from `expand`, or exactly, from `KernelSpectrum.expand`.
 
     Attributes
     ----------

@@ -10,8 +10,8 @@ import xarray as xr
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import as_seeds
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.preparation import as_seeds
 from dipkernels.kernels.ntk import NTK
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task

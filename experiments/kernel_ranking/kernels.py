@@ -20,7 +20,7 @@ from dipkernels.theory import (
     predicted_peak,
     stationary_wiener,
 )
-from dipkernels.theory.spectrum import gram_of, jacobian
+from dipkernels.theory.spectrum import gram_of
 from experiments.kernel_ranking.setting import Preset, learning_rate, make_task
 
 Parameters = dict[str, Tensor]
@@ -163,7 +163,7 @@ def scores_at_initialisation(
     runs = [train(prior, task, rate, seed, counts) for task in tasks.values()]
     start = time.perf_counter()
     ntk = NTK(prior, parameters)
-    rows_of_jacobian, image = jacobian(ntk), ntk.image.cpu().double().numpy().ravel()
+    rows_of_jacobian, image = ntk.jacobian(), ntk.image.cpu().double().numpy().ravel()
     spectrum = _spectrum(rows_of_jacobian)
     seconds = time.perf_counter() - start
     rows = _predictions("initialisation", spectrum, image, tasks, seconds)
@@ -309,7 +309,7 @@ def scores_after_steps(
         rows.append(_row(f"after {steps}{kind}", image, peak, seconds))
 
     start = time.perf_counter()
-    of_jacobian = jacobian(NTK(prior, state.parameters))
+    of_jacobian = NTK(prior, state.parameters).jacobian()
     spectrum = _spectrum(of_jacobian)
     seconds = time.perf_counter() - start
     add("", spectrum, known=False)
@@ -318,6 +318,6 @@ def scores_after_steps(
     del of_jacobian
     if cross:
         (second,) = train(prior, make_task(image, preset.size, OTHER_NOISE), rate, 0, [steps])
-        other = _spectrum(jacobian(NTK(prior, second.parameters)))
+        other = _spectrum(NTK(prior, second.parameters).jacobian())
         add(", cross-fitted", other, known=True)
     return [{"prior": name, "seed": 0, "steps": steps} | row for row in rows]

@@ -10,6 +10,7 @@ import torch
 
 from dipkernels import NTK, Task, fit, networks, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.stopping import stopping_time
 from dipkernels.theory import (
     Dynamics,
     FrozenAdam,
@@ -22,10 +23,8 @@ from dipkernels.theory import (
     learning_curve,
     linear_fit,
     predicted_peak,
-    resolved_stretch,
-    stopping_time,
 )
-from dipkernels.theory.curves import RESOLVED_DB, peak_of_expansion
+from dipkernels.theory.curves import RESOLVED_DB, peak_of_expansion, resolved_stretch
 from helpers.linear_network import SIGMA, N, kernel_and_ntk, make_prior, make_task, with_exact_trace
 from helpers.priors import draw
 

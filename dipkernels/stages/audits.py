@@ -1,12 +1,15 @@
-"""The audit itself: fits, predictions and drift of one network on one task, in one dataset."""
+"""`audit`: how far a kernel tells how a fit goes, and how far the fit moves the kernel."""
 
+import contextlib
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 import xarray as xr
+from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
@@ -16,24 +19,23 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.fitting.optimisers import default_learning_rate
 from dipkernels.images.metrics import decibels
-from dipkernels.kernels.kernel import RestrictedKernel
-from dipkernels.kernels.ntk import NTK
+from dipkernels.kernels import NTK, RestrictedKernel
 from dipkernels.linalg import top_eigenpairs
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
+from dipkernels.spectra.rings import radial_frequency, ring_edges, ring_masks
+from dipkernels.stages.subject import Subject
+from dipkernels.stages.trajectories import AuditSettings, Trajectory
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
-from dipkernels.theory.audit.parts import Parts
-from dipkernels.theory.audit.settings import AuditSettings, make_settings
-from dipkernels.theory.audit.trajectory import Trajectory
-from dipkernels.theory.curves import learning_curve
+from dipkernels.theory import GradientDescent, GradientFlow, learning_curve, linear_fit
 from dipkernels.theory.drift import kernel_drift, response_drift
-from dipkernels.theory.dynamics import Dynamics, GradientDescent, GradientFlow
+from dipkernels.theory.dynamics import Dynamics
 from dipkernels.theory.expansion import as_array
-from dipkernels.theory.linear import LinearFit, linear_fit
+from dipkernels.theory.linear import LinearFit
 
-TARGETS = ("clean", "measurement")
-SOURCES = ("measured", "predicted")
-_DEFAULT_OPTIMISERS = ("gradient-descent", "adam")
+SOURCES, TARGETS = ("measured", "predicted"), ("clean", "measurement")
+DEFAULT_OPTIMISERS = ("gradient-descent", "adam")
+REST = "rest"  # of an error, beside its modes
 
 
 @checked
@@ -42,7 +44,7 @@ def audit(
     task: Task,
     *,
     seed: int = 0,
-    optimisers: Sequence[str] = _DEFAULT_OPTIMISERS,
+    optimisers: Sequence[str] = DEFAULT_OPTIMISERS,
     learning_rates: Mapping[str, float] | None = None,
     iterations: int = 1000,
     checks: Sequence[int] | None = None,
@@ -141,12 +143,17 @@ def audit(
     >>> found.psnr.dims, [int(check) for check in found.check]
     (('optimiser', 'source', 'iteration'), [0, 1, 3, 30])
     """
-    settings = make_settings(
-        optimisers,
-        learning_rates,
-        checks,
+    if isinstance(optimisers, str) or not isinstance(learning_rates or {}, Mapping):
+        raise InvalidInputError(
+            "optimisers must be a list of names, and learning_rates numbers by their names, got "
+            f"{optimisers!r} and {learning_rates!r}"
+        )
+    settings = AuditSettings(
         seed=seed,
+        optimisers=tuple(optimisers),
+        learning_rates=dict(learning_rates or {}),
         iterations=iterations,
+        checks=_default_checks(iterations) if checks is None else tuple(checks),
         freeze=freeze,
         modes=modes,
         rings=rings,
@@ -155,12 +162,16 @@ def audit(
     )
     _check(prior, task, settings)
     task = task.to(device=prior.device, dtype=prior.dtype)
-    if folder is not None:
-        run = RunFolder.open(Path(folder), settings.identity(prior, task))
-        return _Audit(prior, task, settings, run, progress=progress).result()
-    with tempfile.TemporaryDirectory() as scratch:
-        run = RunFolder.open(Path(scratch), settings.identity(prior, task))
-        return _Audit(prior, task, settings, run, progress=progress).result()
+    with contextlib.ExitStack() as stack:
+        path = folder or stack.enter_context(tempfile.TemporaryDirectory())
+        run = RunFolder.open(Path(path), settings.identity(prior, task))
+        subject = Subject(prior, task, seed=seed, progress=progress)
+        return run.stage("audit", _Audit(subject, settings, run).result)
+
+
+# After a hundredth, a tenth and all of the fit.
+def _default_checks(iterations: int) -> tuple[int, ...]:
+    return max(1, iterations // 100), max(1, iterations // 10), iterations
 
 
 def _check(prior: ImagePrior, task: Task, settings: AuditSettings) -> None:
@@ -186,60 +197,42 @@ def _check(prior: ImagePrior, task: Task, settings: AuditSettings) -> None:
 class _Audit:
     """The stages of one audit."""
 
-    def __init__(
-        self,
-        prior: ImagePrior,
-        task: Task,
-        settings: AuditSettings,
-        folder: RunFolder,
-        *,
-        progress: bool,
-    ) -> None:
-        self._prior, self._task, self._settings = prior, task, settings
-        self._folder, self._progress = folder, progress
-        self._kernel: NTK | None = None
-        self._plain: LinearFit | None = None
+    def __init__(self, subject: Subject, settings: AuditSettings, folder: RunFolder) -> None:
+        self._subject, self._settings, self._folder = subject, settings, folder
 
     def result(self) -> xr.Dataset:
-        return self._folder.stage("audit", self._all)
-
-    @property
-    def _initial(self) -> NTK:  # when it's first needed: an audit may be finished already
-        if self._kernel is None:
-            self._kernel = NTK(self._prior, self._prior.init(self._settings.seed))
-        return self._kernel
-
-    def _all(self) -> xr.Dataset:
+        """Run what hasn't been run yet, and put it together."""
+        prior, task, settings = self._subject.prior, self._subject.task, self._settings
         modes = self._folder.stage("modes", self._modes)
-        vectors = torch.from_numpy(modes.eigenvector.values).to(self._prior.device)
-        parts = Parts(vectors, self._prior.shape, self._settings.rings)
+        vectors = torch.from_numpy(modes.eigenvector.values).to(prior.device)
+        parts = Parts(vectors, prior.shape, settings.rings)
         flow = self._folder.stage("flow", self._flow)
-        found = [self._optimiser(name, modes, parts, vectors) for name in self._settings.optimisers]
+        found = [self._optimiser(name, modes, parts, vectors) for name in settings.optimisers]
         result = xr.concat(found, "optimiser", combine_attrs="drop", data_vars="all")
         padded = {
             key: ("mode", np.append(modes[name].values, np.nan))
             for key, name in (("eigenvalue", "value"), ("eigenvalue_residual", "residual"))
         }
         result = result.assign(padded).assign(flow_psnr=flow.psnr)
-        result = result.assign_coords(optimiser=list(self._settings.optimisers))
-        return result.assign_attrs(
-            **describe_prior(self._prior),
+        return result.assign_coords(optimiser=list(settings.optimisers)).assign_attrs(
+            **describe_prior(prior),
             **flow.attrs,
-            task=self._task.name,
-            noise_sigma=self._task.noise_sigma,
-            score_region=self._task.score_region,
-            seed=self._settings.seed,
-            freeze=self._settings.freeze,
+            task=task.name,
+            noise_sigma=task.noise_sigma,
+            score_region=task.score_region,
+            seed=settings.seed,
+            freeze=settings.freeze,
             status="finished",
-            **provenance(self._prior.device),
+            **provenance(prior.device),
         )
 
     def _modes(self) -> xr.Dataset:
-        settings, measured = self._settings, self._task.measured.flatten()
+        subject, settings = self._subject, self._settings
+        measured = subject.task.measured.flatten()
         indices = measured.nonzero()[:, 0]
-        whole = self._initial
+        whole = subject.ntk
         kernel = RestrictedKernel(whole, indices) if len(indices) < len(measured) else whole
-        with Progress(20 * settings.modes, "eigenvectors", enabled=self._progress) as bar:
+        with Progress(20 * settings.modes, "eigenvectors", enabled=subject.progress) as bar:
             pairs = top_eigenpairs(
                 kernel,
                 settings.modes,
@@ -259,7 +252,7 @@ class _Audit:
         )
 
     def _flow(self) -> xr.Dataset:
-        curve = learning_curve(self._linear(self._initial).expansion(self._task))
+        curve = learning_curve(self._plain.expansion(self._subject.task))
         keys = ("peak_psnr", "peak_time", "peak_resolved")
         return xr.Dataset(
             {"psnr": curve.psnr.sel(region=curve.score_region, drop=True)},
@@ -267,25 +260,24 @@ class _Audit:
             | {"largest_eigenvalue": curve.largest_eigenvalue},
         )
 
-    def _linear(self, kernel: NTK) -> LinearFit:
-        if kernel is self._kernel and self._plain is not None:
-            return self._plain
-        linear = linear_fit(kernel, self._task, steps=self._settings.steps, progress=self._progress)
-        if kernel is self._kernel:  # of flow and descent alike
-            self._plain = linear
-        return linear
+    @cached_property
+    def _plain(self) -> LinearFit:  # of flow and descent alike
+        return self._linear(self._subject.ntk)
 
-    def _optimiser(self, name: str, modes: xr.Dataset, parts: Parts, vectors: Tensor) -> xr.Dataset:
-        settings = self._settings
+    def _linear(self, kernel: NTK) -> LinearFit:
+        task, progress = self._subject.task, self._subject.progress
+        return linear_fit(kernel, task, steps=self._settings.steps, progress=progress)
+
+    def _optimiser(
+        self, name: str, modes: xr.Dataset, parts: "Parts", vectors: Tensor
+    ) -> xr.Dataset:
+        settings, subject = self._settings, self._subject
         rate = settings.learning_rates.get(name)
         if rate is None and name == "adam":
-            rate = default_learning_rate(name, self._prior, {})
+            rate = default_learning_rate(name, subject.prior, {})
         elif rate is None:
-            largest = float(modes.value[0])
-            rate = stable_learning_rate(self._initial, largest_eigenvalue=largest)
-        fit = Trajectory(
-            self._prior, self._task, name, rate, settings, self._folder, progress=self._progress
-        )
+            rate = stable_learning_rate(subject.ntk, largest_eigenvalue=float(modes.value[0]))
+        fit = Trajectory(subject, name, rate, settings, self._folder)
         measured = fit.run()
         predicted = self._folder.stage(f"{name}/prediction", lambda: self._predict(name, rate, fit))
         drift = [self._folder.stage("start", lambda: self._drift(0, None, vectors))]
@@ -302,30 +294,33 @@ class _Audit:
         return result.assign(learning_rate=rate, seconds=measured.seconds)
 
     def _predict(self, name: str, rate: float, fit: Trajectory) -> xr.Dataset:
-        settings, kernel = self._settings, self._initial
+        subject, recorded = self._subject, self._settings.recorded
+        descent = GradientDescent.of_fit(rate, recorded, subject.ntk.shape[0])
         if name == "adam":
-            kernel = NTK(self._prior, kernel.parameters, metric=fit.metric(settings.freeze))
-        linear = self._linear(kernel)
-        dynamics = _dynamics(name, rate, settings.recorded, kernel.shape[0])
+            metric = fit.metric(self._settings.freeze)
+            linear = self._linear(NTK(subject.prior, subject.ntk.parameters, metric=metric))
+            dynamics: Dynamics = GradientFlow(descent.step * recorded)
+        else:
+            linear, dynamics = self._plain, descent
         lacking = as_array(linear.unresolved(dynamics).square().mean(dim=1).sqrt())
         return xr.Dataset(
             {
                 "image": (("iteration", "output"), as_array(linear.images(dynamics))),
                 "unresolved": ("iteration", lacking),
             },
-            {"iteration": settings.recorded},
+            {"iteration": recorded},
         )
 
     def _drift(self, check: int, parameters: Parameters | None, vectors: Tensor) -> xr.Dataset:
-        settings, initial = self._settings, self._initial
-        later = initial if parameters is None else NTK(self._prior, parameters)
-        with Progress(1, f"kernel at {check}", enabled=self._progress) as bar:
+        settings, subject = self._settings, self._subject
+        later = subject.ntk if parameters is None else NTK(subject.prior, parameters)
+        with Progress(1, f"kernel at {check}", enabled=subject.progress) as bar:
             moved = kernel_drift(
-                initial, later, probes=settings.probes, known=vectors, seed=settings.seed
+                subject.ntk, later, probes=settings.probes, known=vectors, seed=settings.seed
             )
             response = response_drift(
                 {check: later},
-                self._prior.shape,
+                subject.prior.shape,
                 rings=settings.rings,
                 probes=max(2, settings.probes // 2),
                 seed=settings.seed,
@@ -333,30 +328,29 @@ class _Audit:
             bar.advance()
         return xr.merge([moved.expand_dims(check=[check]), response], combine_attrs="drop")
 
-    def _compare(self, measured: xr.Dataset, predicted: xr.Dataset, parts: Parts) -> xr.Dataset:
-        variables: dict[str, list[object]] = {"psnr": [], "mode_energy": [], "ring_energy": []}
+    def _compare(self, measured: xr.Dataset, predicted: xr.Dataset, parts: "Parts") -> xr.Dataset:
+        task, psnr, by_mode, by_ring = self._subject.task, [], [], []
+        region = task.regions[task.score_region].flatten()
         for source in (measured, predicted):
-            images = torch.from_numpy(source.image.values).to(self._prior.device).double()
-            errors = self._errors(images)
-            variables["psnr"].append(self._psnr(images))
-            variables["mode_energy"].append([as_array(parts.by_mode(e)) for e in errors])
-            variables["ring_energy"].append([as_array(parts.by_ring(e)) for e in errors])
-        psnr = np.array(variables["psnr"])
+            images = torch.from_numpy(source.image.values).to(self._subject.prior.device).double()
+            errors = _errors(images, task)
+            psnr.append(decibels(as_array(errors[0].square()[:, region].mean(dim=1))))
+            by_mode.append([as_array(parts.by_mode(e)) for e in errors])
+            by_ring.append([as_array(parts.by_ring(e)) for e in errors])
         split = ("source", "target", "iteration")
-        iteration = measured.iteration.values
-        best = int(np.argmax(psnr[1]))
+        iteration, best = measured.iteration.values, int(np.argmax(psnr[1]))
         until = iteration <= measured.peak_iteration
         return xr.Dataset(
             {
-                "mse": (("source", "iteration"), 10 ** (-psnr / 10)),
-                "psnr": (("source", "iteration"), psnr, {"units": "dB"}),
-                "mode_energy": ((*split, "mode"), np.array(variables["mode_energy"])),
-                "ring_energy": ((*split, "frequency"), np.array(variables["ring_energy"])),
+                "mse": (("source", "iteration"), 10 ** (-np.array(psnr) / 10)),
+                "psnr": (("source", "iteration"), np.array(psnr), {"units": "dB"}),
+                "mode_energy": ((*split, "mode"), np.array(by_mode)),
+                "ring_energy": ((*split, "frequency"), np.array(by_ring)),
                 "unresolved": ("iteration", predicted.unresolved.values),
                 "largest_gap": float(np.abs(psnr[0] - psnr[1])[until].max()),
                 "measured_peak_psnr": measured.peak_psnr,
                 "measured_peak_iteration": measured.peak_iteration,
-                "predicted_peak_psnr": float(psnr[1, best]),
+                "predicted_peak_psnr": float(psnr[1][best]),
                 "predicted_peak_iteration": int(iteration[best]),
             },
             {
@@ -368,29 +362,48 @@ class _Audit:
             },
         )
 
-    # To the clean image, and to the measurement where there is one.
-    def _errors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        clean = self._clean.double().flatten()
-        misfit = images - self._task.measurement.double().flatten()
-        return images - clean, misfit * self._task.measured.flatten()
 
-    def _psnr(self, images: Tensor) -> np.ndarray:
-        error = (images.double() - self._clean.double().flatten()).square()
-        return decibels(as_array(error[:, self._scored].mean(dim=1)))
-
-    @property
-    def _scored(self) -> Tensor:
-        return self._task.regions[self._task.score_region].flatten()
-
-    @property
-    def _clean(self) -> Tensor:
-        if self._task.clean is None:  # checked before
-            raise InvalidInputError("this task has no clean image")
-        return self._task.clean
+# To the clean image, and to the measurement where there is one.
+def _errors(images: Tensor, task: Task) -> tuple[Tensor, Tensor]:
+    if task.clean is None:  # checked before
+        raise InvalidInputError("this task has no clean image")
+    misfit = images - task.measurement.double().flatten()
+    return images - task.clean.double().flatten(), misfit * task.measured.flatten()
 
 
-def _dynamics(name: str, rate: float, iterations: np.ndarray, outputs: int) -> Dynamics:
-    step = 2 * rate / outputs
-    if name == "adam":
-        return GradientFlow(step * iterations)
-    return GradientDescent(step, iterations)
+class Parts:
+    """Splits the mean square of an image in two ways, each of which sums to the whole.
+
+    The vectors are orthonormal, the leading eigenvectors; the constant image is a ring of its own.
+    """
+
+    def __init__(
+        self, vectors: Float[Tensor, "n k"], image_shape: tuple[int, ...], rings: int
+    ) -> None:
+        if vectors.shape[0] != np.prod(image_shape):
+            raise InvalidInputError(
+                f"vectors of {vectors.shape[0]} numbers don't fit images {image_shape}"
+            )
+        self._vectors = vectors.double()
+        # "1", "2", ... and "rest"; the mean radius of each ring, in cycles per pixel
+        self.modes = [*(str(i + 1) for i in range(vectors.shape[1])), REST]
+        self._shape, size = image_shape, image_shape[1:]
+        radius, masks = radial_frequency(size), ring_masks(size, ring_edges(size, rings))
+        self._rings = torch.from_numpy(np.stack(masks)).to(vectors.device, torch.float64)
+        self.frequency = np.array([radius[mask].mean() for mask in masks])
+
+    def by_mode(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t modes"]:
+        """Split by eigenvectors, and last what is left: ``(u_i^T e)^2 / n``."""
+        images = images.double()
+        along = images @ self._vectors
+        rest = images - along @ self._vectors.T
+        squares = torch.cat([along.square(), rest.square().sum(dim=1, keepdim=True)], dim=1)
+        return squares / images.shape[1]
+
+    def by_ring(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t rings"]:
+        """Split by frequencies, over all channels: the energy of a ring's Fourier modes over n."""
+        axes = tuple(range(2, 1 + len(self._shape)))
+        spectrum = torch.fft.fftn(images.double().reshape(-1, *self._shape), dim=axes, norm="ortho")
+        power = spectrum.abs().square().sum(dim=1).flatten(1)
+        shares: Tensor = power @ self._rings.flatten(1).T / images.shape[1]
+        return shares

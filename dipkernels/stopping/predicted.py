@@ -7,7 +7,7 @@ import xarray as xr
 
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.stopping import Decision, Rule
+from dipkernels.stopping.rules import Decision, Rule
 
 
 @dataclass(frozen=True)
