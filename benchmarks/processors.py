@@ -93,7 +93,7 @@ def child(network: str, seed: int, threads: int, size: int, path: Path) -> None:
 
     from dipkernels import NTK, fit, images, tasks
     from dipkernels.priors.prior import Parameters
-    from dipkernels.stages import ComparisonSettings, make_priors
+    from dipkernels.stages.comparison import ComparisonSettings, make_priors
     from dipkernels.storage import netcdf as results
     from dipkernels.theory import expand, learning_curve
 

@@ -17,8 +17,8 @@ _NAMES = {
     "ImagePrior": "dipkernels.networks",
     "NTK": "dipkernels.kernels",
     "Task": "dipkernels.tasks",
-    "audit": "dipkernels.stages",
-    "compare": "dipkernels.stages",
+    "audit": "dipkernels.stages.audits",
+    "compare": "dipkernels.stages.comparison",
     "fingerprint": "dipkernels.fingerprints",
     "fit": "dipkernels.fitting",
     "learning_curve": "dipkernels.theory",
@@ -42,7 +42,6 @@ _MODULES = (
     "report",
     "sampling",
     "spectra",
-    "stages",
     "stopping",
     "storage",
     "sweep",
@@ -58,8 +57,8 @@ if TYPE_CHECKING:
     from dipkernels.kernels import NTK as NTK
     from dipkernels.networks import ImagePrior as ImagePrior
     from dipkernels.planning import plan as plan
-    from dipkernels.stages import audit as audit
-    from dipkernels.stages import compare as compare
+    from dipkernels.stages.audits import audit as audit
+    from dipkernels.stages.comparison import compare as compare
     from dipkernels.tasks import Task as Task
     from dipkernels.theory import learning_curve as learning_curve
     from dipkernels.theory import score as score

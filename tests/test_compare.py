@@ -11,14 +11,16 @@ import pytest
 import torch
 
 from dipkernels import networks, tasks
-from dipkernels import stages as job
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import OutputError
 from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
 from dipkernels.report import format_table, write_report
 from dipkernels.report.table import COLUMNS
-from dipkernels.stages import ComparisonSettings
+from dipkernels.stages import comparison as job
+from dipkernels.stages.comparison import ComparisonSettings
+from dipkernels.stages.kernel import measure_kernel
+from dipkernels.stages.subject import probe_spaces
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.runs import RunFolder
 
@@ -186,8 +188,8 @@ def test_measured_kernel_against_the_dense_one() -> None:
     prior = small_priors()["deep-decoder"].to(dtype=torch.float64)
     ntk = NTK(prior, prior.init(0))
     dense = torch.linalg.eigvalsh(ntk.to_dense()).flip(0)
-    spaces = job.probe_spaces(ntk, probes=8, steps=60, seed=0)
-    kernel = job.measure_kernel(ntk, spaces, seed=0)
+    spaces = probe_spaces(ntk, probes=8, steps=60, seed=0)
+    kernel = measure_kernel(ntk, spaces, seed=0)
     # Lanczos has long converged on the leading pairs; float64 rounding remains
     np.testing.assert_allclose(kernel.top_eigenvalue[:4], dense[:4], rtol=1e-9)
     assert abs(kernel.trace - float(dense.sum())) < 4 * kernel.trace_standard_error  # t, 7 d.o.f.

@@ -27,7 +27,7 @@ from dipkernels.spectra import (
     roll_off,
     sparsity,
 )
-from dipkernels.stages import audit
+from dipkernels.stages.audits import audit
 from dipkernels.stopping import Monitor, PredictedOptimum, stopping_time
 from dipkernels.theory import (
     FrozenAdam,

@@ -17,7 +17,7 @@ def plot_densities(kernels: Datasets) -> Figure:
     Parameters
     ----------
     kernels : mapping of str to Dataset
-        As `dipkernels.stages.measure_kernel` makes them.
+        As `dipkernels.stages.kernel.measure_kernel` makes them.
 
     Returns
     -------

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def gallery_settings(
         "task": task.name,
         "noise_sigma": task.noise_sigma,
         "measurement_sha256": digest(task.measurement),
-        "effort": effort.record(),
+        "effort": asdict(effort),
         "seed": seed,
         "device": device,
         "version": provenance("cpu")["version_dipkernels"],

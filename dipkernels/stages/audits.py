@@ -30,8 +30,10 @@ from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, GradientFlow, learning_curve, linear_fit
 from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import Dynamics
-from dipkernels.theory.expansion import as_array
+from dipkernels.theory.expansion import as_array, check_shape, known_image
 from dipkernels.theory.linear import LinearFit
+
+__all__ = ["audit"]
 
 SOURCES, TARGETS = ("measured", "predicted"), ("clean", "measurement")
 DEFAULT_OPTIMISERS = ("gradient-descent", "adam")
@@ -180,15 +182,8 @@ def _check(prior: ImagePrior, task: Task, settings: AuditSettings) -> None:
             f"an audit is of an ImagePrior on a Task, got {type(prior).__name__} and "
             f"{type(task).__name__}"
         )
-    if task.shape != prior.shape:
-        raise InvalidInputError(f"the task has shape {task.shape}, the prior {prior.shape}")
-    if task.clean is None:
-        raise InvalidInputError("an audit is of the error to a clean image; this task has none")
-    if task.peak != 1.0:
-        raise InvalidInputError(
-            f"an audit is of images in [0, 1]; this white is {task.peak:g}: use the task as it was "
-            "before in_range, and a network without that output range"
-        )
+    check_shape(task, prior.shape)
+    known_image(task)
     outputs = int(task.measured.sum())  # raises where no pixels are measured
     if settings.modes > outputs:
         raise InvalidInputError(f"{settings.modes} modes are more than {outputs} measured outputs")
@@ -365,10 +360,8 @@ class _Audit:
 
 # To the clean image, and to the measurement where there is one.
 def _errors(images: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-    if task.clean is None:  # checked before
-        raise InvalidInputError("this task has no clean image")
     misfit = images - task.measurement.double().flatten()
-    return images - task.clean.double().flatten(), misfit * task.measured.flatten()
+    return images - known_image(task).double().flatten(), misfit * task.measured.flatten()
 
 
 class Parts:

@@ -26,6 +26,19 @@ from dipkernels.stages.subject import Subject
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
+__all__ = [
+    "DEFAULT_PRIORS",
+    "EFFORTS",
+    "STAGES",
+    "ComparisonSettings",
+    "Effort",
+    "compare",
+    "load_stages",
+    "make_priors",
+    "plan_comparison",
+    "summary_row",
+]
+
 Stages = dict[str, xr.Dataset]
 DEFAULT_PRIORS = ("skip", "deep-decoder", "vit", "swin", "conv3-vit", "vit-conv3")
 

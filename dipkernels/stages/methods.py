@@ -117,21 +117,20 @@ def _plan_averaged(job: Job, timed: bool) -> "Plan":
     return _plan_iterates(job, timed, job.given(*COUNTS))
 
 
+def _require_two(job: Job, name: str) -> None:
+    if (given := job.options[name]) < 2:
+        raise InvalidInputError(f"{job.spell(name)} must be at least 2, got {given}")
+
+
 def _plan_dropout(job: Job, timed: bool) -> "Plan":
     if not 0 < job.options["rate"] < 1:
         raise InvalidInputError(f"{job.spell('rate')} must be in (0, 1), got {job.options['rate']}")
-    if job.options["draws"] < 2:
-        raise InvalidInputError(
-            f"{job.spell('draws')} must be at least 2, got {job.options['draws']}"
-        )
+    _require_two(job, "draws")
     return _plan_fits(job, timed, job.options["chains"])
 
 
 def _plan_ensemble(job: Job, timed: bool) -> "Plan":
-    if job.options["members"] < 2:
-        raise InvalidInputError(
-            f"{job.spell('members')} must be at least 2, got {job.options['members']}"
-        )
+    _require_two(job, "members")
     return _plan_fits(job, timed, job.options["members"])
 
 
@@ -175,10 +174,8 @@ def _of_dropout(result: "xr.Dataset") -> str:
 def _plan_linearised(job: Job, timed: bool) -> "Plan":
     from dipkernels.sampling.plan import plan_linearised
 
-    draws = job.options["draws"]
-    if draws < 2:
-        raise InvalidInputError(f"{job.spell('draws')} must be at least 2, got {draws}")
-    return plan_linearised(job.posterior, draws=draws, timed=timed)
+    _require_two(job, "draws")
+    return plan_linearised(job.posterior, draws=job.options["draws"], timed=timed)
 
 
 def _run_linearised(job: Job, folder: "RunFolder") -> "xr.Dataset":

@@ -92,10 +92,9 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     over regions that were measured. Both need `Dynamics.monotone`, and where known eigenvectors
     were deflated they hold to the error of those, about a thousandth of the MSE. Else, and over
     missing pixels, the band is an estimate and no bound: by how much the image changes with the
-    last fifth of the Lanczos steps. The band covers the numerics, not the network's
-    departure from its linearisation; that of an `ExactExpansion` covers the kernel's rounding.
-    Source: Golub & Meurant 2010 for the quadrature; the documentation's page on theory derives the
-    rest.
+    last fifth of the Lanczos steps. The band covers the numerics (of an exact expansion the
+    kernel's rounding), not the network's departure from its linearisation.
+    Source: Golub & Meurant 2010 for the quadrature; the documentation's page on theory.
     """
     if dynamics is None:
         dynamics = GradientFlow(expansion.times)
@@ -231,27 +230,13 @@ def predicted_peak(
     ----------
     spectrum : KernelSpectrum
         Of the kernel over n outputs.
-    residual : ndarray, shape (n,)
-        ``clean - f``, f the image from which the kernel's flow starts.
-    noise_sigma : float
-        Of the measurement; without effect, and to be 0, where `noise` is given.
-    noise : ndarray, shape (n,), optional
-        This very noise in place of its expectation, see `KernelSpectrum.expand`.
+    residual, noise_sigma, noise
+        As of `KernelSpectrum.expand`, which raises what is wrong with them.
 
     Returns
     -------
     PredictedPeak
-        The least error over ten decades of time and more, refined between their points.
-
-    Raises
-    ------
-    InvalidInputError
-        If the vectors don't fit, a number isn't finite, the level is negative, or both a level
-        and noise are given.
-
-    Notes
-    -----
-    Cost: 300 n operations after the ``2 n**2`` of the projections. The band is that of an
-    `ExactExpansion`.
+        The least error over ten decades of time and more, refined between their points. Costs 300 n
+        operations after the ``2 n**2`` of the projections.
     """
     return peak_of_expansion(spectrum.expand(residual, noise_sigma, noise=noise))

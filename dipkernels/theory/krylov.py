@@ -20,7 +20,14 @@ from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
-from dipkernels.theory.expansion import Errors, Expansion, Noise, as_array
+from dipkernels.theory.expansion import (
+    Errors,
+    Expansion,
+    Noise,
+    as_array,
+    check_shape,
+    known_image,
+)
 
 PROBES = 3
 # Band: bounds of the quadrature, widened by this many standard errors of the probes.
@@ -178,7 +185,7 @@ def expand(
         raise InvalidInputError(f"noise must be 'expected' or 'realised', got {noise!r}")
     if spaces is not None:
         require_spaces(spaces)
-    check_shape(ntk, task)
+    check_shape(task, ntk.image_shape)
     begun = ntk.image.double().flatten()
     _, start = _targets(task, begun, noise)
     probes, probe_steps, seed = _probes(noise, steps, probes, probe_steps, seed)
@@ -206,14 +213,6 @@ def expand(
     return KrylovExpansion.of_task(
         task, begun, noise, bias_space, products, known=deflation, probes=probe_spaces
     )
-
-
-def check_shape(ntk: NTK, task: Task) -> None:
-    """Require a task of the kernel's images."""
-    if task.shape != ntk.image_shape:
-        raise InvalidInputError(
-            f"the task has shape {task.shape}, the kernel is over images {ntk.image_shape}"
-        )
 
 
 def _probes(
@@ -245,14 +244,7 @@ def _deflation(spaces: list[KrylovSpace], partial: Tensor | None) -> Deflation |
 
 # What a perfect fit has yet to learn of the clean image, and what the loss asks for.
 def _targets(task: Task, begun: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    if task.clean is None:
-        raise InvalidInputError("a prediction is of the error to a clean image; this task has none")
-    if task.peak != 1.0:
-        raise InvalidInputError(
-            f"predictions are for images in [0, 1]; this white is {task.peak:g} here: use the task "
-            "as it was before in_range, and a network without that output range"
-        )
-    residual = task.clean.to(begun.device).double().flatten() - begun
+    residual = known_image(task).to(begun.device).double().flatten() - begun
     if noise == "expected":
         return residual, residual
     return residual, task.measurement.to(begun.device).double().flatten() - begun
@@ -377,7 +369,7 @@ def _residual(space: KrylovSpace, coefficients: np.ndarray) -> np.ndarray:
 
 
 def earlier(space: KrylovSpace) -> int:
-    """Count the steps before the last fifth, whose change tells errors; all of an invariant space."""
+    """Count the steps but for the last fifth, which tells errors; all of an invariant space."""
     steps = len(space.alpha)
     return steps if not steps or space.beta[-1] == 0 else max(1, steps - max(1, steps // 5))
 

@@ -13,7 +13,8 @@ from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
-from dipkernels.theory.krylov import KrylovExpansion, check_shape, earlier
+from dipkernels.theory.expansion import check_shape
+from dipkernels.theory.krylov import KrylovExpansion, earlier
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     -----
     Costs ``steps`` products, and memory of two images of 8-byte numbers for each.
     """
-    check_shape(ntk, task)
+    check_shape(task, ntk.image_shape)
     if steps < 2:
         raise InvalidInputError(f"at least 2 Lanczos steps are needed, got {steps}")
     measured = task.measured.to(ntk.device).flatten()

@@ -10,7 +10,7 @@ import xarray as xr
 
 from dipkernels import compare, images, tasks
 from dipkernels.report import format_table, write_report
-from dipkernels.stages import ComparisonSettings, Effort, make_priors
+from dipkernels.stages.comparison import ComparisonSettings, Effort, make_priors
 from dipkernels.storage.netcdf import save
 from dipkernels.storage.runs import RunFolder
 
