@@ -2,9 +2,9 @@
 
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError
@@ -36,27 +37,18 @@ from dipkernels.theory.linear import LinearFit
 __all__ = ["audit"]
 
 SOURCES, TARGETS = ("measured", "predicted"), ("clean", "measurement")
-DEFAULT_OPTIMISERS = ("gradient-descent", "adam")
 REST = "rest"  # of an error, beside its modes
 
 
+@takes(AuditSettings)
 @checked
 def audit(
     prior: ImagePrior,
     task: Task,
     *,
-    seed: int = 0,
-    optimisers: Sequence[str] = DEFAULT_OPTIMISERS,
-    learning_rates: Mapping[str, float] | None = None,
-    iterations: int = 1000,
-    checks: Sequence[int] | None = None,
-    freeze: int = 20,
-    modes: int = 8,
-    rings: int = 6,
-    steps: int = 120,
-    probes: int = 8,
     folder: str | Path | None = None,
     progress: bool = False,
+    **options: Any,
 ) -> xr.Dataset:
     """Hold a fit against what the kernel at initialisation predicts of it, all along the way.
 
@@ -70,34 +62,13 @@ def audit(
         The network, of 1D or 2D images.
     task : Task
         Of the prior's shape, that measures pixels, with its clean image in [0, 1].
-    seed : int
-        Of the initialisation, and of all probes.
-    optimisers : sequence of {"gradient-descent", "adam"}
-        What is audited, side by side.
-    learning_rates : mapping of str to float, optional
-        By optimiser; by default half of the limit of stability for gradient descent, and the
-        published one of a built-in prior for Adam (else 1e-3).
-    iterations : int
-        Of every fit.
-    checks : sequence of int, optional
-        Iterations, at least 1, at which the kernel is looked at; by default after a hundredth, a
-        tenth and all of the fit.
-    freeze : int
-        Iteration at which Adam's metric is taken. The prediction then starts at iteration 0, from
-        the Jacobian there.
-    modes : int
-        Leading eigenvectors of the kernel at initialisation by which errors are split.
-    rings : int
-        Of frequencies by which errors and responses are split, about.
-    steps : int
-        Of Lanczos, for each prediction; see ``unresolved`` for whether they were enough.
-    probes : int
-        Random signs for the drift, at least 2; a frequency ring gets half as many.
     folder : str or Path, optional
         Where all is kept as soon as it's there: the same call with the same folder goes on where
         it was cut off. By default a temporary one.
     progress : bool
         Show bars, if on a terminal.
+    **options
+        Fields of `AuditSettings`.
 
     Returns
     -------
@@ -145,35 +116,14 @@ def audit(
     >>> found.psnr.dims, [int(check) for check in found.check]
     (('optimiser', 'source', 'iteration'), [0, 1, 3, 30])
     """
-    if isinstance(optimisers, str) or not isinstance(learning_rates or {}, Mapping):
-        raise InvalidInputError(
-            "optimisers must be a list of names, and learning_rates numbers by their names, got "
-            f"{optimisers!r} and {learning_rates!r}"
-        )
-    settings = AuditSettings(
-        seed=seed,
-        optimisers=tuple(optimisers),
-        learning_rates=dict(learning_rates or {}),
-        iterations=iterations,
-        checks=_default_checks(iterations) if checks is None else tuple(checks),
-        freeze=freeze,
-        modes=modes,
-        rings=rings,
-        steps=steps,
-        probes=probes,
-    )
+    settings = gather(AuditSettings, None, options, "audit")
     _check(prior, task, settings)
     task = task.to(device=prior.device, dtype=prior.dtype)
     with contextlib.ExitStack() as stack:
         path = folder or stack.enter_context(tempfile.TemporaryDirectory())
         run = RunFolder.open(Path(path), settings.identity(prior, task))
-        subject = Subject(prior, task, seed=seed, progress=progress)
+        subject = Subject(prior, task, seed=settings.seed, progress=progress)
         return run.stage("audit", _Audit(subject, settings, run).result)
-
-
-# After a hundredth, a tenth and all of the fit.
-def _default_checks(iterations: int) -> tuple[int, ...]:
-    return max(1, iterations // 100), max(1, iterations // 10), iterations
 
 
 def _check(prior: ImagePrior, task: Task, settings: AuditSettings) -> None:
@@ -267,7 +217,7 @@ class _Audit:
         self, name: str, modes: xr.Dataset, parts: "Parts", vectors: Tensor
     ) -> xr.Dataset:
         settings, subject = self._settings, self._subject
-        rate = settings.learning_rates.get(name)
+        rate = (settings.learning_rates or {}).get(name)
         if rate is None and name == "adam":
             rate = default_learning_rate(name, subject.prior, {})
         elif rate is None:
@@ -276,7 +226,7 @@ class _Audit:
         measured = fit.run()
         predicted = self._folder.stage(f"{name}/prediction", lambda: self._predict(name, rate, fit))
         drift = [self._folder.stage("start", lambda: self._drift(0, None, vectors))]
-        for check in settings.checks:
+        for check in settings.checks or ():
             drift.append(
                 self._folder.stage(
                     f"{name}/drift-{check:07d}",

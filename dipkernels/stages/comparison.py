@@ -27,7 +27,6 @@ from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
 __all__ = [
-    "DEFAULT_PRIORS",
     "EFFORTS",
     "STAGES",
     "ComparisonSettings",
@@ -40,7 +39,6 @@ __all__ = [
 ]
 
 Stages = dict[str, xr.Dataset]
-DEFAULT_PRIORS = ("skip", "deep-decoder", "vit", "swin", "conv3-vit", "vit-conv3")
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,6 @@ class Expansion(ABC):
         Largest eigenvalue seen.
     products : int
         Products with the kernel, spent on all of it.
-    outputs : int
-        Of the network: channels times pixels.
-    times : ndarray
-        At which the flow is evaluated by default, ascending.
     exact : bool
         Whether the errors are known so well that a peak between two times is worth looking for.
     """
@@ -60,11 +56,11 @@ class Expansion(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Number of the network's outputs."""
+        """Number of the network's outputs: channels times pixels."""
 
     @property
     def times(self) -> np.ndarray:
-        """Times at which the flow is evaluated by default."""
+        """Times at which the flow is evaluated by default, ascending."""
         return default_times(self.largest)
 
     @abstractmethod

@@ -134,14 +134,10 @@ class Momentum(_Remembering):
 
         Parameters
         ----------
-        learning_rate : float
-            Of the fit, on the mean squared error.
         momentum : float
             Of the fit.
-        iterations : int or ndarray of int
-            Steps; or the iterations that are wanted, few of a long fit.
-        outputs : int
-            Channels times pixels, all of them even with a mask.
+        learning_rate, iterations, outputs
+            As of `GradientDescent.of_fit`.
 
         Returns
         -------
@@ -240,13 +236,8 @@ class FrozenAdam(_Remembering):
 
         Parameters
         ----------
-        learning_rate : float
-            Of the fit, on the mean squared error.
-        iterations : int or ndarray of int
-            Steps; or the iterations that are wanted, few of a long fit. They count from the
-            kernel's parameters.
-        outputs : int
-            Channels times pixels, all of them even with a mask.
+        learning_rate, iterations, outputs
+            As of `GradientDescent.of_fit`.
         beta : float
             Of the first moment.
         taken : int
@@ -255,7 +246,7 @@ class FrozenAdam(_Remembering):
         Returns
         -------
         FrozenAdam
-            At iterations 0 to ``iterations``, or at those given.
+            At iterations 0 to ``iterations``, or at those given, from the kernel's parameters on.
         """
         step = step_of_fit(learning_rate, outputs)
         return cls(step, iterations_of_fit(iterations), beta, taken)

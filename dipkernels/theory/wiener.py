@@ -81,8 +81,7 @@ def stationary_wiener(
     Notes
     -----
     The expected error is the sum over frequencies of ``sigma^4 P / (s C + sigma^2)^2 + sigma^2
-    (s C)^2 / (s C + sigma^2)^2``, over n, with P the image's periodogram: exact for that filter,
-    whether or not the network's images are stationary.
+    (s C)^2 / (s C + sigma^2)^2``, over n, with P the image's periodogram: exact for that filter.
     """
     size = tuple(clean.shape[1:])
     if spectrum.shape != size:
