@@ -34,8 +34,7 @@ MAY_IMPORT = {
     "cli": "base errors fingerprints fitting images networks planning plotting report"
     " sampling specs stages stopping storage sweep tasks",
     "errors": "",
-    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages tasks"
-    " theory",
+    "fingerprints": "base errors images kernels planning priors spectra stages tasks theory",
     "fitting": "base errors images kernels linalg priors stopping storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
@@ -47,8 +46,7 @@ MAY_IMPORT = {
     "planning": "base errors fitting kernels priors stopping tasks",
     "plotting": "errors fingerprints fitting images spectra stopping tasks theory",
     "priors": "base errors",
-    "report": "base errors fingerprints fitting images networks plotting sampling stages storage"
-    " tasks",
+    "report": "base errors fingerprints images networks plotting sampling stages storage tasks",
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",

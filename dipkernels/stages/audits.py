@@ -117,26 +117,18 @@ def audit(
     (('optimiser', 'source', 'iteration'), [0, 1, 3, 30])
     """
     settings = gather(AuditSettings, None, options, "audit")
-    _check(prior, task, settings)
-    task = task.to(device=prior.device, dtype=prior.dtype)
-    with contextlib.ExitStack() as stack:
-        path = folder or stack.enter_context(tempfile.TemporaryDirectory())
-        run = RunFolder.open(Path(path), settings.identity(prior, task))
-        subject = Subject(prior, task, seed=settings.seed, progress=progress)
-        return run.stage("audit", _Audit(subject, settings, run).result)
-
-
-def _check(prior: ImagePrior, task: Task, settings: AuditSettings) -> None:
-    if not isinstance(prior, ImagePrior) or not isinstance(task, Task):
-        raise InvalidInputError(
-            f"an audit is of an ImagePrior on a Task, got {type(prior).__name__} and "
-            f"{type(task).__name__}"
-        )
     check_shape(task, prior.shape)
     known_image(task)
     outputs = int(task.measured.sum())  # raises where no pixels are measured
     if settings.modes > outputs:
         raise InvalidInputError(f"{settings.modes} modes are more than {outputs} measured outputs")
+    task = task.to(device=prior.device, dtype=prior.dtype)
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        run = RunFolder.open(Path(folder), settings.identity(prior, task))
+        subject = Subject(prior, task, seed=settings.seed, progress=progress)
+        return run.stage("audit", _Audit(subject, settings, run).result)
 
 
 class _Audit:
