@@ -12,7 +12,6 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.images.metrics import decibels
 from dipkernels.theory.dynamics import Dynamics, GradientFlow
 from dipkernels.theory.expansion import Errors, Expansion
-from dipkernels.theory.spectrum import KernelSpectrum
 
 # A curve is told by the numerics where its band is at most this wide.
 RESOLVED_DB = 1.0
@@ -184,8 +183,21 @@ def _peak(expansion: Expansion, times: np.ndarray, errors: Errors) -> PredictedP
     )
 
 
-def peak_of_expansion(expansion: Expansion) -> PredictedPeak:
-    """Find the peak of gradient flow, between its times too if the expansion is exact."""
+@checked
+def predicted_peak(expansion: Expansion) -> PredictedPeak:
+    """Find the peak of the curve that gradient flow follows.
+
+    Parameters
+    ----------
+    expansion : Expansion
+        From `expand`, or exact, from `KernelSpectrum.expand`.
+
+    Returns
+    -------
+    PredictedPeak
+        Over nine decades of time and more; of an exact expansion also between the points of its
+        times, at the cost of 300 n operations.
+    """
     times = expansion.times
     errors = expansion.errors(GradientFlow(times))
     if expansion.exact:
@@ -214,29 +226,3 @@ def _refined(expansion: Expansion, times: np.ndarray, errors: Errors) -> tuple[n
         for name in ("lower", "middle", "upper")
     )
     return np.append(times, time), Errors(*joined)
-
-
-@checked
-def predicted_peak(
-    spectrum: KernelSpectrum,
-    residual: np.ndarray,
-    noise_sigma: float,
-    *,
-    noise: np.ndarray | None = None,
-) -> PredictedPeak:
-    """Find the peak of the curve that a kernel predicts for a fully measured image.
-
-    Parameters
-    ----------
-    spectrum : KernelSpectrum
-        Of the kernel over n outputs.
-    residual, noise_sigma, noise
-        As of `KernelSpectrum.expand`, which raises what is wrong with them.
-
-    Returns
-    -------
-    PredictedPeak
-        The least error over ten decades of time and more, refined between their points. Costs 300 n
-        operations after the ``2 n**2`` of the projections.
-    """
-    return peak_of_expansion(spectrum.expand(residual, noise_sigma, noise=noise))

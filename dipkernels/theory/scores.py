@@ -15,7 +15,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task
-from dipkernels.theory.curves import PredictedPeak, peak_of_expansion, predicted_peak
+from dipkernels.theory.curves import PredictedPeak, predicted_peak
 from dipkernels.theory.expansion import as_array, check_shape, known_image
 from dipkernels.theory.krylov import expand
 from dipkernels.theory.spectrum import kernel_spectrum
@@ -158,7 +158,9 @@ def _dense(prior: ImagePrior, tasks: list[Task], seed: int) -> tuple[list[Predic
     spectrum = kernel_spectrum(ntk)
     image = as_array(ntk.image).ravel()
     peaks = [
-        predicted_peak(spectrum, as_array(known_image(task)).ravel() - image, task.noise_sigma)
+        predicted_peak(
+            spectrum.expand(as_array(known_image(task)).ravel() - image, task.noise_sigma)
+        )
         for task in tasks
     ]
     return peaks, len(image)
@@ -171,7 +173,7 @@ def _lanczos(
     peaks, products = [], 0
     for task in tasks:
         expansion = expand(ntk, task, steps=steps, probes=probes, seed=seed)
-        peaks.append(peak_of_expansion(expansion))
+        peaks.append(predicted_peak(expansion))
         products += expansion.products
     return peaks, products
 

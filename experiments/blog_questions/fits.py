@@ -208,7 +208,7 @@ def predict(name: str, chosen: Settings, device: torch.device) -> xr.Dataset:
         task = make_task(variant, image, 0, chosen)
         assert task.clean is not None
         residual = task.clean.double().numpy().ravel() - start
-        peaks.append(predicted_peak(spectrum, residual, task.noise_sigma))
+        peaks.append(predicted_peak(spectrum.expand(residual, task.noise_sigma)))
     return xr.Dataset(
         {
             "psnr": ("image", [peak.psnr for peak in peaks], {"units": "dB"}),

@@ -200,8 +200,8 @@ def _predictions(
     for name, task in tasks.items():
         clean, noise = _vectors(task)
         kinds = {
-            "": predicted_peak(spectrum, clean - image, task.noise_sigma),
-            ", this noise": predicted_peak(spectrum, clean - image, 0.0, noise=noise),
+            "": predicted_peak(spectrum.expand(clean - image, task.noise_sigma)),
+            ", this noise": predicted_peak(spectrum.expand(clean - image, 0.0, noise=noise)),
         }
         rows += [_row(kernel + kind, name, peak, seconds) for kind, peak in kinds.items()]
     return rows
@@ -213,7 +213,7 @@ def _without_images(
 ) -> list[Row]:
     sigma = next(iter(tasks.values())).noise_sigma
     drawn = [power_law_image(size, seed) for seed in range(DRAWN_IMAGES)]
-    psnr = np.mean([predicted_peak(spectrum, each - image, sigma).psnr for each in drawn])
+    psnr = np.mean([predicted_peak(spectrum.expand(each - image, sigma)).psnr for each in drawn])
     kernel = "initialisation, power-law images"
     return [{"kernel": kernel, "image": name, "psnr": float(psnr)} for name in tasks]
 
@@ -305,7 +305,7 @@ def scores_after_steps(
 
     def add(kind: str, spectrum: KernelSpectrum, *, known: bool) -> None:
         sigma = 0.0 if known else task.noise_sigma
-        peak = predicted_peak(spectrum, residual, sigma, noise=noise if known else None)
+        peak = predicted_peak(spectrum.expand(residual, sigma, noise=noise if known else None))
         rows.append(_row(f"after {steps}{kind}", image, peak, seconds))
 
     start = time.perf_counter()
