@@ -35,7 +35,7 @@ class AuditSettings:
     """
 
     seed: int = option(default=0, help="Of the initialisation, and of all probes.")
-    optimisers: tuple[str, ...] = option(
+    optimisers: Sequence[str] = option(
         default=OPTIMISERS, help="Which fits are audited, side by side."
     )
     learning_rates: Mapping[str, float] | None = option(
@@ -85,8 +85,9 @@ class AuditSettings:
                 f"got {self.optimisers!r} and {self.learning_rates!r}"
             )
         last = self.iterations
-        checks = (max(1, last // 100), max(1, last // 10), last)
-        checks = checks if self.checks is None else tuple(self.checks)
+        checks: Sequence[int] = (max(1, last // 100), max(1, last // 10), last)
+        if self.checks is not None:
+            checks = self.checks
         if not checks or not all(1 <= check <= last for check in checks):
             raise InvalidInputError(
                 f"checks must be iterations from 1 to {last}, got {self.checks}"
