@@ -25,14 +25,8 @@ from torch import Tensor, nn
 from dipkernels import NTK, fit, images, networks, tasks
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.networks import ImagePrior
-from dipkernels.theory import (
-    Dynamics,
-    GradientDescent,
-    Momentum,
-    expand,
-    learning_curve,
-    stopping_time,
-)
+from dipkernels.stopping import stopping_time
+from dipkernels.theory import Dynamics, GradientDescent, Momentum, expand, learning_curve
 
 POINTS = 400  # iterations at which a prediction is evaluated
 

@@ -92,15 +92,15 @@ def child(network: str, seed: int, threads: int, size: int, path: Path) -> None:
     import xarray as xr
 
     from dipkernels import NTK, fit, images, tasks
-    from dipkernels.compare import Settings, make_priors
     from dipkernels.priors.prior import Parameters
+    from dipkernels.stages.comparison import ComparisonSettings, make_priors
     from dipkernels.storage import netcdf as results
     from dipkernels.theory import expand, learning_curve
 
     torch.set_num_threads(threads)
     task = tasks.denoise(images.load("astronaut", size=size))
     prior = make_priors([network], task)[network]
-    effort = Settings().effort(network)
+    effort = ComparisonSettings().effort(network)
     kept: dict[int, np.ndarray] = {}
 
     def keep(iteration: int, image: torch.Tensor, _: Parameters) -> None:

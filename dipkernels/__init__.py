@@ -21,15 +21,18 @@ _NAMES = {
     "LinearisedPrior": "dipkernels.priors",
     "NTK": "dipkernels.kernels",
     "Task": "dipkernels.tasks",
+    "audit": "dipkernels.stages.audits",
+    "compare": "dipkernels.stages.comparison",
+    "fingerprint": "dipkernels.fingerprints",
     "fit": "dipkernels.fitting",
     "learning_curve": "dipkernels.theory",
     "open_run": "dipkernels.storage",
     "plan": "dipkernels.planning",
     "sample": "dipkernels.sampling",
+    "score": "dipkernels.theory",
 }
 _MODULES = (
     "bridges",
-    "compare",
     "errors",
     "fingerprints",
     "fitting",
@@ -55,6 +58,7 @@ _MODULES = (
 __all__ = ["__version__", *_NAMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from dipkernels.fingerprints import fingerprint as fingerprint
     from dipkernels.fitting import FitSettings as FitSettings
     from dipkernels.fitting import fit as fit
     from dipkernels.gp import GaussianProcess as GaussianProcess
@@ -63,9 +67,12 @@ if TYPE_CHECKING:
     from dipkernels.planning import plan as plan
     from dipkernels.priors import LinearisedPrior as LinearisedPrior
     from dipkernels.sampling import sample as sample
+    from dipkernels.stages.audits import audit as audit
+    from dipkernels.stages.comparison import compare as compare
     from dipkernels.storage import open_run as open_run
     from dipkernels.tasks import Task as Task
-    from dipkernels.theory.curves import learning_curve as learning_curve
+    from dipkernels.theory import learning_curve as learning_curve
+    from dipkernels.theory import score as score
 
 
 __getattr__, __dir__ = imported_when_used(__name__, _NAMES, _MODULES)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from dipkernels import compare as job
 from dipkernels import networks, tasks
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import OutputError
@@ -18,6 +17,10 @@ from dipkernels.fitting import FitInterrupted, fit
 from dipkernels.kernels import NTK
 from dipkernels.reports import format_table, write_report
 from dipkernels.reports.table import COLUMNS
+from dipkernels.stages import comparison as job
+from dipkernels.stages.comparison import ComparisonSettings
+from dipkernels.stages.kernel import measure_kernel
+from dipkernels.stages.subject import probe_spaces
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.runs import RunFolder
 
@@ -43,8 +46,8 @@ def small_priors() -> dict[str, networks.ImagePrior]:
     }
 
 
-def settings() -> job.Settings:
-    return job.Settings(image="random", efforts=dict.fromkeys(small_priors(), SMALL))
+def settings() -> ComparisonSettings:
+    return ComparisonSettings(image="random", efforts=dict.fromkeys(small_priors(), SMALL))
 
 
 def run(path: Path, task: tasks.Task) -> tuple[RunFolder, list[dict[str, object]]]:
@@ -160,7 +163,7 @@ def test_interrupted_fit_is_kept_reported_and_redone(
 @pytest.mark.slow
 def test_several_seeds_give_a_mean_and_a_spread(tmp_path: Path) -> None:
     task, priors = small_task(), {"deep-decoder": small_priors()["deep-decoder"]}
-    chosen = job.Settings(image="random", seeds=3, efforts={"deep-decoder": SMALL})
+    chosen = ComparisonSettings(image="random", seeds=3, efforts={"deep-decoder": SMALL})
     folder = RunFolder.open(tmp_path / "run", chosen.record(task, priors))
     (row,) = job.compare(priors, task, folder, chosen)
     peaks = [
@@ -185,8 +188,8 @@ def test_measured_kernel_against_the_dense_one() -> None:
     prior = small_priors()["deep-decoder"].to(dtype=torch.float64)
     ntk = NTK(prior, prior.init(0))
     dense = torch.linalg.eigvalsh(ntk.to_dense()).flip(0)
-    spaces = job.probe_spaces(ntk, probes=8, steps=60, seed=0)
-    kernel = job.measure_kernel(ntk, spaces, seed=0)
+    spaces = probe_spaces(ntk, probes=8, steps=60, seed=0)
+    kernel = measure_kernel(ntk, spaces, seed=0)
     # Lanczos has long converged on the leading pairs; float64 rounding remains
     np.testing.assert_allclose(kernel.top_eigenvalue[:4], dense[:4], rtol=1e-9)
     assert abs(kernel.trace - float(dense.sum())) < 4 * kernel.trace_standard_error  # t, 7 d.o.f.
@@ -209,7 +212,7 @@ def test_plan_counts_what_will_run() -> None:
     assert plan.seconds > 0
     assert plan.bytes > 50e6  # no Python with torch is smaller
     vit = plan.priors["vit"]
-    assert (vit.parameters, vit.effort) == (priors["vit"].parameter_count, SMALL)
+    assert (vit.parameters, vit.iterations) == (priors["vit"].parameter_count, SMALL.adam)
     kernel_products = SMALL.steps + SMALL.probes * SMALL.probe_steps
     assert vit.products > kernel_products
 

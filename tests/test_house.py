@@ -21,7 +21,7 @@ FLOORS = (
     ("images", "linalg", "priors", "networks", "tasks"),
     ("kernels", "spectra", "stopping"),
     ("fitting", "gp", "planning", "sampling", "theory"),
-    ("compare", "fingerprints", "specs", "stages", "sweep"),
+    ("fingerprints", "specs", "stages", "sweep"),
     ("plotting", "reports", "cli", "__main__"),
     ("bridges", "literature"),  # leaves: nothing of the package imports them
 )
@@ -31,12 +31,10 @@ MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
     "bridges": "errors kernels networks priors",
-    "cli": "base compare errors fingerprints fitting images networks planning plotting reports"
+    "cli": "base errors fingerprints fitting images networks planning plotting reports"
     " sampling specs stages stopping storage sweep tasks",
-    "compare": "base fitting networks planning priors stages storage tasks",
     "errors": "",
-    "fingerprints": "base errors fitting images kernels linalg planning priors spectra stages tasks"
-    " theory",
+    "fingerprints": "base errors images kernels planning priors spectra stages tasks theory",
     "fitting": "base errors images kernels linalg priors stopping storage tasks",
     "gp": "base errors images kernels linalg tasks",
     "images": "base errors",
@@ -47,18 +45,17 @@ MAY_IMPORT = {
     "planning": "base errors fitting kernels priors stopping tasks",
     "plotting": "errors fingerprints fitting images spectra stopping tasks theory",
     "priors": "base errors",
-    "reports": "base compare errors fingerprints fitting images networks plotting sampling storage"
-    " tasks",
+    "reports": "base errors fingerprints images networks plotting sampling stages storage tasks",
     "sampling": "base errors fitting images kernels linalg planning priors storage tasks",
     "specs": "base errors images networks tasks",
     "spectra": "base errors images priors",
-    "stages": "base errors fitting kernels linalg networks planning priors sampling specs spectra"
-    " stopping storage tasks theory",
+    "stages": "base errors fitting images kernels linalg networks planning priors sampling specs"
+    " spectra stopping storage tasks theory",
     "stopping": "base errors images spectra tasks",
     "storage": "base errors",
     "sweep": "base errors images networks planning priors specs stages storage tasks",
     "tasks": "base errors images",
-    "theory": "base errors fitting images kernels linalg priors spectra stopping storage tasks",
+    "theory": "base errors images kernels linalg priors spectra tasks",
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

@@ -27,18 +27,16 @@ from dipkernels.spectra import (
     roll_off,
     sparsity,
 )
-from dipkernels.stopping import Monitor
+from dipkernels.stages.audits import audit
+from dipkernels.stopping import Monitor, PredictedOptimum, stopping_time
 from dipkernels.theory import (
     FrozenAdam,
     GradientDescent,
     GradientFlow,
     Momentum,
-    PredictedOptimum,
-    audit,
     covariance_spectrum,
     expand,
     learning_curve,
-    stopping_time,
 )
 
 SIGNAL = torch.rand(1, 1, 24, generator=torch.Generator().manual_seed(1))

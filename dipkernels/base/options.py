@@ -109,7 +109,7 @@ def _entries(kind: type) -> str:
 
 def _type_name(each: Field[Any]) -> str:
     name = each.type.__name__ if isinstance(each.type, type) else str(each.type)
-    return name.removesuffix(" | None")
+    return name.removeprefix("collections.abc.").removesuffix(" | None")
 
 
 def _fields(kind: type) -> list[Field[Any]]:

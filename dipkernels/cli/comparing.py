@@ -11,7 +11,7 @@ from dipkernels.cli.options import option
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from dipkernels.compare import Plan
+    from dipkernels.stages.comparison import ComparisonPlan, ComparisonSettings
 
 DEFAULT_PRIORS_TEXT = "skip deep-decoder vit swin conv3-vit vit-conv3"
 
@@ -35,8 +35,8 @@ def compare(
     run: options.RunWords,
 ) -> None:
     """Fit several networks to one image, measure their kernels, and compare theory with fits."""
-    from dipkernels import compare as job
     from dipkernels.reports import format_table, write_report
+    from dipkernels.stages import comparison as job
 
     names = priors.replace(",", " ").split()
     if not names:
@@ -44,13 +44,13 @@ def compare(
     options.require_positive(iterations=iterations, seeds=seeds)
     target = run.target
     found = task.make(image, size, seed)
-    settings = job.Settings(image, iterations, seed, str(target), seeds)
+    settings = job.ComparisonSettings(image, iterations, seed, str(target), seeds)
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"
     planned = job.plan_comparison(made, found, settings, timed=not run.quiet).require()
     folder = run.open(label, settings.record(found, made))
     run.say(options.describe(found, image, seed, target))
-    run.say(_said(planned))
+    run.say(_said(planned, settings))
     run.say(f"Results as they come: {folder.path}\n")
     done: list[str] = []
 
@@ -72,7 +72,7 @@ def compare(
     typer.echo(f"\nReport: {page}")
 
 
-def _said(plan: "Plan") -> str:
+def _said(plan: "ComparisonPlan", settings: "ComparisonSettings") -> str:
     """Say what will be done and what it will take."""
     lines = [
         f"This takes about {duration(plan.seconds)} and {readable_bytes(plan.bytes)} here, as a "
@@ -80,7 +80,7 @@ def _said(plan: "Plan") -> str:
         f"  {'prior':14}{'parameters':>12}{'Adam':>7}{'GD':>6}{'products':>10}  {'about':>13}",
     ]
     for name, prior in plan.priors.items():
-        effort = prior.effort
+        effort = settings.effort(name)
         lines.append(
             f"  {name:14}{prior.parameters:>12,}{effort.adam:>7}{effort.descent:>6}"
             f"{prior.products:>10}  {duration(prior.seconds):>13}"

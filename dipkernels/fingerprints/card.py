@@ -1,17 +1,18 @@
 """`fingerprint`: all parts of one prior's card, kept as they come."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import xarray as xr
 
 from dipkernels.base.origin import provenance
+from dipkernels.base.seeds import as_seeds
 from dipkernels.errors import InvalidInputError
 from dipkernels.fingerprints import parts
 from dipkernels.fingerprints.rows import neighbourhood
 from dipkernels.fingerprints.settings import FingerprintEffort
-from dipkernels.fitting.preparation import as_seeds
 from dipkernels.images import load
 from dipkernels.images.metrics import decibels
 from dipkernels.planning import Plan, plan
@@ -20,6 +21,7 @@ from dipkernels.stages import fits
 from dipkernels.stages.stage import timed
 from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task, denoise
+from dipkernels.theory.expansion import check_shape, known_image
 
 IMAGE = "astronaut"
 LEAST_RATE = 1e-3  # of Adam, unless another is asked for
@@ -35,19 +37,6 @@ class Folder(Protocol):
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint of a fit, which need not be there."""
-
-
-class _Memory:
-    """Keeps nothing."""
-
-    def stage(self, name: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        """Compute."""
-        del name
-        return compute()
-
-    def checkpoint(self, name: str) -> None:
-        """Have none."""
-        del name
 
 
 def fingerprint(
@@ -126,36 +115,31 @@ def fingerprint(
     size = tuple(prior.shape[1:])
     as_seeds(seed)  # before anything is computed, as the fits come last
     place = neighbourhood(size, effort.positions, seed)
-    store: Folder | _Memory = _Memory() if folder is None else folder
     label = name or prior.name
     subject = Subject(prior, task, seed=seed, progress=progress)
 
     def stage(part: str, compute: Callable[[], xr.Dataset]) -> xr.Dataset:
-        return store.stage(f"{label}/{part}", lambda: timed(compute))
+        if folder is None:
+            return timed(compute)
+        return folder.stage(f"{label}/{part}", lambda: timed(compute))
+
+    checkpoint = None if folder is None else folder.checkpoint(f"{label}/adam")
 
     limit = stage("limit", lambda: parts.limit_part(prior, place))
     samples = stage("samples", lambda: parts.samples_part(subject, effort, place, limit))
     kernel = stage("kernel", lambda: parts.kernel_part(subject, effort, place))
     predicted = stage("prediction", lambda: parts.prediction_part(subject, effort))
-    subject.forget()
+    subject = subject.for_fit(checkpoint)
     adam = stage(
         "adam",
         lambda: fits.STAGE.run(
-            Subject(
-                prior,
-                task,
-                seed=seed,
-                checkpoint=store.checkpoint(f"{label}/adam"),
-                progress=progress,
-            ),
-            iterations=effort.iterations,
-            learning_rate=_adam_rate(prior, effort),
+            subject, iterations=effort.iterations, learning_rate=_adam_rate(prior, effort)
         ),
     )
     descent = stage(
         "descent",
         lambda: fits.STAGE.run(
-            subject,
+            subject.for_fit(),
             optimiser="gradient-descent",
             learning_rate=float(predicted.descent_learning_rate),
             iterations=effort.descent,
@@ -168,7 +152,7 @@ def fingerprint(
     return merged.assign_attrs(
         attributes
         | _fit_numbers(adam, descent)
-        | {f"effort_{key}": value for key, value in effort.record().items() if value is not None}
+        | {f"effort_{key}": value for key, value in asdict(effort).items() if value is not None}
         | describe_prior(prior)
         | provenance(prior.device)
         | {
@@ -226,12 +210,8 @@ def _task(prior: ImagePrior, task: Task | None) -> Task:
             )
         clean = load(IMAGE, size=(size[0], size[1]))
         task = denoise(clean.mean(dim=0, keepdim=True) if channels == 1 else clean)
-    if task.shape != prior.shape:
-        raise InvalidInputError(
-            f"the task has shape {task.shape}, the prior makes images of shape {prior.shape}"
-        )
-    if task.clean is None:
-        raise InvalidInputError("a card holds errors to a clean image, and this task has none")
+    check_shape(task, prior.shape)
+    known_image(task)
     return task.to(device=prior.device, dtype=prior.dtype)
 
 
@@ -256,18 +236,13 @@ def _curves(adam: xr.Dataset, descent: xr.Dataset) -> xr.Dataset:
 
 
 def _fit_numbers(adam: xr.Dataset, descent: xr.Dataset) -> dict[str, object]:
+    error = ((adam.measurement - adam.clean) ** 2).mean(skipna=True)
     return {
         "peak_psnr": float(adam.peak_psnr),
         "peak_iteration": int(adam.peak_iteration),
         "iterations": adam.sizes["iteration"] - 1,
-        "measurement_psnr": _psnr(adam),
+        "measurement_psnr": float(decibels(error)),  # what doing nothing scores, where measured
         "learning_rate": float(adam.learning_rate),
         "status": str(adam.status),
         "descent_peak_psnr": float(descent.peak_psnr),
     }
-
-
-# What doing nothing scores; of the measured pixels alone.
-def _psnr(adam: xr.Dataset) -> float:
-    error = ((adam.measurement - adam.clean) ** 2).mean(skipna=True)
-    return float(decibels(error))

@@ -15,7 +15,6 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fingerprints.groups import TOTAL, WithTotal, layer_groups
 from dipkernels.fingerprints.rows import (
     Neighbourhood,
-    kernel_rows,
     lag_profile,
     shift_correlation,
     shift_variance,
@@ -98,8 +97,10 @@ def kernel_part(subject: Subject, effort: FingerprintEffort, place: Neighbourhoo
     split = response.response.isel(layer=slice(None, -1)).rename(layer="layer_group")
     channel, wanted = shape[0] // 2, [place.centre, *place.diagonal, *place.scattered]
     with Progress(1, f"{ntk.prior.name}: rows", enabled=progress) as bar:
-        rows = kernel_rows(ntk, shape, wanted, channel)
+        flat = [int(np.ravel_multi_index((channel, *pixel), shape)) for pixel in wanted]
+        found = ntk.rows(flat).to_dense().reshape(len(flat), *shape)[:, channel]
         bar.advance()
+    rows = found.cpu().double().numpy()
     cut = windows(rows, wanted, place.reach)
     own = np.array([row[pixel] for row, pixel in zip(rows, wanted, strict=True)])
     scattered = slice(1 + len(place.diagonal), None)

@@ -11,7 +11,6 @@ from jaxtyping import Float
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import jackknife_error
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.operator import SymmetricOperator
 
 LONGEST_SHIFT = 8  # pixels: the longest period that a card looks for
 LEAST_SIDE = 8
@@ -53,20 +52,6 @@ def neighbourhood(size: tuple[int, ...], positions: int, seed: int = 0) -> Neigh
             for place in zip(*places, strict=True)
         ],
     )
-
-
-def kernel_rows(
-    kernel: SymmetricOperator,
-    image_shape: tuple[int, ...],
-    pixels: list[tuple[int, ...]],
-    channel: int,
-) -> Float[np.ndarray, "pixels *spatial"]:
-    """Compute rows of a kernel between one channel and itself."""
-    flat = [int(np.ravel_multi_index((channel, *pixel), image_shape)) for pixel in pixels]
-    units = torch.zeros(kernel.shape[0], len(flat), dtype=kernel.dtype, device=kernel.device)
-    units[flat, range(len(flat))] = 1
-    rows = (kernel @ units).T.reshape(len(flat), *image_shape)[:, channel]
-    return np.asarray(rows.detach().cpu().double().numpy())
 
 
 def windows(

@@ -1,8 +1,8 @@
 """How much is spent on a fingerprint."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
-from dipkernels.base.checks import as_annotated
+from dipkernels.base.options import check_options
 from dipkernels.errors import InvalidInputError
 
 LEAST = {
@@ -64,9 +64,7 @@ class FingerprintEffort:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = as_annotated(field.name, getattr(self, field.name), field.type)
-            object.__setattr__(self, field.name, value)
+        check_options(self)
         for name, least in LEAST.items():
             if (value := getattr(self, name)) < least:
                 raise InvalidInputError(f"{name} must be at least {least}, got {value}")
@@ -82,13 +80,3 @@ class FingerprintEffort:
         rows = NEIGHBOURS + self.positions + 1
         predicted = self.steps + self.probes * self.probe_steps
         return round(response + PERIODS * self.comb_probes + rows + predicted)
-
-    def record(self) -> dict[str, int | float | None]:
-        """List the settings, fit for JSON.
-
-        Returns
-        -------
-        dict
-            By name.
-        """
-        return asdict(self)

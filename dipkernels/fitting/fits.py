@@ -11,11 +11,12 @@ import xarray as xr
 from dipkernels.base.interruption import Interrupted
 from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import provenance
+from dipkernels.base.seeds import as_seeds
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
 from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.loop import Callback, FitLoop
-from dipkernels.fitting.preparation import as_seeds, check_runs, identity_of, make_monitors
+from dipkernels.fitting.preparation import check_runs, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper

@@ -1,6 +1,5 @@
 """What is checked and made before a fit starts."""
 
-import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,21 +13,6 @@ from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior, LinearisedPrior
 from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
-
-
-def as_seeds(seed: Any) -> tuple[list[int], bool]:
-    """Read one seed or several."""
-    try:
-        several = not hasattr(seed, "__index__") or bool(getattr(seed, "ndim", 0))
-        given = list(seed) if several else [seed]
-        seeds = [operator.index(each) for each in given]
-    except TypeError:
-        seeds, given = [-1], []
-    if any(isinstance(each, bool) for each in given) or not all(0 <= s < 2**63 for s in seeds):
-        raise InvalidInputError(
-            f"seed must be a whole number from 0 to 2**63 - 1, or several, got {seed!r}"
-        )
-    return seeds, several
 
 
 def check_runs(

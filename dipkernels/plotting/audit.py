@@ -19,7 +19,7 @@ def plot_audit(found: xr.Dataset) -> Figure:
     Parameters
     ----------
     found : xarray.Dataset
-        From `dipkernels.theory.audit`.
+        From `dipkernels.audit`.
 
     Returns
     -------

@@ -19,7 +19,7 @@ from dipkernels.plotting.style import (
     panels,
     shared_legend,
 )  # fmt: skip
-from dipkernels.theory import resolved_stretch
+from dipkernels.theory.curves import resolved_stretch
 
 Datasets = Mapping[str, xr.Dataset]
 MOST = 60.0  # dB; bounds may be infinite

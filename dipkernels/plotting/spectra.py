@@ -90,7 +90,7 @@ def plot_densities(kernels: Datasets) -> Figure:
     Parameters
     ----------
     kernels : mapping of str to Dataset
-        As `dipkernels.compare.measure_kernel` makes them.
+        As `dipkernels.stages.kernel.measure_kernel` makes them.
 
     Returns
     -------

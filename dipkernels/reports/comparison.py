@@ -7,9 +7,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dipkernels import plotting
-from dipkernels.compare import STAGES, load_stages, summary_row
 from dipkernels.reports.pages import drawn, write_page
 from dipkernels.reports.table import COLUMNS, csv_table, notes, table_cells
+from dipkernels.stages.comparison import STAGES, load_stages, summary_row
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import RunFolder, is_interrupted
 from dipkernels.tasks import Task

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import xarray as xr
 
 from dipkernels import fingerprints, plotting
 from dipkernels.base.origin import digest, provenance
+from dipkernels.base.seeds import as_seeds
 from dipkernels.base.spread import spread_note
 from dipkernels.fingerprints import FingerprintEffort
 from dipkernels.fingerprints.rows import neighbourhood
-from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.reports.pages import embedded, write_page
 from dipkernels.reports.table import PARAMETERS, PRIOR, Column, csv_table, plain
@@ -62,7 +63,7 @@ def gallery_settings(
         "task": task.name,
         "noise_sigma": task.noise_sigma,
         "measurement_sha256": digest(task.measurement),
-        "effort": effort.record(),
+        "effort": asdict(effort),
         "seed": seed,
         "device": device,
         "version": provenance("cpu")["version_dipkernels"],

@@ -117,7 +117,7 @@ def format_table(rows: Sequence[Row], task: Task | None = None) -> str:
     Parameters
     ----------
     rows : sequence of dict
-        As `dipkernels.compare.summary_row` makes them.
+        As `dipkernels.stages.comparison.summary_row` makes them.
     task : Task, optional
         That was fitted, for the PSNR of the measured image.
 

@@ -27,25 +27,10 @@ def measure_kernel(
 ) -> xr.Dataset:
     """Measure a kernel: spectral density, leading eigenpairs and frequency response.
 
-    Parameters
-    ----------
-    ntk : NTK
-        The kernel.
-    spaces : sequence of KrylovSpace
-        From `probe_spaces`.
-    seed : int
-        Of the response's probes.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    xarray.Dataset
-        `spectral_density` and `frequency_response` (its error renamed
-        ``response_standard_error``), and over ``rank``: ``top_eigenvalue``, ``residual`` and the
-        images ``eigenvector``. Attributes: ``half_power_frequency``, ``learning_rate`` of
-        gradient descent at half of its limit of stability, ``products``, provenance.
-    """
+    The dataset is that of `spectral_density` and `frequency_response` (its error renamed
+    ``response_standard_error``), and over ``rank``: ``top_eigenvalue``, ``residual`` and the images
+    ``eigenvector``. Its ``learning_rate`` is that of descent at half of its limit of stability.
+    """  # noqa: DOC201
     shape = (ntk.image_shape[0], ntk.image_shape[1], ntk.image_shape[2])
     density = spectral_density(spaces)
     response = frequency_response(ntk, shape, seed=seed, progress=progress)

@@ -54,34 +54,25 @@ class Subject:
             )
         return self._spaces[key]
 
-    def forget(self) -> None:
-        """Free the memory of kernel and spaces."""
+    def for_fit(
+        self, checkpoint: Path | None = None, seeds: int | Sequence[int] | None = None
+    ) -> "Subject":
+        """Make that of a fit, which needs the memory of kernel and spaces."""
         self.__dict__.pop("ntk", None)
         self._spaces.clear()
+        return Subject(
+            self.prior,
+            self._task,
+            seed=self.seed,
+            seeds=seeds,
+            checkpoint=checkpoint,
+            progress=self.progress,
+        )
 
 
 def probe_spaces(
     ntk: NTK, probes: int, steps: int, *, seed: int = 0, progress: bool = False
 ) -> list[KrylovSpace]:
-    """Run Lanczos on a kernel from random signs.
-
-    Parameters
-    ----------
-    ntk : NTK
-        The kernel.
-    probes : int
-        How many starts.
-    steps : int
-        Steps of each.
-    seed : int
-        Of the starts.
-    progress : bool
-        Show a bar.
-
-    Returns
-    -------
-    list of KrylovSpace
-        For the spectral density, the eigenpairs and the variance of predictions.
-    """
+    """Run Lanczos on a kernel from random signs: for density, eigenpairs and predictions."""
     with Progress(steps, f"{ntk.prior.name}: spectrum", enabled=progress) as bar:
         return Lanczos(ntk, ntk.rademacher(probes, seed)).extend(steps, progress=bar).spaces()

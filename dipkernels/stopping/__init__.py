@@ -11,6 +11,7 @@ from dipkernels.stopping.bands import CleanBands, FrequencyBands
 from dipkernels.stopping.calibration import Calibration, calibrate, leave_one_out
 from dipkernels.stopping.monitors import Monitor, make_monitor, monitor_names
 from dipkernels.stopping.panel import detections, format_panel, stopping_panel
+from dipkernels.stopping.predicted import PredictedOptimum, StoppingTime, stopping_time
 from dipkernels.stopping.reference_free import blur, sharpness
 from dipkernels.stopping.rules import (
     Decision,
@@ -29,7 +30,9 @@ __all__ = [
     "FunctionRule",
     "Monitor",
     "NotApplicableError",
+    "PredictedOptimum",
     "Rule",
+    "StoppingTime",
     "TooShortError",
     "blur",
     "calibrate",
@@ -43,6 +46,7 @@ __all__ = [
     "rule_names",
     "sharpness",
     "stopping_panel",
+    "stopping_time",
 ]
 
 register_rule("es-wmv", published.WindowedVarianceRule)

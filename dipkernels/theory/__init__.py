@@ -1,43 +1,26 @@
 """Theory: what a kernel predicts of a fit."""
 
 from dipkernels.theory.agreement import rank_agreement
-from dipkernels.theory.audit import audit
-from dipkernels.theory.curves import PredictedPeak, learning_curve, predicted_peak, resolved_stretch
+from dipkernels.theory.curves import PredictedPeak, learning_curve, predicted_peak
 from dipkernels.theory.drift import kernel_drift, response_drift
-from dipkernels.theory.dynamics import (
-    Dynamics,
-    FrozenAdam,
-    GradientDescent,
-    GradientFlow,
-    Momentum,
-)
+from dipkernels.theory.dynamics import Dynamics, GradientDescent, GradientFlow
 from dipkernels.theory.expansion import Expansion
-from dipkernels.theory.krylov import KrylovExpansion, expand
-from dipkernels.theory.linear import LinearFit, linear_fit
-from dipkernels.theory.optimum import PredictedOptimum, StoppingTime, stopping_time
+from dipkernels.theory.krylov import expand
+from dipkernels.theory.linear import linear_fit
+from dipkernels.theory.momentum import FrozenAdam, Momentum
 from dipkernels.theory.scores import score
-from dipkernels.theory.spectrum import (
-    ExactExpansion,
-    KernelSpectrum,
-    kernel_spectrum,
-)
+from dipkernels.theory.spectrum import KernelSpectrum, kernel_spectrum
 from dipkernels.theory.wiener import covariance_spectrum, stationary_wiener
 
 __all__ = [
     "Dynamics",
-    "ExactExpansion",
     "Expansion",
     "FrozenAdam",
     "GradientDescent",
     "GradientFlow",
     "KernelSpectrum",
-    "KrylovExpansion",
-    "LinearFit",
     "Momentum",
-    "PredictedOptimum",
     "PredictedPeak",
-    "StoppingTime",
-    "audit",
     "covariance_spectrum",
     "expand",
     "kernel_drift",
@@ -46,9 +29,7 @@ __all__ = [
     "linear_fit",
     "predicted_peak",
     "rank_agreement",
-    "resolved_stretch",
     "response_drift",
     "score",
     "stationary_wiener",
-    "stopping_time",
 ]

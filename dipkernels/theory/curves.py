@@ -12,7 +12,6 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.images.metrics import decibels
 from dipkernels.theory.dynamics import Dynamics, GradientFlow
 from dipkernels.theory.expansion import Errors, Expansion
-from dipkernels.theory.spectrum import KernelSpectrum
 
 # A curve is told by the numerics where its band is at most this wide.
 RESOLVED_DB = 1.0
@@ -92,10 +91,9 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     over regions that were measured. Both need `Dynamics.monotone`, and where known eigenvectors
     were deflated they hold to the error of those, about a thousandth of the MSE. Else, and over
     missing pixels, the band is an estimate and no bound: by how much the image changes with the
-    last fifth of the Lanczos steps. The band covers the numerics, not the network's
-    departure from its linearisation; that of an `ExactExpansion` covers the kernel's rounding.
-    Source: Golub & Meurant 2010 for the quadrature; the documentation's page on theory derives the
-    rest.
+    last fifth of the Lanczos steps. The band covers the numerics (of an exact expansion the
+    kernel's rounding), not the network's departure from its linearisation.
+    Source: Golub & Meurant 2010 for the quadrature; the documentation's page on theory.
     """
     if dynamics is None:
         dynamics = GradientFlow(expansion.times)
@@ -147,25 +145,7 @@ def _psnr(errors: Errors) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 @checked
 def resolved_stretch(curve: xr.Dataset, score_region: str) -> int:
-    """Count the leading times at which the band is at most `RESOLVED_DB` wide.
-
-    Parameters
-    ----------
-    curve : xarray.Dataset
-        As `learning_curve` returns, its times in ascending order.
-    score_region : str
-        Whose band counts.
-
-    Returns
-    -------
-    int
-        After that many times the numerics no longer tell the prediction.
-
-    Raises
-    ------
-    InvalidInputError
-        If it is no predicted curve, or has no such region.
-    """
+    """Count the leading times at which the numerics tell a region of a predicted curve."""
     if "psnr_upper" not in curve or score_region not in curve.region.values:
         raise InvalidInputError(
             f"expected a curve of learning_curve with a region {score_region!r}"
@@ -203,8 +183,21 @@ def _peak(expansion: Expansion, times: np.ndarray, errors: Errors) -> PredictedP
     )
 
 
-def peak_of_expansion(expansion: Expansion) -> PredictedPeak:
-    """Find the peak of gradient flow, between its times too if the expansion is exact."""
+@checked
+def predicted_peak(expansion: Expansion) -> PredictedPeak:
+    """Find the peak of the curve that gradient flow follows.
+
+    Parameters
+    ----------
+    expansion : Expansion
+        From `expand`, or exact, from `KernelSpectrum.expand`.
+
+    Returns
+    -------
+    PredictedPeak
+        Over nine decades of time and more; of an exact expansion also between the points of its
+        times, at the cost of 300 n operations.
+    """
     times = expansion.times
     errors = expansion.errors(GradientFlow(times))
     if expansion.exact:
@@ -233,43 +226,3 @@ def _refined(expansion: Expansion, times: np.ndarray, errors: Errors) -> tuple[n
         for name in ("lower", "middle", "upper")
     )
     return np.append(times, time), Errors(*joined)
-
-
-@checked
-def predicted_peak(
-    spectrum: KernelSpectrum,
-    residual: np.ndarray,
-    noise_sigma: float,
-    *,
-    noise: np.ndarray | None = None,
-) -> PredictedPeak:
-    """Find the peak of the curve that a kernel predicts for a fully measured image.
-
-    Parameters
-    ----------
-    spectrum : KernelSpectrum
-        Of the kernel over n outputs.
-    residual : ndarray, shape (n,)
-        ``clean - f``, f the image from which the kernel's flow starts.
-    noise_sigma : float
-        Of the measurement; without effect, and to be 0, where `noise` is given.
-    noise : ndarray, shape (n,), optional
-        This very noise in place of its expectation, see `KernelSpectrum.expand`.
-
-    Returns
-    -------
-    PredictedPeak
-        The least error over ten decades of time and more, refined between their points.
-
-    Raises
-    ------
-    InvalidInputError
-        If the vectors don't fit, a number isn't finite, the level is negative, or both a level
-        and noise are given.
-
-    Notes
-    -----
-    Cost: 300 n operations after the ``2 n**2`` of the projections. The band is that of an
-    `ExactExpansion`.
-    """
-    return peak_of_expansion(spectrum.expand(residual, noise_sigma, noise=noise))

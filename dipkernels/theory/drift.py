@@ -96,27 +96,19 @@ def response_drift(
     Parameters
     ----------
     kernels : dict of int to kernel
-        By iteration; over flattened images.
+        By iteration.
     image_shape : (channels, height, width) or (channels, length)
         Of the images.
     rings : int
-        About so many, as `dipkernels.spectra.bin_edges` lays them out; the constant image has one
-        of its own.
-    probes : int
-        Random signs a ring, at least 2.
-    seed : int
-        Of the probes.
+        About so many, as `dipkernels.spectra.bin_edges` lays them out.
+    probes, seed
+        As of `dipkernels.spectra.frequency_response`, which raises what is wrong with them.
 
     Returns
     -------
     xarray.Dataset
-        ``response`` and ``response_standard_error`` over ``(check, frequency)``; see
-        `dipkernels.spectra.frequency_response`, with its cost for each kernel.
-
-    Raises
-    ------
-    InvalidInputError
-        If the shape doesn't fit the kernels, or there are fewer than 2 probes.
+        ``response`` and ``response_standard_error`` over ``(check, frequency)``, at the cost of
+        `dipkernels.spectra.frequency_response` for each kernel.
     """
     edges = bin_edges(image_shape[1:], rings)
     responses = [

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
 
 Noise = Literal["expected", "realised"]
@@ -27,8 +28,7 @@ class Errors:
 class Expansion(ABC):
     """What a kernel knows about a task, enough to predict every linear optimiser on it.
 
-    By Krylov spaces, from `expand`, or exactly, from `KernelSpectrum.expand`. `learning_curve` and
-    `peak_of_expansion` take either.
+    By Krylov spaces, from `expand`, or exactly, from `KernelSpectrum.expand`.
 
     Attributes
     ----------
@@ -42,10 +42,6 @@ class Expansion(ABC):
         Largest eigenvalue seen.
     products : int
         Products with the kernel, spent on all of it.
-    outputs : int
-        Of the network: channels times pixels.
-    times : ndarray
-        At which the flow is evaluated by default, ascending.
     exact : bool
         Whether the errors are known so well that a peak between two times is worth looking for.
     """
@@ -60,11 +56,11 @@ class Expansion(ABC):
     @property
     @abstractmethod
     def outputs(self) -> int:
-        """Number of the network's outputs."""
+        """Number of the network's outputs: channels times pixels."""
 
     @property
     def times(self) -> np.ndarray:
-        """Times at which the flow is evaluated by default."""
+        """Times at which the flow is evaluated by default, ascending."""
         return default_times(self.largest)
 
     @abstractmethod
@@ -105,6 +101,29 @@ def default_times(largest: float, points: int = 181) -> np.ndarray:
             "the kernel is zero: nothing is ever learned, and there is no time to measure it by"
         )
     return np.geomspace(0.1, 1e8, points) / largest
+
+
+def check_shape(task: Task, shape: tuple[int, ...]) -> None:
+    """Require a task of a prior's or a kernel's images."""
+    if task.shape != shape:
+        raise InvalidInputError(
+            f"the task has shape {task.shape}, the prior makes images of shape {shape}"
+        )
+
+
+def known_image(task: Task) -> torch.Tensor:
+    """Take the clean image, if errors to it can be predicted."""
+    if task.clean is None:
+        raise InvalidInputError(
+            "a prediction is of the error to a clean image; this task has none: take tasks of "
+            "other images of that size, whose clean image is known"
+        )
+    if task.peak != 1.0:
+        raise InvalidInputError(
+            f"predictions are for images in [0, 1]; this white is {task.peak:g} here: use the task "
+            "as it was before in_range, and a network without that output range"
+        )
+    return task.clean
 
 
 def as_array(x: torch.Tensor) -> np.ndarray:

@@ -20,7 +20,14 @@ from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
 from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
-from dipkernels.theory.expansion import Errors, Expansion, Noise, as_array
+from dipkernels.theory.expansion import (
+    Errors,
+    Expansion,
+    Noise,
+    as_array,
+    check_shape,
+    known_image,
+)
 
 PROBES = 3
 # Band: bounds of the quadrature, widened by this many standard errors of the probes.
@@ -32,38 +39,21 @@ _Bounds = tuple[np.ndarray, np.ndarray, np.ndarray]  # lower, middle, upper, eac
 
 @dataclass(frozen=True, eq=False)
 class KrylovExpansion(Expansion):
-    """What Krylov spaces of a kernel tell about a task; further attributes are an `Expansion`'s.
+    """What Krylov spaces of a kernel tell about a task.
 
-    Attributes
-    ----------
-    residual : Tensor, float64, shape (n,)
-        ``clean - f_0``: what a perfect fit has yet to learn.
-    start : Tensor, float64, shape (n,)
-        What the loss asks for: the residual, or ``measurement - f_0`` if the noise is realised;
-        only its measured entries count.
-    measured : Tensor of bool, shape (n,)
-        Which outputs the loss sees.
-    regions : dict of str to Tensor of bool, shape (n,)
-        Where errors are averaged.
-    noise_sigma : float
-        Of the measurement.
-    bias : KrylovSpace
-        Of the kernel on the measured outputs, from ``start``.
-    known : Deflation, optional
-        Eigenvectors left out of that space, because they were known before.
-    probes : list of KrylovSpace
-        The same from random signs; empty without noise, or if it is realised.
+    The space of the bias is of the kernel on the measured outputs, from the start; the probes are
+    the same from random signs, none without noise, or if it is realised.
     """
 
     noise: Noise
-    residual: Float[Tensor, " n"]
-    start: Float[Tensor, " n"]
-    measured: Bool[Tensor, " n"]
+    residual: Float[Tensor, " n"]  # clean - f_0: what a perfect fit has yet to learn
+    start: Float[Tensor, " n"]  # that, or measurement - f_0 if the noise is realised
+    measured: Bool[Tensor, " n"]  # which outputs the loss sees
     regions: dict[str, Bool[Tensor, " n"]]
     score_region: str
     noise_sigma: float
     bias: KrylovSpace
-    known: Deflation | None
+    known: Deflation | None  # eigenvectors left out of that space, because they were known before
     probes: list[KrylovSpace]
     largest: float
     products: int
@@ -80,30 +70,7 @@ class KrylovExpansion(Expansion):
         known: Deflation | None = None,
         probes: list[KrylovSpace] | None = None,
     ) -> "KrylovExpansion":
-        """Gather what is predicted of a fit that begins at an image, and the spaces for it.
-
-        Parameters
-        ----------
-        task : Task
-            What is fitted.
-        begun : Tensor, shape (n,)
-            The image that the fit begins at, flattened.
-        noise : {"expected", "realised"}
-            Whether the prediction is a mean over noises or of the task's own.
-        bias : KrylovSpace
-            From the residual.
-        products : int
-            With the kernel that were spent on all spaces.
-        known : Deflation, optional
-            Leading eigenpairs of the kernel.
-        probes : list of KrylovSpace, optional
-            From random signs, for the variance.
-
-        Returns
-        -------
-        KrylovExpansion
-            For `learning_curve`.
-        """
+        """Gather what is predicted of a fit that begins at a flattened image, and the spaces."""
         residual, start = _targets(task, begun, noise)
         regions = {name: mask.to(begun.device).flatten() for name, mask in task.regions.items()}
         spaces = [bias, *(probes or [])]
@@ -124,14 +91,13 @@ class KrylovExpansion(Expansion):
 
     @property
     def outputs(self) -> int:
-        """Number of the network's outputs."""
+        """Count them."""
         return len(self.residual)
 
     def errors(self, dynamics: Dynamics) -> Errors:
-        """Predict the mean squared error, with bounds."""
+        """Take quadratures where they know the whole image, else the action on vectors."""
         if self.noise == "realised":
             return Errors(*_run_errors(self, dynamics))
-        # quadrature knows the whole image only
         plain = list(self.regions) == ["whole"] and bool(self.measured.all())
         quadrature = plain and dynamics.monotone(self.largest)
         bias = (_bias_by_quadrature if quadrature else _run_errors)(self, dynamics)
@@ -140,7 +106,7 @@ class KrylovExpansion(Expansion):
         return Errors(low, middle, high, {"bias": bias[1], "variance": variance[1]})
 
     def freedom(self, dynamics: Dynamics) -> np.ndarray:
-        """Count the directions that are learned, ``tr (I - E)``, by the probes."""
+        """Take the trace by the probes."""
         if not self.probes:
             return np.full(len(dynamics.times), np.nan)
         left = []
@@ -219,10 +185,7 @@ def expand(
         raise InvalidInputError(f"noise must be 'expected' or 'realised', got {noise!r}")
     if spaces is not None:
         require_spaces(spaces)
-    if task.shape != ntk.image_shape:
-        raise InvalidInputError(
-            f"the task has shape {task.shape}, the kernel is over images {ntk.image_shape}"
-        )
+    check_shape(task, ntk.image_shape)
     begun = ntk.image.double().flatten()
     _, start = _targets(task, begun, noise)
     probes, probe_steps, seed = _probes(noise, steps, probes, probe_steps, seed)
@@ -255,7 +218,7 @@ def expand(
 def _probes(
     noise: Noise, steps: int, probes: int | None, probe_steps: int | None, seed: int | None
 ) -> tuple[int, int, int]:
-    """Fill in and check how many probes, their steps and their seed."""
+    """Fill in how many probes, their steps and their seed."""
     if noise == "realised" and (probes, probe_steps, seed) != (None, None, None):
         raise InvalidInputError(
             "realised noise needs no probes: leave out probes, probe_steps and seed"
@@ -281,14 +244,7 @@ def _deflation(spaces: list[KrylovSpace], partial: Tensor | None) -> Deflation |
 
 # What a perfect fit has yet to learn of the clean image, and what the loss asks for.
 def _targets(task: Task, begun: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    if task.clean is None:
-        raise InvalidInputError("a prediction is of the error to a clean image; this task has none")
-    if task.peak != 1.0:
-        raise InvalidInputError(
-            f"predictions are for images in [0, 1]; this white is {task.peak:g} here: use the task "
-            "as it was before in_range, and a network without that output range"
-        )
-    residual = task.clean.to(begun.device).double().flatten() - begun
+    residual = known_image(task).to(begun.device).double().flatten() - begun
     if noise == "expected":
         return residual, residual
     return residual, task.measurement.to(begun.device).double().flatten() - begun
@@ -372,11 +328,9 @@ def _errors(
     target: Tensor,
     known: tuple[np.ndarray, Tensor] | None,
 ) -> _Bounds:
-    steps = len(space.alpha)
-    fewer = steps if not steps or space.beta[-1] == 0 else max(1, steps - max(1, steps // 5))
-    full = _coefficients(dynamics, space, steps)
+    full = _coefficients(dynamics, space, len(space.alpha))
     change = full.copy()
-    change[:, :fewer] -= _coefficients(dynamics, space, fewer)
+    change[:, : earlier(space)] -= _coefficients(dynamics, space, earlier(space))
     masks = torch.stack([mask.double() for mask in expansion.regions.values()], dim=1)
     sizes = masks.sum(dim=0)
     squares, changes = [], []
@@ -412,6 +366,12 @@ def _residual(space: KrylovSpace, coefficients: np.ndarray) -> np.ndarray:
     if not len(space.alpha):
         return np.zeros(len(coefficients))
     return np.asarray(space.beta[-1] * np.abs(coefficients[:, -1]))
+
+
+def earlier(space: KrylovSpace) -> int:
+    """Count the steps but for the last fifth, which tells errors; all of an invariant space."""
+    steps = len(space.alpha)
+    return steps if not steps or space.beta[-1] == 0 else max(1, steps - max(1, steps // 5))
 
 
 # Of phi(Theta_oo) v in the first steps vectors of the basis, per time.

@@ -13,84 +13,32 @@ from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
-from dipkernels.theory.krylov import KrylovExpansion
+from dipkernels.theory.expansion import check_shape
+from dipkernels.theory.krylov import KrylovExpansion, earlier
 
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """A fit of the linearised network to one measurement: ``f_t = f_0 + Theta phi(M Theta M) r``.
+    """A fit of the linearised network to a measurement: ``f_t = f_0 + Theta phi(M Theta M) r``."""
 
-    Attributes
-    ----------
-    start : Tensor, float64, shape (n,)
-        ``f_0``.
-    space : KrylovSpace
-        Of the kernel on the measured outputs, from ``r``, the measurement less ``f_0``.
-    """
-
-    start: Float[Tensor, " n"]
-    space: KrylovSpace
+    start: Float[Tensor, " n"]  # f_0
+    space: KrylovSpace  # of the kernel on the measured outputs, from r, the measurement less f_0
 
     def expansion(self, task: Task) -> KrylovExpansion:
-        """Say what the space tells about the error of the fit, at no further product.
-
-        Parameters
-        ----------
-        task : Task
-            The same, with its clean image in [0, 1].
-
-        Returns
-        -------
-        KrylovExpansion
-            For `learning_curve`: that of ``expand(ntk, task, noise="realised")``.
-
-        Raises
-        ------
-        InvalidInputError
-            If the task has no clean image, or another range.
-        """
+        """Say what the space tells about the error of the fit to the task's clean image."""
         products = len(self.space.alpha)
         return KrylovExpansion.of_task(task, self.start, "realised", self.space, products)
 
     def images(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
-        """Predict the images.
-
-        Parameters
-        ----------
-        dynamics : Dynamics
-            Of the optimiser, at its times.
-
-        Returns
-        -------
-        Tensor, float64, shape (t, n)
-            Flattened.
-
-        Raises
-        ------
-        DivergenceError
-            If they overflow: the optimiser diverges.
-        """
+        """Predict the images, flattened."""
         return self.start + self._learned(dynamics, len(self.space.alpha))
 
     def unresolved(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
-        """Estimate what the Krylov space lacks of the images.
-
-        Parameters
-        ----------
-        dynamics : Dynamics
-            As of `images`.
-
-        Returns
-        -------
-        Tensor, float64, shape (t, n)
-            What the last fifth of the steps has changed, which exceeds what is left where the
-            action converges; 0 if the space is invariant.
-        """
-        steps = len(self.space.alpha)
-        whole = self._learned(dynamics, steps)
+        """Estimate what the Krylov space lacks of the images by what its last fifth changed."""
+        whole = self._learned(dynamics, len(self.space.alpha))
         if self.space.beta[-1] == 0:
             return torch.zeros_like(whole)
-        return whole - self._learned(dynamics, max(1, steps - max(1, steps // 5)))
+        return whole - self._learned(dynamics, earlier(self.space))
 
     def _learned(self, dynamics: Dynamics, steps: int) -> Tensor:
         space = self.space
@@ -122,7 +70,11 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     Returns
     -------
     LinearFit
-        From which every linear optimiser's images follow at no further product.
+        Without a further product: ``images(dynamics)`` at all times of a linear optimiser, float64,
+        of shape ``(t, n)``; ``unresolved(dynamics)``, what the last fifth of the steps has changed
+        of them, which exceeds what is left where they converge; ``expansion(task)`` for
+        `learning_curve`, that of ``expand(ntk, task, noise="realised")``. Where the optimiser
+        diverges, they raise `DivergenceError`.
 
     Raises
     ------
@@ -133,10 +85,7 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     -----
     Costs ``steps`` products, and memory of two images of 8-byte numbers for each.
     """
-    if task.shape != ntk.image_shape:
-        raise InvalidInputError(
-            f"the task has shape {task.shape}, the kernel is over images {ntk.image_shape}"
-        )
+    check_shape(task, ntk.image_shape)
     if steps < 2:
         raise InvalidInputError(f"at least 2 Lanczos steps are needed, got {steps}")
     measured = task.measured.to(ntk.device).flatten()

@@ -10,17 +10,13 @@ import xarray as xr
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
+from dipkernels.base.seeds import as_seeds
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.preparation import as_seeds
 from dipkernels.kernels.ntk import NTK
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task
-from dipkernels.theory.curves import (
-    PredictedPeak,
-    peak_of_expansion,
-    predicted_peak,
-)
-from dipkernels.theory.expansion import as_array
+from dipkernels.theory.curves import PredictedPeak, predicted_peak
+from dipkernels.theory.expansion import as_array, check_shape, known_image
 from dipkernels.theory.krylov import expand
 from dipkernels.theory.spectrum import kernel_spectrum
 
@@ -85,13 +81,11 @@ def score(
 
     Notes
     -----
-    Band with ``dense``: rounding, see `predicted_peak`. With ``lanczos``: the peak certainly
-    reaches the lower end, the highest point of the curve's lower bound, and is certainly below
-    the upper end, that of its upper bound (with missing pixels, an estimate; both widened by the
-    probes' errors). Where that is wide, ``psnr`` is the top of the curve in the middle of its
-    bounds: an estimate without an error; the documentation says how near it came. Neither band
-    covers what the linearisation leaves out; nor is the score the measured peak under Adam, which
-    the documentation compares it with.
+    Band with ``dense``: rounding. With ``lanczos``: from the highest point of the curve's lower
+    bound to that of its upper one, as of `learning_curve`. Where that is wide, ``psnr`` is the top
+    of the curve in the middle of its bounds: an estimate without an error; the documentation says
+    how near it came. Neither band covers what the linearisation leaves out; nor is the score the
+    measured peak under Adam, which the documentation compares it with.
     Source: Tachella et al. 2021 for the filter; Heckel & Soltanolkotabi 2020 for early stopping.
 
     Examples
@@ -143,20 +137,8 @@ def check_score(
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     for task in tasks:
-        if task.shape != prior.shape:
-            raise InvalidInputError(
-                f"the task has shape {task.shape}, the prior makes images {prior.shape}"
-            )
-        if task.clean is None:
-            raise InvalidInputError(
-                "a score is the error to a clean image, and this task has none: score the prior "
-                "on tasks of other images of that size, whose clean image is known"
-            )
-        if task.peak != 1.0:
-            raise InvalidInputError(
-                f"scores are for images in [0, 1]; this white is {task.peak:g} here: use the task "
-                "as it was before in_range"
-            )
+        check_shape(task, prior.shape)
+        known_image(task)
     full = all(bool(task.measured.all()) for task in tasks)
     if method == "dense" and not full:
         raise InvalidInputError(
@@ -176,9 +158,10 @@ def _dense(prior: ImagePrior, tasks: list[Task], seed: int) -> tuple[list[Predic
     spectrum = kernel_spectrum(ntk)
     image = as_array(ntk.image).ravel()
     peaks = [
-        predicted_peak(spectrum, as_array(task.clean).ravel() - image, task.noise_sigma)
+        predicted_peak(
+            spectrum.expand(as_array(known_image(task)).ravel() - image, task.noise_sigma)
+        )
         for task in tasks
-        if task.clean is not None
     ]
     return peaks, len(image)
 
@@ -190,7 +173,7 @@ def _lanczos(
     peaks, products = [], 0
     for task in tasks:
         expansion = expand(ntk, task, steps=steps, probes=probes, seed=seed)
-        peaks.append(peak_of_expansion(expansion))
+        peaks.append(predicted_peak(expansion))
         products += expansion.products
     return peaks, products
 

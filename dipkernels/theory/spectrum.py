@@ -95,8 +95,9 @@ class KernelSpectrum:
 
         Returns
         -------
-        ExactExpansion
-            For `learning_curve` and every dynamics. Costs ``2 n**2`` operations.
+        Expansion
+            For `learning_curve` and every dynamics; the band is the matrix's rounding. Costs
+            ``2 n**2`` operations.
 
         Raises
         ------
@@ -129,62 +130,48 @@ class ExactExpansion(Expansion):
     by at most ``phi(0) d |r|``, phi being ``(1 - E) / x`` and t for the flow (Duhamel's formula),
     the eigenvalues in the variance by at most d (Weyl's inequality). For dynamics that aren't
     `Dynamics.monotone` these are estimates.
-
-    Attributes
-    ----------
-    values : ndarray, shape (n,)
-        Eigenvalues, as of `KernelSpectrum`.
-    rounding : float
-        Norm of the error that the kernel is taken to have.
-    along : ndarray, shape (n,)
-        Coefficients of the residual.
-    noisy : ndarray, shape (n,), optional
-        Those of the noise, if it is realised.
-    noise_sigma : float
-        Its level, if it is expected.
     """
 
     values: np.ndarray
     rounding: float
-    along: np.ndarray
-    noisy: np.ndarray | None
-    noise_sigma: float
+    along: np.ndarray  # coefficients of the residual
+    noisy: np.ndarray | None  # those of the noise, if it is realised
+    noise_sigma: float  # its level, if it is expected
     score_region = "whole"
     products = 0
     exact = True
 
     @property
     def noise(self) -> Noise:  # type: ignore[override]
-        """Whether predictions are of the mean over noises, or of one."""
+        """Of one if it is known."""
         return "expected" if self.noisy is None else "realised"
 
     @property
     def regions(self) -> dict[str, object]:  # type: ignore[override]
-        """The image, whole."""
+        """Know the whole image alone."""
         return {"whole": None}
 
     @property
     def largest(self) -> float:  # type: ignore[override]
-        """Largest eigenvalue."""
+        """Take the last."""
         return float(self.values[-1])
 
     @property
     def outputs(self) -> int:
-        """Number of the network's outputs."""
+        """Count them."""
         return len(self.along)
 
     @property
     def times(self) -> np.ndarray:
         """From before anything is learned until rounding is, over ten decades and more."""
-        least = (
-            self.outputs * float(np.finfo(np.float64).eps) * self.largest
-        )  # none is known better
+        # no eigenvalue is known better
+        least = self.outputs * float(np.finfo(np.float64).eps) * self.largest
         last = float(np.clip(UNTIL_ROUNDING * self.largest / max(self.rounding, least), *LAST))
         points = int(DECADE_POINTS * np.log10(last / FIRST)) + 1
         return np.geomspace(FIRST, last, points) / self.largest
 
     def errors(self, dynamics: Dynamics) -> Errors:
-        """Predict the mean squared error, with bounds."""
+        """Sum over eigenvectors."""
         n, learned = self.outputs, dynamics.learned
         error = dynamics.decay(self.values) * self.along
         reach = float(np.linalg.norm(self.along))
@@ -207,7 +194,7 @@ class ExactExpansion(Expansion):
         return Errors(low[:, None] / n, whole[:, None] / n, high[:, None] / n, parts)
 
     def freedom(self, dynamics: Dynamics) -> np.ndarray:
-        """Count the directions that are learned, ``tr (I - E)``."""
+        """Sum over eigenvalues."""
         return np.asarray(dynamics.learned(self.values).sum(axis=1))
 
 
@@ -232,31 +219,14 @@ def kernel_spectrum(ntk: NTK) -> KernelSpectrum:
     numbers.
     """
     if ntk.shape[0] * parameter_bytes(ntk.parameters) <= ROWS_BUDGET:
-        matrix = _gram(ntk)
+        metric, matrix = ntk.metric or {}, np.zeros(ntk.shape)
+        for key, rows in ntk.jacobian().items():
+            matrix += gram_of(rows, metric.get(key))
     else:
         matrix = ntk.to_dense().cpu().double().numpy()
     found = KernelSpectrum.of_matrix(matrix)
     relative = 2 * ntk.shape[0] * torch.finfo(ntk.dtype).eps
     return KernelSpectrum(found.values, found.vectors, relative * float(found.values[-1]))
-
-
-def _gram(ntk: NTK) -> np.ndarray:
-    n = ntk.shape[0]
-    gram = np.zeros((n, n))
-    for key, rows in jacobian(ntk).items():
-        gram += gram_of(rows, None if ntk.metric is None else ntk.metric[key])
-    return gram
-
-
-def jacobian(ntk: NTK) -> dict[str, Tensor]:
-    """Form the Jacobian, by parameter and without the metric, by n backward passes."""
-    n = ntk.shape[0]
-    rows: dict[str, Tensor] = {}
-    for indices in torch.arange(n).split(ntk.chunk):
-        for key, value in ntk.vjp(ntk.tangents.unit_images(indices)).items():
-            flat = value.flatten(1)
-            rows.setdefault(key, flat.new_empty(n, flat.shape[1]))[indices] = flat
-    return rows
 
 
 def gram_of(rows: Tensor, metric: Tensor | None = None) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import decibels
+from dipkernels.spectra.modes import lag_spectrum
 from dipkernels.theory.curves import PredictedPeak
 
 # The prior's variance in units of the noise's, over which the best is sought.
@@ -44,8 +45,7 @@ def covariance_spectrum(found: xr.Dataset) -> np.ndarray:
             f"a spectrum needs the covariance at all lags of {size} pixels, got "
             f"{found.kernel.shape}: leave out max_lag"
         )
-    values = np.fft.fftn(np.fft.ifftshift(found.kernel.values)).real
-    return np.asarray(np.maximum(values, 0.0))
+    return np.asarray(np.maximum(lag_spectrum(found), 0.0))
 
 
 @checked
@@ -81,8 +81,7 @@ def stationary_wiener(
     Notes
     -----
     The expected error is the sum over frequencies of ``sigma^4 P / (s C + sigma^2)^2 + sigma^2
-    (s C)^2 / (s C + sigma^2)^2``, over n, with P the image's periodogram: exact for that filter,
-    whether or not the network's images are stationary.
+    (s C)^2 / (s C + sigma^2)^2``, over n, with P the image's periodogram: exact for that filter.
     """
     size = tuple(clean.shape[1:])
     if spectrum.shape != size:

@@ -12,16 +12,15 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels import images, networks, tasks
+from dipkernels import audit, images, networks, tasks
 from dipkernels.plotting import plot_audit, save_figure
 from dipkernels.plotting.style import PALETTE, panels
-from dipkernels.theory import audit
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the root, for what experiments share
 
 from experiments.harness import open_folder, parse, settings
 
-FINISHED = "audit.nc"  # what `theory.audit` stores last, and reads first
+FINISHED = "audit.nc"  # what `audit` stores last, and reads first
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dipkernels.spectra import sparsity
 from dipkernels.stopping import stopping_panel
 from dipkernels.tasks import Task
 from dipkernels.theory import KernelSpectrum, predicted_peak
-from dipkernels.theory.spectrum import gram_of, jacobian
+from dipkernels.theory.spectrum import gram_of
 from experiments.blog_questions import bases
 from experiments.blog_questions.variants import (
     VARIANTS,
@@ -201,14 +201,14 @@ def predict(name: str, chosen: Settings, device: torch.device) -> xr.Dataset:
     prior = make_prior(variant, chosen).to(device=device)
     ntk = NTK(prior, prior.init(0))
     start = ntk.image.double().cpu().numpy().ravel()
-    spectrum = KernelSpectrum.of_matrix(sum(gram_of(part) for part in jacobian(ntk).values()))
+    spectrum = KernelSpectrum.of_matrix(sum(gram_of(part) for part in ntk.jacobian().values()))
     images = subjects(variant, chosen)
     peaks = []
     for image in images:
         task = make_task(variant, image, 0, chosen)
         assert task.clean is not None
         residual = task.clean.double().numpy().ravel() - start
-        peaks.append(predicted_peak(spectrum, residual, task.noise_sigma))
+        peaks.append(predicted_peak(spectrum.expand(residual, task.noise_sigma)))
     return xr.Dataset(
         {
             "psnr": ("image", [peak.psnr for peak in peaks], {"units": "dB"}),

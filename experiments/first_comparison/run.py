@@ -10,6 +10,7 @@ import xarray as xr
 
 from dipkernels import compare, images, tasks
 from dipkernels.reports import format_table, write_report
+from dipkernels.stages.comparison import ComparisonSettings, Effort, make_priors
 from dipkernels.storage.netcdf import save
 from dipkernels.storage.runs import RunFolder
 
@@ -40,17 +41,17 @@ def main(arguments: list[str] | None = None) -> None:
     given = parse(__file__, __doc__, arguments)
     preset = settings(__file__, given.preset, Preset)
     task = tasks.denoise(images.load(preset.image, size=preset.size))
-    chosen = compare.Settings(
+    chosen = ComparisonSettings(
         preset.image,
         device=str(given.device),
         seeds=preset.seeds,
-        efforts={name: compare.Effort(**each) for name, each in preset.efforts.items()},  # type: ignore[arg-type]
+        efforts={name: Effort(**each) for name, each in preset.efforts.items()},  # type: ignore[arg-type]
     )
-    priors = compare.make_priors(preset.efforts, task, device=given.device)
+    priors = make_priors(preset.efforts, task, device=given.device)
     # as of `dipkernels compare`, whose page is made from it
     folder = RunFolder.open(given.output, chosen.record(task, priors))
     try:
-        rows = compare.compare(
+        rows = compare(
             priors,
             task,
             folder,

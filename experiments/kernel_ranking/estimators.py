@@ -9,7 +9,6 @@ from torch import Tensor
 
 from dipkernels.kernels import NTK
 from dipkernels.theory import KernelSpectrum, expand, learning_curve, predicted_peak
-from dipkernels.theory.curves import peak_of_expansion
 from experiments.harness import Table
 from experiments.kernel_ranking.setting import Preset, make_task
 
@@ -86,11 +85,11 @@ def _rows(name: str, file: Path, preset: Preset) -> list[dict[str, object]]:
         values, start = kept["values"], kept["image"]
         spectrum = KernelSpectrum(values, kept["vectors"], 1e-12 * float(values[-1]))
     kernel = StoredKernel(name, spectrum, start, preset.size)
-    exact = predicted_peak(spectrum, clean - start, task.noise_sigma)
+    exact = predicted_peak(spectrum.expand(clean - start, task.noise_sigma))
     rows: list[dict[str, object]] = []
     for steps in STEPS:
         expansion = expand(kernel, task, steps=min(steps, len(clean)))
-        found = peak_of_expansion(expansion)
+        found = predicted_peak(expansion)
         rows.append(
             {
                 "prior": name,

@@ -20,7 +20,7 @@ from dipkernels.theory import (
     predicted_peak,
     stationary_wiener,
 )
-from dipkernels.theory.spectrum import gram_of, jacobian
+from dipkernels.theory.spectrum import gram_of
 from experiments.kernel_ranking.setting import Preset, learning_rate, make_task
 
 Parameters = dict[str, Tensor]
@@ -163,7 +163,7 @@ def scores_at_initialisation(
     runs = [train(prior, task, rate, seed, counts) for task in tasks.values()]
     start = time.perf_counter()
     ntk = NTK(prior, parameters)
-    rows_of_jacobian, image = jacobian(ntk), ntk.image.cpu().double().numpy().ravel()
+    rows_of_jacobian, image = ntk.jacobian(), ntk.image.cpu().double().numpy().ravel()
     spectrum = _spectrum(rows_of_jacobian)
     seconds = time.perf_counter() - start
     rows = _predictions("initialisation", spectrum, image, tasks, seconds)
@@ -200,8 +200,8 @@ def _predictions(
     for name, task in tasks.items():
         clean, noise = _vectors(task)
         kinds = {
-            "": predicted_peak(spectrum, clean - image, task.noise_sigma),
-            ", this noise": predicted_peak(spectrum, clean - image, 0.0, noise=noise),
+            "": predicted_peak(spectrum.expand(clean - image, task.noise_sigma)),
+            ", this noise": predicted_peak(spectrum.expand(clean - image, 0.0, noise=noise)),
         }
         rows += [_row(kernel + kind, name, peak, seconds) for kind, peak in kinds.items()]
     return rows
@@ -213,7 +213,7 @@ def _without_images(
 ) -> list[Row]:
     sigma = next(iter(tasks.values())).noise_sigma
     drawn = [power_law_image(size, seed) for seed in range(DRAWN_IMAGES)]
-    psnr = np.mean([predicted_peak(spectrum, each - image, sigma).psnr for each in drawn])
+    psnr = np.mean([predicted_peak(spectrum.expand(each - image, sigma)).psnr for each in drawn])
     kernel = "initialisation, power-law images"
     return [{"kernel": kernel, "image": name, "psnr": float(psnr)} for name in tasks]
 
@@ -305,11 +305,11 @@ def scores_after_steps(
 
     def add(kind: str, spectrum: KernelSpectrum, *, known: bool) -> None:
         sigma = 0.0 if known else task.noise_sigma
-        peak = predicted_peak(spectrum, residual, sigma, noise=noise if known else None)
+        peak = predicted_peak(spectrum.expand(residual, sigma, noise=noise if known else None))
         rows.append(_row(f"after {steps}{kind}", image, peak, seconds))
 
     start = time.perf_counter()
-    of_jacobian = jacobian(NTK(prior, state.parameters))
+    of_jacobian = NTK(prior, state.parameters).jacobian()
     spectrum = _spectrum(of_jacobian)
     seconds = time.perf_counter() - start
     add("", spectrum, known=False)
@@ -318,6 +318,6 @@ def scores_after_steps(
     del of_jacobian
     if cross:
         (second,) = train(prior, make_task(image, preset.size, OTHER_NOISE), rate, 0, [steps])
-        other = _spectrum(jacobian(NTK(prior, second.parameters)))
+        other = _spectrum(NTK(prior, second.parameters).jacobian())
         add(", cross-fitted", other, known=True)
     return [{"prior": name, "seed": 0, "steps": steps} | row for row in rows]

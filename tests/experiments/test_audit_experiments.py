@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dipkernels.errors import OutputError
+from dipkernels.stages import audits as stages
+from dipkernels.stages import trajectories
 from dipkernels.storage.netcdf import load
-from dipkernels.theory.audit import run as stages
-from dipkernels.theory.audit import trajectory
 from helpers.experiments import ROOT, script
 
 
@@ -31,8 +31,8 @@ def test_audit_of_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(KeyboardInterrupt):
             run.main(arguments)
     with monkeypatch.context() as patch:
-        original = trajectory.fit
-        patch.setattr(trajectory, "fit", lambda *a, **k: fits.append(k) or original(*a, **k))
+        original = trajectories.fit
+        patch.setattr(trajectories, "fit", lambda *a, **k: fits.append(k) or original(*a, **k))
         run.main(arguments)
     # what wasn't finished kept what it goes on from: Adam alone is left, until it's frozen and on
     assert [(k["optimiser"], k["iterations"]) for k in fits] == [("adam", 2), ("adam", 4)]

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import networks, tasks
+from dipkernels.base.seeds import as_seeds
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit
-from dipkernels.fitting.preparation import as_seeds
 from dipkernels.networks import ImagePrior
 from dipkernels.storage import netcdf as results
 

@@ -11,12 +11,13 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from dipkernels import NTK, ImagePrior, Task, fit, tasks, theory
+import dipkernels
+from dipkernels import NTK, ImagePrior, Task, audit, fit, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError, OutputError
 from dipkernels.plotting import plot_audit
-from dipkernels.theory import GradientDescent, GradientFlow, audit, linear_fit
-from dipkernels.theory.audit import run, trajectory
-from dipkernels.theory.audit.parts import Parts
+from dipkernels.stages import audits, trajectories
+from dipkernels.stages.audits import Parts
+from dipkernels.theory import GradientDescent, GradientFlow, linear_fit
 from helpers.priors import draw
 
 
@@ -225,8 +226,8 @@ def test_an_audit_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.M
     for fits, drifts in ((2, 9), (9, 2), (9, 9)):
         with monkeypatch.context() as patch:
             counts = [
-                _limit(patch, trajectory, "fit", fits),
-                _limit(patch, run, "kernel_drift", drifts),
+                _limit(patch, trajectories, "fit", fits),
+                _limit(patch, audits, "kernel_drift", drifts),
             ]
             if min(fits, drifts) < 9:
                 with pytest.raises(KeyboardInterrupt):
@@ -329,6 +330,6 @@ def test_what_the_documentation_shows_runs(
     text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(theory, "audit", stub)
+    monkeypatch.setattr(dipkernels, "audit", stub, raising=False)
     exec(code, {})
     assert (tmp_path / "audit.png").exists()

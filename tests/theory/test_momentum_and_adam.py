@@ -13,6 +13,7 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.kernels import adam_metric_of
 from dipkernels.linalg import DenseOperator, Lanczos
+from dipkernels.stopping import stopping_time
 from dipkernels.theory import (
     Dynamics,
     FrozenAdam,
@@ -21,7 +22,6 @@ from dipkernels.theory import (
     Momentum,
     expand,
     learning_curve,
-    stopping_time,
 )
 from helpers.linear_network import N, dense_curve, filters, kernel_and_ntk, make_task
 

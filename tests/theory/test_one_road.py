@@ -10,6 +10,7 @@ import torch
 
 from dipkernels import NTK, Task, fit, networks, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.stopping import stopping_time
 from dipkernels.theory import (
     Dynamics,
     FrozenAdam,
@@ -22,10 +23,8 @@ from dipkernels.theory import (
     learning_curve,
     linear_fit,
     predicted_peak,
-    resolved_stretch,
-    stopping_time,
 )
-from dipkernels.theory.curves import RESOLVED_DB, peak_of_expansion
+from dipkernels.theory.curves import RESOLVED_DB, resolved_stretch
 from helpers.linear_network import SIGMA, N, kernel_and_ntk, make_prior, make_task, with_exact_trace
 from helpers.priors import draw
 
@@ -166,12 +165,12 @@ def test_the_peak_is_that_of_a_dense_search(seed: int, sigma: float, told: bool)
     krylov = with_exact_trace(expand(ntk, task, steps=N), ntk, N)
     residual = krylov.residual.numpy()
     psnr, time = dense_peak(kernel, residual, sigma)
-    exact = predicted_peak(KernelSpectrum.of_matrix(kernel), residual, sigma)
+    exact = predicted_peak(KernelSpectrum.of_matrix(kernel).expand(residual, sigma))
     # the search by halves stops at 1e-5 in log time; the value is flat there, to its square
     assert exact.psnr == pytest.approx(psnr, abs=1e-8)
     assert exact.time == pytest.approx(time, rel=1e-4)
     assert exact.lower <= exact.psnr <= exact.upper
-    found = peak_of_expansion(krylov)
+    found = predicted_peak(krylov)
     # on a grid, 20 points a decade: below the peak, by thousandths of a dB
     assert psnr - 4e-3 < found.psnr <= psnr + 1e-8
     assert found.time == pytest.approx(time, rel=math.log(10) / 20)
@@ -192,7 +191,7 @@ def test_a_curve_and_a_score_call_the_same_peaks_resolved(noise: str, steps: int
     _, ntk = kernel_and_ntk(7)
     for sigma in (0.3, 0.02):
         expansion = expand(ntk, make_task("denoise", sigma), noise=noise, steps=steps)
-        curve, peak = learning_curve(expansion), peak_of_expansion(expansion)
+        curve, peak = learning_curve(expansion), predicted_peak(expansion)
         assert curve.peak_resolved == peak.resolved
         assert (curve.peak_psnr_lower, curve.peak_psnr_upper) == (peak.lower, peak.upper)
         if peak.resolved:
@@ -209,7 +208,7 @@ def test_an_exact_peak_is_told_as_far_as_the_kernel_is() -> None:
     resolved = []
     for rounding in (1e-12, 1e-8, 1e-4, 1e-1):
         spectrum = KernelSpectrum.of_matrix(kernel, rounding=rounding)
-        peak = predicted_peak(spectrum, residual, 0.1)
+        peak = predicted_peak(spectrum.expand(residual, 0.1))
         assert peak.resolved == (peak.upper - peak.lower <= RESOLVED_DB)
         resolved.append(peak.resolved)
     assert resolved[0]

@@ -8,13 +8,8 @@ import pytest
 import xarray as xr
 
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.theory import (
-    GradientDescent,
-    GradientFlow,
-    expand,
-    learning_curve,
-    resolved_stretch,
-)
+from dipkernels.theory import GradientDescent, GradientFlow, expand, learning_curve
+from dipkernels.theory.curves import resolved_stretch
 from dipkernels.theory.expansion import default_times
 from helpers.linear_network import (
     SIGMA,

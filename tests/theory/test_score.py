@@ -26,7 +26,6 @@ from dipkernels.theory import (
     stationary_wiener,
 )
 from dipkernels.theory.agreement import _bootstrap
-from dipkernels.theory.curves import peak_of_expansion
 
 SIZE, N, SIGMA = (5, 7), 35, 0.2
 
@@ -103,7 +102,7 @@ def test_given_noise_the_curve_is_that_of_one_fit_and_its_mean_the_expected_one(
     spectrum = KernelSpectrum.of_matrix(matrix)
     residual = task.clean.numpy().ravel() - 0.1
     noise = (task.measurement - task.clean).numpy().ravel()
-    peak = predicted_peak(spectrum, residual, 0.0, noise=noise)
+    peak = predicted_peak(spectrum.expand(residual, 0.0, noise=noise))
 
     def error(t: float, noise: np.ndarray) -> float:
         decay = scipy.linalg.expm(-t * matrix)
@@ -113,7 +112,7 @@ def test_given_noise_the_curve_is_that_of_one_fit_and_its_mean_the_expected_one(
     assert peak.psnr == pytest.approx(-10 * math.log10(error(peak.time, noise)), abs=1e-9)
     for factor in (0.5, 0.9, 1.1, 2.0):
         assert error(factor * peak.time, noise) > error(peak.time, noise)
-    expected = predicted_peak(spectrum, residual, SIGMA)
+    expected = predicted_peak(spectrum.expand(residual, SIGMA))
     draws = SIGMA * np.random.default_rng(4).standard_normal((4000, N))
     decay = scipy.linalg.expm(-expected.time * matrix)
     errors = np.square(residual @ decay - draws + draws @ decay).mean(axis=1)
@@ -130,8 +129,8 @@ def test_the_band_covers_what_a_perturbed_kernel_predicts() -> None:
         moved = rng.standard_normal((N, N))
         moved = moved @ moved.T  # stays positive
         moved *= size / np.linalg.norm(moved, 2)
-        other = predicted_peak(KernelSpectrum.of_matrix(matrix + moved), residual, SIGMA)
-        band = predicted_peak(dataclasses.replace(exact, rounding=size), residual, SIGMA)
+        other = predicted_peak(KernelSpectrum.of_matrix(matrix + moved).expand(residual, SIGMA))
+        band = predicted_peak(dataclasses.replace(exact, rounding=size).expand(residual, SIGMA))
         assert band.lower <= other.psnr <= band.upper
         assert band.upper - band.lower < 20  # says something
         assert abs(other.psnr - band.psnr) > 1e-9
@@ -178,7 +177,7 @@ def test_lanczos_agrees_with_the_dense_score_within_its_band() -> None:
 def test_estimate_with_exact_probes_and_all_steps_is_the_dense_peak() -> None:
     prior, task = conv_prior(), make_task(1, 0.1)
     ntk = NTK(prior, prior.init(0))
-    peak = peak_of_expansion(expand(ntk, task, steps=N, probe_steps=N, probes=400))
+    peak = predicted_peak(expand(ntk, task, steps=N, probe_steps=N, probes=400))
     dense = score(prior, task)
     # 400 probes: the variance's error is at most sqrt(2 / (400 tr A)) relatively, below 4 %
     assert peak.psnr == pytest.approx(float(dense.psnr[0, 0]), abs=0.1)
@@ -260,11 +259,11 @@ def test_spectra_and_peaks_refuse_what_they_cannot_use() -> None:
     with pytest.raises(InvalidInputError, match="nothing is learned"):
         KernelSpectrum.of_matrix(np.zeros((3, 3)))
     with pytest.raises(InvalidInputError, match="residual must have shape"):
-        predicted_peak(spectrum, np.ones(3), 0.1)
+        predicted_peak(spectrum.expand(np.ones(3), 0.1))
     with pytest.raises(InvalidInputError, match="noise must have shape"):
-        predicted_peak(spectrum, np.ones(4), 0.0, noise=np.ones(3))
+        predicted_peak(spectrum.expand(np.ones(4), 0.0, noise=np.ones(3)))
     with pytest.raises(InvalidInputError, match="pass 0"):
-        predicted_peak(spectrum, np.ones(4), 0.1, noise=np.ones(4))
+        predicted_peak(spectrum.expand(np.ones(4), 0.1, noise=np.ones(4)))
 
 
 # The covariance's Wiener filter
@@ -377,11 +376,11 @@ def test_numbers_that_are_none_give_no_score() -> None:
     spectrum, ones = KernelSpectrum.of_matrix(np.diag(np.arange(1.0, 6.0))), np.ones(5)
     for sigma in (math.nan, -0.1, math.inf):
         with pytest.raises(InvalidInputError, match="noise_sigma must be finite"):
-            predicted_peak(spectrum, ones, sigma)
+            predicted_peak(spectrum.expand(ones, sigma))
     with pytest.raises(InvalidInputError, match="residual holds NaN"):
-        predicted_peak(spectrum, np.nan * ones, 0.1)
+        predicted_peak(spectrum.expand(np.nan * ones, 0.1))
     with pytest.raises(InvalidInputError, match="must be a NumPy array"):
-        predicted_peak(spectrum, torch.ones(5), 0.1)
+        predicted_peak(spectrum.expand(torch.ones(5), 0.1))
     with pytest.raises(InvalidInputError, match="real matrix"):
         KernelSpectrum.of_matrix(np.eye(3) * 1j)
     with pytest.raises(InvalidInputError, match="at least 1 image"):
@@ -393,7 +392,7 @@ def test_numbers_that_are_none_give_no_score() -> None:
 def test_an_exact_spectrum_has_a_peak() -> None:
     known = KernelSpectrum.of_matrix(np.diag(np.arange(1.0, 6.0)))
     exact = KernelSpectrum(known.values, known.vectors, 0.0)
-    found, expected = (predicted_peak(each, np.ones(5), 0.1) for each in (exact, known))
+    found, expected = (predicted_peak(each.expand(np.ones(5), 0.1)) for each in (exact, known))
     assert found.psnr == pytest.approx(expected.psnr, abs=1e-9)  # of the refinement's tolerance
 
 

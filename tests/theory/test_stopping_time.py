@@ -8,16 +8,8 @@ import xarray as xr
 
 from dipkernels import fit
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.stopping import detections, stopping_panel
-from dipkernels.theory import (
-    GradientDescent,
-    GradientFlow,
-    Momentum,
-    PredictedOptimum,
-    expand,
-    learning_curve,
-    stopping_time,
-)
+from dipkernels.stopping import PredictedOptimum, detections, stopping_panel, stopping_time
+from dipkernels.theory import GradientDescent, GradientFlow, Momentum, expand, learning_curve
 from helpers.linear_network import N, filters, kernel_and_ntk, make_task
 
 RATE = N / 2  # the largest eigenvalue is 1: half of the limit of stability

@@ -7,7 +7,7 @@ import numpy as np
 
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.theory.dynamics.base import (
+from dipkernels.theory.dynamics import (
     Dynamics,
     check_iterations,
     iterations_of_fit,
@@ -16,8 +16,7 @@ from dipkernels.theory.dynamics.base import (
 
 
 class _Remembering(Dynamics):
-    # v <- keep v + gain (1 - x a), a <- a + step v, with a what accumulates. The step may be
-    # another one in the first iterations.
+    """Those of ``v <- keep v + gain (1 - x a)``, ``a <- a + step v``, with a what accumulates."""
 
     step: float
 
@@ -26,23 +25,21 @@ class _Remembering(Dynamics):
         raise NotImplementedError
 
     def _first_steps(self) -> np.ndarray:
-        """Return those that differ from `step`."""
+        """Return steps of the first iterations, where they differ from `step`."""
         return np.empty(0)
 
     @property
     def limit(self) -> float:
-        """Eigenvalue at which the optimiser ceases to be stable."""
+        """Compute ``2 (1 + keep) / (gain step)``."""
         keep, gain, _ = self._memory()
         return 2 * (1 + keep) / (gain * self.step)
 
     def decay(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """Factor by which the error has shrunk; negative where it swings through 0."""
+        """Compute it from what has been learned."""
         return 1.0 - self.learned(eigenvalues)
 
     def accumulated(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """``(1 - decay) / x``, with its limit at 0."""
-        # Each iteration that is asked for costs a few operations for every eigenvalue, those in
-        # between only their logarithm.
+        """Step from one wanted iteration to the next; those in between cost their logarithm."""
         keep, gain, start = self._memory()
         first = self._first_steps()
         wanted, places = np.unique(self.times, return_inverse=True)
@@ -94,9 +91,8 @@ class Momentum(_Remembering):
     """Gradient descent with heavy-ball momentum, as torch's SGD steps.
 
     From ``v = 0``, an iteration is ``v <- momentum v + gradient``, ``f <- f - step kernel v``. It
-    is stable for ``step * largest < 2 (1 + momentum)``, where plain descent is for 2. An error
-    along a small eigenvalue falls as under gradient flow at the time
-    ``iteration * step / (1 - momentum)``; along an eigenvalue above
+    is stable for ``step * largest < 2 (1 + momentum)``. An error along a small eigenvalue falls as
+    under gradient flow at the time ``iteration * step / (1 - momentum)``; along an eigenvalue above
     ``(1 - sqrt(momentum))^2 / step`` it swings.
 
     Parameters
@@ -138,14 +134,10 @@ class Momentum(_Remembering):
 
         Parameters
         ----------
-        learning_rate : float
-            Of the fit, on the mean squared error.
         momentum : float
             Of the fit.
-        iterations : int or ndarray of int
-            Steps; or the iterations that are wanted, few of a long fit.
-        outputs : int
-            Channels times pixels, all of them even with a mask.
+        learning_rate, iterations, outputs
+            As of `GradientDescent.of_fit`.
 
         Returns
         -------
@@ -155,28 +147,23 @@ class Momentum(_Remembering):
         return cls(step_of_fit(learning_rate, outputs), momentum, iterations_of_fit(iterations))
 
     def monotone(self, largest: float) -> bool:
-        """Say whether the decay's derivatives alternate in sign.
-
-        Parameters
-        ----------
-        largest : float
-            Eigenvalue up to which it is asked.
+        """Say whether ``step * largest <= (1 - sqrt(momentum))^2``: up to there nothing swings.
 
         Returns
         -------
         bool
-            For ``step * largest <= (1 - sqrt(momentum))^2``: up to there nothing swings. With a
-            momentum of 0.9 that is 1/1400 of the limit of stability, so that of a fit that makes
-            use of its momentum no bounds are known.
+            With a momentum of 0.9 up to 1/1400 of the limit of stability: of a fit that makes use
+            of its momentum no bounds are known.
 
         Notes
         -----
-        The decay after i iterations is a polynomial in ``x = step * eigenvalue`` with
-        ``p_{i+1} = (1 + momentum - x) p_i - momentum p_{i-1}``, ``p_0 = 1``, ``p_1 = 1 - x``: the
-        characteristic polynomial, up to a factor, of ``L L^T`` with L bidiagonal, 1 on the
-        diagonal and ``sqrt(momentum)`` beside it. So its zeros are real and, L's singular values
-        being at least ``1 - sqrt(momentum)``, at least that squared. Below its smallest zero a
-        polynomial of real zeros that is positive there has derivatives of alternating signs.
+        The decay after i iterations is a polynomial
+        in ``x = step * eigenvalue`` with ``p_{i+1} = (1 + momentum - x) p_i - momentum p_{i-1}``,
+        ``p_0 = 1``, ``p_1 = 1 - x``: the characteristic polynomial, up to a factor, of ``L L^T``
+        with L bidiagonal, 1 on the diagonal and ``sqrt(momentum)`` beside it. So its zeros are real
+        and, L's singular values being at least ``1 - sqrt(momentum)``, at least that squared. Below
+        its smallest zero a polynomial of real zeros that is positive there has derivatives of
+        alternating signs.
         """
         return bool(self.step * largest <= (1 - math.sqrt(self.momentum)) ** 2 * (1 + 1e-6))
 
@@ -192,10 +179,9 @@ class FrozenAdam(_Remembering):
     from `dipkernels.kernels.adam_metric` or `dipkernels.fitting.load_adam_metric`. An iteration is
     ``m <- beta m + (1 - beta) gradient`` and ``f <- f - step kernel m / (1 - beta^i)``.
 
-    The second moments of a real fit fall as its gradients do, so that its steps get longer while
-    the frozen ones stay. The prediction holds for as long as they stay about what they were; beyond
-    the peak Adam overfits faster than this, and the tail of the curve is wrong. Take the metric
-    late, near the iteration that matters, rather than at the first step.
+    The prediction holds for as long as the second moments stay about what they were; beyond the
+    peak they fall, Adam overfits faster than this, and the tail of the curve is wrong. Take the
+    metric late, near the iteration that matters, rather than at the first step.
 
     Parameters
     ----------
@@ -250,13 +236,8 @@ class FrozenAdam(_Remembering):
 
         Parameters
         ----------
-        learning_rate : float
-            Of the fit, on the mean squared error.
-        iterations : int or ndarray of int
-            Steps; or the iterations that are wanted, few of a long fit. They count from the
-            kernel's parameters.
-        outputs : int
-            Channels times pixels, all of them even with a mask.
+        learning_rate, iterations, outputs
+            As of `GradientDescent.of_fit`.
         beta : float
             Of the first moment.
         taken : int
@@ -265,24 +246,13 @@ class FrozenAdam(_Remembering):
         Returns
         -------
         FrozenAdam
-            At iterations 0 to ``iterations``, or at those given.
+            At iterations 0 to ``iterations``, or at those given, from the kernel's parameters on.
         """
         step = step_of_fit(learning_rate, outputs)
         return cls(step, iterations_of_fit(iterations), beta, taken)
 
     def monotone(self, largest: float) -> bool:
-        """Claim no bounds.
-
-        Parameters
-        ----------
-        largest : float
-            Any eigenvalue.
-
-        Returns
-        -------
-        bool
-            False.
-        """
+        """Say no: no bounds are claimed."""
         return False
 
     def _memory(self) -> tuple[float, float, float]:

@@ -7,7 +7,7 @@ import xarray as xr
 
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.stopping import Decision, Rule
+from dipkernels.stopping.rules import Decision, Rule
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,9 @@ class StoppingTime:
         Where the predicted PSNR is highest; of a peak that isn't resolved, where it is certainly
         as high as ``psnr``.
     earliest, latest : float
-        The band leaves it open where between them the optimum lies. ``latest`` is infinite if it
-        may lie beyond the last time of the curve.
+        The optimum lies between them; ``latest`` is infinite where the curve ends before.
     psnr : float
-        Predicted there, in dB.
+        Predicted at the optimum, in dB.
     unit : {"time", "iteration"}
         Of the three times.
     resolved : bool
@@ -110,16 +109,11 @@ class PredictedOptimum(Rule):
     Attributes
     ----------
     iteration : int
-        Where.
+        Where; not negative.
     psnr : float
         Predicted there, in dB.
     needs_truth : bool
         Whether the curve was predicted from the clean image of the very fit that is judged.
-
-    Raises
-    ------
-    InvalidInputError
-        If the iteration is no whole number, or negative.
     """
 
     iteration: int
@@ -154,9 +148,8 @@ class PredictedOptimum(Rule):
         momentum : float
             Of the fit, see `stopping_time`.
         needs_truth : bool
-            Say so if the curve's clean image is that of the fit to be judged: the rule is then a
-            measure, and gets the star of those that know the answer. Without it, the curve should
-            be of another image, such as a typical one, or of a stand-in for the clean one.
+            Say so if the curve's clean image is that of the fit to be judged: the rule then knows
+            the answer, and gets the star of such. Else the curve should be of another image.
 
         Returns
         -------
@@ -176,18 +169,7 @@ class PredictedOptimum(Rule):
         return cls(round(found.optimum), found.psnr, needs_truth)
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Choose the predicted iteration, or the last one of a trace that ends before it.
-
-        Parameters
-        ----------
-        trace : xarray.Dataset
-            Of a single run.
-
-        Returns
-        -------
-        Decision
-            Stopped there, if the trace gets there; its value is the predicted PSNR.
-        """
+        """Choose the predicted iteration, or the last one of a trace that ends before it."""
         last = trace.sizes["iteration"] - 1
         if last < self.iteration:
             return Decision(last)
