@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError
-from dipkernels.tasks.inputs import require_finite, require_noise, require_truth
+from dipkernels.tasks.inputs import require_finite, require_image, require_noise
 from dipkernels.tasks.operators import Physics
 from dipkernels.tasks.task import Task
 
@@ -69,7 +69,8 @@ def from_physics(
             "numbers as two channels (torch.view_as_real)"
         )
     require_finite(measurement, "measurement")
-    require_truth(clean, tuple(shape), "the shape is")
+    if clean is not None and tuple(require_image(clean).shape) != tuple(shape):
+        raise ImageError(f"the clean image has shape {tuple(clean.shape)}, not {tuple(shape)}")
     sigma = require_noise(noise_sigma)
     image = torch.randn((1, *shape), generator=generator("physics", 0)).to(measurement)
     measured = _call(physics, "A", image)
