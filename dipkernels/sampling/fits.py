@@ -321,7 +321,7 @@ def mc_dropout(
     return result
 
 
-def _fit_settings(options: dict[str, Any], iterations: int, **fixed: float) -> FitSettings:
+def _fit_settings(options: dict[str, Any], iterations: int, **fixed: Any) -> FitSettings:
     """Make the settings of a fit that is watched as a chain."""
     if unknown := sorted(options.keys() - {*OPTIONS}):
         raise InvalidInputError(

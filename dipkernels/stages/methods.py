@@ -209,10 +209,10 @@ def plan_draws(job: Job, *, timed: bool) -> "Plan":
         return plans.plan_chains(job.posterior, settings, timed=timed)
     if method.function == "linearised":
         return plans.plan_linearised(job.posterior, draws=job.options["draws"], timed=timed)
-    settings = None if method.fit is None else _chain_settings(job)
+    kept = None if method.fit is None else _chain_settings(job)
     runs = job.options.get("members") or job.options["chains"]
     planned = plan_fits(job, "iterations", runs, timed=timed, **(method.fit or {}))
-    return planned if settings is None else plans.with_draws(planned, job.task, settings)
+    return planned if kept is None else plans.with_draws(planned, job.task, kept)
 
 
 def plan_fits(job: Job, iterations: str, runs: int, *, timed: bool, **options: Any) -> "Plan":
