@@ -63,15 +63,13 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
     return call(), time.perf_counter() - start
 
 
-def predict(
-    ntk: NTK, task: tasks.Task, dynamics: Dynamics, products: int, noise: str
-) -> xr.Dataset:
+def predict(ntk: NTK, task: tasks.Task, dynamics: Dynamics, matvecs: int, noise: str) -> xr.Dataset:
     """Predict from so many products, half of them for the variance if noise is expected."""
     if noise == "realised":
-        return learning_curve(expand(ntk, task, noise="realised", steps=products), dynamics)
-    share = products // 8  # four probes
+        return learning_curve(expand(ntk, task, noise="realised", steps=matvecs), dynamics)
+    share = matvecs // 8  # four probes
     return learning_curve(
-        expand(ntk, task, steps=products - 4 * share, probe_steps=share, probes=4), dynamics
+        expand(ntk, task, steps=matvecs - 4 * share, probe_steps=share, probes=4), dynamics
     )
 
 
@@ -123,8 +121,8 @@ def compare(arguments: argparse.Namespace, name: str, width: int) -> None:
         dynamics = Momentum.of_fit(rate, momentum, at, outputs)
     unit = physical(ntk, prior, task)
     for noise in ("realised", "expected"):
-        for products in arguments.products:
-            make_curve = functools.partial(predict, ntk, task, dynamics, products, noise)
+        for matvecs in arguments.matvecs:
+            make_curve = functools.partial(predict, ntk, task, dynamics, matvecs, noise)
             curve, cost = timed(make_curve)
             psnr = curve.psnr.sel(region="whole").values
             where, found = int(np.argmax(psnr)), stopping_time(curve)

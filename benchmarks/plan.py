@@ -67,8 +67,8 @@ def child(task: str, case: int, threads: int) -> None:
     from dipkernels.priors.memory import resident_bytes
 
     torch.set_num_threads(threads)
-    name, size, options, products = CASES[case]
-    do_small_job(options, products)
+    name, size, options, matvecs = CASES[case]
+    do_small_job(options, matvecs)
     image = images.load("astronaut", size=size)
     problem = tasks.denoise(image)
     prior = networks.create(name, image_size=size)
@@ -76,16 +76,16 @@ def child(task: str, case: int, threads: int) -> None:
     start = time.perf_counter()
     if task == "plan":
         planned = plan(
-            prior, None if options is None else problem, products=products, **options or {}
+            prior, None if options is None else problem, matvecs=matvecs, **options or {}
         )
         print(json.dumps({"seconds": planned.seconds, "bytes": planned.bytes}))
         return
-    do(prior, problem, options, products)
+    do(prior, problem, options, matvecs)
     seconds = time.perf_counter() - start
     print(json.dumps({"seconds": seconds, "bytes": resident_bytes() - before}))
 
 
-def do(prior: object, problem: object, options: dict[str, object] | None, products: int) -> None:
+def do(prior: object, problem: object, options: dict[str, object] | None, matvecs: int) -> None:
     """Fit, or run Lanczos on the kernel."""
     from dipkernels import NTK, fit
     from dipkernels.linalg import Lanczos
@@ -94,12 +94,12 @@ def do(prior: object, problem: object, options: dict[str, object] | None, produc
         options = dict(options)
         seeds = options.pop("seeds", 1)
         fit(prior, problem, seed=list(range(seeds)), **options)
-    if products:
+    if matvecs:
         ntk = NTK(prior, prior.init(0))
-        Lanczos(ntk, ntk.rademacher(1, 0)).extend(products)
+        Lanczos(ntk, ntk.rademacher(1, 0)).extend(matvecs)
 
 
-def do_small_job(options: dict[str, object] | None, products: int) -> None:
+def do_small_job(options: dict[str, object] | None, matvecs: int) -> None:
     """Load all that a job of this kind needs."""
     import torch
 
@@ -107,7 +107,7 @@ def do_small_job(options: dict[str, object] | None, products: int) -> None:
 
     prior = networks.create("deep-decoder", image_size=16, width=8, upsamplings=2)
     problem = tasks.denoise(torch.full((3, 16, 16), 0.5))
-    do(prior, problem, None if options is None else options | {"iterations": 2}, min(products, 2))
+    do(prior, problem, None if options is None else options | {"iterations": 2}, min(matvecs, 2))
 
 
 def main() -> None:
@@ -123,13 +123,13 @@ def main() -> None:
     print(f"{arguments.threads} threads; planned / measured = ratio", flush=True)
     good = 0
     for case in arguments.cases:
-        name, size, options, products = CASES[case]
+        name, size, options, matvecs = CASES[case]
         planned, taken = (run_child(task, case, arguments.threads) for task in ("plan", "run"))
         ratios = [planned[key] / taken[key] for key in ("bytes", "seconds")]
         within = [abs(ratio - 1) <= TOLERANCE for ratio in ratios]
         good += all(within)
         said = (
-            f"{products} products"
+            f"{matvecs} products"
             if options is None
             else " ".join(f"{key}={value}" for key, value in options.items())
         )

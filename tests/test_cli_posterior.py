@@ -240,8 +240,8 @@ def test_a_plan_counts_draws_and_products() -> None:
     )
     image = 12 * 14 * 4
     assert many.parts["fit"]["draws"] - few.parts["fit"]["draws"] == 2 * 3 * 499 * image
-    assert few.products == 3 * 40 and few.runs == 3
-    assert plan_linearised(posterior, draws=7, max_iterations=5).products == 8 * 5
+    assert few.matvecs == 3 * 40 and few.runs == 3
+    assert plan_linearised(posterior, draws=7, max_iterations=5).matvecs == 8 * 5
 
 
 @pytest.mark.slow

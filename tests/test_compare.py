@@ -214,7 +214,7 @@ def test_plan_counts_what_will_run() -> None:
     vit = plan.priors["vit"]
     assert (vit.parameters, vit.iterations) == (priors["vit"].parameter_count, SMALL.adam)
     kernel_products = SMALL.steps + SMALL.probes * SMALL.probe_steps
-    assert vit.products > kernel_products
+    assert vit.matvecs > kernel_products
 
 
 def test_settings_tell_other_pixels_apart() -> None:

@@ -261,9 +261,9 @@ def test_layers_sum_to_the_whole(weighted: NTK, dense: dict[str, Tensor]) -> Non
     assert layers.groups == LAYERS
     assert layers.names == list(LAYERS)
     expected = torch.stack([total(dense, keys) for keys in LAYERS.values()])
-    products, forms = layers.products(block), layers.quadratic_form(block)
-    close(products, expected @ block)
-    close(products.sum(dim=0), weighted @ block)
+    matvecs, forms = layers.products(block), layers.quadratic_form(block)
+    close(matvecs, expected @ block)
+    close(matvecs.sum(dim=0), weighted @ block)
     close(forms, torch.einsum("ik,lij,jk->lk", block, expected, block))
     close(forms.sum(dim=0), weighted.quadratic_form(block))
     chosen = [3, 40, 17, 3]
@@ -294,7 +294,7 @@ def test_traces_and_responses_of_all_layers(weighted: NTK) -> None:
     traces, whole = layers.trace(40, seed=2), weighted.trace(40, seed=2)
     assert float(traces.trace.sum()) == pytest.approx(whole.value, rel=1e-12)
     assert float(traces.share.sum()) == pytest.approx(1, rel=1e-12)
-    assert traces.products == 20
+    assert traces.matvecs == 20
     rings = frequency_response(layers, SHAPE, probes=2)
     assert rings.response.dims == ("layer", "frequency")
     for name in layers.names:
@@ -402,7 +402,7 @@ def test_operators_that_are_not_what_they_should_be() -> None:
     found = DenseOperator(matrix).symmetry()
     assert found.asymmetry < 1e-14  # sums of 30 terms
     assert found.negativity == 0
-    assert found.products == 4
+    assert found.matvecs == 4
     with pytest.warns(AccuracyWarning, match=r"much for torch\.float64: .* no more digits"):
         DenseOperator(matrix + 1e-5 * root).symmetry()
     for wrong in (matrix + root, -matrix):

@@ -100,10 +100,10 @@ def test_rehearsed_fit_takes_the_tensors_of_a_fit(name: str, seeds: int, device:
 @pytest.mark.parametrize("columns", [1, 3])
 def test_rehearsed_kernel_takes_the_tensors_of_products(columns: int) -> None:
     prior = decoder()
-    numbers, products = torch.Size(prior.shape).numel(), 6
-    needs = rehearse_kernel(prior, products, columns, memory_budget=2**29)
+    numbers, matvecs = torch.Size(prior.shape).numel(), 6
+    needs = rehearse_kernel(prior, matvecs, columns, memory_budget=2**29)
     assert needs.rehearsed
-    assert needs.parts[BASIS] == 16 * numbers * products
+    assert needs.parts[BASIS] == 16 * numbers * matvecs
     parameters = prior.init(0)
     with Ledger() as ledger:
         ntk = NTK(prior, parameters)
@@ -215,7 +215,7 @@ def test_more_work_takes_more_memory() -> None:
     task = noisy(prior)
     plain = untimed(prior, task)
     assert plain.fits
-    assert (plain.runs, plain.iterations, plain.products) == (1, 1000, 0)
+    assert (plain.runs, plain.iterations, plain.matvecs) == (1, 1000, 0)
     assert plain.parameters == prior.parameter_count
     sizes = [untimed(p, noisy(p)).bytes for p in (decoder((48, 64)), decoder((96, 128)))]
     assert plain.bytes < sizes[0] < sizes[1]
@@ -261,7 +261,7 @@ def test_a_checkpoint_takes_what_monitors_hand_out() -> None:
 def test_a_search_of_the_learning_rate_is_planned() -> None:
     prior = decoder()
     found = untimed(prior, noisy(prior), optimiser="sgd", momentum=0.9, seeds=2)
-    assert found.products == 80
+    assert found.matvecs == 80
     assert set(found.parts) == {"fit", "kernel"}
     assert "learning rate" in found.notes[0]
 
@@ -272,7 +272,7 @@ def test_planning_leaves_everything_as_it_was() -> None:
     task, monitor = noisy(prior), make_monitor("moving-variance")
     before = fit(prior, task, iterations=2)
     random_state = torch.get_rng_state()
-    plan(prior, task, iterations=2, monitors=[monitor], products=2)
+    plan(prior, task, iterations=2, monitors=[monitor], matvecs=2)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert int(monitor.state()["count"]) == 0
     after = fit(prior, task, iterations=2, monitors=[monitor])
@@ -283,13 +283,13 @@ def test_planning_leaves_everything_as_it_was() -> None:
 def test_seconds_add_up(time_products: bool) -> None:
     prior = decoder()
     found = plan(
-        prior, noisy(prior), iterations=50, seeds=2, products=7, time_products=time_products
+        prior, noisy(prior), iterations=50, seeds=2, matvecs=7, time_products=time_products
     )
-    least = 50 * found.step_seconds + 7 * found.product_seconds
+    least = 50 * found.step_seconds + 7 * found.matvec_seconds
     assert 0 < least < found.seconds
-    alone = plan(prior, products=7)
+    alone = plan(prior, matvecs=7)
     assert alone.iterations == alone.runs == 0
-    assert alone.seconds > 7 * alone.product_seconds > 0
+    assert alone.seconds > 7 * alone.matvec_seconds > 0
     assert np.isnan(alone.step_seconds)
     text = str(found)
     for words in ("50 iterations x 2 runs and 7 products on cpu", "Krylov basis", "there is", "MB"):
@@ -316,7 +316,7 @@ class Counting(nn.Sequential):
         ({"task": True}, r"image of about \d+x\d+ pixels, or a narrower network$"),
         ({"task": True, "seeds": 8}, r"fit about \d of the 8 runs at a time$"),
         ({"task": True, "monitors": ["windowed-variance"]}, "shorter window$"),
-        ({"products": 4000}, "fewer Lanczos steps$"),
+        ({"matvecs": 4000}, "fewer Lanczos steps$"),
     ],
 )
 def test_refusal_says_why_and_what_to_do_and_runs_nothing(
@@ -358,7 +358,7 @@ def test_a_network_that_looks_at_numbers_has_a_rule_of_thumb(
 ) -> None:
     caplog.set_level("INFO", logger="dipkernels")
     prior = ImagePrior(lambda: LooksAtNumbers(2, 3, 3, padding=1), torch.rand(1, 2, 26, 31))
-    found = untimed(prior, noisy(prior), products=3)
+    found = untimed(prior, noisy(prior), matvecs=3)
     assert "rule of thumb" in found.notes[0]
     assert found.bytes > 5 * 4 * prior.parameter_count
     assert "can't be rehearsed without numbers (DataDependentOutputException)" in caplog.text
@@ -368,8 +368,8 @@ def test_a_network_that_looks_at_numbers_has_a_rule_of_thumb(
     ("options", "message"),
     [
         ({}, "nothing to plan"),
-        ({"products": 3, "iterations": 5}, "iterations have no effect without a task"),
-        ({"products": 3, "backtracking": 5.0}, "backtracking have no effect without a task"),
+        ({"matvecs": 3, "iterations": 5}, "iterations have no effect without a task"),
+        ({"matvecs": 3, "backtracking": 5.0}, "backtracking have no effect without a task"),
         ({"task": True, "columns": 2}, "columns have no effect without products"),
         ({"task": True, "speed": 2}, "plan has no option speed; of a fit's it takes: optimiser"),
         ({"task": True, "momentum": 0.5}, "momentum has no effect on 'adam'"),
@@ -385,7 +385,7 @@ def test_bad_options(options: dict[str, object], message: str) -> None:
 
 def test_a_device_that_is_not_here_is_never_timed() -> None:
     prior = decoder()
-    planned = plan(prior, noisy(prior), products=8, device="cuda:7", budget=1e9, precision="tf32")
+    planned = plan(prior, noisy(prior), matvecs=8, device="cuda:7", budget=1e9, precision="tf32")
     assert (planned.device, planned.budget) == ("cuda:7", 10**9)
     assert math.isnan(planned.seconds)
     assert "seconds can't be timed: this machine has no cuda:7" in planned.notes
@@ -401,7 +401,7 @@ def test_a_device_that_is_not_here_is_never_timed() -> None:
     [
         ({"device": "cuda:7"}, errors.InvalidInputError, "has no cuda:7: say with budget="),
         (
-            {"device": "cuda:7", "budget": 1e9, "products": 2, "time_products": True},
+            {"device": "cuda:7", "budget": 1e9, "matvecs": 2, "time_products": True},
             errors.InvalidInputError,
             "time_products has no effect: this machine has no cuda:7",
         ),

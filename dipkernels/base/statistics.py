@@ -29,7 +29,7 @@ class Estimate(Generic[Value]):
 
     value: Value
     standard_error: Value
-    products: int
+    matvecs: int
 
     def __repr__(self) -> str:
         if isinstance(self.value, Tensor):

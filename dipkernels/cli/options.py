@@ -94,7 +94,7 @@ def require_positive(**given: int | None) -> None:
 def describe(task: "Task", image: str, seed: int, device: object, held_out: str = "") -> str:
     """Say in a line what is measured, and where it's computed."""
     channels, *spatial = task.shape
-    sigma = task.noise_sigma / task.peak if task.noise_sigma else 0.0
+    sigma = task.noise_sigma / task.data_range if task.noise_sigma else 0.0
     noise = f", noise sigma {sigma:.3f}" if sigma else ""
     return (
         f"{task.name} {image}: {'x'.join(map(str, spatial))}, {channels} channel(s){noise}"

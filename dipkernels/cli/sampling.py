@@ -138,7 +138,7 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
     typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
     typer.echo(f"  {methods()[job.method].words}")
     if "temperature" in o:
-        sigma = job.posterior.noise_sigma / task.peak
+        sigma = job.posterior.noise_sigma / task.data_range
         typer.echo(
             f"  Target: likelihood with sigma {sigma:.3g}, prior on the weights "
             f"{job.posterior.weight_prior.name}, temperature {o['temperature']:g}."
@@ -147,8 +147,8 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
         head = f"{planned.runs} fit(s) to start from" if name == "start" else job.method
         runs = f"{planned.runs} x " if planned.runs > 1 else ""
         work = f"{runs}{planned.iterations} iterations" if planned.iterations else ""
-        products = f"{planned.products} products at most" if planned.products else ""
-        what = ", ".join(filter(None, (work, products)))
+        matvecs = f"{planned.products} products at most" if planned.matvecs else ""
+        what = ", ".join(filter(None, (work, matvecs)))
         typer.echo(
             f"  {head:24}{what:48}{duration(planned.seconds):>14}"
             f"{readable_bytes(planned.bytes):>10}"

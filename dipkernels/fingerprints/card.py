@@ -161,7 +161,7 @@ def fingerprint(
             "seed": seed,
             "task": task.name,
             "noise_sigma": task.noise_sigma,
-            "products": effort.products,
+            "matvecs": effort.matvecs,
             "seconds": seconds,
         }
     )
@@ -193,7 +193,7 @@ def plan_fingerprint(
         prior,
         _task(prior, task),
         iterations=effort.iterations + effort.descent,
-        products=effort.products,
+        matvecs=effort.matvecs,
         columns=effort.probes,
         checkpoint=True,
         timed=timed,

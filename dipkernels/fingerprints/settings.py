@@ -74,7 +74,7 @@ class FingerprintEffort:
             )
 
     @property
-    def products(self) -> int:
+    def matvecs(self) -> int:
         """With the kernel, in all; about, since small images have fewer rings and rows."""
         response = (RINGS + SECTORS) * self.response_probes / 2
         rows = NEIGHBOURS + self.positions + 1

@@ -30,7 +30,7 @@ FITS = (
     "iterations",
     "learning_rate",
     "measurement_psnr",
-    "products",
+    "matvecs",
     "seconds",
 )
 

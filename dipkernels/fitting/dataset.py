@@ -68,7 +68,7 @@ class _Layout:
         self.lead = tuple(name for name, wanted in zip(lengths, many, strict=True) if wanted)
         self.sizes = tuple(lengths[name] for name in self.lead)
         self.many_images = many[0]
-        self.peak = tasks[0].peak
+        self.data_range = tasks[0].data_range
         table = record.table()
         ended = np.isnan(table[..., 1]).all(axis=1)
         self.length = int(ended.argmax()) if ended.any() else len(table)
@@ -108,15 +108,17 @@ class _Layout:
         found: dict[str, object] = {}
         for name, pictures in self.record.pictures.items():
             array = self.unfold(pictures.cpu().numpy())
-            found[name] = (*self.lead, *self.pixels), array / array.dtype.type(self.peak)
+            found[name] = (*self.lead, *self.pixels), array / array.dtype.type(self.data_range)
         if self.record.knows_truth:
-            found["clean"] = self._by_image([_array(task.clean, task.peak) for task in self.tasks])
+            found["clean"] = self._by_image(
+                [_array(task.clean, task.data_range) for task in self.tasks]
+            )
         measured = self.tasks[0].measurement.shape
         dims = self.pixels
         if measured != self.tasks[0].shape:
             names = self.pixels if len(measured) == len(self.pixels) else range(len(measured))
             dims = tuple(f"measured_{name}" for name in names)
-        measurements = [_array(task.measurement, task.peak) for task in self.tasks]
+        measurements = [_array(task.measurement, task.data_range) for task in self.tasks]
         found["measurement"] = self._by_image(measurements, dims)
         masks = [_mask(task) for task in self.tasks]
         if all(mask is not None for mask in masks):
@@ -136,7 +138,7 @@ class _Layout:
                 for j, region in enumerate(regions):
                     for metric, table in tables.items():
                         table[run, i, j] = _score(task, metric, picture, region)
-        tables["mse"] /= self.peak**2
+        tables["mse"] /= self.data_range**2
         dims = (*self.lead, "picture", "region")
         found: dict[str, object] = {k: (dims, self.unfold(t)) for k, t in tables.items()}
         return {**found, "picture": list(SCORED_PICTURES)}

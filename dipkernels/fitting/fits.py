@@ -210,7 +210,7 @@ def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dat
     if descent.settings.backtracking is not None:
         by_run["rollbacks"] = descent.rollbacks.cpu().numpy()
     if stopper is not None and stopper.images is not None:
-        images = (stopper.images / record.tasks[0].peak).cpu().numpy()
+        images = (stopper.images / record.tasks[0].data_range).cpu().numpy()
         by_run |= {"chosen": stopper.chosen, "stopped": stopper.fired, "chosen_image": images}
     if any(many):
         ended = record.table()[-1, :, 0] == 0
@@ -219,7 +219,7 @@ def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dat
     settings = descent.settings.record() | {"requested_iterations": descent.settings.iterations}
     del settings["iterations"]
     first = descent.tasks[0]
-    sigmas = [task.noise_sigma / task.peak for task in descent.tasks]
+    sigmas = [task.noise_sigma / task.data_range for task in descent.tasks]
     attributes: dict[str, Any] = {
         **describe_prior(descent.prior),
         **settings,

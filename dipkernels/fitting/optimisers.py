@@ -82,7 +82,7 @@ def stable_learning_rate(
         If the kernel is zero.
     """
     if largest_eigenvalue is None:
-        pairs = top_eigenpairs(ntk, 1, tolerance=0.01, max_products=40, starts=1)
+        pairs = top_eigenpairs(ntk, 1, tolerance=0.01, max_matvecs=40, starts=1)
         largest_eigenvalue = float(pairs.values[0])
     if not largest_eigenvalue > 0:
         raise InvalidInputError(

@@ -90,7 +90,15 @@ def _is_code(guide: Tensor, prior: ImagePrior) -> bool:
 def _kind(task: Task) -> tuple[object, ...]:
     truth, held_out = task.clean is None, task.has_held_out
     measured = tuple(task.measurement.shape)
-    return task.name, measured, list(task.regions), task.score_region, truth, held_out, task.peak
+    return (
+        task.name,
+        measured,
+        list(task.regions),
+        task.score_region,
+        truth,
+        held_out,
+        task.data_range,
+    )
 
 
 def identity_of(

@@ -47,7 +47,7 @@ class Record:
         self._pending: list[Tensor] = []
         self._blocks: list[np.ndarray] = []
         # Errors are recorded in units of the squared peak.
-        units = [task.peak**2 for task in tasks for _ in range(seeds)]
+        units = [task.data_range**2 for task in tasks for _ in range(seeds)]
         fractions = [task.measured_fraction for task in tasks for _ in range(seeds)]
         infinite = first.measurement.new_full((self.runs,), torch.inf)
         self._units = infinite.new_tensor(units)
@@ -82,7 +82,7 @@ class Record:
             columns += [*clean.values(), *self._region_mse(average).values()]
             self._keep_best(clean[self.score_region], images)
         for monitor in self.monitors:
-            columns += monitor.update(images / self.tasks[0].peak).unbind(dim=1)
+            columns += monitor.update(images / self.tasks[0].data_range).unbind(dim=1)
         self._pending.append(torch.stack(columns, dim=1))
         self.pictures["final"] = self._where_running(images, self.pictures["final"])
         self.pictures["average"] = self._where_running(average, self.pictures["average"])

@@ -51,7 +51,7 @@ class Stopper:
         first = self._record.iterations - len(self._block)
         trace = build_trace(self._record, many=(True, True)).assign_attrs(
             score_region=self._record.score_region,
-            noise_sigma=[task.noise_sigma / task.peak for task in self._record.tasks],
+            noise_sigma=[task.noise_sigma / task.data_range for task in self._record.tasks],
         )
         for run, (_, one) in enumerate(single_runs(trace)):
             if self.fired[run] >= 0 or not bool(one.loss.notnull().any()):

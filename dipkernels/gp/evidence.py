@@ -152,10 +152,10 @@ class _Problem:
             )
         alpha = self.seen.weights(self.residual[None])[0]
         spaces = krylov_probes(operator, probes, steps, seed=seed)
-        products = sum(len(space.alpha) for space in spaces)
+        matvecs = sum(len(space.alpha) for space in spaces)
 
         def trace(function: Callable[[np.ndarray], np.ndarray]) -> Estimate[float]:
-            return _averaged([float(space.gauss()(function)) for space in spaces], products)
+            return _averaged([float(space.gauss()(function)) for space in spaces], matvecs)
 
         traces = {
             "log_noise_variance": trace(lambda v: s2 / (v + s2)),
@@ -166,15 +166,15 @@ class _Problem:
             solved = self.seen.weights(operator.embed(signs).reshape(-1, *self.seen.shape))
             sloped = operator.embed(self._sloped(operator, signs))
             forms = (solved.flatten(1) * sloped).sum(dim=1)
-            traces["log_lengthscale"] = _averaged(forms.tolist(), products)
+            traces["log_lengthscale"] = _averaged(forms.tolist(), matvecs)
 
         def logarithm(nodes: np.ndarray) -> np.ndarray:
             return np.log(nodes + s2)
 
         high = trace(logarithm)
-        low = _averaged([float(space.gauss_radau()(logarithm)) for space in spaces], products)
+        low = _averaged([float(space.gauss_radau()(logarithm)) for space in spaces], matvecs)
         values = [self._value(alpha, each.value) for each in (high, low)]
-        value = Estimate(values[0], high.standard_error / 2, products)
+        value = Estimate(values[0], high.standard_error / 2, matvecs)
         return Evidence(value, (values[0], values[1]), self._gradient(alpha, traces), "lanczos")
 
     def _sloped(self, operator: MeasuredCovariance, block: Tensor) -> Tensor:
@@ -212,9 +212,7 @@ class _Problem:
         if "log_lengthscale" in traces:
             forms["log_lengthscale"] = float((flat * self._slope_product(alpha[None])).sum())
         gradient = {
-            name: Estimate(
-                (forms[name] - trace.value) / 2, trace.standard_error / 2, trace.products
-            )
+            name: Estimate((forms[name] - trace.value) / 2, trace.standard_error / 2, trace.matvecs)
             for name, trace in traces.items()
             if self.s2 > 0 or name != "log_noise_variance"
         }
@@ -238,6 +236,6 @@ def dense_matrix(operator: MeasuredCovariance, product: Callable[[Tensor], Tenso
     return (matrix + matrix.T) / 2
 
 
-def _averaged(values: list[float], products: int) -> Estimate[float]:
+def _averaged(values: list[float], matvecs: int) -> Estimate[float]:
     mean, error = mean_and_error(torch.tensor(values, dtype=torch.float64))
-    return Estimate(float(mean), float(error), products)
+    return Estimate(float(mean), float(error), matvecs)

@@ -344,7 +344,7 @@ class GPPosterior:
             "task": repr(self._seen.task),
             "noise_sigma": self._seen.variance**0.5,
             "solver": self.solver,
-            "variance_draws": variance.products,
+            "variance_draws": variance.matvecs,
         }
         if self.solution is not None:
             attrs["iterations"] = self.solution.iterations

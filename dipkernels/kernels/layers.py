@@ -201,7 +201,7 @@ class LayerKernels:
         mean, error = mean_and_error(self.quadratic_form(signs).double().cpu().T)
         found = {"trace": mean, "standard_error": error, "share": mean / mean.sum()}
         data = {name: ("layer", values.numpy()) for name, values in found.items()}
-        return xr.Dataset(data, {"layer": self.names}, {"products": probes / 2})
+        return xr.Dataset(data, {"layer": self.names}, {"matvecs": probes / 2})
 
     def to_dense(self, pixels: Pixels) -> Float[Tensor, "layers m m"]:
         """Form the part of some pixels of every layer's kernel.

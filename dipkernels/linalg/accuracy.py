@@ -29,7 +29,7 @@ class Symmetry:
 
     asymmetry: float
     negativity: float
-    products: int
+    matvecs: int
 
     def judge(self, dtype: torch.dtype) -> "Symmetry":
         """Complain if the operator isn't what it should be.
@@ -68,13 +68,13 @@ class Symmetry:
         return self
 
 
-def symmetry_of(asymmetry: float, least: float, scale: float, products: int) -> Symmetry:
+def symmetry_of(asymmetry: float, least: float, scale: float, matvecs: int) -> Symmetry:
     """Relate an asymmetry and a least eigenvalue to the operator's size."""
     scale = max(scale, 1e-300)
-    return Symmetry(asymmetry / scale, max(0.0, -least) / scale, products)
+    return Symmetry(asymmetry / scale, max(0.0, -least) / scale, matvecs)
 
 
-def symmetry_of_projection(small: Tensor, scale: float, products: int) -> Symmetry:
+def symmetry_of_projection(small: Tensor, scale: float, matvecs: int) -> Symmetry:
     """Judge by a projection ``Q^T A Q``, and the largest ``|A q|``."""
     least = float(torch.linalg.eigvalsh((small + small.T) / 2)[0])
-    return symmetry_of(float((small - small.T).abs().max()), least, scale, products)
+    return symmetry_of(float((small - small.T).abs().max()), least, scale, matvecs)

@@ -37,7 +37,7 @@ class BlockKrylov:
         self._small = torch.zeros(capacity, capacity, dtype=torch.float64)
         self._done = 0
         self._filled = 0
-        self.products = self.steps = 0
+        self.matvecs = self.steps = 0
         self._scale = 0.0  # largest |A q| so far
         for start in starts.T.to(operator.device, torch.float64):
             self._append(start / start.norm(), 0.0)
@@ -64,7 +64,7 @@ class BlockKrylov:
         self._done = self._filled
         for i, residual in enumerate(residuals):
             self._small[:, first + i] += self._append(residual, _BREAKDOWN * self._scale)
-        self.products += width
+        self.matvecs += width
         self.steps += 1
 
     def ritz(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,14 +88,14 @@ class BlockKrylov:
     def symmetry(self) -> Symmetry:
         """Say what all products so far have shown of the operator."""
         square = self._small[: self._done, : self._done]
-        return symmetry_of_projection(square, self._scale, self.products)
+        return symmetry_of_projection(square, self._scale, self.matvecs)
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {
             "rows": self._rows[: self._filled],
             "small": self._small[: self._filled, : self._done],
-            "products": self.products,
+            "products": self.matvecs,
             "steps": self.steps,
             "scale": self._scale,
         }
@@ -110,7 +110,7 @@ class BlockKrylov:
         self._rows[: self._filled] = rows.to(self._rows.device)
         self._small.zero_()
         self._small[: self._filled, : self._done] = small
-        self.products, self.steps, self._scale = state["products"], state["steps"], state["scale"]
+        self.matvecs, self.steps, self._scale = state["products"], state["steps"], state["scale"]
         if self._done:
             image = (self._operator @ self._rows[0].to(self._operator.dtype)).double()
             before = small[:, 0].to(image.device) @ self._rows[: self._filled]

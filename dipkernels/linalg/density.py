@@ -88,7 +88,7 @@ def spectral_density(
             "trace_standard_error": float(standard_error(traces)),
             "largest": largest,
             "below_grid": float((weights * (logs < grid[0])).sum() / len(rules)),
-            "products": sum(len(space.alpha) for space in probes),
+            "matvecs": sum(len(space.alpha) for space in probes),
         },
     )
 
@@ -138,7 +138,7 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     }
     found = {name: jackknife(powers, each, debiased=True) for name, each in quantities.items()}
     spent = sum(len(space.alpha) for space in probes)
-    return xr.Dataset(with_errors(found), attrs={"products": spent})
+    return xr.Dataset(with_errors(found), attrs={"matvecs": spent})
 
 
 def require_spaces(spaces: object) -> None:

@@ -39,7 +39,7 @@ class Eigenpairs:
     values: Float[Tensor, " k"]
     vectors: Float[Tensor, "n k"]
     residuals: Float[Tensor, " k"]
-    products: int
+    matvecs: int
 
     def converged(self, tolerance: float = 1e-3) -> Deflation:
         """Pick out the pairs that are known well enough to be deflated.
@@ -116,7 +116,7 @@ def top_eigenpairs(
     k: int,
     *,
     tolerance: float = 1e-4,
-    max_products: int = 400,
+    max_matvecs: int = 400,
     starts: int = 2,
     basis: int | None = None,
     seed: int = 0,
@@ -178,11 +178,11 @@ def top_eigenpairs(
     n = operator.shape[0]
     if not 1 <= k <= n:
         raise InvalidInputError(f"the number of eigenpairs must be between 1 and {n}, got {k}")
-    if max_products < 1 or starts < 1:
+    if max_matvecs < 1 or starts < 1:
         raise InvalidInputError(
             f"max_products and starts must be at least 1, got {max_products} and {starts}"
         )
-    starts = min(starts, n, max_products)
+    starts = min(starts, n, max_matvecs)
     capacity = max(3 * k, k + 40) if basis is None else basis
     if capacity < k + 2 * starts:
         raise InvalidInputError(
@@ -193,7 +193,7 @@ def top_eigenpairs(
     draws = torch.randn(starts, n, generator=generator("starts", seed), dtype=torch.float64)
     # No more rows than can ever be filled, and half of what is free for new directions.
     keep = k + (capacity - k - 2 * starts) // 3
-    space = BlockKrylov(operator, draws.T, min(capacity, max_products + starts), keep)
+    space = BlockKrylov(operator, draws.T, min(capacity, max_matvecs + starts), keep)
     saver = None
     if checkpoint is not None:
         identity = identity_of(operator, k=k, starts=starts, basis=capacity, seed=seed)
@@ -201,20 +201,20 @@ def top_eigenpairs(
         state = saver.load()
         if state is not None:
             space.load(state)
-    return _converge(space, k, tolerance, max_products, saver, progress)
+    return _converge(space, k, tolerance, max_matvecs, saver, progress)
 
 
 def _converge(
     space: BlockKrylov,
     k: int,
     tolerance: float,
-    max_products: int,
+    max_matvecs: int,
     saver: Saver | None,
     progress: Progress | None,
 ) -> Eigenpairs:
     interval = max(1, k // 16)  # steps between two looks: they cost the cube of the basis
     while True:
-        exhausted = space.width == 0 or space.products + space.width > max_products
+        exhausted = space.width == 0 or space.matvecs + space.width > max_matvecs
         if exhausted or (space.steps and space.steps % interval == 0):
             values, coefficients, residuals = space.ritz(k)
             enough = len(values) == k and residuals.max() <= tolerance * values[0]
@@ -230,5 +230,5 @@ def _converge(
     space.symmetry().judge(space.dtype)
     device = space.device
     return Eigenpairs(
-        values.to(device), space.combine(coefficients), residuals.to(device), space.products
+        values.to(device), space.combine(coefficients), residuals.to(device), space.matvecs
     )

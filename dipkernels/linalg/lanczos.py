@@ -259,7 +259,7 @@ class Lanczos:
         return [run.space() for run in self._runs]
 
     @property
-    def product_count(self) -> int:
+    def matvecs(self) -> int:
         """Products with the operator so far."""
         return sum(len(run.alpha) for run in self._runs)
 

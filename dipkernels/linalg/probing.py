@@ -105,7 +105,7 @@ def krylov_probes(
     spaces = [_space(each) for each in finished]
     seen = [space.symmetry for space in spaces]
     asymmetry, negativity = max(s.asymmetry for s in seen), max(s.negativity for s in seen)
-    Symmetry(asymmetry, negativity, sum(s.products for s in seen)).judge(operator.dtype)
+    Symmetry(asymmetry, negativity, sum(s.matvecs for s in seen)).judge(operator.dtype)
     return spaces
 
 

@@ -129,7 +129,7 @@ def predicted_speed(
         {
             "largest_eigenvalue": largest,
             "learning_rate": rate,
-            "products": lanczos.product_count,
+            "matvecs": lanczos.matvecs,
         },
     )
 

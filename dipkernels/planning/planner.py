@@ -40,7 +40,7 @@ def plan(
     *,
     iterations: int | None = None,
     seeds: int = 1,
-    products: int = 0,
+    matvecs: int = 0,
     columns: int = 1,
     memory_budget: int = DEFAULT_BUDGET,
     monitors: Sequence[Monitor | str] = (),
@@ -131,11 +131,11 @@ def plan(
         "checkpoint": checkpoint,
         **dict.fromkeys(options, True),
     }
-    if not tasks and products < 1:
+    if not tasks and matvecs < 1:
         raise InvalidInputError("there is nothing to plan: give a task to fit, or products")
     _require_effect(of_fit, bool(tasks), "a task to fit")
     of_kernel = {"columns": columns != 1, "time_products": time_products}
-    _require_effect(of_kernel, products > 0, "products")
+    _require_effect(of_kernel, matvecs > 0, "matvecs")
     settings = _settings(iterations, options)
     target = prior.device if device is None else parse_device(device)
     absent = not (device is None or is_present(target))
@@ -168,12 +168,12 @@ def plan(
             checkpoint=checkpoint,
             device=target,
         )
-    if products or searches:
-        held = max(products, RATE_PRODUCTS * searches)
+    if matvecs or searches:
+        held = max(matvecs, RATE_PRODUCTS * searches)
         needs["kernel"] = rehearse_kernel(
             prior, held, columns, memory_budget=memory_budget, device=target
         )
-    spent = products + RATE_PRODUCTS * searches * seeds
+    spent = matvecs + RATE_PRODUCTS * searches * seeds
     planned = Plan(
         prior=repr(prior),
         shape=prior.shape,
@@ -181,9 +181,9 @@ def plan(
         device=str(target),
         runs=len(tasks) * seeds,
         iterations=settings.iterations if tasks else 0,
-        products=spent,
+        matvecs=spent,
         step_seconds=math.nan,
-        product_seconds=math.nan,
+        matvec_seconds=math.nan,
         seconds=math.nan,
         parts={name: each.parts for name, each in needs.items()},
         budget=available_memory(target) if budget is None else int(budget),
@@ -247,12 +247,12 @@ def _timed(
         step = _step_seconds(prior, tasks, seeds, settings, watching)
         seconds += seeds * drawing + settings.iterations * step
     product = math.nan
-    if planned.products:
+    if planned.matvecs:
         tracing, product = _kernel_seconds(prior, drawing, measured=time_products)
         # A search of the learning rate linearises the network for every seed.
-        times = max(1, planned.products // RATE_PRODUCTS if seeds > 1 else 1)
-        seconds += tracing * min(times, seeds) + planned.products * product
-    return replace(planned, step_seconds=step, product_seconds=product, seconds=seconds)
+        times = max(1, planned.matvecs // RATE_PRODUCTS if seeds > 1 else 1)
+        seconds += tracing * min(times, seeds) + planned.matvecs * product
+    return replace(planned, step_seconds=step, matvec_seconds=product, seconds=seconds)
 
 
 def _seconds(prior: ImagePrior, job: Callable[[], object]) -> float:

@@ -54,9 +54,9 @@ class Plan:
     device: str
     runs: int
     iterations: int
-    products: int
+    matvecs: int
     step_seconds: float
-    product_seconds: float
+    matvec_seconds: float
     seconds: float
     parts: Mapping[str, Mapping[str, int]]
     budget: int
@@ -103,7 +103,7 @@ class Plan:
             if kind == "fit":
                 head, each, one = f"fit, {self.iterations} iterations", self.step_seconds, "step"
             else:
-                head, each, one = f"{self.products} products", self.product_seconds, "product"
+                head, each, one = f"{self.products} products", self.matvec_seconds, "product"
             size = readable_bytes(sum(parts.values()))
             lines.append(f"  {head:28}{size:>12}{readable_seconds(each):>14} a {one}")
             lines += [f"    {name:26}{readable_bytes(size):>12}" for name, size in parts.items()]
@@ -116,7 +116,7 @@ class Plan:
         if self.iterations:
             runs = f" x {self.runs} runs" if self.runs > 1 else ""
             said.append(f"{self.iterations} iterations{runs}")
-        if self.products:
+        if self.matvecs:
             said.append(f"{self.products} products")
         return " and ".join(said)
 

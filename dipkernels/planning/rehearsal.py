@@ -142,7 +142,7 @@ def _step(descent: Descent, losses: Tensor, images: Tensor, held: list[Tensor]) 
 
 def rehearse_kernel(
     prior: ImagePrior,
-    products: int,
+    matvecs: int,
     columns: int = 1,
     *,
     memory_budget: int,
@@ -154,7 +154,7 @@ def rehearse_kernel(
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, Ledger(device) as ledger:
             numbers = torch.Size(prior.shape).numel()
-            basis = torch.empty(2, products, numbers, dtype=torch.float64, device=prior.device)
+            basis = torch.empty(2, matvecs, numbers, dtype=torch.float64, device=prior.device)
             kept = ledger.live
             kernel = _Rehearsed(shapes, memory_budget, mode, device)
             ledger.begin_anew()
@@ -173,7 +173,7 @@ def rehearse_kernel(
             del basis, kernel
     except Exception as error:  # a network may do anything, for instance look at numbers
         logger.info(RULE_OF_THUMB, prior, type(error).__name__)
-        return _kernel_rule_of_thumb(prior, products)
+        return _kernel_rule_of_thumb(prior, matvecs)
     return _complete(parts, ledger, device)
 
 
@@ -224,9 +224,9 @@ def _fit_rule_of_thumb(prior: ImagePrior, runs: int) -> Needs:
     return _guessed({STATE: 5 * own * runs, ACTIVATIONS: 2 * activations * runs})
 
 
-def _kernel_rule_of_thumb(prior: ImagePrior, products: int) -> Needs:
+def _kernel_rule_of_thumb(prior: ImagePrior, matvecs: int) -> Needs:
     own, activations = _measured(prior)
-    basis = 16 * torch.Size(prior.shape).numel() * products
+    basis = 16 * torch.Size(prior.shape).numel() * matvecs
     return _guessed({LINEARISATION: 4 * own + 8 * activations, BASIS: basis})
 
 

@@ -225,7 +225,7 @@ def plot_chains(task: Task, result: xr.Dataset, diagnosis: xr.Dataset | None = N
 
 def _trace_misfit(axis: Axes, task: Task, result: xr.Dataset) -> None:
     loss = result["loss"] / task.measured_fraction
-    sigma = float(result.attrs.get("noise_sigma", 0.0)) * task.peak
+    sigma = float(result.attrs.get("noise_sigma", 0.0)) * task.data_range
     label = "mean squared misfit (measured pixels)"
     if sigma:
         loss, label = loss / sigma**2, "mean squared misfit\nover the noise's variance"
@@ -344,7 +344,7 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
         title = name
         if task.clean is not None:
             error = float(np.mean((found["mean"].values - task.clean.cpu().numpy()) ** 2))
-            title += f"\n{float(decibels(error / task.peak**2)):.2f} dB"
+            title += f"\n{float(decibels(error / task.data_range**2)):.2f} dB"
         show_image(axis, found["mean"].values, title)
     name, last = list(posteriors.items())[-1]
     deviation = last["standard_deviation"].mean("channel").values
@@ -361,12 +361,12 @@ def region_words(task: Task) -> str:
 
 def _scaled(task: Task, name: str) -> np.ndarray | None:
     tensor = getattr(task, name)
-    return None if tensor is None else (tensor / task.peak).cpu().double().numpy()
+    return None if tensor is None else (tensor / task.data_range).cpu().double().numpy()
 
 
 def psnr_of(task: Task, images: np.ndarray) -> np.ndarray:
     """Score images in units of white, where a task is scored, in dB."""
-    pixels = torch.tensor(images, dtype=torch.float64) * task.peak
+    pixels = torch.tensor(images, dtype=torch.float64) * task.data_range
     return task.to(device="cpu", dtype=torch.float64).psnr(pixels).numpy()
 
 

@@ -201,14 +201,14 @@ def linearised(
         "iterations": solution.iterations,
         **provenance(prior.device),
     }
-    result = _of_draws((shaped / task.peak).cpu().numpy(), task, attributes)
+    result = _of_draws((shaped / task.data_range).cpu().numpy(), task, attributes)
     pixels = result["draws"].dims[2:]
-    exact = (centre[:, 0].reshape(task.shape) / task.peak).cpu().numpy()
+    exact = (centre[:, 0].reshape(task.shape) / task.data_range).cpu().numpy()
     return result.assign(mean=(pixels, exact))
 
 
 def _of_draws(images: np.ndarray, task: Task, attributes: dict[str, Any]) -> xr.Dataset:
     draws = (("chain", "draw", "channel", *AXES[len(task.shape) - 1]), images[None])
-    own = {"task": task.name, "noise_sigma": task.noise_sigma / task.peak}
+    own = {"task": task.name, "noise_sigma": task.noise_sigma / task.data_range}
     kept = own | describe_measurement(task) | attributes
     return xr.Dataset({"draws": draws} | known_of(task), {"chain": [0]}, kept)

@@ -117,7 +117,7 @@ class Collector:
 
     def dataset(self) -> xr.Dataset:
         """Put what was kept into a dataset; see `dipkernels.sampling.sample` for its variables."""
-        peak, count = self.task.peak, self.iterations
+        peak, count = self.task.data_range, self.iterations
         trace = self.trace[:count].cpu().numpy()
         ended = ~np.isfinite(trace[..., 0])
         pixels = ("channel", *AXES[len(self.task.shape) - 1])

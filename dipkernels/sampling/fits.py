@@ -216,7 +216,7 @@ def averaged(
     dims = result["mean"].dims
     whole = (result["ended_at"] < 0).values.reshape(-1, *[1] * len(task.shape))
     stacked = torch.stack(images).where(torch.from_numpy(whole).to(prior.device), torch.nan)
-    return result.assign(image_of_mean=(dims, (stacked / task.peak).cpu().numpy()))
+    return result.assign(image_of_mean=(dims, (stacked / task.data_range).cpu().numpy()))
 
 
 @checked
@@ -356,7 +356,7 @@ def _run(
         "method": fits.method,
         "target": fits.target,
         "learning_rate": fits.rates[0],
-        "noise_sigma": task.noise_sigma / task.peak,
+        "noise_sigma": task.noise_sigma / task.data_range,
         "chains": counts.chains,
         "seed": counts.seed,
     }

@@ -33,18 +33,18 @@ def plan_chains(posterior: WeightPosterior, settings: ChainSettings, *, timed: b
         posterior.task,
         iterations=settings.iterations,
         seeds=settings.chains,
-        products=searched,
+        matvecs=searched,
         checkpoint=True,
         timed=False,
     )
     planned = with_draws(planned, posterior.task, settings)
-    planned = replace(planned, products=searched * settings.chains)
+    planned = replace(planned, matvecs=searched * settings.chains)
     if not (timed and planned.fits):
         return planned
     step = _step_seconds(posterior, settings)
     product = PRODUCT_STEPS * step / settings.chains
-    seconds = settings.iterations * step + planned.products * product
-    return replace(planned, step_seconds=step, product_seconds=product, seconds=seconds)
+    seconds = settings.iterations * step + planned.matvecs * product
+    return replace(planned, step_seconds=step, matvec_seconds=product, seconds=seconds)
 
 
 def with_draws(planned: Plan, task: Task, settings: ChainSettings) -> Plan:
@@ -69,10 +69,10 @@ def plan_linearised(
     """Say what `linearised` will take at most."""
     columns = draws + 1
     pairs = SOLVER_PAIRS * columns
-    planned = plan(posterior.prior, products=pairs, columns=columns, timed=timed)
-    products = columns * max_iterations
-    more = (products - planned.products) * planned.product_seconds
-    return replace(planned, products=products, seconds=planned.seconds + more)
+    planned = plan(posterior.prior, matvecs=pairs, columns=columns, timed=timed)
+    matvecs = columns * max_iterations
+    more = (matvecs - planned.matvecs) * planned.matvec_seconds
+    return replace(planned, matvecs=matvecs, seconds=planned.seconds + more)
 
 
 def _step_seconds(posterior: WeightPosterior, settings: ChainSettings) -> float:

@@ -293,7 +293,7 @@ class WeightPosterior:
         return {
             "target": "exp(-U/temperature), U = |y - A f(w)|^2 / (2 noise_sigma^2) + "
             "|(w - mean) / deviation|^2 / 2",
-            "noise_sigma": self.noise_sigma / self.task.peak,
+            "noise_sigma": self.noise_sigma / self.task.data_range,
             "weight_prior": self.weight_prior.name,
             "temperature": self.temperature,
         }

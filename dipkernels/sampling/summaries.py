@@ -51,7 +51,7 @@ def image_summaries(result: xr.Dataset) -> dict[str, np.ndarray]:
 
 def describe_measurement(task: Task) -> dict[str, str | float]:
     """Tell what was measured, and which of it counted, from what else may have been."""
-    values = (task.measurement.double() / task.peak * task.counted).flatten().cpu()
+    values = (task.measurement.double() / task.data_range * task.counted).flatten().cpu()
     weights = torch.cos(torch.arange(len(values), dtype=torch.float64))
     return {
         "counted": digest(task.counted.cpu()),
@@ -64,8 +64,8 @@ def known_of(task: Task) -> dict[str, Any]:
     pixels = ("channel", *AXES[len(task.shape) - 1])
     found: dict[str, Any] = {}
     if task.clean is not None:
-        found["clean"] = (pixels, (task.clean / task.peak).cpu().numpy())
+        found["clean"] = (pixels, (task.clean / task.data_range).cpu().numpy())
     if task.measurement.shape == task.shape:
-        found["measurement"] = (pixels, (task.measurement / task.peak).cpu().numpy())
+        found["measurement"] = (pixels, (task.measurement / task.data_range).cpu().numpy())
         found["counted"] = (pixels, task.counted.cpu().numpy())
     return found

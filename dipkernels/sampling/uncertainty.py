@@ -211,15 +211,15 @@ def calibration(
     found = {}
     if task.clean is not None:
         region = task.regions[task.score_region].expand(task.shape).numpy()
-        clean = (task.clean / task.peak).numpy()
+        clean = (task.clean / task.data_range).numpy()
         found["truth"] = calibrate(pooled[:, region], clean[region], levels=levels)
     if task.held_out is not None:
-        images = torch.from_numpy(pooled).double() * task.peak
+        images = torch.from_numpy(pooled).double() * task.data_range
         predicted = torch.stack([task.forward(image)[task.held_out] for image in images])
         found["held_out"] = calibrate(
-            (predicted / task.peak).numpy(),
-            (task.measurement[task.held_out] / task.peak).numpy(),
-            noise_sigma=float(result.attrs.get("noise_sigma", task.noise_sigma / task.peak)),
+            (predicted / task.data_range).numpy(),
+            (task.measurement[task.held_out] / task.data_range).numpy(),
+            noise_sigma=float(result.attrs.get("noise_sigma", task.noise_sigma / task.data_range)),
             levels=levels,
         )
     if not found:

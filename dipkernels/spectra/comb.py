@@ -144,7 +144,7 @@ def comb_response(
         "harmonics": (on, on_error),
         "neighbours": (beside, beside_error),
     }
-    attrs = {"period": period, "reach": lattice.reach, "products": means.products}
+    attrs = {"period": period, "reach": lattice.reach, "matvecs": means.matvecs}
     dataset = xr.Dataset(with_errors(found, means.extra), attrs=attrs)
     return dataset if means.layers is None else dataset.assign_coords(layer=means.layers)
 

@@ -51,7 +51,7 @@ class Means:
 
     values: np.ndarray
     errors: np.ndarray
-    products: float
+    matvecs: float
     layers: list[str] | None = None
 
     @property

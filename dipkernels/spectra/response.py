@@ -101,7 +101,7 @@ def frequency_response(
             "modes": mode_counts(masks),
         },
         {"frequency": mean_radii(modes.size, masks)},
-        {"products": means.products},
+        {"matvecs": means.matvecs},
     )
     if means.layers is None:
         return dataset.assign_attrs(dict(zip(SUMMARIES, _summary(dataset), strict=True)))
@@ -180,7 +180,7 @@ def anisotropy(
             "frequency": mean_radii(modes.size, [np.any(part, axis=0) for part in sectors]),
             "orientation": list(ORIENTATIONS),
         },
-        {"products": means.products},
+        {"matvecs": means.matvecs},
     )
     if means.layers is None:
         return dataset

@@ -131,6 +131,44 @@ def audit(
         return run.stage("audit", _Audit(subject, settings, run).result)
 
 
+class Parts:
+    """Splits the mean square of an image in two ways, each of which sums to the whole.
+
+    The vectors are orthonormal, the leading eigenvectors; the constant image is a ring of its own.
+    """
+
+    def __init__(
+        self, vectors: Float[Tensor, "n k"], image_shape: tuple[int, ...], rings: int
+    ) -> None:
+        if vectors.shape[0] != np.prod(image_shape):
+            raise InvalidInputError(
+                f"vectors of {vectors.shape[0]} numbers don't fit images {image_shape}"
+            )
+        self._vectors = vectors.double()
+        # "1", "2", ... and "rest"; the mean radius of each ring, in cycles per pixel
+        self.modes = [*(str(i + 1) for i in range(vectors.shape[1])), REST]
+        self._shape, size = image_shape, image_shape[1:]
+        radius, masks = radial_frequency(size), bin_masks(size, bin_edges(size, rings))
+        self._rings = torch.from_numpy(np.stack(masks)).to(vectors.device, torch.float64)
+        self.frequency = np.array([radius[mask].mean() for mask in masks])
+
+    def by_mode(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t modes"]:
+        """Split by eigenvectors, and last what is left: ``(u_i^T e)^2 / n``."""
+        images = images.double()
+        along = images @ self._vectors
+        rest = images - along @ self._vectors.T
+        squares = torch.cat([along.square(), rest.square().sum(dim=1, keepdim=True)], dim=1)
+        return squares / images.shape[1]
+
+    def by_ring(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t rings"]:
+        """Split by frequencies, over all channels: the energy of a ring's Fourier modes over n."""
+        axes = tuple(range(2, 1 + len(self._shape)))
+        spectrum = torch.fft.fftn(images.double().reshape(-1, *self._shape), dim=axes, norm="ortho")
+        power = spectrum.abs().square().sum(dim=1).flatten(1)
+        shares: Tensor = power @ self._rings.flatten(1).T / images.shape[1]
+        return shares
+
+
 class _Audit:
     """The stages of one audit."""
 
@@ -174,7 +212,7 @@ class _Audit:
                 kernel,
                 settings.modes,
                 tolerance=1e-3,
-                max_products=40 * settings.modes,
+                max_matvecs=40 * settings.modes,
                 seed=settings.seed,
                 progress=bar,
             )
@@ -205,9 +243,7 @@ class _Audit:
         task, progress = self._subject.task, self._subject.progress
         return linear_fit(kernel, task, steps=self._settings.steps, progress=progress)
 
-    def _optimiser(
-        self, name: str, modes: xr.Dataset, parts: "Parts", vectors: Tensor
-    ) -> xr.Dataset:
+    def _optimiser(self, name: str, modes: xr.Dataset, parts: Parts, vectors: Tensor) -> xr.Dataset:
         settings, subject = self._settings, self._subject
         rate = (settings.learning_rates or {}).get(name)
         if rate is None and name == "adam":
@@ -265,7 +301,7 @@ class _Audit:
             bar.advance()
         return xr.merge([moved.expand_dims(check=[check]), response], combine_attrs="drop")
 
-    def _compare(self, measured: xr.Dataset, predicted: xr.Dataset, parts: "Parts") -> xr.Dataset:
+    def _compare(self, measured: xr.Dataset, predicted: xr.Dataset, parts: Parts) -> xr.Dataset:
         task, psnr, by_mode, by_ring = self._subject.task, [], [], []
         region = task.regions[task.score_region].flatten()
         for source in (measured, predicted):
@@ -304,41 +340,3 @@ class _Audit:
 def _errors(images: Tensor, task: Task) -> tuple[Tensor, Tensor]:
     misfit = images - task.measurement.double().flatten()
     return images - known_image(task).double().flatten(), misfit * task.measured.flatten()
-
-
-class Parts:
-    """Splits the mean square of an image in two ways, each of which sums to the whole.
-
-    The vectors are orthonormal, the leading eigenvectors; the constant image is a ring of its own.
-    """
-
-    def __init__(
-        self, vectors: Float[Tensor, "n k"], image_shape: tuple[int, ...], rings: int
-    ) -> None:
-        if vectors.shape[0] != np.prod(image_shape):
-            raise InvalidInputError(
-                f"vectors of {vectors.shape[0]} numbers don't fit images {image_shape}"
-            )
-        self._vectors = vectors.double()
-        # "1", "2", ... and "rest"; the mean radius of each ring, in cycles per pixel
-        self.modes = [*(str(i + 1) for i in range(vectors.shape[1])), REST]
-        self._shape, size = image_shape, image_shape[1:]
-        radius, masks = radial_frequency(size), bin_masks(size, bin_edges(size, rings))
-        self._rings = torch.from_numpy(np.stack(masks)).to(vectors.device, torch.float64)
-        self.frequency = np.array([radius[mask].mean() for mask in masks])
-
-    def by_mode(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t modes"]:
-        """Split by eigenvectors, and last what is left: ``(u_i^T e)^2 / n``."""
-        images = images.double()
-        along = images @ self._vectors
-        rest = images - along @ self._vectors.T
-        squares = torch.cat([along.square(), rest.square().sum(dim=1, keepdim=True)], dim=1)
-        return squares / images.shape[1]
-
-    def by_ring(self, images: Float[Tensor, "t n"]) -> Float[Tensor, "t rings"]:
-        """Split by frequencies, over all channels: the energy of a ring's Fourier modes over n."""
-        axes = tuple(range(2, 1 + len(self._shape)))
-        spectrum = torch.fft.fftn(images.double().reshape(-1, *self._shape), dim=axes, norm="ortho")
-        power = spectrum.abs().square().sum(dim=1).flatten(1)
-        shares: Tensor = power @ self._rings.flatten(1).T / images.shape[1]
-        return shares

@@ -180,7 +180,7 @@ class Step:
         """Options of the stage, but for a pace."""
         return self.fixed | {name: getattr(effort, key) for name, key in self.efforts.items()}
 
-    def products(self, effort: Effort) -> int:
+    def matvecs(self, effort: Effort) -> int:
         """Products with the kernel."""
         cost = find_stage(self.stage).cost
         return 0 if cost is None else cost(self.options(effort))
@@ -415,7 +415,7 @@ def plan_comparison(
             task,
             iterations=effort.adam,
             seeds=settings.seeds,
-            products=sum(step.products(effort) for step in STEPS),
+            matvecs=sum(step.matvecs(effort) for step in STEPS),
             columns=effort.probes,
             checkpoint=True,
             timed=timed,

@@ -66,7 +66,7 @@ def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
     # A rule says what it lacks when it is asked: a fit of the smallest network asks it.
     channels, *size = task.shape
     small = networks.create("deep-decoder", image_size=tuple(size), channels=channels, width=1)
-    unit = task if task.peak == 1.0 else task.in_range(1.0)
+    unit = task if task.data_range == 1.0 else task.in_range(1.0)
     fitting.fit(small, unit, iterations=1, learning_rate=1e-6, stop=options["stop"])
 
 

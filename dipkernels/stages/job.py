@@ -34,7 +34,7 @@ class Job:
         from dipkernels import sampling
 
         given = self.options["likelihood_sigma"]
-        sigma = self.task.noise_sigma if given is None else given * self.task.peak
+        sigma = self.task.noise_sigma if given is None else given * self.task.data_range
         if given is not None and not 0 < given < float("inf"):
             raise InvalidInputError(
                 f"{self.spell('likelihood_sigma')} must be positive and finite, got {given}"

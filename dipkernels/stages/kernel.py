@@ -56,7 +56,7 @@ def measure_kernel(
         largest_eigenvalue=largest,
         half_power_frequency=response.half_power_frequency,
         learning_rate=stable_learning_rate(ntk, largest_eigenvalue=largest),
-        products=density.products + response.products,
+        matvecs=density.matvecs + response.matvecs,
         **provenance(ntk.device),
     )
 
@@ -68,7 +68,7 @@ def _kernel(subject: Subject, *, steps: int = 60, probes: int = 2) -> xr.Dataset
 
 def _row(result: xr.Dataset) -> dict[str, Value]:
     values: dict[str, Value] = {key: float(result.attrs[key]) for key in NUMBERS}
-    return values | {"parameters": int(result.parameters), "products": int(result.products)}
+    return values | {"parameters": int(result.parameters), "matvecs": int(result.matvecs)}
 
 
 def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:

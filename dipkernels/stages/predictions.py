@@ -100,8 +100,8 @@ def _score_row(result: xr.Dataset) -> dict[str, Value]:
         "score_lower": float(one.psnr_lower),
         "score_upper": float(one.psnr_upper),
         "score_resolved": bool(one.resolved),
-        "freedom": float(one.freedom),
-        "products": int(one.products),
+        "degrees_of_freedom": float(one.degrees_of_freedom),
+        "matvecs": int(one.matvecs),
     }
 
 

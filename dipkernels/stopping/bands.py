@@ -92,6 +92,6 @@ class CleanBands(_Bands):
 # In units in which white is 1, as outputs come; ordered by task, then by seed.
 def _by_run(images: Sequence[Tensor], tasks: Sequence[Task], seeds: int) -> Tensor:
     wide = [image.to(at_least_float32(image)) for image in images]  # FFTs take no half precision
-    scaled = [image / task.peak for image, task in zip(wide, tasks, strict=True)]
+    scaled = [image / task.data_range for image, task in zip(wide, tasks, strict=True)]
     stacked = torch.stack(scaled)
     return stacked if len(stacked) == 1 else stacked.repeat_interleave(seeds, dim=0)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from dipkernels.errors import InvalidInputError, OutputError
 
 PARTIAL = ".partial"
 CLASSIC = b"CDF"  # how a netCDF 3 file begins
+# Attributes and variables of files from before they were called so.
+RENAMED = {"products": "matvecs", "freedom": "degrees_of_freedom"}
 
 
 def save(
@@ -70,9 +72,16 @@ def load(path: str | Path) -> xr.Dataset:
     try:
         with Path(path).open("rb") as file:
             classic = file.read(len(CLASSIC)) == CLASSIC
-        return xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
+        found = xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInputError(f"can't read {path} as netCDF: {error}") from error
+    found.attrs = renamed(found.attrs)
+    return found.rename({name: new for name, new in RENAMED.items() if name in found.variables})
+
+
+def renamed(values: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Call what was measured as it is called now."""
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def write_text(text: str, path: Path, *, durable: bool = False) -> None:

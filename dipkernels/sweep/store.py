@@ -18,7 +18,7 @@ from dipkernels.base.origin import provenance
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.stages.stage import Measured
 from dipkernels.storage.locks import holder
-from dipkernels.storage.netcdf import load, read_json, save, write_text
+from dipkernels.storage.netcdf import load, read_json, renamed, save, write_text
 from dipkernels.storage.runs import SETTINGS_FILE, STORE_FILE, RunFolder
 from dipkernels.sweep.runs import RESULTS_VERSION, Run
 
@@ -89,7 +89,7 @@ class Store:
             whole = not size or folder.file(RESULT).stat().st_size == size
         except OSError:
             return None
-        return found if whole else None
+        return {**found, "values": renamed(found["values"])} if whole else None
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Read why a run failed: ``reason``, ``kind``, ``attempts``, when and where."""

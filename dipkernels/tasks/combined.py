@@ -63,7 +63,7 @@ def several(tasks: Sequence[Task]) -> Task:
         regions=regions,
         score_region=tasks[0].score_region,
         images=len(tasks),
-        peak=tasks[0].peak,
+        data_range=tasks[0].data_range,
     )
 
 
@@ -84,7 +84,7 @@ def _shared(task: Task) -> dict[str, object]:
         "shape": task.shape,
         "measurement's shape": tuple(task.measurement.shape),
         "noise_sigma": task.noise_sigma,
-        "peak": task.peak,
+        "range": task.data_range,
         "clean image or the lack of one": "none" if task.clean is None else "one",
         "regions": ", ".join(task.regions),
         "guide's shape": "none" if task.guide is None else tuple(task.guide.shape),

@@ -47,7 +47,7 @@ class Task:
         How many images are stacked along the channels (see `several`).
     held_out : Tensor of bool, shape of the measurement, or None
         Entries that were measured but don't count in `misfit` (see `hold_out`).
-    peak : float
+    data_range : float
         White, in units of the images: 1, unless `in_range` made it another.
     """
 
@@ -61,7 +61,7 @@ class Task:
     score_region: str = "whole"
     images: int = 1
     held_out: Bool[Tensor, "..."] | None = None
-    peak: float = 1.0
+    data_range: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
@@ -227,12 +227,12 @@ class Task:
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
 
     @checked
-    def in_range(self, peak: float) -> "Task":
+    def in_range(self, data_range: float) -> "Task":
         """Put the task into other units, for a network whose output isn't in [0, 1].
 
         Parameters
         ----------
-        peak : float
+        data_range : float
             What white is to be, 255 for a network made with ``output="255"``.
 
         Returns
@@ -244,17 +244,17 @@ class Task:
         Raises
         ------
         InvalidInputError
-            If the peak isn't positive and finite.
+            If it isn't positive and finite.
         """
-        if not 0 < peak < float("inf"):
-            raise InvalidInputError(f"the peak must be positive and finite, got {peak}")
-        factor = peak / self.peak
+        if not 0 < data_range < float("inf"):
+            raise InvalidInputError(f"the range must be positive and finite, got {data_range}")
+        factor = data_range / self.data_range
         return dataclasses.replace(
             self,
             measurement=factor * self.measurement,
             clean=None if self.clean is None else factor * self.clean,
             noise_sigma=factor * self.noise_sigma,
-            peak=float(peak),
+            data_range=float(data_range),
         )
 
     def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -318,7 +318,7 @@ class Task:
         Tensor, shape ``(*batch)``
             In dB.
         """
-        return mse_to_psnr(self.mse(image, region) / self.peak**2)
+        return mse_to_psnr(self.mse(image, region) / self.data_range**2)
 
     def ssim(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
         """SSIM to the clean image over a region; errors and shapes are those of `mse`.
@@ -334,7 +334,7 @@ class Task:
             See `dipkernels.images.ssim` for how a region is averaged. Computed on the host.
         """
         clean, where = self._reference(region)
-        return ssim(image / self.peak, clean / self.peak, where)
+        return ssim(image / self.data_range, clean / self.data_range, where)
 
     def scores(self, image: Float[Tensor, "..."]) -> dict[tuple[str, str], Tensor]:
         """Give every score over every region.

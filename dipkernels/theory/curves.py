@@ -30,7 +30,7 @@ class PredictedPeak:
         What the numerics leave open.
     time : float
         Of gradient flow on ``|f - y|^2 / 2``.
-    freedom : float
+    degrees_of_freedom : float
         ``tr (I - E)``: how many of the n directions have been learned by then; NaN if unknown.
     resolved : bool
         Whether the band is at most 1 dB wide, and the curve has certainly come down from its peak
@@ -41,7 +41,7 @@ class PredictedPeak:
     lower: float
     upper: float
     time: float
-    freedom: float
+    degrees_of_freedom: float
     resolved: bool = True
 
 
@@ -131,7 +131,7 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         peak_resolved=int(peak.resolved),
         noise=expansion.noise,
         largest_eigenvalue=expansion.largest,
-        products=expansion.products,
+        matvecs=expansion.matvecs,
         outputs=expansion.outputs,
     )
 
@@ -178,7 +178,7 @@ def _peak(expansion: Expansion, times: np.ndarray, errors: Errors) -> PredictedP
         lower=low,
         upper=high,
         time=float(times[order][best]),
-        freedom=float("nan"),
+        degrees_of_freedom=float("nan"),
         resolved=bool(told and high - low <= RESOLVED_DB),
     )
 
@@ -204,7 +204,7 @@ def predicted_peak(expansion: Expansion) -> PredictedPeak:
         times, errors = _refined(expansion, times, errors)
     peak = _peak(expansion, times, errors)
     at = GradientFlow(np.array([peak.time]))
-    return dataclasses.replace(peak, freedom=float(expansion.freedom(at)[0]))
+    return dataclasses.replace(peak, degrees_of_freedom=float(expansion.degrees_of_freedom(at)[0]))
 
 
 # With the least error between the neighbours of the best time as one more.

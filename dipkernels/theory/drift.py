@@ -80,7 +80,7 @@ def kernel_drift(
         value, error = jackknife(samples.numpy().T, function)
         found[name], found[f"{name}_standard_error"] = float(value), float(error)
     columns = probes + (0 if known is None else known.shape[1])
-    return xr.Dataset(found, attrs={"products": 2 * columns})
+    return xr.Dataset(found, attrs={"matvecs": 2 * columns})
 
 
 def response_drift(

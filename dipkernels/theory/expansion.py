@@ -50,7 +50,7 @@ class Expansion(ABC):
     regions: Mapping[str, object]
     score_region: str
     largest: float
-    products: int
+    matvecs: int
     exact: bool = False
 
     @property
@@ -79,7 +79,7 @@ class Expansion(ABC):
         """
 
     @abstractmethod
-    def freedom(self, dynamics: Dynamics) -> np.ndarray:
+    def degrees_of_freedom(self, dynamics: Dynamics) -> np.ndarray:
         """Count the directions that are learned, ``tr (I - E)``.
 
         Parameters
@@ -118,9 +118,9 @@ def known_image(task: Task) -> torch.Tensor:
             "a prediction is of the error to a clean image; this task has none: take tasks of "
             "other images of that size, whose clean image is known"
         )
-    if task.peak != 1.0:
+    if task.data_range != 1.0:
         raise InvalidInputError(
-            f"predictions are for images in [0, 1]; this white is {task.peak:g} here: use the task "
+            f"predictions are for images in [0, 1]; this white is {task.data_range:g} here: use the task "
             "as it was before in_range, and a network without that output range"
         )
     return task.clean

@@ -56,7 +56,7 @@ class KrylovExpansion(Expansion):
     known: Deflation | None  # eigenvectors left out of that space, because they were known before
     probes: list[KrylovSpace]
     largest: float
-    products: int
+    matvecs: int
 
     @classmethod
     def of_task(
@@ -65,7 +65,7 @@ class KrylovExpansion(Expansion):
         begun: Float[Tensor, " n"],
         noise: Noise,
         bias: KrylovSpace,
-        products: int,
+        matvecs: int,
         *,
         known: Deflation | None = None,
         probes: list[KrylovSpace] | None = None,
@@ -86,7 +86,7 @@ class KrylovExpansion(Expansion):
             known=known,
             probes=probes or [],
             largest=max(float(space.gauss().nodes.max()) for space in spaces),
-            products=products,
+            matvecs=matvecs,
         )
 
     @property
@@ -105,7 +105,7 @@ class KrylovExpansion(Expansion):
         low, middle, high = (b + v for b, v in zip(bias, variance, strict=True))
         return Errors(low, middle, high, {"bias": bias[1], "variance": variance[1]})
 
-    def freedom(self, dynamics: Dynamics) -> np.ndarray:
+    def degrees_of_freedom(self, dynamics: Dynamics) -> np.ndarray:
         """Take the trace by the probes."""
         if not self.probes:
             return np.full(len(dynamics.times), np.nan)
@@ -202,16 +202,16 @@ def expand(
         deflation = _deflation(known, partial)
         run = Lanczos(ntk, start[:, None], mask=partial, deflation=deflation)
         (bias_space,) = run.extend(steps, progress=bar).spaces()
-        products = run.product_count
+        matvecs = run.matvecs
         if noisy:
             known.append(bias_space)
             # of another key than any probes that the spaces may come from: independent of them
             signs = ntk.rademacher(probes, derive("variance", seed))
             run = Lanczos(ntk, signs, mask=partial, deflation=_deflation(known, partial))
             probe_spaces = run.extend(probe_steps, progress=bar).spaces()
-            products += run.product_count
+            matvecs += run.matvecs
     return KrylovExpansion.of_task(
-        task, begun, noise, bias_space, products, known=deflation, probes=probe_spaces
+        task, begun, noise, bias_space, matvecs, known=deflation, probes=probe_spaces
     )
 
 

@@ -26,8 +26,8 @@ class LinearFit:
 
     def expansion(self, task: Task) -> KrylovExpansion:
         """Say what the space tells about the error of the fit to the task's clean image."""
-        products = len(self.space.alpha)
-        return KrylovExpansion.of_task(task, self.start, "realised", self.space, products)
+        matvecs = len(self.space.alpha)
+        return KrylovExpansion.of_task(task, self.start, "realised", self.space, matvecs)
 
     def images(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
         """Predict the images, flattened."""

@@ -22,7 +22,7 @@ from dipkernels.theory.spectrum import kernel_spectrum
 
 METHODS = ("auto", "dense", "lanczos")
 DENSE_OUTPUTS = 1536
-FIELDS = ("psnr", "psnr_lower", "psnr_upper", "time", "freedom", "resolved")
+FIELDS = ("psnr", "psnr_lower", "psnr_upper", "time", "degrees_of_freedom", "resolved")
 
 
 @checked
@@ -68,7 +68,7 @@ def score(
     xarray.Dataset
         Over ``image`` and ``seed``: ``psnr`` (dB), its band ``psnr_lower`` to ``psnr_upper``,
         ``resolved`` (as `learning_curve`'s ``peak_resolved``), ``time`` of the peak, and
-        ``freedom``, the number of directions ``tr (I - E)`` that are learned by then. Over
+        ``degrees_of_freedom``, the number of directions ``tr (I - E)`` that are learned by then. Over
         ``seed``: ``products`` (backward passes with the dense method) and ``seconds``.
         Attributes: ``score``, the mean over all; ``score_spread``, the standard deviation over
         seeds of the mean over images (NaN for one seed); ``method``, settings, provenance.
@@ -103,7 +103,7 @@ def score(
     method = check_score(prior, tasks, seeds, method=method, steps=steps, probes=probes)
     effort = (100 if steps is None else steps, 3 if probes is None else probes)
     rows: list[list[PredictedPeak]] = []
-    products, seconds = [], []
+    matvecs, seconds = [], []
     with Progress(len(seeds), f"{prior.name}: score", enabled=progress) as bar:
         for each in seeds:
             start = time.perf_counter()
@@ -112,10 +112,10 @@ def score(
             else:
                 peaks, count = _lanczos(prior, tasks, each, *effort)
             rows.append(peaks)
-            products.append(count)
+            matvecs.append(count)
             seconds.append(time.perf_counter() - start)
             bar.advance()
-    dataset = _dataset(rows, seeds, products, seconds)
+    dataset = _dataset(rows, seeds, matvecs, seconds)
     used = dict(zip(("steps", "probes"), effort, strict=True)) if method == "lanczos" else {}
     return dataset.assign_attrs(
         **describe_prior(prior), **provenance(prior.device), method=method, **used
@@ -170,16 +170,16 @@ def _lanczos(
     prior: ImagePrior, tasks: list[Task], seed: int, steps: int, probes: int
 ) -> tuple[list[PredictedPeak], int]:
     ntk = NTK(prior, prior.init(seed))
-    peaks, products = [], 0
+    peaks, matvecs = [], 0
     for task in tasks:
         expansion = expand(ntk, task, steps=steps, probes=probes, seed=seed)
         peaks.append(predicted_peak(expansion))
-        products += expansion.products
-    return peaks, products
+        matvecs += expansion.matvecs
+    return peaks, matvecs
 
 
 def _dataset(
-    rows: list[list[PredictedPeak]], seeds: list[int], products: list[int], seconds: list[float]
+    rows: list[list[PredictedPeak]], seeds: list[int], matvecs: list[int], seconds: list[float]
 ) -> xr.Dataset:
     over = ("image", "seed")
     columns = [
@@ -188,7 +188,7 @@ def _dataset(
     values = {key: np.array(x).T for key, x in zip(FIELDS, columns, strict=True)}
     dataset = xr.Dataset(
         {key: (over, value) for key, value in values.items()}
-        | {"products": ("seed", products), "seconds": ("seed", seconds, {"units": "s"})},
+        | {"matvecs": ("seed", matvecs), "seconds": ("seed", seconds, {"units": "s"})},
         {"seed": seeds},
     )
     for key in FIELDS[:3]:

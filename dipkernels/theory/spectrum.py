@@ -138,7 +138,7 @@ class ExactExpansion(Expansion):
     noisy: np.ndarray | None  # those of the noise, if it is realised
     noise_sigma: float  # its level, if it is expected
     score_region = "whole"
-    products = 0
+    matvecs = 0
     exact = True
 
     @property
@@ -193,7 +193,7 @@ class ExactExpansion(Expansion):
         whole = root**2 + noise * middle
         return Errors(low[:, None] / n, whole[:, None] / n, high[:, None] / n, parts)
 
-    def freedom(self, dynamics: Dynamics) -> np.ndarray:
+    def degrees_of_freedom(self, dynamics: Dynamics) -> np.ndarray:
         """Sum over eigenvalues."""
         return np.asarray(dynamics.learned(self.values).sum(axis=1))
 

@@ -71,7 +71,7 @@ def stationary_wiener(
     -------
     PredictedPeak
         Its ``time`` is the best scale times the mean of the spectrum over the noise's variance,
-        its ``freedom`` the trace of the filter; the band is empty.
+        its ``degrees_of_freedom`` the trace of the filter; the band is empty.
 
     Raises
     ------
@@ -106,5 +106,5 @@ def stationary_wiener(
     mse = (bias + variance) / image.size
     best = int(np.argmin(mse))
     psnr = float(decibels(mse[best]))
-    freedom = len(image) * (float(gain[best].sum()) + 1)
-    return PredictedPeak(psnr, psnr, psnr, float(SCALES[best]), freedom)
+    degrees_of_freedom = len(image) * (float(gain[best].sum()) + 1)
+    return PredictedPeak(psnr, psnr, psnr, float(SCALES[best]), degrees_of_freedom)

@@ -67,7 +67,7 @@ def fit_variant(
 
     def watch(iteration: int, picture: Tensor, parameters: dict[str, Tensor]) -> None:
         if iteration in moments:
-            pictures.append(picture.clone() / task.peak)
+            pictures.append(picture.clone() / task.data_range)
         if iteration == iterations:
             last.update({key: value.clone() for key, value in parameters.items()})
 
@@ -104,7 +104,7 @@ def fit_variant(
         },
     )
     if last and not variant.together:
-        kept["sensitivity"] = _sensitivity(prior, last, chosen.input_noise, seed) / task.peak
+        kept["sensitivity"] = _sensitivity(prior, last, chosen.input_noise, seed) / task.data_range
     if variant.held:
         kept["psnr_held_out"] = "iteration", result.psnr_held_out.values, {"units": "dB"}
         panel = stopping_panel(result, rules=list(RULES))
@@ -159,7 +159,7 @@ def snapshots(pictures: Tensor, task: Task, moments: np.ndarray) -> xr.Dataset:
         the clean image, by ``family``; the PSNR by ``area``.
     """
     assert task.clean is not None
-    clean = (task.clean / task.peak).double().cpu().numpy()
+    clean = (task.clean / task.data_range).double().cpu().numpy()
     outputs = pictures.double().numpy()
     gini = {
         basis: [_gini(picture, basis) for picture in pictures] for basis in ("fourier", "wavelet")
@@ -193,7 +193,7 @@ def predict(name: str, chosen: Settings, device: torch.device) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Over ``image``: ``psnr`` of the peak and the ``freedom`` there, as `dipkernels.theory.score`
+        Over ``image``: ``psnr`` of the peak and the ``degrees_of_freedom`` there, as `dipkernels.theory.score`
         defines them. Of several images by one network both are over all of them. The Jacobian is
         in float32, its Gram matrix in float64.
     """
@@ -212,7 +212,7 @@ def predict(name: str, chosen: Settings, device: torch.device) -> xr.Dataset:
     return xr.Dataset(
         {
             "psnr": ("image", [peak.psnr for peak in peaks], {"units": "dB"}),
-            "freedom": ("image", [peak.freedom for peak in peaks]),
+            "degrees_of_freedom": ("image", [peak.degrees_of_freedom for peak in peaks]),
         },
         {"image": list(images)},
     )

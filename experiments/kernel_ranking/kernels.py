@@ -219,7 +219,7 @@ def _without_images(
 
 
 def _row(kernel: str, image: str, peak: object, seconds: float) -> Row:
-    fields = ("psnr", "time", "freedom")
+    fields = ("psnr", "time", "degrees_of_freedom")
     return {
         "kernel": kernel,
         "image": image,

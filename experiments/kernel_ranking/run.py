@@ -21,7 +21,7 @@ COLUMNS = (
     "kernel",
     "psnr",
     "time",
-    "freedom",
+    "degrees_of_freedom",
     "seconds",
 )
 

@@ -48,7 +48,7 @@ def test_variance_by_draws_is_within_its_error() -> None:
     found = process.posterior(task, tolerance=1e-6).variance(draws=200, seed=1)
     truth = exact.posterior_covariance.diagonal().reshape(task.shape)
     scores = (found.value - truth) / found.standard_error
-    assert found.products == 200
+    assert found.matvecs == 200
     assert float(scores.abs().max()) < 5
     assert 0.5 < float(scores.square().mean().sqrt()) < 1.5
 

@@ -56,7 +56,7 @@ def test_ritz_values_approach_from_below_and_report_how_far() -> None:
         assert (pairs.values <= exact[:4] + 1e-13).all()
         assert (pairs.values >= last - 1e-13).all()
         last = pairs.values
-    assert pairs.products == run.product_count == 24
+    assert pairs.matvecs == run.matvecs == 24
     # the best that the union of both spaces holds, by a dense Rayleigh-Ritz
     powers = torch.cat([torch.linalg.matrix_power(matrix, i) @ block for i in range(3)], dim=1)
     basis, _ = torch.linalg.qr(powers)
@@ -87,10 +87,10 @@ def test_several_starts_converge_in_float32(kind: str, starts: int) -> None:
     # Their spaces come to share all leading vectors; the rounding of what is left must not count.
     matrix = with_spectrum(spectrum_of(kind, 150), 26)
     pairs = top_eigenpairs(
-        DenseOperator(matrix.float()), 8, tolerance=1e-5, max_products=150, starts=starts
+        DenseOperator(matrix.float()), 8, tolerance=1e-5, max_matvecs=150, starts=starts
     )
     assert (pairs.residuals <= 1e-5).all()
-    assert pairs.products < 100
+    assert pairs.matvecs < 100
     check_pairs(pairs, matrix, tolerance=1e-6)
     close(pairs.values, torch.linalg.eigvalsh(matrix).flip(0)[:8], 1e-6)
 
@@ -100,12 +100,12 @@ def test_several_starts_converge_in_float32(kind: str, starts: int) -> None:
 )
 def test_no_more_products_than_allowed(k: int, starts: int, budget: int) -> None:
     matrix = with_spectrum(torch.linspace(0.01, 1, 300, dtype=torch.float64), 27)
-    run = {"tolerance": 1e-14, "max_products": budget, "starts": starts}
+    run = {"tolerance": 1e-14, "max_matvecs": budget, "starts": starts}
     pairs = top_eigenpairs(DenseOperator(matrix), k, **run)
-    assert budget - starts < pairs.products <= budget
+    assert budget - starts < pairs.matvecs <= budget
     check_pairs(pairs, matrix)
     assert (pairs.residuals > 1e-3).all()  # says that it stopped early
-    assert len(pairs.values) == min(k, pairs.products)
+    assert len(pairs.values) == min(k, pairs.matvecs)
 
 
 def test_it_stops_once_the_tolerance_is_met() -> None:
@@ -114,7 +114,7 @@ def test_it_stops_once_the_tolerance_is_met() -> None:
     tight = top_eigenpairs(DenseOperator(matrix), 3, tolerance=1e-10)
     assert loose.residuals.max() <= 1e-2
     assert tight.residuals.max() <= 1e-10
-    assert loose.products < tight.products < 60
+    assert loose.matvecs < tight.matvecs < 60
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -138,7 +138,7 @@ def test_all_eigenpairs_and_those_of_zero() -> None:
     [
         ({"k": 0}, "between 1 and 8, got 0"),
         ({"k": 9}, "between 1 and 8, got 9"),
-        ({"k": 1, "max_products": 0}, "at least 1, got 0 and 2"),
+        ({"k": 1, "max_matvecs": 0}, "at least 1, got 0 and 2"),
         ({"k": 1, "starts": 0}, "at least 1, got 400 and 0"),
     ],
 )

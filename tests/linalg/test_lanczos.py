@@ -49,7 +49,7 @@ def test_lanczos_decomposes_the_matrix(seed: int, steps: int, starts: int) -> No
     n = draw_size(seed, 41, 60)
     matrix, block = random_psd(n, seed), 3 * draw(n, starts, seed=seed + 50)
     run = Lanczos(DenseOperator(matrix), block).extend(steps)
-    assert run.product_count == steps * starts
+    assert run.matvecs == steps * starts
     for space, start in zip(run.spaces(), block.T, strict=True):
         assert len(space.alpha) == len(space.beta) == steps
         check_space(space, matrix, start, torch.ones(n))
@@ -77,7 +77,7 @@ def test_extending_twice_is_extending_once() -> None:
     twice = Lanczos(DenseOperator(matrix), block)
     early = twice.extend(9).spaces()
     late = twice.extend(16).spaces()
-    assert once.product_count == twice.product_count == 75
+    assert once.matvecs == twice.matvecs == 75
     for a, b, prefix in zip(once.spaces(), late, early, strict=True):
         # the same operations on other memory
         close(a.alpha, b.alpha, 1e-13)
@@ -106,7 +106,7 @@ def test_a_run_stops_when_its_space_is_invariant(eigenvalues: list[float], disti
     values = torch.tensor(eigenvalues, dtype=torch.float64)
     matrix, block = with_spectrum(values, 8), draw(len(values), 2, seed=9)
     run = Lanczos(DenseOperator(matrix), block).extend(20)
-    assert run.product_count == 2 * distinct
+    assert run.matvecs == 2 * distinct
     for space, start in zip(run.spaces(), block.T, strict=True):
         assert space.beta[-1] == 0
         check_space(space, matrix, start, torch.ones(len(values)))
@@ -134,7 +134,7 @@ def test_a_masked_run_ends_with_the_mask(known: int) -> None:
     mask[torch.arange(known) * 5 + 2] = True
     run = Lanczos(DenseOperator(matrix), draw(len(matrix), 1, seed=13), mask=mask).extend(30)
     (space,) = run.spaces()
-    assert run.product_count == known
+    assert run.matvecs == known
     assert space.beta[-1] == 0
     close(space.basis @ space.basis.T, np.eye(known), 1e-12)
 
@@ -166,7 +166,7 @@ def test_an_infinite_product_is_an_error() -> None:
     run = Lanczos(Broken(), draw(9, 2, seed=16)).extend(2)
     with pytest.raises(DivergenceError, match="NaN or infinite"):
         run.extend(1)
-    assert run.product_count == 4
+    assert run.matvecs == 4
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_deflated_run_ends_with_the_complement(known: int) -> None:
     values, vectors = torch.linalg.eigh(matrix)
     deflation = Deflation(values[12 - known :], vectors[:, 12 - known :])
     run = Lanczos(DenseOperator(matrix), start, deflation=deflation).extend(20)
-    assert run.product_count == 2 * (12 - known)
+    assert run.matvecs == 2 * (12 - known)
     for space, column in zip(run.spaces(), start.T, strict=True):
         truth = float(column @ torch.linalg.matrix_exp(-5 * matrix) @ column)
         for rule in (space.gauss(), space.gauss_radau()):
@@ -250,7 +250,7 @@ def test_a_start_that_is_known_needs_no_step() -> None:
     start = vectors[:, -3:] @ torch.tensor([2.0, 1.0, -2.0], dtype=torch.float64)
     deflation = Deflation(values[-5:], vectors[:, -5:])
     run = Lanczos(DenseOperator(matrix), start[:, None], deflation=deflation).extend(4)
-    assert run.product_count == 0
+    assert run.matvecs == 0
     (space,) = run.spaces()
     truth = float(start @ matrix @ start)
     assert float(space.gauss_radau()(lambda x: x)) == pytest.approx(truth, rel=1e-13)

@@ -100,7 +100,7 @@ def test_exact_diagonal_and_trace(n: int) -> None:
     assert trace.value == pytest.approx(np.trace(matrix.numpy()), rel=1e-14)
     assert (diagonal.standard_error == 0).all()
     assert trace.standard_error == 0
-    assert diagonal.products == trace.products == n
+    assert diagonal.matvecs == trace.matvecs == n
 
 
 def test_trace_estimates_err_as_they_say() -> None:
@@ -116,7 +116,7 @@ def test_trace_estimates_err_as_they_say() -> None:
     # the exact deviation of Hutchinson's estimate with signs, and the documented bound
     assert errors.std() == pytest.approx(np.sqrt(2 / probes) * float(off.norm()), rel=0.16)
     assert errors.std() < np.sqrt(2 / probes) * float(matrix.norm())
-    assert estimates[0].products == probes
+    assert estimates[0].matvecs == probes
 
 
 def test_diagonal_estimates_err_as_they_say() -> None:
@@ -131,7 +131,7 @@ def test_diagonal_estimates_err_as_they_say() -> None:
     expected = ((matrix**2).sum(dim=1) - matrix.diagonal() ** 2).sqrt() / probes**0.5
     # 300 draws know a deviation to 4 %; the worst of 29 is within four times that
     np.testing.assert_allclose(errors.std(dim=0), expected, rtol=0.16)
-    assert estimates[0].products == probes
+    assert estimates[0].matvecs == probes
 
 
 def test_estimates_of_a_diagonal_matrix_are_exact() -> None:

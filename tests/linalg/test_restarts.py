@@ -64,9 +64,9 @@ def save_always(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_restarts_find_what_scipy_finds(k: int, starts: int, basis: int) -> None:
     # Slowly decaying: many restarts.
     matrix = with_spectrum((1 + torch.arange(240, dtype=torch.float64)) ** -0.5, k)
-    run = {"tolerance": 1e-11, "max_products": 3000, "starts": starts, "basis": basis}
+    run = {"tolerance": 1e-11, "max_matvecs": 3000, "starts": starts, "basis": basis}
     pairs = top_eigenpairs(DenseOperator(matrix), k, **run)
-    assert pairs.products > 2 * basis
+    assert pairs.matvecs > 2 * basis
     values, vectors = scipy.sparse.linalg.eigsh(DenseOperator(matrix).to_scipy(), k=k, which="LA")
     close(pairs.values, values[::-1], 1e-12)
     # a residual of 1e-11 over gaps of some 1e-2
@@ -88,10 +88,10 @@ def test_a_large_basis_needs_fewer_products() -> None:
         top_eigenpairs(DenseOperator(matrix), 6, tolerance=1e-8, basis=basis)
         for basis in (10, 20, None)
     ]
-    assert runs[0].products > runs[1].products >= runs[2].products
+    assert runs[0].matvecs > runs[1].matvecs >= runs[2].matvecs
     # without a restart: what the union of the starts' own Krylov spaces holds
     starts = torch.randn(2, 300, generator=generator("starts", 0), dtype=torch.float64).T
-    spaces = Lanczos(DenseOperator(matrix), starts).extend(runs[2].products // 2).spaces()
+    spaces = Lanczos(DenseOperator(matrix), starts).extend(runs[2].matvecs // 2).spaces()
     # which leaves out directions of size 1e-5 that its bases nearly share
     close(ritz_pairs(spaces, 6).values, runs[2].values, 1e-10)
 
@@ -99,11 +99,11 @@ def test_a_large_basis_needs_fewer_products() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_residuals_are_honest_in_every_type(dtype: torch.dtype) -> None:
     matrix = with_spectrum(spectrum_of("geometric", 130), 9).to(dtype)
-    pairs = top_eigenpairs(DenseOperator(matrix), 5, tolerance=0.0, max_products=90, basis=16)
+    pairs = top_eigenpairs(DenseOperator(matrix), 5, tolerance=0.0, max_matvecs=90, basis=16)
     exact = matrix.double() @ pairs.vectors - pairs.vectors * pairs.values
     # of the products' rounding, and no better
     close(pairs.residuals, exact.norm(dim=0), 1e-6 if dtype == torch.float32 else 1e-13)
-    assert pairs.products > 80
+    assert pairs.matvecs > 80
 
 
 class Flat(SymmetricOperator):
@@ -120,9 +120,9 @@ class Flat(SymmetricOperator):
 def test_memory_does_not_grow_with_the_products() -> None:
     profile = torch.profiler.profile
     peaks = []
-    for products in (60, 240):
+    for matvecs in (60, 240):
         with profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as run:
-            top_eigenpairs(Flat(20_001), 3, tolerance=0.0, max_products=products, basis=12)
+            top_eigenpairs(Flat(20_001), 3, tolerance=0.0, max_matvecs=matvecs, basis=12)
         total = peak = 0
         for event in run.profiler.kineto_results.events():
             if event.name() == "[memory]":
@@ -151,7 +151,7 @@ def test_lanczos_notices_what_is_not_symmetric() -> None:
         krylov_probes(slightly, 2, 12)
     for space in krylov_probes(DenseOperator(matrix), 3, 12):
         assert space.symmetry.asymmetry < 1e-13
-        assert space.symmetry.products == 12
+        assert space.symmetry.matvecs == 12
 
 
 # Probes
@@ -210,7 +210,7 @@ def test_killed_eigenpairs_continue_bit_by_bit(
     assert deaths > 2
     for name in ("values", "vectors", "residuals"):
         assert torch.equal(getattr(pairs, name), getattr(whole, name))
-    assert pairs.products == whole.products
+    assert pairs.matvecs == whole.matvecs
     # what is complete costs but the look at the operator, and can be carried on
     again = Mortal(matrix)
     assert torch.equal(top_eigenpairs(again, 5, checkpoint=file, **settings).values, whole.values)
@@ -219,7 +219,7 @@ def test_killed_eigenpairs_continue_bit_by_bit(
     further = top_eigenpairs(again, 5, checkpoint=file, **settings)
     assert torch.equal(further.values, top_eigenpairs(Mortal(matrix), 5, **settings).values)
     # with fewer products than have been made already, it is handed out as it is
-    fewer = top_eigenpairs(again, 5, checkpoint=file, max_products=4, **settings)
+    fewer = top_eigenpairs(again, 5, checkpoint=file, max_matvecs=4, **settings)
     assert torch.equal(fewer.values, further.values)
 
 

@@ -62,7 +62,7 @@ def test_stationary_kernels_are_exact(size: tuple[int, ...], which: str) -> None
     probed = frequency_response(dense, (1, *size), probes=math.prod(size))
     np.testing.assert_allclose(exact.response, probed.response, rtol=1e-10, atol=1e-12)
     assert (exact.standard_error == 0).all()
-    assert exact.products == 0
+    assert exact.matvecs == 0
     assert exact.sizes == probed.sizes
     assert set(exact.attrs) == set(probed.attrs)
 

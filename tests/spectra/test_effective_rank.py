@@ -36,7 +36,7 @@ def test_equal_eigenvalues_have_that_rank(rank: int) -> None:
     assert float(found.frobenius_norm) == pytest.approx(0.37 * rank**0.5, rel=0.05)
     for name in ("participation", "entropy"):
         assert float(found[name]) == pytest.approx(rank, rel=1e-10 if rank == 30 else 0.08)
-    assert found.products <= 90
+    assert found.matvecs <= 90
 
 
 def test_estimates_err_as_they_say() -> None:
@@ -58,7 +58,7 @@ def test_estimates_err_as_they_say() -> None:
         assert abs(scores.mean()) < 0.5
         assert 0.8 < scores.std() < 1.5
         assert errors.mean() < 0.3 * value
-    assert runs[0].products == 240
+    assert runs[0].matvecs == 240
 
 
 def test_the_kernel_of_a_network_by_its_methods() -> None:

@@ -69,7 +69,7 @@ def test_responses_are_those_of_the_fourier_modes(shape: tuple[int, int, int]) -
     np.testing.assert_allclose(response.response, mean, rtol=1e-12)
     np.testing.assert_array_equal(response.modes, modes)
     assert (response.standard_error == 0).all()
-    assert response.products == n / 2
+    assert response.matvecs == n / 2
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -271,7 +271,7 @@ def test_density_is_the_smoothed_spectrum_within_its_errors() -> None:
         # all of the 29 eigenvalues, but for the tails of the Gaussians beyond three bandwidths
         assert area + run.below_grid == pytest.approx(n, rel=1e-3)
         assert run.largest == pytest.approx(3, rel=1e-12)
-        assert run.products == probes * n
+        assert run.matvecs == probes * n
 
 
 def test_density_counts_exactly_with_orthogonal_probes() -> None:
@@ -316,7 +316,7 @@ def test_rules_of_different_length_fill_up_with_weight_zero() -> None:
     density = spectral_density(spaces)
     assert density.nodes.shape == density.weights.shape == (2, 6)
     np.testing.assert_allclose(density.weights.sum("node"), [2, len(EIGENVALUES)], rtol=1e-12)
-    assert density.products == 8
+    assert density.matvecs == 8
 
 
 def test_one_probe_has_no_error_bar() -> None:

@@ -41,7 +41,7 @@ def test_all_known_vectors_make_the_drift_exact() -> None:
     for name, value in dense(a, b).items():
         assert float(found[name]) == pytest.approx(value, rel=1e-12)  # rounding of 19 products
         assert float(found[f"{name}_standard_error"]) < 1e-12
-    assert found.products == 2 * (19 + 8)
+    assert found.matvecs == 2 * (19 + 8)
 
 
 @pytest.mark.parametrize("known", [0, 5])

@@ -27,10 +27,10 @@ def test_an_expansion_says_what_it_cost_and_holds() -> None:
     kernel, ntk = kernel_and_ntk(5)
     task = make_task("denoise")
     expansion = expand(ntk, task, steps=12, probe_steps=5, probes=4)
-    assert expansion.products == 12 + 4 * 5
+    assert expansion.matvecs == 12 + 4 * 5
     assert [len(space.alpha) for space in expansion.probes] == [5] * 4
-    assert expand(ntk, task, steps=12, probes=2).products == 12 + 2 * 6
-    assert expand(ntk, make_task("denoise", 0.0), steps=12).products == 12
+    assert expand(ntk, task, steps=12, probes=2).matvecs == 12 + 2 * 6
+    assert expand(ntk, make_task("denoise", 0.0), steps=12).matvecs == 12
     residual = (task.clean - ntk.image).flatten()
     np.testing.assert_allclose(expansion.residual, residual, atol=1e-15)
     assert expansion.largest == pytest.approx(np.linalg.eigvalsh(kernel)[-1], rel=1e-6)
@@ -50,7 +50,7 @@ def test_known_spaces_save_steps() -> None:
     gaps = {}
     for known in (None, spaces):
         expansion = expand(ntk, task, steps=10, spaces=known)
-        assert expansion.products == 10
+        assert expansion.matvecs == 10
         assert expansion.largest == pytest.approx(1, rel=1e-6)
         curve = learning_curve(expansion, dynamics)
         truth = sum(dense_curve(kernel, task, expansion.residual.numpy(), dynamics))
@@ -66,7 +66,7 @@ def test_spaces_that_know_all_leave_nothing_to_do() -> None:
     spaces = Lanczos(ntk, ntk.rademacher(2, 9)).extend(N).spaces()
     task, dynamics = make_task("denoise"), DYNAMICS["descent"]
     expansion = expand(ntk, task, steps=10, spaces=spaces)
-    assert expansion.products == 0
+    assert expansion.matvecs == 0
     bias, variance = dense_curve(kernel, task, expansion.residual.numpy(), dynamics)
     curve = learning_curve(expansion, dynamics)
     # nothing is left to the probes either: no error bar

@@ -262,7 +262,7 @@ def test_parts_that_are_stored_are_not_computed_again(tmp_path: Path) -> None:
 def test_plans_and_misuse() -> None:
     prior = decoder((16, 16))
     planned = fingerprints.plan_fingerprint(prior, effort=QUICK, timed=False)
-    assert (planned.iterations, planned.products) == (9, QUICK.products)
+    assert (planned.iterations, planned.matvecs) == (9, QUICK.matvecs)
     with pytest.raises(InvalidInputError, match="samples must be at least 4, got 3"):
         FingerprintEffort(samples=3)
     with pytest.raises(InvalidInputError, match="learning_rate must be positive"):

@@ -186,7 +186,7 @@ def test_probes_of_momentum_know_the_known_eigenvalues() -> None:
     task, dynamics = make_task("denoise"), Momentum(1.2, 0.7, np.array([1, 9, 100]))
     spaces = Lanczos(ntk, ntk.rademacher(2, 9)).extend(N).spaces()
     expansion = expand(ntk, task, steps=10, spaces=spaces)
-    assert expansion.products == 0  # all is known
+    assert expansion.matvecs == 0  # all is known
     bias, variance = dense_curve(kernel, task, expansion.residual.numpy(), dynamics)
     curve = learning_curve(expansion, dynamics)
     np.testing.assert_allclose(curve.bias, bias, atol=1e-9)

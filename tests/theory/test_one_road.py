@@ -98,7 +98,7 @@ def test_both_roads_are_dense_algebra(name: str, noise: str, sigma: float) -> No
     if sigma and not given:  # a trace of the same map
         learned = np.trace(maps, axis1=1, axis2=2)
         for expansion in (krylov, exact):
-            np.testing.assert_allclose(expansion.freedom(dynamics), learned, atol=1e-10)
+            np.testing.assert_allclose(expansion.degrees_of_freedom(dynamics), learned, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["inpaint", "held out"])
@@ -232,7 +232,9 @@ def test_rounding_that_makes_a_kernel_indefinite_is_not_learned() -> None:
     # what is outside of the kernel stays, what is within has been learned, noise and all
     truth = (np.square(residual).sum() - np.square(within).sum() + 0.1**2 * N / 2) / N
     assert float(curve.mse[0, 0]) == pytest.approx(truth, rel=1e-10)
-    assert float(exact.freedom(GradientFlow(np.array([1e15])))[0]) == pytest.approx(N / 2)
+    assert float(exact.degrees_of_freedom(GradientFlow(np.array([1e15])))[0]) == pytest.approx(
+        N / 2
+    )
     # and by products, of a network that starts at 0
     prior = make_prior((kernel + kernel.T) / 2)
     ntk = NTK(prior, {key: torch.zeros_like(value) for key, value in prior.init(0).items()})

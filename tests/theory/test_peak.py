@@ -48,7 +48,7 @@ def test_the_peak_is_that_of_the_curve() -> None:
     assert curve.peak_resolved == 1
     assert curve.score_region == "whole"
     assert curve.largest_eigenvalue == expansion.largest
-    assert curve.products == expansion.products
+    assert curve.matvecs == expansion.matvecs
     assert resolved_stretch(curve, "whole") == len(truth)
 
 

@@ -39,7 +39,7 @@ def test_realised_noise_is_that_of_the_measurement(kind: str, name: str) -> None
     widths = []
     for steps in (4, 8, N):
         expansion = expand(ntk, task, noise="realised", steps=steps)
-        assert expansion.products == len(expansion.bias.alpha) <= steps
+        assert expansion.matvecs == len(expansion.bias.alpha) <= steps
         assert not expansion.probes
         curve = learning_curve(expansion, dynamics)
         assert curve.noise == "realised"
@@ -91,7 +91,7 @@ def test_known_spaces_serve_a_realised_measurement() -> None:
     spaces = Lanczos(ntk, ntk.rademacher(3, 9)).extend(16).spaces()
     expansion = expand(ntk, task, noise="realised", steps=10, spaces=spaces)
     assert expansion.known is not None
-    assert expansion.products == 10
+    assert expansion.matvecs == 10
     curve = learning_curve(expansion, dynamics)
     error = expansion.residual.numpy() - filters(kernel, task, dynamics) @ expansion.start.numpy()
     truth = np.square(error).mean(axis=1, keepdims=True)

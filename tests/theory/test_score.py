@@ -87,7 +87,7 @@ def test_a_projection_has_the_peak_of_one_exponential(rank: int) -> None:
     # bounded minimisation stops at 1e-5 in log time; the value is flat there, to its square
     assert float(found.psnr[0, 0]) == pytest.approx(-10 * math.log10(mse), abs=1e-8)
     assert float(found.time[0, 0]) == pytest.approx(-math.log(best) / 1.7**2, rel=1e-4)
-    assert float(found.freedom[0, 0]) == pytest.approx(rank * (1 - best), rel=1e-4)
+    assert float(found.degrees_of_freedom[0, 0]) == pytest.approx(rank * (1 - best), rel=1e-4)
     assert bool(found.resolved.all())
     assert float(found.psnr_lower[0, 0]) <= float(found.psnr[0, 0]) <= float(found.psnr_upper[0, 0])
 
@@ -158,7 +158,7 @@ def test_lanczos_agrees_with_the_dense_score_within_its_band() -> None:
     prior, task = conv_prior(), make_task(1, 0.1)
     dense = score(prior, task, seed=3)
     assert dense.method == "dense"
-    assert dense.products.values.tolist() == [N]
+    assert dense.matvecs.values.tolist() == [N]
     truth = float(dense.psnr[0, 0])
     widths = []
     for steps in (4, 12, N):
@@ -171,7 +171,9 @@ def test_lanczos_agrees_with_the_dense_score_within_its_band() -> None:
     assert widths[0] > 2 * widths[-1]
     assert bool(found.resolved.all())
     assert abs(float(found.psnr[0, 0]) - truth) < max(widths[-1], 1e-3)
-    assert float(found.freedom[0, 0]) == pytest.approx(float(dense.freedom[0, 0]), rel=0.15)
+    assert float(found.degrees_of_freedom[0, 0]) == pytest.approx(
+        float(dense.degrees_of_freedom[0, 0]), rel=0.15
+    )
 
 
 def test_estimate_with_exact_probes_and_all_steps_is_the_dense_peak() -> None:
@@ -190,7 +192,7 @@ def test_missing_pixels_are_scored_by_lanczos() -> None:
     assert found.method == "lanczos"
     assert found.steps == 20
     assert np.isfinite(found.psnr).all()
-    assert np.isnan(found.freedom).all()
+    assert np.isnan(found.degrees_of_freedom).all()
     with pytest.raises(InvalidInputError, match="missing pixels"):
         score(prior, task, method="dense")
 
@@ -282,7 +284,7 @@ def test_the_wiener_filter_of_an_images_own_law_is_the_dense_posterior_mean() ->
     clean = task.clean.numpy().ravel()
     mse = np.square(clean - filtering @ clean).mean() + SIGMA**2 * np.square(filtering).sum() / N
     assert found.psnr == pytest.approx(-10 * math.log10(mse), abs=1e-9)
-    assert found.freedom == pytest.approx(np.trace(filtering), abs=1e-9)
+    assert found.degrees_of_freedom == pytest.approx(np.trace(filtering), abs=1e-9)
 
 
 def test_the_spectrum_of_a_covariance_is_the_mean_periodogram() -> None:
