@@ -129,13 +129,13 @@ def compare(arguments: argparse.Namespace, name: str, width: int) -> None:
             there = curve.sel(region="whole").isel(iteration=where)
             width_there = float(there.psnr_upper - there.psnr_lower)
             print(
-                f"  {noise:8} {curve.products:4} products: peak {psnr[where]:6.2f} dB at "
+                f"  {noise:8} {curve.matvecs:4} products: peak {psnr[where]:6.2f} dB at "
                 f"{at[where]:6}"
                 f"  predicted - measured {psnr[where] - measured[best]:+.2f} dB"
                 f"  ({'resolved' if found.resolved else 'NOT resolved'}, band {width_there:.2f} dB)"
                 f"  stopping there costs {measured[best] - measured[at[where]]:.2f} dB"
                 f"  time / fit {100 * cost / spent:.1f} %"
-                f"  (products alone {100 * curve.products * unit / arguments.iterations:.1f} %)",
+                f"  (products alone {100 * curve.matvecs * unit / arguments.iterations:.1f} %)",
                 flush=True,
             )
 

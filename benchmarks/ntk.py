@@ -146,11 +146,11 @@ def peak():
 prior = networks.create({name!r}, image_size={size})
 ntk = NTK(prior, prior.init(0))
 made = peak()
-pairs = ntk.top_eigenpairs({k}, basis={basis}, max_products={products}, tolerance=0.0)
+pairs = ntk.top_eigenpairs({k}, basis={basis}, max_matvecs={products}, tolerance=0.0)
 vectors = (min({basis}, {products} + 2) + len(pairs.values)) * ntk.shape[0] * 8e-9
 print(f"  {k:3} eigenpairs in a basis of {basis:3}: linearised {{made:.2f}} GB, at the end "
       f"{{peak():.2f}} GB, of which basis and eigenvectors {{vectors:.2f}} GB "
-      f"({{pairs.products}} products, {{time.perf_counter() - start:.0f}} s)")
+      f"({{pairs.matvecs}} products, {{time.perf_counter() - start:.0f}} s)")
 """
 
 

@@ -23,7 +23,7 @@ class Estimate(Generic[Value]):
         The estimate.
     standard_error : float or Tensor
         Of the mean over the probes; 0 if the value is exact, NaN if there was one probe only.
-    products : int
+    matvecs : int
         Spent. A quadratic form counts as one, though an NTK computes it at half the price.
     """
 
@@ -34,8 +34,8 @@ class Estimate(Generic[Value]):
     def __repr__(self) -> str:
         if isinstance(self.value, Tensor):
             shape = tuple(self.value.shape)
-            return f"Estimate(value of shape {shape}, {self.products} products)"
-        return f"Estimate({self.value:.6g} +- {self.standard_error:.2g}, {self.products} products)"
+            return f"Estimate(value of shape {shape}, {self.matvecs} products)"
+        return f"Estimate({self.value:.6g} +- {self.standard_error:.2g}, {self.matvecs} products)"
 
 
 def mean_and_error(samples: Tensor) -> tuple[Tensor, Tensor]:

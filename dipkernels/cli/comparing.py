@@ -83,6 +83,6 @@ def _said(plan: "ComparisonPlan", settings: "ComparisonSettings") -> str:
         effort = settings.effort(name)
         lines.append(
             f"  {name:14}{prior.parameters:>12,}{effort.adam:>7}{effort.descent:>6}"
-            f"{prior.products:>10}  {duration(prior.seconds):>13}"
+            f"{prior.matvecs:>10}  {duration(prior.seconds):>13}"
         )
     return "\n".join(lines)

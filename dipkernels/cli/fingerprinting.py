@@ -83,7 +83,7 @@ def _announce(
 
     typer.echo(
         f"{len(priors)} card(s), each {effort.iterations} iterations of Adam, {effort.descent} of "
-        f"gradient descent, {effort.products} products with the kernel, {effort.samples} samples:"
+        f"gradient descent, {effort.matvecs} products with the kernel, {effort.samples} samples:"
     )
     total = 0.0
     for name, prior in priors.items():

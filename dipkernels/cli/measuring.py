@@ -59,5 +59,5 @@ def ntk(
         f"{result.trace_standard_error:.2g} (error over {probes} probes), "
         f"largest eigenvalue {result.largest_eigenvalue:.4g}, "
         f"half-power frequency {result.half_power_frequency:.3f} cycles/pixel, "
-        f"{result.products:.0f} products. {spread_note()} Results: {folder.path}"
+        f"{result.matvecs:.0f} products. {spread_note()} Results: {folder.path}"
     )

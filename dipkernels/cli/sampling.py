@@ -147,7 +147,7 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
         head = f"{planned.runs} fit(s) to start from" if name == "start" else job.method
         runs = f"{planned.runs} x " if planned.runs > 1 else ""
         work = f"{runs}{planned.iterations} iterations" if planned.iterations else ""
-        matvecs = f"{planned.products} products at most" if planned.matvecs else ""
+        matvecs = f"{planned.matvecs} products at most" if planned.matvecs else ""
         what = ", ".join(filter(None, (work, matvecs)))
         typer.echo(
             f"  {head:24}{what:48}{duration(planned.seconds):>14}"

@@ -97,7 +97,7 @@ def fingerprint(
 
     Notes
     -----
-    Costs ``effort.products`` products with the tangent kernel, ``samples`` forward passes and
+    Costs ``effort.matvecs`` products with the tangent kernel, ``samples`` forward passes and
     ``iterations + descent`` training steps; `plan_fingerprint` says how long that is. Definitions
     are on the documentation's page on fingerprints.
 

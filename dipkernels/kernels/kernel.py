@@ -37,7 +37,7 @@ class Kernel(SymmetricOperator):
         k : int
             How many.
         **options
-            As there: tolerance, max_products, starts, basis, seed, checkpoint, progress.
+            As there: tolerance, max_matvecs, starts, basis, seed, checkpoint, progress.
 
         Returns
         -------

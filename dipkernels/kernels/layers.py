@@ -195,7 +195,7 @@ class LayerKernels:
         -------
         xarray.Dataset
             Over ``layer``: ``trace``, its ``standard_error``, and the ``share`` of all layers'.
-            Attribute ``products``, a quadratic form counted as one half.
+            Attribute ``matvecs``, a quadratic form counted as one half.
         """
         signs = random_signs(self.tangents.size, probes, seed).to(self.device, self.dtype)
         mean, error = mean_and_error(self.quadratic_form(signs).double().cpu().T)

@@ -23,7 +23,7 @@ class Symmetry:
     negativity : float
         By how much the least eigenvalue of a projection of A lies below 0, relative to the same;
         0 if it doesn't.
-    products : int
+    matvecs : int
         Spent.
     """
 

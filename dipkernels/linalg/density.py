@@ -40,7 +40,7 @@ def spectral_density(
         Over ``eigenvalue`` (geometric grid): ``density``, the number of eigenvalues per decade, and
         its ``standard_error`` over the probes (NaN for one probe). Over ``(probe, node)``: the
         quadrature ``nodes`` and ``weights`` themselves (weight 0 fills ragged rows). Attributes:
-        ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``, ``products``.
+        ``trace``, ``trace_standard_error``, ``largest``, ``below_grid``, ``matvecs``.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     -------
     xarray.Dataset
         Scalars ``participation``, ``entropy``, ``trace`` and ``frobenius_norm``, each with
-        ``*_standard_error``. Attribute ``products``.
+        ``*_standard_error``. Attribute ``matvecs``.
 
     Raises
     ------

@@ -32,7 +32,7 @@ class Eigenpairs:
     residuals : Tensor, float64, shape (k,)
         ``|A v - value v|``: some eigenvalue lies within this distance of each value, up to the
         rounding of the products.
-    products : int
+    matvecs : int
         Spent.
     """
 
@@ -133,7 +133,7 @@ def top_eigenpairs(
         How many.
     tolerance : float
         Stop when every residual is below this times the largest eigenvalue.
-    max_products : int
+    max_matvecs : int
         Never spend more.
     starts : int
         Independent start vectors: eigenvalues of higher multiplicity are found that often.
@@ -150,12 +150,12 @@ def top_eigenpairs(
     Returns
     -------
     Eigenpairs
-        Check ``residuals``: ``max_products`` may have been too few; below k pairs are missing.
+        Check ``residuals``: ``max_matvecs`` may have been too few; below k pairs are missing.
 
     Raises
     ------
     InvalidInputError
-        If k isn't between 1 and n, ``max_products`` or ``starts`` is less than 1, or the basis is
+        If k isn't between 1 and n, ``max_matvecs`` or ``starts`` is less than 1, or the basis is
         too small.
     NotSymmetricError
         If the products show that the operator isn't symmetric positive semi-definite;
@@ -180,7 +180,7 @@ def top_eigenpairs(
         raise InvalidInputError(f"the number of eigenpairs must be between 1 and {n}, got {k}")
     if max_matvecs < 1 or starts < 1:
         raise InvalidInputError(
-            f"max_products and starts must be at least 1, got {max_products} and {starts}"
+            f"max_matvecs and starts must be at least 1, got {max_matvecs} and {starts}"
         )
     starts = min(starts, n, max_matvecs)
     capacity = max(3 * k, k + 40) if basis is None else basis

@@ -86,7 +86,7 @@ def predicted_speed(
         one up to half of the limit of stability);
         ``rate(target)``, ``r^T Theta r / |r|^2`` over the largest eigenvalue, with ``r = y - f_0``:
         how fast the misfit falls at first, in [0, 1]. Attributes ``largest_eigenvalue``,
-        ``learning_rate``, ``products``.
+        ``learning_rate``, ``matvecs``.
 
     Raises
     ------

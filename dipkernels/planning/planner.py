@@ -67,7 +67,7 @@ def plan(
         Of the fit; by default 1000, as of `dipkernels.fit`.
     seeds : int
         Initialisations of each task, fitted together.
-    products : int
+    matvecs : int
         With the kernel, by Lanczos, which keeps two vectors of each.
     columns : int
         Products that are asked for together: the number of start vectors.
@@ -119,7 +119,7 @@ def plan(
     >>> prior = networks.create("deep-decoder", image_size=(16, 24), width=8)
     >>> task = tasks.denoise(torch.full((3, 16, 24), 0.5))
     >>> planned = plan(prior, task, iterations=500, seeds=4, timed=False)
-    >>> planned.fits, planned.runs, planned.products
+    >>> planned.fits, planned.runs, planned.matvecs
     (True, 4, 0)
     """
     tasks = [] if task is None else [task] if isinstance(task, Task) else list(task)

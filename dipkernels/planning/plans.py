@@ -32,9 +32,9 @@ class Plan:
         Trainable.
     device : str
         That computes.
-    runs, iterations, products : int
+    runs, iterations, matvecs : int
         Of the fit, and with the kernel; 0 where there's none.
-    step_seconds, product_seconds : float
+    step_seconds, matvec_seconds : float
         Each; a step is of all runs together. NaN where none was timed.
     seconds : int or float
         In all; NaN if nothing was timed.
@@ -103,7 +103,7 @@ class Plan:
             if kind == "fit":
                 head, each, one = f"fit, {self.iterations} iterations", self.step_seconds, "step"
             else:
-                head, each, one = f"{self.products} products", self.matvec_seconds, "product"
+                head, each, one = f"{self.matvecs} products", self.matvec_seconds, "product"
             size = readable_bytes(sum(parts.values()))
             lines.append(f"  {head:28}{size:>12}{readable_seconds(each):>14} a {one}")
             lines += [f"    {name:26}{readable_bytes(size):>12}" for name, size in parts.items()]
@@ -117,7 +117,7 @@ class Plan:
             runs = f" x {self.runs} runs" if self.runs > 1 else ""
             said.append(f"{self.iterations} iterations{runs}")
         if self.matvecs:
-            said.append(f"{self.products} products")
+            said.append(f"{self.matvecs} products")
         return " and ".join(said)
 
     # Name of the largest part of what takes the most.

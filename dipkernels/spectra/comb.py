@@ -112,7 +112,7 @@ def comb_response(
     xarray.Dataset
         Over nothing, or over ``layer``: ``strength``, the weighted mean response at the harmonics
         over that of their neighbours, NaN where both are 0; ``harmonics`` and ``neighbours``, these
-        means. Each with a standard error. Attributes: ``period``, ``reach``, ``products``.
+        means. Each with a standard error. Attributes: ``period``, ``reach``, ``matvecs``.
 
     Raises
     ------

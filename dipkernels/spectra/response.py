@@ -71,7 +71,7 @@ def frequency_response(
         its ``standard_error`` (the probes', 0 where exact, as for stationary kernels), and the
         number of ``modes`` of a channel. Attributes:
         ``half_power_frequency``; ``roll_off``, its ``roll_off_standard_error`` and
-        ``roll_off_misfit`` (see `RollOff`; NaN where no power law can be fitted); ``products`` (a
+        ``roll_off_misfit`` (see `RollOff`; NaN where no power law can be fitted); ``matvecs`` (a
         quadratic form counted as one half, which it costs with an NTK). With layers the first two
         are over ``layer`` too, and what a response has for attributes are variables over it.
 
@@ -146,7 +146,7 @@ def anisotropy(
         ``frequency`` (mean radius of a bin): ``axes_over_diagonals``, the mean of the horizontal
         and the vertical response over the diagonal one, and ``horizontal_over_vertical``, each
         with a standard error; 1 for an isotropic kernel, NaN for one that is 0 there. ``layer``
-        comes in front where the kernel has layers. Attribute ``products``.
+        comes in front where the kernel has layers. Attribute ``matvecs``.
 
     Raises
     ------

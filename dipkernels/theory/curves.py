@@ -73,7 +73,7 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         band stays narrow until the curve has come down from its peak, or to the end (else 0, and
         the peak is only known to be at least ``peak_psnr``, the highest lower bound), and of an
         exact expansion if the peak's band is narrow; narrow is at most 1 dB; ``noise``,
-        ``largest_eigenvalue``, ``products`` and the number of ``outputs``, of the expansion.
+        ``largest_eigenvalue``, ``matvecs`` and the number of ``outputs``, of the expansion.
 
     Raises
     ------

@@ -45,7 +45,7 @@ def kernel_drift(
     xarray.Dataset
         Numbers, each with its ``_standard_error``: ``relative_change``, ``|B - A| / |A|``;
         ``alignment``, ``<A, B> / (|A| |B|)``, at most 1, which a change of scale leaves as it is;
-        ``norm_ratio``, ``|B| / |A|``. Attribute: ``products``, of both kernels together.
+        ``norm_ratio``, ``|B| / |A|``. Attribute: ``matvecs``, of both kernels together.
 
     Raises
     ------

@@ -40,7 +40,7 @@ class Expansion(ABC):
         The one of them that counts.
     largest : float
         Largest eigenvalue seen.
-    products : int
+    matvecs : int
         Products with the kernel, spent on all of it.
     exact : bool
         Whether the errors are known so well that a peak between two times is worth looking for.
@@ -120,8 +120,8 @@ def known_image(task: Task) -> torch.Tensor:
         )
     if task.data_range != 1.0:
         raise InvalidInputError(
-            f"predictions are for images in [0, 1]; this white is {task.data_range:g} here: use the task "
-            "as it was before in_range, and a network without that output range"
+            f"predictions are for images in [0, 1]; this white is {task.data_range:g} here: use "
+            "the task as it was before in_range, and a network without that output range"
         )
     return task.clean
 

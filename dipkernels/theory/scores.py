@@ -68,8 +68,8 @@ def score(
     xarray.Dataset
         Over ``image`` and ``seed``: ``psnr`` (dB), its band ``psnr_lower`` to ``psnr_upper``,
         ``resolved`` (as `learning_curve`'s ``peak_resolved``), ``time`` of the peak, and
-        ``degrees_of_freedom``, the number of directions ``tr (I - E)`` that are learned by then. Over
-        ``seed``: ``products`` (backward passes with the dense method) and ``seconds``.
+        ``degrees_of_freedom``, how many directions, ``tr (I - E)``, are learned by then. Over
+        ``seed``: ``matvecs`` (backward passes with the dense method) and ``seconds``.
         Attributes: ``score``, the mean over all; ``score_spread``, the standard deviation over
         seeds of the mean over images (NaN for one seed); ``method``, settings, provenance.
 

@@ -193,9 +193,9 @@ def predict(name: str, chosen: Settings, device: torch.device) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        Over ``image``: ``psnr`` of the peak and the ``degrees_of_freedom`` there, as `dipkernels.theory.score`
-        defines them. Of several images by one network both are over all of them. The Jacobian is
-        in float32, its Gram matrix in float64.
+        Over ``image``: ``psnr`` of the peak and the ``degrees_of_freedom`` there, as
+        `dipkernels.theory.score` defines them. Of several images by one network both are over all
+        of them. The Jacobian is in float32, its Gram matrix in float64.
     """
     variant = VARIANTS[name]
     prior = make_prior(variant, chosen).to(device=device)
