@@ -23,7 +23,7 @@ from dipkernels.sampling.plan import plan_chains, plan_linearised
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.stages.job import Job
 from dipkernels.stages.methods import gp_dip_counts as _gp_dip_counts
-from dipkernels.stages.methods import methods, resolve
+from dipkernels.stages.methods import known_methods, resolve
 from dipkernels.storage import netcdf as results
 from tests.test_cli import call
 
@@ -61,7 +61,9 @@ METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(m, marks=pytest.mark.slow) if m == "sgld" else m for m in methods()],  # rendered
+    [
+        pytest.param(m, marks=pytest.mark.slow) if m == "sgld" else m for m in known_methods()
+    ],  # rendered
 )
 def test_every_method_writes_its_files(
     method: str,

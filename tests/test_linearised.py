@@ -11,8 +11,7 @@ from torch.func import jacrev, jvp, vmap
 from dipkernels import NTK, ImagePrior, LinearisedPrior, fit, learning_curve, networks, plan, tasks
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import stable_learning_rate
-from dipkernels.sampling import Posterior as WeightPosterior
-from dipkernels.sampling import sample
+from dipkernels.sampling import WeightPosterior, sample
 from dipkernels.theory import GradientDescent, expand
 from helpers import priors
 

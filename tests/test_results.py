@@ -71,6 +71,15 @@ def test_classic_files_hold_the_same_and_say_which_they_are(tmp_path: Path) -> N
     xr.testing.assert_equal(results.load(tmp_path / "large.nc"), large)
 
 
+def test_files_of_before_are_read_by_the_names_of_today(tmp_path: Path) -> None:
+    old = xr.Dataset({"freedom": ("seed", [3.5])}, attrs={"products": 40, "prior": "skip"})
+    for classic in (False, True):
+        results.save(old, tmp_path / "old.nc", classic=classic)
+        found = results.load(tmp_path / "old.nc")
+        assert found.attrs == {"matvecs": 40, "prior": "skip"}
+        assert found["degrees_of_freedom"].values.tolist() == [3.5]
+
+
 def test_a_new_file_replaces_the_old(tmp_path: Path) -> None:
     for seed in (0, 1):
         results.save(make_dataset(seed), tmp_path / "result.nc")

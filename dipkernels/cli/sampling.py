@@ -12,7 +12,7 @@ from dipkernels.cli.options import option
 from dipkernels.errors import InvalidInputError
 from dipkernels.specs.record import run_record
 from dipkernels.stages.job import STAGE, Job
-from dipkernels.stages.methods import CHAINS, draw, methods, plan_draws, plan_fits, resolve
+from dipkernels.stages.methods import CHAINS, draw, known_methods, plan_draws, plan_fits, resolve
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -28,7 +28,7 @@ ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
 def _listed(name: str, kind: Any, panel: str, help: str) -> tuple[Any, str, str]:
     """Add what an option is unless it is typed, where methods say so."""
     takers: dict[Any, list[str]] = {}
-    for method, each in methods().items():
+    for method, each in known_methods().items():
         if each.defaults.get(name) is not None:
             takers.setdefault(each.defaults[name], []).append(method)
     said: list[str] = []
@@ -84,7 +84,7 @@ def posterior(
             "Fraction of measured pixels to judge the spread by; 0 for none.", panel=groups.ON_TASK
         ),
     ] = 0.1,
-    method: Annotated[str, option(f"{', '.join(methods())}.", panel=ON_METHOD)] = "sgld",
+    method: Annotated[str, option(f"{', '.join(known_methods())}.", panel=ON_METHOD)] = "sgld",
     seed: Annotated[int, option("Of code, noise, mask, weights and chains.")] = 0,
     plan: Annotated[
         bool, option("Say what would be done and what it takes; do nothing.", "--plan")
@@ -136,7 +136,7 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
     held = f", {_held_out(task):.0%} of the measurement held out" if task.has_held_out else ""
     typer.echo(options.describe(task, image, job.seed, job.prior.device, held))
     typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
-    typer.echo(f"  {methods()[job.method].words}")
+    typer.echo(f"  {known_methods()[job.method].words}")
     if "temperature" in o:
         sigma = job.posterior.noise_sigma / task.data_range
         typer.echo(
@@ -178,7 +178,7 @@ def _run(job: Job, folder: "RunFolder") -> None:
     except KeyboardInterrupt:
         raise options.interrupted(folder.path) from None
     if not broken or result.sizes["draw"] > 1:
-        method = methods()[job.method]
+        method = known_methods()[job.method]
         headline = None if method.headline is None else method.headline(result)
         written = reports.posterior_page(
             folder, result, job.task, words=method.words, headline=headline

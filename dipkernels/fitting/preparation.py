@@ -10,7 +10,8 @@ from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
-from dipkernels.priors.prior import ImagePrior, LinearisedPrior
+from dipkernels.priors.linearised import LinearisedPrior
+from dipkernels.priors.prior import ImagePrior
 from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dipkernels.priors.prior import ImagePrior, LinearisedPrior, Parameters
+from dipkernels.priors.linearised import LinearisedPrior
+from dipkernels.priors.prior import ImagePrior, Parameters
 
 MIB = 2**20
 DEFAULT_BUDGET = 512 * MIB
@@ -64,11 +65,12 @@ class UnfilledLinearised(LinearisedPrior):
 
     def __init__(self, prior: LinearisedPrior) -> None:
         self.__dict__.update(prior.__dict__)
-        self.network, self._tangents = Unfilled(prior.network), None
+        self.network = Unfilled(prior.network)
+        del self._tangents
 
     def init(self, seed: int = 0) -> Parameters:
         """Make parameters that hold no numbers."""
-        if self._tangents is None:
+        if not hasattr(self, "_tangents"):
             self.origin = self.network.init()
             self._tangents = self._linearise()
         return self.network.init()

@@ -111,7 +111,7 @@ _OTHERS = {
 }
 
 
-def methods() -> dict[str, Method]:
+def known_methods() -> dict[str, Method]:
     """List all ways to draws by name, samplers first."""
     chains = {
         name: Method(each.words, _LANGEVIN | ({"friction": None} if each.takes_friction else {}))
@@ -124,7 +124,7 @@ def resolve(
     method: str, typed: dict[str, Any], spell: Callable[[str], str] = str
 ) -> dict[str, Any]:
     """Fill in a method's defaults; refuse options out of range or without effect on it."""
-    known = methods()
+    known = known_methods()
     if method not in known:
         raise InvalidInputError(
             f"{spell('method')} must be one of {', '.join(known)}, got '{method}'"
@@ -203,7 +203,7 @@ def plan_draws(job: Job, *, timed: bool) -> "Plan":
     """Say what the draws will take, apart from fits to start from."""
     from dipkernels.sampling import plan as plans
 
-    method = methods()[job.method]
+    method = known_methods()[job.method]
     if method.function == "sample":
         settings = _chain_settings(job, method=job.method)
         return plans.plan_chains(job.posterior, settings, timed=timed)
@@ -235,7 +235,7 @@ def draw(job: Job, checkpoint: Path | None, start: "Parameters | None" = None) -
     """Make the draws, from a start if the method takes one."""
     from dipkernels import sampling
 
-    function, shown = methods()[job.method].function, {"progress": job.progress}
+    function, shown = known_methods()[job.method].function, {"progress": job.progress}
     if function == "sample":
         settings = _chain_settings(job, method=job.method)
         return sampling.sample(job.posterior, settings, start=start, checkpoint=checkpoint, **shown)

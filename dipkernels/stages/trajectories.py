@@ -26,13 +26,7 @@ LEAST = {"iterations": 1, "freeze": 1, "modes": 1, "rings": 1, "steps": 2, "prob
 
 @settings
 class AuditSettings:
-    """The options of `audit` that decide its result.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is out of range, or would have no effect.
-    """
+    """The options of `audit` that decide its result."""
 
     seed: int = option(default=0, help="Of the initialisation, and of all probes.")
     optimisers: Sequence[str] = option(

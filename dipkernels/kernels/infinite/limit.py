@@ -15,7 +15,7 @@ from dipkernels.kernels.infinite.convolutions import (
     transposed_convolution,
 )
 from dipkernels.kernels.infinite.features import Branch, Features
-from dipkernels.kernels.infinite.reader import Operation, Reader, Settings, single
+from dipkernels.kernels.infinite.reader import Operation, Reader, ReaderSettings, single
 from dipkernels.kernels.infinite.weights import initialisations
 from dipkernels.kernels.stationary import StationaryKernel, shifted
 from dipkernels.kernels.stationary.kernel import mapped
@@ -139,7 +139,7 @@ def infinite_width(
             f"{prior.name} takes a code of shape {tuple(prior.code.shape)}: the theory is for "
             "convolutional networks on a code (1, channels, *grid)"
         )
-    settings = Settings(parameterisation == "standard", max_period, drawn_pixels, seed)
+    settings = ReaderSettings(parameterisation == "standard", max_period, drawn_pixels, seed)
     draws = initialisations(prior, seed)
     reader = Reader(draws[0], draws, settings, RULES)
     start, device = code_kernel(prior.code, code), prior.device

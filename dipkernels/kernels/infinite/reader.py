@@ -40,7 +40,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ReaderSettings:
     """What the reader may choose; see `dipkernels.kernels.infinite_width`."""
 
     standard: bool
@@ -61,7 +61,7 @@ class Reader(TorchFunctionMode):
         self,
         parameters: Parameters,
         initialisations: Sequence[Parameters],
-        settings: Settings,
+        settings: ReaderSettings,
         rules: Mapping[str, Any],
     ) -> None:
         super().__init__()
