@@ -1,4 +1,4 @@
-"""What docs/extending.md shows: a network, a task, a rule, a sampler, a measurement of a user."""
+"""What docs/extending.md shows: parts of a user's own, each a function and a registration."""
 
 import os
 import re
@@ -54,6 +54,9 @@ def test_parts_of_ones_own_run_in_sweeps_and_commands(tmp_path: Path) -> None:
     )  # fmt: skip
     assert drawn.returncode == 0, drawn.stderr
     assert "the noise of two steps averaged" in drawn.stdout
+    counted = call(tmp_path, "size-of", "two-layers")
+    assert counted.returncode == 0, counted.stderr
+    assert int(counted.stdout) == 8 * 16 * 9 + 16 + 16 * 3 * 9 + 3
     wrong = call(tmp_path, "fit", "two-layers", "--task", "denoise", "--fog", "0.1")
     assert wrong.returncode == 2
     assert "--fog has no effect when denoising" in wrong.stderr

@@ -7,7 +7,12 @@ from dipkernels.kernels.covariances import (
     radial_average,
 )
 from dipkernels.kernels.covariances.lagged import LaggedProducts
-from dipkernels.kernels.infinite import InfiniteWidth, Operation, infinite_width
+from dipkernels.kernels.infinite import (
+    InfiniteWidth,
+    Operation,
+    infinite_width,
+    register_activation,
+)
 from dipkernels.kernels.kernel import Kernel, RestrictedKernel
 from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
@@ -34,5 +39,6 @@ __all__ = [
     "pixel_indices",
     "pool_covariances",
     "radial_average",
+    "register_activation",
     "select_parameters",
 ]

@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import erf, expit, ndtr
+from torch import Tensor, nn
 
+from dipkernels import ImagePrior
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.kernels.stationary import activation
+from dipkernels.kernels import infinite_width, register_activation
+from dipkernels.kernels.infinite import limit
+from dipkernels.kernels.stationary import activation, activations
 
 # name, options, f, f', where f or f' jumps
 CASES = {
@@ -137,3 +141,25 @@ def test_unknown_names_and_options_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="closed form"):
         q = torch.rand(70, 1, dtype=torch.float64) + 0.5
         activation("tanh").covariance(q, q.T, torch.zeros(70, 70, dtype=torch.float64))
+
+
+def test_a_registered_activation_is_read_off_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registered as tanh, it must give the kernels that the network with tanh has."""
+    monkeypatch.setattr(limit, "RULES", dict(limit.RULES))
+    monkeypatch.setattr(limit, "ACTIVATIONS", dict(limit.ACTIVATIONS))
+    monkeypatch.setattr(activations, "ACTIVATIONS", limit.ACTIVATIONS)
+    code = torch.rand(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+
+    def kernel(act: type[nn.Module]) -> Tensor:
+        convolution = {"kernel_size": 3, "padding": 1, "padding_mode": "circular"}
+        net = lambda: nn.Sequential(  # noqa: E731
+            nn.Conv2d(4, 6, **convolution), act(), nn.Conv2d(6, 3, **convolution)
+        )
+        return infinite_width(ImagePrior(net, code), code="empirical").kernel.ntk
+
+    with pytest.raises(InvalidInputError, match="softsign"):
+        kernel(nn.Softsign)
+    register_activation("softsign", torch.tanh, lambda x: 1 - torch.tanh(x).square())
+    assert torch.allclose(kernel(nn.Softsign), kernel(nn.Tanh), rtol=1e-12, atol=0)
+    with pytest.raises(InvalidInputError, match="there is an activation 'relu' already"):
+        register_activation("relu", torch.relu, torch.sign)

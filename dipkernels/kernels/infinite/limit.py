@@ -1,8 +1,11 @@
 """`infinite_width`: the kernels of a prior's infinite-width limit, read off its module."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
@@ -18,7 +21,9 @@ from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Operation, Reader, ReaderSettings, single
 from dipkernels.kernels.infinite.weights import initialisations
 from dipkernels.kernels.stationary import StationaryKernel, shifted
+from dipkernels.kernels.stationary.activations import ACTIVATIONS, integrated
 from dipkernels.kernels.stationary.kernel import mapped
+from dipkernels.kernels.stationary.quadrature import mean_by_quadrature
 from dipkernels.priors.prior import ImagePrior
 
 PARAMETERISATIONS = ("standard", "ntk")
@@ -50,6 +55,40 @@ _OPERATIONS = (
     (resampling.unchanged, "contiguous clone dropout to reshape view"),
 )
 RULES = {name: rule for rule, names in _OPERATIONS for name in names.split()}
+
+
+def register_activation(
+    name: str, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
+) -> None:
+    """Let `infinite_width` and `stationary.activation` know a pointwise non-linearity.
+
+    Parameters
+    ----------
+    name : str
+        Of torch's function, such as ``"mish"`` for `torch.nn.functional.mish`.
+    function, derivative : callable
+        Of tensors of any shape. Duals are taken by quadrature, to about 1e-12 where the function is
+        smooth.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is one of that name.
+
+    Examples
+    --------
+    >>> from dipkernels.kernels import infinite_width, register_activation
+    >>> from dipkernels.kernels.stationary import activation
+    >>> register_activation("tanhshrink", lambda x: x - torch.tanh(x), lambda x: torch.tanh(x) ** 2)
+    >>> one = torch.ones(1, dtype=torch.float64)
+    >>> f"{float(activation('tanhshrink').covariance(one, one, one)):.4f}"
+    '0.1828'
+    """
+    if name in RULES or name in ACTIVATIONS:
+        raise InvalidInputError(f"there is an activation '{name}' already: choose another name")
+    mean = functools.partial(mean_by_quadrature, function)
+    ACTIVATIONS[name] = lambda: integrated(name, function, derivative, mean)
+    RULES[name] = pointwise.named_activation(name)
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def tanh() -> Activation:
     def derivative(x: Tensor) -> Tensor:
         return 1 - torch.tanh(x).square()
 
-    return _integrated("tanh", torch.tanh, derivative, torch.zeros_like)
+    return integrated("tanh", torch.tanh, derivative, torch.zeros_like)
 
 
 def swish() -> Activation:
@@ -182,10 +182,11 @@ def swish() -> Activation:
         return gate * (1 + x * (1 - gate))
 
     silu = torch.nn.functional.silu
-    return _integrated("swish", silu, derivative, functools.partial(mean_by_quadrature, silu))
+    return integrated("swish", silu, derivative, functools.partial(mean_by_quadrature, silu))
 
 
-def _integrated(name: str, function: Function, derivative: Function, mean: Function) -> Activation:
+def integrated(name: str, function: Function, derivative: Function, mean: Function) -> Activation:
+    """Make an activation whose duals are integrals without a closed form."""
     scaled = _dual(lambda x: x * derivative(x))
     return Activation(name, function, _dual(function), _dual(derivative), scaled, mean)
 
