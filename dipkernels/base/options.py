@@ -66,7 +66,9 @@ def gather(kind: type[S], given: S | None, options: Mapping[str, Any], caller: s
             f"{caller} has no option {', '.join(unknown)}; it has: {', '.join(known)}"
             + f"; {hint}" * bool(hint)
         )
-    return kind(**options) if given is None else replace(given, **options)  # type: ignore[type-var]
+    types = {each.name: each.type for each in _fields(kind)}
+    read = {name: as_annotated(name, value, types[name]) for name, value in options.items()}
+    return kind(**read) if given is None else replace(given, **read)  # type: ignore[type-var]
 
 
 def takes(kind: type) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -50,7 +50,8 @@ def compare(
     planned = job.plan_comparison(made, found, settings, timed=not run.quiet).require()
     folder = run.open(label, settings.record(found, made))
     run.say(options.describe(found, image, seed, target))
-    run.say(_said(planned, settings))
+    if not run.quiet:  # without a timed plan
+        run.say(_said(planned, settings))
     run.say(f"Results as they come: {folder.path}\n")
     done: list[str] = []
 

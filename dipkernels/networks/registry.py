@@ -180,6 +180,7 @@ def family(
             for name, parameter in {**module, **styles, **own}.items()
             if name not in unasked
         ]
+        taken.sort(key=lambda parameter: parameter.name == "code_channels")  # last
 
         def builder(size: Spatial, channels: int, **given: Any) -> Recipe:
             options = {each.name: each.default for each in taken} | given
