@@ -111,6 +111,7 @@ PUBLIC_MODULES = (
     "storage",
     "planning",
     "priors.draws",
+    "priors.linearised",
     "errors",
     "bridges.neural_tangents",
     "literature",

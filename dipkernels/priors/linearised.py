@@ -11,6 +11,8 @@ from dipkernels.priors.prior import ImagePrior
 from dipkernels.priors.stateless import Parameters
 from dipkernels.priors.tangents import Tangents
 
+__all__ = ["LinearisedPrior"]
+
 
 class _JacobianProduct(torch.autograd.Function):
     """``J u``: linear, so that its derivative is itself, and its transpose ``J^T``."""
