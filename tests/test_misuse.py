@@ -60,7 +60,7 @@ MISUSES = {
     "init": (lambda: vit().init("a"), "seed must be a whole number"),
     "quality": (lambda: tasks.dejpeg(IMAGE, quality="a"), "quality must be a whole number"),
     "hold out": (lambda: tasks.denoise(IMAGE).hold_out("a"), "fraction must be a number"),
-    "range": (lambda: tasks.denoise(IMAGE).in_range(True), "peak must be a number"),
+    "range": (lambda: tasks.denoise(IMAGE).in_range(True), "data_range must be a number"),
     "device": (lambda: vit().to(device="cudda"), "no such device: 'cudda'"),
     "expand": (lambda: expand(3, 4), "ntk must be an NTK, got 3"),
     "curve": (lambda: learning_curve("flow"), "expansion must be an Expansion, got 'flow'"),

@@ -370,7 +370,7 @@ def test_a_network_that_looks_at_numbers_has_a_rule_of_thumb(
         ({}, "nothing to plan"),
         ({"matvecs": 3, "iterations": 5}, "iterations have no effect without a task"),
         ({"matvecs": 3, "backtracking": 5.0}, "backtracking have no effect without a task"),
-        ({"task": True, "columns": 2}, "columns have no effect without products"),
+        ({"task": True, "columns": 2}, "columns have no effect without matvecs"),
         ({"task": True, "speed": 2}, "plan has no option speed; of a fit's it takes: optimiser"),
         ({"task": True, "momentum": 0.5}, "momentum has no effect on 'adam'"),
         ({"task": True, "seeds": 0}, "a fit needs a task and a seed"),

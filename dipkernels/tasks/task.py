@@ -247,7 +247,7 @@ class Task:
             If it isn't positive and finite.
         """
         if not 0 < data_range < float("inf"):
-            raise InvalidInputError(f"the range must be positive and finite, got {data_range}")
+            raise InvalidInputError(f"data_range must be positive and finite, got {data_range}")
         factor = data_range / self.data_range
         return dataclasses.replace(
             self,

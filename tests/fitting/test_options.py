@@ -313,7 +313,7 @@ def test_another_range_changes_the_loss_and_nothing_else_but_adams_epsilon() -> 
     for name in ("final", "best", "average", "clean", "measurement", "chosen_image"):
         np.testing.assert_allclose(result[name], expected[name], atol=2e-3, err_msg=name)
     assert result.noise_sigma == pytest.approx(expected.noise_sigma, rel=1e-12)
-    with pytest.raises(InvalidInputError, match="peak must be positive and finite, got 0"):
+    with pytest.raises(InvalidInputError, match="data_range must be positive and finite, got 0"):
         task.in_range(0.0)
 
 
