@@ -153,7 +153,7 @@ class Operations(TorchDispatchMode):
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # torch's linearize
 @pytest.mark.parametrize(("name", "most"), [("skip", 190), ("vit", 246)])
 def test_a_traced_product_takes_few_operations(name: str, most: int) -> None:
-    prior = networks.create(name, image_size=32, width=24)
+    prior = networks.create(name, image_size=32, width=24).to(dtype=torch.float64)
     parameters = prior.init(0)
     direction = {key: torch.ones_like(value) for key, value in parameters.items()}
     traced = tangent_map(prior.image, parameters)
@@ -162,7 +162,7 @@ def test_a_traced_product_takes_few_operations(name: str, most: int) -> None:
         found = traced(direction)
     with Operations() as theirs:
         expected = linearised(direction)
-    # float32, sums of up to 24 * 9 terms, in tens of layers
-    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+    # float32 differs by 1e-4 from one processor to another: tens of layers, sums of 24 * 9 terms
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
     assert ours.count <= most
     assert theirs.count >= 4 * ours.count
