@@ -123,6 +123,10 @@ def test_what_makes_no_sense_of_it_is_refused() -> None:
         frozen.module(origin)
     with pytest.raises(InvalidInputError, match="no layers of its own"):
         _ = frozen.structure
+    key, value = next(iter(origin.items()))
+    for wrong in (value.float(), value[:1]):
+        with pytest.raises(InvalidInputError, match=f"parameter {key} has shape"):
+            prior.linearised({**origin, key: wrong})
     with pytest.raises(InvalidInputError, match="missing or too many"):
         prior.linearised({})
 

@@ -72,12 +72,18 @@ def test_classic_files_hold_the_same_and_say_which_they_are(tmp_path: Path) -> N
 
 
 def test_files_of_before_are_read_by_the_names_of_today(tmp_path: Path) -> None:
-    old = xr.Dataset({"freedom": ("seed", [3.5])}, attrs={"products": 40, "prior": "skip"})
+    ours = {"version_dipkernels": "0.1.0"}
+    old = xr.Dataset({"freedom": ("seed", [3.5])}, attrs={"products": 40, **ours})
     for classic in (False, True):
         results.save(old, tmp_path / "old.nc", classic=classic)
         found = results.load(tmp_path / "old.nc")
-        assert found.attrs == {"matvecs": 40, "prior": "skip"}
+        assert found.attrs == {"matvecs": 40, **ours}
         assert found["degrees_of_freedom"].values.tolist() == [3.5]
+    both = xr.Dataset({"freedom": 1.0, "degrees_of_freedom": 2.0}, attrs={"products": 1, **ours})
+    own = xr.Dataset({"products": ("shop", [1.0])}, attrs={"freedom": "of the press"})
+    for kept, attrs in ((both, {"matvecs": 1, **ours}), (own, own.attrs)):
+        results.save(kept, tmp_path / "kept.nc")
+        assert results.load(tmp_path / "kept.nc").identical(kept.drop_attrs().assign_attrs(attrs))
 
 
 def test_a_new_file_replaces_the_old(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from dipkernels.errors import InvalidInputError, OutputError
 
 PARTIAL = ".partial"
 CLASSIC = b"CDF"  # how a netCDF 3 file begins
-# Attributes and variables of files from before they were called so.
+# Attributes and variables of this package's results from before they were called so.
+OURS = "version_dipkernels"  # an attribute of all of them
 RENAMED = {"products": "matvecs", "freedom": "degrees_of_freedom"}
 
 
@@ -75,13 +76,19 @@ def load(path: str | Path) -> xr.Dataset:
         found = xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
     except (OSError, ValueError, TypeError) as error:
         raise InvalidInputError(f"can't read {path} as netCDF: {error}") from error
+    if OURS not in found.attrs:  # a dataset of the user's own keeps its names
+        return found
     found.attrs = renamed(found.attrs)
-    return found.rename({name: new for name, new in RENAMED.items() if name in found.variables})
+    old = [n for n, new in RENAMED.items() if n in found.variables and new not in found.variables]
+    return found.rename({name: RENAMED[name] for name in old})
 
 
 def renamed(values: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Call what was measured as it is called now."""
-    return {RENAMED.get(name, name): value for name, value in values.items()}
+    """Call what this package has measured as it is called now."""
+    return {
+        name if RENAMED.get(name, name) in values else RENAMED.get(name, name): value
+        for name, value in values.items()
+    }
 
 
 def write_text(text: str, path: Path, *, durable: bool = False) -> None:

@@ -90,7 +90,9 @@ class OpenedRun:
         if chosen in files:
             return pd.read_csv(files[chosen])
         rows = {f.parent.name: read_json(f) for f in sorted(self.path.glob("runs/*/result.json"))}
-        lines = {key: {**row["asked"], **row["values"]} for key, row in rows.items() if row}
+        parts = ("asked", "values")
+        whole = {key: row for key, row in rows.items() if row and all(p in row for p in parts)}
+        lines = {key: {**row["asked"], **row["values"]} for key, row in whole.items()}
         return pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
 
     def _tables(self) -> list[Path]:
@@ -130,8 +132,13 @@ def open_run(path: str | Path) -> OpenedRun:
     folder = Path(path)
     if (folder / STORE_FILE).exists():
         about = read_json(folder / STORE_FILE)
-        sweeps = [read_json(file) or {} for file in sorted((folder / "sweeps").glob("*.json"))]
-        settings: Any = {str(each.get("source")): each.get("text") for each in sweeps}
+        settings: Any = {}
+        for file in sorted((folder / "sweeps").glob("*.json")):
+            each = read_json(file) or {}
+            source = str(each.get("source"))
+            # an edited file has run twice under one name
+            name = f"{source} ({file.stem})" if source in settings else source
+            settings[name] = each.get("text")
     else:
         about = RunFolder(folder).record
         settings = about.pop("settings", None)

@@ -23,6 +23,7 @@ from dipkernels.storage.runs import SETTINGS_FILE, STORE_FILE, RunFolder
 from dipkernels.sweep.runs import RESULTS_VERSION, Run
 
 FORMAT = "dipkernels-sweep-1"
+OURS = ("kernel", "prediction", "score")  # stages that once said their names otherwise
 RESULT, ROW = "result", "result.json"
 FAILURE, TRACEBACK = "failure.json", "failure.txt"
 DONE, FAILED, RUNNING, MISSING = "done", "failed", "running", "missing"
@@ -89,7 +90,10 @@ class Store:
             whole = not size or folder.file(RESULT).stat().st_size == size
         except OSError:
             return None
-        return {**found, "values": renamed(found["values"])} if whole else None
+        if not whole:
+            return None
+        measured = found.get("configuration", {}).get("measure", {}).get("name")
+        return {**found, "values": renamed(found["values"])} if measured in OURS else found
 
     def failure(self, key: str) -> dict[str, Any] | None:
         """Read why a run failed: ``reason``, ``kind``, ``attempts``, when and where."""

@@ -161,5 +161,7 @@ def test_a_registered_activation_is_read_off_networks(monkeypatch: pytest.Monkey
         kernel(nn.Softsign)
     register_activation("softsign", torch.tanh, lambda x: 1 - torch.tanh(x).square())
     assert torch.allclose(kernel(nn.Softsign), kernel(nn.Tanh), rtol=1e-12, atol=0)
+    with pytest.raises(InvalidInputError, match="the derivative of 'mish' at"):
+        register_activation("mish", nn.functional.mish, torch.sigmoid)
     with pytest.raises(InvalidInputError, match="there is an activation 'relu' already"):
         register_activation("relu", torch.relu, torch.sign)

@@ -73,7 +73,7 @@ def register_activation(
     Raises
     ------
     InvalidInputError
-        If there is one of that name.
+        If there is one of that name, or the derivative isn't that of the function.
 
     Examples
     --------
@@ -86,6 +86,16 @@ def register_activation(
     """
     if name in RULES or name in ACTIVATIONS:
         raise InvalidInputError(f"there is an activation '{name}' already: choose another name")
+    points = torch.linspace(-3, 3, 24, dtype=torch.float64, requires_grad=True)  # none is a kink
+    (slope,) = torch.autograd.grad(function(points).sum(), points)
+    points = points.detach()
+    found = derivative(points)
+    if not torch.allclose(found, slope, rtol=1e-5, atol=1e-6):
+        worst = int((found - slope).abs().argmax())
+        raise InvalidInputError(
+            f"the derivative of '{name}' at {float(points[worst]):.3g} is {float(slope[worst]):.6g}"
+            f", the one that is given says {float(found[worst]):.6g}"
+        )
     mean = functools.partial(mean_by_quadrature, function)
     ACTIVATIONS[name] = lambda: integrated(name, function, derivative, mean)
     RULES[name] = pointwise.named_activation(name)
