@@ -66,11 +66,10 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
 def predict(ntk: NTK, task: tasks.Task, dynamics: Dynamics, matvecs: int, noise: str) -> xr.Dataset:
     """Predict from so many products, half of them for the variance if noise is expected."""
     if noise == "realised":
-        return learning_curve(expand(ntk, task, noise="realised", steps=matvecs), dynamics)
-    share = matvecs // 8  # four probes
-    return learning_curve(
-        expand(ntk, task, steps=matvecs - 4 * share, probe_steps=share, probes=4), dynamics
-    )
+        expansion = expand(ntk, task, noise="realised", steps=matvecs, tolerance=0)
+        return learning_curve(expansion, dynamics)
+    expansion = expand(ntk, task, steps=matvecs // 2, tolerance=0, probes=1)
+    return learning_curve(expansion, dynamics)
 
 
 def physical(ntk: NTK, prior: ImagePrior, task: tasks.Task, repeats: int = 9) -> float:

@@ -118,7 +118,7 @@ def child(network: str, seed: int, threads: int, size: int, path: Path) -> None:
     ntk = NTK(prior, prior.init(seed))
     vector = torch.from_numpy(np.random.default_rng(0).choice([-1.0, 1.0], ntk.shape[0]))
     product = (ntk @ vector.to(prior.dtype)).numpy()
-    prediction = learning_curve(expand(ntk, task, noise="realised", steps=STEPS))
+    prediction = learning_curve(expand(ntk, task, noise="realised", steps=STEPS, tolerance=0))
     stored = xr.Dataset(
         {
             "psnr_clean": ("iteration", result.psnr_clean.sel(region="whole").values),

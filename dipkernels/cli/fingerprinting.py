@@ -26,7 +26,7 @@ def fingerprint(
     image: options.ImageOption = "astronaut",
     size: options.SizeOption = "64",
     iterations: Annotated[int, option("Of Adam.")] = 300,
-    steps: Annotated[int, option("Lanczos steps of the prediction.")] = 100,
+    steps: Annotated[int, option("Steps of the prediction at most.")] = 150,
     samples: Annotated[int, option("Initialisations that are drawn.")] = 32,
     seed: options.SeedOption = 0,
     *,
@@ -40,9 +40,7 @@ def fingerprint(
     if every == bool(names):
         raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
     chosen = list(dict.fromkeys(names or networks.names()))
-    effort = FingerprintEffort(
-        samples=samples, iterations=iterations, steps=steps, probe_steps=max(2, 2 * steps // 5)
-    )
+    effort = FingerprintEffort(samples=samples, iterations=iterations, steps=steps)
     target = run.target
     task = groups.task_group("denoise").build({"task": "denoise"}).make(image, size, seed)
     channels, *spatial = task.shape

@@ -105,7 +105,7 @@ def fingerprint(
     --------
     >>> from dipkernels import networks
     >>> prior = networks.create("deep-decoder", image_size=(16, 20), width=8)
-    >>> effort = FingerprintEffort(samples=4, iterations=5, descent=2, steps=4, probe_steps=3)
+    >>> effort = FingerprintEffort(samples=4, iterations=5, descent=2, steps=4)
     >>> found = fingerprint(prior, effort=effort)
     >>> 0 <= found.shift_variance, found.sizes["iteration"]
     (True, 6)
@@ -194,7 +194,7 @@ def plan_fingerprint(
         _task(prior, task),
         iterations=effort.iterations + effort.descent,
         matvecs=effort.matvecs,
-        columns=effort.probes,
+        columns=2,
         checkpoint=True,
         timed=timed,
     )

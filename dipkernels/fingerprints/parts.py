@@ -166,10 +166,7 @@ def prediction_part(subject: Subject, effort: FingerprintEffort) -> xr.Dataset:
     found = predictions.PREDICTION.run(
         subject,
         steps=effort.steps,
-        probe_steps=effort.probe_steps,
-        probes=effort.probes,
         iterations=effort.descent,
-        spectrum=False,
     )
     region = subject.task.score_region
     score, largest = found.sel(region=region), found.largest_eigenvalue

@@ -10,8 +10,6 @@ LEAST = {
     "iterations": 1,
     "descent": 1,
     "steps": 2,
-    "probe_steps": 2,
-    "probes": 2,
     "positions": 2,
     "response_probes": 2,
     "comb_probes": 2,
@@ -33,9 +31,7 @@ class FingerprintEffort:
     descent : int
         Of gradient descent at half of its limit of stability.
     steps : int
-        Lanczos steps of the prediction from the residual, at least 2.
-    probe_steps, probes : int
-        Lanczos steps of the prediction's probes, and how many there are; at least 2 each.
+        Of the prediction, of two products each; at least 2, and at most taken.
     positions : int
         Random pixels whose rows of the kernel make the shift variance; at least 2.
     response_probes : int
@@ -55,9 +51,7 @@ class FingerprintEffort:
     samples: int = 32
     iterations: int = 300
     descent: int = 30
-    steps: int = 100
-    probe_steps: int = 40
-    probes: int = 2
+    steps: int = 150
     positions: int = 12
     response_probes: int = 3
     comb_probes: int = 8
@@ -78,5 +72,4 @@ class FingerprintEffort:
         """With the kernel, in all; about, since small images have fewer rings and rows."""
         response = (RINGS + SECTORS) * self.response_probes / 2
         rows = NEIGHBOURS + self.positions + 1
-        predicted = self.steps + self.probes * self.probe_steps
-        return round(response + PERIODS * self.comb_probes + rows + predicted)
+        return round(response + PERIODS * self.comb_probes + rows + 2 * self.steps)

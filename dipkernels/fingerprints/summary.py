@@ -59,6 +59,8 @@ def fingerprint_row(card: xr.Dataset) -> dict[str, object]:
     if "axes_over_diagonals" in card:
         row["axes_over_diagonals"] = float(card.axes_over_diagonals[-1])
     row |= {key: _plain(card.attrs[key]) for key in FITS}
+    extrapolated = "predicted_peak_extrapolated"  # not of earlier cards
+    row[extrapolated] = _plain(card.attrs.get(extrapolated, 0))
     last = card.isel(descent_iteration=-1)
     row["descent_error"] = float(last.predicted_descent_psnr - last.descent_psnr)
     row["limit_distance"] = _limit_distance(card)

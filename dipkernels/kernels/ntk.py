@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.kernels.factor import JacobianFactor
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.layers import (
     LayerKernels,
@@ -158,6 +159,17 @@ class NTK(Kernel):
         """
         chosen = slice(None) if pixels is None else pixels
         return jacobian_of(self.tangents, pixel_indices(chosen, self.image_shape))
+
+    def factor(self) -> JacobianFactor:
+        """Give ``B = J M^(1/2)``, of which the kernel is ``B B^T``, between images and parameters.
+
+        Returns
+        -------
+        JacobianFactor
+            Its products reach eigenvalues as small as the rounding's square, those of the kernel
+            only as small as its rounding.
+        """
+        return JacobianFactor(self.tangents, self.metric)
 
     def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
         """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product."""

@@ -81,7 +81,7 @@ def _one_scale(axes: list[Axes], fits: list[xr.Dataset]) -> None:
 
 def _peak_band(panel: Axes, prediction: xr.Dataset) -> None:
     panel.axhline(prediction.peak_psnr, color=THEORY, lw=1, ls="--", label="predicted peak")
-    if prediction.peak_resolved:
+    if prediction.peak_resolved or prediction.attrs.get("peak_extrapolated"):
         ends = prediction.peak_psnr_lower, prediction.peak_psnr_upper
         panel.axhspan(*ends, color=THEORY, alpha=0.15, lw=0)
     else:
@@ -182,7 +182,7 @@ def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Fi
     values = []
     for name in shown:
         p, measured = predictions[name], peak(adam[name]).psnr
-        if p.peak_resolved:
+        if p.peak_resolved or p.attrs.get("peak_extrapolated"):
             error = [[p.peak_psnr - p.peak_psnr_lower], [p.peak_psnr_upper - p.peak_psnr]]
             panel.errorbar(
                 p.peak_psnr, measured, xerr=error, fmt="o", color=colour[name], capsize=2

@@ -117,6 +117,7 @@ def _key_numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     half, comb = row["half_power_frequency"], row["comb"]
     predicted = f"{row['predicted_peak_psnr']:.1f} dB"
     resolved = bool(row["predicted_peak_resolved"])
+    about = bool(row.get("predicted_peak_extrapolated"))
     rising = row["peak_iteration"] == row["iterations"]
     return [
         (
@@ -138,9 +139,9 @@ def _key_numbers(row: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             f"± {row['shift_variance_standard_error']:.2g}, kernel",
         ),
         (
-            predicted if resolved else f"> {predicted}",
+            predicted if resolved else f"{'~' if about else '>'} {predicted}",
             "predicted peak",
-            "gradient flow" if resolved else "not resolved",
+            "gradient flow" if resolved else "extrapolated" if about else "not resolved",
         ),
         (
             f"{row['peak_psnr']:.1f} dB",

@@ -164,7 +164,8 @@ def _line(row: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _predicted(row: dict[str, Any]) -> str:
-    sign = "" if row["predicted_peak_resolved"] else "> "
+    about = "~ " if row.get("predicted_peak_extrapolated") else "> "
+    sign = "" if row["predicted_peak_resolved"] else about
     return f"{sign}{row['predicted_peak_psnr']:.1f}"
 
 

@@ -51,7 +51,10 @@ def _predicted(row: Row) -> str:
     value, low, high = (
         f"{row[f'predicted_peak_psnr{end}']:.1f}" for end in ("", "_lower", "_upper")
     )
-    return f"{value} [{low}, {high}]" if row["predicted_peak_resolved"] else f"> {value}"
+    if row["predicted_peak_resolved"]:
+        return f"{value} [{low}, {high}]"
+    extrapolated = row.get("predicted_peak_extrapolated")
+    return f"~ {value} [{low}, {high}]" if extrapolated else f"> {value}"
 
 
 def _descent(row: Row) -> str:

@@ -50,13 +50,13 @@ class Effort:
     adam, descent : int
         Iterations of Adam, and of gradient descent.
     steps : int
-        Lanczos steps from the residual.
+        Of the prediction at most, of two products each.
     probe_steps : int
-        Lanczos steps of each probe, of the spectrum and again of the prediction.
+        Lanczos steps of each probe of the spectrum.
     learning_rate : float or None
         Of Adam; None is the published one.
     probes : int
-        Random probes, of each.
+        Random probes of the spectrum.
     """
 
     adam: int = 300
@@ -188,12 +188,11 @@ class Step:
 
 ADAM = {"iterations": "adam", "learning_rate": "learning_rate"}
 PROBES = {"steps": "probe_steps", "probes": "probes"}
-KRYLOV = {name: name for name in ("steps", "probe_steps", "probes")}
 DESCENT = {"iterations": "descent"}
 STEPS = (
     Step("fit_adam", "fit", ADAM, every_seed=True),
     Step("kernel", "kernel", PROBES),
-    Step("prediction", "prediction", KRYLOV | DESCENT, paced=True),
+    Step("prediction", "prediction", {"steps": "steps"} | DESCENT, paced=True),
     Step("fit_gradient_descent", "fit", DESCENT, {"optimiser": "gradient-descent"}, paced=True),
 )
 STAGES = tuple(step.key for step in STEPS)
@@ -343,7 +342,7 @@ def summary_row(name: str, stages: Stages) -> dict[str, object]:
         if highest.seeds > 1:
             row["final_gap_spread"] = float(gap.std("seed", ddof=1))
     if prediction is not None:
-        row |= {f"predicted_{key}": float(prediction.attrs[key]) for key in PEAK}
+        row |= {f"predicted_{key}": float(prediction.attrs.get(key, 0)) for key in PEAK}
     if kernel is not None:
         row["half_power_frequency"] = float(kernel.half_power_frequency)
     if descent is not None:

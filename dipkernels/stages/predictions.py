@@ -13,33 +13,31 @@ from dipkernels.stages.stage import Stage, Value
 from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, expand, learning_curve
+from dipkernels.theory.krylov import STEPS, TOLERANCE
 from dipkernels.theory.scores import check_score, score
 
-PEAK = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved")
+PEAK = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved", "peak_extrapolated")
 
 
 def _prediction(
     subject: Subject,
     *,
-    steps: int = 100,
-    probe_steps: int = 40,
-    probes: int = 2,
+    steps: int = STEPS,
+    tolerance: float = TOLERANCE,
+    probes: int | None = None,
     iterations: int = 100,
     learning_rate: float | None = None,
-    spectrum: bool = True,
 ) -> xr.Dataset:
     """Predict gradient flow over time, and gradient descent in variables ``descent_...``."""
     ntk = subject.ntk
     task = subject.task.to(device=ntk.device, dtype=ntk.dtype)
-    full = bool(task.measured.all())  # else eigenvectors of the spectrum don't serve
     expansion = expand(
         ntk,
         task,
         steps=steps,
-        probe_steps=probe_steps,
+        tolerance=tolerance,
         probes=probes,
         seed=subject.seed,
-        spaces=subject.spaces(probes, probe_steps) if spectrum and full else None,
         progress=subject.progress,
     )
     if learning_rate is None:
@@ -61,21 +59,21 @@ def _prediction(
 
 def _row(result: xr.Dataset) -> dict[str, Value]:
     row: dict[str, Value] = {"parameters": int(result.parameters)}
-    row |= {f"predicted_{key}": float(result.attrs[key]) for key in PEAK}
+    row |= {f"predicted_{key}": float(result.attrs.get(key, 0)) for key in PEAK}
     curve = result.descent_psnr.sel(region=result.score_region)
     return row | {"predicted_descent_peak_psnr": float(curve.max())}
 
 
 def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
     check_score(prior, [task], [0], method="lanczos", steps=None, probes=None)
-    counts = {name: options[name] for name in ("steps", "probe_steps", "probes", "iterations")}
+    counts = {name: options[name] for name in ("steps", "iterations")}
     if min(counts.values()) < 2:
         said = ", ".join(f"{name}={count}" for name, count in counts.items())
         raise InvalidInputError(f"a prediction needs at least 2 of each, got {said}")
 
 
 def _cost(options: Mapping[str, Any]) -> int:
-    return int(options["steps"] + options["probes"] * options["probe_steps"])
+    return int(options["steps"] * (1 + (options["probes"] or 1)))  # at most
 
 
 def _score(

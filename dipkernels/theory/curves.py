@@ -33,8 +33,10 @@ class PredictedPeak:
     degrees_of_freedom : float
         ``tr (I - E)``: how many of the n directions have been learned by then; NaN if unknown.
     resolved : bool
-        Whether the band is at most 1 dB wide, and the curve has certainly come down from its peak
-        where its bounds end.
+        Whether the band is at most 1 dB wide, over all times or, of a curve that gets lost, until
+        it has certainly come down from its peak.
+    extrapolated : bool
+        Whether it would be, with a bound from above that is extrapolated and no bound.
     """
 
     psnr: float
@@ -43,6 +45,7 @@ class PredictedPeak:
     time: float
     degrees_of_freedom: float
     resolved: bool = True
+    extrapolated: bool = False
 
 
 @checked
@@ -95,6 +98,7 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     kernel's rounding), not the network's departure from its linearisation.
     Source: Golub & Meurant 2010 for the quadrature; the documentation's page on theory.
     """
+    flow = dynamics is None
     if dynamics is None:
         dynamics = GradientFlow(expansion.times)
     with np.errstate(over="ignore", invalid="ignore"):  # divergence is found below
@@ -119,16 +123,19 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         {dynamics.dimension: dynamics.times, "region": list(expansion.regions)},
     )
     peak = _peak(expansion, dynamics.times, errors)
-    # of a peak that isn't resolved, what is certainly reached, and where
+    peak = _of_flow(expansion, peak) if flow else peak
+    told = peak.resolved or peak.extrapolated
+    # of a peak that isn't told, what is certainly reached, and where
     score = dataset.sel(region=expansion.score_region).sortby(dynamics.dimension)
     certain = score[dynamics.dimension].values[np.argmax(score.psnr_lower.values)]
     return dataset.assign_attrs(
         score_region=expansion.score_region,
-        peak_psnr=peak.psnr if peak.resolved else peak.lower,
+        peak_psnr=peak.psnr if told else peak.lower,
         peak_psnr_lower=peak.lower,
         peak_psnr_upper=peak.upper,
-        peak_time=peak.time if peak.resolved else float(certain),
+        peak_time=peak.time if told else float(certain),
         peak_resolved=int(peak.resolved),
+        peak_extrapolated=int(peak.extrapolated),
         noise=expansion.noise,
         largest_eigenvalue=expansion.largest,
         matvecs=expansion.matvecs,
@@ -160,26 +167,41 @@ def _told(lower: np.ndarray, upper: np.ndarray) -> int:
     return int(wide[0]) if len(wide) else len(lower)
 
 
-# The one rule for a peak, and for whether it is resolved: its band is at most RESOLVED_DB wide. The
-# bounds of an exact expansion count at all times. Those of Krylov spaces say nothing of late ones,
-# and count until the curve gets lost, if it has certainly come down from its peak by then.
+# The one rule for a peak, and for whether it is resolved: its band is at most RESOLVED_DB wide.
+# Where the bounds of all times leave more open, those of Krylov spaces count until the curve gets
+# lost, if it has certainly come down from its peak by then.
 def _peak(expansion: Expansion, times: np.ndarray, errors: Errors) -> PredictedPeak:
     order = np.argsort(times, kind="stable")
     column = list(expansion.regions).index(expansion.score_region)
     lower, middle, upper = (each[order, column] for each in _psnr(errors))
-    end = len(lower) if expansion.exact else _told(lower, upper)
-    best = int(np.argmax(middle[: max(1, end)]))
-    told = end == len(lower) or (end > 0 and lower[best] >= upper[end - 1])
-    if not told:
-        best, end = int(np.argmax(middle)), len(lower)
-    low, high = float(lower[:end].max()), float(upper[:end].max())
+    low, high, end = float(lower.max()), float(upper.max()), len(lower)
+    if not expansion.exact and not high - low <= RESOLVED_DB:
+        stretch = _told(lower, upper)
+        best = int(np.argmax(middle[: max(1, stretch)]))
+        if stretch and lower[best] >= upper[stretch - 1]:
+            end, high = stretch, float(upper[:stretch].max())
+    best = int(np.argmax(middle[:end]))
     return PredictedPeak(
         psnr=float(middle[best]),
         lower=low,
         upper=high,
         time=float(times[order][best]),
         degrees_of_freedom=float("nan"),
-        resolved=bool(told and high - low <= RESOLVED_DB),
+        resolved=bool(high - low <= RESOLVED_DB),
+    )
+
+
+# Of gradient flow over all times, where the bound from above may be extrapolated.
+def _of_flow(expansion: Expansion, peak: PredictedPeak) -> PredictedPeak:
+    ceiling = expansion.ceiling
+    if peak.resolved or ceiling is None or not ceiling < peak.upper:
+        return peak
+    ceiling = max(ceiling, peak.lower)
+    return dataclasses.replace(
+        peak,
+        psnr=float(np.clip(peak.psnr, peak.lower, ceiling)),
+        upper=ceiling,
+        extrapolated=True,
     )
 
 
@@ -202,7 +224,7 @@ def predicted_peak(expansion: Expansion) -> PredictedPeak:
     errors = expansion.errors(GradientFlow(times))
     if expansion.exact:
         times, errors = _refined(expansion, times, errors)
-    peak = _peak(expansion, times, errors)
+    peak = _of_flow(expansion, _peak(expansion, times, errors))
     at = GradientFlow(np.array([peak.time]))
     return dataclasses.replace(peak, degrees_of_freedom=float(expansion.degrees_of_freedom(at)[0]))
 

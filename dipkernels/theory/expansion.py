@@ -44,6 +44,8 @@ class Expansion(ABC):
         Products with the kernel, spent on all of it.
     exact : bool
         Whether the errors are known so well that a peak between two times is worth looking for.
+    ceiling : float or None
+        What the peak of gradient flow stays below, in dB, if that is extrapolated.
     """
 
     noise: Noise
@@ -52,6 +54,7 @@ class Expansion(ABC):
     largest: float
     matvecs: int
     exact: bool = False
+    ceiling: float | None = None
 
     @property
     @abstractmethod

@@ -1,6 +1,7 @@
 """Predictions from Krylov spaces of the kernel: what costs products, and what follows from them."""
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,13 +14,12 @@ from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.metrics import decibels
 from dipkernels.kernels.ntk import NTK
-from dipkernels.linalg.density import require_spaces
-from dipkernels.linalg.eigenpairs import ritz_pairs
-from dipkernels.linalg.lanczos import Deflation, KrylovSpace, Lanczos
+from dipkernels.linalg.golub_kahan import FactoredSpace, GolubKahan
 from dipkernels.linalg.quadrature import Quadrature
 from dipkernels.tasks import Task
-from dipkernels.theory.dynamics import Dynamics
+from dipkernels.theory.dynamics import Dynamics, GradientFlow
 from dipkernels.theory.expansion import (
     Errors,
     Expansion,
@@ -29,65 +29,57 @@ from dipkernels.theory.expansion import (
     known_image,
 )
 
-PROBES = 3
+logger = logging.getLogger(__name__)
+
+STEPS, TOLERANCE = 300, 0.3
 # Band: bounds of the quadrature, widened by this many standard errors of the probes.
 BAND_ERRORS = 2.0
+# A probe of n signs tells a variance of n directions; this many signs in all are drawn.
+SIGNS, MOST_PROBES = 2048, 16
 TIMES_AT_ONCE = 16
+# The peak is looked at after as many more products, which are a share of those before.
+LOOK_AFTER, LOOK_SHARE = 10, 0.05
+# Lower bounds of a peak rise ever more slowly: what the last quarter of at least so many products
+# added, three times, is taken for all that is left (twice wasn't enough for vit-conv3).
+EXTRAPOLATE_FROM, EARLIER, RISES = 100, 0.75, 3.0
+# More products make bounds worse, by so many dB, where rounding has taken over.
+WORSE = 0.05
 
 _Bounds = tuple[np.ndarray, np.ndarray, np.ndarray]  # lower, middle, upper, each (time, region)
+_Function = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
 class KrylovExpansion(Expansion):
-    """What Krylov spaces of a kernel tell about a task.
+    """What a Krylov space of a kernel tells about a task.
 
-    The space of the bias is of the kernel on the measured outputs, from the start; the probes are
-    the same from random signs, none without noise, or if it is realised.
+    It is of the kernel on the measured outputs: from the start, and from random signs, none
+    without noise, or if it is realised.
     """
 
     noise: Noise
     residual: Float[Tensor, " n"]  # clean - f_0: what a perfect fit has yet to learn
-    start: Float[Tensor, " n"]  # that, or measurement - f_0 if the noise is realised
     measured: Bool[Tensor, " n"]  # which outputs the loss sees
     regions: dict[str, Bool[Tensor, " n"]]
     score_region: str
     noise_sigma: float
-    bias: KrylovSpace
-    known: Deflation | None  # eigenvectors left out of that space, because they were known before
-    probes: list[KrylovSpace]
-    largest: float
-    matvecs: int
+    space: FactoredSpace
+    ceiling: float | None = None  # of the peak, in dB, where its bound from above is extrapolated
 
-    @classmethod
-    def of_task(
-        cls,
-        task: Task,
-        begun: Float[Tensor, " n"],
-        noise: Noise,
-        bias: KrylovSpace,
-        matvecs: int,
-        *,
-        known: Deflation | None = None,
-        probes: list[KrylovSpace] | None = None,
-    ) -> "KrylovExpansion":
-        """Gather what is predicted of a fit that begins at a flattened image, and the spaces."""
-        residual, start = _targets(task, begun, noise)
-        regions = {name: mask.to(begun.device).flatten() for name, mask in task.regions.items()}
-        spaces = [bias, *(probes or [])]
-        return cls(
-            noise=noise,
-            residual=residual,
-            start=start,
-            measured=task.measured.to(begun.device).flatten(),
-            regions=regions,
-            score_region=task.score_region,
-            noise_sigma=task.noise_sigma,
-            bias=bias,
-            known=known,
-            probes=probes or [],
-            largest=max(float(space.gauss().nodes.max()) for space in spaces),
-            matvecs=matvecs,
-        )
+    @property
+    def probes(self) -> int:
+        """Count the random signs."""
+        return int(self.space.coordinates.shape[1]) - 1
+
+    @property
+    def largest(self) -> float:  # type: ignore[override]
+        """Take that of the space."""
+        return self.space.largest
+
+    @property
+    def matvecs(self) -> int:  # type: ignore[override]
+        """Take those of the space."""
+        return self.space.matvecs
 
     @property
     def outputs(self) -> int:
@@ -96,12 +88,25 @@ class KrylovExpansion(Expansion):
 
     def errors(self, dynamics: Dynamics) -> Errors:
         """Take quadratures where they know the whole image, else the action on vectors."""
+        return self._errors(dynamics, BAND_ERRORS)
+
+    def peak_bounds(self) -> tuple[float, float]:
+        """Bound the peak of the flow, in dB, by the products alone, which more of them narrow."""
+        errors = self._errors(GradientFlow(self.times), 0.0)
+        column = list(self.regions).index(self.score_region)
+        low, high = errors.upper[:, column], np.maximum(errors.lower[:, column], 0)
+        return float(decibels(low).max()), float(decibels(high).max())
+
+    def _errors(self, dynamics: Dynamics, deviations: float) -> Errors:
         if self.noise == "realised":
             return Errors(*_run_errors(self, dynamics))
         plain = list(self.regions) == ["whole"] and bool(self.measured.all())
         quadrature = plain and dynamics.monotone(self.largest)
         bias = (_bias_by_quadrature if quadrature else _run_errors)(self, dynamics)
-        variance = _variance(self, dynamics, quadrature=quadrature)
+        variance = _variance(self, dynamics, deviations, quadrature=quadrature)
+        if quadrature:  # which falls with time, and which rises
+            bias = _ordered(bias, dynamics.times, falling=True)
+            variance = _ordered(variance, dynamics.times, falling=False)
         low, middle, high = (b + v for b, v in zip(bias, variance, strict=True))
         return Errors(low, middle, high, {"bias": bias[1], "variance": variance[1]})
 
@@ -109,13 +114,8 @@ class KrylovExpansion(Expansion):
         """Take the trace by the probes."""
         if not self.probes:
             return np.full(len(dynamics.times), np.nan)
-        left = []
-        for probe in self.probes:  # known eigenvalues count once each, the probes estimate the rest
-            rule, known = probe.gauss(), len(probe.deflated.nodes)
-            weights = rule.weights.copy()
-            weights[len(weights) - known :] = 1.0
-            left.append(dynamics.decay(rule.nodes) @ weights)
-        return np.asarray(int(self.measured.sum()) - np.stack(left, axis=1).mean(axis=1))
+        left = _mean([_probe_rules(self, i)[0](dynamics.decay) for i in range(self.probes)])
+        return np.asarray(int(self.measured.sum()) - left)
 
 
 @checked
@@ -124,14 +124,13 @@ def expand(
     task: Task,
     *,
     noise: Noise = "expected",
-    steps: int = 80,
-    probe_steps: int | None = None,
+    steps: int = STEPS,
+    tolerance: float = TOLERANCE,
     probes: int | None = None,
     seed: int | None = None,
-    spaces: list[KrylovSpace] | None = None,
     progress: bool = False,
 ) -> KrylovExpansion:
-    """Run Lanczos on the kernel from what is to be learned, and from probes for the noise.
+    """Build a Krylov space of the kernel from what is to be learned, and from probes for the noise.
 
     Parameters
     ----------
@@ -146,20 +145,16 @@ def expand(
         fitted to the measurement, only the latter is right: there the residual knows the noise. It
         is exact for noise of any kind, clipped noise too, where "expected" takes white noise.
     steps : int
-        Lanczos steps from the residual, at least 2. About ``2 sqrt(t largest)`` give 1 % at
-        time t, fewer where known eigenvectors are deflated. A realised measurement has noise in
-        all eigenvectors, and takes about twice as many.
-    probe_steps : int, optional
-        Lanczos steps of the probes, at least 2; by default half as many. Of expected noise only.
+        At most, at least 2. About ``2 sqrt(t largest)`` give 1 % at time t. A realised measurement
+        has noise in all eigenvectors, and takes about twice as many.
+    tolerance : float
+        In dB: no more steps are taken once the products tell the peak of gradient flow to within
+        this, to either side; 0 takes all steps.
     probes : int, optional
-        Random signs for the variance, at least 2; by default 3. Of expected noise only; none are
-        drawn for a task without noise.
+        Random signs for the variance; by default 1, and more of images of below 2048 numbers. Of
+        expected noise only; none are drawn for a task without noise.
     seed : int, optional
         Of the probes; by default 0. Of expected noise only.
-    spaces : list of KrylovSpace, optional
-        Krylov spaces of the whole kernel that are known already, for instance those of its
-        spectral density: no step is spent again on the eigenvectors that they have found. Not for
-        a task with missing pixels.
     progress : bool
         Show a bar.
 
@@ -172,126 +167,165 @@ def expand(
     ------
     InvalidInputError
         If task and kernel differ in shape, the task has no clean image or measures something else
-        than pixels, fewer than 2 steps or probes are asked for, probes are set for realised noise,
-        or spaces are given for a task with missing pixels.
+        than pixels, fewer than 2 steps or 1 probe are asked for, the tolerance is negative, or
+        probes are set for realised noise.
 
     Notes
     -----
-    Costs ``steps`` products and, with expected noise, ``probes * probe_steps`` more. On a fully
-    measured image the probes are deflated by the eigenvectors that all runs before them have found,
-    whose share of the variance is then exact.
+    A step costs a product for the residual and, with expected noise, for every probe; memory two
+    images of 8-byte numbers for a product, and 4 copies of the parameters for each of the block.
+    The steps are of Golub and Kahan on the Jacobian. Lanczos on the kernel, in single precision,
+    loses the eigenvalues of which late times are made.
+
+    Where the peak's bounds stay apart, one is extrapolated from what the last quarter of at least
+    100 products has added to the other, three times; ``peak_extrapolated`` of the curve says so.
     """
     if noise not in ("expected", "realised"):
         raise InvalidInputError(f"noise must be 'expected' or 'realised', got {noise!r}")
-    if spaces is not None:
-        require_spaces(spaces)
     check_shape(task, ntk.image_shape)
+    known_image(task)
+    probes, seed = _probes(noise, steps, tolerance, probes, seed, ntk.shape[0])
     begun = ntk.image.double().flatten()
-    _, start = _targets(task, begun, noise)
-    probes, probe_steps, seed = _probes(noise, steps, probes, probe_steps, seed)
-    measured = task.measured.to(ntk.device).flatten()
-    partial = None if bool(measured.all()) else measured
-    if partial is not None and spaces is not None:
-        raise InvalidInputError("spaces of the whole kernel have no use with missing pixels")
+    starts = [known_image(task).to(begun.device).double().flatten() - begun]
+    if noise == "realised":
+        starts = [task.measurement.to(begun.device).double().flatten() - begun]
+    elif task.noise_sigma > 0:
+        starts += list(ntk.rademacher(probes, derive("variance", seed)).double().T)
+    title = f"{ntk.prior.name}: prediction"
+    return _grow(ntk, task, noise, torch.stack(starts, dim=1), steps, tolerance, title, progress)
 
-    known, probe_spaces = list(spaces or []), []
-    noisy = task.noise_sigma > 0 and noise == "expected"
-    with Progress(
-        steps + probe_steps * noisy, f"{ntk.prior.name}: prediction", enabled=progress
-    ) as bar:
-        deflation = _deflation(known, partial)
-        run = Lanczos(ntk, start[:, None], mask=partial, deflation=deflation)
-        (bias_space,) = run.extend(steps, progress=bar).spaces()
-        matvecs = run.matvecs
-        if noisy:
-            known.append(bias_space)
-            # of another key than any probes that the spaces may come from: independent of them
-            signs = ntk.rademacher(probes, derive("variance", seed))
-            run = Lanczos(ntk, signs, mask=partial, deflation=_deflation(known, partial))
-            probe_spaces = run.extend(probe_steps, progress=bar).spaces()
-            matvecs += run.matvecs
-    return KrylovExpansion.of_task(
-        task, begun, noise, bias_space, matvecs, known=deflation, probes=probe_spaces
+
+def _grow(
+    ntk: NTK,
+    task: Task,
+    noise: Noise,
+    starts: Tensor,
+    steps: int,
+    tolerance: float,
+    title: str,
+    progress: bool,
+) -> KrylovExpansion:
+    """Take steps until the peak is told; twice it is never looked at for little new."""
+    run = golub_kahan(ntk, task, starts)
+    bounds: list[tuple[int, float]] = []  # products, lower bound of the peak
+    best: tuple[float, KrylovExpansion] | None = None
+    with Progress(steps, title, enabled=progress) as bar:
+        done = 0
+        while True:
+            more = max(LOOK_AFTER, LOOK_SHARE * done * starts.shape[1]) / starts.shape[1]
+            more = min(steps - done, max(1, round(more)))
+            run.extend(more if tolerance else steps, progress=bar)
+            done += more if tolerance else steps
+            found = expansion_of(task, ntk.image, noise, run.space())
+            if not tolerance:
+                return found
+            low, high = found.peak_bounds()
+            if high - low <= 2 * tolerance:
+                return found
+            if best is not None and low < best[0] - WORSE:
+                logger.warning(
+                    "%s: rounding in %s ends the prediction after %d products; in float64, "
+                    "prior.to(dtype=torch.float64), it would go on",
+                    *(ntk.prior.name, ntk.dtype, found.matvecs),
+                )
+                return best[1]
+            if best is None or low >= best[0]:
+                best = low, found
+            ceiling = _ceiling([*bounds, (found.matvecs, low)])
+            if ceiling is not None and ceiling - low <= 2 * tolerance:
+                return dataclasses.replace(found, ceiling=ceiling)
+            bounds.append((found.matvecs, low))
+            if done >= steps or not run.width:
+                return best[1]
+
+
+def _ceiling(bounds: list[tuple[int, float]]) -> float | None:
+    counts, lows = np.array(bounds).T
+    if counts[-1] < EXTRAPOLATE_FROM or counts[0] > EARLIER * counts[-1]:
+        return None
+    rise = lows[-1] - np.interp(EARLIER * counts[-1], counts, lows)
+    return float(lows[-1] + RISES * rise)
+
+
+def golub_kahan(ntk: NTK, task: Task, starts: Float[Tensor, "n k"]) -> GolubKahan:
+    """Begin a Krylov space of the kernel on what a task measures."""
+    measured = task.measured.to(ntk.device).flatten()
+    return GolubKahan(ntk.factor(), starts, None if bool(measured.all()) else measured)
+
+
+def expansion_of(task: Task, begun: Tensor, noise: Noise, space: FactoredSpace) -> KrylovExpansion:
+    """Gather what is predicted of a fit that begins at an image."""
+    begun = begun.double().flatten()
+    return KrylovExpansion(
+        noise=noise,
+        residual=known_image(task).to(begun.device).double().flatten() - begun,
+        measured=task.measured.to(begun.device).flatten(),
+        regions={name: mask.to(begun.device).flatten() for name, mask in task.regions.items()},
+        score_region=task.score_region,
+        noise_sigma=task.noise_sigma,
+        space=space,
     )
 
 
 def _probes(
-    noise: Noise, steps: int, probes: int | None, probe_steps: int | None, seed: int | None
-) -> tuple[int, int, int]:
-    """Fill in how many probes, their steps and their seed."""
-    if noise == "realised" and (probes, probe_steps, seed) != (None, None, None):
-        raise InvalidInputError(
-            "realised noise needs no probes: leave out probes, probe_steps and seed"
-        )
-    probes = PROBES if probes is None else probes
-    probe_steps = max(2, steps // 2) if probe_steps is None else probe_steps
-    if min(steps, probe_steps) < 2:
-        raise InvalidInputError(
-            f"at least 2 Lanczos steps are needed, got steps={steps}, probe_steps={probe_steps}"
-        )
-    if probes < 2:
-        raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
-    return probes, probe_steps, seed or 0
-
-
-def _deflation(spaces: list[KrylovSpace], partial: Tensor | None) -> Deflation | None:
-    """Gather the eigenvectors that these spaces have found between them."""
-    if partial is not None or not spaces:
-        return None
-    found = ritz_pairs(spaces, sum(len(space.alpha) for space in spaces)).converged()
-    return found if len(found.values) else None
-
-
-# What a perfect fit has yet to learn of the clean image, and what the loss asks for.
-def _targets(task: Task, begun: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    residual = known_image(task).to(begun.device).double().flatten() - begun
-    if noise == "expected":
-        return residual, residual
-    return residual, task.measurement.to(begun.device).double().flatten() - begun
+    noise: Noise,
+    steps: int,
+    tolerance: float,
+    probes: int | None,
+    seed: int | None,
+    outputs: int,
+) -> tuple[int, int]:
+    """Fill in how many probes, and their seed."""
+    if noise == "realised" and (probes, seed) != (None, None):
+        raise InvalidInputError("realised noise needs no probes: leave out probes and seed")
+    if probes is None:
+        probes = min(MOST_PROBES, max(1, round(SIGNS / outputs)))
+    if steps < 2:
+        raise InvalidInputError(f"at least 2 steps are needed, got steps={steps}")
+    if not 0 <= tolerance < np.inf:
+        raise InvalidInputError(f"the tolerance is in dB and not negative, got {tolerance}")
+    if probes < 1:
+        raise InvalidInputError(f"at least 1 probe is needed, got {probes}")
+    return probes, seed or 0
 
 
 def _bias_by_quadrature(expansion: KrylovExpansion, dynamics: Dynamics) -> _Bounds:
-    n = len(expansion.residual)
-    lower, upper = _bracket(expansion.bias, lambda x: dynamics.decay(x) ** 2)
-    return _columns(lower / n, (lower + upper) / (2 * n), upper / n)
+    n, space = expansion.outputs, expansion.space
+    rules = space.gauss(0), space.radau(0)
+    return _columns(*(x / n for x in _falling(space, rules, lambda x: dynamics.decay(x) ** 2)))
 
 
-def _variance(expansion: KrylovExpansion, dynamics: Dynamics, *, quadrature: bool) -> _Bounds:
-    if not expansion.probes:
-        zero = np.zeros((len(dynamics.times), len(expansion.regions)))
-        return zero, zero, zero
-    of_probe = _probe_by_quadrature if quadrature else _probe_errors
-    samples = [of_probe(expansion, dynamics, space) for space in expansion.probes]
-    low, middle, high = (np.array(each) for each in zip(*samples, strict=True))
-    error = BAND_ERRORS * middle.std(axis=0, ddof=1) / np.sqrt(len(middle))
-    noise = expansion.noise_sigma**2
-    return (
-        noise * np.maximum(low.mean(axis=0) - error, 0),
-        noise * middle.mean(axis=0),
-        noise * (high.mean(axis=0) + error),
-    )
-
-
-# Bounds of tr (1 - E)^2 / n = 1 - 2 tr E / n + tr E^2 / n, termwise. Known eigenvalues count once
-# each, exactly; the probes estimate the rest (as Hutch++ does, Meyer et al. 2021).
-def _probe_by_quadrature(
-    expansion: KrylovExpansion, dynamics: Dynamics, probe: KrylovSpace
-) -> _Bounds:
-    n, known = len(expansion.residual), probe.deflated.nodes
-    space = dataclasses.replace(probe, deflated=Quadrature(known, np.ones(len(known))))
-    total = len(known) + probe.norm**2  # n in the mean over probes
-    once = _bracket(space, dynamics.decay)
-    twice = _bracket(space, lambda x: dynamics.decay(x) ** 2)
-    low = np.maximum(total - 2 * once[1] + twice[0], 0) / n
-    high = np.minimum(total - 2 * once[0] + twice[1], total) / n
+# Bounds of tr (1 - E)^2 / n = 1 - 2 tr E / n + tr E^2 / n, termwise, of one probe.
+def _probe_by_quadrature(expansion: KrylovExpansion, dynamics: Dynamics, probe: int) -> _Bounds:
+    n, space = expansion.outputs, expansion.space
+    rules = _probe_rules(expansion, probe)
+    once = _falling(space, rules, dynamics.decay)
+    twice = _falling(space, rules, lambda x: dynamics.decay(x) ** 2)
+    low = np.maximum(n - 2 * once[2] + twice[0], 0) / n
+    high = np.minimum(n - 2 * once[0] + twice[2], n) / n
     return _columns(low, (low + high) / 2, high)
 
 
-def _bracket(
-    space: KrylovSpace, function: Callable[[np.ndarray], np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    rules = [rule(function) for rule in (space.gauss(), space.gauss_radau())]
-    return np.minimum(*rules), np.maximum(*rules)
+# Of a probe, or, where the whole spectrum is known, of all eigenvalues once each.
+def _probe_rules(expansion: KrylovExpansion, probe: int) -> tuple[Quadrature, Quadrature]:
+    space = expansion.space
+    if space.complete:
+        values = space.eigenpairs()[0]
+        rule = Quadrature(values, np.ones(len(values)))
+        return rule, rule
+    return space.gauss(1 + probe), space.radau(1 + probe)
+
+
+# Bounds of a form of a falling function. Rounding moves the singular values of the Jacobian (Weyl's
+# inequality): up, the function falls, and down, it rises.
+def _falling(
+    space: FactoredSpace, rules: tuple[Quadrature, Quadrature], function: _Function
+) -> _Bounds:
+    def of(rule: Quadrature, sign: int) -> np.ndarray:
+        return np.asarray(function(space.moved(rule.nodes, sign)) @ rule.weights)
+
+    gauss, radau = rules
+    return of(gauss, 1), (of(gauss, 0) + of(radau, 0)) / 2, of(radau, -1)
 
 
 def _columns(*arrays: np.ndarray) -> _Bounds:
@@ -299,83 +333,117 @@ def _columns(*arrays: np.ndarray) -> _Bounds:
     return low, middle, high
 
 
+# Bounds of what falls (or rises) with time hold at later (earlier) times too.
+def _ordered(bounds: _Bounds, times: np.ndarray, *, falling: bool) -> _Bounds:
+    order = np.argsort(times, kind="stable")
+    back = np.argsort(order, kind="stable")
+    low, middle, high = (each[order] if falling else each[order][::-1] for each in bounds)
+    high = np.minimum.accumulate(high)
+    low = np.maximum.accumulate(low[::-1])[::-1]
+    middle = np.clip(middle, low, high)
+    low, middle, high = (x if falling else x[::-1] for x in (low, middle, high))
+    return low[back], middle[back], high[back]
+
+
+# The mean over probes, widened by standard errors: of a form z^T G z of signs, the variance is at
+# most 2 tr G^2 - 2 (tr G)^2 / n, which the probes estimate; over missing pixels, 2 tr G.
+def _variance(
+    expansion: KrylovExpansion, dynamics: Dynamics, deviations: float, *, quadrature: bool
+) -> _Bounds:
+    noise, n = expansion.noise_sigma**2, expansion.outputs
+    if not noise:
+        zero = np.zeros((len(dynamics.times), len(expansion.regions)))
+        return zero, zero, zero
+    if expansion.space.complete and not quadrature:
+        middle = _whole_trace(expansion, dynamics)
+        return noise * middle, noise * middle, noise * middle
+    of_probe = _probe_by_quadrature if quadrature else _probe_errors
+    samples = [of_probe(expansion, dynamics, i) for i in range(expansion.probes)]
+    low, middle, high = (_mean(each) for each in zip(*samples, strict=True))
+    if expansion.space.complete:
+        return noise * low, noise * middle, noise * high
+    sizes = np.array([int(mask.sum()) for mask in expansion.regions.values()])
+    spread = middle / sizes
+    if bool(expansion.measured.all()) and list(expansion.regions) == ["whole"]:
+        rules = [_probe_rules(expansion, i)[0] for i in range(expansion.probes)]
+        fourth = _mean([rule(lambda x: dynamics.learned(x) ** 4) for rule in rules])[:, None]
+        spread = np.maximum(fourth - n * middle**2, 0) / n**2
+    error = deviations * np.sqrt(2 * spread / expansion.probes)
+    return noise * np.maximum(low - error, 0), noise * middle, noise * (high + error)
+
+
+def _mean(samples: list[np.ndarray] | tuple[np.ndarray, ...]) -> np.ndarray:
+    return np.asarray(np.mean(np.stack(samples), axis=0))
+
+
+# Mean squares over regions of what all unit vectors become, from every eigenvector.
+def _whole_trace(expansion: KrylovExpansion, dynamics: Dynamics) -> np.ndarray:
+    values, coefficients = expansion.space.eigenpairs()
+    images = torch.from_numpy(coefficients.T.copy()).to(expansion.residual.device)
+    squares = (images @ expansion.space.images).square()
+    masks = _masks(expansion)
+    of_region = as_array(squares @ masks / masks.sum(dim=0))
+    return np.asarray(np.square(dynamics.accumulated(values)) @ of_region)
+
+
 # Of the fit that starts at the expansion's network, to the clean image.
 def _run_errors(expansion: KrylovExpansion, dynamics: Dynamics) -> _Bounds:
-    shares = None
-    if expansion.known is not None:
-        values, vectors = expansion.known.values.cpu().numpy(), expansion.known.vectors
-        learned = values * dynamics.accumulated(values)
-        shares = learned * as_array(expansion.start @ vectors), vectors
-    return _errors(expansion, dynamics, expansion.bias, expansion.residual, shares)
+    return _action_errors(expansion, dynamics, 0, expansion.residual)
 
 
-# Mean square of what a fit makes of a probe, and of known eigenvectors once each: the mean over
-# probes is that over noises of variance 1.
-def _probe_errors(expansion: KrylovExpansion, dynamics: Dynamics, space: KrylovSpace) -> _Bounds:
-    found = _errors(expansion, dynamics, space, torch.zeros_like(expansion.residual), None)
-    values = space.deflated.nodes
-    once = np.square(values * dynamics.accumulated(values)).sum(axis=1) / len(expansion.residual)
-    low, middle, high = (part + once[:, None] for part in found)
-    return low, middle, high
+# Mean square of what a fit makes of a probe; its mean over probes is that over unit noise.
+def _probe_errors(expansion: KrylovExpansion, dynamics: Dynamics, probe: int) -> _Bounds:
+    return _action_errors(expansion, dynamics, 1 + probe, torch.zeros_like(expansion.residual))
 
 
-# Mean square over each region of `target` less what is learned of the start of the space, and of
-# known vectors, whose coefficients come by times.
-def _errors(
-    expansion: KrylovExpansion,
-    dynamics: Dynamics,
-    space: KrylovSpace,
-    target: Tensor,
-    known: tuple[np.ndarray, Tensor] | None,
+# Mean square over each region of `target` less what is learned of a start of the space.
+def _action_errors(
+    expansion: KrylovExpansion, dynamics: Dynamics, start: int, target: Tensor
 ) -> _Bounds:
-    full = _coefficients(dynamics, space, len(space.alpha))
-    change = full.copy()
-    change[:, : earlier(space)] -= _coefficients(dynamics, space, earlier(space))
-    masks = torch.stack([mask.double() for mask in expansion.regions.values()], dim=1)
+    space, learned = expansion.space, dynamics.accumulated
+    full, outside = space.action(learned, start)
+    changes = [full.copy()]
+    before = space.action(learned, start, space.earlier())[0]
+    changes[0][:, : before.shape[1]] -= before
+    changes += [full - space.action(learned, start, sign=1)[0]]
+    masks = _masks(expansion)
     sizes = masks.sum(dim=0)
-    squares, changes = [], []
+
     # in blocks of times, so that no more than a block of images is in memory
-    for first in range(0, len(full), TIMES_AT_ONCE):
-        block = slice(first, first + TIMES_AT_ONCE)
-        some, changed = (torch.from_numpy(x[block]).to(target.device) for x in (full, change))
-        error = target - some @ space.products
-        if known is not None:
-            error -= torch.from_numpy(known[0][block]).to(target.device) @ known[1].T
-        squares.append(error.square() @ masks / sizes)
-        changes.append((changed @ space.products).square() @ masks / sizes)
-    root, gap = as_array(torch.cat(squares).sqrt()), as_array(torch.cat(changes).sqrt())
+    def roots(coefficients: np.ndarray, target: Tensor) -> np.ndarray:
+        found = []
+        for first in range(0, len(coefficients), TIMES_AT_ONCE):
+            some = torch.from_numpy(coefficients[first : first + TIMES_AT_ONCE]).to(target.device)
+            error = target - some @ space.images
+            found.append(error.square() @ masks / sizes)
+        return as_array(torch.cat(found).sqrt())
+
+    root = roots(full, target)
+    gap, rounded = (roots(each, torch.zeros_like(target)) for each in changes)
     # Where they bound nothing, both estimates must be small: what the last steps changed tells
     # little where they converge slowly, and the residual little of what wasn't measured.
-    norm, bounded = _residual(space, full), dynamics.monotone(expansion.largest)
+    norm, bounded = _outside(outside, dynamics), dynamics.monotone(expansion.largest)
     for i, mask in enumerate(expansion.regions.values()):
         if bounded and not bool((mask & ~expansion.measured).any()):
             gap[:, i] = norm / np.sqrt(float(sizes[i]))
         else:
             typical = norm / np.sqrt(float(expansion.measured.sum()))
             gap[:, i] = np.maximum(gap[:, i], typical)
+    gap += rounded
     return np.maximum(root - gap, 0) ** 2, root**2, (root + gap) ** 2
 
 
+def _masks(expansion: KrylovExpansion) -> Tensor:
+    return torch.stack([mask.double() for mask in expansion.regions.values()], dim=1)
+
+
 # Norm of the residual of what the space says, by times. It bounds the error over all measured
-# outputs where the dynamics are monotone. With
-# u' = v - A u and its approximation Q c(t), the residual is d(t) q_{m+1}, d = -beta_m c_m, and the
-# error of A u is the integral of A exp(-(t - s) A) d(s) q_{m+1}. c_m is a divided difference of
-# phi, whose sign doesn't change with t, so that |d| grows and the error is at most |d(t)|. So for
-# descent, as long as all its factors 1 - step x are in [0, 1].
-def _residual(space: KrylovSpace, coefficients: np.ndarray) -> np.ndarray:
-    if not len(space.alpha):
-        return np.zeros(len(coefficients))
-    return np.asarray(space.beta[-1] * np.abs(coefficients[:, -1]))
-
-
-def earlier(space: KrylovSpace) -> int:
-    """Count the steps but for the last fifth, which tells errors; all of an invariant space."""
-    steps = len(space.alpha)
-    return steps if not steps or space.beta[-1] == 0 else max(1, steps - max(1, steps // 5))
-
-
-# Of phi(Theta_oo) v in the first steps vectors of the basis, per time.
-def _coefficients(dynamics: Dynamics, space: KrylovSpace, steps: int) -> np.ndarray:
-    if not steps:
-        return np.zeros((len(dynamics.times), 0))
-    return space.action(dynamics.accumulated, steps)
+# outputs where the dynamics are monotone. With u' = v - A u and its approximation Q^T c(t), the
+# residual is a combination d(t) of the rows that come next, and the error of A u is the integral of
+# A exp(-(t - s) A) d(s): of every such row, at most the largest |d(s)| until then.
+def _outside(outside: np.ndarray, dynamics: Dynamics) -> np.ndarray:
+    order = np.argsort(dynamics.times, kind="stable")
+    largest = np.maximum.accumulate(np.abs(outside[order]))
+    norms = np.empty(len(order))
+    norms[order] = largest.sum(axis=1)
+    return norms

@@ -10,11 +10,11 @@ from torch import Tensor
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.ntk import NTK
-from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
+from dipkernels.linalg.golub_kahan import FactoredSpace
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
 from dipkernels.theory.expansion import check_shape
-from dipkernels.theory.krylov import KrylovExpansion, earlier
+from dipkernels.theory.krylov import KrylovExpansion, expansion_of, golub_kahan
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,39 +22,34 @@ class LinearFit:
     """A fit of the linearised network to a measurement: ``f_t = f_0 + Theta phi(M Theta M) r``."""
 
     start: Float[Tensor, " n"]  # f_0
-    space: KrylovSpace  # of the kernel on the measured outputs, from r, the measurement less f_0
+    space: FactoredSpace  # of the kernel on the measured outputs, from r, the measurement less f_0
 
     def expansion(self, task: Task) -> KrylovExpansion:
         """Say what the space tells about the error of the fit to the task's clean image."""
-        matvecs = len(self.space.alpha)
-        return KrylovExpansion.of_task(task, self.start, "realised", self.space, matvecs)
+        return expansion_of(task, self.start, "realised", self.space)
 
     def images(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
         """Predict the images, flattened."""
-        return self.start + self._learned(dynamics, len(self.space.alpha))
+        return self.start + self._learned(dynamics)
 
     def unresolved(self, dynamics: Dynamics) -> Float[Tensor, "t n"]:
         """Estimate what the Krylov space lacks of the images by what its last fifth changed."""
-        whole = self._learned(dynamics, len(self.space.alpha))
-        if self.space.beta[-1] == 0:
-            return torch.zeros_like(whole)
-        return whole - self._learned(dynamics, earlier(self.space))
+        return self._learned(dynamics) - self._learned(dynamics, self.space.earlier())
 
-    def _learned(self, dynamics: Dynamics, steps: int) -> Tensor:
-        space = self.space
+    def _learned(self, dynamics: Dynamics, steps: int | None = None) -> Tensor:
         with np.errstate(over="ignore", invalid="ignore"):
-            coefficients = space.action(dynamics.accumulated, steps)
+            coefficients, _ = self.space.action(dynamics.accumulated, 0, steps)
         if not np.isfinite(coefficients).all():
             raise DivergenceError(
                 "the prediction overflows: the optimiser diverges with that step on a largest "
-                f"eigenvalue of {space.ritz()[0][-1]:.3g}; use a smaller one"
+                f"eigenvalue of {self.space.largest:.3g}; use a smaller one"
             )
-        rows = torch.from_numpy(coefficients).to(space.products.device)
-        return rows @ space.products[:steps]
+        rows = torch.from_numpy(coefficients).to(self.start.device)
+        return rows @ self.space.images[: rows.shape[1]]
 
 
 def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False) -> LinearFit:
-    """Run Lanczos on the kernel from what the network has yet to learn, noise included.
+    """Run Golub-Kahan steps on the Jacobian from what the network has yet to learn, noise included.
 
     Parameters
     ----------
@@ -63,7 +58,7 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     task : Task
         Of the prior's shape, that measures pixels.
     steps : int
-        Of Lanczos, at least 2; no more than pixels are taken.
+        At least 2; no more than pixels are taken.
     progress : bool
         Show a bar.
 
@@ -87,12 +82,9 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     """
     check_shape(task, ntk.image_shape)
     if steps < 2:
-        raise InvalidInputError(f"at least 2 Lanczos steps are needed, got {steps}")
-    measured = task.measured.to(ntk.device).flatten()
+        raise InvalidInputError(f"at least 2 steps are needed, got {steps}")
     start = ntk.image.double().flatten()
-    residual = (task.measurement.to(ntk.device).double().flatten() - start) * measured
-    mask = None if bool(measured.all()) else measured
+    residual = task.measurement.to(ntk.device).double().flatten() - start
     with Progress(steps, f"{ntk.prior.name}: prediction", enabled=progress) as bar:
-        run = Lanczos(ntk, residual[:, None], mask=mask)
-        (space,) = run.extend(min(steps, len(start)), progress=bar).spaces()
-    return LinearFit(start, space)
+        run = golub_kahan(ntk, task, residual[:, None]).extend(steps, progress=bar)
+    return LinearFit(start, run.space())

@@ -17,7 +17,7 @@ from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task
 from dipkernels.theory.curves import PredictedPeak, predicted_peak
 from dipkernels.theory.expansion import as_array, check_shape, known_image
-from dipkernels.theory.krylov import expand
+from dipkernels.theory.krylov import STEPS, expand
 from dipkernels.theory.spectrum import kernel_spectrum
 
 METHODS = ("auto", "dense", "lanczos")
@@ -57,9 +57,9 @@ def score(
         outputs, fully measured. ``"lanczos"`` takes a few hundred products at any size, with any
         mask, in the prior's own type. ``"auto"`` is dense up to 1536 fully measured outputs.
     steps : int, optional
-        Lanczos steps from the residual, by default 100; half as many from each probe.
+        Of `expand` at most.
     probes : int, optional
-        Of the variance with Lanczos, by default 3.
+        Of `expand`.
     progress : bool
         Show a bar.
 
@@ -81,7 +81,7 @@ def score(
 
     Notes
     -----
-    Band with ``dense``: rounding. With ``lanczos``: from the highest point of the curve's lower
+    Band with ``dense``: rounding. With ``krylov``: from the highest point of the curve's lower
     bound to that of its upper one, as of `learning_curve`. Where that is wide, ``psnr`` is the top
     of the curve in the middle of its bounds: an estimate without an error; the documentation says
     how near it came. Neither band covers what the linearisation leaves out; nor is the score the
@@ -101,7 +101,7 @@ def score(
     tasks = [as_annotated("task", each, Task) for each in tasks]
     seeds, _ = as_seeds(seed)
     method = check_score(prior, tasks, seeds, method=method, steps=steps, probes=probes)
-    effort = (100 if steps is None else steps, 3 if probes is None else probes)
+    effort = (STEPS if steps is None else steps, probes)
     rows: list[list[PredictedPeak]] = []
     matvecs, seconds = [], []
     with Progress(len(seeds), f"{prior.name}: score", enabled=progress) as bar:
@@ -116,7 +116,7 @@ def score(
             seconds.append(time.perf_counter() - start)
             bar.advance()
     dataset = _dataset(rows, seeds, matvecs, seconds)
-    used = dict(zip(("steps", "probes"), effort, strict=True)) if method == "lanczos" else {}
+    used = {"steps": effort[0]} if method == "lanczos" else {}
     return dataset.assign_attrs(
         **describe_prior(prior), **provenance(prior.device), method=method, **used
     )
@@ -167,7 +167,7 @@ def _dense(prior: ImagePrior, tasks: list[Task], seed: int) -> tuple[list[Predic
 
 
 def _lanczos(
-    prior: ImagePrior, tasks: list[Task], seed: int, steps: int, probes: int
+    prior: ImagePrior, tasks: list[Task], seed: int, steps: int, probes: int | None
 ) -> tuple[list[PredictedPeak], int]:
     ntk = NTK(prior, prior.init(seed))
     peaks, matvecs = [], 0

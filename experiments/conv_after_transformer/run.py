@@ -171,7 +171,7 @@ def run_one(
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(keep["convolutions"], path)  # type: ignore[arg-type]
     kernel = NTK(prior, prior.init(vit_seed))
-    flow = learning_curve(expand(kernel, task, noise="realised", steps=preset.steps))
+    flow = learning_curve(expand(kernel, task, noise="realised", steps=preset.steps, tolerance=0))
     return Row(
         image,
         name,

@@ -1,6 +1,5 @@
 """A network that is linear in its parameters, so that its kernel is known, and dense formulas."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -11,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import NTK, ImagePrior, Task, images, tasks
-from dipkernels.linalg import Lanczos
-from dipkernels.theory import Dynamics, Expansion, GradientDescent, GradientFlow, Momentum
+from dipkernels.theory import Dynamics, GradientDescent, GradientFlow, Momentum
 
 SIZE, CHANNELS = (2, 8), 2
 N = 32
@@ -132,17 +130,6 @@ def dense_curve(
     variance = task.noise_sigma**2 * np.square(maps).sum(axis=2)
     regions = flat_regions(task).values()
     return tuple(np.array([x[:, r].mean(axis=1) for r in regions]).T for x in (bias, variance))
-
-
-def with_exact_trace(expansion: Expansion, ntk: NTK, steps: int) -> Expansion:
-    """Replace its random probes by orthogonal signs, over which a trace is the exact mean."""
-    measured = expansion.measured
-    count = int(measured.sum())
-    signs = torch.zeros(N, count, dtype=torch.float64)
-    signs[measured] = torch.from_numpy(scipy.linalg.hadamard(count, dtype=float))
-    mask = None if bool(measured.all()) else measured
-    spaces = Lanczos(ntk, signs, mask=mask).extend(steps).spaces()
-    return dataclasses.replace(expansion, probes=spaces)
 
 
 @functools.cache

@@ -58,7 +58,7 @@ def decoder(size: tuple[int, ...]) -> ImagePrior:
 def card() -> xr.Dataset:
     # So many probes that every ring is summed exactly.
     effort = FingerprintEffort(
-        samples=5, iterations=6, descent=3, steps=30, probe_steps=4, positions=5,
+        samples=5, iterations=6, descent=3, steps=30, positions=5,
         response_probes=400,
     )  # fmt: skip
     task = tasks.denoise(clean(3, *SIZE))

@@ -17,13 +17,12 @@ from helpers.linear_network import (
     dense_curve,
     kernel_and_ntk,
     make_task,
-    with_exact_trace,
 )
 
 
 def test_default_times_span_the_kernel() -> None:
     _, ntk = kernel_and_ntk()
-    expansion = expand(ntk, make_task("denoise"), steps=N, probe_steps=N)
+    expansion = expand(ntk, make_task("denoise"), steps=N, tolerance=0)
     curve = learning_curve(expansion)
     np.testing.assert_array_equal(curve.time, default_times(expansion.largest))
     span = curve.time.values[[0, -1]] * expansion.largest
@@ -38,7 +37,7 @@ def test_default_times_span_the_kernel() -> None:
 def test_the_peak_is_that_of_the_curve() -> None:
     kernel, ntk = kernel_and_ntk(7)
     task, dynamics = make_task("denoise", 0.03), GradientFlow(np.geomspace(0.01, 1e6, 90))
-    expansion = with_exact_trace(expand(ntk, task, steps=N), ntk, N)
+    expansion = expand(ntk, task, steps=N, tolerance=0)
     curve = learning_curve(expansion, dynamics)
     truth = -10 * np.log10(sum(dense_curve(kernel, task, expansion.residual.numpy(), dynamics)))
     assert 0 < truth.argmax() < len(truth) - 1
@@ -55,7 +54,7 @@ def test_the_peak_is_that_of_the_curve() -> None:
 def test_a_peak_that_the_steps_cannot_resolve_is_a_lower_bound() -> None:
     kernel, ntk = kernel_and_ntk(7)
     task, dynamics = make_task("denoise", 0.02), GradientFlow(np.geomspace(0.01, 1e6, 90))
-    expansion = with_exact_trace(expand(ntk, task, steps=4), ntk, 4)
+    expansion = expand(ntk, task, steps=4, tolerance=0, probes=1)
     curve = learning_curve(expansion, dynamics)
     truth = -10 * np.log10(sum(dense_curve(kernel, task, expansion.residual.numpy(), dynamics)))
     assert curve.peak_resolved == 0
@@ -85,7 +84,7 @@ def test_a_stretch_ends_where_the_band_first_widens(width: list[float], expected
 
 def test_descent_that_diverges_is_an_error_that_says_so() -> None:
     _, ntk = kernel_and_ntk()
-    expansion = expand(ntk, make_task("denoise"), steps=30)
+    expansion = expand(ntk, make_task("denoise"), steps=30, tolerance=0)
     limit = 2 / expansion.largest
     # beyond the limit it grows, which is a prediction as long as it's a number
     grown = learning_curve(expansion, GradientDescent(1.1 * limit, np.array([0, 50])))
@@ -98,7 +97,7 @@ def test_descent_that_diverges_is_an_error_that_says_so() -> None:
 
 def test_the_order_of_the_times_makes_no_difference_to_the_peak() -> None:
     _, ntk = kernel_and_ntk(7)
-    expansion = expand(ntk, make_task("denoise"), noise="realised", steps=6)
+    expansion = expand(ntk, make_task("denoise"), noise="realised", steps=6, tolerance=0)
     times = np.geomspace(0.01, 1e6, 50)
     ascending = learning_curve(expansion, GradientFlow(times))
     shuffled = np.random.default_rng(0).permutation(times)
@@ -111,7 +110,7 @@ def test_the_order_of_the_times_makes_no_difference_to_the_peak() -> None:
 
 def test_a_kernel_that_is_zero_has_no_default_times() -> None:
     _, ntk = kernel_and_ntk()
-    expansion = expand(ntk, make_task("denoise"), noise="realised", steps=4)
-    zero = dataclasses.replace(expansion, largest=0.0)
+    expansion = expand(ntk, make_task("denoise"), noise="realised", steps=4, tolerance=0)
+    nothing = dataclasses.replace(expansion.space, lower=0 * expansion.space.lower)
     with pytest.raises(InvalidInputError, match="the kernel is zero"):
-        learning_curve(zero)
+        learning_curve(dataclasses.replace(expansion, space=nothing))
