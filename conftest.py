@@ -36,7 +36,7 @@ def pytest_collect_file(file_path: Path) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def quick_collection() -> None:
-    """What was imported is no garbage: a kernel collects twice, each time over all that is there."""
+    """What was imported is no garbage: a kernel collects twice, each time over all there is."""
     gc.collect()
     gc.freeze()
 
