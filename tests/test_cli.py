@@ -102,10 +102,10 @@ def test_compare_from_end_to_end_and_again(
     files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     effort = comparison.Effort(descent=2, steps=8, probe_steps=4)
-    monkeypatch.setattr(comparison, "EFFORTS", {"deep-decoder": effort, "vit": effort})
+    monkeypatch.setattr(comparison, "EFFORTS", {"deep-decoder": effort, "conv-decoder": effort})
     output = files / "run"
-    arguments = ("compare", "--image", str(files / "good.png"), "--size", "12x16", "--priors",
-                 "deep-decoder,vit", "--iterations", "2", "--output", str(output))  # fmt: skip
+    arguments = ("compare", "--image", str(files / "good.png"), "--size", "12x16", "--iterations",
+                 "2", "--priors", "deep-decoder,conv-decoder", "--output", str(output))  # fmt: skip
     assert call(*arguments) == 0
     out, err = capsys.readouterr()
     assert "This takes about" in out.split("\n")[1]
@@ -115,7 +115,7 @@ def test_compare_from_end_to_end_and_again(
     quiet, _ = capsys.readouterr()
     assert "This takes" not in quiet
     assert quiet.split("\n")[0].startswith("prior")
-    assert (output / "vit" / "kernel.nc").exists()
+    assert (output / "conv-decoder" / "kernel.nc").exists()
 
 
 def test_fit_writes_its_results(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,17 +51,29 @@ def settings() -> ComparisonSettings:
     return ComparisonSettings(image="random", efforts=dict.fromkeys(small_priors(), SMALL))
 
 
-def run(path: Path, task: tasks.Task) -> tuple[RunFolder, list[dict[str, object]]]:
+Ran = tuple[RunFolder, list[dict[str, object]]]
+
+
+def run(path: Path, task: tasks.Task) -> Ran:
     priors, chosen = small_priors(), settings()
     folder = RunFolder.open(path, chosen.record(task, priors))
     return folder, job.compare(priors, task, folder, chosen)
 
 
+@pytest.fixture(scope="module")
+def denoised(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """A comparison for all tests that only look at it, or at a copy."""
+    return run(tmp_path_factory.mktemp("compare") / "run", small_task())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["denoise", "inpaint"])
-def test_run_folder_holds_all_that_the_table_says(tmp_path: Path, name: str) -> None:
+def test_run_folder_holds_all_that_the_table_says(
+    tmp_path: Path, name: str, request: pytest.FixtureRequest
+) -> None:
     task = small_task(name)
-    folder, rows = run(tmp_path / "run", task)
+    found = None if name == "inpaint" else request.getfixturevalue("denoised")
+    folder, rows = found or run(tmp_path / "run", task)
     page = write_report(folder, list(small_priors()), task)
     for row in rows:
         adam = results.load(folder.file(f"{row['prior']}/fit_adam"))
@@ -91,11 +104,10 @@ def test_run_folder_holds_all_that_the_table_says(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.slow
-def test_descent_is_predicted_by_its_kernel_at_the_first_step(tmp_path: Path) -> None:
+def test_descent_is_predicted_by_its_kernel_at_the_first_step(denoised: Ran) -> None:
     # One small step is where the linearisation is exact to first order; the noise that the
     # prediction averages over enters at second order only.
-    task = small_task()
-    folder, _ = run(tmp_path / "run", task)
+    folder, _ = denoised
     for name in small_priors():
         fit = results.load(folder.file(f"{name}/fit_gradient_descent"))
         prediction = results.load(folder.file(f"{name}/prediction"))
@@ -107,9 +119,11 @@ def test_descent_is_predicted_by_its_kernel_at_the_first_step(tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_same_command_continues_and_others_are_refused(tmp_path: Path) -> None:
+def test_same_command_continues_and_others_are_refused(tmp_path: Path, denoised: Ran) -> None:
     task, priors, chosen = small_task(), small_priors(), settings()
-    folder, first = run(tmp_path / "run", task)
+    (whole, first), path = denoised, tmp_path / "run"
+    shutil.copytree(whole.path, path)
+    folder = RunFolder.open(path, chosen.record(task, priors))
     stamps = {p: p.stat().st_mtime_ns for p in folder.path.rglob("*.nc")}
     folder.file("vit/fit_adam").unlink()
     _, second = run(tmp_path / "run", task)
