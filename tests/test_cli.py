@@ -303,6 +303,7 @@ def test_module_answers_for_help_without_loading_torch() -> None:
         assert command in shown.stdout
 
 
+@pytest.mark.slow
 def test_versions_and_devices_are_said_by_both_names() -> None:
     for command in ([sys.executable, "-m", "dipkernels"], [sys.executable, "-c", PROGRAM]):
         shown = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
