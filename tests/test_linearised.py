@@ -83,6 +83,7 @@ def test_gradient_descent_on_it_follows_the_predicted_curve(kind: str) -> None:
     assert abs(of_network.psnr_clean - fitted.psnr_clean).max() > 1e-3  # which learns
 
 
+@pytest.mark.slow
 def test_fits_of_several_images_samplers_and_plans_take_it(tmp_path: Path) -> None:
     prior, origin = small()
     frozen = prior.linearised(origin)

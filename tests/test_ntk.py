@@ -95,6 +95,7 @@ def test_kernel_of_a_swin_transformer_of_hugging_face(capfd: pytest.CaptureFixtu
     assert "batching rule" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_kernel_of_a_vision_transformer_of_hugging_face(capfd: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
