@@ -1,5 +1,6 @@
 """Settings of all tests and doctests: shapes are checked, one thread, no display."""
 
+import gc
 import importlib
 import os
 import signal
@@ -8,9 +9,9 @@ from pathlib import Path
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Before the package is imported: every annotated shape and type is checked at every call.
-from jaxtyping import install_import_hook
+from helpers import checking
 
-_hook = install_import_hook("dipkernels", "beartype.beartype")
+checking.install("dipkernels")
 
 import pytest
 import torch
@@ -31,6 +32,13 @@ def pytest_collect_file(file_path: Path) -> None:
         module = file_path.relative_to(ROOT).with_suffix("")
         if module.name != "__main__":
             importlib.import_module(".".join(module.parts).removesuffix(".__init__"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collection() -> None:
+    """What was imported is no garbage: a kernel collects twice, each time over all there is."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -62,7 +62,8 @@ METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize(
     "method",
     [
-        pytest.param(m, marks=pytest.mark.slow) if m == "sgld" else m for m in known_methods()
+        pytest.param(m, marks=pytest.mark.slow) if m in ("sgld", "linearised") else m
+        for m in known_methods()
     ],  # rendered
 )
 def test_every_method_writes_its_files(
@@ -222,6 +223,7 @@ def test_what_does_not_fit_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_plan_says_what_it_takes_and_does_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +279,7 @@ def test_a_run_is_continued_and_others_are_refused(
     assert "other settings (temperature" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_ctrl_c_in_the_first_fits_leaves_no_posterior_and_continues(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -343,6 +346,7 @@ def test_without_arviz_all_but_the_diagnostics_is_written(
         assert (tmp_path / "out" / name).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_other_tasks_ranges_and_measurements(tmp_path: Path) -> None:
     short = (*SHORT, "--quiet")

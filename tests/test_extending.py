@@ -1,5 +1,6 @@
 """What docs/extending.md shows: parts of a user's own, each a function and a registration."""
 
+import json
 import os
 import re
 import subprocess
@@ -16,16 +17,37 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def call(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = "import my_parts; from dipkernels.cli import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", program, *arguments],
+# All in one process, which registers the parts: what takes time is to import torch.
+PROGRAM = """
+import contextlib, io, json, sys
+import my_parts
+from dipkernels.cli import main
+told = []
+for sys.argv[1:] in json.load(sys.stdin):
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code or 0
+    told.append((code, out.getvalue(), err.getvalue()))
+print(json.dumps(told))
+"""
+
+
+def call(folder: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
+    """Give each command's exit code, and what it printed and complained of."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(PAGE.parents[1])])},
+        input=json.dumps(commands),
         capture_output=True,
         text=True,
         check=False,
     )
+    assert ended.returncode == 0, ended.stderr
+    return [(code, out, err) for code, out, err in json.loads(ended.stdout)]
 
 
 @pytest.mark.slow
@@ -33,30 +55,28 @@ def test_parts_of_ones_own_run_in_sweeps_and_commands(tmp_path: Path) -> None:
     (tmp_path / "my_parts.py").write_text("\n".join(blocks("python")), encoding="utf-8")
     (plan,) = blocks("yaml")
     (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
-    swept = call(tmp_path, "sweep", "plan.yaml", "--output", "runs")
-    assert swept.returncode == 0, swept.stderr
-    assert call(tmp_path, "sweep-table", "runs", "--csv", "table.csv").returncode == 0
+    small = ["two-layers", "--image", "camera", "--size", "16"]
+    swept, listed, fitted, drawn, counted, wrong = call(
+        tmp_path,
+        ["sweep", "plan.yaml", "--output", "runs"],
+        ["sweep-table", "runs", "--csv", "table.csv"],
+        ["fit", *small, "--task", "defog", "--fog", "0.1", "--iterations", "30",
+         "--stop", "half-loss", "--output", "fit"],
+        ["posterior", *small, "--method", "lm", "--iterations", "20", "--start-iterations", "4",
+         "--output", "chains"],
+        ["size-of", "two-layers"],
+        ["fit", "two-layers", "--task", "denoise", "--fog", "0.1"],
+    )  # fmt: skip
+    for code, _, err in (swept, listed, fitted, drawn, counted):
+        assert code == 0, err
     table = pd.read_csv(tmp_path / "table.csv")
     assert set(table.prior) == {"two-layers"} and set(table.task) == {"defog"}
     assert set(table["prior.width"]) == {4, 8} and set(table["task.fog"]) == {0.2}
     assert table.brightness.notna().sum() == 2
     assert table.final_psnr.notna().sum() == 2
     assert table.mean_psnr.notna().sum() == 2
-    fitted = call(
-        tmp_path, "fit", "two-layers", "--image", "camera", "--size", "16", "--task", "defog",
-        "--fog", "0.1", "--iterations", "30", "--stop", "half-loss", "--output", "fit",
-    )  # fmt: skip
-    assert fitted.returncode == 0, fitted.stderr
-    assert "half-of-the-loss" in fitted.stdout
-    drawn = call(
-        tmp_path, "posterior", "two-layers", "--image", "camera", "--size", "16", "--method", "lm",
-        "--iterations", "20", "--start-iterations", "4", "--output", "chains",
-    )  # fmt: skip
-    assert drawn.returncode == 0, drawn.stderr
-    assert "the noise of two steps averaged" in drawn.stdout
-    counted = call(tmp_path, "size-of", "two-layers")
-    assert counted.returncode == 0, counted.stderr
-    assert int(counted.stdout) == 8 * 16 * 9 + 16 + 16 * 3 * 9 + 3
-    wrong = call(tmp_path, "fit", "two-layers", "--task", "denoise", "--fog", "0.1")
-    assert wrong.returncode == 2
-    assert "--fog has no effect when denoising" in wrong.stderr
+    assert "half-of-the-loss" in fitted[1]
+    assert "the noise of two steps averaged" in drawn[1]
+    assert int(counted[1]) == 8 * 16 * 9 + 16 + 16 * 3 * 9 + 3
+    assert wrong[0] == 2
+    assert "--fog has no effect when denoising" in wrong[2]

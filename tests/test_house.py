@@ -302,6 +302,7 @@ def test_constraints_pin_every_direct_dependency() -> None:
     assert "torch==2.13.0" in lines
 
 
+@pytest.mark.slow
 def test_readme_lines_run() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)[0]

@@ -150,6 +150,7 @@ class Operations(TorchDispatchMode):
 
 
 # The numbers of torch 2.13 are 173 and 224; a tenth more is left to other versions.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node")  # torch's linearize
 @pytest.mark.parametrize(("name", "most"), [("skip", 190), ("vit", 246)])
 def test_a_traced_product_takes_few_operations(name: str, most: int) -> None:

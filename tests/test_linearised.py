@@ -23,7 +23,7 @@ def small(name: str = "conv") -> tuple[ImagePrior, dict[str, Tensor]]:
     return prior, priors.perturbed(prior.init(0), 1, 0.1)
 
 
-@pytest.mark.parametrize("name", networks.names())
+@pytest.mark.parametrize("name", priors.with_slow_ones(networks.names()))
 def test_every_prior_linearised_is_its_first_order_expansion(name: str) -> None:
     """Against forward and backward mode of the network itself, and in batches."""
     prior, origin = small(name)
@@ -56,7 +56,7 @@ def test_its_kernel_is_that_of_the_network_wherever_it_is() -> None:
 
 @pytest.mark.parametrize("kind", ["denoise", "inpaint"])
 def test_gradient_descent_on_it_follows_the_predicted_curve(kind: str) -> None:
-    """Exact theory and an exact fit: 300 iterations differ by sums in another order alone."""
+    """Exact theory and an exact fit: 120 iterations differ by sums in another order alone."""
     prior, origin = small("deep-decoder")
     clean = torch.rand(*prior.shape, generator=torch.Generator().manual_seed(0))
     mask = tasks.bernoulli_mask(SIZE, seed=1) if kind == "inpaint" else None
@@ -68,21 +68,22 @@ def test_gradient_descent_on_it_follows_the_predicted_curve(kind: str) -> None:
         task,
         optimiser="gradient-descent",
         learning_rate=rate,
-        iterations=300,
+        iterations=120,
     )
     expansion = expand(ntk, task, noise="realised", steps=ntk.shape[0], tolerance=0)
-    curve = learning_curve(expansion, GradientDescent.of_fit(rate, 300, ntk.shape[0]))
+    curve = learning_curve(expansion, GradientDescent.of_fit(rate, 120, ntk.shape[0]))
     np.testing.assert_allclose(curve.psnr, fitted.psnr_clean, atol=1e-9)  # dB
     of_network = fit(
         prior,
         task,
         optimiser="gradient-descent",
         learning_rate=rate,
-        iterations=300,
+        iterations=120,
     )
     assert abs(of_network.psnr_clean - fitted.psnr_clean).max() > 1e-3  # which learns
 
 
+@pytest.mark.slow
 def test_fits_of_several_images_samplers_and_plans_take_it(tmp_path: Path) -> None:
     prior, origin = small()
     frozen = prior.linearised(origin)

@@ -14,7 +14,7 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
 from dipkernels.priors.memory import activation_bytes, block_columns, parameter_bytes
-from helpers.priors import SMALL, draw, perturbed
+from helpers.priors import SMALL, draw, perturbed, with_slow_ones
 
 
 def dense_jacobian(prior: ImagePrior, parameters: dict[str, Tensor]) -> Tensor:
@@ -55,7 +55,7 @@ def assert_kernel_is_dense(prior: ImagePrior, parameters: dict[str, Tensor]) -> 
     assert torch.linalg.eigvalsh(kernel)[0] > -1e-12 * dense.norm()
 
 
-@pytest.mark.parametrize("name", networks.names())
+@pytest.mark.parametrize("name", with_slow_ones(networks.names()))
 def test_kernel_of_every_prior_is_that_of_the_dense_jacobian(
     name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -66,6 +66,7 @@ def test_kernel_of_every_prior_is_that_of_the_dense_jacobian(
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_kernel_of_a_swin_transformer_of_hugging_face(capfd: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.SwinConfig(
@@ -94,6 +95,7 @@ def test_kernel_of_a_swin_transformer_of_hugging_face(capfd: pytest.CaptureFixtu
     assert "batching rule" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_kernel_of_a_vision_transformer_of_hugging_face(capfd: pytest.CaptureFixture[str]) -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(

@@ -156,7 +156,7 @@ def test_a_process_grows_by_what_was_planned(allocator: str) -> None:
                 env={**path, "PYTHONHASHSEED": str(seed)},
             ).stdout
         )
-        for seed in range(1 if allocator == "strict" else 3)
+        for seed in range(1 if allocator == "strict" else 2)
     ]  # fmt: skip
     prior = networks.create("conv-decoder", image_size=192, width=96)
     needs = rehearse_fit(prior, [noisy(prior)], 1, FitSettings())

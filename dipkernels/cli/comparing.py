@@ -11,9 +11,10 @@ from dipkernels.cli.options import option
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from dipkernels.stages.comparison import ComparisonPlan, ComparisonSettings
+    from dipkernels.stages.comparison import ComparisonSettings
+    from dipkernels.stages.comparison_plan import ComparisonPlan
 
-DEFAULT_PRIORS_TEXT = "skip deep-decoder vit swin conv3-vit vit-conv3"
+DEFAULT_PRIORS_TEXT = "skip deep-decoder vit conv3-vit vit-conv3 mixer"
 
 
 @groups.expanded(
@@ -30,13 +31,14 @@ def compare(
         int | None, option("Of Adam and of gradient descent, each. (default: by prior)")
     ] = None,
     seed: options.SeedOption = 0,
-    seeds: Annotated[int, option("So many initialisations are fitted with Adam, together.")] = 1,
+    seeds: Annotated[int, option("So many initialisations are fitted with Adam, together.")] = 3,
     *,
     run: options.RunWords,
 ) -> None:
     """Fit several networks to one image, measure their kernels, and compare theory with fits."""
     from dipkernels.reports import format_table, write_report
     from dipkernels.stages import comparison as job
+    from dipkernels.stages.comparison_plan import plan_comparison
 
     names = priors.replace(",", " ").split()
     if not names:
@@ -47,7 +49,7 @@ def compare(
     settings = job.ComparisonSettings(image, iterations, seed, str(target), seeds)
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"
-    planned = job.plan_comparison(made, found, settings, timed=not run.quiet).require()
+    planned = plan_comparison(made, found, settings, timed=not run.quiet).require()
     folder = run.open(label, settings.record(found, made))
     run.say(options.describe(found, image, seed, target))
     if not run.quiet:  # without a timed plan

@@ -66,7 +66,7 @@ def write_report(
         "report.html",
         "comparison",
         columns=COLUMNS,
-        cells=table_cells(rows),
+        cells=table_cells(rows, task),
         notes=notes(rows, task),
         figures=drawn(figures, folder.path / "figures"),
         complete=all(

@@ -33,6 +33,8 @@ def _number(row: Row, key: str, pattern: str) -> str:
 
 
 def _peak(row: Row) -> str:
+    if "measured_psnr" in row:
+        return _number(row, "measured_psnr", ".2f")
     if "peak_psnr" not in row:
         return "-"
     mark = "+" if row["peak_iteration"] == row["iterations"] else ""
@@ -51,10 +53,19 @@ def _predicted(row: Row) -> str:
     value, low, high = (
         f"{row[f'predicted_peak_psnr{end}']:.1f}" for end in ("", "_lower", "_upper")
     )
+    when = row.get("predicted_peak_iteration")
+    at = "" if when is None else f" @ {float(str(when)):.1e}"
     if row["predicted_peak_resolved"]:
-        return f"{value} [{low}, {high}]"
+        return f"{value} [{low}, {high}]{at}"
     extrapolated = row.get("predicted_peak_extrapolated")
-    return f"~ {value} [{low}, {high}]" if extrapolated else f"> {value}"
+    return f"~ {value} [{low}, {high}]{at}" if extrapolated else f"> {value}"
+
+
+def _beyond(row: Row) -> str:
+    if "beyond_kernel" not in row:
+        return "-"
+    value, low, high = (f"{row[f'beyond_kernel{end}']:+.1f}" for end in ("", "_lower", "_upper"))
+    return f"{value} [{low}, {high}]"
 
 
 def _descent(row: Row) -> str:
@@ -92,11 +103,20 @@ COLUMNS: Sequence[Column] = (
         "if the network kept the noise out. With several seeds: their mean and standard deviation.",
     ),
     Column(
-        "predicted peak dB",
+        "kernel: peak dB @ it.",
         "predicted_peak_psnr",
         _predicted,
-        "Of gradient flow, from the kernel at initialisation alone, with the band of its numerics; "
-        "> where the products spent don't resolve the peak but only what it certainly reaches.",
+        "Of gradient flow, from the kernel at the first initialisation alone, with the band of its "
+        "numerics, and the iteration at which gradient descent at half of its limit of stability "
+        "gets there; ~ where the upper end is extrapolated, > where the products spent tell only "
+        "what it certainly reaches.",
+    ),
+    Column(
+        "beyond kernel dB",
+        "beyond_kernel",
+        _beyond,
+        "Adam's peak less that of the kernel: what is learned beyond the kernel. In brackets an "
+        "interval of 95 %, by Student's t over the seeds of Adam, widened by the kernel's band.",
     ),
     Column(
         "GD: measured / predicted dB",
@@ -129,7 +149,7 @@ def format_table(rows: Sequence[Row], task: Task | None = None) -> str:
     str
         Lines of equal width: head, rule, rows; then an empty line and the `notes`.
     """
-    cells = [[column.title for column in COLUMNS], *table_cells(rows)]
+    cells = [[column.title for column in COLUMNS], *table_cells(rows, task)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
 
     def layout(line: list[str]) -> str:
@@ -147,19 +167,40 @@ def format_table(rows: Sequence[Row], task: Task | None = None) -> str:
 def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
     """Say what the table is to be read against."""
     seeds = max((int(str(row.get("seeds", 1))) for row in rows), default=1)
-    said = [spread_note(seeds, single="predictions, gradient descent and half-power frequencies")]
+    said = spread_note(seeds, single="predictions, gradient descent and half-power frequencies")
+    return [*_verdict(rows), said]
+
+
+# In a sentence, what the intervals tell of each network.
+def _verdict(rows: Sequence[Row]) -> list[str]:
+    words = {
+        "more than their kernel at initialisation": [],
+        "less than it": [],
+        "can't tell": [],
+    }  # type: dict[str, list[str]]
+    more, less, neither = words
+    for row in rows:
+        if "beyond_kernel" in row:
+            low, high = (float(str(row[f"beyond_kernel_{end}"])) for end in ("lower", "upper"))
+            words[more if low > 0 else less if high < 0 else neither].append(str(row["prior"]))
+        elif "predicted_peak_psnr" in row:
+            words[neither].append(str(row["prior"]))
+    said = [f"{what}: {', '.join(names)}" for what, names in words.items() if names]
+    return [f"Under Adam networks reach {'; '.join(said)}."] if said else []
+
+
+def table_cells(rows: Sequence[Row], task: Task | None = None) -> list[list[str]]:
+    """Make the texts of the table, row by row; that of the measured image comes last."""
+    return [[column.cell(row) for column in COLUMNS] for row in [*rows, *_baseline(task)]]
+
+
+def _baseline(task: Task | None) -> list[Row]:
     if task is None or task.clean is None or task.measurement.shape != task.shape:
-        return said
-    if bool(task.counted.all()):
-        said.insert(
-            0, f"The measured image itself has {float(task.psnr(task.measurement)):.2f} dB."
-        )
-    return said
-
-
-def table_cells(rows: Sequence[Row]) -> list[list[str]]:
-    """Make the texts of the table, row by row."""
-    return [[column.cell(row) for column in COLUMNS] for row in rows]
+        return []
+    if not bool(task.counted.all()):
+        return []
+    psnr = float(task.psnr(task.measurement))
+    return [{"prior": "measured image", "measured_psnr": psnr}]
 
 
 def csv_table(rows: Sequence[Row]) -> str:

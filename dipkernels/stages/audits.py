@@ -111,10 +111,10 @@ def audit(
     Examples
     --------
     >>> from dipkernels import networks, tasks
-    >>> prior = networks.create("deep-decoder", image_size=(16, 24), width=8)
-    >>> found = audit(prior, tasks.denoise(torch.full((3, 16, 24), 0.5)), iterations=30, steps=20)
+    >>> prior = networks.create("deep-decoder", image_size=(8, 12), width=8, upsamplings=1)
+    >>> found = audit(prior, tasks.denoise(torch.full((3, 8, 12), 0.5)), iterations=20, steps=8)
     >>> found.psnr.dims, [int(check) for check in found.check]
-    (('optimiser', 'source', 'iteration'), [0, 1, 3, 30])
+    (('optimiser', 'source', 'iteration'), [0, 1, 2, 20])
     """
     settings = gather(AuditSettings, None, options, "audit")
     check_shape(task, prior.shape)

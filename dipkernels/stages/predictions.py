@@ -13,7 +13,7 @@ from dipkernels.stages.stage import Stage, Value
 from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, expand, learning_curve
-from dipkernels.theory.krylov import STEPS, TOLERANCE
+from dipkernels.theory.growing import STEPS, TOLERANCE
 from dipkernels.theory.scores import check_score, score
 
 PEAK = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved", "peak_extrapolated")

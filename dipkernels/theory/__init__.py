@@ -5,7 +5,7 @@ from dipkernels.theory.curves import PredictedPeak, learning_curve, predicted_pe
 from dipkernels.theory.drift import kernel_drift, response_drift
 from dipkernels.theory.dynamics import Dynamics, GradientDescent, GradientFlow
 from dipkernels.theory.expansion import Expansion
-from dipkernels.theory.krylov import expand
+from dipkernels.theory.growing import expand
 from dipkernels.theory.linear import linear_fit
 from dipkernels.theory.momentum import FrozenAdam, Momentum
 from dipkernels.theory.scores import score

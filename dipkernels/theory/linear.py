@@ -14,7 +14,8 @@ from dipkernels.linalg.golub_kahan import FactoredSpace
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
 from dipkernels.theory.expansion import check_shape
-from dipkernels.theory.krylov import KrylovExpansion, expansion_of, golub_kahan
+from dipkernels.theory.growing import expansion_of, golub_kahan
+from dipkernels.theory.krylov import KrylovExpansion
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.tasks import Task
 from dipkernels.theory.curves import PredictedPeak, predicted_peak
 from dipkernels.theory.expansion import as_array, check_shape, known_image
-from dipkernels.theory.krylov import STEPS, expand
+from dipkernels.theory.growing import STEPS, expand
 from dipkernels.theory.spectrum import kernel_spectrum
 
 METHODS = ("auto", "dense", "lanczos")

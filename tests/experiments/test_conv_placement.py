@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from helpers.experiments import check_smallest_run, images_in
 
 
+@pytest.mark.slow
 def test_smallest_run(tmp_path: Path) -> None:
     tables = {"results.csv": 3, "summary.csv": 3}
     check_smallest_run(

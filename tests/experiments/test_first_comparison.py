@@ -17,6 +17,7 @@ def pictures(stored: xr.Dataset) -> set[str]:
     return {str(name) for name, variable in stored.items() if "x" in variable.dims}
 
 
+@pytest.mark.slow
 def test_smallest_run_writes_its_report_and_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from helpers.experiments import check_smallest_run, harness, images_in, script
 
 
+@pytest.mark.slow
 def test_smoke_runs_resumes_and_scores_what_it_keeps(tmp_path: Path) -> None:
     tables = {"results.csv": 2 * 2 * 2 * 3, "summary.csv": 2 * 2 * 3, "orders.csv": 2 * 3 * 3}
     check_smallest_run("inpainting_table", tmp_path, tables, {"scores", "images"}, rewritten=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from dipkernels import networks
@@ -10,6 +11,7 @@ from dipkernels.storage.netcdf import load, save
 from helpers.experiments import check_smallest_run, script
 
 
+@pytest.mark.slow
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     tables = {"vanilla.csv": 4, "angles.csv": 8, "along_fit.csv": 5}
     check_smallest_run("non_local", tmp_path, tables, {"filters"})

@@ -28,7 +28,7 @@ def chains(method: str, **options: object) -> Sampler:
 
 
 def linearised(prior: ImagePrior, task: Task) -> xr.Dataset:
-    posterior = sampling.WeightPosterior(prior, task, weight_prior=0.1)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=0.01)
     return sampling.linearised(posterior, prior.init(0), draws=2, max_iterations=300)
 
 
@@ -60,5 +60,5 @@ def test_every_sampler(method: str) -> None:
 @pytest.mark.parametrize("name", networks.names())
 def test_chains_of_every_prior(name: str) -> None:
     assert_samples_alike(
-        make(name, SIZE), chains("psgld", step_size=1e-7, iterations=4, burn_in=1, thin=1)
+        make(name, SIZE), chains("psgld", step_size=1e-7, iterations=3, burn_in=1, thin=1)
     )

@@ -1,5 +1,6 @@
 """Fits that a stopping rule ends."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class Keep:
         self.images.append(image.clone())
 
 
+LONG: dict[str, Any] = {"learning_rate": 0.03, "iterations": 700}
 RULES = [
     Discrepancy(),
     WindowedVarianceRule(patience=60),
@@ -47,12 +49,17 @@ RULES = [
 ]
 
 
+@functools.cache
+def unstopped() -> xr.Dataset:
+    """A fit that every rule would end."""
+    task = make_task().hold_out(0.1)
+    return fit(make_prior(), task, monitors=["windowed-variance"], **LONG)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_rule_ends_the_fit_with_the_image_that_it_chose(rule: Rule, tmp_path: Path) -> None:
-    prior, task = make_prior(), make_task().hold_out(0.1)
-    settings: dict[str, Any] = {"learning_rate": 0.03, "iterations": 700}
-    long = fit(prior, task, monitors=["windowed-variance"], **settings)
+    prior, task, settings, long = make_prior(), make_task().hold_out(0.1), LONG, unstopped()
     panel = stopping_panel(long, [rule]).isel(rule=0)
     assert 0 < panel.stopped < 600
     keep = Keep()

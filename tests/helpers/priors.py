@@ -1,7 +1,9 @@
 """Small priors, and parameters away from special values."""
 
 import random
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -30,6 +32,15 @@ SMALL: dict[str, dict[str, object]] = {
         for name in ("conv1-vit", "vit-conv1", "conv3-vit", "vit-conv3")
     },
 }
+
+
+# With so many operations that to trace their derivatives takes seconds.
+DEEP = ("self-attention", "swin")
+
+
+def with_slow_ones(names: list[str]) -> list[Any]:
+    """Give parameters of a test, of which the quick part leaves out the deep networks."""
+    return [pytest.param(n, marks=pytest.mark.slow) if n in DEEP else n for n in names]
 
 
 def make(name: str, size: tuple[int, ...], **settings: object) -> ImagePrior:

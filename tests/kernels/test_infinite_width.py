@@ -82,11 +82,13 @@ def torch_weights(fan_in: int, bias: bool = True) -> Weights:
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
-@pytest.mark.parametrize("size", [(32, 64), (64,)], ids=str)
+@pytest.mark.parametrize("size", [(32, 64), (32,)], ids=str)
 def test_every_convolutional_prior_of_the_registry_is_read(
     name: str, size: tuple[int, ...]
 ) -> None:
-    options = {"width": 16} if name in ("skip", "wide-skip", "lipschitz-decoder") else {}
+    options: dict[str, object] = {"unet": {"feature_scale": 16}}.get(name, {})
+    if name in ("skip", "wide-skip", "lipschitz-decoder"):
+        options = {"width": 16}
     prior = networks.create(name, image_size=size, output="none", **options)
     found = infinite_width(prior, drawn_pixels=0)
     assert found.kernel.size == size
@@ -254,12 +256,13 @@ NETS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
 }
 
 
-SLOW = ("skip 2D", "deep decoder", "bounded decoder")
+MARKS = {
+    **dict.fromkeys(("skip 2D", "deep decoder", "bounded decoder"), pytest.mark.long),
+    **dict.fromkeys(("skip", "tanh decoder", "residual", "nearest decoder"), pytest.mark.slow),
+}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.long] if n in SLOW else []) for n in NETS]
-)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in NETS])
 def test_the_limit_agrees_with_wide_networks(name: str) -> None:
     build, grid = NETS[name]
     width, samples = 32, 100

@@ -81,6 +81,7 @@ def test_stretched_lags_are_the_trigonometric_interpolant(n: int) -> None:
     np.testing.assert_allclose(found[::2], values, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_three_ways_agree_for_a_wide_convolutional_network() -> None:
     code = smooth_kernel(2.0, (32,))
     prior = convolutional((32,), 2, width=48, deviation=2.0)

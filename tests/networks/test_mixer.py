@@ -8,7 +8,6 @@ import pytest
 import torch
 from scipy.special import erf
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, linearize, vjp
 
 from dipkernels import networks
 from dipkernels.errors import InvalidInputError
@@ -24,8 +23,6 @@ TINY = {
     "token_mlp_width": 7,
     "channel_mlp_width": 11,
 }
-# What torch.func.linearize says of torch itself.
-pytestmark = pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 
 
 def draw_image_size(seed: int) -> tuple[int, int]:
@@ -139,26 +136,6 @@ def test_initialisation() -> None:
             # The smallest has 9216 entries: a relative standard error of 0.7%; four of them.
             deviation = parameter[0].numel() ** -0.5
             assert parameter.std().item() == pytest.approx(deviation, rel=0.03), name
-
-
-def test_derivatives_are_adjoint() -> None:
-    image_size = draw_image_size(seed=5)
-    network, code = make_network(image_size, seed=5), draw(1, 5, *image_size, seed=5)
-    parameters = {name: value.detach() for name, value in network.named_parameters()}
-
-    def image(values: dict[str, Tensor]) -> Tensor:
-        return functional_call(network, values, (code,))
-
-    tangent = {k: draw(*v.shape, seed=i) for i, (k, v) in enumerate(parameters.items())}
-    output, pushed = jvp(image, (parameters,), (tangent,))
-    # float64; the sums have some 10^3 terms: rounding near 1e-14.
-    torch.testing.assert_close(
-        linearize(image, parameters)[1](tangent), pushed, rtol=1e-12, atol=1e-11
-    )
-    cotangent = draw(*output.shape, seed=99)
-    (pulled,) = vjp(image, parameters)[1](cotangent)
-    right = sum(torch.sum(pulled[k] * tangent[k]).item() for k in tangent)
-    assert torch.sum(cotangent * pushed).item() == pytest.approx(right, rel=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

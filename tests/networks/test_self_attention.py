@@ -5,14 +5,11 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, linearize, vjp, vmap
+from torch.func import functional_call
 
 from dipkernels import networks
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.self_attention import LocalSelfAttention, SelfAttentionNet
-
-# What torch.func.linearize says of torch itself.
-pytestmark = pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 
 
 def draw(*shape: int, seed: int) -> Tensor:
@@ -212,45 +209,6 @@ def test_initialisation() -> None:
         assert embedding.std().item() == pytest.approx(32**-0.5, rel=0.085)
     weight = attention.qkv.weight  # uniform on +-1 / sqrt(fan-in)
     assert weight.abs().max().item() == pytest.approx(40**-0.5, rel=1e-3)
-
-
-@pytest.mark.slow
-def test_derivatives_are_adjoint_and_vmap_equals_separate_runs() -> None:
-    net = SelfAttentionNet(2, 3, width=8, scales=1, kernel_size=3, heads=2).double()
-    code = draw(1, 3, 7, 10, seed=20)
-    parameters = {
-        name: value.detach() + 0.2 * draw(*value.shape, seed=i)
-        for i, (name, value) in enumerate(net.named_parameters())
-    }
-
-    def image(values: dict[str, Tensor]) -> Tensor:
-        # As `ImagePrior` does: the statistics of the one image, and nothing kept of them.
-        return functional_call(stateless, values, (code,))
-
-    stateless = torch.func.replace_all_batch_norm_modules_(net).eval()
-    tangent = {k: draw(*v.shape, seed=50 + i) for i, (k, v) in enumerate(parameters.items())}
-    output, pushed = jvp(image, (parameters,), (tangent,))
-    # float64; rounding, amplified by the normalisations.
-    torch.testing.assert_close(
-        linearize(image, parameters)[1](tangent), pushed, rtol=1e-11, atol=1e-10
-    )
-    cotangent = draw(*output.shape, seed=99)
-    (pulled,) = vjp(image, parameters)[1](cotangent)
-    right = sum(torch.sum(pulled[k] * tangent[k]).item() for k in tangent)
-    assert torch.sum(cotangent * pushed).item() == pytest.approx(right, rel=1e-11)
-    step = 1e-6
-    moved = [
-        image({k: v + sign * step * tangent[k] for k, v in parameters.items()}) for sign in (1, -1)
-    ]
-    difference = (moved[0] - moved[1]) / (2 * step)
-    # Central differences err by step^2 and by 1e-16 / step, but where an activation has its kink.
-    assert torch.linalg.norm(difference - pushed) < 1e-6 * torch.linalg.norm(pushed)
-
-    both = {k: torch.stack([v, v + 0.1 * tangent[k]]) for k, v in parameters.items()}
-    images = vmap(image)(both)
-    for i in range(2):
-        separate = image({k: v[i] for k, v in both.items()})
-        torch.testing.assert_close(images[i], separate, rtol=1e-11, atol=1e-11)
 
 
 def test_no_tensor_is_made_elsewhere_than_on_the_device_of_the_network() -> None:

@@ -1,12 +1,10 @@
-"""The Vision Transformer against Hugging Face's, its derivatives, and its shapes."""
+"""The Vision Transformer against Hugging Face's, and its shapes."""
 
 import random
-from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jvp, linearize, vjp, vmap
 
 from dipkernels.networks.vit import VisionTransformer
 
@@ -20,8 +18,6 @@ TINY = {
     "heads": 3,
     "mlp_width": 20,
 }
-# What torch.func.linearize says of torch itself.
-pytestmark = pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 
 
 def draw_image_size(seed: int, *, whole_patches: bool, patch: int = PATCH) -> tuple[int, int]:
@@ -46,20 +42,6 @@ def make_network(image_size: tuple[int, int], seed: int, **settings: object) -> 
 def draw(*shape: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-
-def as_function_of_a_vector(
-    network: nn.Module, code: Tensor
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Return the image as a pure function of all parameters in one vector, and that vector."""
-    parameters = dict(network.named_parameters())
-
-    def image(vector: Tensor) -> Tensor:
-        parts = vector.split([value.numel() for value in parameters.values()])
-        values = {k: part.view_as(parameters[k]) for k, part in zip(parameters, parts, strict=True)}
-        return functional_call(network, values, (code,))
-
-    return image, nn.utils.parameters_to_vector(parameters.values()).detach()
 
 
 def test_parameter_count_of_the_report() -> None:
@@ -175,50 +157,6 @@ def copy_encoder(network: VisionTransformer, reference: nn.Module) -> None:
             }
             state |= {f"layers.{index}.{name}.{kind}": value for name, value in tensors.items()}
     reference.load_state_dict(state, strict=True)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("whole_patches", [True, False])
-def test_derivatives_are_adjoint(whole_patches: bool) -> None:
-    image_size = draw_image_size(seed=4, whole_patches=whole_patches)
-    code = draw(1, 5, *image_size, seed=4)
-    image, parameters = as_function_of_a_vector(make_network(image_size, seed=4), code)
-    tangent = draw(len(parameters), seed=5)
-    output, pushed = jvp(image, (parameters,), (tangent,))
-    linear_output, push = linearize(image, parameters)
-    # float64; the sums have some 10^4 terms: rounding near 1e-14.
-    torch.testing.assert_close(linear_output, output, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(push(tangent), pushed, rtol=1e-12, atol=1e-11)
-
-    cotangent = draw(*output.shape, seed=6)
-    (pulled,) = vjp(image, parameters)[1](cotangent)
-    left, right = torch.sum(cotangent * pushed).item(), torch.dot(pulled, tangent).item()
-    assert left == pytest.approx(right, rel=1e-12)
-
-    # And it is the derivative: central differences err by the order of step^2.
-    step = 1e-5
-    difference = image(parameters + step * tangent) - image(parameters - step * tangent)
-    assert torch.linalg.norm(difference / (2 * step) - pushed) < 1e-6 * torch.linalg.norm(pushed)
-
-
-def test_vmap_over_parameters_equals_separate_runs() -> None:
-    image_size = draw_image_size(seed=7, whole_patches=False)
-    code = draw(1, 5, *image_size, seed=7)
-    networks = [make_network(image_size, seed) for seed in (8, 9)]
-    functions = [as_function_of_a_vector(network, code) for network in networks]
-    image = functions[0][0]
-    stacked = torch.stack([parameters for _, parameters in functions])
-    tangents = draw(*stacked.shape, seed=10)
-
-    def push(parameters: Tensor, tangent: Tensor) -> Tensor:
-        return jvp(image, (parameters,), (tangent,))[1]
-
-    images, pushed = vmap(image)(stacked), vmap(push)(stacked, tangents)
-    for index, network in enumerate(networks):
-        # float64; only the order of sums differs.
-        torch.testing.assert_close(images[index], network(code), rtol=1e-12, atol=1e-12)
-        separate = push(stacked[index], tangents[index])
-        torch.testing.assert_close(pushed[index], separate, rtol=1e-12, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -89,7 +89,7 @@ def test_zero_kernels_are_dropped_inputs() -> None:
 
 def test_draws_have_the_mean_and_variance_over_all_masks(tmp_path: Path) -> None:
     """A linear network of 5 channels: its 32 images are summed with their probabilities."""
-    prior, task, rate, draws = make_prior(), make_task(), 0.3, 900
+    prior, task, rate, draws = make_prior(), make_task(), 0.3, 400
     result = sampling.mc_dropout(
         prior, task, rate=rate, iterations=20, draws=draws, learning_rate=0.02,
         checkpoint=tmp_path / "c",
@@ -122,7 +122,7 @@ def test_draws_have_the_mean_and_variance_over_all_masks(tmp_path: Path) -> None
 def test_a_single_layer_has_the_closed_form() -> None:
     """The variance of sum over c of w_c z_c x_c is rate / (1 - rate) sum of (w_c x_c)^2."""
     prior, task = make_prior(lambda: nn.Conv2d(3, 1, 1).double(), 3), make_task()
-    rate, draws = 0.2, 1000
+    rate, draws = 0.2, 400
     result = sampling.mc_dropout(prior, task, rate=rate, iterations=1, draws=draws, seed=3,
                                  learning_rate=1e-12)  # fmt: skip
     w = prior.init(derive("chain-0", 3))

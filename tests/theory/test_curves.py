@@ -10,7 +10,7 @@ import torch
 from dipkernels import fit
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.theory import GradientDescent, GradientFlow, expand, learning_curve
-from dipkernels.theory.krylov import expansion_of, golub_kahan
+from dipkernels.theory.growing import expansion_of, golub_kahan
 from helpers.linear_network import (
     CHANNELS,
     DYNAMICS,

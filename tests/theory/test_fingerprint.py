@@ -238,6 +238,7 @@ def test_cards_of_signals_and_of_unreadable_networks_can_be_drawn(tmp_path: Path
         assert fingerprints.fingerprint_row(stored)["prior"] == each.attrs["card"]
 
 
+@pytest.mark.slow
 def test_parts_that_are_stored_are_not_computed_again(tmp_path: Path) -> None:
     prior = decoder((16, 16))
     folder = RunFolder.open(tmp_path / "run", {"a": 1})
@@ -259,6 +260,7 @@ def test_parts_that_are_stored_are_not_computed_again(tmp_path: Path) -> None:
     xr.testing.assert_equal(again, first)
 
 
+@pytest.mark.slow
 def test_plans_and_misuse() -> None:
     prior = decoder((16, 16))
     planned = fingerprints.plan_fingerprint(prior, effort=QUICK, timed=False)

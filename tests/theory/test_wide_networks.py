@@ -28,6 +28,7 @@ class WideDecoder(nn.Module):
         return image
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("momentum", "iterations"), [(0.0, 330), (0.8, 75)])
 def test_a_wide_decoder_peaks_where_its_kernel_says(momentum: float, iterations: int) -> None:
     width, seed = 256, 0

@@ -173,9 +173,9 @@ def infinite_width(
     Examples
     --------
     >>> from dipkernels import networks
-    >>> prior = networks.create("conv-decoder", image_size=64, output="none")
+    >>> prior = networks.create("conv-decoder", image_size=16, output="none")
     >>> infinite_width(prior).kernel
-    StationaryKernel(size 64x64, period 1x1)
+    StationaryKernel(size 16x16, period 1x1)
     """
     require_choice("parameterisation", parameterisation, PARAMETERISATIONS)
     if drawn_pixels < 0 or (max_period is not None and max_period < 1):
