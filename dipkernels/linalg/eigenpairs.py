@@ -14,7 +14,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.block_krylov import BlockKrylov
-from dipkernels.linalg.lanczos import Deflation, KrylovSpace
+from dipkernels.linalg.lanczos import KrylovSpace
 from dipkernels.linalg.operator import SymmetricOperator, identity_of
 from dipkernels.storage.checkpoints import Saver
 
@@ -41,22 +41,6 @@ class Eigenpairs:
     residuals: Float[Tensor, " k"]
     matvecs: int
 
-    def converged(self, tolerance: float = 1e-3) -> Deflation:
-        """Pick out the pairs that are known well enough to be deflated.
-
-        Parameters
-        ----------
-        tolerance : float
-            Largest residual, relative to the pair's own value.
-
-        Returns
-        -------
-        Deflation
-            Possibly empty.
-        """
-        known = (self.residuals <= tolerance * self.values) & (self.values > 0)
-        return Deflation(self.values[known], self.vectors[:, known])
-
 
 def ritz_pairs(spaces: Sequence[KrylovSpace], k: int) -> Eigenpairs:
     """Best approximations of the leading eigenpairs from the union of Krylov spaces.
@@ -67,7 +51,7 @@ def ritz_pairs(spaces: Sequence[KrylovSpace], k: int) -> Eigenpairs:
     Parameters
     ----------
     spaces : sequence of KrylovSpace
-        Of one operator, without a mask.
+        Of one operator.
     k : int
         How many pairs; fewer are returned if the union is smaller.
 

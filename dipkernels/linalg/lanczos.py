@@ -1,6 +1,5 @@
 """Lanczos with full reorthogonalisation, for several start vectors at once, extendable."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,20 +20,6 @@ _BREAKDOWN = 1e-13  # size of a residual, relative to the operator's, that is ro
 
 
 @dataclass(frozen=True, eq=False)
-class Deflation:
-    """Eigenvectors that are known already and needn't be found again.
-
-    Attributes
-    ----------
-    values, vectors : Tensor, float64, shapes (k,) and (n, k)
-        Eigenvalues; orthonormal columns.
-    """
-
-    values: Float[Tensor, " k"]
-    vectors: Float[Tensor, "n k"]
-
-
-@dataclass(frozen=True, eq=False)
 class KrylovSpace:
     """What Lanczos knows about ``A`` from one start vector ``v``.
 
@@ -49,10 +34,6 @@ class KrylovSpace:
         Orthonormal rows ``Q``; the first is ``v / |v|``.
     products : Tensor, float64, shape (m, n) or (0, n)
         ``A Q``, row by row, before any projection; empty if they weren't kept.
-    deflated : Quadrature
-        The part of the start that lies along eigenvectors known before; usually empty. The rules
-        include it; the basis, the tridiagonal and the norm are of what is left of the start, and
-        empty if that is nothing.
     symmetry : Symmetry
         How far the operator was from symmetric and positive, as far as the steps could see.
     """
@@ -62,7 +43,6 @@ class KrylovSpace:
     norm: float
     basis: Float[Tensor, "m n"]
     products: Float[Tensor, "kept n"]
-    deflated: Quadrature = EMPTY
     symmetry: Symmetry = UNSEEN
 
     def gauss(self) -> Quadrature:
@@ -74,8 +54,8 @@ class KrylovSpace:
             With m nodes: a lower bound where even derivatives are positive, as of ``exp(-t x)``.
         """
         if not len(self.alpha):
-            return self.deflated
-        return gauss(self.alpha, self.beta, self.norm) + self.deflated
+            return EMPTY
+        return gauss(self.alpha, self.beta, self.norm)
 
     def gauss_radau(self) -> Quadrature:
         """Gauss-Radau rule of ``v`` with a node at 0, exact for degrees up to 2m.
@@ -88,7 +68,7 @@ class KrylovSpace:
         """
         if not len(self.alpha) or self.beta[-1] == 0.0:
             return self.gauss()
-        return gauss_radau(self.alpha, self.beta, self.norm) + self.deflated
+        return gauss_radau(self.alpha, self.beta, self.norm)
 
     def ritz(self, steps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Eigendecompose the tridiagonal.
@@ -109,27 +89,6 @@ class KrylovSpace:
         values, vectors = np.linalg.eigh(tridiagonal, UPLO="U")
         return np.maximum(values, 0.0), vectors
 
-    def action(
-        self, functions: Callable[[np.ndarray], np.ndarray], steps: int | None = None
-    ) -> np.ndarray:
-        """Let functions of the operator act on ``v``, its part along known eigenvectors left out.
-
-        Parameters
-        ----------
-        functions : callable
-            Of eigenvalues ``(m,)``, not negative; gives ``(t, m)``.
-        steps : int, optional
-            By the first steps only; by default by all m.
-
-        Returns
-        -------
-        ndarray, shape (t, m)
-            Coefficients of ``f(A) v`` in the basis, exact once the space is invariant; times
-            `products` they are those of ``A f(A) v``. Source: Saad 1992.
-        """
-        values, vectors = self.ritz(steps)
-        return np.asarray(self.norm * (functions(values) * vectors[0]) @ vectors.T)
-
 
 class Lanczos:
     """Lanczos recurrences of several start vectors, sharing block products with the operator.
@@ -144,22 +103,13 @@ class Lanczos:
         ``A``, positive semi-definite.
     starts : Tensor, shape (n, k)
         Start vectors, one a column; none may be 0.
-    mask : Tensor of bool, shape (n,), optional
-        Run on ``M A M`` instead, ``M`` the projection on these entries. The starts are
-        projected; `KrylovSpace.products` still holds ``A Q``.
-    deflation : Deflation, optional
-        Run in the orthogonal complement of these eigenvectors, so that no step is spent on them.
-        Their share of a start is added to the rules; relative residuals e of the pairs change a
-        rule by up to about e, relatively, and by about its square where the start lies in the
-        spaces that they come from. Not together with a mask.
     keep_products : bool
         Whether to keep ``A Q``, half of the memory: `ritz_pairs` needs it, quadrature doesn't.
 
     Raises
     ------
     InvalidInputError
-        If the starts or the mask don't fit the operator, a start is 0 or not finite, or there are
-        both a mask and a deflation.
+        If the starts don't fit the operator, or one is 0 or not finite.
 
     Notes
     -----
@@ -172,36 +122,19 @@ class Lanczos:
         operator: SymmetricOperator,
         starts: Float[Tensor, "n k"],
         *,
-        mask: Tensor | None = None,
-        deflation: Deflation | None = None,
         keep_products: bool = True,
     ) -> None:
         n = operator.shape[0]
         if starts.dim() != 2 or starts.shape[0] != n:
             raise InvalidInputError(f"starts must have shape ({n}, k), got {tuple(starts.shape)}")
-        if mask is not None and (mask.shape != (n,) or mask.dtype != torch.bool):
-            raise InvalidInputError(
-                f"the mask must be of bool and of shape ({n},), got {mask.dtype} of shape "
-                f"{tuple(mask.shape)}"
-            )
-        if mask is not None and deflation is not None:
-            raise InvalidInputError("eigenvectors of the whole operator can't deflate a masked one")
         self._operator = operator
-        self._mask = None if mask is None else mask.to(operator.device)
-        self._known = None if deflation is None else deflation.vectors
         rows = starts.to(operator.device, torch.float64).T
-        rows = rows if self._mask is None else rows * self._mask
         norms = rows.norm(dim=1)
         if not (norms.isfinite().all() and (norms > 0).all()):
             raise InvalidInputError(
                 "a start vector of Lanczos is zero or not finite: nothing to expand"
             )
-        size = n if mask is None else int(mask.sum())
-        size -= 0 if deflation is None else len(deflation.values)
-        self._runs = [
-            _Run(row, self._project(row), size, _share(row, deflation), keep_products=keep_products)
-            for row in rows
-        ]
+        self._runs = [_Run(row, keep_products=keep_products) for row in rows]
 
     def extend(self, steps: int, *, progress: Progress | None = None) -> "Lanczos":
         """Run more steps.
@@ -232,7 +165,7 @@ class Lanczos:
                 if not images.isfinite().all():
                     raise DivergenceError("a product with the operator is NaN or infinite")
                 for (run, vector), image in zip(active, images, strict=True):
-                    run.advance(vector, image, self._project(image))
+                    run.advance(vector, image)
             if progress is not None:
                 progress.advance()
         return self
@@ -284,36 +217,16 @@ class Lanczos:
         for run, content in zip(self._runs, state["runs"], strict=True):
             run.load(content)
 
-    def _project(self, rows: Tensor) -> Tensor:
-        if self._mask is not None:
-            return rows * self._mask
-        if self._known is not None:
-            return rows - (rows @ self._known) @ self._known.T
-        return rows
-
-
-# Exact rule of the part of a start that lies along known eigenvectors.
-def _share(start: Tensor, deflation: Deflation | None) -> Quadrature:
-    if deflation is None:
-        return EMPTY
-    weights = (start @ deflation.vectors).square()
-    return Quadrature(deflation.values.cpu().numpy(), weights.cpu().numpy())
-
 
 class _Run:
-    """The state of one recurrence, in a space of ``size`` dimensions."""
+    """The state of one recurrence."""
 
-    def __init__(
-        self, start: Tensor, left: Tensor, size: int, deflated: Quadrature, *, keep_products: bool
-    ) -> None:
-        norm = float(left.norm())
-        nothing = size < 1 or norm <= _BREAKDOWN * float(start.norm())
-        self._deflated = deflated
-        self.next: Tensor | None = None if nothing else left / norm
-        self.norm = 0.0 if nothing else norm
+    def __init__(self, start: Tensor, *, keep_products: bool) -> None:
+        self.norm = float(start.norm())
+        self.next: Tensor | None = start / self.norm
         self.alpha: list[float] = []
         self.beta: list[float] = []
-        self._size = size
+        self._size = len(start)
         self._scale = 0.0  # largest |A q| so far, which comes near |A| within a few steps
         self._basis = start.new_empty(0, start.shape[0])
         self._products = torch.empty_like(self._basis)
@@ -332,14 +245,14 @@ class _Run:
                 grown[:m] = old[:m]
                 setattr(self, name, grown)
 
-    def advance(self, vector: Tensor, image: Tensor, projected: Tensor) -> None:
+    def advance(self, vector: Tensor, image: Tensor) -> None:
         m = len(self.alpha)
         self._basis[m] = vector
         if "_products" in self._kept:
             self._products[m] = image
         basis = self._basis[: m + 1]
-        residual = projected
-        numbers = [vector @ projected, projected.norm()]
+        residual = image
+        numbers = [vector @ image, image.norm()]
         for repeat in range(2):
             coefficients = basis @ residual
             if not repeat and m > 1:  # what a symmetric operator would have made 0
@@ -360,7 +273,7 @@ class _Run:
         alpha, beta = np.array(self.alpha), np.array(self.beta)
         symmetry = self._symmetry(alpha, beta) if m else UNSEEN
         kept = self._basis[:m], self._products[:m]
-        return KrylovSpace(alpha, beta, self.norm, *kept, self._deflated, symmetry)
+        return KrylovSpace(alpha, beta, self.norm, *kept, symmetry)
 
     def state(self) -> dict[str, Any]:
         m = len(self.alpha)

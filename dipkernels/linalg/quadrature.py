@@ -22,12 +22,6 @@ class Quadrature:
     nodes: Array
     weights: Array
 
-    def __add__(self, other: "Quadrature") -> "Quadrature":
-        """Join two rules into one for the sum of both forms."""
-        return Quadrature(
-            np.append(self.nodes, other.nodes), np.append(self.weights, other.weights)
-        )
-
     def __call__(self, function: Callable[[Array], Array]) -> Array:
         """Evaluate the quadratic forms of functions, from nodes ``(m,)`` to ``(..., m)``."""
         return np.asarray(function(self.nodes) @ self.weights)

@@ -173,12 +173,8 @@ def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
 
 # In a sentence, what the intervals tell of each network.
 def _verdict(rows: Sequence[Row]) -> list[str]:
-    words = {
-        "more than their kernel at initialisation": [],
-        "less than it": [],
-        "can't tell": [],
-    }  # type: dict[str, list[str]]
-    more, less, neither = words
+    more, less, neither = "above it", "below it", "can't tell"
+    words: dict[str, list[str]] = {more: [], less: [], neither: []}
     for row in rows:
         if "beyond_kernel" in row:
             low, high = (float(str(row[f"beyond_kernel_{end}"])) for end in ("lower", "upper"))
@@ -186,7 +182,7 @@ def _verdict(rows: Sequence[Row]) -> list[str]:
         elif "predicted_peak_psnr" in row:
             words[neither].append(str(row["prior"]))
     said = [f"{what}: {', '.join(names)}" for what, names in words.items() if names]
-    return [f"Under Adam networks reach {'; '.join(said)}."] if said else []
+    return [f"Adam's peak and that of the kernel: {'; '.join(said)}."] if said else []
 
 
 def table_cells(rows: Sequence[Row], task: Task | None = None) -> list[list[str]]:

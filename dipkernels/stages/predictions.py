@@ -73,7 +73,7 @@ def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
 
 
 def _cost(options: Mapping[str, Any]) -> int:
-    return int(options["steps"] * (1 + (options["probes"] or 1)))  # at most
+    return int(options["steps"] * (1 + (options.get("probes") or 1)))  # at most
 
 
 def _score(

@@ -8,12 +8,10 @@ from torch import Tensor
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg import (
-    Deflation,
     DenseOperator,
     KrylovSpace,
     Lanczos,
     SymmetricOperator,
-    ritz_pairs,
 )
 from helpers.matrices import (
     close,
@@ -53,22 +51,6 @@ def test_lanczos_decomposes_the_matrix(seed: int, steps: int, starts: int) -> No
     for space, start in zip(run.spaces(), block.T, strict=True):
         assert len(space.alpha) == len(space.beta) == steps
         check_space(space, matrix, start, torch.ones(n))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_mask_means_the_projected_matrix(seed: int) -> None:
-    n = draw_size(seed, 30, 45)
-    matrix, block = random_psd(n, seed), draw(n, 2, seed=seed + 50)
-    mask = torch.rand(n, generator=torch.Generator().manual_seed(seed)) < 0.6
-    spaces = Lanczos(DenseOperator(matrix), block, mask=mask).extend(12).spaces()
-    small = DenseOperator(matrix[mask][:, mask])
-    dense = Lanczos(small, block[mask]).extend(12).spaces()
-    for space, expected, start in zip(spaces, dense, block.T, strict=True):
-        check_space(space, matrix, start, mask.double())
-        close(space.alpha, expected.alpha, 1e-12)
-        close(space.beta, expected.beta, 1e-12)
-        close(space.basis[:, mask], expected.basis, 1e-11)
-        assert (space.basis[:, ~mask] == 0).all()
 
 
 def test_extending_twice_is_extending_once() -> None:
@@ -126,19 +108,6 @@ def test_runs_of_one_block_stop_each_by_itself() -> None:
     check_space(second, matrix, block[:, 1], torch.ones(33))
 
 
-@pytest.mark.parametrize("known", [1, 6])
-def test_a_masked_run_ends_with_the_mask(known: int) -> None:
-    # decaying so fast that the last direction of the mask is near rounding
-    matrix = with_spectrum(10.0 ** -torch.arange(0, 13, 0.4, dtype=torch.float64), 12)
-    mask = torch.zeros(len(matrix), dtype=torch.bool)
-    mask[torch.arange(known) * 5 + 2] = True
-    run = Lanczos(DenseOperator(matrix), draw(len(matrix), 1, seed=13), mask=mask).extend(30)
-    (space,) = run.spaces()
-    assert run.matvecs == known
-    assert space.beta[-1] == 0
-    close(space.basis @ space.basis.T, np.eye(known), 1e-12)
-
-
 def test_a_float32_operator_costs_only_its_own_rounding() -> None:
     matrix, start = random_psd(48, 14), draw(48, 1, seed=15)
     (space,) = Lanczos(DenseOperator(matrix.float()), start).extend(20).spaces()
@@ -170,20 +139,17 @@ def test_an_infinite_product_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("starts", "mask", "message"),
+    ("starts", "message"),
     [
-        (draw(8, 2, seed=0), None, r"starts must have shape \(9, k\), got \(8, 2\)"),
-        (torch.eye(9, 2).double() * torch.tensor([1, 0]), None, "zero or not finite"),
-        (torch.full((9, 1), torch.nan).double(), None, "zero or not finite"),
-        (torch.full((9, 1), torch.inf).double(), None, "zero or not finite"),
-        (torch.eye(9, 1).double(), torch.arange(9) > 0, "zero or not finite"),
-        (draw(9, 1, seed=0), torch.ones(8, dtype=torch.bool), r"of shape \(9,\), got torch.bool"),
-        (draw(9, 1, seed=0), torch.ones(9), r"must be of bool .* got torch.float32"),
+        (draw(8, 2, seed=0), r"starts must have shape \(9, k\), got \(8, 2\)"),
+        (torch.eye(9, 2).double() * torch.tensor([1, 0]), "zero or not finite"),
+        (torch.full((9, 1), torch.nan).double(), "zero or not finite"),
+        (torch.full((9, 1), torch.inf).double(), "zero or not finite"),
     ],
 )
-def test_lanczos_validates_its_arguments(starts: Tensor, mask: Tensor | None, message: str) -> None:
+def test_lanczos_validates_its_arguments(starts: Tensor, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        Lanczos(DenseOperator(random_psd(9, 0)), starts, mask=mask)
+        Lanczos(DenseOperator(random_psd(9, 0)), starts)
 
 
 def test_progress_advances_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,99 +158,3 @@ def test_progress_advances_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     with Progress(0, "test", enabled=False) as bar:
         Lanczos(DenseOperator(random_psd(8, 31)), draw(8, 3, seed=32)).extend(5, progress=bar)
     assert sum(advanced) == 5
-
-
-# Deflation
-
-
-def test_deflation_runs_in_the_complement_of_what_is_known() -> None:
-    matrix, start = (
-        with_spectrum(0.8 ** torch.arange(35, dtype=torch.float64), 33),
-        draw(35, seed=34),
-    )
-    values, vectors = torch.linalg.eigh(matrix)
-    known = Deflation(values[-6:], vectors[:, -6:])
-    run = Lanczos(DenseOperator(matrix), start[:, None], deflation=known).extend(9)
-    (space,) = run.spaces()
-    complement = torch.eye(35, dtype=torch.float64) - known.vectors @ known.vectors.T
-    left = complement @ start
-    assert space.norm == pytest.approx(float(left.norm()), rel=1e-13)
-    close(space.basis @ known.vectors, np.zeros((9, 6)), 1e-13)
-    close(space.basis @ space.basis.T, np.eye(9), 1e-12)
-    close(space.basis @ matrix @ space.basis.T, tridiagonal(space), 1e-12)
-    close(space.products, space.basis @ matrix, 1e-12)
-    close(space.deflated.weights, (known.vectors.T @ start) ** 2, 1e-13)
-    # the rules bracket the whole form, closer than as many steps without deflation
-    (plain,) = Lanczos(DenseOperator(matrix), start[:, None]).extend(9).spaces()
-    times = np.array([1.0, 30.0, 200.0])
-    truth = np.array([float(start @ torch.linalg.matrix_exp(-t * matrix) @ start) for t in times])
-
-    def decay(x: np.ndarray) -> np.ndarray:
-        return np.exp(-np.outer(times, x))
-
-    gaps = []
-    for each in (space, plain):
-        low, high = each.gauss()(decay), each.gauss_radau()(decay)
-        assert (low <= truth * (1 + 1e-12)).all()
-        assert (high >= truth * (1 - 1e-12)).all()
-        gaps.append(high - low)
-    assert (gaps[0][1:] < 0.3 * gaps[1][1:]).all()
-
-
-@pytest.mark.parametrize("known", [7, 12])
-def test_a_deflated_run_ends_with_the_complement(known: int) -> None:
-    matrix, start = random_psd(12, 35), draw(12, 2, seed=36)
-    values, vectors = torch.linalg.eigh(matrix)
-    deflation = Deflation(values[12 - known :], vectors[:, 12 - known :])
-    run = Lanczos(DenseOperator(matrix), start, deflation=deflation).extend(20)
-    assert run.matvecs == 2 * (12 - known)
-    for space, column in zip(run.spaces(), start.T, strict=True):
-        truth = float(column @ torch.linalg.matrix_exp(-5 * matrix) @ column)
-        for rule in (space.gauss(), space.gauss_radau()):
-            assert float(rule(lambda x: np.exp(-5 * x))) == pytest.approx(truth, rel=1e-12)
-
-
-def test_a_start_that_is_known_needs_no_step() -> None:
-    matrix = random_psd(20, 37)
-    values, vectors = torch.linalg.eigh(matrix)
-    start = vectors[:, -3:] @ torch.tensor([2.0, 1.0, -2.0], dtype=torch.float64)
-    deflation = Deflation(values[-5:], vectors[:, -5:])
-    run = Lanczos(DenseOperator(matrix), start[:, None], deflation=deflation).extend(4)
-    assert run.matvecs == 0
-    (space,) = run.spaces()
-    truth = float(start @ matrix @ start)
-    assert float(space.gauss_radau()(lambda x: x)) == pytest.approx(truth, rel=1e-13)
-
-
-def test_only_converged_pairs_are_deflated() -> None:
-    matrix = with_spectrum(1.2 ** -torch.arange(60, dtype=torch.float64), 38)
-    spaces = Lanczos(DenseOperator(matrix), draw(60, 2, seed=39)).extend(15).spaces()
-    pairs = ritz_pairs(spaces, 30)
-    residuals = (matrix @ pairs.vectors - pairs.vectors * pairs.values).norm(dim=0)
-    for tolerance in (1e-1, 1e-3, 1e-6):
-        found = pairs.converged(tolerance)
-        expected = residuals <= tolerance * pairs.values
-        assert 0 < int(expected.sum()) < 30
-        assert torch.equal(found.values, pairs.values[expected])
-        assert torch.equal(found.vectors, pairs.vectors[:, expected])
-    assert len(pairs.converged().values) == len(pairs.converged(1e-3).values)
-    # of a relative residual of 1e-3 comes an error of the rules of about that
-    start = draw(60, seed=40)
-    truth = np.array(
-        [float(start @ torch.linalg.matrix_exp(-t * matrix) @ start) for t in (1, 9, 99)]
-    )
-    run = Lanczos(DenseOperator(matrix), start[:, None], deflation=pairs.converged()).extend(30)
-    np.testing.assert_allclose(
-        run.spaces()[0].gauss()(lambda x: np.exp(-np.outer([1, 9, 99], x))), truth, rtol=1e-3
-    )
-
-
-def test_a_mask_and_a_deflation_exclude_each_other() -> None:
-    known = Deflation(torch.ones(1).double(), torch.eye(9, 1).double())
-    with pytest.raises(InvalidInputError, match="can't deflate a masked one"):
-        Lanczos(
-            DenseOperator(random_psd(9, 0)),
-            draw(9, 1, seed=0),
-            mask=torch.arange(9) > 3,
-            deflation=known,
-        )
