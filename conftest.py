@@ -7,6 +7,10 @@ import signal
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Commands that tests start have as many threads: two tests side by side on two cores, each with as
+# many threads as cores, wait for each other ten times as long as they compute.
+THREADS = os.environ.get("DIPKERNELS_TEST_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", THREADS)
 
 # Before the package is imported: every annotated shape and type is checked at every call.
 from helpers import checking
@@ -17,7 +21,7 @@ import pytest
 import torch
 
 # Tiny tensors gain nothing from more than one thread, and lose much to other processes.
-torch.set_num_threads(int(os.environ.get("DIPKERNELS_TEST_THREADS", "1")))
+torch.set_num_threads(int(THREADS))
 
 # A shell ignores Ctrl-C for what it starts in the background; some tests send it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
