@@ -47,7 +47,7 @@ def test_a_card_keeps_its_look_in_a_tenth_of_its_size(tmp_path: Path) -> None:
     whole = fingerprints.fingerprint(
         networks.create("deep-decoder", image_size=32, width=8, normalisation="none"),
         effort=fingerprints.FingerprintEffort(samples=4, iterations=2, descent=2, steps=4,
-                                              probe_steps=3, positions=3, response_probes=2,
+                                              positions=3, response_probes=2,
                                               comb_probes=2),
     )  # fmt: skip
     images = ("samples", "measurement", "best", "clean", "filter")

@@ -38,7 +38,6 @@ QUICK = FingerprintEffort(
     iterations=6,
     descent=3,
     steps=6,
-    probe_steps=4,
     positions=4,
     response_probes=2,
     comb_probes=2,
