@@ -15,11 +15,11 @@ from dipkernels.fitting.optimisers import stable_learning_rate
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.sampling.steps import STEP_SHARE
 from dipkernels.tasks import Task
 
 INITIALISATION = "initialisation"
 PRIOR_DRAWS = 16  # of the initialisation, whose moments become the weight prior
-STEP_SHARE = 0.1  # of the limit of stability, of the default step
 
 
 @dataclass(frozen=True, eq=False)

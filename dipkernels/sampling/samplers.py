@@ -1,7 +1,6 @@
 """Sample the posterior of a network's parameters, and see it as images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.chains import Chains, Checkpoint, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.langevin import Langevin, smallest_step
 from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.steps import SAMPLERS, STEP_SHARE
 
 
 @takes(ChainSettings)
@@ -87,15 +87,14 @@ def sample(
     seeds = chain_seeds(settings.chains, settings.seed)
     starts = _starts(prior, seeds, start)
     kept = Checkpoint(checkpoint, prior, task, _identity(posterior, settings, starts))
-    found = settings.step_size or (kept.state or {}).get("step_size")
-    if found is None:
-        each = ({key: value[i] for key, value in starts.items()} for i in range(settings.chains))
-        found = min(posterior.stable_step(parameters) for parameters in each)
-    resolved = settings.resolved(found)
-    langevin = Langevin(posterior, resolved, starts, seeds)
-    chains = Chains(langevin, Collector(task, resolved), step_size=found)
+    step = settings.step_size
+    if step is None and kept.state is not None:
+        step = kept.state["dynamics"]["step_size"]
+    resolved = settings.resolved(step or smallest_step(posterior, starts, STEP_SHARE))
+    langevin = Langevin(posterior, resolved, starts, seeds, settings.warm_up)
+    collector = Collector(task, resolved, watched=[*langevin.watched()])
     attributes = {**posterior.record(), **resolved.record()}
-    return run_chains(chains, prior, attributes, kept, progress=progress)
+    return run_chains(Chains(langevin, collector), prior, attributes, kept, progress=progress)
 
 
 def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
@@ -122,7 +121,10 @@ def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -
 def _identity(
     posterior: WeightPosterior, settings: ChainSettings, starts: Parameters
 ) -> dict[str, Any]:
-    values = replace(settings, burn_in=settings.burned, thin=settings.stride).record()
+    values = settings.resolved(settings.step_size).record()
     if settings.schedule == "constant":
         del values["iterations"]
+    if settings.step_size is None:
+        share = SAMPLERS[settings.method].share
+        values["step_rule"] = f"{share} of the limit after {settings.warm_up} iterations"
     return {**values, **posterior.identity(), "start": digest(*starts.values())}

@@ -10,7 +10,8 @@ from dipkernels.sampling.steps import SAMPLERS
 
 SCHEDULES = ("constant", "polynomial", "cosine", "cyclical")
 POLYNOMIAL_POWER = 1 / 3  # best for the mean squared error of averages (Teh et al. 2016)
-FRICTION = 0.1
+FRICTION = 0.01  # a momentum of 100 steps: with one of 10 high frequencies hardly move
+WARM_UP = 800  # iterations, after which the step is chosen anew
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 
 
@@ -25,9 +26,9 @@ class ChainSettings:
     """
 
     method: str = option(
-        default="sgld",
-        help="Sampler: Langevin dynamics, plain, in the metric of RMSprop as burn-in leaves it, or "
-        "with a momentum; or one of your own, see `register_sampler`.",
+        default="sghmc",
+        help="Sampler: Langevin dynamics with a momentum, plain, or in the metric of RMSprop as "
+        "burn-in leaves it; or one of your own, see `register_sampler`.",
         choices=SAMPLERS,
     )
     iterations: int = option(
@@ -45,7 +46,8 @@ class ChainSettings:
     step_size: float | None = option(
         default=None,
         help="Step of Langevin dynamics. ``psgld`` needs one.",
-        unset="the smallest `WeightPosterior.stable_step` of the chains' starts",
+        unset="a share of the limit of stability, the smallest of the chains, measured anew after "
+        "800 iterations, or after burn-in if that ends before; see `sample`",
     )
     schedule: str = option(
         default="constant",
@@ -116,6 +118,11 @@ class ChainSettings:
         return self.iterations // 2 if self.burn_in is None else self.burn_in
 
     @property
+    def warm_up(self) -> int:
+        """Iterations until the step is chosen anew; none if it's given."""
+        return 0 if self.step_size else min(WARM_UP, self.burned)
+
+    @property
     def stride(self) -> int:
         """Iterations from one draw to the next."""
         left = self.iterations - 1 - self.burned
@@ -126,13 +133,13 @@ class ChainSettings:
         """Number of draws that are kept of every chain."""
         return (self.iterations - 1 - self.burned) // self.stride
 
-    def resolved(self, step_size: float) -> "ChainSettings":
+    def resolved(self, step_size: float | None) -> "ChainSettings":
         """Fill in what was left to be chosen.
 
         Parameters
         ----------
-        step_size : float
-            The step.
+        step_size : float, optional
+            The step, if known.
 
         Returns
         -------

@@ -18,8 +18,8 @@ from dipkernels.tasks import Task
 def _posterior(
     subject: Subject,
     *,
-    method: str = "sgld",
-    iterations: int = 10000,
+    method: str = "sghmc",
+    iterations: int = 14000,
     burn_in: int | None = None,
     thin: int | None = None,
     step_size: float | None = None,
