@@ -27,7 +27,7 @@ from dipkernels.sampling.summaries import (
 
 RHAT = 1.05  # of all summaries, and of so large a share of the pixels:
 PIXEL_SHARE = 0.99
-ESS = 100  # a mean to a tenth of its deviation
+ESS = 50  # a posterior mean to a seventh of the deviation
 HOT = 1.2  # of the temperature of velocities over that of the target
 EXPLAINED = 0.05  # of the measurement's variance: a chain at less shows a grey
 LEAST_DRAWS = 4  # ArviZ gives no answer for fewer
@@ -157,7 +157,8 @@ class Convergence:
     ----------
     converged : bool
         All chains are there, none is heated or stuck; R-hat is at most 1.05 for 99 % of the pixels
-        and for each summary, and each has at least 100 effective draws (bulk).
+        and for each
+        summary but energies, and each has at least 50 effective draws (bulk).
     reasons : tuple of str
         Why not; empty if so.
     within : str
@@ -208,15 +209,18 @@ def verdict(diagnosis: xr.Dataset) -> Convergence:
         reasons.append(f"R-hat above {RHAT} for {share:.0%} of pixels, up to {worst:.3g}")
     if not pixels["ess_bulk"] >= ESS:
         reasons.append(f"only {pixels['ess_bulk']:.0f} effective draws of the slowest pixels")
-    slow = _slow(diagnosis, several=chains > 1)
-    if slow:
-        reasons.append(f"doesn't mix: {', '.join(slow)}")
-    rhat, ess = (diagnosis[f"summary_{name}"].values for name in ("rhat", "ess_bulk"))
+    numbers, bands = _slow(diagnosis, several=chains > 1)
+    if numbers or (bands and reasons):
+        reasons.append(f"doesn't mix: {', '.join(bands + numbers)}")
+    judged = ~diagnosis["summary"].str.startswith(ENERGY).values
+    rhat, ess = (diagnosis[f"summary_{name}"].values[judged] for name in ("rhat", "ess_bulk"))
     within = (
         f"R-hat at most {pixels['rhat']:.3f} for {PIXEL_SHARE:.0%} of pixels and "
         f"{rhat.max():.3f} for each summary, at least {min(pixels['ess_bulk'], ess.min()):.0f} "
         "effective draws"
     )
+    if bands:
+        within += f"; slowest is {', '.join(bands)}"
     return Convergence(not reasons, tuple(reasons), within)
 
 
@@ -244,25 +248,26 @@ def _ailments(diagnosis: xr.Dataset) -> list[str]:
     return found
 
 
-def _slow(diagnosis: xr.Dataset, *, several: bool) -> list[str]:
-    """Summaries that don't mix, in words; adjacent bands of frequencies in one."""
+def _slow(diagnosis: xr.Dataset, *, several: bool) -> tuple[list[str], list[str]]:
+    """Put summaries that don't mix into words, and bands, adjacent ones together."""
     rhat, ess = (diagnosis[f"summary_{name}"].values for name in ("rhat", "ess_bulk"))
     fails = (~(rhat <= RHAT) & several) | ~(ess >= ESS)
     names = [str(name) for name in diagnosis["summary"].values]
     bands = [i for i, name in enumerate(names) if name.startswith(ENERGY)]
+
+    def said(words: str, which: list[int]) -> str:
+        fewest = np.nan_to_num(ess[which]).min()
+        return f"{words} (R-hat {rhat[which].max():.3g}, {fewest:.0f} effective draws)"
+
     found = []
     for slow, run in itertools.groupby(bands, key=lambda i: bool(fails[i])):
         if slow:
             members = list(run)
-            low, high = (names[members[i]].split("_")[1 - i] for i in (0, -1))
+            low, high = names[members[0]].split("_")[1], names[members[-1]].split("_")[2]
             reach = f"above {low}" if members[-1] == bands[-1] else f"from {low} to {high}"
-            found.append((f"energy {reach} cycles/pixel", members))
-    found += [(_words(names[i]), [i]) for i in np.flatnonzero(fails) if i not in bands]
-    return [
-        f"{words} (R-hat {rhat[members].max():.3g}, {np.nan_to_num(ess[members]).min():.0f} "
-        "effective draws)"
-        for words, members in found
-    ]
+            found.append(said(f"energy {reach} cycles/pixel", members))
+    numbers = [i for i, name in enumerate(names) if fails[i] and i not in bands]
+    return [said(_words(names[i]), [i]) for i in numbers], found
 
 
 def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:

@@ -84,7 +84,7 @@ class Langevin:
         velocities = self._memory or {
             "none": next(iter(self.leaves.values())).new_zeros(self.settings.chains, 1)
         }
-        squares = [v.flatten(1).square().sum(dim=1) for v in velocities.values()]
+        squares = [v.reshape(len(v), -1).square().sum(dim=1) for v in velocities.values()]
         # e T / (1 - a / 2) is the variance of each, after the step that was taken last.
         step = self.step_size * self._factor(max(0, self.iteration - 1))
         undamped = 1 - (self.settings.friction or 0.0) / 2

@@ -261,8 +261,8 @@ class WeightPosterior:
             Of the limit of stability, ``2 / L``; in (0, 1). L bounds the largest eigenvalue of
             the Gauss-Newton Hessian: that of the NTK, as the task measures it, over noise_sigma^2,
             plus the largest precision of the weight prior. A plain Langevin step makes the variance
-            along the stiffest direction ``1 / (1 - share)`` times too large, and that of all others
-            less.
+            along the stiffest direction ``1 / (1 - share)`` times too large, one with a momentum
+            and little friction ``1 / (1 - share / 2)`` times, and that of all others less.
 
         Returns
         -------

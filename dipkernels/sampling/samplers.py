@@ -33,6 +33,10 @@ def sample(
     """Run Markov chains whose limit is a posterior, up to a term of the order of the step.
 
     The gradient is that of the whole measurement: SGLD is the unadjusted Langevin algorithm here.
+    Unless a step is given, chains begin with 0.1 of the limit of stability at their starts, and
+    after a warm-up take their method's share of the limit where they have come to: 0.25 of it with
+    a momentum (``sghmc``), 0.1 without. The limit is ``2 / L`` by `WeightPosterior.stable_step`,
+    the smallest of the chains; it is measured twice because starts understate L several times.
 
     Parameters
     ----------
@@ -60,7 +64,8 @@ def sample(
         Over ``chain`` and ``iteration``: ``loss`` (mean squared misfit) and, where the clean image
         is known, ``psnr_clean`` and ``psnr_mean`` (of the image, and of the running mean of the
         chain, in dB, over the task's region); with held-out pixels ``held_out`` and
-        ``held_out_mean``. Over ``(chain, channel, y, x)``: ``mean`` and ``std`` of all images after
+        ``held_out_mean``; with a momentum ``kinetic_temperature``, that of the target for a small
+        step. Over ``(chain, channel, y, x)``: ``mean`` and ``std`` of all images after
         burn-in. ``draws`` over ``(chain, draw, channel, y, x)``. ``ended_at`` says which chains
         diverged, and when: their images are NaN, the others go on. Images in units in which white
         is 1; they hold no noise of the measurement.
@@ -76,7 +81,8 @@ def sample(
 
     Notes
     -----
-    Cost: one training step for each chain and iteration. A CPU takes the chains of a network of
+    Cost: one training step for each chain and iteration, and twice some tens of products with the
+    NTK for each chain. A CPU takes the chains of a network of
     more than 20 000 parameters one after another.
     """
     if not isinstance(posterior, WeightPosterior):

@@ -88,13 +88,16 @@ def describe_measurement(task: Task) -> dict[str, str | float]:
     """Tell what was measured, and which of it counted, from what else may have been."""
     values = (task.measurement.double() / task.data_range * task.counted).flatten().cpu()
     weights = torch.cos(torch.arange(len(values), dtype=torch.float64))
-    measured, counted = task.measurement.double(), task.counted.double()
-    grey = (measured * counted).sum() / counted.sum().clamp(min=1)
-    return {
-        CONSTANT: float(((measured - grey).square() * counted).mean()),
+    found: dict[str, str | float] = {
         "counted": digest(task.counted.cpu()),
         "measurement_sum": float(values @ weights),
     }
+    measured, counted = task.measurement.double(), task.counted.double()
+    grey = (measured * counted).sum() / counted.sum().clamp(min=1)
+    constant = float(((measured - grey).square() * counted).mean())
+    if constant > 2 * task.noise_sigma**2 * task.measured_fraction:  # else it may be all there is
+        found[CONSTANT] = constant
+    return found
 
 
 def known_of(task: Task) -> dict[str, Any]:
