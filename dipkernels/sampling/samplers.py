@@ -34,7 +34,7 @@ def sample(
 
     The gradient is that of the whole measurement: SGLD is the unadjusted Langevin algorithm here.
     Unless a step is given, chains begin with 0.1 of the limit of stability at their starts, and
-    after a warm-up take their method's share of the limit where they have come to: 0.25 of it with
+    after a warm-up take their method's share of the limit where they have come to: 0.5 of it with
     a momentum (``sghmc``), 0.1 without. The limit is ``2 / L`` by `WeightPosterior.stable_step`,
     the smallest of the chains; it is measured twice because starts understate L several times.
 

@@ -11,6 +11,7 @@ from dipkernels.sampling.steps import SAMPLERS
 SCHEDULES = ("constant", "polynomial", "cosine", "cyclical")
 POLYNOMIAL_POWER = 1 / 3  # best for the mean squared error of averages (Teh et al. 2016)
 FRICTION = 0.01  # a momentum of 100 steps: with one of 10 high frequencies hardly move
+ITERATIONS = 14000  # after which the chains of a small network agree
 WARM_UP = 800  # iterations, after which the step is chosen anew
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 
@@ -32,7 +33,7 @@ class ChainSettings:
         choices=SAMPLERS,
     )
     iterations: int = option(
-        default=10000, help="Images of each chain. Iteration i is the image after i steps."
+        default=ITERATIONS, help="Images of each chain. Iteration i is the image after i steps."
     )
     burn_in: int | None = option(
         default=None, help="Iterations that don't count.", unset="half of them"

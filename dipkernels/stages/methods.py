@@ -59,7 +59,7 @@ _ON_TARGET: dict[str, Any] = {
 _LANGEVIN = {
     **{name: each.default for name, each in CHAINS.items() if name != "friction"},
     **_ON_TARGET,
-    **{"iterations": 14000, "start": "both", "start_iterations": 100},
+    **{"start": "both", "start_iterations": 100},
 }
 _ITERATES = {"burn_in": None, "thin": None, "chains": 2, "learning_rate": None}
 _OTHERS = {

@@ -8,6 +8,7 @@ from dipkernels import sampling
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.diagnostics import LEAST_DRAWS, require_arviz
+from dipkernels.sampling.settings import ChainSettings
 from dipkernels.stages.job import Job
 from dipkernels.stages.methods import draw, resolve
 from dipkernels.stages.stage import Stage, Value
@@ -19,7 +20,7 @@ def _posterior(
     subject: Subject,
     *,
     method: str = "sghmc",
-    iterations: int = 14000,
+    iterations: int = ChainSettings.iterations,
     burn_in: int | None = None,
     thin: int | None = None,
     step_size: float | None = None,
