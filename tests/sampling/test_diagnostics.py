@@ -42,7 +42,7 @@ def test_chains_that_have_not_met_are_told_in_the_first_line() -> None:
     found = sampling.diagnose(result, pixels=6)
     # plain R-hat of 4 chains, one of them shifted by s: var(means) = s^2 / 4
     expected = np.sqrt(1 + 0.8**2 / 4)
-    assert float(found.rhat.mean()) == pytest.approx(expected, abs=0.01)
+    assert float(found.rhat.mean()) == pytest.approx(expected, abs=0.02)  # of ranks
     assert found.sizes["pixel"] == 6
     first = sampling.summary(result, found).splitlines()[0]
     assert (

@@ -180,7 +180,7 @@ def curvature() -> float:
     return float(np.linalg.eigvalsh(kernel)[-1] / SIGMA**2 + 1 / DEVIATION**2)
 
 
-@pytest.mark.parametrize(("method", "share"), [("sghmc", 0.25), ("sgld", 0.1)])
+@pytest.mark.parametrize(("method", "share"), [("sghmc", 0.5), ("sgld", 0.1)])
 def test_the_chosen_step_is_a_share_of_the_limit_where_the_warm_up_ends(
     method: str, share: float, tmp_path: Path
 ) -> None:
@@ -191,7 +191,7 @@ def test_the_chosen_step_is_a_share_of_the_limit_where_the_warm_up_ends(
     # a linear network has one curvature; of a largest eigenvalue to 1 %
     assert whole.step_size == pytest.approx(share * 2 / curvature(), rel=0.011)
     # a run that was ended soon or later after the warm-up goes on with the same bits
-    for first in (8, 16):
+    for first in (10, 16):
         path = tmp_path / f"{first}"
         sampling.sample(posterior, iterations=first, checkpoint=path, **options)
         state = read_checkpoint(path)[1]["dynamics"]
@@ -206,12 +206,12 @@ def test_the_chosen_step_is_a_share_of_the_limit_where_the_warm_up_ends(
 
 @pytest.mark.slow
 def test_the_default_sampler_has_the_posterior_of_a_linear_network() -> None:
-    """Mean and variance of pixels in closed form; the known bias of the step is within 15 %."""
+    """Mean and variance of pixels in closed form, with the bias of the step."""
     prior, task, factor = model()
-    chains, burn_in, kept = 16, 800, 4000
+    chains, burn_in, kept = 16, 300, 1200
     posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     result = sampling.sample(
-        posterior, chains=chains, iterations=burn_in + kept, burn_in=burn_in, thin=20
+        posterior, chains=chains, iterations=burn_in + kept, burn_in=burn_in, thin=10
     )
     assert result.method == "sghmc" and result.friction == 0.01
     precision, centre = dense()
@@ -229,7 +229,7 @@ def test_the_default_sampler_has_the_posterior_of_a_linear_network() -> None:
         deviation = (statistic.mean(axis=0) - expected) / error
         assert np.abs(deviation).max() < 6 and np.square(deviation).mean() < 2.5
     ratio = unit * values
-    assert ratio.min() >= 1 and ratio.max() < 1 / (1 - 0.25 / 2) + 0.01  # as documented
+    assert ratio.min() >= 1 and ratio.max() < 1 / (1 - 0.5 / 2) + 0.01  # as documented
     # velocities have the temperature of the target
     heat = sampling.diagnose(result)["temperature"]
     assert float(np.abs(heat - 1).max()) < 0.2
