@@ -31,8 +31,6 @@ from dipkernels import fit, images, networks, sampling, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.fitting import load_parameters
 from dipkernels.networks import ImagePrior, Parameters
-from dipkernels.sampling.langevin import smallest_step
-from dipkernels.sampling.steps import STEP_SHARE
 from dipkernels.tasks import Task
 
 FITS = 5
@@ -51,6 +49,13 @@ def fitted(prior: ImagePrior, task: Task, seeds: list[int], iterations: int) -> 
     return {key: value.to(prior.device) for key, value in found.items()}
 
 
+def step_before(posterior: sampling.WeightPosterior, start: Parameters) -> float:
+    """Give the default step of before: a tenth of the smallest limit of the starts."""
+    count = len(next(iter(start.values())))
+    each = ({key: value[i] for key, value in start.items()} for i in range(count))
+    return min(posterior.stable_step(parameters) for parameters in each)
+
+
 def from_fits(prior: ImagePrior, task: Task, method: str, iterations: int, seed: int) -> xr.Dataset:
     """Chains for half of the steps, from fits of the other half; a momentum lasts ten steps."""
     seeds = [derive(f"start-{i}", seed) for i in range(FITS)]
@@ -59,7 +64,7 @@ def from_fits(prior: ImagePrior, task: Task, method: str, iterations: int, seed:
     return sampling.sample(
         posterior, method=method, chains=FITS, seed=seed, start=start,
         iterations=iterations // 2, burn_in=iterations // 4, thin=max(1, iterations // 100),
-        step_size=smallest_step(posterior, start, STEP_SHARE),
+        step_size=step_before(posterior, start),
         friction=0.1 if method == "sghmc" else None,
     )  # fmt: skip
 
@@ -131,7 +136,7 @@ def compare_samplers(size: int, iterations: int, seed: int) -> None:
     fits = fitted(prior, task, [derive(f"start-{i}", seed) for i in range(2)], 100)
     drawn = prior.init_many([derive(f"start-{i}", seed) for i in (2, 3)])
     start = {key: torch.cat([fits[key], value]) for key, value in drawn.items()}
-    before = smallest_step(posterior, start, STEP_SHARE)
+    before = step_before(posterior, start)
     costs: dict[str, np.ndarray] = {}
     for name, options in SAMPLERS.items():
         step = before if options else None

@@ -14,7 +14,7 @@ from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.chains import Chains, Checkpoint, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.langevin import Langevin, smallest_step
+from dipkernels.sampling.langevin import Langevin, stable_step
 from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.steps import SAMPLERS, STEP_SHARE
@@ -34,9 +34,10 @@ def sample(
 
     The gradient is that of the whole measurement: SGLD is the unadjusted Langevin algorithm here.
     Unless a step is given, chains begin with 0.1 of the limit of stability at their starts, and
-    after a warm-up take their method's share of the limit where they have come to: 0.5 of it with
-    a momentum (``sghmc``), 0.1 without. The limit is ``2 / L`` by `WeightPosterior.stable_step`,
-    the smallest of the chains; it is measured twice because starts understate L several times.
+    after a warm-up take their method's share of the limit where they have come to: 0.9 with a
+    momentum (``sghmc``, stable up to twice the limit), 0.1 without. The limit is ``2 / L`` by
+    `WeightPosterior.stable_step`, with the mean of L over chains; it is measured twice because
+    starts understate L severalfold.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def sample(
     step = settings.step_size
     if step is None and kept.state is not None:
         step = kept.state["dynamics"]["step_size"]
-    resolved = settings.resolved(step or smallest_step(posterior, starts, STEP_SHARE))
+    resolved = settings.resolved(step or stable_step(posterior, starts, STEP_SHARE))
     langevin = Langevin(posterior, resolved, starts, seeds, settings.warm_up)
     collector = Collector(task, resolved, watched=[*langevin.watched()])
     attributes = {**posterior.record(), **resolved.record()}

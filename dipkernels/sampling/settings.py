@@ -12,7 +12,7 @@ SCHEDULES = ("constant", "polynomial", "cosine", "cyclical")
 POLYNOMIAL_POWER = 1 / 3  # best for the mean squared error of averages (Teh et al. 2016)
 FRICTION = 0.01  # a momentum of 100 steps: with one of 10 high frequencies hardly move
 ITERATIONS = 14000  # after which the chains of a small network agree
-WARM_UP = 800  # iterations, after which the step is chosen anew
+WARM_UP = 2000  # iterations, after which the step is chosen anew; at 800 L still grows
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 
 
@@ -47,8 +47,8 @@ class ChainSettings:
     step_size: float | None = option(
         default=None,
         help="Step of Langevin dynamics. ``psgld`` needs one.",
-        unset="a share of the limit of stability, the smallest of the chains, measured anew after "
-        "800 iterations, or after burn-in if that ends before; see `sample`",
+        unset="a share of the limit of stability, the mean over chains, measured anew after "
+        "2000 iterations, or after burn-in if that ends before; see `sample`",
     )
     schedule: str = option(
         default="constant",

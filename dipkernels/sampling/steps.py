@@ -24,7 +24,7 @@ SMOOTHING = 0.99  # of the mean squares of gradients, as Li et al. have it
 DAMPING = 1e-5  # likewise
 STEP_SHARE = 0.1  # of the limit of stability, 2 / L: variances at most 1 / 0.9 times too large
 # A step with momentum is stable up to 4 / L, and variances are 1 / (1 - share / 2) times too large.
-MOMENTUM_SHARE = 0.5
+MOMENTUM_SHARE = 0.9
 
 
 @dataclass
