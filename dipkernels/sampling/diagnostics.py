@@ -28,7 +28,7 @@ from dipkernels.sampling.summaries import (
 RHAT = 1.05  # of all summaries, and of so large a share of the pixels:
 PIXEL_SHARE = 0.99
 ESS = 50  # a posterior mean to a seventh of the deviation
-HOT = 1.2  # of the temperature of velocities over that of the target
+HOT = 1.2  # times the temperature of the target: so much too large are variances on average
 EXPLAINED = 0.05  # of the measurement's variance: a chain at less shows a grey
 LEAST_DRAWS = 4  # ArviZ gives no answer for fewer
 PIXELS = 400
@@ -303,6 +303,9 @@ def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:
         f"{float(tail.median()):.0f} (tail); fewest {float(bulk.min()):.0f}, "
         f"{float(tail.min()):.0f}"
     )
+    if "temperature" in found:
+        heat = float(found["temperature"].max())
+        lines.append(f"Temperature of the velocities over that of the target: {heat:.3f} at most")
     tables = (_by_summary(found, f"summary_{name}") for name in ("rhat", "ess_bulk", "ess_tail"))
     for (name, rhat_of), (_, bulk_of), (_, tail_of) in zip(*tables, strict=True):
         lines.append(
