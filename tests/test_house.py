@@ -74,7 +74,7 @@ CEILINGS = {
     "plotting": 1850,
     "priors": 1550,
     "reports": 850,
-    "sampling": 2850,
+    "sampling": 3150,
     "specs": 500,
     "spectra": 1650,
     "stages": 2050,
