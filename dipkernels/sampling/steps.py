@@ -144,7 +144,8 @@ SAMPLERS: dict[str, Sampler] = {
     ),
     "sghmc": Sampler(
         _sghmc,
-        "Langevin dynamics with a momentum, unadjusted.",
+        "Langevin dynamics with a momentum, unadjusted: it samples the target up to a term of the "
+        "order of the step.",
         takes_friction=True,
         share=MOMENTUM_SHARE,
     ),
