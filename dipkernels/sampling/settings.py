@@ -11,7 +11,7 @@ from dipkernels.sampling.steps import SAMPLERS
 SCHEDULES = ("constant", "polynomial", "cosine", "cyclical")
 POLYNOMIAL_POWER = 1 / 3  # best for the mean squared error of averages (Teh et al. 2016)
 FRICTION = 0.01  # a momentum of 100 steps: with one of 10 high frequencies hardly move
-ITERATIONS = 14000  # after which the chains of a small network agree
+ITERATIONS = 24000  # after which the chains of a small network agree
 WARM_UP = 2000  # iterations, after which the step is chosen anew; at 800 L still grows
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 
