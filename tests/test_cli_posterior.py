@@ -25,6 +25,7 @@ from dipkernels.stages.job import Job
 from dipkernels.stages.methods import gp_dip_counts as _gp_dip_counts
 from dipkernels.stages.methods import known_methods, resolve
 from dipkernels.storage import netcdf as results
+from dipkernels.storage.runs import RunFolder
 from tests.test_cli import call
 
 # Black and white: one channel of 12x14 pixels, 3 layers of 4 channels.
@@ -135,7 +136,7 @@ def test_what_was_asked_is_what_is_sampled(tmp_path: Path) -> None:
         "weight_prior": "weight-decay(0.0001)",
         "burn_in": 10,
         "thin": 4,
-        "chains": 2,
+        "chains": 4,
         "iterations": 30,
     }
     assert {name: attributes[name] for name in expected} == expected
@@ -150,7 +151,6 @@ def test_published_counts_of_gp_dip_are_its_defaults() -> None:
 
 
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
-    "no prior": (("--method", "sgld"), "name one prior"),
     "two priors": ((*TINY, "--prior", "skip"), "name one prior"),
     "unknown prior": (("skpi",), "did you mean 'skip'?"),
     "unknown method": ((*TINY, "--method", "mcmc"), "--method must be one of sgld, psgld"),
@@ -173,7 +173,10 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         (*TINY, "--method", "ensemble", "--temperature", "0.5"),
         "--temperature has no effect on method 'ensemble'",
     ),
-    "friction": ((*TINY, "--friction", "0.5"), "choose one that takes it (sghmc)"),
+    "friction": (
+        (*TINY, "--method", "sgld", "--friction", "0.5"),
+        "choose one that takes it (sghmc)",
+    ),
     "friction out of range": ((*TINY, "--method", "sghmc", "--friction", "2"), "in (0, 1), got 2"),
     "temperature 0": ((*TINY, "--temperature", "0"), "use dipkernels.fit"),
     "no noise": ((*TINY, "--task", "inpaint"), "--likelihood-sigma states"),
@@ -181,7 +184,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "weight prior": ((*TINY, "--weight-prior", "flat"), "isotropic=DEVIATION"),
     "weight prior's number": ((*TINY, "--weight-prior", "isotropic=0"), "positive number"),
     "weight prior's tail": ((*TINY, "--weight-prior", "initialisation=1"), "positive number"),
-    "start": ((*TINY, "--start", "here"), "--start must be fit or initialisation"),
+    "start": ((*TINY, "--start", "here"), "--start must be both, fit or initialisation"),
     "no start": (
         (*TINY, "--start", "initialisation", "--start-iterations", "9"),
         "--start-iterations has no effect with --start initialisation",
@@ -229,9 +232,39 @@ def test_plan_says_what_it_takes_and_does_nothing(
 ) -> None:
     assert run(tmp_path / "out", "--plan", *SHORT, "--task", "inpaint", "--noise-sigma", "0.1") == 0
     shown = capsys.readouterr().out
-    assert "2 x 30 iterations" in shown and "2 x 4 iterations" in shown and "MB in all" in shown
+    assert "4 x 30 iterations" in shown and "2 x 4 iterations" in shown and "MB in all" in shown
     assert "temperature 1" in shown
     assert not (tmp_path / "out").exists()
+
+
+def test_without_a_prior_a_small_decoder_is_sampled_from_fits_and_initialisations(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "rehearse_fit", lambda *_, **__: Needs({ACTIVATIONS: 1}))
+    assert call("posterior", "--plan") == 0
+    shown = capsys.readouterr().out
+    assert "denoise camera: 32x32, 1 channel(s)" in shown
+    assert "conv-decoder, 20,952 parameters; method sghmc" in shown
+    assert "2 fit(s) to start from  2 x 100 iterations" in shown
+    assert f"4 x {ChainSettings.iterations} iterations" in shown
+
+
+@pytest.mark.parametrize(("count", "fits"), [(1, 1), (2, 1), (5, 3)])
+def test_half_of_the_chains_start_from_fits(count: int, fits: int, tmp_path: Path) -> None:
+    prior = networks.create("deep-decoder", image_size=(12, 14), channels=1, width=4)
+    task = tasks.denoise(_camera())
+    options = resolve("sghmc", {"chains": count, "start_iterations": 3})
+    job = Job("sghmc", prior, task, options, seed=2)
+    start = job.start(RunFolder.open(tmp_path / "run", {"command": "posterior"}))
+    assert job.starts == fits and start is not None
+    drawn = prior.init_many(chains.chain_seeds(count, 2))
+    for key, values in start.items():
+        given = values if count > 1 else values[None]
+        torch.testing.assert_close(given[fits:], drawn[key][fits:], rtol=0, atol=0)
+    assert not any(
+        torch.equal(values[0] if count > 1 else values, drawn[key][0])
+        for key, values in start.items()
+    )
 
 
 @pytest.mark.slow
@@ -244,7 +277,7 @@ def test_a_plan_counts_draws_and_products() -> None:
     )
     image = 12 * 14 * 4
     assert many.parts["fit"]["draws"] - few.parts["fit"]["draws"] == 2 * 3 * 499 * image
-    assert few.matvecs == 3 * 40 and few.runs == 3
+    assert few.matvecs == 3 * 80 and few.runs == 3
     assert plan_linearised(posterior, draws=7, max_iterations=5).matvecs == 8 * 5
 
 

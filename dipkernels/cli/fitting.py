@@ -48,7 +48,7 @@ def fit(
 
     options.require_positive(seeds=seeds)
     target = run.target
-    found = task.make(image, size or task.default_size, seed, hold_out)
+    found = task.make(image, size or task.default_size(), seed, hold_out)
     made, found = network.make(prior, found, seed=seed, device=target)
     # What can't be, or doesn't fit, is said before a folder is made.
     planning.plan(

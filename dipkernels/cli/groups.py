@@ -98,10 +98,9 @@ class TaskWords:
     said: Mapping[str, Any]
     kinds: tuple[str, ...]
 
-    @property
-    def default_size(self) -> str:
+    def default_size(self, pixels: int = 64) -> str:
         """Pixels unless they're typed: a measurement isn't scaled."""
-        return "native" if self.said.get("measured") else "64"
+        return "native" if self.said.get("measured") else str(pixels)
 
     def make(self, image: str, size: str, seed: int, hold_out: float | None = None) -> "Task":
         """Read the image and make the task, with everything checked."""

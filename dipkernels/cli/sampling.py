@@ -1,5 +1,6 @@
 """``dipkernels posterior``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
+
+# Small enough that its chains converge in minutes; see docs/posterior.md.
+PRIOR, PRIOR_OPTIONS, SIZE = "conv-decoder", "width=24 upsamplings=3", 32
 
 ON_TARGET, ON_METHOD, ON_START = "Target", "Method", "Start"
 
@@ -57,7 +61,11 @@ OPTIONS = {
             ON_TARGET,
             "Deviation of the errors. (default: that of the noise)",
         ),
-        "start": (str, ON_START, "fit (each chain from its own short fit) or initialisation."),
+        "start": (
+            str,
+            ON_START,
+            "fit (each chain from its own short fit), initialisation, or both (half of them each).",
+        ),
         "start_iterations": (int, ON_START, "Steps of that fit with Adam."),
         "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
     }.items()
@@ -76,15 +84,17 @@ def posterior(
     given: dict[str, Any],
     name: Annotated[str | None, options.argument(options.KNOWN_PRIOR, metavar="PRIOR")] = None,
     prior: Annotated[str | None, option("The same, as an option.", complete=complete_prior)] = None,
-    image: options.ImageOption = "astronaut",
-    size: options.AnySizeOption = None,
+    image: options.ImageOption = "camera",
+    size: Annotated[
+        str | None, option("Pixels: 64, 48x64 or native. (default: 32; with --measured native)")
+    ] = None,
     hold_out: Annotated[
         float,
         option(
             "Fraction of measured pixels to judge the spread by; 0 for none.", panel=groups.ON_TASK
         ),
     ] = 0.1,
-    method: Annotated[str, option(f"{', '.join(known_methods())}.", panel=ON_METHOD)] = "sgld",
+    method: Annotated[str, option(f"{', '.join(known_methods())}.", panel=ON_METHOD)] = "sghmc",
     seed: Annotated[int, option("Of code, noise, mask, weights and chains.")] = 0,
     plan: Annotated[
         bool, option("Say what would be done and what it takes; do nothing.", "--plan")
@@ -93,17 +103,19 @@ def posterior(
     run: options.RunWords,
 ) -> None:
     """Draw images from the posterior of a network; write maps, their calibration, diagnostics."""
-    if (name is None) == (prior is None):
+    if name is not None and prior is not None:
         raise InvalidInputError(
-            "name one prior, as in 'dipkernels posterior skip' or with --prior skip; 'dipkernels "
-            "list' shows them"
+            f"name one prior, as in 'dipkernels posterior skip' or with --prior skip, got '{name}' "
+            f"and '{prior}'; 'dipkernels list' shows them"
         )
     if plan and run.quiet:
         raise InvalidInputError("--plan prints what --quiet would leave out: choose one")
-    named = str(name or prior)
+    named = name or prior or PRIOR
+    if not (name or prior):
+        network = replace(network, options=network.options or PRIOR_OPTIONS)
     resolved = resolve(method, given, groups.spelled)
     target = run.target
-    found = task.make(image, size or task.default_size, seed, hold_out or None)
+    found = task.make(image, size or task.default_size(SIZE), seed, hold_out or None)
     made, found = network.make(named, found, seed=seed, device=target)
     job = Job(method, made, found, resolved, seed, progress=not run.quiet, spell=groups.spelled)
     # What can't be, or doesn't fit, is said before a folder is made.

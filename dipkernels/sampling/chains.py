@@ -37,11 +37,11 @@ class SamplingInterrupted(FitInterrupted):
 
 
 class Chains(Loop[Transition]):
-    """What moves chains, and what is kept of them; `kept` goes into the state."""
+    """What moves chains, and what is kept of them."""
 
-    def __init__(self, transition: Transition, collector: Collector, **kept: Any) -> None:
+    def __init__(self, transition: Transition, collector: Collector) -> None:
         super().__init__(transition, len(collector.trace))
-        self.collector, self._kept = collector, kept
+        self.collector = collector
 
     def run(self, label: str, saver: Saver | None, *, progress: bool) -> str:
         """Run the iterations that are left, and say how it ended."""
@@ -59,7 +59,7 @@ class Chains(Loop[Transition]):
         return self.collector.iterations
 
     def _watch(self, losses: Tensor, images: Tensor) -> None:
-        self.collector.add(losses, images, self.moved.weight())
+        self.collector.add(losses, images, self.moved.weight(), self.moved.watched())
 
     def _ended(self, bar: Progress) -> str:
         complete = self.seen >= self.iterations
@@ -78,7 +78,7 @@ class Chains(Loop[Transition]):
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         own = {"dynamics": self.moved.state(), "collector": self.collector.state()}
-        return {**own, "seconds": self.seconds, **self._kept}
+        return {**own, "seconds": self.seconds}
 
     def load(self, state: dict[str, Any]) -> None:
         """Take the place of the chains that gave this state."""
@@ -142,6 +142,7 @@ def run_chains(
     given = {
         **describe_prior(prior),
         **attributes,
+        **chains.moved.found(),
         "task": task.name,
         "score_region": task.score_region,
         **describe_measurement(task),

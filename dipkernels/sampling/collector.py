@@ -1,6 +1,6 @@
 """What is kept of chains while they run: scalars of every image, moments, thinned draws."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,14 @@ class Moments:
 class Collector:
     """Takes the images of every iteration and keeps what is asked for."""
 
-    def __init__(self, task: Task, settings: ChainSettings, *, of_draws: bool = False) -> None:
+    def __init__(
+        self,
+        task: Task,
+        settings: ChainSettings,
+        *,
+        of_draws: bool = False,
+        watched: Sequence[str] = (),
+    ) -> None:
         self.task, self.of_draws = task, of_draws
         self.burn_in, self.thin = settings.burned, settings.stride
         self.columns = ["loss"]
@@ -59,6 +66,8 @@ class Collector:
         if task.has_held_out:
             self.columns += ["held_out", "held_out_mean"]
             self._scores.append(task.held_out_mse)
+        self._watched = tuple(watched)
+        self.columns += self._watched
         where, shape = task.measurement.device, (settings.chains, *task.shape)
         rows = (settings.iterations, settings.chains, len(self.columns))
         self.trace = torch.full(rows, torch.nan, dtype=torch.float64, device=where)
@@ -69,7 +78,13 @@ class Collector:
         self.kept = 0
         self.iterations = 0
 
-    def add(self, losses: Tensor, images: Tensor, weight: float) -> None:
+    def add(
+        self,
+        losses: Tensor,
+        images: Tensor,
+        weight: float,
+        watched: Mapping[str, Tensor] | None = None,
+    ) -> None:
         """Take the images of one iteration."""
         after = self.iterations - self.burn_in
         drawn = after > 0 and after % self.thin == 0 and self.kept < len(self.draws)
@@ -83,6 +98,7 @@ class Collector:
         for score in self._scores:
             row.append(score(images))
             row.append(torch.full_like(losses, torch.nan) if mean is None else score(mean))
+        row += [watched[name] for name in self._watched] if watched else []
         self.trace[self.iterations] = torch.stack(row, dim=-1)
         self.weights[self.iterations] = weight
         self.iterations += 1

@@ -33,6 +33,14 @@ class Fits(Descent):
         """Weight of the present images in averages."""
         return 1.0
 
+    def watched(self) -> dict[str, Tensor]:
+        """Give what is kept of the chains besides their images."""
+        return {}
+
+    def found(self) -> dict[str, Any]:
+        """Attributes that became known while running."""
+        return {}
+
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {**super().state(), "draws": [g.get_state() for g in self._draws]}

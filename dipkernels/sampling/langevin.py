@@ -1,5 +1,7 @@
 """What moves the chains: a sampler on a stated target."""
 
+import logging
+import statistics
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +16,9 @@ from dipkernels.priors.prior import Parameters
 from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.settings import ChainSettings, step_factor
 from dipkernels.sampling.steps import SAMPLERS, StepState
+from dipkernels.sampling.summaries import TEMPERATURE
+
+logger = logging.getLogger(__name__)
 
 # Up to so many parameters, one batched evaluation beats one after another on a CPU, too.
 FEW_PARAMETERS = 20_000
@@ -26,6 +31,12 @@ class Transition(Moved, Protocol):
     def weight(self) -> float:
         """Weight of the present images in averages over a chain."""
 
+    def watched(self) -> dict[str, Tensor]:
+        """Give what is kept of the chains besides their images, a number for each."""
+
+    def found(self) -> dict[str, Any]:
+        """Attributes that became known while running."""
+
 
 class Langevin:
     """A sampler that moves chains on a `WeightPosterior`."""
@@ -36,7 +47,9 @@ class Langevin:
         settings: ChainSettings,
         start: Parameters,
         seeds: Sequence[int],
+        warm_up: int = 0,
     ) -> None:
+        self.step_size, self._warm_up = settings.step_size or 0.0, warm_up
         self.posterior, self.settings = posterior, settings
         self.iteration = 0
         self.leaves = {k: v.detach().clone().requires_grad_() for k, v in start.items()}
@@ -59,11 +72,34 @@ class Langevin:
 
     def weight(self) -> float:
         """Weight of the present images in averages: the step that is taken from them."""
+        return self._factor(self.iteration)
+
+    def _factor(self, iteration: int) -> float:
         s = self.settings
-        return step_factor(s.schedule, self.iteration, s.iterations, s.cycles or 1)
+        return step_factor(s.schedule, iteration, s.iterations, s.cycles or 1)
+
+    def watched(self) -> dict[str, Tensor]:
+        """Temperature of the velocities, if there are any: that of the target for a small step."""
+        if not SAMPLERS[self.settings.method].takes_friction:
+            return {}
+        velocities = self._memory or {
+            "none": next(iter(self.leaves.values())).new_zeros(self.settings.chains, 1)
+        }
+        squares = [v.reshape(len(v), -1).square().sum(dim=1) for v in velocities.values()]
+        # e T / (1 - a / 2) is the variance of each, after the step that was taken last.
+        step = self.step_size * self._factor(max(0, self.iteration - 1))
+        undamped = 1 - (self.settings.friction or 0.0) / 2
+        each = step * self.posterior.prior.parameter_count
+        return {TEMPERATURE: torch.stack(squares).sum(dim=0) * undamped / each}
+
+    def found(self) -> dict[str, Any]:
+        """Give the step, which a warm-up may have changed."""
+        return {"step_size": self.step_size}
 
     def step(self, losses: Tensor, images: Tensor) -> None:
         """Move all chains on."""
+        if self.iteration and self.iteration == self._warm_up:
+            self._choose_step(losses)
         posterior, settings = self.posterior, self.settings
         potentials = posterior.potentials(self.leaves, losses)
         # Chains share no parameter: the gradient of the sum is that of each.
@@ -71,7 +107,7 @@ class Langevin:
         gradients = dict(zip(self.leaves, values, strict=True))
         w = {key: leaf.detach() for key, leaf in self.leaves.items()}
         now = StepState(
-            (settings.step_size or 0.0) * self.weight(),
+            self.step_size * self.weight(),
             posterior.temperature,
             self.iteration,
             settings.burned,
@@ -88,6 +124,7 @@ class Langevin:
         return {
             "parameters": {key: leaf.detach() for key, leaf in self.leaves.items()},
             "extra": self._memory,
+            "step_size": self.step_size,
             "generators": [generator.get_state() for generator in self._generators],
             "iteration": self.iteration,
         }
@@ -99,7 +136,16 @@ class Langevin:
         self._memory = {key: value.to(device) for key, value in state["extra"].items()}
         for generator, content in zip(self._generators, state["generators"], strict=True):
             generator.set_state(content)
-        self.iteration = state["iteration"]
+        self.iteration, self.step_size = state["iteration"], state["step_size"]
+
+    # Where chains have come to: at their starts the curvature is less, or more.
+    def _choose_step(self, losses: Tensor) -> None:
+        going = losses.isfinite()
+        if going.any():
+            leaves = {key: leaf.detach()[going] for key, leaf in self.leaves.items()}
+            share = SAMPLERS[self.settings.method].share
+            self.step_size = stable_step(self.posterior, leaves, share)
+            logger.info("step %.4g after %d iterations", self.step_size, self.iteration)
 
     # Each chain from a generator of its own, so that chains don't depend on their number.
     def _noise(self) -> Parameters:
@@ -110,6 +156,13 @@ class Langevin:
                 chain.normal_(generator=generator)
             found[key] = empty
         return found
+
+
+def stable_step(posterior: WeightPosterior, chains: Parameters, share: float) -> float:
+    """Choose a step by the mean curvature over chains: that of one fluctuates severalfold."""
+    count = len(next(iter(chains.values())))
+    each = ({key: value[i] for key, value in chains.items()} for i in range(count))
+    return statistics.harmonic_mean(posterior.stable_step(w, share=share) for w in each)
 
 
 def make_generators(

@@ -27,7 +27,7 @@ SOLVER_PAIRS = 5
 
 def plan_chains(posterior: WeightPosterior, settings: ChainSettings, *, timed: bool = True) -> Plan:
     """Say what `sample` will take."""
-    searched = 0 if settings.step_size else RATE_PRODUCTS  # of each chain, one after another
+    searched = 0 if settings.step_size else 2 * RATE_PRODUCTS  # of each chain: start and warm-up
     planned = plan(
         posterior.prior,
         posterior.task,

@@ -15,11 +15,11 @@ from dipkernels.fitting.optimisers import stable_learning_rate
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.sampling.steps import STEP_SHARE
 from dipkernels.tasks import Task
 
 INITIALISATION = "initialisation"
 PRIOR_DRAWS = 16  # of the initialisation, whose moments become the weight prior
-STEP_SHARE = 0.1  # of the limit of stability, of the default step
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,8 +261,8 @@ class WeightPosterior:
             Of the limit of stability, ``2 / L``; in (0, 1). L bounds the largest eigenvalue of
             the Gauss-Newton Hessian: that of the NTK, as the task measures it, over noise_sigma^2,
             plus the largest precision of the weight prior. A plain Langevin step makes the variance
-            along the stiffest direction ``1 / (1 - share)`` times too large, and that of all others
-            less.
+            along the stiffest direction ``1 / (1 - share)`` times too large, one with a momentum
+            and little friction ``1 / (1 - share / 2)`` times, and that of all others less.
 
         Returns
         -------

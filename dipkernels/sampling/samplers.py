@@ -1,7 +1,6 @@
 """Sample the posterior of a network's parameters, and see it as images."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.chains import Chains, Checkpoint, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
-from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.langevin import Langevin, stable_step
 from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.steps import SAMPLERS, STEP_SHARE
 
 
 @takes(ChainSettings)
@@ -33,6 +33,11 @@ def sample(
     """Run Markov chains whose limit is a posterior, up to a term of the order of the step.
 
     The gradient is that of the whole measurement: SGLD is the unadjusted Langevin algorithm here.
+    Unless a step is given, chains begin with 0.1 of the limit of stability at their starts, and
+    after a warm-up take their method's share of the limit where they have come to: 0.9 with a
+    momentum (``sghmc``, stable up to twice the limit), 0.1 without. The limit is ``2 / L`` by
+    `WeightPosterior.stable_step`, with the mean of L over chains; it is measured twice because
+    starts understate L severalfold.
 
     Parameters
     ----------
@@ -60,7 +65,8 @@ def sample(
         Over ``chain`` and ``iteration``: ``loss`` (mean squared misfit) and, where the clean image
         is known, ``psnr_clean`` and ``psnr_mean`` (of the image, and of the running mean of the
         chain, in dB, over the task's region); with held-out pixels ``held_out`` and
-        ``held_out_mean``. Over ``(chain, channel, y, x)``: ``mean`` and ``std`` of all images after
+        ``held_out_mean``; with a momentum ``kinetic_temperature``, that of the target for a small
+        step. Over ``(chain, channel, y, x)``: ``mean`` and ``std`` of all images after
         burn-in. ``draws`` over ``(chain, draw, channel, y, x)``. ``ended_at`` says which chains
         diverged, and when: their images are NaN, the others go on. Images in units in which white
         is 1; they hold no noise of the measurement.
@@ -76,7 +82,8 @@ def sample(
 
     Notes
     -----
-    Cost: one training step for each chain and iteration. A CPU takes the chains of a network of
+    Cost: one training step for each chain and iteration, and twice some tens of products with the
+    NTK for each chain. A CPU takes the chains of a network of
     more than 20 000 parameters one after another.
     """
     if not isinstance(posterior, WeightPosterior):
@@ -87,15 +94,14 @@ def sample(
     seeds = chain_seeds(settings.chains, settings.seed)
     starts = _starts(prior, seeds, start)
     kept = Checkpoint(checkpoint, prior, task, _identity(posterior, settings, starts))
-    found = settings.step_size or (kept.state or {}).get("step_size")
-    if found is None:
-        each = ({key: value[i] for key, value in starts.items()} for i in range(settings.chains))
-        found = min(posterior.stable_step(parameters) for parameters in each)
-    resolved = settings.resolved(found)
-    langevin = Langevin(posterior, resolved, starts, seeds)
-    chains = Chains(langevin, Collector(task, resolved), step_size=found)
+    step = settings.step_size
+    if step is None and kept.state is not None:
+        step = kept.state["dynamics"]["step_size"]
+    resolved = settings.resolved(step or stable_step(posterior, starts, STEP_SHARE))
+    langevin = Langevin(posterior, resolved, starts, seeds, settings.warm_up)
+    collector = Collector(task, resolved, watched=[*langevin.watched()])
     attributes = {**posterior.record(), **resolved.record()}
-    return run_chains(chains, prior, attributes, kept, progress=progress)
+    return run_chains(Chains(langevin, collector), prior, attributes, kept, progress=progress)
 
 
 def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
@@ -122,7 +128,10 @@ def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -
 def _identity(
     posterior: WeightPosterior, settings: ChainSettings, starts: Parameters
 ) -> dict[str, Any]:
-    values = replace(settings, burn_in=settings.burned, thin=settings.stride).record()
+    values = settings.resolved(settings.step_size).record()
     if settings.schedule == "constant":
         del values["iterations"]
+    if settings.step_size is None:
+        share = SAMPLERS[settings.method].share
+        values["step_rule"] = f"{share} of the limit after {settings.warm_up} iterations"
     return {**values, **posterior.identity(), "start": digest(*starts.values())}

@@ -10,7 +10,9 @@ from dipkernels.sampling.steps import SAMPLERS
 
 SCHEDULES = ("constant", "polynomial", "cosine", "cyclical")
 POLYNOMIAL_POWER = 1 / 3  # best for the mean squared error of averages (Teh et al. 2016)
-FRICTION = 0.1
+FRICTION = 0.01  # a momentum of 100 steps: with one of 10 high frequencies hardly move
+ITERATIONS = 24000  # after which the chains of a small network agree
+WARM_UP = 2000  # iterations, after which the step is chosen anew; at 800 L still grows
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 
 
@@ -25,13 +27,13 @@ class ChainSettings:
     """
 
     method: str = option(
-        default="sgld",
-        help="Sampler: Langevin dynamics, plain, in the metric of RMSprop as burn-in leaves it, or "
-        "with a momentum; or one of your own, see `register_sampler`.",
+        default="sghmc",
+        help="Sampler: Langevin dynamics with a momentum, plain, or in the metric of RMSprop as "
+        "burn-in leaves it; or one of your own, see `register_sampler`.",
         choices=SAMPLERS,
     )
     iterations: int = option(
-        default=10000, help="Images of each chain. Iteration i is the image after i steps."
+        default=ITERATIONS, help="Images of each chain. Iteration i is the image after i steps."
     )
     burn_in: int | None = option(
         default=None, help="Iterations that don't count.", unset="half of them"
@@ -45,7 +47,8 @@ class ChainSettings:
     step_size: float | None = option(
         default=None,
         help="Step of Langevin dynamics. ``psgld`` needs one.",
-        unset="the smallest `WeightPosterior.stable_step` of the chains' starts",
+        unset="a share of the limit of stability, the mean over chains, measured anew after "
+        "2000 iterations, or after burn-in if that ends before; see `sample`",
     )
     schedule: str = option(
         default="constant",
@@ -116,6 +119,11 @@ class ChainSettings:
         return self.iterations // 2 if self.burn_in is None else self.burn_in
 
     @property
+    def warm_up(self) -> int:
+        """Iterations until the step is chosen anew; none if it's given."""
+        return 0 if self.step_size else min(WARM_UP, self.burned)
+
+    @property
     def stride(self) -> int:
         """Iterations from one draw to the next."""
         left = self.iterations - 1 - self.burned
@@ -126,13 +134,13 @@ class ChainSettings:
         """Number of draws that are kept of every chain."""
         return (self.iterations - 1 - self.burned) // self.stride
 
-    def resolved(self, step_size: float) -> "ChainSettings":
+    def resolved(self, step_size: float | None) -> "ChainSettings":
         """Fill in what was left to be chosen.
 
         Parameters
         ----------
-        step_size : float
-            The step.
+        step_size : float, optional
+            The step, if known.
 
         Returns
         -------

@@ -22,6 +22,9 @@ else:  # a command lists the samplers without torch
 
 SMOOTHING = 0.99  # of the mean squares of gradients, as Li et al. have it
 DAMPING = 1e-5  # likewise
+STEP_SHARE = 0.1  # of the limit of stability, 2 / L: variances at most 1 / 0.9 times too large
+# A step with momentum is stable up to 4 / L, and variances are 1 / (1 - share / 2) times too large.
+MOMENTUM_SHARE = 0.9
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Sampler:
     words: str
     needs_step: bool = False
     takes_friction: bool = False
+    share: float = STEP_SHARE  # of the limit of stability of a plain step, of the chosen one
 
 
 def sgld_step(
@@ -138,7 +142,13 @@ SAMPLERS: dict[str, Sampler] = {
         "Langevin dynamics in a diagonal metric that moves during burn-in only.",
         needs_step=True,
     ),
-    "sghmc": Sampler(_sghmc, "Langevin dynamics with a momentum, unadjusted.", takes_friction=True),
+    "sghmc": Sampler(
+        _sghmc,
+        "Langevin dynamics with a momentum, unadjusted: it samples the target up to a term of the "
+        "order of the step.",
+        takes_friction=True,
+        share=MOMENTUM_SHARE,
+    ),
 }
 
 

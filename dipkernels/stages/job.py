@@ -62,9 +62,8 @@ class Job:
     @property
     def starts(self) -> int:
         """Number of fits that the method starts from."""
-        if self.options.get("start") != "fit":
-            return 0
-        return int(self.options.get("chains", 1))
+        chains, start = int(self.options.get("chains", 1)), self.options.get("start")
+        return {"fit": chains, "both": (chains + 1) // 2}.get(str(start), 0)
 
     def start(self, folder: "RunFolder") -> "Parameters | None":
         """Fit the parameters that the method starts from, or read them if that was done."""
@@ -87,7 +86,18 @@ class Job:
                 f"a fit to start from diverged: choose a smaller {self.spell('learning_rate')}, or "
                 f"{self.spell('start')} initialisation, with another {self.spell('output')}"
             )
-        return load_parameters(checkpoint)
+        found = load_parameters(checkpoint)
+        rest = self._seeds(self.options.get("chains", 1))[self.starts :]
+        return self._with_draws(found, rest) if rest else found
+
+    def _with_draws(self, fitted: "Parameters", seeds: list[int]) -> "Parameters":
+        """Add initialisations, for the chains that no fit is for."""
+        import torch
+
+        if self.starts == 1:  # a single fit is without the leading axis
+            fitted = {key: value[None] for key, value in fitted.items()}
+        drawn = self.prior.init_many(seeds)
+        return {key: torch.cat([fitted[key].to(drawn[key]), drawn[key]]) for key in drawn}
 
     def at(self, start: "Parameters | None") -> "Parameters":
         """Take one set of parameters where the network is: a start, or an initialisation."""

@@ -58,8 +58,8 @@ _ON_TARGET: dict[str, Any] = {
 }
 _LANGEVIN = {
     **{name: each.default for name, each in CHAINS.items() if name != "friction"},
-    **{"iterations": 5000, "chains": 2},
     **_ON_TARGET,
+    **{"start": "both", "start_iterations": 100},
 }
 _ITERATES = {"burn_in": None, "thin": None, "chains": 2, "learning_rate": None}
 _OTHERS = {
@@ -154,11 +154,13 @@ def resolve(
 def _require_start(
     options: dict[str, Any], given: dict[str, Any], spell: Callable[[str], str]
 ) -> None:
-    if options["start"] not in ("fit", "initialisation"):
+    known = ("both", "fit", "initialisation") if "chains" in options else ("fit", "initialisation")
+    if options["start"] not in known:
         raise InvalidInputError(
-            f"{spell('start')} must be fit or initialisation, got '{options['start']}'"
+            f"{spell('start')} must be {', '.join(known[:-1])} or {known[-1]}, got "
+            f"'{options['start']}'"
         )
-    if options["start"] == "fit":
+    if options["start"] != "initialisation":
         return
     for name in ("start_iterations", "learning_rate"):
         if name in given:

@@ -8,6 +8,7 @@ from dipkernels import sampling
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.diagnostics import LEAST_DRAWS, require_arviz
+from dipkernels.sampling.settings import ChainSettings
 from dipkernels.stages.job import Job
 from dipkernels.stages.methods import draw, resolve
 from dipkernels.stages.stage import Stage, Value
@@ -18,8 +19,8 @@ from dipkernels.tasks import Task
 def _posterior(
     subject: Subject,
     *,
-    method: str = "sgld",
-    iterations: int = 10000,
+    method: str = "sghmc",
+    iterations: int = ChainSettings.iterations,
     burn_in: int | None = None,
     thin: int | None = None,
     step_size: float | None = None,

@@ -1,6 +1,6 @@
 """Chains of a stated target, started on both sides of the peak of a fit."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,8 +17,8 @@ from dipkernels.storage.netcdf import replacing
 from dipkernels.tasks import Task
 from experiments.sgld_verdict.arms import LEARNING_RATE, NoisyLangevin
 
-SGLD_SHARE = 0.5  # of the limit of stability; SGHMC takes the package's default
-FRICTION = 0.1
+SGLD_SHARE, SGHMC_SHARE = 0.5, 0.1  # of the limit of stability
+FRICTION = 0.1  # of SGHMC
 STARTS = ("stopped", "overfitted")
 
 
@@ -82,10 +82,13 @@ def run_sampler(
     chains = len(next(iter(begin.values())))
     if not wanted.fitted:
         begin = prior.init_many(list(range(chains)))
-    share = SGLD_SHARE if wanted.method == "sgld" else 0.1
+    share = SGLD_SHARE if wanted.method == "sgld" else SGHMC_SHARE
     each = [{key: value[i] for key, value in begin.items()} for i in range(chains)]
     step = min(posterior.stable_step(parameters, share=share) for parameters in each)
-    settings = ChainSettings(wanted.method, iterations, step_size=step, chains=chains)
+    friction = FRICTION if wanted.method == "sghmc" else None
+    settings = ChainSettings(
+        wanted.method, iterations, step_size=step, friction=friction, chains=chains
+    )
     if wanted.input_noise:
         result = _with_input_noise(posterior, settings, begin)
     else:
@@ -101,8 +104,7 @@ def _with_input_noise(
 ) -> xr.Dataset:
     prior, task = posterior.prior, posterior.task
     seeds = chain_seeds(settings.chains, settings.seed)
-    friction = FRICTION if settings.method == "sghmc" else None
-    settings = replace(settings, friction=friction).resolved(settings.step_size or 0.0)
+    settings = settings.resolved(settings.step_size)
     chains = Chains(NoisyLangevin(posterior, settings, begin, seeds), Collector(task, settings))
     return run_chains(chains, prior, {**posterior.record(), **settings.record()})
 

@@ -9,6 +9,7 @@ from scipy import signal
 
 from dipkernels import sampling
 from dipkernels.errors import InvalidInputError, MissingExtraError
+from dipkernels.sampling.summaries import image_summaries
 
 DIMS = ("chain", "draw", "channel", "y", "x")
 
@@ -37,14 +38,16 @@ def test_effective_draws_are_those_of_an_autoregression(correlation: float) -> N
 
 
 def test_chains_that_have_not_met_are_told_in_the_first_line() -> None:
-    result = chains(0.0, shift=0.5)
+    result = chains(0.0, shift=0.8)
     found = sampling.diagnose(result, pixels=6)
     # plain R-hat of 4 chains, one of them shifted by s: var(means) = s^2 / 4
-    expected = np.sqrt(1 + 0.5**2 / 4)
-    assert float(found.rhat.mean()) == pytest.approx(expected, abs=0.01)
+    expected = np.sqrt(1 + 0.8**2 / 4)
+    assert float(found.rhat.mean()) == pytest.approx(expected, abs=0.02)  # of ranks
     assert found.sizes["pixel"] == 6
     first = sampling.summary(result, found).splitlines()[0]
-    assert first.startswith("NOT CONVERGED") and "100% of pixels" in first and "the mean" in first
+    assert (
+        first.startswith("NOT CONVERGED") and "100% of pixels" in first and "mean (R-hat" in first
+    )
 
 
 def test_too_few_effective_draws_one_chain_and_lost_chains_are_no_convergence() -> None:
@@ -105,3 +108,52 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "arviz", None)
     with pytest.raises(MissingExtraError, match=r"ArviZ: pip install .*\[sampling\]"):
         sampling.diagnose(chains(0.0, draws=10))
+
+
+def test_the_band_that_moves_slowly_is_named() -> None:
+    """Images of independent noise, but for an AR(1) amplitude in front of the finest waves."""
+    draws, size, slow = 400, 16, 0.99
+    rng = np.random.default_rng(2)
+    noise = rng.standard_normal((4, draws, 1, size, size))
+    radius = np.hypot(*np.meshgrid(*[np.fft.fftfreq(size)] * 2))
+    steps = rng.standard_normal((4, draws + 300)) * np.sqrt(1 - slow**2)
+    level = 1 + 0.5 * signal.lfilter([1.0], [1.0, -slow], steps, axis=1)[:, 300:]
+    for low, high, words in ((0.4, 0.8, "above 0.4"), (0.2, 0.4, "from 0.2 to 0.4")):
+        inside = (radius > low + 1e-9) & (radius <= high + 1e-9)
+        spectrum = np.fft.fft2(noise)
+        spectrum *= np.where(inside, level[..., None, None, None], 1.0)
+        result = xr.Dataset({"draws": (DIMS, np.fft.ifft2(spectrum).real)})
+        found = sampling.verdict(sampling.diagnose(result, pixels=None))
+        assert f"energy {words} cycles/pixel" in str(found)
+        assert str(found).count("energy") == 1  # no other band
+        # the whole energy, by Parseval: that of the bands and of the constant
+    summaries = image_summaries(result)
+    images = result.draws.values
+    bands = sum(values for name, values in summaries.items() if name.startswith("energy"))
+    constant = images.mean(axis=(3, 4)).sum(axis=2) ** 2 * size**2
+    np.testing.assert_allclose(bands + constant, np.square(images).sum(axis=(2, 3, 4)), rtol=1e-10)
+
+
+def watched(**variables: np.ndarray) -> xr.Dataset:
+    """Chains of independent draws with traces of 100 iterations."""
+    traces = {name: (("chain", "iteration"), values) for name, values in variables.items()}
+    result = chains(0.0).assign(traces)
+    attributes = {"burn_in": 49, "temperature": 0.5, "misfit_of_constant": 2.0}
+    return result.assign_attrs(attributes)
+
+
+def test_heated_chains_and_chains_whose_gradient_vanishes_are_no_convergence() -> None:
+    level = np.full((4, 100), 0.1)
+    fine = watched(loss=level, kinetic_temperature=np.full((4, 100), 0.51))
+    diagnosis = sampling.diagnose(fine)
+    np.testing.assert_allclose(diagnosis["temperature"], 1.02)
+    np.testing.assert_allclose(diagnosis["explained"], 0.95)
+    assert sampling.verdict(diagnosis).converged
+    hot = np.full((4, 100), 0.5)
+    hot[1, 50:] = 0.8
+    found = sampling.verdict(sampling.diagnose(watched(loss=level, kinetic_temperature=hot)))
+    assert not found.converged and "heated: velocities have 1.6 times" in str(found)
+    stuck = level.copy()
+    stuck[2] = 1.99  # as the best grey, whose misfit is 2
+    found = sampling.verdict(sampling.diagnose(watched(loss=stuck)))
+    assert "chain(s) 2 show no more than a grey: the gradient vanishes" in str(found)

@@ -7,6 +7,7 @@ stationary covariance, SciPy's discrete Lyapunov equation. Tolerances are 4.5 st
 import functools
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,6 +171,78 @@ def test_sampled_images_have_the_mean_and_covariance_of_the_posterior(
     np.testing.assert_allclose(
         result["std"].values.reshape(chains, N), images.std(axis=1, ddof=1), rtol=1e-10
     )
+
+
+def curvature() -> float:
+    """The bound L of the step rule: of the pixels that count, with that of the weights."""
+    seen = model()[1].counted.numpy().ravel()
+    kernel = smooth_kernel(1, 1.5)[np.ix_(seen, seen)]
+    return float(np.linalg.eigvalsh(kernel)[-1] / SIGMA**2 + 1 / DEVIATION**2)
+
+
+@pytest.mark.parametrize(("method", "share"), [("sghmc", 0.9), ("sgld", 0.1)])
+def test_the_chosen_step_is_a_share_of_the_limit_where_the_warm_up_ends(
+    method: str, share: float, tmp_path: Path
+) -> None:
+    prior, task, _ = model()
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
+    options: dict[str, Any] = {"method": method, "chains": 2, "burn_in": 6, "thin": 2}
+    whole = sampling.sample(posterior, iterations=20, **options)
+    # a linear network has one curvature; of a largest eigenvalue to 1 %
+    assert whole.step_size == pytest.approx(share * 2 / curvature(), rel=0.011)
+    # a run that was ended soon or later after the warm-up goes on with the same bits
+    for first in (10, 16):
+        path = tmp_path / f"{first}"
+        sampling.sample(posterior, iterations=first, checkpoint=path, **options)
+        state = read_checkpoint(path)[1]["dynamics"]
+        assert state["step_size"] == whole.step_size
+        resumed = sampling.sample(posterior, iterations=20, checkpoint=path, **options)
+        np.testing.assert_array_equal(resumed.draws, whole.draws)
+        assert resumed.step_size == whole.step_size
+    # with a step that is given nothing is chosen
+    given = sampling.sample(posterior, iterations=20, step_size=1e-3, **options)
+    assert given.step_size == 1e-3
+
+
+@pytest.mark.slow
+def test_the_default_sampler_has_the_posterior_of_a_linear_network() -> None:
+    """Mean and variance of each mode in closed form, with the bias of the step."""
+    prior, task, factor = model()
+    chains, burn_in, kept = 12, 900, 1100
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
+    result = sampling.sample(
+        posterior, chains=chains, iterations=burn_in + 1 + kept, burn_in=burn_in, thin=5
+    )
+    assert result.method == "sghmc" and result.friction == 0.01
+    precision, centre = dense()
+    values, vectors = np.linalg.eigh(precision)
+    step = result.step_size
+    unit = step * np.array([_sghmc_variance(step * h, 0.01) for h in values])
+    images = result.draws.values.reshape(-1, N)
+    z = (np.linalg.solve(factor, images.T).T - centre) @ vectors / np.sqrt(unit)
+    z = z.reshape(chains, -1, N)
+    # chains are independent: Student's t with 11 degrees of freedom, 32 independent values each
+    for statistic, expected in ((z.mean(axis=1), 0.0), (np.square(z).mean(axis=1), 1.0)):
+        error = statistic.std(axis=0, ddof=1) / np.sqrt(chains)
+        deviation = (statistic.mean(axis=0) - expected) / error
+        assert np.abs(deviation).max() < 6 and np.square(deviation).mean() < 2.5
+    ratio = unit * values
+    assert ratio.min() >= 1 and ratio.max() < 1 / (1 - 0.9 / 2) + 0.01  # as documented
+    # in each direction velocities are as much too hot as variances are too large
+    heat = sampling.diagnose(result)["temperature"]
+    assert float(heat.mean()) == pytest.approx(ratio.mean(), abs=0.06)
+
+
+def test_an_unstable_step_is_said_to_heat() -> None:
+    prior, task, _ = model()
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
+    options: dict[str, Any] = {"chains": 4, "iterations": 100, "burn_in": 20, "thin": 4}
+    # a momentum is stable up to 2 (2 - friction) / L; beyond, velocities grow without bound
+    limit = 3.98 / float(np.linalg.eigvalsh(dense()[0])[-1])
+    hot = sampling.sample(posterior, step_size=1.05 * limit, **options)
+    assert "heated: velocities have" in str(sampling.verdict(sampling.diagnose(hot)))
+    cool = sampling.sample(posterior, step_size=0.1 * limit, **options)
+    assert "heated" not in str(sampling.verdict(sampling.diagnose(cool)))
 
 
 def test_psgld_samples_the_posterior_in_the_metric_that_each_chain_ended_burn_in_with(

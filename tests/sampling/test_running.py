@@ -12,10 +12,10 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from dipkernels import ImagePrior, Task, sampling, tasks
+from dipkernels import ImagePrior, Task, fit, sampling, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError, OutputError
-from dipkernels.fitting import FitSettings
+from dipkernels.fitting import FitSettings, load_parameters
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.settings import step_factor
 from dipkernels.storage.checkpoints import read_checkpoint, save_checkpoint
@@ -138,6 +138,22 @@ def test_a_chain_that_diverges_ends_alone() -> None:
     start["3.weight"][1] = 1e200
     with pytest.raises(DivergenceError, match="smaller step"):
         run("sgld", 25, start=start)
+
+
+def test_a_chain_whose_gradient_vanishes_is_said(tmp_path: Path) -> None:
+    prior, task = make_prior(), make_task()
+    fit(prior, task, iterations=300, learning_rate=0.02, checkpoint=tmp_path / "fit")
+    fitted = load_parameters(tmp_path / "fit")
+    dead = {**prior.init(0), "1.bias": torch.full((4,), -100.0, dtype=torch.float64)}  # of a ReLU
+    start = {key: torch.stack([dead[key], fitted[key]]) for key in fitted}
+    result = run("sghmc", 40, start=start, step_size=1e-6)
+    flat = result.draws[0, -1].values
+    assert np.ptp(flat) < 1e-12
+    found = sampling.diagnose(result)
+    assert float(found["explained"][0]) < 0.01 < 0.2 < float(found["explained"][1])
+    assert "chain(s) 0 show no more than a grey: the gradient vanishes" in str(
+        sampling.verdict(found)
+    )
 
 
 def test_results_hold_what_they_say() -> None:

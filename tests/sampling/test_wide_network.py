@@ -113,7 +113,7 @@ def distance(
         step_size = min(posterior.stable_step(prior.init(seed)) for seed in range(3))
     result = sampling.sample(
         posterior, method=method, chains=chains, iterations=iterations, step_size=step_size,
-        burn_in=iterations // 5, thin=iterations // 20,
+        friction=0.1 if method == "sghmc" else None, burn_in=iterations // 5, thin=iterations // 20,
     )  # fmt: skip
     shifts = (result["mean"].values - mean) / np.sqrt(variance)
     squares = result["std"].values ** 2 / variance + shifts**2
