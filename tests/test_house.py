@@ -66,8 +66,8 @@ CEILINGS = {
     "fitting": 1950,
     "gp": 1700,
     "images": 850,
-    "kernels": 5050,
-    "linalg": 1700,
+    "kernels": 5100,
+    "linalg": 1850,
     "literature": 2200,
     "networks": 2800,
     "planning": 850,
@@ -82,7 +82,7 @@ CEILINGS = {
     "storage": 1050,
     "sweep": 2350,
     "tasks": 1800,
-    "theory": 2250,
+    "theory": 2350,
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

@@ -161,8 +161,8 @@ def test_lanczos_agrees_with_the_dense_score_within_its_band() -> None:
     assert dense.matvecs.values.tolist() == [N]
     truth = float(dense.psnr[0, 0])
     widths = []
-    for steps in (4, 12, N):
-        found = score(prior, task, seed=3, method="lanczos", steps=steps, probes=20)
+    for steps in (4, 8, N):
+        found = score(prior, task, seed=3, method="lanczos", steps=steps, probes=2)
         lower, upper = float(found.psnr_lower[0, 0]), float(found.psnr_upper[0, 0])
         # the grid of times misses the peak by at most 1e-3 dB
         assert lower - 1e-3 <= truth <= upper + 1e-3
@@ -231,8 +231,8 @@ def test_several_images_and_seeds_have_each_their_score() -> None:
         ({"method": "exact"}, "method must be one of auto, dense, lanczos, got 'exact'"),
         ({"steps": 10}, "no effect on the dense method"),
         ({"method": "dense", "probes": 4}, "no effect on the dense method"),
-        ({"method": "lanczos", "steps": 1}, "at least 2 Lanczos steps"),
-        ({"method": "lanczos", "probes": 1}, "at least 2 probes"),
+        ({"method": "lanczos", "steps": 1}, "at least 2 steps"),
+        ({"method": "lanczos", "probes": 0}, "at least 1 probe"),
         ({"seed": ()}, "at least one task and one seed"),
     ],
 )
