@@ -3,6 +3,7 @@
 # Each family registers its priors, in this order.
 from dipkernels.networks import skip, unet, resnet, generators, decoders  # isort: skip  # noqa: F401
 from dipkernels.networks import vit, swin, mixer, self_attention, hybrids  # isort: skip  # noqa: F401
+from dipkernels.networks import coordinates  # isort: skip  # noqa: F401
 from dipkernels.networks.registry import Entry, Variant, create, entry, names
 from dipkernels.priors.prior import ImagePrior, Parameters
 
