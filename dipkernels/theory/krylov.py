@@ -21,6 +21,7 @@ from dipkernels.theory.expansion import (
 
 # Band: bounds of the quadrature, widened by this many standard errors of the probes.
 BAND_ERRORS = 2.0
+RESIDUAL = 256  # part of a singular value's relative rounding that squares of images have
 TIMES_AT_ONCE = 16
 
 _Bounds = tuple[np.ndarray, np.ndarray, np.ndarray]  # lower, middle, upper, each (time, region)
@@ -76,8 +77,11 @@ class KrylovExpansion(Expansion):
         return float(decibels(low).max()), float(decibels(high).max())
 
     def _errors(self, dynamics: Dynamics, deviations: float) -> Errors:
+        # the residual is rounded, too
+        slack = self.space.relative / RESIDUAL
         if self.noise == "realised":
-            return Errors(*_run_errors(self, dynamics))
+            low, middle, high = _run_errors(self, dynamics)
+            return Errors(low * (1 - slack), middle, high * (1 + slack))
         plain = list(self.regions) == ["whole"] and bool(self.measured.all())
         quadrature = plain and dynamics.monotone(self.largest)
         bias = (_bias_by_quadrature if quadrature else _run_errors)(self, dynamics)
@@ -86,7 +90,8 @@ class KrylovExpansion(Expansion):
             bias = _ordered(bias, dynamics.times, falling=True)
             variance = _ordered(variance, dynamics.times, falling=False)
         low, middle, high = (b + v for b, v in zip(bias, variance, strict=True))
-        return Errors(low, middle, high, {"bias": bias[1], "variance": variance[1]})
+        parts = {"bias": bias[1], "variance": variance[1]}
+        return Errors(low * (1 - slack), middle, high * (1 + slack), parts)
 
     def degrees_of_freedom(self, dynamics: Dynamics) -> np.ndarray:
         """Take the trace by the probes."""
