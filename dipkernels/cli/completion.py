@@ -10,7 +10,7 @@ PRIORS = (
     *("skip", "wide-skip", "unet", "resnet", "conv", "fixed-conv"),
     *("deep-decoder", "deep-decoder-over", "conv-decoder", "transposed-decoder"),
     *("lipschitz-decoder", "vit", "swin", "mixer", "self-attention"),
-    *("conv3-vit", "vit-conv3", "conv1-vit", "vit-conv1"),
+    *("conv3-vit", "vit-conv3", "conv1-vit", "vit-conv1", "siren", "fourier-features"),
 )
 IMAGES = (
     *("astronaut", "brick", "camera", "chelsea", "coffee", "coins", "grass", "gravel"),

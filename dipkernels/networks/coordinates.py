@@ -87,7 +87,18 @@ class CoordinateNetwork(nn.Module):
     def forward(
         self, code: Float[Tensor, "1 code_channels *spatial"]
     ) -> Float[Tensor, "1 channels *spatial"]:
-        """Make the image."""
+        """Make the image.
+
+        Parameters
+        ----------
+        code : Tensor, shape (1, code_channels, *spatial)
+            What each pixel is told of its place.
+
+        Returns
+        -------
+        Tensor, shape (1, channels, *spatial)
+            Of any range.
+        """
         x = code.movedim(1, -1)
         x = 2 * x - 1 if self.activation == "sine" else x
         for layer in self.hidden:

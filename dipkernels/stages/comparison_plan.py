@@ -9,6 +9,8 @@ from dipkernels.priors.prior import ImagePrior
 from dipkernels.stages.comparison import STEPS, ComparisonSettings
 from dipkernels.tasks import Task
 
+__all__ = ["plan_comparison"]
+
 
 @dataclass(frozen=True)
 class ComparisonPlan:
