@@ -91,12 +91,12 @@ class CoordinateNetwork(nn.Module):
 
         Parameters
         ----------
-        code : Tensor, shape (1, code_channels, *spatial)
-            What each pixel is told of its place.
+        code : Tensor, shape (1, code_channels, height, width)
+            What each pixel is told of its place; or (1, code_channels, length).
 
         Returns
         -------
-        Tensor, shape (1, channels, *spatial)
+        Tensor, shape (1, channels, height, width)
             Of any range.
         """
         x = code.movedim(1, -1)
