@@ -74,6 +74,7 @@ EFFORTS = {
     "vit": Effort(adam=280, descent=15, probe_steps=20, learning_rate=1e-3),
     "conv3-vit": Effort(adam=380, descent=15, probe_steps=20, learning_rate=1e-3),
     "vit-conv3": Effort(adam=650, descent=15, probe_steps=20, learning_rate=1e-3),
+    "mixer": Effort(adam=300, descent=15, probe_steps=20, learning_rate=1e-3),
     "swin": Effort(adam=85, descent=12, probe_steps=10),
 }
 
