@@ -78,7 +78,7 @@ def audit(
         ``target`` ("clean", "measurement") and ``mode`` ("1" is the leading one, "rest"), or
         ``frequency`` (cycles per pixel), ``mode_energy`` and ``ring_energy``, which sum to the mean
         squared error to the clean image, or to the measurement on what was measured.
-        ``unresolved``: root mean square of what the Lanczos steps may lack of the predicted images.
+        ``unresolved``: root mean square of what the Krylov steps may lack of the predicted images.
         ``largest_gap``, of PSNR in dB between both at the same iteration, up to the measured peak.
         Over ``optimiser``: ``learning_rate``; ``measured_peak_psnr`` and
         ``measured_peak_iteration``, over all iterations of the fit; ``predicted_peak_psnr`` and
@@ -104,7 +104,7 @@ def audit(
     -----
     Costs the fits, ``steps`` products for each optimiser, some times the number of modes for
     these, and ``2 (modes + probes)`` products at each check. Memory: two
-    linearisations of the network, and two images for each Lanczos step. The split by modes is by
+    linearisations of the network, and two images for each Krylov step. The split by modes is by
     the eigenvectors of the kernel on the measured pixels. Source: Jacot et al. 2018 for the
     prediction; Tachella et al. 2021 for Adam's metric; Fort et al. 2020 for the drift of kernels.
 

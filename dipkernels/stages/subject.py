@@ -73,6 +73,6 @@ class Subject:
 def probe_spaces(
     ntk: NTK, probes: int, steps: int, *, seed: int = 0, progress: bool = False
 ) -> list[KrylovSpace]:
-    """Run Lanczos on a kernel from random signs: for density, eigenpairs and predictions."""
+    """Run Lanczos on a kernel from random signs: for density and eigenpairs."""
     with Progress(steps, f"{ntk.prior.name}: spectrum", enabled=progress) as bar:
         return Lanczos(ntk, ntk.rademacher(probes, seed)).extend(steps, progress=bar).spaces()

@@ -58,7 +58,7 @@ class AuditSettings:
     )
     steps: int = option(
         default=120,
-        help="Of Lanczos, for each prediction; see ``unresolved`` for whether they were enough.",
+        help="Krylov steps, for each prediction; see ``unresolved`` for whether they were enough.",
     )
     probes: int = option(
         default=8,

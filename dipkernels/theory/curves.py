@@ -73,10 +73,11 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         and ``variance``, the band ``mse_lower`` to ``mse_upper``, and ``psnr`` with
         ``psnr_lower`` and ``psnr_upper`` (dB). Attributes: ``peak_psnr``, ``peak_psnr_lower``,
         ``peak_psnr_upper`` and ``peak_time`` in the ``score_region``; ``peak_resolved``, 1 if the
-        band stays narrow until the curve has come down from its peak, or to the end (else 0, and
-        the peak is only known to be at least ``peak_psnr``, the highest lower bound), and of an
-        exact expansion if the peak's band is narrow; narrow is at most 1 dB; ``noise``,
-        ``largest_eigenvalue``, ``matvecs`` and the number of ``outputs``, of the expansion.
+        peak's band over all times is at most 1 dB wide, or that until the curve has come down from
+        its peak; ``peak_extrapolated``, 1 if it is only with an upper end that is extrapolated (of
+        the flow; if both are 0, the peak is only known to be at least ``peak_psnr``, the highest
+        lower bound); ``noise``, ``largest_eigenvalue``, ``matvecs`` and the number of ``outputs``,
+        of the expansion.
 
     Raises
     ------
@@ -88,13 +89,12 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
     Notes
     -----
     Band of expected noise, one image fully measured: Gauss and Gauss-Radau quadrature bound bias
-    and variance from both sides in exact arithmetic, widened by two standard errors of the probes
-    (by Student's t that covers 82 % with three probes, 92 % with ten).
+    and variance from both sides, at eigenvalues as far off as rounding may have moved them, widened
+    by two standard errors of the probes.
     Band of realised noise: a bound on how far the function's action in the Krylov space is off,
-    over regions that were measured. Both need `Dynamics.monotone`, and where known eigenvectors
-    were deflated they hold to the error of those, about a thousandth of the MSE. Else, and over
+    over regions that were measured. Both need `Dynamics.monotone`. Else, and over
     missing pixels, the band is an estimate and no bound: by how much the image changes with the
-    last fifth of the Lanczos steps. The band covers the numerics (of an exact expansion the
+    last fifth of the steps. The band covers the numerics (of an exact expansion the
     kernel's rounding), not the network's departure from its linearisation.
     Source: Golub & Meurant 2010 for the quadrature; the documentation's page on theory.
     """
