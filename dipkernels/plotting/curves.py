@@ -56,7 +56,8 @@ def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
             name = f"{name}: peak {_short(peak(fit))}"
         if predictions and name.partition(":")[0] in predictions:
             _peak_band(panel, predictions[name.partition(":")[0]])
-        panel.set(title=name, xlabel="iteration")
+        panel.set_title(name.replace(": ", "\n"), fontsize=9)
+        panel.set_xlabel("iteration")
     _one_scale(axes, [fit for _, fit in shown])
     axes[0].set_ylabel("PSNR (dB)")
     shared_legend(figure, axes[0])
@@ -173,30 +174,28 @@ def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Fi
     Returns
     -------
     Figure
-        A point on the diagonal is a right prediction; bars are the numerical band. An arrow
-        starts at what an unresolved peak certainly reaches.
+        A point on the diagonal is a right prediction. Bars are the numerical band, and the
+        deviation over seeds. An arrow starts at what an unresolved peak certainly reaches.
     """
     shown = [name for name in adam if name in predictions]
     figure, (panel,) = panels(1, width=4.6, height=4.0)
     colour = colours(list(adam))
     values = []
     for name in shown:
-        p, measured = predictions[name], peak(adam[name]).psnr
+        p, highest = predictions[name], peak(adam[name])
+        measured, deviation = highest.psnr, highest.spread if highest.seeds > 1 else 0.0
         if p.peak_resolved or p.attrs.get("peak_extrapolated"):
             error = [[p.peak_psnr - p.peak_psnr_lower], [p.peak_psnr_upper - p.peak_psnr]]
             panel.errorbar(
-                p.peak_psnr, measured, xerr=error, fmt="o", color=colour[name], capsize=2
-            )
+                p.peak_psnr, measured, deviation, error,
+                fmt="o", color=colour[name], capsize=2, ms=5, label=name,
+            )  # fmt: skip
         else:  # the peak lies somewhere to the right
             panel.annotate(
                 "", (p.peak_psnr + 1.2, measured), (p.peak_psnr, measured),
                 arrowprops={"arrowstyle": "->", "color": colour[name], "lw": 1.5},
             )  # fmt: skip
-            panel.plot(p.peak_psnr, measured, "|", color=colour[name], ms=9, mew=2)
-        panel.annotate(
-            name, (p.peak_psnr, measured), xytext=(-6, 0), textcoords="offset points",
-            fontsize=8, ha="right", va="center",
-        )  # fmt: skip
+            panel.plot(p.peak_psnr, measured, "|", color=colour[name], ms=9, mew=2, label=name)
         values += [p.peak_psnr, measured]
     limits = (min(values, default=0) - 3, max(values, default=1) + 1.5)
     panel.plot(limits, limits, color="0.6", lw=1, zorder=0)
@@ -204,4 +203,6 @@ def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Fi
     panel.set_ylim(*limits)
     panel.set_xlabel("peak predicted from the kernel at initialisation (dB)")
     panel.set_ylabel("peak measured under Adam (dB)")
+    if shown:
+        panel.legend(fontsize=8, loc="lower right", frameon=False)
     return figure
