@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from dipkernels.base.origin import provenance
@@ -13,7 +14,7 @@ from dipkernels.stages.stage import Stage, Value
 from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, expand, learning_curve
-from dipkernels.theory.growing import STEPS, TOLERANCE
+from dipkernels.theory.growing import STEPS, TOLERANCE, check_effort
 from dipkernels.theory.scores import check_score, score
 
 PEAK = ("peak_psnr", "peak_psnr_lower", "peak_psnr_upper", "peak_resolved", "peak_extrapolated")
@@ -70,6 +71,8 @@ def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
     if min(counts.values()) < 2:
         said = ", ".join(f"{name}={count}" for name, count in counts.items())
         raise InvalidInputError(f"a prediction needs at least 2 of each, got {said}")
+    steps, tolerance, probes = (options[name] for name in ("steps", "tolerance", "probes"))
+    check_effort("expected", steps, tolerance, probes, None, int(np.prod(prior.shape)))
 
 
 def _cost(options: Mapping[str, Any]) -> int:

@@ -16,7 +16,7 @@ from dipkernels.kernels.ntk import NTK
 from dipkernels.linalg.golub_kahan import FactoredSpace, GolubKahan
 from dipkernels.tasks import Task
 from dipkernels.theory.expansion import Noise, check_shape, known_image
-from dipkernels.theory.krylov import KrylovExpansion
+from dipkernels.theory.krylov import BAND_ERRORS, KrylovExpansion
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def expand(
         raise InvalidInputError(f"noise must be 'expected' or 'realised', got {noise!r}")
     check_shape(task, ntk.image_shape)
     known_image(task)
-    probes, seed = _probes(noise, steps, tolerance, probes, seed, ntk.shape[0])
+    probes, seed = check_effort(noise, steps, tolerance, probes, seed, ntk.shape[0])
     begun = ntk.image.double().flatten()
     starts = [known_image(task).to(begun.device).double().flatten() - begun]
     if noise == "realised":
@@ -147,7 +147,9 @@ def _grow(
                 best = low, found
             ceiling = _ceiling([*bounds, (found.matvecs, low)])
             if ceiling is not None and ceiling - low <= 2 * tolerance:
-                return dataclasses.replace(found, ceiling=ceiling)
+                # the probe's error widens this end as it does the other
+                widened = ceiling + low - found.peak_bounds(BAND_ERRORS)[0]
+                return dataclasses.replace(found, ceiling=widened)
             bounds.append((found.matvecs, low))
             if done >= steps or not run.width:
                 return best[1]
@@ -181,7 +183,7 @@ def expansion_of(task: Task, begun: Tensor, noise: Noise, space: FactoredSpace) 
     )
 
 
-def _probes(
+def check_effort(
     noise: Noise,
     steps: int,
     tolerance: float,
@@ -189,7 +191,7 @@ def _probes(
     seed: int | None,
     outputs: int,
 ) -> tuple[int, int]:
-    """Fill in how many probes, and their seed."""
+    """Check what is to be spent; fill in how many probes, and their seed."""
     if noise == "realised" and (probes, seed) != (None, None):
         raise InvalidInputError("realised noise needs no probes: leave out probes and seed")
     if probes is None:

@@ -69,9 +69,9 @@ class KrylovExpansion(Expansion):
         """Take quadratures where they know the whole image, else the action on vectors."""
         return self._errors(dynamics, BAND_ERRORS)
 
-    def peak_bounds(self) -> tuple[float, float]:
-        """Bound the peak of the flow, in dB, by the products alone, which more of them narrow."""
-        errors = self._errors(GradientFlow(self.times), 0.0)
+    def peak_bounds(self, deviations: float = 0.0) -> tuple[float, float]:
+        """Bound the peak of the flow, in dB: by the products, which more of them narrow, alone."""
+        errors = self._errors(GradientFlow(self.times), deviations)
         column = list(self.regions).index(self.score_region)
         low, high = errors.upper[:, column], np.maximum(errors.lower[:, column], 0)
         return float(decibels(low).max()), float(decibels(high).max())

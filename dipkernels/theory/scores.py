@@ -81,7 +81,7 @@ def score(
 
     Notes
     -----
-    Band with ``dense``: rounding. With ``krylov``: from the highest point of the curve's lower
+    Band with ``dense``: rounding. With ``lanczos``: from the highest point of the curve's lower
     bound to that of its upper one, as of `learning_curve`. Where that is wide, ``psnr`` is the top
     of the curve in the middle of its bounds: an estimate without an error; the documentation says
     how near it came. Neither band covers what the linearisation leaves out; nor is the score the
@@ -117,6 +117,7 @@ def score(
             bar.advance()
     dataset = _dataset(rows, seeds, matvecs, seconds)
     used = {"steps": effort[0]} if method == "lanczos" else {}
+    used |= {} if probes is None else {"probes": probes}
     return dataset.assign_attrs(
         **describe_prior(prior), **provenance(prior.device), method=method, **used
     )

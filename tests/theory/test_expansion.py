@@ -1,5 +1,6 @@
 """What an expansion costs, holds, reuses and refuses."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 
 from dipkernels import tasks
 from dipkernels.errors import InvalidInputError
-from dipkernels.theory import expand
+from dipkernels.stages.registry import find_stage
+from dipkernels.theory import expand, learning_curve, predicted_peak
+from dipkernels.theory.krylov import BAND_ERRORS
 from helpers.linear_network import (
     N,
     clean_image,
@@ -82,3 +85,29 @@ def test_predictions_need_pixels_and_a_clean_image() -> None:
     jpeg = tasks.dejpeg(clean, measurement=clean)
     with pytest.raises(InvalidInputError, match="has no mask: its operator is JPEG compression"):
         expand(ntk, jpeg)
+
+
+def test_an_extrapolated_peak_is_widened_by_the_probe_at_both_ends() -> None:
+    _, ntk = kernel_and_ntk(7)
+    found = expand(ntk, make_task("denoise", 0.3), steps=3, tolerance=0, probes=1)
+    low, high = found.peak_bounds()
+    least, most = found.peak_bounds(BAND_ERRORS)
+    assert least < low < high < most
+    ceiling = least + 0.5
+    peak = predicted_peak(dataclasses.replace(found, ceiling=ceiling))
+    assert (peak.resolved, peak.extrapolated) == (False, True)
+    assert (peak.lower, peak.upper) == (least, ceiling)
+    assert peak.lower <= peak.psnr <= peak.upper
+    curve = learning_curve(dataclasses.replace(found, ceiling=ceiling))
+    assert (curve.peak_resolved, curve.peak_extrapolated) == (0, 1)
+    assert curve.peak_psnr == peak.psnr
+
+
+@pytest.mark.parametrize("options", [{"probes": 0}, {"tolerance": -1.0}, {"steps": 1}])
+def test_a_stage_refuses_before_it_runs(options: dict[str, Any]) -> None:
+    _, ntk = kernel_and_ntk()
+    stage = find_stage("prediction")
+    asked = {"steps": 9, "tolerance": 0.3, "probes": None, "iterations": 9} | options
+    assert stage.check is not None
+    with pytest.raises(InvalidInputError, match=next(iter(options)).rstrip("s")):
+        stage.check(ntk.prior, make_task("denoise"), asked)
