@@ -146,7 +146,8 @@ def test_kernel_of_a_user_module_with_all_that_is_awkward() -> None:
             tokens = self.tied(self.layer(x.flatten(2).transpose(1, 2)))
             return self.frozen(tokens).transpose(1, 2).unflatten(2, x.shape[2:])
 
-    prior = ImagePrior(Awkward, draw(1, 2, 4, 7))
+    with pytest.warns(UserWarning, match="'frozen.weight' of Awkward is drawn"):
+        prior = ImagePrior(Awkward, draw(1, 2, 4, 7))
     assert_kernel_is_dense(prior, perturbed(prior.init(0), 0, 0.1))
 
 

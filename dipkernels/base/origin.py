@@ -30,9 +30,13 @@ def digest(*items: Tensor | str) -> str:
     """Hash tensors and texts, to tell whether two computations are of the same things."""
     found = hashlib.sha256()
     for item in items:
-        data = item.encode() if isinstance(item, str) else item.detach().cpu().numpy().tobytes()
+        data = item.encode() if isinstance(item, str) else _bytes(item)
         found.update(data)
     return found.hexdigest()
+
+
+def _bytes(item: Tensor) -> bytes:  # NumPy has no bfloat16
+    return item.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 @functools.cache  # a search of all installed packages

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
@@ -138,13 +137,12 @@ class Descent:
         streams = [derive("input-noise", seed) for seed in self.seeds]
         return [torch.Generator(device=device).manual_seed(stream) for stream in streams]
 
-    def _make_network(self) -> Callable[[Parameters, Tensor], Tensor]:
+    def _make_network(self) -> Callable[[Parameters, Any], Tensor]:
         prior, noisy = self.prior, bool(self._generators)
-        batched = vmap(prior.image, in_dims=(0, 0 if noisy else None))
 
-        def network(leaves: Parameters, code: Tensor) -> Tensor:
+        def network(leaves: Parameters, code: Any) -> Tensor:
             if self.batched:
-                return batched(leaves, code)
+                return prior.images(leaves, code if noisy else None)
             # Views of each run's parameters, whose gradients are stacked in one go.
             slices = [leaf.unbind() for leaf in leaves.values()]
             codes = code.unbind() if noisy else [code] * self.runs
@@ -156,12 +154,12 @@ class Descent:
 
         if self.settings.compile is None:
             return network
-        compiled: Callable[[Parameters, Tensor], Tensor] = torch.compile(
+        compiled: Callable[[Parameters, Any], Tensor] = torch.compile(
             network, mode=self.settings.compile
         )
         return compiled
 
-    def _perturbed_code(self) -> Tensor:
+    def _perturbed_code(self) -> Any:
         if not self._generators:
             return self._code
         self._before = [generator.get_state() for generator in self._generators]

@@ -11,7 +11,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.linearised import LinearisedPrior
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior, single_code
 from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
 
@@ -71,7 +71,9 @@ def check_runs(
         raise InvalidInputError(
             f"channels_last is for one run, got {runs}: leave it out or fit them one by one"
         )
-    if settings.channels_last and prior.code.dim() != 4:
+    if settings.input_noise:
+        single_code(prior, "input_noise")
+    if settings.channels_last and single_code(prior, "channels_last").dim() != 4:
         raise InvalidInputError(
             f"channels_last is for 2D convolutional networks; the code of {prior} has shape "
             f"{tuple(prior.code.shape)}: leave it out"
@@ -83,7 +85,7 @@ def check_runs(
 
 
 def _is_code(guide: Tensor, prior: ImagePrior) -> bool:
-    code = prior.code.flatten(0, 1).cpu()
+    code = single_code(prior, "a task's guide").flatten(0, 1).cpu()
     return code.shape == guide.shape and torch.equal(code, guide.cpu().to(code.dtype))
 
 
@@ -136,7 +138,7 @@ def describe_start(prior: ImagePrior, seed: int) -> dict[str, Any]:
     with torch.no_grad():
         start = prior.image(prior.init(seed)).double()
     return {
-        "network": digest(prior.code, str(prior.parameter_shapes)),
+        "network": digest(*prior.code_tensors, str(prior.parameter_shapes)),
         # Networks of the same shapes differ in what they make of a seed.
         "start of the network": [
             f"{float(x):.4g}" for x in (start.mean(), start.std(), start.norm(p=4))
@@ -146,7 +148,7 @@ def describe_start(prior: ImagePrior, seed: int) -> dict[str, Any]:
 
 def describe_task(task: Task, prior: ImagePrior) -> list[Any]:
     """Tell tasks apart, for the identity of what is stored."""
-    probe = prior.code.new_tensor([0.3]).expand(prior.shape)
+    probe = torch.tensor(0.3, dtype=prior.dtype, device=prior.device).expand(prior.shape)
     return [
         task.name,
         digest(task.measurement),

@@ -21,7 +21,9 @@ class JacobianFactor:
         rows = []
         for gradients in self._tangents.gradients(images):
             weighted = weigh(gradients, self._root)
-            parts = [weighted[key].flatten(1) for key in self._tangents.parameters]
+            parts = [
+                weighted[key].reshape(len(weighted[key]), -1) for key in self._tangents.parameters
+            ]
             rows.append(torch.cat(parts, dim=1))
         return torch.cat(rows)
 

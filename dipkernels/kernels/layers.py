@@ -266,7 +266,7 @@ def jacobian_of(tangents: Tangents, indices: Tensor) -> Parameters:
     jacobian: Parameters = {}
     for where in torch.arange(len(indices)).split(tangents.chunk):
         for key, value in tangents.vjp(tangents.unit_images(indices[where])).items():
-            flat = value.flatten(1)
+            flat = value.reshape(len(value), -1)
             rows = jacobian.setdefault(key, flat.new_empty(len(indices), flat.shape[1]))
             rows[where] = flat
     return jacobian
@@ -275,7 +275,7 @@ def jacobian_of(tangents: Tangents, indices: Tensor) -> Parameters:
 def forms_of(gradients: Parameters, metric: Parameters | None) -> Parameters:
     """Sum products of gradients with themselves, ``(k,)`` for each parameter."""
     weighted = weigh(gradients, metric)
-    return {key: (g * weighted[key]).flatten(1).sum(dim=1) for key, g in gradients.items()}
+    return {key: (g * weighted[key]).reshape(len(g), -1).sum(dim=1) for key, g in gradients.items()}
 
 
 def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:

@@ -50,21 +50,31 @@ class NTK(Kernel):
     memory_budget : int
         Bytes that one block of products may take beyond what the linearisation holds; larger
         blocks are multiplied in chunks.
+    check : bool
+        Check that ``v . J J^T v = |J^T v|^2`` for one image v, at the price of a product.
 
     Raises
     ------
     InvalidInputError
-        If the parameters aren't those of the prior, a layer has none, or the metric doesn't fit.
+        If the parameters aren't those of the prior, a layer has none, the metric doesn't fit, or
+        the network has no derivative that torch can take.
     DivergenceError
-        If the parameters, the metric or the image aren't finite.
+        If the parameters, the metric, the image or its derivative aren't finite.
+
+    Warns
+    -----
+    UserWarning
+        If `torch.func` can't differentiate the network, so that products are made by ordinary
+        double backward passes, one column at a time.
 
     Notes
     -----
     The network is linearised once, here, which traces it and takes seconds for a deep one; every
     product then reuses the primal pass. Time of a product: 4/3 training steps by its operations.
     Memory: twice what a forward pass keeps for its backward pass. Where torch has no forward-mode
-    derivative for a part, the derivative of the backward pass takes its place, at up to twice the
-    price. Source: Jacot et al. 2018; Novak et al. 2022 for the contraction by products.
+    derivative for a part, or one that isn't the backward pass's, the derivative of the backward
+    pass takes its place, at up to twice the price. Source: Jacot et al. 2018; Novak et al. 2022 for
+    the contraction by products.
 
     Examples
     --------
@@ -83,6 +93,7 @@ class NTK(Kernel):
         metric: Metric | None = None,
         layers: str | Sequence[str] | None = None,
         memory_budget: int = DEFAULT_BUDGET,
+        check: bool = True,
     ) -> None:
         require_parameters(prior, parameters)
         parameters = {key: value.detach() for key, value in parameters.items()}
@@ -102,6 +113,8 @@ class NTK(Kernel):
         self.image = self.tangents.image
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
+        if check:
+            self.tangents.require_adjoint(image_of)
 
     def _hold(self, tangents: Tangents, memory_budget: int) -> None:
         self.tangents, self.chunk, self._budget = tangents, tangents.chunk, memory_budget

@@ -21,6 +21,7 @@ from dipkernels.networks.swin import SwinTransformer
 from dipkernels.networks.unet import UNet
 from dipkernels.networks.vit import VisionTransformer
 from dipkernels.priors import ImagePrior, Parameters
+from dipkernels.priors.prior import single_code
 
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d)
 
@@ -84,7 +85,7 @@ class Encoder:
             raise InvalidInputError(f"{prior} has no module '{path}'; it has {near}, ...")
         self.path, self._channels_last = path, channels_last
         self._module = modules[path]
-        self.width = len(self(prior.init(0), prior.code[0]))
+        self.width = len(self(prior.init(0), single_code(prior, "an encoder")[0]))
 
     def __call__(
         self, parameters: Parameters, image: Float[Tensor, "channels *spatial"]
@@ -124,6 +125,8 @@ class Encoder:
         if not found:
             raise InvalidInputError(f"{self.prior} doesn't call its module '{self.path}'")
         features = found[0][0]
+        if features.dim() == 1:  # of the whole, without positions
+            return features
         if self._channels_last:
             return features.flatten(0, -2)[self._skipped :].mean(dim=0)
         return features.flatten(1).mean(dim=1)

@@ -24,7 +24,7 @@ from dipkernels.literature.encoders import Encoder, faces, standardised
 from dipkernels.literature.regression import kernel_regression
 from dipkernels.priors import ImagePrior, Parameters
 from dipkernels.priors.memory import DEFAULT_BUDGET
-from dipkernels.priors.prior import describe_prior
+from dipkernels.priors.prior import describe_prior, single_code
 
 __all__ = [
     "Encoder",
@@ -94,10 +94,11 @@ def input_kernel(
     """
     if kind not in KINDS:
         raise InvalidInputError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
-    if tuple(inputs.shape[1:]) != tuple(prior.code.shape[1:]) or len(inputs) < 2 or samples < 1:
+    code = single_code(prior, "a kernel between inputs")
+    if tuple(inputs.shape[1:]) != tuple(code.shape[1:]) or len(inputs) < 2 or samples < 1:
         raise InvalidInputError(
             f"expected at least 1 sample and 2 inputs of the code's shape "
-            f"{tuple(prior.code.shape[1:])}, got {samples} and {tuple(inputs.shape)}: make the "
+            f"{tuple(code.shape[1:])}, got {samples} and {tuple(inputs.shape)}: make the "
             "prior with image_size and code_channels of the inputs"
         )
     encoder = Encoder(prior) if encoder is None else encoder

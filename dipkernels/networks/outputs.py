@@ -1,6 +1,7 @@
 """What is put around a network: its output's range, and several images of one network."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -38,16 +39,21 @@ class ManyImages(nn.Module):
         return torch.cat([self.network(code) for code in codes.chunk(self.images, dim=1)], dim=1)
 
 
-def surrounded(
-    factory: Callable[[], nn.Module], *, output: str, images: int
-) -> Callable[[], nn.Module]:
-    """Put the output's range and several images around a network."""
-    require_choice("output", output, OUTPUTS)
+@dataclass(frozen=True)
+class Surrounded:
+    """A factory of networks, with the output's range and several images around each."""
 
-    def network() -> nn.Module:
-        inner = factory() if images == 1 else ManyImages(factory(), images)
-        if output == "none":
+    factory: Callable[[], nn.Module]
+    output: str
+    images: int
+
+    def __post_init__(self) -> None:
+        require_choice("output", self.output, OUTPUTS)
+
+    def __call__(self) -> nn.Module:
+        """Make one."""
+        inner = self.factory() if self.images == 1 else ManyImages(self.factory(), self.images)
+        if self.output == "none":
             return inner
-        return nn.Sequential(inner, nn.Sigmoid() if output == "sigmoid" else ScaledSigmoid(255.0))
-
-    return network
+        last = nn.Sigmoid() if self.output == "sigmoid" else ScaledSigmoid(255.0)
+        return nn.Sequential(inner, last)

@@ -18,7 +18,7 @@ from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.words import meant
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.networks.layers import Style
-from dipkernels.networks.outputs import surrounded
+from dipkernels.networks.outputs import Surrounded
 from dipkernels.networks.scaling import require_side
 from dipkernels.priors import codes
 from dipkernels.priors.codes import Spatial
@@ -336,11 +336,12 @@ def create(
                 "code_channels must be at least 1"
             )
         return ImagePrior(
-            surrounded(recipe.factory, output=output, images=images),
+            Surrounded(recipe.factory, output, images),
             codes.make(code, recipe.code_shape, images, code_seed),
             name=name,
             learning_rate=found.learning_rate,
             initialisation=initialisation,
+            check=False,  # the suite of all priors does it
         )
     except InvalidInputError:
         raise

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vmap
 
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors import codes as code_kinds
 from dipkernels.priors.memory import block_columns
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior, single_code
 
 FIXED = "fixed"
 LARGEST_BATCH = 64
@@ -76,8 +75,7 @@ def _images(prior: ImagePrior, seeds: list[int], draw: Callable[[int], Tensor] |
         code = None if draw is None else draw(seeds[0])
         return prior.image(prior.init(seeds[0]), code)[None]
     drawn = () if draw is None else (torch.stack([draw(seed) for seed in seeds]),)
-    images: Tensor = vmap(prior.image)(prior.init_many(seeds), *drawn)
-    return images
+    return prior.images(prior.init_many(seeds), *drawn)
 
 
 def _code_source(prior: ImagePrior, codes: Codes) -> Callable[[int], Tensor] | None:
@@ -88,14 +86,15 @@ def _code_source(prior: ImagePrior, codes: Codes) -> Callable[[int], Tensor] | N
         raise InvalidInputError(
             f"codes must be one of {kinds}, or a function from a seed to a code; got {codes!r}"
         )
-    shape = tuple(prior.code.shape[1:])
+    own = single_code(prior, "codes=")
+    shape = tuple(own.shape[1:])
 
     def draw(seed: int) -> Tensor:
         code = code_kinds.make(codes, shape, 1, seed) if isinstance(codes, str) else codes(seed)
-        if code.shape != prior.code.shape:
+        if code.shape != own.shape:
             raise InvalidInputError(
                 f"codes made a tensor of shape {tuple(code.shape)}, but {prior} takes "
-                f"{tuple(prior.code.shape)}"
+                f"{tuple(own.shape)}"
             )
         return code.to(prior.device, prior.dtype)
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors.prior import Code, ImagePrior
 from dipkernels.priors.stateless import Parameters
 from dipkernels.priors.tangents import Tangents
 
@@ -132,6 +132,7 @@ class LinearisedPrior(ImagePrior):
         self._tangents = self._linearise()
         if not self._tangents.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
+        self._tangents.require_adjoint(prior.image)
 
     @property
     def structure(self) -> nn.Module:
@@ -160,7 +161,7 @@ class LinearisedPrior(ImagePrior):
         )
 
     def image(
-        self, parameters: Parameters, code: Tensor | None = None
+        self, parameters: Parameters, code: Code | None = None
     ) -> Float[Tensor, " channels *spatial"]:
         """Evaluate ``f0 + J (theta - theta0)``; the code is a constant."""
         self._require_own(parameters)

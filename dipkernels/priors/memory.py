@@ -1,6 +1,5 @@
 """What a computation will need, before it runs: memory of a network's pass, chunk sizes."""
 
-import copy
 import os
 import resource
 import sys
@@ -29,7 +28,7 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if _storage(tensor) not in own:
+        if tensor.layout is torch.strided and _storage(tensor) not in own:
             saved[_storage(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -48,9 +47,7 @@ class Unfilled(ImagePrior):
 
     def __init__(self, prior: ImagePrior) -> None:
         self.__dict__.update(prior.__dict__)
-        network = prior._hollow
-        held = {id(t): t for t in [*network.parameters(), *network.buffers()]}
-        self._hollow = copy.deepcopy(network, held)
+        self._network = prior._network.copied()
 
     def init(self, seed: int = 0) -> Parameters:
         """Make parameters that hold no numbers."""

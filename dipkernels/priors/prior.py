@@ -1,48 +1,48 @@
 """`ImagePrior`: a network with its code and its initialiser, as a pure function of parameters."""
 
 import copy
+import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import vmap
+from torch.utils._pytree import tree_map
 
-from dipkernels.base.checks import checked
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
+from dipkernels.priors.evaluation import tensors_of
 from dipkernels.priors.initialisation import DEFAULT, Initialisation, check_initialisation
-from dipkernels.priors.stateless import (
-    AttentionCalls,
-    Parameters,
-    build,
-    differentiable_attention,
-    has_ties,
-    hollowed,
-    parameters_of,
-)
+from dipkernels.priors.making import MadeNetwork
+from dipkernels.priors.stateless import IMAGE, NORMALISATIONS, Modes, Parameters, parameters_of
 
-__all__ = ["ImagePrior", "Parameters", "describe_prior"]
+__all__ = ["Code", "ImagePrior", "Parameters", "describe_prior"]
+
+logger = logging.getLogger(__name__)
+
+Code = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
-class ImagePrior:
+class ImagePrior(MadeNetwork):
     """The random image ``f(theta; z)``: any torch module, its fixed code, its own initialiser.
 
     The module is used unchanged, as a pure function of a dict of parameters, so that
     `torch.func` can differentiate, batch and linearise it. It runs in evaluation mode (dropout
-    and stochastic depth off), but BatchNorm always normalises with the statistics of the one
-    image and keeps no running ones, which is what a deep image prior in train mode does.
+    and stochastic depth off), but normalises with the statistics of the one image.
 
     Parameters
     ----------
     factory : callable
-        Builds a new module with its own random initialisation, drawn from torch's generators:
-        ``MyNet`` or ``lambda: MyNet(3)``. It is called once now and once per `init`.
-    code : Tensor
-        What the module is called with, including its batch axis of length 1.
+        Builds a new module with its own random initialisation, drawn from the global generators of
+        torch, NumPy or Python: ``MyNet`` or ``lambda: MyNet(3)``. It is called once or twice now,
+        and once per `init`.
+    code : Tensor, tuple or dict of Tensor
+        What the module is called with, including its batch axis of length 1: ``module(code)``, or
+        ``module(*code)`` or ``module(**code)`` where it is several tensors. A copy is kept.
     output : callable, optional
         Picks the image out of what the module returns, where that isn't a tensor; for instance
         ``lambda out: out.reconstruction`` for a Hugging Face model.
@@ -54,17 +54,36 @@ class ImagePrior:
         ``"default"`` keeps what the factory draws; a scheme of
         `dipkernels.priors.initialisation` draws convolutions and linear maps anew; a function
         is called with the new module.
+    normalisation : {"image", "evaluation", "module"}
+        What BatchNorm, and InstanceNorm with running statistics, normalise with. ``"image"``: the
+        statistics of the one image, as a deep image prior in train mode does; what normalises by
+        hand with ``training=self.training`` trains, too. ``"evaluation"``: the running statistics
+        that the factory's module has. ``"module"``: each module as the factory leaves it, in
+        training or in evaluation mode.
+    check : bool
+        Check that the module is a function of its parameters and its code alone, and that seeds
+        draw it: at the price of two forward passes and two calls of the factory.
 
     Raises
     ------
     InvalidInputError
         If the module has no trainable parameters, fails on the code, doesn't return one image
-        ``(1, channels, *spatial)``, or has nothing that the initialisation could draw.
+        ``(1, channels, *spatial)``, or has nothing that the initialisation could draw; if a check
+        fails.
+
+    Warns
+    -----
+    UserWarning
+        If every seed draws the same weights, or if frozen parameters or buffers are drawn, too.
 
     Notes
     -----
     Trainable parameters are what `init` returns; frozen parameters and buffers are constants,
     taken from the module that the constructor builds. Parameters that the module ties stay tied.
+    A complex parameter is kept as its real and imaginary parts, along a last axis of length 2.
+    Spectral normalisation divides by the largest singular value itself, to which torch's power
+    iteration converges. Attributes that the module changes in a call are put back after it.
+    Evaluations from several threads take turns.
     Memory: one set of constants; the parameters live only in the dicts that you hold.
 
     Examples
@@ -81,40 +100,31 @@ class ImagePrior:
     def __init__(
         self,
         factory: Callable[[], nn.Module],
-        code: Tensor,
+        code: Code,
         *,
         output: Callable[[Any], Tensor] | None = None,
         name: str | None = None,
         learning_rate: float | None = None,
         initialisation: Initialisation = DEFAULT,
+        normalisation: str = IMAGE,
+        check: bool = True,
     ) -> None:
         check_initialisation(initialisation)
+        require_choice("normalisation", normalisation, NORMALISATIONS)
         self.learning_rate = learning_rate
-        self.initialisation = initialisation
-        self._factory = factory
-        self._output = output
-        self.code = code.detach()
-        module = build(factory, 0, initialisation)
-        self.name = name or type(module).__name__
-        parameters = parameters_of(module, trainable=True)
-        if not parameters:
-            raise InvalidInputError(f"{self.name} has no trainable parameters: nothing to fit")
-        self.parameter_shapes = {key: tuple(value.shape) for key, value in parameters.items()}
-        self.dtype = self.code.dtype if self.code.is_floating_point() else torch.float32
-        constants = parameters_of(module, trainable=False)
-        self._frozen = {k: self._cast(v) for k, v in constants.items()}
-        self._buffers = {k: self._cast(v) for k, v in module.named_buffers()}
-        self._tied = has_ties(module)
-        self._hollow = hollowed(module)
-        self._attends = True  # until a pass has shown that it doesn't
-        with AttentionCalls() as calls:
-            self.shape = self._checked_output_shape(parameters)
-        self._attends = calls.seen
+        self._maps = True  # until `vmap` has failed
+        modes = Modes(normalisation)
+        super().__init__(factory, code, output, name, initialisation, modes, check=check)
 
     @property
     def device(self) -> torch.device:
         """Where the code is, and where images are made."""
-        return self.code.device
+        return self._device
+
+    @property
+    def code_tensors(self) -> list[Tensor]:
+        """The tensors of the code: one, or those of a tuple or dict."""
+        return tensors_of(self.code)
 
     @property
     def parameter_count(self) -> int:
@@ -124,12 +134,12 @@ class ImagePrior:
     @property
     def structure(self) -> nn.Module:
         """The network itself, whose parameters hold no values; not to be changed."""
-        return self._hollow
+        return self._network.module
 
     @property
     def module_count(self) -> int:
         """Number of modules in the network: a measure of how long it takes to trace."""
-        return sum(1 for _ in self._hollow.modules())
+        return sum(1 for _ in self._network.module.modules())
 
     @checked
     def init(self, seed: int = 0) -> Parameters:
@@ -146,8 +156,7 @@ class ImagePrior:
             By name, on the prior's device, in its dtype. The same seed gives the same weights in
             every dtype and on every device.
         """
-        module = build(self._factory, seed, self.initialisation)
-        parameters = parameters_of(module, trainable=True)
+        parameters = parameters_of(self._built(seed), trainable=True)
         return {k: parameters[k].to(self.device, self.dtype) for k in self.parameter_shapes}
 
     def frozen(self, values: Parameters) -> "ImagePrior":
@@ -246,7 +255,7 @@ class ImagePrior:
         return linearised
 
     def image(
-        self, parameters: Parameters, code: Tensor | None = None
+        self, parameters: Parameters, code: Code | None = None
     ) -> Float[Tensor, " channels *spatial"]:
         """Evaluate the network: a pure, differentiable function of its parameters.
 
@@ -254,7 +263,7 @@ class ImagePrior:
         ----------
         parameters : dict of str to Tensor
             As `init` returns.
-        code : Tensor, optional
+        code : Tensor, tuple or dict of Tensor, optional
             In place of the prior's own, of its shape: a perturbed one, for instance.
 
         Returns
@@ -268,16 +277,37 @@ class ImagePrior:
             If a parameter is missing or there is one too many.
         """
         self._require_own(parameters)
-        out = self._evaluate(parameters, self.code if code is None else code)
-        return (out if self._output is None else self._output(out))[0]
+        return self._image(parameters, code)
 
-    def _require_own(self, parameters: Parameters) -> None:
-        if parameters.keys() != self.parameter_shapes.keys():
-            wrong = sorted(parameters.keys() ^ self.parameter_shapes.keys())
-            raise InvalidInputError(
-                f"these are not the parameters of {self}: {', '.join(wrong[:3])} missing or too "
-                "many; use prior.init()"
-            )
+    def images(self, parameters: Parameters, codes: Tensor | None = None) -> Tensor:
+        """Evaluate the network at several sets of parameters, in one pass where torch can.
+
+        Parameters
+        ----------
+        parameters : dict of str to Tensor
+            As `init_many` returns, each of shape ``(n, ...)``.
+        codes : Tensor, optional
+            One for each, of shape ``(n, *code.shape)``, in place of the prior's own.
+
+        Returns
+        -------
+        Tensor, shape ``(n, channels, *spatial)``
+            Differentiable; one after another for a network that `torch.func.vmap` can't take.
+        """
+        given = () if codes is None else (codes,)
+        if self._maps:
+            try:
+                images: Tensor = vmap(self.image)(parameters, *given)
+            except RuntimeError as error:  # whatever vmap can't do
+                logger.info("images of %s are made one by one: %s", self, error)
+                self._maps = False
+            else:
+                return images
+        each = [
+            dict(zip(parameters, v, strict=True)) for v in zip(*parameters.values(), strict=True)
+        ]
+        own = [None] * len(each) if codes is None else list(codes)
+        return torch.stack([self.image(one, code) for one, code in zip(each, own, strict=True)])
 
     def module(self, parameters: Parameters) -> nn.Module:
         """Make the plain torch module with these parameters, to be used or saved by other code.
@@ -300,13 +330,7 @@ class ImagePrior:
             If a parameter is missing or there is one too many.
         """
         self._require_own(parameters)
-        module = build(self._factory, 0, self.initialisation).to(self.device, self.dtype)
-        with torch.no_grad():
-            for key, parameter in module.named_parameters():
-                if parameter.requires_grad:
-                    parameter.copy_(parameters[key] if key in parameters else self._frozen[key])
-                    parameter.requires_grad_(key in parameters)
-        return module
+        return self._filled(self._built(0), parameters)
 
     @checked
     def sample(self, n: int, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
@@ -361,8 +385,8 @@ class ImagePrior:
         target = self.device if device is None else resolve_device(device)
         moved = copy.copy(self)
         moved.dtype = self.dtype if dtype is None else dtype
-        moved.code = self.code.to(target)
-        moved.code = moved._cast(moved.code)
+        moved._device = target
+        moved.code = tree_map(moved._cast, self.code)
         moved._frozen = {key: moved._cast(value) for key, value in self._frozen.items()}
         moved._buffers = {key: moved._cast(value) for key, value in self._buffers.items()}
         return moved
@@ -371,44 +395,23 @@ class ImagePrior:
         shape = "x".join(map(str, self.shape))
         return f"ImagePrior({self.name}, {shape}, {self.parameter_count:,} parameters)"
 
-    def _cast(self, tensor: Tensor) -> Tensor:
-        dtype = self.dtype if tensor.is_floating_point() else tensor.dtype
-        return tensor.to(self.device, dtype)
-
-    def _evaluate(self, parameters: Parameters, code: Tensor) -> Any:
-        # Copies, because a module may count its calls in a buffer: every call starts afresh.
-        buffers = {key: value.clone() for key, value in self._buffers.items()}
-        everything = {**self._frozen, **buffers, **parameters}
-        with differentiable_attention() if self._attends else nullcontext():
-            # Looking for ties costs a walk through the network, at every call.
-            return functional_call(self._hollow, everything, (code,), tie_weights=self._tied)
-
-    def _checked_output_shape(self, parameters: Parameters) -> tuple[int, ...]:
-        parameters = {k: self._cast(v) for k, v in parameters.items()}
-        with torch.no_grad():
-            try:
-                out = self._evaluate(parameters, self.code)
-            except Exception as error:  # whatever the module raises
-                raise InvalidInputError(
-                    f"{self.name} failed on a code of shape {tuple(self.code.shape)}: {error}"
-                ) from error
-            try:
-                out = out if self._output is None else self._output(out)
-            except Exception as error:  # whatever the function raises
-                raise InvalidInputError(
-                    f"output= failed on the {type(out).__name__} that {self.name} returned: {error}"
-                ) from error
-        if not isinstance(out, Tensor):
+    def _require_own(self, parameters: Parameters) -> None:
+        if parameters.keys() != self.parameter_shapes.keys():
+            wrong = sorted(parameters.keys() ^ self.parameter_shapes.keys())
             raise InvalidInputError(
-                f"{self.name} returned {type(out).__name__}, not a tensor: pass "
-                "output=, a function that picks the image out of it"
+                f"these are not the parameters of {self}: {', '.join(wrong[:3])} missing or too "
+                "many; use prior.init()"
             )
-        if out.dim() < 3 or out.shape[0] != 1:
-            raise InvalidInputError(
-                f"{self.name} returned shape {tuple(out.shape)}; expected one image "
-                "(1, channels, *spatial): check the code's batch axis, or pass output="
-            )
-        return tuple(out.shape[1:])
+
+
+def single_code(prior: ImagePrior, what: str) -> Tensor:
+    """Give the code of a prior that takes one tensor; something else isn't meant for others."""
+    if not isinstance(prior.code, Tensor):
+        raise InvalidInputError(
+            f"{what} is for networks that take one tensor; the code of {prior} is a "
+            f"{type(prior.code).__name__} of {len(prior.code)}"
+        )
+    return prior.code
 
 
 def describe_prior(prior: ImagePrior) -> dict[str, str | int]:

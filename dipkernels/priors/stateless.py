@@ -1,15 +1,15 @@
-"""How a module becomes a pure function: made anew, emptied, and its attention differentiable."""
+"""How a module is made: under a random state of its own, in a stated mode, and emptied."""
 
+import random
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import replace_all_batch_norm_modules_
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import UninitializedParameter
-from torch.overrides import TorchFunctionMode
 
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
@@ -17,23 +17,67 @@ from dipkernels.priors.initialisation import Initialisation, initialise
 
 Parameters = dict[str, Tensor]
 
+IMAGE, EVALUATION, MODULE = "image", "evaluation", "module"
+NORMALISATIONS = (IMAGE, EVALUATION, MODULE)
 
-def build(factory: Callable[[], nn.Module], seed: int, initialisation: Initialisation) -> nn.Module:
-    """Make a new module, drawn under a random state of its own and made stateless."""
+# The global random state is one for all threads: two that draw at once would share it.
+_drawing = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Modes:
+    """In which mode a network runs, and which of its modules in another one."""
+
+    normalisation: str = IMAGE
+    training: frozenset[str] = frozenset()  # those that normalise by hand
+    untouched: frozenset[str] = frozenset()  # those that see a single value of each channel
+
+    def apply(self, module: nn.Module) -> nn.Module:
+        """Set a new module's modes, in place."""
+        if self.normalisation != MODULE:
+            module.eval()
+        if self.normalisation == IMAGE:
+            for name, part in module.named_modules():
+                if isinstance(part, nn.modules.batchnorm._NormBase) and name not in self.untouched:
+                    # no running statistics: those of the one image
+                    part.track_running_stats = False
+                    part.running_mean = part.running_var = part.num_batches_tracked = None
+                part.training = name in self.training
+        return module
+
+
+@contextmanager
+def random_state(seed: int) -> Iterator[torch.Generator]:
+    """Draw from a seed, by torch's, NumPy's and Python's global generators, and restore these."""
     cuda = torch.cuda.is_initialized()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
-        # Not torch.manual_seed, which would also seed a CUDA that is started only later.
-        random_state = torch.default_generator.manual_seed(derive("init", seed))
-        if cuda:
-            torch.cuda.manual_seed_all(derive("init", seed))
-        before = random_state.get_state()
+    with _drawing:
+        others = np.random.get_state(), random.getstate()
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else []):
+            # Not torch.manual_seed, which would also seed a CUDA that is started only later.
+            drawn = torch.default_generator.manual_seed(seed)
+            if cuda:
+                torch.cuda.manual_seed_all(seed)
+            np.random.seed(seed % 2**32)
+            random.seed(seed)
+            try:
+                yield drawn
+            finally:
+                np.random.set_state(others[0])
+                random.setstate(others[1])
+
+
+def build(
+    factory: Callable[[], nn.Module], seed: int, initialisation: Initialisation, modes: Modes
+) -> nn.Module:
+    """Make a new module, drawn under a random state of its own."""
+    with random_state(derive("init", seed)) as generator:
+        before = generator.get_state()
         module = factory()
         # One that draws nothing may hand out a module that others use: not ours to empty.
-        reused = torch.equal(random_state.get_state(), before) and factory() is module
+        reused = torch.equal(generator.get_state(), before) and factory() is module
         _require_fresh(module, reused)
         initialise(module, initialisation)
-    replace_all_batch_norm_modules_(module)  # no running statistics: those of the one image
-    return module.eval()
+    return modes.apply(module)
 
 
 def _require_fresh(module: object, reused: bool) -> None:
@@ -56,9 +100,21 @@ def _require_fresh(module: object, reused: bool) -> None:
 
 
 def parameters_of(module: nn.Module, *, trainable: bool) -> Parameters:
-    """Take a module's parameters, or its constants."""
-    named = module.named_parameters()
-    return {k: v.detach() for k, v in named if v.requires_grad == trainable}
+    """Take a module's parameters, or its constants; a complex one's two numbers are a last axis."""
+    named = [(k, v.detach()) for k, v in module.named_parameters() if v.requires_grad == trainable]
+    return {k: torch.view_as_real(v) if v.is_complex() else v for k, v in named}
+
+
+def converted(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Convert a module in place, as ``module.to(dtype)``, which drops imaginary parts."""
+
+    def convert(tensor: Tensor) -> Tensor:
+        if tensor.is_complex():
+            return tensor.to(dtype.to_complex())
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    module._apply(convert)
+    return module
 
 
 def has_ties(module: nn.Module) -> bool:
@@ -76,34 +132,3 @@ def hollowed(module: nn.Module) -> nn.Module:
     for parameter in module.parameters():
         parameter.data = parameter.new_zeros(()).expand(parameter.shape)
     return module
-
-
-class AttentionCalls(TorchFunctionMode):
-    """Notices calls of torch's attention: only then `differentiable_attention` is needed.
-
-    Without it a call is quicker, and `torch.compile` can take the network whole.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = False
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        self.seen = self.seen or "attention" in getattr(func, "__name__", "")
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def differentiable_attention() -> Iterator[None]:
-    """Make torch's own attention layers differentiable in forward mode."""
-    # Its fused kernels have no forward-mode derivative (pytorch#98164), nor has the encoder layers'
-    # inference path.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

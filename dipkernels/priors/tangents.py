@@ -7,6 +7,7 @@ takes 173 operations for 1283, one of ``vit`` 224 for 1167 (32x32, views not cou
 
 import gc
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +21,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.priors.backward import double_backward, infinite_slope, plain_operations
 from dipkernels.priors.folding import fold_constants
 from dipkernels.priors.stateless import Parameters
 
@@ -28,19 +30,88 @@ logger = logging.getLogger(__name__)
 
 ImageOf = Callable[[Parameters], Tensor]
 
+# Rounding moves them apart by less, in every registered network.
+AGREEMENT = {torch.float64: 1e-8, torch.float32: 1e-3}
+ROUGHLY = 0.1  # in half precision
+
 
 class Tangents:
     """The derivative ``J`` of an image with respect to parameters, in blocks of columns."""
 
     def __init__(self, image_of: ImageOf, parameters: Parameters, chunk: int) -> None:
         self.parameters, self.chunk = parameters, chunk
-        # In this order, and with what each leaves behind collected: the memory adds up.
+        self._batches = self._functional = True
         gc.collect()
+        try:
+            self._differentiate(image_of)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever torch.func can't do
+            self._differentiate_plainly(image_of, error)
+        self.image_shape, self.size = tuple(self.image.shape), self.image.numel()
+        self.dtype, self.device = self.image.dtype, self.image.device
+
+    # In this order, and with what each leaves behind collected: the memory adds up.
+    def _differentiate(self, image_of: ImageOf) -> None:
         self.jvp_one = self._traced(image_of)
-        image, self._vjp = vjp(image_of, parameters)  # type: ignore[misc]  # two, without aux
+        image, self._vjp = vjp(image_of, self.parameters)  # type: ignore[misc]  # two, without aux
         self.image = image.detach()
-        self.image_shape, self.size = tuple(image.shape), image.numel()
-        self.dtype, self.device = image.dtype, image.device
+
+    def _differentiate_plainly(self, image_of: ImageOf, error: Exception) -> None:
+        logger.info("torch.func can't differentiate this network: %s", error)
+        try:
+            with plain_operations():
+                self._differentiate(image_of)
+            return
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as again:  # whatever torch.func can't do
+            logger.info("nor by plain operations: %s", again)
+        road = double_backward(image_of, self.parameters)
+        self.image, self._vjp, self.jvp_one = road.image, road.vjp, road.jvp
+        self._batches = self._functional = False
+        warnings.warn(
+            "torch.func can't differentiate this network; products with its kernel take ordinary "
+            "double backward passes, one column at a time, at up to twice the cost "
+            f"({_first_line(error)})",
+            stacklevel=4,
+        )
+
+    def require_adjoint(self, image_of: ImageOf) -> None:
+        """Check that both passes are of one Jacobian: ``v . J J^T v = |J^T v|^2``."""
+        # Where a forward-mode derivative differs, the backward pass is what training follows.
+        apart = self._disagreement()
+        if self._agrees(apart):
+            return
+        if self._functional:
+            logger.info("forward mode differs from the backward pass, which is used alone")
+            self.jvp_one = _transposed_twice(image_of, self.parameters)
+            apart = self._disagreement()
+        if not math.isfinite(apart):
+            raise DivergenceError(
+                "the derivative of the image by the parameters isn't finite"
+                f"{infinite_slope(image_of, self.parameters)}; a kernel is the network's "
+                "linearisation, which it doesn't have here: keep the operation away from this "
+                "value, sqrt(x + 1e-6) for sqrt(x)"
+            )
+        if not self._agrees(apart):
+            raise InvalidInputError(
+                "products with the Jacobian of this network and with its transpose disagree by "
+                f"{100 * apart:.2g} %: an operation's backward pass can't be differentiated in its "
+                "turn (torch.cond, once_differentiable), or the precision is too low, which "
+                "prior.to(dtype=torch.float64) cures"
+            )
+
+    def _agrees(self, apart: float) -> bool:
+        return apart <= AGREEMENT.get(self.dtype, ROUGHLY)
+
+    def _disagreement(self) -> float:
+        rng = torch.Generator().manual_seed(0)
+        v = torch.randn(self.image_shape, generator=rng).to(self.device, self.dtype)
+        gradients = self.vjp_one(v)
+        both = float((v.double() * self.jvp_one(gradients).double()).sum())
+        form = sum(float(g.double().square().sum()) for g in gradients.values())
+        return abs(both - form) / max(form, torch.finfo(self.dtype).tiny)
 
     def vjp_one(self, image: Tensor) -> Parameters:
         """Multiply one image by ``J^T``."""
@@ -59,15 +130,33 @@ class Tangents:
         blocks = images.T.reshape(-1, *self.image_shape)
         if len(blocks) == 1:  # batching one column costs 7 to 25 % on a CPU
             return {key: value.detach()[None] for key, value in self.vjp_one(blocks[0]).items()}
-        return {key: value.detach() for key, value in vmap(self._vjp)(blocks)[0].items()}
+        found = self._batched(lambda: vmap(self._vjp)(blocks)[0])
+        if found is None:
+            each = [self.vjp_one(block) for block in blocks]
+            found = {key: torch.stack([one[key] for one in each]) for key in self.parameters}
+        return {key: value.detach() for key, value in found.items()}
 
     def jvp(self, tangents: Parameters) -> Float[Tensor, "n k"]:
         """Multiply directions, each of shape ``(k, ...)``, by ``J``: images, one a column."""
-        if all(len(tangent) == 1 for tangent in tangents.values()):
-            images = self.jvp_one({key: tangent[0] for key, tangent in tangents.items()})
-        else:
-            images = vmap(self.jvp_one)(tangents)
+        columns = len(next(iter(tangents.values())))
+        found = None if columns == 1 else self._batched(lambda: vmap(self.jvp_one)(tangents))
+        if found is None:
+            each = ({key: value[i] for key, value in tangents.items()} for i in range(columns))
+            found = torch.stack([self.jvp_one(one) for one in each])
+        images: Tensor = found
         return images.detach().reshape(-1, self.size).T
+
+    # None, and from then on, for a network with an operation that torch can't batch.
+    def _batched(self, product: Callable[[], Any]) -> Any:
+        if self._batches:
+            try:
+                return product()
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                logger.info("products are made one by one: %s", _first_line(error))
+                self._batches = False
+        return None
 
     def gradients(self, block: Float[Tensor, "n k"]) -> Iterator[Parameters]:
         """Multiply columns by ``J^T``, a chunk at a time."""
@@ -91,18 +180,22 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
             image, tangent = unpack_dual(image_of(duals))
             return torch.zeros_like(image) if tangent is None else tangent
 
-    with warnings.catch_warnings(), torch.no_grad():
+    # With gradients enabled, so that a network that disables them for a while is seen to.
+    with warnings.catch_warnings(), torch.enable_grad():
         # torch's tracing uses its own torch.jit
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
         try:
             with _FusedTangents():
                 traced = make_fx(tangent_of)(*map(torch.zeros_like, parameters.values()))
-        except NotImplementedError as error:  # an operation without a forward-mode derivative
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # such as an operation without a forward-mode derivative
             logger.info(
                 "products with the Jacobian take backward passes, at up to twice the cost: %s",
-                str(error).split("\n")[0],
+                _first_line(error),
             )
             return _transposed_twice(image_of, parameters)
+    with torch.no_grad():
         folded = fold_constants(traced)
 
     def tangent(directions: Parameters) -> Tensor:
@@ -125,8 +218,14 @@ class _FusedTangents(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         kwargs = kwargs or {}
+        if func is torch._C._set_grad_enabled:  # torch.no_grad() doesn't stop tangents by itself
+            torch._C._set_fwd_grad_enabled(args[0])
+        if not torch._C._is_fwd_grad_enabled():
+            return func(*args, **kwargs)
         if func is functional.batch_norm:
             return _batch_norm(*args, **kwargs)
+        if func is functional.group_norm:
+            return _group_norm(*args, **kwargs)
         if func is functional.layer_norm:
             return _layer_norm(*args, **kwargs)
         if func is functional.leaky_relu:
@@ -179,6 +278,27 @@ def _layer_norm(
     if w0 is not None:
         tangent = tangent * w0
     return _affine(h, tangent, (w0, dw), (b0, db), tuple(shape))
+
+
+# As the two above. torch's own tangent fails on an input that isn't contiguous.
+def _group_norm(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    (x0, dx), (w0, dw), (b0, db) = unpack_dual(x), _unpack(weight), _unpack(bias)
+    if dx is None:
+        return functional.group_norm(x, num_groups, weight, bias, eps)
+    x0, dx, (n, c), size = x0.contiguous(), dx.contiguous(), x0.shape[:2], x0[0, 0].numel()
+    h, mean, scale = torch.native_group_norm(x0, None, None, n, c, size, num_groups, eps)
+    tangent, _, _ = torch.ops.aten.native_group_norm_backward(
+        dx, x0, mean, scale, None, n, c, size, num_groups, [True, False, False]
+    )
+    shape = (1, -1) + (1,) * (x0.dim() - 2)
+    tangent = tangent if w0 is None else tangent * w0.reshape(shape)
+    return _affine(h, tangent, (w0, dw), (b0, db), shape)
 
 
 # The sign of the output tells that of the input, and is kept for the next layer anyway.
@@ -241,4 +361,9 @@ def _transposed_twice(image_of: ImageOf, parameters: Parameters) -> ImageOf:
         image: Tensor = transposed(tangents)[0]
         return image
 
+    tangent({key: torch.zeros_like(p) for key, p in parameters.items()})  # fails now, if it does
     return tangent
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n")[0][:200]

@@ -7,7 +7,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from dipkernels.base.seeds import derive
 from dipkernels.fitting.descent import BATCHING_DEVICES
@@ -61,13 +60,13 @@ class Langevin:
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Run the network."""
-        image = self.posterior.prior.image
+        prior = self.posterior.prior
         if self._batched:
-            images = vmap(image)(self.leaves)
+            images = prior.images(self.leaves)
         else:
             slices = [leaf.unbind() for leaf in self.leaves.values()]
             each = [dict(zip(self.leaves, v, strict=True)) for v in zip(*slices, strict=True)]
-            images = torch.stack([image(leaves) for leaves in each])
+            images = torch.stack([prior.image(leaves) for leaves in each])
         return self.posterior.task.misfit(images), images
 
     def weight(self) -> float:
@@ -85,7 +84,11 @@ class Langevin:
         velocities = self._memory or {
             "none": next(iter(self.leaves.values())).new_zeros(self.settings.chains, 1)
         }
-        squares = [v.reshape(len(v), -1).square().sum(dim=1) for v in velocities.values()]
+        scales = self.posterior.scales
+        squares = [
+            (v.reshape(len(v), -1) / scales.get(key, 1.0)).square().sum(dim=1)
+            for key, v in velocities.items()
+        ]
         # e T / (1 - a / 2) is the variance of each, after the step that was taken last.
         step = self.step_size * self._factor(max(0, self.iteration - 1))
         undamped = 1 - (self.settings.friction or 0.0) / 2
@@ -114,7 +117,11 @@ class Langevin:
             settings.friction or 0.0,
             self._memory,
         )
-        w = SAMPLERS[settings.method].step(w, gradients, self._noise(), now)
+        noise = self._noise()
+        for key, scale in posterior.scales.items():  # a constant metric
+            gradients[key] = gradients[key] * scale**2
+            noise[key] *= scale
+        w = SAMPLERS[settings.method].step(w, gradients, noise, now)
         self._memory = now.memory
         self.leaves = {key: value.requires_grad_() for key, value in w.items()}
         self.iteration += 1

@@ -1,5 +1,6 @@
 """What is sampled: the density of a network's parameters, stated in full."""
 
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,9 @@ from dipkernels.sampling.steps import STEP_SHARE
 from dipkernels.tasks import Task
 
 INITIALISATION = "initialisation"
+# Tensors whose deviation is less than this share of the median one move in units of their own:
+# one that is drawn at 1e-6 would force a step on all others at which nothing moves.
+LEAST_SHARE = 1 / 300
 PRIOR_DRAWS = 16  # of the initialisation, whose moments become the weight prior
 
 
@@ -168,6 +172,13 @@ class WeightPosterior:
     temperature : float
         Positive.
 
+    Attributes
+    ----------
+    scales : dict of str to float
+        Of tensors whose weight prior is less than a 300th as wide as the median tensor's, as
+        that of a token which is drawn at 1e-6: chains move them in this unit, others in 1. The
+        density is the same; the step that all can take is larger.
+
     Raises
     ------
     InvalidInputError
@@ -211,6 +222,7 @@ class WeightPosterior:
         self.task = task.to(device=prior.device, dtype=prior.dtype)
         self.noise_sigma = _noise(task, noise_sigma)
         self.weight_prior = _weight_prior(prior, weight_prior)
+        self.scales = _scales(self.weight_prior)
         # The misfit is a mean over all entries of the measurement.
         self.scale = task.measurement.numel() / (2 * self.noise_sigma**2)
 
@@ -260,7 +272,8 @@ class WeightPosterior:
         share : float
             Of the limit of stability, ``2 / L``; in (0, 1). L bounds the largest eigenvalue of
             the Gauss-Newton Hessian: that of the NTK, as the task measures it, over noise_sigma^2,
-            plus the largest precision of the weight prior. A plain Langevin step makes the variance
+            plus the largest precision of the weight prior, in the units in which chains move
+            (`scales`). A plain Langevin step makes the variance
             along the stiffest direction ``1 / (1 - share)`` times too large, one with a momentum
             and little friction ``1 / (1 - share / 2)`` times, and that of all others less.
 
@@ -277,9 +290,14 @@ class WeightPosterior:
         """
         if not 0 < share < 1:
             raise InvalidInputError(f"share must be in (0, 1), got {share}")
-        kernel = ObservedKernel(NTK(self.prior, parameters), self.task)
+        metric = None
+        if self.scales:
+            units = {key: self.scales.get(key, 1.0) ** 2 for key in parameters}
+            metric = {key: torch.full_like(p, units[key]) for key, p in parameters.items()}
+        kernel = ObservedKernel(NTK(self.prior, parameters, metric=metric), self.task)
         largest = kernel.shape[0] / (2 * stable_learning_rate(kernel))
-        precision = max(float(d.min()) ** -2 for d in self.weight_prior.deviation.values())
+        deviations = self.weight_prior.deviation.items()
+        precision = max((self.scales.get(key, 1.0) / float(d.min())) ** 2 for key, d in deviations)
         return share * 2 / (largest / self.noise_sigma**2 + precision)
 
     def record(self) -> dict[str, str | float]:
@@ -316,6 +334,12 @@ class WeightPosterior:
             f"{self.noise_sigma:.3g}, weights {self.weight_prior.name}, temperature "
             f"{self.temperature:.3g})"
         )
+
+
+def _scales(weights: WeightPrior) -> dict[str, float]:
+    least = {key: float(d.min()) for key, d in weights.deviation.items()}
+    typical = statistics.median_high(least.values())
+    return {key: d / typical for key, d in least.items() if d < LEAST_SHARE * typical}
 
 
 def _noise(task: Task, noise_sigma: float | None) -> float:

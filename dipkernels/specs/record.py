@@ -25,7 +25,7 @@ def run_record(
         "task": repr(task),
         "measurement_sha256": digest(task.measurement),
         "prior": repr(prior),
-        "network_sha256": digest(prior.code, str(prior.parameter_shapes)),
+        "network_sha256": digest(*prior.code_tensors, str(prior.parameter_shapes)),
         **settings,
         "device": str(prior.device),
         "version": provenance("cpu")["version_dipkernels"],

@@ -154,7 +154,7 @@ class ComparisonSettings:
             "pixels_sha256": digest(*(x for x in pixels if x is not None)),
             "priors": {
                 name: asdict(self.effort(name))
-                | {"network_sha256": digest(prior.code, str(prior.parameter_shapes))}
+                | {"network_sha256": digest(*prior.code_tensors, str(prior.parameter_shapes))}
                 for name, prior in priors.items()
             },
             "seed": self.seed,

@@ -52,7 +52,7 @@ def test_features_are_the_means_of_the_named_modules_output(name: str) -> None:
     image = draw(2, 12, 15, seed=1)
     found = encoder(parameters, image)
     seen: list[Tensor] = []
-    module = dict(prior._hollow.named_modules())[encoder.path]
+    module = dict(prior.structure.named_modules())[encoder.path]
     handle = module.register_forward_hook(lambda module, inputs, output: seen.append(output))
     prior.image(parameters, image[None])  # the whole network
     handle.remove()

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -63,6 +64,13 @@ def test_image_is_pure_and_leaves_the_global_random_state(case: Case) -> None:
     assert prior.sample(2, seed=1).shape == (2, 3, *(9, 14)[-case.dims :])
     assert all(torch.equal(parameters[key], kept[key]) for key in kept)
     assert global_random_states() == before
+
+
+def test_a_new_module_makes_the_same_image(case: Case) -> None:
+    prior = case.make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of buffers that are drawn
+        prior._check(prior.init(0), draws=False)  # which `create` leaves out
 
 
 def test_init_depends_on_the_seed_alone(case: Case) -> None:

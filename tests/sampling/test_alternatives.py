@@ -56,12 +56,14 @@ class Root(nn.Module):
 
 
 def test_derivatives_that_are_not_finite_are_said() -> None:
-    prior = ImagePrior(Root, draw(1, 1, 4, 5))
+    prior = ImagePrior(Root, draw(1, 1, 4, 5), check=False)  # its weights are drawn alike
     task = tasks.denoise(draw(1, 4, 5, seed=1), noise_sigma=SIGMA)
     posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     parameters = {"weight": torch.zeros(1, 1, 4, 5, dtype=torch.float64)}
     assert prior.image(parameters).isfinite().all()
-    with pytest.raises(DivergenceError, match="derivatives at these parameters are not finite"):
+    with pytest.raises(
+        DivergenceError, match="derivative .* isn.t finite: that of sqrt is infinite"
+    ):
         sampling.linearised(posterior, parameters, draws=3)
 
 

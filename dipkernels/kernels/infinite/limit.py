@@ -24,7 +24,7 @@ from dipkernels.kernels.stationary import StationaryKernel, shifted
 from dipkernels.kernels.stationary.activations import ACTIVATIONS, integrated
 from dipkernels.kernels.stationary.kernel import mapped
 from dipkernels.kernels.stationary.quadrature import mean_by_quadrature
-from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors.prior import ImagePrior, single_code
 
 PARAMETERISATIONS = ("standard", "ntk")
 
@@ -183,7 +183,7 @@ def infinite_width(
             f"drawn_pixels must be at least 0, max_period at least 1 or None; got {drawn_pixels}, "
             f"{max_period}"
         )
-    if prior.code.dim() not in (3, 4):
+    if single_code(prior, "infinite_width").dim() not in (3, 4):
         raise InvalidInputError(
             f"{prior.name} takes a code of shape {tuple(prior.code.shape)}: the theory is for "
             "convolutional networks on a code (1, channels, *grid)"
