@@ -62,7 +62,7 @@ def test_derivatives_that_are_not_finite_are_said() -> None:
     parameters = {"weight": torch.zeros(1, 1, 4, 5, dtype=torch.float64)}
     assert prior.image(parameters).isfinite().all()
     with pytest.raises(
-        DivergenceError, match="derivative .* isn.t finite: that of sqrt is infinite"
+        DivergenceError, match=r"derivative .* isn.t finite: that of sqrt is infinite"
     ):
         sampling.linearised(posterior, parameters, draws=3)
 
