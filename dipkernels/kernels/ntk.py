@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.cross import Codes, CrossKernel, listed_codes, stacked_images
 from dipkernels.kernels.factor import JacobianFactor
@@ -181,6 +182,7 @@ class NTK(Kernel):
         """
         return JacobianFactor(self.tangents, self.metric)
 
+    @checked
     def gauss_newton(self, weights: Tensor | None = None) -> GaussNewton:
         """Give the Gauss-Newton matrix ``M^(1/2) J^T W J M^(1/2)``, on parameters.
 
