@@ -168,6 +168,7 @@ class KernelSum(SymmetricSum, Kernel):
     """A weighted sum of kernels over images of one shape."""
 
     of = Kernel
+    terms: tuple[tuple[float, Kernel], ...]
 
     def __init__(self, *terms: tuple[float, Kernel]) -> None:
         super().__init__(*terms)
@@ -190,9 +191,9 @@ class KernelSum(SymmetricSum, Kernel):
 class KernelProduct(SymmetricProduct, Kernel):
     """A symmetric product whose outer factor is a kernel."""
 
-    def __init__(self, *factors: LinearOperator) -> None:
-        super().__init__(*factors)
-        self.image_shape = factors[0].image_shape
+    def __init__(self, kernel: Kernel, *factors: LinearOperator) -> None:
+        super().__init__(kernel, *factors)
+        self.image_shape = kernel.image_shape
 
     @classmethod
     def suits(cls, factors: list[LinearOperator]) -> bool:

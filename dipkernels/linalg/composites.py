@@ -36,7 +36,7 @@ class Adjoint(LinearOperator):
 class WeightedSum(LinearOperator):
     """``sum_i c_i A_i`` of operators of one size, dtype and device."""
 
-    of: ClassVar[type[LinearOperator]] = LinearOperator
+    of: ClassVar[type] = LinearOperator
 
     def __init__(self, *terms: Term) -> None:
         self.terms, first = terms, terms[0][1]
@@ -158,7 +158,7 @@ def operator_product(left: LinearOperator, right: LinearOperator) -> LinearOpera
         raise InvalidInputError(
             f"operators of shapes {left.shape} and {right.shape} can't be multiplied"
         )
-    number, factors = 1.0, []
+    number, factors = 1.0, list[LinearOperator]()
     for operator in (left, right):
         each = operator
         if isinstance(each, WeightedSum) and len(each.terms) == 1:

@@ -165,7 +165,7 @@ class LinearOperator(ABC):
         return type(self)._sum_of((1.0, self), (-1.0, _operator(other)))
 
     def __rsub__(self, other: Any) -> "LinearOperator":
-        return -self + other
+        return (-self).__add__(other)
 
     def __neg__(self) -> "LinearOperator":
         return self * -1.0
@@ -283,7 +283,7 @@ def _operator(other: object) -> LinearOperator:
 def _number(given: Any) -> float:
     if isinstance(given, Tensor | np.ndarray) and given.ndim == 0:
         given = given.item()
-    if not isinstance(given, Real) or isinstance(given, bool) or not math.isfinite(given):
+    if isinstance(given, bool) or not isinstance(given, Real) or not math.isfinite(given):
         given = given if isinstance(given, Real | complex) else f"a {type(given).__name__}"
         raise InvalidInputError(
             f"an operator is multiplied and divided by finite real numbers, got {given}; vectors "
