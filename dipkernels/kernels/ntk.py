@@ -135,8 +135,14 @@ class NTK(Kernel):
         Raises
         ------
         InvalidInputError
-            If the images aren't n rows of at least one column.
+            If the images aren't n rows of at least one column, or of another type.
         """
+        self._check_type(images)
+        if images.is_complex():
+            raise InvalidInputError(
+                "gradients are of real images: take images.real and images.imag, or multiply "
+                "ntk.factor().T @ images"
+            )
         return self.tangents.vjp(images)
 
     def jvp(self, tangents: Parameters) -> Float[Tensor, "n k"]:

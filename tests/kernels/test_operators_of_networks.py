@@ -121,7 +121,7 @@ def test_cross_kernel_is_the_product_of_two_jacobians(ntk: NTK, several: NTK) ->
     # so that regression on other codes' images can be predicted: K_12 (K_22 + s I)^-1 y
     system = several + 0.3 * DiagonalOperator(torch.ones(COUNT * N, dtype=torch.float64))
     right = draw(COUNT * N, seed=3)
-    solved = conjugate_gradients(lambda rows: (system @ rows.T).T, right[None]).x[0]
+    solved = conjugate_gradients(system, right[None]).x[0]
     matrix = STACK @ STACK.T + 0.3 * torch.eye(COUNT * N, dtype=torch.float64)
     expected = dense @ torch.linalg.solve(matrix, right)
     assert float((cross @ solved - expected).norm()) < 1e-6 * float(expected.norm())
@@ -352,6 +352,14 @@ def test_fourier_modes_have_real_forms_of_every_layer(ntk: NTK) -> None:
     near(layers.quadratic_form(mode).sum(dim=0), ntk.quadratic_form(mode))
     near(layers["last"] @ mode[:, 0] + layers["norm"] @ mode[:, 0] + layers["first"] @ mode[:, 0],
          dense @ mode[:, 0])  # fmt: skip
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_gradients_of_complex_and_foreign_images_are_refused(ntk: NTK) -> None:
+    with pytest.raises(InvalidInputError, match=r"gradients are of real images: take images\.real"):
+        ntk.vjp(torch.ones(N, 1, dtype=torch.complex128))
+    with pytest.raises(InvalidInputError, match=r"expected torch.float64 .* got torch.float32"):
+        ntk.vjp(torch.ones(N, 1))
 
 
 def test_types_and_names(ntk: NTK, several: NTK) -> None:

@@ -197,7 +197,7 @@ def test_krylov_methods_take_composed_operators() -> None:
     assert density.attrs["trace"] == pytest.approx(float(samples.mean()), rel=1e-12)
     regularised = k + 0.1 * I
     right = draw(2, N, seed=3)
-    solution = conjugate_gradients(lambda rows: (regularised @ rows.T).T, right)
+    solution = conjugate_gradients(regularised, right, preconditioner=2 * I)
     close(solution.x.T, torch.linalg.solve(K + 0.1 * torch.eye(N).double(), right.T), 1e-7)
 
 
@@ -210,6 +210,8 @@ def test_what_is_not_positive_or_not_symmetric_is_refused_by_name() -> None:
         top_eigenpairs(k @ l, 2)  # type: ignore[arg-type]
     with pytest.raises(InvalidInputError, match="operator must be a SymmetricOperator, got"):
         krylov_probes(b, 2, 2)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="conjugate gradients take symmetric operators"):
+        conjugate_gradients(k @ l, torch.ones(1, N).double())
     broken = k * 1.0 + DiagonalOperator(torch.full((N,), float("nan")).double())
     with pytest.raises(DivergenceError, match="a product with the operator is NaN"):
         broken.symmetry()  # type: ignore[attr-defined]
