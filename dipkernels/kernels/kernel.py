@@ -21,7 +21,7 @@ class Kernel(SymmetricOperator):
     """A symmetric operator over flattened images ``(channels, *spatial)``.
 
     Those that are measured are positive semi-definite; a difference of two may not be, and is then
-    refused by what needs it. Sums and multiples of kernels are kernels, as ``A @ B @ A`` is.
+    refused by what needs it. Sums with kernels are kernels, as ``A @ B @ A`` is.
 
     The methods that make more than one product are thin: `dipkernels.linalg.top_eigenpairs`,
     `dipkernels.linalg.krylov_probes` and the functions of `dipkernels.spectra` take any operator.
@@ -165,14 +165,11 @@ class RestrictedKernel(Kernel):
 
 
 class KernelSum(SymmetricSum, Kernel):
-    """A weighted sum of kernels over images of one shape."""
+    """A weighted sum of symmetric operators, of which some are kernels over images of one shape."""
 
-    of = Kernel
-    terms: tuple[tuple[float, Kernel], ...]
-
-    def __init__(self, *terms: tuple[float, Kernel]) -> None:
+    def __init__(self, *terms: tuple[float, SymmetricOperator]) -> None:
         super().__init__(*terms)
-        self.image_shape = terms[0][1].image_shape
+        self.image_shape = next(each.image_shape for _, each in terms if isinstance(each, Kernel))
 
     @classmethod
     def suits(cls, operators: list[LinearOperator]) -> bool:
@@ -184,8 +181,9 @@ class KernelSum(SymmetricSum, Kernel):
         """Sum the matrices, or the parts of some pixels, each at its own price."""
         if pixels is None:
             return super().to_dense()
-        dense = [c * each.to_dense(pixels) for c, each in self.terms]
-        return functools.reduce(torch.add, dense)
+        indices = pixel_indices(pixels, self.image_shape)
+        parts = [c * _part(each, indices) for c, each in self.terms]
+        return functools.reduce(torch.add, parts)
 
 
 class KernelProduct(SymmetricProduct, Kernel):
@@ -199,6 +197,12 @@ class KernelProduct(SymmetricProduct, Kernel):
     def suits(cls, factors: list[LinearOperator]) -> bool:
         """Tell whether a product of these is one of this kind."""
         return isinstance(factors[0], Kernel) and super().suits(factors)
+
+
+def _part(operator: SymmetricOperator, indices: Tensor) -> Tensor:
+    if isinstance(operator, Kernel):
+        return operator.to_dense(indices)
+    return KernelBlock(operator, indices, indices).to_dense()
 
 
 SUMS.insert(0, KernelSum)

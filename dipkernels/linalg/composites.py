@@ -1,7 +1,5 @@
 """What operators make together: weighted sums, products, adjoints."""
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
@@ -36,8 +34,6 @@ class Adjoint(LinearOperator):
 class WeightedSum(LinearOperator):
     """``sum_i c_i A_i`` of operators of one size, dtype and device."""
 
-    of: ClassVar[type] = LinearOperator
-
     def __init__(self, *terms: Term) -> None:
         self.terms, first = terms, terms[0][1]
         self.shape, self.dtype, self.device = first.shape, first.dtype, first.device
@@ -45,7 +41,7 @@ class WeightedSum(LinearOperator):
     @classmethod
     def suits(cls, operators: list[LinearOperator]) -> bool:
         """Tell whether a sum of these is one of this kind."""
-        return all(isinstance(each, cls.of) for each in operators)
+        return bool(operators)
 
     def to_dense(self) -> Tensor:
         """Sum the matrices, each at its own price."""
@@ -64,8 +60,12 @@ class WeightedSum(LinearOperator):
 class SymmetricSum(WeightedSum, SymmetricOperator):
     """A weighted sum of symmetric operators: forms and exact diagonals at the price of each."""
 
-    of = SymmetricOperator
     terms: tuple[tuple[float, SymmetricOperator], ...]
+
+    @classmethod
+    def suits(cls, operators: list[LinearOperator]) -> bool:
+        """Tell whether a sum of these is one of this kind."""
+        return all(isinstance(each, SymmetricOperator) for each in operators)
 
     def _forms(self, block: Tensor) -> Tensor:
         return _summed([c * each._forms(block) for c, each in self.terms])

@@ -261,10 +261,12 @@ def test_weights_are_checked(ntk: NTK, weights: Any, message: str) -> None:
 # --- Composed kernels are kernels ---------------------------------------------------------------
 
 
+ONE = DiagonalOperator(torch.ones(N, dtype=torch.float64))
 COMPOSED: dict[str, tuple[Callable[[NTK, NTK], Any], Callable[[Tensor, Tensor], Tensor]]] = {
     "sum": (lambda a, b: a + b, lambda a, b: a + b),
     "mean": (lambda a, b: sum([a, b]) / 2, lambda a, b: (a + b) / 2),
     "multiple": (lambda a, b: 2 * a, lambda a, b: 2 * a),
+    "noise": (lambda a, b: a + 0.1 * ONE, lambda a, b: a + 0.1 * torch.eye(N).double()),
     "square": (lambda a, b: a @ a, lambda a, b: a @ a),
     "sandwich": (lambda a, b: a @ b @ a, lambda a, b: a @ b @ a),
 }
