@@ -17,9 +17,11 @@ from dipkernels.errors import InvalidInputError
 
 
 class _Dtype:
-    """The type of an operator's numbers: torch's, and to SciPy, which reads it too, NumPy's."""
+    """The type of an operator's numbers: torch's; to SciPy, that of NumPy in which it gets them."""
 
-    # Without annotations, since a check of them would be what asks.
+    # `scipy.sparse.linalg.aslinearoperator`, through which all of its solvers go, reads this very
+    # attribute and gives it to `numpy.dtype`, which knows no type of torch's: hence the look at who
+    # asks. Without annotations, since a check of them would be what asks.
     def __get__(self, operator, owner=None):  # type: ignore[no-untyped-def]
         if operator is None:
             return self
@@ -101,9 +103,8 @@ class LinearOperator(ABC):
         """Multiply a vector ``(m,)`` or a block ``(k, m)`` from the left."""
         if not isinstance(x, Tensor | np.ndarray):
             return NotImplemented
-        flipped = x if x.ndim == 1 else x.T
-        product = self.adjoint() @ flipped
-        return product if x.ndim == 1 else product.T
+        product = self.adjoint() @ (x.T if x.ndim == 2 else x)
+        return product.T if x.ndim == 2 else product
 
     def _product(self, block: Tensor) -> Tensor:
         return self._matmat(block) if block.shape[1] else block.new_zeros(self.shape[0], 0)

@@ -240,6 +240,7 @@ SINGLE, HERE = DenseOperator(K.float()), DenseOperator(K)
         (lambda: k + SINGLE, "operators of torch.float32 on cpu and torch.float64 on cpu can't"),
         (lambda: SINGLE @ b.T, "torch.float64 on cpu can't be multiplied: make them of one dtype"),
         (lambda: b.T @ D, r"expected shape \(7,\) or \(7, k\), got \(11,\)"),
+        (lambda: torch.ones(2, 7, 1).double() @ b, r"expected shape .* got \(2, 7, 1\)"),
         (lambda: D @ b, r"expected shape \(7,\) or \(7, k\), got \(11,\)"),
         (lambda: (k + l) @ D.float(), "expected torch.float64 on cpu, got torch.float32 on cpu"),
         (lambda: k.quadratic_form(D.float()), "expected torch.float64 on cpu, got torch.float32"),
