@@ -116,6 +116,7 @@ PUBLIC_MODULES = (
     "priors.linearised",
     "errors",
     "bridges.neural_tangents",
+    "bridges.operators",
     "literature",
     "literature.dual_kernels",
     "literature.jacobians",

@@ -30,7 +30,7 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
-    "bridges": "errors kernels networks priors",
+    "bridges": "base errors kernels linalg networks priors",
     "cli": "base errors fingerprints fitting images networks planning plotting reports"
     " sampling specs stages stopping storage sweep tasks",
     "errors": "",
@@ -60,14 +60,14 @@ MAY_IMPORT = {
 # Lines of each package, at most.
 CEILINGS = {
     "base": 750,
-    "bridges": 250,
+    "bridges": 400,
     "cli": 1450,
     "fingerprints": 950,
     "fitting": 1950,
     "gp": 1700,
     "images": 850,
     "kernels": 5500,
-    "linalg": 1850,
+    "linalg": 2400,
     "literature": 2200,
     "networks": 2900,
     "planning": 850,

@@ -99,7 +99,7 @@ PLAIN: dict[str, tuple[Callable[[], object], str]] = {
     "taken": (lambda: FrozenAdam(1.0, SOME, taken=1.5), "taken must be a whole number, got 1.5"),
     "optimum": (lambda: PredictedOptimum(1.5), "iteration must be a whole number, got 1.5"),
     "spaces": (lambda: effective_rank(None), "expected a list of KrylovSpace"),
-    "no kernel": (lambda: comb_response(3, 4), "expected an operator with quadratic forms"),
+    "no kernel": (lambda: comb_response(3, 4), "expected a symmetric operator, the kernels"),
     "audit": (lambda: audit(3, 4), "prior must be an ImagePrior, got 3"),
     "rates": (
         lambda: audit(vit(), tasks.denoise(IMAGE), learning_rates=0.1),

@@ -7,6 +7,8 @@ from dipkernels.kernels.covariances import (
     radial_average,
 )
 from dipkernels.kernels.covariances.lagged import LaggedProducts
+from dipkernels.kernels.cross import CrossKernel
+from dipkernels.kernels.gauss_newton import GaussNewton
 from dipkernels.kernels.infinite import (
     InfiniteWidth,
     Operation,
@@ -22,6 +24,8 @@ from dipkernels.kernels.pixels import KernelBlock, pixel_indices
 
 __all__ = [
     "NTK",
+    "CrossKernel",
+    "GaussNewton",
     "InfiniteWidth",
     "Kernel",
     "KernelBlock",

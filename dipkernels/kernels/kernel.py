@@ -1,5 +1,6 @@
 """Symmetric kernels over images: what can be asked of any of them."""
 
+import functools
 from typing import Any
 
 import torch
@@ -7,16 +8,20 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.pixels import KernelBlock, Pixels, pixel_indices
+from dipkernels.linalg.composites import PRODUCTS, SUMS, SymmetricProduct, SymmetricSum
 from dipkernels.linalg.density import effective_rank, spectral_density
 from dipkernels.linalg.eigenpairs import Eigenpairs, top_eigenpairs
+from dipkernels.linalg.linear import LinearOperator
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
 
 
 class Kernel(SymmetricOperator):
-    """A positive semi-definite operator over flattened images ``(channels, *spatial)``.
+    """A symmetric operator over flattened images ``(channels, *spatial)``.
+
+    Those that are measured are positive semi-definite; a difference of two may not be, and is then
+    refused by what needs it. Sums with kernels are kernels, as ``A @ B @ A`` is.
 
     The methods that make more than one product are thin: `dipkernels.linalg.top_eigenpairs`,
     `dipkernels.linalg.krylov_probes` and the functions of `dipkernels.spectra` take any operator.
@@ -142,13 +147,8 @@ class RestrictedKernel(Kernel):
         self.image_shape = (len(indices),)
         self.shape, self.dtype, self.device = self._block.shape, kernel.dtype, kernel.device
 
-    def quadratic_form(self, block: Float[Tensor, "m k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T A v`` for every column, at the price that it has with the whole kernel."""
-        if block.shape[0] != self.shape[0]:
-            raise InvalidInputError(
-                f"expected shape ({self.shape[0]}, k), got {tuple(block.shape)}"
-            )
-        return self._whole.quadratic_form(self._block.embed(block))
+    def _forms(self, block: Tensor) -> Tensor:
+        return self._whole._forms(self._block.embed(block))
 
     def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
         """Form the matrix, or a part of it, at the price that it has with the whole kernel."""
@@ -158,7 +158,52 @@ class RestrictedKernel(Kernel):
         return self._whole.to_dense(indices)
 
     def _matmat(self, block: Tensor) -> Tensor:
-        return self._block @ block
+        return self._block._matmat(block)
 
     def __repr__(self) -> str:
         return f"RestrictedKernel({self.shape[0]} pixels of {self._whole!r})"
+
+
+class KernelSum(SymmetricSum, Kernel):
+    """A weighted sum of symmetric operators, of which some are kernels over images of one shape."""
+
+    def __init__(self, *terms: tuple[float, SymmetricOperator]) -> None:
+        super().__init__(*terms)
+        self.image_shape = next(each.image_shape for _, each in terms if isinstance(each, Kernel))
+
+    @classmethod
+    def suits(cls, operators: list[LinearOperator]) -> bool:
+        """Tell whether a sum of these is one of this kind."""
+        shapes = {each.image_shape for each in operators if isinstance(each, Kernel)}
+        return super().suits(operators) and len(shapes) == 1
+
+    def to_dense(self, pixels: Pixels | None = None) -> Float[Tensor, "m m"]:
+        """Sum the matrices, or the parts of some pixels, each at its own price."""
+        if pixels is None:
+            return super().to_dense()
+        indices = pixel_indices(pixels, self.image_shape)
+        parts = [c * _part(each, indices) for c, each in self.terms]
+        return functools.reduce(torch.add, parts)
+
+
+class KernelProduct(SymmetricProduct, Kernel):
+    """A symmetric product whose outer factor is a kernel."""
+
+    def __init__(self, kernel: Kernel, *factors: LinearOperator) -> None:
+        super().__init__(kernel, *factors)
+        self.image_shape = kernel.image_shape
+
+    @classmethod
+    def suits(cls, factors: list[LinearOperator]) -> bool:
+        """Tell whether a product of these is one of this kind."""
+        return isinstance(factors[0], Kernel) and super().suits(factors)
+
+
+def _part(operator: SymmetricOperator, indices: Tensor) -> Tensor:
+    if isinstance(operator, Kernel):
+        return operator.to_dense(indices)
+    return KernelBlock(operator, indices, indices).to_dense()
+
+
+SUMS.insert(0, KernelSum)
+PRODUCTS.insert(0, KernelProduct)

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 
 import torch
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from dipkernels.base.statistics import mean_and_error
@@ -138,19 +138,21 @@ class LayerKernels:
             raise InvalidInputError(f"no layer {name!r}; there are {', '.join(self.names[:6])}")
         return LayerKernel(self, name)
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers k"]:
+    def quadratic_form(self, block: Shaped[Tensor, "n k"]) -> Float[Tensor, "layers k"]:
         """Compute ``v^T Theta_l v`` for every layer and column.
 
         Parameters
         ----------
         block : Tensor, shape (n, k)
-            Flattened images, one a column.
+            Flattened images, one a column; of complex ones the form is ``v^H Theta_l v``.
 
         Returns
         -------
         Tensor, shape (layers, k)
             From k backward passes in all, half the price of as many products.
         """
+        if block.is_complex():
+            return self.quadratic_form(block.real) + self.quadratic_form(block.imag)
         parts = []
         for gradients in self.tangents.gradients(block):
             forms = forms_of(gradients, self.metric)
@@ -299,8 +301,8 @@ class LayerKernel(Kernel):
         self._tangents, self.image_shape = layers.tangents, layers.image_shape
         self.shape, self.dtype, self.device = layers.shape, layers.dtype, layers.device
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T Theta_l v`` for every column, at half the price of a product."""
+    # At half the price of a product.
+    def _forms(self, block: Tensor) -> Tensor:
         parts = []
         for gradients in self._tangents.gradients(block):
             own = {key: gradients[key] for key in self._keys}

@@ -7,8 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.kernels.cross import Codes, CrossKernel, listed_codes, stacked_images
 from dipkernels.kernels.factor import JacobianFactor
+from dipkernels.kernels.gauss_newton import GaussNewton
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.layers import (
     LayerKernels,
@@ -47,6 +50,10 @@ class NTK(Kernel):
     layers : str or sequence of str, optional
         Restrict J to these parameters: names, modules above them, or patterns such as ``"*.bias"``;
         see `select_parameters`. Products get cheaper. `by_layer` has all layers at once.
+    codes : Tensor or sequence of Tensor, optional
+        Codes in the place of the prior's, each like it: the kernel of all their images together, of
+        shape ``(codes * channels, *spatial)``, whose block (i, j) is ``J(z_i) M J(z_j)^T``. Memory
+        grows with their number.
     memory_budget : int
         Bytes that one block of products may take beyond what the linearisation holds; larger
         blocks are multiplied in chunks.
@@ -92,25 +99,29 @@ class NTK(Kernel):
         *,
         metric: Metric | None = None,
         layers: str | Sequence[str] | None = None,
+        codes: Codes | None = None,
         memory_budget: int = DEFAULT_BUDGET,
         check: bool = True,
     ) -> None:
         require_parameters(prior, parameters)
         parameters = {key: value.detach() for key, value in parameters.items()}
         self.prior = prior
-        self.image_shape = prior.shape
+        self.codes = None if codes is None else listed_codes(prior, codes)
+        images_of = prior.image if self.codes is None else stacked_images(prior, self.codes)
         chosen = list(parameters) if layers is None else select_parameters(list(parameters), layers)
         self.parameters = {key: parameters[key] for key in chosen}
         self.metric = None if metric is None else check_metric(metric, self.parameters)
         fixed = {key: value for key, value in parameters.items() if key not in self.parameters}
+        self._fixed = fixed
 
         def image_of(variable: Parameters) -> Tensor:
-            return prior.image({**fixed, **variable})
+            return images_of({**fixed, **variable})
 
-        chunk = block_columns(prior, parameters, memory_budget)
+        each = memory_budget // len(self.codes or [None])
+        chunk = block_columns(prior, parameters, each)
         logger.debug("products with the NTK of %s take %d columns at a time", prior, chunk)
         self._hold(Tangents(image_of, self.parameters, chunk), memory_budget)
-        self.image = self.tangents.image
+        self.image, self.image_shape = self.tangents.image, self.tangents.image_shape
         if not self.image.isfinite().all():
             raise DivergenceError(f"the image of {prior} at these parameters is not finite")
         if check:
@@ -137,8 +148,14 @@ class NTK(Kernel):
         Raises
         ------
         InvalidInputError
-            If the images aren't n rows of at least one column.
+            If the images aren't n rows of at least one column, or of another type.
         """
+        self._check_type(images)
+        if images.is_complex():
+            raise InvalidInputError(
+                "gradients are of real images: take images.real and images.imag, or multiply "
+                "ntk.factor().T @ images"
+            )
         return self.tangents.vjp(images)
 
     def jvp(self, tangents: Parameters) -> Float[Tensor, "n k"]:
@@ -184,8 +201,63 @@ class NTK(Kernel):
         """
         return JacobianFactor(self.tangents, self.metric)
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
-        """Compute ``v^T Theta v = |J^T v|^2`` for every column, at half the price of a product."""
+    @checked
+    def gauss_newton(self, weights: Tensor | None = None) -> GaussNewton:
+        """Give the Gauss-Newton matrix ``M^(1/2) J^T W J M^(1/2)``, on parameters.
+
+        Parameters
+        ----------
+        weights : Tensor, optional
+            The diagonal W, of the images' shape or ``(*spatial)``, not negative: ``task.measured``,
+            or one over the noise's variance.
+
+        Returns
+        -------
+        GaussNewton
+            An operator of the size of the parameters. At the same passes a product.
+        """
+        return GaussNewton(self.factor(), weights)
+
+    def cross(self, other: "NTK | Codes") -> CrossKernel:
+        """Give the kernel ``J M J'^T`` between these images and those of other codes.
+
+        Parameters
+        ----------
+        other : NTK, Tensor or sequence of Tensor
+            Other codes, as of ``codes``, at which the network is then linearised; or a kernel with
+            the same metric, of this network at other codes or other values of these parameters.
+
+        Returns
+        -------
+        CrossKernel
+            Of shape ``(n, n')``. A product costs one with this kernel.
+
+        Raises
+        ------
+        InvalidInputError
+            If the codes aren't like the prior's, or the kernels have other parameters or metrics.
+
+        Examples
+        --------
+        >>> prior = ImagePrior(lambda: torch.nn.Conv2d(2, 1, 3, padding=1), torch.rand(1, 2, 8, 12))
+        >>> ntk = NTK(prior, prior.init(seed=0))
+        >>> ntk.cross(torch.rand(3, 2, 8, 12)).shape
+        (96, 288)
+        """
+        if not isinstance(other, NTK):
+            other = NTK(
+                self.prior,
+                {**self._fixed, **self.parameters},
+                metric=self.metric,
+                layers=list(self.parameters) if self._fixed else None,
+                codes=other,
+                memory_budget=self._budget,
+            )
+        _require_same_parameters(self, other)
+        return CrossKernel(self.tangents, other.tangents, self.metric)
+
+    # v^T Theta v = |J^T v|^2, at half the price of a product.
+    def _forms(self, block: Tensor) -> Tensor:
         forms = []
         for gradients in self.tangents.gradients(block):
             each = forms_of(gradients, self.metric)
@@ -229,7 +301,26 @@ class NTK(Kernel):
         some = len(self.parameters) < len(self.prior.parameter_shapes)
         part = f", {len(self.parameters)} parameter tensors" * some
         part += ", with a metric" * (self.metric is not None)
+        part += "" if self.codes is None else f", {len(self.codes)} codes"
         return f"NTK({self.prior.name}, {self.shape[0]}x{self.shape[1]}, {self.dtype}{part})"
+
+
+def _require_same_parameters(one: NTK, other: NTK) -> None:
+    kinds = [
+        ({key: tuple(p.shape) for key, p in each.parameters.items()}, each.dtype, each.device)
+        for each in (one, other)
+    ]
+    if kinds[0] != kinds[1]:
+        raise InvalidInputError(
+            f"{one} and {other} are not kernels of the same parameters: names, shapes, dtype and "
+            "device must agree"
+        )
+    first, second = one.metric, other.metric
+    same = (first is None) == (second is None)
+    if first is not None and second is not None:
+        same = all(torch.equal(value, second[key]) for key, value in first.items())
+    if not same:
+        raise InvalidInputError(f"{one} and {other} have different metrics: give both the same")
 
 
 def require_parameters(prior: ImagePrior, parameters: Parameters) -> None:

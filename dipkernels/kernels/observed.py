@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.tasks import Task
@@ -30,6 +31,7 @@ class ObservedKernel(SymmetricOperator):
         If the kernel isn't over the task's images.
     """
 
+    @checked
     def __init__(self, kernel: SymmetricOperator, task: Task) -> None:
         size = torch.Size(task.shape).numel()
         if kernel.shape[0] != size:

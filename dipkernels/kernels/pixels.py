@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.operator import SymmetricOperator, require_length
+from dipkernels.linalg.linear import LinearOperator
+from dipkernels.linalg.operator import SymmetricOperator
 
 Pixels = Tensor | np.ndarray | Sequence[int] | slice
 _BLOCK = 256 * 2**20  # bytes of whole images that a product with a part may take
@@ -65,7 +66,7 @@ def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
     return indices
 
 
-class KernelBlock:
+class KernelBlock(LinearOperator):
     """Rows and columns of a kernel: a rectangular matrix, of which only products are formed.
 
     Parameters
@@ -85,33 +86,11 @@ class KernelBlock:
         self.kernel = kernel
         self.rows, self.columns = rows.to(kernel.device), columns.to(kernel.device)
         self.shape = (len(rows), len(columns))
+        self.dtype, self.device = kernel.dtype, kernel.device
 
-    @property
-    def T(self) -> "KernelBlock":  # noqa: N802
-        """The transpose: rows and columns exchanged."""
+    def adjoint(self) -> "KernelBlock":
+        """Exchange rows and columns."""
         return KernelBlock(self.kernel, self.columns, self.rows)
-
-    def __matmul__(self, x: Float[Tensor, "*columns"]) -> Float[Tensor, "*rows"]:
-        """Multiply a vector ``(c,)`` or a block ``(c, k)``, of the kernel's dtype and device."""
-        require_length(x, self.shape[1])
-        if x.dim() == 1:
-            return self._multiply(x[:, None])[:, 0]
-        chunk = max(1, _BLOCK // (self.kernel.shape[0] * x.element_size()))
-        parts = x.split(chunk, dim=1)
-        return torch.cat([self._multiply(part) for part in parts], dim=1)
-
-    def to_dense(self) -> Float[Tensor, "r c"]:
-        """Form the matrix.
-
-        Returns
-        -------
-        Tensor, shape (r, c)
-            Costs as many products as its smaller side is long.
-        """
-        if self.shape[0] < self.shape[1]:
-            return self.T.to_dense().T
-        unit = torch.eye(self.shape[1], dtype=self.kernel.dtype, device=self.kernel.device)
-        return self @ unit
 
     def embed(self, x: Float[Tensor, "c k"]) -> Float[Tensor, "n k"]:
         """Put columns into whole images, 0 elsewhere.
@@ -129,8 +108,13 @@ class KernelBlock:
         whole = x.new_zeros(self.kernel.shape[0], x.shape[1])
         return whole.index_add_(0, self.columns, x)  # a pixel may have been chosen twice
 
-    def _multiply(self, x: Tensor) -> Tensor:
-        return (self.kernel @ self.embed(x))[self.rows]
+    def _matmat(self, block: Tensor) -> Tensor:
+        chunk = max(1, _BLOCK // (self.kernel.shape[0] * block.element_size()))
+        parts = block.split(chunk, dim=1)
+        return torch.cat([(self.kernel @ self.embed(part))[self.rows] for part in parts], dim=1)
+
+    def _rmatmat(self, block: Tensor) -> Tensor:
+        return self.adjoint()._matmat(block)
 
     def __repr__(self) -> str:
         return f"KernelBlock({self.shape[0]}x{self.shape[1]} of {self.kernel!r})"

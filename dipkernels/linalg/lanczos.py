@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.accuracy import Symmetry, symmetry_of
@@ -117,6 +118,7 @@ class Lanczos:
     when `extend` is called. Cost of step j: k products and ``8 k j n`` operations.
     """
 
+    @checked
     def __init__(
         self,
         operator: SymmetricOperator,

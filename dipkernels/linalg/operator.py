@@ -1,18 +1,17 @@
 """Symmetric linear operators that are known by their products alone."""
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-import scipy.sparse.linalg
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import Estimate, mean_and_error
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.linalg.accuracy import Symmetry, symmetry_of_projection
+from dipkernels.linalg.linear import LinearOperator
 
 DEFAULT_PROBES = 32
 ANOTHER = (
@@ -21,11 +20,11 @@ ANOTHER = (
 )
 
 
-class SymmetricOperator(ABC):
+class SymmetricOperator(LinearOperator):
     """A symmetric matrix ``A`` of size ``n``, of which only products are ever formed.
 
-    A subclass sets ``shape``, ``dtype`` and ``device`` and writes `_matmat`; arguments are
-    validated here, once.
+    A subclass sets ``shape``, ``dtype`` and ``device`` and writes `_matmat`, and `_forms` where
+    quadratic forms cost less than products.
 
     Attributes
     ----------
@@ -35,59 +34,12 @@ class SymmetricOperator(ABC):
         Of the products.
     """
 
-    shape: tuple[int, int]
-    dtype: torch.dtype
-    device: torch.device
+    def _rmatmat(self, block: Tensor) -> Tensor:
+        return self._matmat(block)
 
-    @abstractmethod
-    def _matmat(self, block: Tensor) -> Tensor:
-        """Multiply a validated block ``(n, k)``; k is at least 1."""
-
-    def __matmul__(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Multiply a vector ``(n,)`` or a block ``(n, k)``, of the operator's dtype and device."""
-        if not isinstance(x, Tensor):
-            raise InvalidInputError(f"expected a torch.Tensor, got {type(x).__name__}")
-        require_length(x, self.shape[1])
-        if x.dtype != self.dtype or x.device != self.device:
-            raise InvalidInputError(
-                f"expected {self.dtype} on {self.device}, got {x.dtype} on {x.device}: convert "
-                "with x.to(operator.device, operator.dtype)"
-            )
-        if x.dim() == 2 and x.shape[1] == 0:
-            return x.clone()
-        return self._matmat(x[:, None])[:, 0] if x.dim() == 1 else self._matmat(x)
-
-    @property
-    def T(self) -> "SymmetricOperator":  # noqa: N802, the name of the transpose everywhere
-        """The transpose: the operator itself."""
+    def adjoint(self) -> "SymmetricOperator":
+        """Give the transpose: the operator itself."""
         return self
-
-    def to_dense(self) -> Float[Tensor, "n n"]:
-        """Form the matrix.
-
-        Returns
-        -------
-        Tensor, shape (n, n)
-            Costs n products and ``n**2`` numbers of memory; symmetric up to rounding.
-        """
-        return self @ torch.eye(self.shape[0], dtype=self.dtype, device=self.device)
-
-    def to_scipy(self) -> scipy.sparse.linalg.LinearOperator:
-        """Wrap as a SciPy operator, for `scipy.sparse.linalg.eigsh` and the like.
-
-        Returns
-        -------
-        scipy.sparse.linalg.LinearOperator
-            Takes and returns NumPy arrays; converts dtypes; copies to and from the device.
-        """
-
-        def product(x: np.ndarray) -> np.ndarray:
-            block = torch.from_numpy(np.array(x)).to(self.device, self.dtype)
-            return (self @ block).cpu().numpy()
-
-        every = dict.fromkeys(("matvec", "rmatvec", "matmat", "rmatmat"), product)
-        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
-        return scipy.sparse.linalg.LinearOperator(self.shape, dtype=dtype, **every)
 
     def diagonal(self, probes: int | None = DEFAULT_PROBES, *, seed: int = 0) -> Estimate[Tensor]:
         """Estimate the diagonal by random probes (Bekas et al. 2007), or compute it exactly.
@@ -130,20 +82,26 @@ class SymmetricOperator(ABC):
         mean, error = mean_and_error(samples)
         return Estimate(float(mean), float(error), probes)
 
-    def quadratic_form(self, block: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
+    def quadratic_form(self, block: Tensor | np.ndarray) -> Any:
         """Compute ``v^T A v`` for every column ``v`` of a block.
 
         Parameters
         ----------
-        block : Tensor, shape (n, k)
-            Columns.
+        block : Tensor or ndarray, shape (n,) or (n, k)
+            Columns; of complex ones the form is ``v^H A v``, which is real.
 
         Returns
         -------
-        Tensor, shape (k,)
-            One number a column.
+        Tensor or ndarray, shape () or (k,)
+            One number a column, at half the price of a product with a tangent kernel.
         """
-        return (block * (self @ block)).sum(dim=0)
+        return self._through(self._all_forms, block, self.shape[0], torch.add)
+
+    def _all_forms(self, block: Tensor) -> Tensor:
+        return self._forms(block) if block.shape[1] else block.new_zeros(0)
+
+    def _forms(self, block: Tensor) -> Tensor:
+        return (block * self._matmat(block)).sum(dim=0)
 
     def symmetry(self, probes: int = 4, *, seed: int = 0) -> Symmetry:
         """Probe whether the operator is symmetric and positive semi-definite.
@@ -162,6 +120,8 @@ class SymmetricOperator(ABC):
         ------
         InvalidInputError
             If there are fewer than 2 probes.
+        DivergenceError
+            If a product isn't finite.
         NotSymmetricError
             If it clearly isn't; `AccuracyWarning` is given if it has fewer digits than its type.
         """
@@ -171,6 +131,8 @@ class SymmetricOperator(ABC):
         normal = torch.randn(self.shape[0], probes, generator=stream, dtype=torch.float64)
         basis = torch.linalg.qr(normal).Q.to(self.device, self.dtype)
         images = (self @ basis).double()
+        if not images.isfinite().all():
+            raise DivergenceError("a product with the operator is NaN or infinite")
         small, scale = basis.double().T @ images, float(images.norm(dim=0).max())
         return symmetry_of_projection(small, scale, probes).judge(self.dtype)
 
@@ -196,37 +158,6 @@ class SymmetricOperator(ABC):
             unit[chosen, torch.arange(len(chosen))] = 1
             parts.append(self.quadratic_form(unit))
         return torch.cat(parts)
-
-
-class DenseOperator(SymmetricOperator):
-    """A symmetric matrix that is held in memory.
-
-    Parameters
-    ----------
-    matrix : Tensor, shape (n, n)
-        Symmetric, which is not checked; only products with it are used.
-
-    Raises
-    ------
-    InvalidInputError
-        If it isn't square.
-    """
-
-    def __init__(self, matrix: Float[Tensor, "rows columns"]) -> None:
-        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise InvalidInputError(f"expected a square matrix, got shape {tuple(matrix.shape)}")
-        self.matrix = matrix
-        self.shape = (matrix.shape[0], matrix.shape[1])
-        self.dtype, self.device = matrix.dtype, matrix.device
-
-    def _matmat(self, block: Tensor) -> Tensor:
-        return self.matrix @ block
-
-
-def require_length(x: Tensor, n: int) -> None:
-    """Check that a matrix of n columns can multiply a vector or a block."""
-    if x.dim() not in (1, 2) or x.shape[0] != n:
-        raise InvalidInputError(f"expected shape ({n},) or ({n}, k), got {tuple(x.shape)}")
 
 
 def identity_of(operator: SymmetricOperator, **settings: int) -> dict[str, Any]:

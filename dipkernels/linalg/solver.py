@@ -10,8 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.errors import AccuracyWarning, InvalidInputError, NotSymmetricError
+from dipkernels.linalg.linear import LinearOperator
+from dipkernels.linalg.operator import SymmetricOperator
 
-Product = Callable[[Tensor], Tensor]
+Product = Callable[[Tensor], Tensor] | LinearOperator
+_Rows = Callable[[Tensor], Tensor]
 
 DELAY = 5  # iterations by which the estimate of the error lags behind
 _SLOWEST = 0.999  # rate of convergence that is reckoned with, in steps of DELAY
@@ -62,11 +65,11 @@ def conjugate_gradients(
 
     Parameters
     ----------
-    product : callable
-        ``(j, n)`` to ``A`` times each row, for any j.
+    product : SymmetricOperator or callable
+        ``A``; or a function of ``(j, n)`` that gives ``A`` times each row, for any j.
     right : Tensor, shape (k, n)
         Right-hand sides, one a row.
-    preconditioner : callable, optional
+    preconditioner : SymmetricOperator or callable, optional
         Likewise, an approximate inverse of ``A``, symmetric positive definite.
     tolerance : float
         Of the relative error in the norm of ``A``, which conjugate gradients minimise. Unlike the
@@ -82,7 +85,8 @@ def conjugate_gradients(
     Raises
     ------
     InvalidInputError
-        If the tolerance isn't between 0 and 1, or no iteration is allowed.
+        If the tolerance isn't between 0 and 1, no iteration is allowed, or an operator isn't
+        symmetric.
     NotSymmetricError
         If ``A`` or the preconditioner turn out not to be positive definite.
 
@@ -92,13 +96,21 @@ def conjugate_gradients(
     preconditioner's product an iteration; memory: four vectors a row. Iterations: at most about
     ``sqrt(c) log(2 / tolerance) / 2``, with c the condition number of the preconditioned matrix.
     Sources: Hestenes & Stiefel 1952; for the error, Strakos & Tichy 2002.
+
+    Examples
+    --------
+    >>> from dipkernels.linalg import DiagonalOperator
+    >>> found = conjugate_gradients(DiagonalOperator(torch.tensor([1.0, 2.0])), torch.ones(1, 2))
+    >>> found.x, found.converged
+    (tensor([[1.0000, 0.5000]]), True)
     """
     if not 0 < tolerance < 1 or max_iterations < 1:
         raise InvalidInputError(
             f"expected a tolerance in (0, 1) and at least 1 iteration, got {tolerance}, "
             f"{max_iterations}"
         )
-    precondition = preconditioner or torch.clone
+    product = _by_rows(product)
+    precondition = torch.clone if preconditioner is None else _by_rows(preconditioner)
     x = torch.zeros_like(right)
     error = right.new_zeros(len(right))
     scale = right.norm(dim=1)
@@ -136,7 +148,7 @@ class _State:
         self.taken = deque([self.energy] * (2 * DELAY), maxlen=2 * DELAY)
         self.direction: Tensor | None = None
 
-    def step(self, product: Product, precondition: Product) -> None:
+    def step(self, product: _Rows, precondition: _Rows) -> None:
         z = precondition(self.residual)
         rho = _positive((self.residual * z).sum(dim=1), "the preconditioner")
         if self.direction is not None:
@@ -163,7 +175,16 @@ class _State:
         self.taken = deque([each[which] for each in self.taken], maxlen=2 * DELAY)
 
 
-def _relative_residual(product: Product, right: Tensor, x: Tensor, scale: Tensor) -> Tensor:
+def _by_rows(product: Product) -> _Rows:
+    if not isinstance(product, LinearOperator):
+        return product
+    if not isinstance(product, SymmetricOperator):
+        raise InvalidInputError(f"conjugate gradients take symmetric operators, got {product!r}")
+    operator = product
+    return lambda rows: (operator @ rows.T).T
+
+
+def _relative_residual(product: _Rows, right: Tensor, x: Tensor, scale: Tensor) -> Tensor:
     absolute = (right - product(x)).norm(dim=1)
     return torch.where(scale > 0, absolute / scale.clamp(min=1e-300), absolute)
 

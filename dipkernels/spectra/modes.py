@@ -164,6 +164,11 @@ def modes_of(
                 "(channels, length) or (channels, height, width)"
             )
         return ProbedModes(kernel, found, DEFAULT_PROBES if probes is None else probes, seed)
+    if not isinstance(kernel, KnownSpectrum | xr.Dataset):
+        raise InvalidInputError(
+            "expected a symmetric operator, the kernels of layers, a StationaryKernel or a dataset "
+            f"of kernels.covariance, got a {type(kernel).__name__}"
+        )
     if shape is not None or probes is not None:
         raise InvalidInputError(
             f"shape and probes have no effect with a {type(kernel).__name__}, whose response is "
@@ -173,16 +178,11 @@ def modes_of(
         if which is not None:
             raise InvalidInputError(f"which={which!r} is for stationary kernels: leave it out")
         return KnownModes(lag_spectrum(kernel), math.nan)
-    if isinstance(kernel, KnownSpectrum):
-        if which not in ("covariance", "ntk"):
-            raise InvalidInputError(
-                f"a stationary kernel is two: say which, 'covariance' or 'ntk'; got {which!r}"
-            )
-        return KnownModes(kernel.spectrum(which).detach().cpu().double().numpy(), 0.0)
-    raise InvalidInputError(
-        f"expected an operator with quadratic forms, the kernels of layers, a StationaryKernel or "
-        f"a dataset of kernels.covariance, got {type(kernel).__name__}"
-    )
+    if which not in ("covariance", "ntk"):
+        raise InvalidInputError(
+            f"a stationary kernel is two: say which, 'covariance' or 'ntk'; got {which!r}"
+        )
+    return KnownModes(kernel.spectrum(which).detach().cpu().double().numpy(), 0.0)
 
 
 def lag_spectrum(dataset: xr.Dataset) -> np.ndarray:

@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.statistics import jackknife
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.operator import SymmetricOperator
@@ -18,6 +19,7 @@ from dipkernels.spectra.modes import QuadraticForms
 _COLUMNS = 16  # of a block of products
 
 
+@checked
 def kernel_drift(
     initial: SymmetricOperator,
     later: SymmetricOperator,

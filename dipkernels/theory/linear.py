@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.kernels.ntk import NTK
@@ -49,6 +50,7 @@ class LinearFit:
         return rows @ self.space.images[: rows.shape[1]]
 
 
+@checked
 def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False) -> LinearFit:
     """Run Golub-Kahan steps on the Jacobian from what the network has yet to learn, noise included.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
+from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.priors.memory import parameter_bytes
 from dipkernels.theory.dynamics import Dynamics
 from dipkernels.theory.expansion import Errors, Expansion, Noise
@@ -198,27 +199,33 @@ class ExactExpansion(Expansion):
         return np.asarray(dynamics.learned(self.values).sum(axis=1))
 
 
-def kernel_spectrum(ntk: NTK) -> KernelSpectrum:
-    """Form a tangent kernel and decompose it.
+@checked
+def kernel_spectrum(ntk: SymmetricOperator) -> KernelSpectrum:
+    """Form a kernel and decompose it.
 
     Parameters
     ----------
-    ntk : NTK
+    ntk : NTK or another SymmetricOperator
         Of up to a few thousand outputs. In float64: peaks lie at times of 1e6 to 1e8 over the
         largest eigenvalue, so that eigenvalues 1e-8 as large count.
 
     Returns
     -------
     KernelSpectrum
-        With the rounding of the network's type.
+        With the rounding of the operator's type.
+
+    Raises
+    ------
+    InvalidInputError
+        If it isn't a symmetric operator, isn't finite, or is 0.
 
     Notes
     -----
-    Costs n backward passes, ``n**2`` times the parameters in multiplications, and ``9 n**3``
-    operations; memory n times the parameters. Where that exceeds 4 GiB, n products and ``n**2``
-    numbers.
+    Of an `NTK` it costs n backward passes, ``n**2`` times the parameters in multiplications, and
+    ``9 n**3`` operations; memory n times the parameters. Where that exceeds 4 GiB, and of other
+    operators, it costs what ``to_dense`` does, and ``n**2`` numbers.
     """
-    if ntk.shape[0] * parameter_bytes(ntk.parameters) <= ROWS_BUDGET:
+    if isinstance(ntk, NTK) and ntk.shape[0] * parameter_bytes(ntk.parameters) <= ROWS_BUDGET:
         metric, matrix = ntk.metric or {}, np.zeros(ntk.shape)
         for key, rows in ntk.jacobian().items():
             matrix += gram_of(rows, metric.get(key))

@@ -94,6 +94,26 @@ def test_parts_of_a_kernel() -> None:
     assert_alike(make(SMALL, SIZE), parts)
 
 
+def test_composed_operators() -> None:
+    def composed(prior: ImagePrior) -> Iterator[Any]:
+        ntk = kernel_of(prior)
+        n, weights = ntk.shape[0], on(prior, *prior.shape).square()
+        noise = linalg.DiagonalOperator(weights.flatten())
+        made = 2 * ntk - ntk @ noise @ ntk / 3
+        yield made @ on(prior, n, 2)
+        yield made.quadratic_form(on(prior, n) + 1j * on(prior, n, seed=1))
+        yield draw(2, n).numpy() @ made
+        hessian = ntk.gauss_newton(weights)
+        yield hessian @ on(prior, hessian.shape[0], 2)
+        yield hessian.diagonal(None).value
+        yield ntk.factor().T @ on(prior, n)
+        cross = ntk.cross(on(prior, *prior.code.shape, seed=2))
+        yield cross @ on(prior, n)
+        yield cross.T @ on(prior, n)
+
+    assert_alike(make(SMALL, SIZE), composed)
+
+
 def test_spectra_and_predictions() -> None:
     def spectra_of(prior: ImagePrior) -> Iterator[Any]:
         ntk = kernel_of(prior)

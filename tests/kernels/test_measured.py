@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dipkernels import NTK, ImagePrior, Task, fit, sampling, tasks
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import ObservedKernel
-from dipkernels.linalg.operator import DenseOperator
+from dipkernels.linalg import DenseOperator
 from helpers.linear_network import N, clean_image, make_prior, smooth_kernel
 from helpers.priors import draw
 

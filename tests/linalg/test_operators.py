@@ -51,7 +51,14 @@ def test_product_with_an_empty_block_is_empty() -> None:
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        (np.ones(7), r"expected a torch.Tensor, got ndarray"),
+        ([1.0] * 7, r"expected a torch.Tensor, a NumPy array or an operator, got a list"),
+        (np.array(["a"] * 7), r"expected an array of numbers, got one of <U1"),
+        (np.ones(8), r"expected shape \(7,\) or \(7, k\), got \(8,\)"),
+        (
+            torch.ones(7, dtype=torch.complex64),
+            r"expected torch.complex128 on cpu, got .*complex64",
+        ),
+        (torch.eye(7, dtype=torch.float64).to_sparse(), r"expected a dense tensor, got .*sparse"),
         (torch.ones(8, dtype=torch.float64), r"expected shape \(7,\) or \(7, k\), got \(8,\)"),
         (torch.ones(1, 7, dtype=torch.float64), r"expected shape .* got \(1, 7\)"),
         (torch.ones(7, 2, 1, dtype=torch.float64), r"expected shape .* got \(7, 2, 1\)"),
