@@ -387,6 +387,7 @@ class ImagePrior(MadeNetwork):
         moved.dtype = self.dtype if dtype is None else dtype
         moved._device = target
         moved.code = tree_map(moved._cast, self.code)
+        moved._device = moved.code_tensors[0].device  # with its number
         moved._frozen = {key: moved._cast(value) for key, value in self._frozen.items()}
         moved._buffers = {key: moved._cast(value) for key, value in self._buffers.items()}
         return moved
