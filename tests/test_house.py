@@ -59,13 +59,13 @@ MAY_IMPORT = {
 }
 # Lines of each package, at most.
 CEILINGS = {
-    "base": 750,
+    "base": 800,
     "bridges": 400,
     "cli": 1450,
     "fingerprints": 950,
     "fitting": 1950,
     "gp": 1700,
-    "images": 850,
+    "images": 1450,
     "kernels": 5500,
     "linalg": 2400,
     "literature": 2200,
