@@ -214,7 +214,7 @@ def test_fits_of_every_kind(
     code = call(*FIT, "--image", str(files / "good.png"), *arguments, "--output", str(output))
     shown = capsys.readouterr()
     assert (code, shown.err) == (0, "")
-    assert shown.out.startswith("conv-decoder: ")
+    assert "\nconv-decoder: " in shown.out
     assert "held-out" in shown.out  # the panel of stopping rules
     result = results.load(output / "fit.nc")
     assert result.sizes["iteration"] == 4

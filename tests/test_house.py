@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "priors": "base errors",
     "reports": "base errors fingerprints images networks plotting sampling stages storage tasks",
     "sampling": "base errors fitting images kernels linalg planning priors spectra storage tasks",
-    "specs": "base errors images networks tasks",
+    "specs": "base errors images networks priors tasks",
     "spectra": "base errors images priors",
     "stages": "base errors fitting images kernels linalg networks planning priors sampling specs"
     " spectra stopping storage tasks theory",

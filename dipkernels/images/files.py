@@ -126,13 +126,14 @@ def read(
         raise InvalidInputError(f"white must be positive and finite, got {white}")
     name = str(source)
     pixels = _find(source, channel_axis)
-    if white is None:
-        _ask_for_white(pixels, name)
     values = to_fractions(pixels, name, white)
     if not any_range:
         require_finite(values, name, "fill or remove them, or take them for a mask")
         values = to_unit_range(values, name)
-    return _image_file(values, pixels, white)
+    file = _image_file(values, pixels, white)
+    if white is None:
+        ask_for_white(file, name)
+    return file
 
 
 def _image_file(values: np.ndarray, pixels: Pixels, white: float | None) -> ImageFile:
@@ -310,11 +311,11 @@ def _read_file(path: Path, channel_axis: int | None) -> Pixels:
         raise ImageError(f"{path} can't be read as an image ({_first_line(error)})") from error
 
 
-def _ask_for_white(pixels: Pixels, source: str) -> None:
+def ask_for_white(file: ImageFile, source: str) -> None:
     """Warn of numbers that are likely those of fewer bits."""
-    if pixels.values.dtype != np.uint16 or pixels.white is not None:
+    if file.bits != 16 or file.white != 65535:
         return
-    high = int(pixels.values.max())
+    high = round(65535 * float(file.image.max()))
     if 1 < high < 2**14:
         bits = max(8, high.bit_length())
         warnings.warn(

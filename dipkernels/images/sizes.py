@@ -7,6 +7,7 @@ from jaxtyping import Float
 from skimage.transform import resize as resize_array
 from torch import Tensor
 
+from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 
 Size = tuple[int, int]
@@ -70,6 +71,8 @@ def resize(
     ------
     InvalidInputError
         If the size isn't positive.
+    MemoryLimitError
+        If the image of that size doesn't fit into the memory that is free.
 
     Examples
     --------
@@ -86,6 +89,10 @@ def resize(
         max(new_height, math.floor(height * scale + 0.5)),
         max(new_width, math.floor(width * scale + 0.5)),
     )
+    channels, shown = image.shape[0], "x".join(map(str, covered))
+    # In float64: the image, what it is scaled to, and a copy of each for filter and channels.
+    numbers = 2 * channels * (height * width + covered[0] * covered[1])
+    require_free(8 * numbers, f"scaling to {shown} pixels", "choose a smaller size")
     array = image.detach().cpu().permute(1, 2, 0).double().numpy()
     array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
     return crop(torch.from_numpy(array.transpose(2, 0, 1)), size).to(image).contiguous()

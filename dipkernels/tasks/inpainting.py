@@ -58,9 +58,9 @@ def inpaint(
         If ``noise_sigma`` is negative or not finite, neither image is given, or an option would
         have no effect.
     """
-    sigma = require_noise(noise_sigma)
     if measurement is None:
         clean = require_clean(clean)
+        sigma = require_noise(noise_sigma, clean)
         mask = _fitting(mask, clean)
         measurement = (clean + sigma * draw_noise(clean, seed)) * mask
     else:
@@ -68,6 +68,7 @@ def inpaint(
         mask = _fitting(mask, measurement)
         measurement = measurement.where(mask, measurement.new_zeros(()))  # NaN in a hole is fine
         require_pair(clean, measurement)
+        sigma = require_noise(noise_sigma, measurement)
     return Task("inpaint", measurement, Masking(measurement.shape, mask), sigma, clean)
 
 

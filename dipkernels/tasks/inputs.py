@@ -105,10 +105,18 @@ def as_bytes(image: Tensor, what: str) -> np.ndarray:
     return np.asarray(image.detach().cpu().mul(255).round().byte().numpy())
 
 
-def require_noise(noise_sigma: float) -> float:
-    """Check a noise level."""
+def require_noise(noise_sigma: float, image: Tensor | None = None) -> float:
+    """Check a noise level, also for grey levels beside an image whose white is 1."""
     if not (0 <= noise_sigma < math.inf):
         raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
+    if noise_sigma > 1 and image is not None and image.numel():
+        low, high = float(image.min()), float(image.max())
+        if noise_sigma > high - low:
+            raise InvalidInputError(
+                f"a noise_sigma of {noise_sigma:g} is more than the whole image, whose values are "
+                f"from {low:.4g} to {high:.4g}: white is 1, so that {noise_sigma:g} of 255 grey "
+                f"levels are {noise_sigma:g}/255"
+            )
     return float(noise_sigma)
 
 

@@ -12,7 +12,7 @@ import skimage.transform
 import torch
 
 from dipkernels import images
-from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.errors import ImageError, InvalidInputError, MemoryLimitError
 
 
 def draw_integers(*shape: int, dtype: type, seed: int = 0) -> np.ndarray:
@@ -204,3 +204,10 @@ def test_unknown_names_suggest_and_say_where_they_were_sought(
     with pytest.raises(ImageError, match=r"DIPKERNELS_DATA is .*nowhere, which is no folder"):
         images.load("f16")
     assert "astronaut" in images.names()
+
+
+def test_sizes_beyond_the_memory_are_refused_before_they_are_made() -> None:
+    image = torch.rand(1, 4, 4)
+    for size in (10_000_000, 99_999_999_999):
+        with pytest.raises(MemoryLimitError, match=rf"scaling to {size}x{size} pixels needs about"):
+            images.resize(image, size)
