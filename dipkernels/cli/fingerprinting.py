@@ -58,8 +58,8 @@ def fingerprint(
     label = f"fingerprint-{Path(image).stem}-{spatial[0]}x{spatial[1]}"
     folder = run.open(label, record)
     if not run.quiet:
-        if note := words.note(image).partition(";")[0]:
-            typer.echo(note)
+        if note := words.note(image):
+            typer.echo(note.replace("; if it is the measurement itself: --measured", ""))
         _announce(priors, task, effort, folder)
     try:
         for number, (name, prior) in enumerate(priors.items(), start=1):

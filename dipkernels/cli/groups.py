@@ -138,12 +138,21 @@ class TaskWords:
         return make_task(task, file, (height, width), files)
 
     def note(self, image: str) -> str:
-        """Say what is done to a file because it is taken as clean, or nothing."""
+        """Say what is done to a file because it is taken as clean, and of what it hides."""
         from dipkernels.specs.image import is_file
 
-        done = simulated(self.whole) if is_file(image) else ""
-        measured = f"; if it is the measurement itself: {spelled('measured')}" if done else ""
-        return f"{image} is taken as the clean image, and {done}{measured}" if done else ""
+        said = []
+        if is_file(image) and (done := simulated(self.whole)):
+            own = f"; if it is the measurement itself: {spelled('measured')}"
+            said.append(f"{image} is taken as the clean image, and {done}{own}")
+        file = self.file(image)
+        if file.alpha is not None and self.whole.get("mask") != "holes":
+            hidden = 1 - file.known.double().mean().item()
+            said.append(
+                f"{image} is transparent in {hidden:.1%} of its pixels, whose colours are taken as "
+                f"they are; as a hole: --task inpaint {spelled('measured')} --mask holes"
+            )
+        return "\n".join(said)
 
     def _require_kind(self) -> None:
         if self.name in self.kinds:

@@ -29,7 +29,7 @@ def option(
     fraction: bool = False,
 ) -> Any:
     """Make an option, which ``--help`` lists in a panel; a number may be typed as a fraction."""
-    number = {"parser": read_number, "metavar": "FLOAT"} if fraction else {}
+    number: dict[str, Any] = {"parser": read_number, "metavar": "FLOAT"} if fraction else {}
     return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete, **number)
 
 

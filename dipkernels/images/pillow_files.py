@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from dipkernels.images.pixels import Pixels, require_room, without_alpha
 
@@ -36,7 +36,7 @@ def read_by_pillow(path: Path) -> Pixels:
     return Pixels(pixels.values, pixels.white, pixels.alpha, profile)
 
 
-def _require_readable(picture: Image.Image, path: Path) -> None:
+def _require_readable(picture: ImageFile.ImageFile, path: Path) -> None:
     """Refuse by name what would be read as something else."""
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format not in (*PICTURE_FIRST, "TIFF"):
@@ -53,7 +53,7 @@ def _require_readable(picture: Image.Image, path: Path) -> None:
         raise ValueError(f"it has {bits} bits, of which Pillow reads 8: save it as TIFF")
 
 
-def _bits(picture: Image.Image, path: Path) -> int:
+def _bits(picture: ImageFile.ImageFile, path: Path) -> int:
     """Tell the depth that Pillow would cut; 8 where it reads all."""
     if picture.format == "JPEG2000":
         return _jpeg2000_bits(path)
@@ -71,12 +71,12 @@ def _jpeg2000_bits(path: Path) -> int:
     return (data[data.index(b"\xff\x4f\xff\x51") + 42] & 0x7F) + 1
 
 
-def _raw_mode(picture: Image.Image) -> Any:
+def _raw_mode(picture: ImageFile.ImageFile) -> Any:
     args = picture.tile[0].args if picture.tile else None
     return args[0] if isinstance(args, tuple) and args else args
 
 
-def _read(picture: Image.Image, path: Path) -> Pixels:
+def _read(picture: ImageFile.ImageFile, path: Path) -> Pixels:
     white = _deep_netpbm_white(picture)
     if white is not None:
         return Pixels(_read_netpbm(picture, path, white), float(white))
@@ -101,7 +101,7 @@ def _read(picture: Image.Image, path: Path) -> Pixels:
     return Pixels(values, alpha=alpha)
 
 
-def _deep_colours(picture: Image.Image, path: Path, raw: str) -> np.ndarray:
+def _deep_colours(picture: ImageFile.ImageFile, path: Path, raw: str) -> np.ndarray:
     """Read 16-bit colours, of which Pillow reads one byte, twice: in either order of bytes."""
     halves = []
     for order in "LB":
@@ -120,17 +120,18 @@ def _with_raw_mode(tile: Any, mode: str) -> Any:
     return tile._replace(args=args)
 
 
-def _deep_netpbm_white(picture: Image.Image) -> int | None:
+def _deep_netpbm_white(picture: ImageFile.ImageFile) -> int | None:
     """Tell the white of a Netpbm file of more than 8 bits, which Pillow scales or cuts."""
     if picture.format != "PPM" or not picture.tile:
         return None
-    codec, args = picture.tile[0].codec_name, picture.tile[0].args
+    codec: str = picture.tile[0].codec_name
+    args: Any = picture.tile[0].args
     if codec in ("ppm", "ppm_plain"):
         return int(args[1]) if args[1] > 255 else None
     return 65535 if picture.mode == "I" else None
 
 
-def _read_netpbm(picture: Image.Image, path: Path, white: int) -> np.ndarray:
+def _read_netpbm(picture: ImageFile.ImageFile, path: Path, white: int) -> np.ndarray:
     """Read the numbers behind the header: plain, or of two bytes, the higher first."""
     data = path.read_bytes()[picture.tile[0].offset :]
     bands = 3 if picture.mode == "RGB" else 1

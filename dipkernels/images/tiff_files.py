@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from PIL import UnidentifiedImageError
 
 from dipkernels.images.pillow_files import read_by_pillow
 from dipkernels.images.pixels import Pixels, arrange, require_room, without_alpha
@@ -17,6 +18,7 @@ ORIENTATION = 274
 CHANNELS = ("S", "C")  # letters of axes, as tifffile names them
 BY_JPEG = (6, 7)  # compressions, whose decoders give RGB
 UNNAMED = "Q"
+REMEDY = "pip install imagecodecs, or save it without compression, in 8 or 16 bits"
 NAMES = {"Z": "depth (a volume)", "T": "time", "I": "pages", "Q": "an unnamed axis"}
 
 
@@ -30,22 +32,25 @@ def read_tiff(path: Path, channel_axis: int | None) -> Pixels:
         pages = len(series.pages)
         try:
             values = np.asarray(series.asarray()) if page.photometric != YCBCR else None
-        except ValueError as error:
+        except (ValueError, NotImplementedError) as error:
             if "imagecodecs" not in str(error):
                 raise
             values = None
         if values is None and page.photometric == YCBCR and page.compression not in BY_JPEG:
             raise ValueError("its colours are YCbCr; convert it to RGB")
         if values is None and pages > 1:
-            raise ValueError(
-                f"its {pages} pages are compressed ({page.compression.name}): pip install "
-                "imagecodecs, or save it without compression"
-            )
+            raise ValueError(f"its {pages} pages are compressed ({_packing(page)}): {REMEDY}")
         if values is not None:
             pixels = _understood(values, file, series, str(path), channel_axis)
             return replace(pixels, profile=page.iccprofile)
-        bits = page.bitspersample
-    pixels = read_by_pillow(path)
+        bits, packing = page.bitspersample, _packing(page)
+        samples = 1 if page.photometric == PALETTE else page.samplesperpixel
+    try:
+        pixels = read_by_pillow(path)
+    except UnidentifiedImageError:
+        pixels = None
+    if pixels is None or pixels.values.shape[-1] + (pixels.alpha is not None) < samples:
+        raise ValueError(f"its pixels are packed ({packing}): {REMEDY}")
     pixels = replace(pixels, values=arrange(pixels.values, str(path), channel_axis, -1))
     deep = bits if isinstance(bits, int) and 8 < bits < 16 else None
     return replace(pixels, white=2.0**deep - 1) if deep else pixels
@@ -67,6 +72,10 @@ def _require_colours(page: Any) -> None:
         raise ValueError(
             f"its colours are {named.get(int(page.photometric), name)}; convert it to RGB"
         )
+
+
+def _packing(page: Any) -> str:
+    return f"{page.compression.name}, {page.bitspersample} bits"
 
 
 def _understood(

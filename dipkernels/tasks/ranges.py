@@ -23,8 +23,8 @@ def out_of_range(task: Task, low: float, high: float) -> str:
     if excess > noise**2 + SHARE * spread + 1e-6 * task.data_range**2:
         return (
             f"{said}, the network's images from {low:g} to {high:g}: no fit comes nearer than a "
-            f"mean squared error of {excess:.3g}; bring the image into that range (its white to "
-            "1), or take a network without one (output 'none')"
+            f"mean squared error of {excess:.3g}; bring the image into that range (by white=, its "
+            "white becomes 1), or take a network without one (output 'none')"
         )
     white = task.data_range
     if WIDE * white < high - low < math.inf and most - least <= 2 * white + 8 * noise:

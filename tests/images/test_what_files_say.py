@@ -122,6 +122,44 @@ def test_compressed_tiffs(tmp_path: Path, compression: str) -> None:
     np.testing.assert_allclose(loaded.numpy(), expected(stored, white), atol=tolerance)
 
 
+def packed_tiff(values: np.ndarray, bits: int) -> bytes:
+    """Grey of few bits, packed row by row, from the standard alone."""
+    height, width = values.shape
+    rows = b""
+    for row in values:
+        text = "".join(f"{value:0{bits}b}" for value in row)
+        text += "0" * (-len(text) % 8)
+        rows += int(text, 2).to_bytes(len(text) // 8, "big")
+    rows += b"\0" * (len(rows) % 2)
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: 1, 273: 8, 277: 1, 278: height}
+    tags[279] = len(rows)
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, n, 0) for tag, n in tags.items())
+    head = b"II*\0" + struct.pack("<I", 8 + len(rows))
+    return head + rows + struct.pack("<H", len(tags)) + entries + b"\0\0\0\0"
+
+
+@pytest.mark.parametrize(("bits", "white"), [(1, 1), (2, 255), (4, 255), (12, 4095)])
+def test_packed_tiffs(tmp_path: Path, bits: int, white: int) -> None:
+    values = RNG.integers(0, 2**bits, (4, 6))
+    (tmp_path / "image.tif").write_bytes(packed_tiff(values, bits))
+    file = images.read(tmp_path / "image.tif")
+    np.testing.assert_allclose(file.image.numpy(), expected(values, 2**bits - 1), atol=1e-7)
+    assert file.white == white
+
+
+def test_what_needs_another_package_is_named(tmp_path: Path) -> None:
+    values = RNG.integers(0, 2**10, (4, 6))
+    (tmp_path / "image.tif").write_bytes(packed_tiff(values, 10))
+    with pytest.raises(ImageError, match=r"packed \(NONE, 10 bits\): pip install imagecodecs"):
+        images.load(tmp_path / "image.tif")
+    pages = [Image.fromarray(COLOURS)] * 2
+    pages[0].save(
+        tmp_path / "pages.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw"
+    )
+    with pytest.raises(ImageError, match=r"2 pages are compressed \(LZW, .* imagecodecs"):
+        images.load(tmp_path / "pages.tif")
+
+
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("suffix", [".tif", ".png", ".bin"])
 def test_deep_tiffs_keep_their_low_bytes_under_any_suffix(
