@@ -139,10 +139,10 @@ class TaskWords:
 
     def note(self, image: str) -> str:
         """Say what is done to a file because it is taken as clean, and of what it hides."""
-        from dipkernels.specs.image import is_file
+        from dipkernels.specs.image import is_own
 
         said = []
-        if is_file(image) and (done := simulated(self.whole)):
+        if is_own(image) and (done := simulated(self.whole)):
             own = f"; if it is the measurement itself: {spelled('measured')}"
             said.append(f"{image} is taken as the clean image, and {done}{own}")
         file = self.file(image)

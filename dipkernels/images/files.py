@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError, UnitWarning
-from dipkernels.images.named import read_named
+from dipkernels.images.named import is_file, read_named
 from dipkernels.images.pillow_files import read_by_pillow
 from dipkernels.images.pixels import (
     Pixels,
@@ -270,7 +270,7 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
         numbers of another type.
     """
     path = Path(path)
-    if path.suffix.lower() != ".npy" or not path.is_file():
+    if path.suffix.lower() != ".npy" or not is_file(path):
         raise ImageError(f"{path} is no .npy file: save the signal by numpy.save")
     try:
         values = np.asarray(np.load(path, allow_pickle=False))
@@ -286,7 +286,7 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
 
 
 def _find(source: str | Path, channel_axis: int | None) -> Pixels:
-    found = Path(source) if Path(source).is_file() else read_named(str(source))
+    found = Path(source) if is_file(source) else read_named(str(source))
     if isinstance(found, Path):
         return _read_file(found, channel_axis)
     return Pixels(arrange(np.asarray(found), str(source), channel_axis, -1))

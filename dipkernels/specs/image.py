@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
 def read_image(source: str, white: float | None = None, *, mask: bool = False) -> "ImageFile":
     """Read an image or a mask in any range, once; it must not be changed."""
-    file = Path(source)
-    return _read_image(source, file.stat().st_mtime_ns if file.is_file() else 0, white, mask)
+    from dipkernels.images.named import is_file
+
+    changed = Path(source).stat().st_mtime_ns if is_file(source) else 0
+    return _read_image(source, changed, white, mask)
 
 
 @functools.lru_cache(maxsize=16)  # runs of one image follow each other
@@ -29,11 +31,11 @@ def _read_image(source: str, changed: int, white: float | None, mask: bool) -> "
         return images.read(source, white=white, any_range=True)
 
 
-def is_file(source: str) -> bool:
+def is_own(source: str) -> bool:
     """Tell a file of the user's from an image that is bundled."""
-    from dipkernels.images.named import BUNDLED
+    from dipkernels.images.named import BUNDLED, is_file
 
-    return Path(source).is_file() or source not in BUNDLED
+    return is_file(source) or source not in BUNDLED
 
 
 def image_hash(file: "ImageFile") -> str:
@@ -46,10 +48,10 @@ def image_hash(file: "ImageFile") -> str:
 
 def resolve_source(name: str, folder: Path) -> str:
     """Find the file, beside the plan unless it is absolute, or the bundled image of a name."""
-    from dipkernels.images.named import read_named
+    from dipkernels.images.named import is_file, read_named
 
     file = folder / name
-    if file.is_file():
+    if is_file(file):
         return str(file.resolve())  # absolute: other processes must find it, too
     found = read_named(name)
     return str(found.resolve()) if isinstance(found, Path) else name

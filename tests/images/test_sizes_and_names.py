@@ -211,3 +211,10 @@ def test_sizes_beyond_the_memory_are_refused_before_they_are_made() -> None:
     for size in (10_000_000, 99_999_999_999):
         with pytest.raises(MemoryLimitError, match=rf"scaling to {size}x{size} pixels needs about"):
             images.resize(image, size)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 4000, "a\0b"])
+def test_names_that_can_be_no_path(name: str) -> None:
+    with pytest.raises(ImageError, match="no such image") as caught:
+        images.load(name)
+    assert len(str(caught.value)) < 500

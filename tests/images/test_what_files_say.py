@@ -64,6 +64,15 @@ def test_images_are_turned_as_viewers_turn_them(
     np.testing.assert_allclose(loaded, wanted, atol=tolerance)
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_compressed_tiffs_are_turned_once(tmp_path: Path, compression: str) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    path = tmp_path / "image.tif"
+    Image.fromarray(COLOURS).save(path, exif=exif, compression=compression)
+    np.testing.assert_array_equal(images.load(path), expected(upright(COLOURS, 6), 255))
+
+
 def test_masks_alpha_and_deep_pngs_are_turned_too(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
