@@ -11,7 +11,7 @@ import skimage.io
 import skimage.transform
 import torch
 
-from dipkernels import images
+from dipkernels import images, networks
 from dipkernels.errors import ImageError, InvalidInputError, MemoryLimitError
 
 
@@ -218,3 +218,14 @@ def test_names_that_can_be_no_path(name: str) -> None:
     with pytest.raises(ImageError, match="no such image") as caught:
         images.load(name)
     assert len(str(caught.value)) < 500
+
+
+def test_networks_beyond_the_memory_are_refused_before_they_are_made() -> None:
+    with pytest.raises(MemoryLimitError, match="an image of 3000000x3000000 needs about 432 TB"):
+        networks.create("deep-decoder", image_size=3_000_000)
+
+
+def test_codes_beyond_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dipkernels.base.memory.free_bytes", lambda: 10**5)
+    with pytest.raises(MemoryLimitError, match="a code of 32x32x32 needs about 131 kB"):
+        networks.create("skip", image_size=32, scales=2)
