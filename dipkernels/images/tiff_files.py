@@ -1,5 +1,6 @@
 """TIFF files, by tifffile: their axes, colours, bits, alpha and orientation."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,13 @@ def read_tiff(path: Path, channel_axis: int | None) -> Pixels:
         if values is None and pages > 1:
             raise ValueError(f"its {pages} pages are compressed ({_packing(page)}): {REMEDY}")
         if values is not None:
-            pixels = _understood(values, file, series, str(path), channel_axis)
-            return replace(pixels, profile=page.iccprofile)
+            found = _understood(values, file, series, str(path), channel_axis)
+            return replace(found, profile=page.iccprofile)
         bits, packing = page.bitspersample, _packing(page)
         samples = 1 if page.photometric == PALETTE else page.samplesperpixel
-    try:
+    pixels: Pixels | None = None
+    with contextlib.suppress(UnidentifiedImageError):
         pixels = read_by_pillow(path)
-    except UnidentifiedImageError:
-        pixels = None
     if pixels is None or pixels.values.shape[-1] + (pixels.alpha is not None) < samples:
         raise ValueError(f"its pixels are packed ({packing}): {REMEDY}")
     pixels = replace(pixels, values=arrange(pixels.values, str(path), channel_axis, -1))

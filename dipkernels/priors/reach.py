@@ -122,23 +122,7 @@ class _Watch(TorchFunctionMode):
 
 
 def output_range(prior: ImagePrior) -> Interval:
-    """Say between which values all images of a prior lie, whatever its parameters.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        Any.
-
-    Returns
-    -------
-    low, high : float
-        Infinite where the last operations don't bound it. They are followed back through
-        activations (sigmoid, tanh, ReLU, clamp), multiplication and addition of numbers, changes
-        of shape, concatenation and averaging.
-
-    Notes
-    -----
-    Costs one evaluation of the network.
+    """Say between which values all images of a prior lie, by one evaluation.
 
     Examples
     --------
@@ -146,7 +130,7 @@ def output_range(prior: ImagePrior) -> Interval:
     >>> network = lambda: nn.Sequential(nn.Conv2d(1, 3, 1), nn.Tanh())
     >>> output_range(ImagePrior(network, torch.rand(1, 1, 4, 4)))
     (-1.0, 1.0)
-    """
+    """  # noqa: DOC201
     with torch.no_grad():
         parameters = prior.init(0)
         with _Watch() as watch:
