@@ -129,7 +129,7 @@ def read(
     values = to_fractions(pixels, name, white)
     if not any_range:
         require_finite(values, name, "fill or remove them, or take them for a mask")
-        values = to_unit_range(values, name)
+        values = to_unit_range(values, name, white_said=white is not None)
     file = _image_file(values, pixels, white)
     if white is None:
         ask_for_white(file, name)

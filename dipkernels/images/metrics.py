@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError
 
 WINDOW = 7  # of SSIM, scikit-image's default
@@ -90,6 +91,7 @@ def psnr(
     return mse_to_psnr(mse(image, reference, mask))
 
 
+@checked
 def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Luma of a colour image, the Y of YCbCr in video range, which super-resolution is scored on.
 
@@ -108,10 +110,8 @@ def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     InvalidInputError
         If the image isn't floating point, or doesn't have three channels.
     """
-    if not isinstance(image, Tensor) or not image.is_floating_point():
-        raise InvalidInputError(
-            f"luma is of a floating-point tensor in [0, 1], got {getattr(image, 'dtype', image)}"
-        )
+    if not image.is_floating_point():
+        raise InvalidInputError(f"luma is of a floating-point tensor in [0, 1], got {image.dtype}")
     if image.dim() < 3 or image.shape[-3] != 3:
         raise InvalidInputError(
             f"luma is of red, green and blue: expected (..., 3, height, width), got shape "

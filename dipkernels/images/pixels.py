@@ -122,7 +122,7 @@ def to_fractions(pixels: Pixels, source: str, white: float | None = None) -> np.
     return np.asarray(values if top is None else values / np.float64(top))
 
 
-def to_unit_range(values: np.ndarray, source: str) -> np.ndarray:
+def to_unit_range(values: np.ndarray, source: str, *, white_said: bool = False) -> np.ndarray:
     """Check that finite values lie in [0, 1], up to rounding, which is cut off."""
     finite = np.isfinite(values)
     if not finite.any():
@@ -130,8 +130,12 @@ def to_unit_range(values: np.ndarray, source: str) -> np.ndarray:
     low = float(values.min(where=finite, initial=np.inf))
     high = float(values.max(where=finite, initial=-np.inf))
     if low < -ROUNDING or high > 1 + ROUNDING:
-        likely = next((white for white in (1.0, 255.0, 4095.0, 65535.0) if high <= white), high)
-        hint = f" or, if their white is {likely:.0f}, pass white={likely:.0f}" * (low >= 0)
+        hint = "" if low < 0 else ", or say which number is white (white=)"
+        likely = next((white for white in (255, 1023, 4095, 16383, 65535) if high <= white), 0)
+        if white_said:
+            hint = ", where 1 is the white that is said: choose a higher one"
+        elif low >= 0 and high > 2 and likely:
+            hint = f", or, if their white is {likely}, pass white={likely}"
         raise ImageError(
             f"{source} has values from {low:.9g} to {high:.9g}; scale them to [0, 1]{hint}"
         )

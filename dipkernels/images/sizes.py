@@ -7,12 +7,14 @@ from jaxtyping import Float
 from skimage.transform import resize as resize_array
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 
 Size = tuple[int, int]
 
 
+@checked
 def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     """Cut the middle out of an image, without scaling it.
 
@@ -50,6 +52,7 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     return image[..., top : top + new_height, left : left + new_width]
 
 
+@checked
 def resize(
     image: Float[Tensor, "channels height width"], size: int | Size
 ) -> Float[Tensor, "channels new_height new_width"]:
@@ -98,6 +101,7 @@ def resize(
     return crop(torch.from_numpy(array.transpose(2, 0, 1)), size).to(image).contiguous()
 
 
+@checked
 def parse_size(text: str) -> int | Size | None:
     """Read a size as people write it: ``64``, ``48x64`` (height x width), or ``native``.
 

@@ -426,6 +426,11 @@ def test_white_is_that_of_the_file_or_said(tmp_path: Path) -> None:
     for name in ("bytes.npy", "whole.npy"):
         loaded = images.load(tmp_path / name, white=255)
         np.testing.assert_array_equal(loaded.numpy(), expected(COLOURS, 255))
+    with pytest.raises(ImageError, match="the white that is said: choose a higher one"):
+        images.load(tmp_path / "bytes.npy", white=200)
+    np.save(tmp_path / "bright.npy", np.array([[0.2, 1.5]]))
+    with pytest.raises(ImageError, match=r"to 1.5; .* or say which number is white"):
+        images.load(tmp_path / "bright.npy")
     for white in (0, -1, np.nan, np.inf):
         with pytest.raises(InvalidInputError, match="white must be positive and finite"):
             images.load(path, white=white)
