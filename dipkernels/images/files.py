@@ -318,10 +318,10 @@ def ask_for_white(file: ImageFile, source: str) -> None:
     high = round(65535 * float(file.image.max()))
     if 1 < high < 2**14:
         bits = max(8, high.bit_length())
+        top = 2**bits - 1
         warnings.warn(
             f"the largest value of {source} is {high} of 65535, as of a camera of {bits} bits in a "
-            f"file of 16: if so, its white is {2**bits - 1} (white={2**bits - 1}); it is taken to "
-            "be 65535",
+            f"file of 16: if so, say white={top} (--white {top}); white is taken to be 65535",
             UnitWarning,
             stacklevel=4,
         )
