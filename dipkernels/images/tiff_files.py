@@ -19,7 +19,7 @@ ORIENTATION = 274
 CHANNELS = ("S", "C")  # letters of axes, as tifffile names them
 BY_JPEG = (6, 7)  # compressions, whose decoders give RGB
 UNNAMED = "Q"
-REMEDY = "pip install imagecodecs, or save it without compression, in 8 or 16 bits"
+REMEDY = "install the package imagecodecs, or save it without compression, in 8 or 16 bits"
 NAMES = {"Z": "depth (a volume)", "T": "time", "I": "pages", "Q": "an unnamed axis"}
 
 

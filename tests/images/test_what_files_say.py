@@ -7,6 +7,7 @@ that are known.
 import io
 import struct
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -153,13 +154,16 @@ def test_packed_tiffs(tmp_path: Path, bits: int, white: int) -> None:
     (tmp_path / "image.tif").write_bytes(packed_tiff(values, bits))
     file = images.read(tmp_path / "image.tif")
     np.testing.assert_allclose(file.image.numpy(), expected(values, 2**bits - 1), atol=1e-7)
-    assert file.white == white
+    assert file.white in (white, 2**bits - 1)  # Pillow scales what imagecodecs, if there, doesn't
 
 
+@pytest.mark.skipif(find_spec("imagecodecs") is not None, reason="imagecodecs is there")
 def test_what_needs_another_package_is_named(tmp_path: Path) -> None:
     values = RNG.integers(0, 2**10, (4, 6))
     (tmp_path / "image.tif").write_bytes(packed_tiff(values, 10))
-    with pytest.raises(ImageError, match=r"packed \(NONE, 10 bits\): pip install imagecodecs"):
+    with pytest.raises(
+        ImageError, match=r"packed \(NONE, 10 bits\): install the package imagecodecs"
+    ):
         images.load(tmp_path / "image.tif")
     pages = [Image.fromarray(COLOURS)] * 2
     pages[0].save(
