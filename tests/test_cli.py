@@ -108,7 +108,8 @@ def test_compare_from_end_to_end_and_again(
                  "2", "--priors", "deep-decoder,conv-decoder", "--output", str(output))  # fmt: skip
     assert call(*arguments) == 0
     out, err = capsys.readouterr()
-    assert "This takes about" in out.split("\n")[1]
+    assert "is taken as the clean image, and noise is added" in out.split("\n")[1]
+    assert "This takes about" in out.split("\n")[2]
     assert f"Report: {output}/report.html" in out
     assert err == ""  # no progress bars where there is no terminal
     assert call(*arguments, "--quiet") == 0
