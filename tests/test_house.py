@@ -72,7 +72,7 @@ CEILINGS = {
     "networks": 2900,
     "planning": 850,
     "plotting": 1850,
-    "priors": 2550,
+    "priors": 2650,
     "reports": 850,
     "sampling": 3150,
     "specs": 600,
