@@ -88,3 +88,7 @@ class NotSymmetricError(DipkernelsError, ArithmeticError):
 
 class AccuracyWarning(UserWarning):
     """A result, or an operator's symmetry, with fewer digits than were asked for."""
+
+
+class UnitWarning(UserWarning):
+    """Numbers that look as if they were meant in another unit, or in another range."""

@@ -5,6 +5,21 @@ import math
 from collections.abc import Iterable
 
 
+def read_number(text: str) -> float:
+    """Read a number, or a fraction such as the literature's noise levels.
+
+    Examples
+    --------
+    >>> read_number("0.1"), round(read_number("25/255"), 6)
+    (0.1, 0.098039)
+    """  # noqa: DOC201, DOC501
+    above, slash, below = text.partition("/")
+    try:
+        return float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"'{text}' is neither a number nor a fraction such as 25/255") from None
+
+
 def readable_bytes(size: int | float) -> str:
     """Write a size as people say it.
 

@@ -4,6 +4,7 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 """
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk
 from dipkernels.cli.sampling import posterior
 from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
-from dipkernels.cli.talking import listen, show_version
+from dipkernels.cli.talking import listen, one_line, show_version
 from dipkernels.errors import DipkernelsError
 
 __all__ = ["app", "main"]
@@ -61,6 +62,7 @@ app.command("list")(list_names)
 
 def main() -> None:
     """Run the command line; the package's errors become one sentence and exit code 2."""
+    warnings.formatwarning = one_line
     try:
         app()
     except DipkernelsError as error:

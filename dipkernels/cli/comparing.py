@@ -9,6 +9,7 @@ from dipkernels.base.words import duration, readable_bytes
 from dipkernels.cli import groups, options
 from dipkernels.cli.options import option
 from dipkernels.errors import InvalidInputError
+from dipkernels.specs.prior import require_range
 
 if TYPE_CHECKING:
     from dipkernels.stages.comparison import ComparisonSettings
@@ -17,13 +18,11 @@ if TYPE_CHECKING:
 DEFAULT_PRIORS_TEXT = "skip deep-decoder vit conv3-vit vit-conv3 mixer"
 
 
-@groups.expanded(
-    task=groups.task_group("denoise", "inpaint", without=("measured",)), run=groups.RUN
-)
+@groups.expanded(task=groups.task_group("denoise", "inpaint"), run=groups.RUN)
 def compare(
     task: groups.TaskWords,
     image: options.ImageOption = "astronaut",
-    size: options.SizeOption = "64",
+    size: options.AnySizeOption = None,
     priors: Annotated[
         str, option("Names, separated by spaces (in quotes) or commas.")
     ] = DEFAULT_PRIORS_TEXT,
@@ -45,13 +44,20 @@ def compare(
         raise InvalidInputError("--priors names no prior; 'dipkernels list' shows them")
     options.require_positive(iterations=iterations, seeds=seeds)
     target = run.target
-    found = task.make(image, size, seed)
+    found = task.make(image, size or task.default_size(), seed)
+    if found.clean is None:
+        raise InvalidInputError(
+            "a comparison is about errors to the clean image, which --measured leaves unknown: "
+            "give it by --clean, or use 'dipkernels fit --measured'"
+        )
     settings = job.ComparisonSettings(image, iterations, seed, str(target), seeds)
     made = job.make_priors(names, found, seed=seed, device=settings.device)
+    for each in made.values():
+        require_range(each, found)
     label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"
     planned = plan_comparison(made, found, settings, timed=not run.quiet).require()
     folder = run.open(label, settings.record(found, made))
-    run.say(options.describe(found, image, seed, target))
+    run.say(options.describe(found, image, seed, target, note=task.note(image)))
     if not run.quiet:  # without a timed plan
         run.say(_said(planned, settings))
     run.say(f"Results as they come: {folder.path}\n")

@@ -9,6 +9,7 @@ from dipkernels.base.words import duration
 from dipkernels.cli import groups, options
 from dipkernels.cli.options import option
 from dipkernels.errors import DipkernelsError, InvalidInputError
+from dipkernels.specs.prior import require_range
 
 if TYPE_CHECKING:
     from dipkernels.fingerprints import FingerprintEffort
@@ -42,7 +43,8 @@ def fingerprint(
     chosen = list(dict.fromkeys(names or networks.names()))
     effort = FingerprintEffort(samples=samples, iterations=iterations, steps=steps)
     target = run.target
-    task = groups.task_group("denoise").build({"task": "denoise"}).make(image, size, seed)
+    words = groups.task_group("denoise").build({"task": "denoise"})
+    task = words.make(image, size, seed)
     channels, *spatial = task.shape
     priors = {
         name: networks.create(
@@ -51,9 +53,13 @@ def fingerprint(
         for name in chosen
     }
     record = gallery_settings(task, effort, image=image, seed=seed, device=str(target))
+    for each in priors.values():
+        require_range(each, task)
     label = f"fingerprint-{Path(image).stem}-{spatial[0]}x{spatial[1]}"
     folder = run.open(label, record)
     if not run.quiet:
+        if note := words.note(image):
+            typer.echo(note.replace("; if it is the measurement itself: --measured", ""))
         _announce(priors, task, effort, folder)
     try:
         for number, (name, prior) in enumerate(priors.items(), start=1):

@@ -15,6 +15,8 @@ from dipkernels.specs.record import run_record
 if TYPE_CHECKING:
     import xarray as xr
 
+    from dipkernels.images import ImageFile
+
 
 @groups.expanded(
     task=groups.task_group(),
@@ -64,6 +66,8 @@ def fit(
     asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
     record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
     folder = run.open(f"fit-{prior}-{Path(image).stem}", record)
+    held = f", {hold_out:.0%} held out" if hold_out else ""
+    run.say(options.describe(found, image, seed, target, held, task.note(image)))
     broken = False
     try:
         result = folder.stage(
@@ -82,18 +86,19 @@ def fit(
         )
     except fitting.FitInterrupted as interrupt:
         result, broken = interrupt.result, True
-    write_fit(result, folder.path)
+    write_fit(result, folder.path, task.file(image))
     typer.echo(f"{prior}: {fitting.summary(result)}. Results: {folder.path}")
     if broken:
         raise options.interrupted(folder.path)
     run.say("\n" + (folder.path / "stopping.txt").read_text(encoding="utf-8").rstrip())
 
 
-def write_fit(result: "xr.Dataset", folder: Path) -> None:
-    """Write the figures, images and stopping panel of a fit."""
+def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile") -> None:
+    """Write the figures, images and stopping panel of a fit; images as deep as the one read."""
     import torch
 
     from dipkernels import images, plotting
+    from dipkernels.images.writing import suffix_for
     from dipkernels.stopping import format_panel, stopping_panel
     from dipkernels.storage.netcdf import write_text
 
@@ -112,7 +117,14 @@ def write_fit(result: "xr.Dataset", folder: Path) -> None:
             continue
         for seed in result.get("seed", [None]):
             picture = result[name] if seed is None else result[name].sel(seed=seed)
-            if picture.shape[0] not in (1, 3) or not bool(picture.notnull().all()):
+            if picture.ndim != 3 or not bool(picture.notnull().all()):
                 continue
-            suffix = "" if seed is None else f"-seed{int(seed)}"
-            images.save(torch.from_numpy(picture.values), folder / f"{name}{suffix}.png")
+            of_seed = "" if seed is None else f"-seed{int(seed)}"
+            suffix = suffix_for(picture.shape[0], file.bits)
+            images.save(
+                torch.from_numpy(picture.values),
+                folder / f"{name}{of_seed}{suffix}",
+                bits=file.bits,
+                white=file.white,
+                profile=file.profile,
+            )

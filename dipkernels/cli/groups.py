@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, fields
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from dipkernels.base.options import option as declared
 from dipkernels.cli.completion import one_of
@@ -15,6 +15,7 @@ from dipkernels.specs.task import (
     files_of,
     make_task,
     require_effects,
+    simulated,
     task_names,
     task_options,
 )
@@ -22,6 +23,7 @@ from dipkernels.specs.task import (
 if TYPE_CHECKING:
     import torch
 
+    from dipkernels.images import ImageFile
     from dipkernels.networks import ImagePrior
     from dipkernels.tasks import Task
 
@@ -102,6 +104,18 @@ class TaskWords:
         """Pixels unless they're typed: a measurement isn't scaled."""
         return "native" if self.said.get("measured") else str(pixels)
 
+    @property
+    def whole(self) -> dict[str, Any]:
+        """All options of the task."""
+        known = task_options(self.name)
+        return {"name": self.name, **{k: each.default for k, each in known.items()}, **self.said}
+
+    def file(self, image: str) -> "ImageFile":
+        """Read the image."""
+        from dipkernels.specs.image import read_image
+
+        return read_image(image, self.said.get("white"))
+
     def make(self, image: str, size: str, seed: int, hold_out: float | None = None) -> "Task":
         """Read the image and make the task, with everything checked."""
         from dipkernels import images
@@ -109,17 +123,36 @@ class TaskWords:
 
         self._require_kind()
         self._require_options()
-        known = task_options(self.name)
-        task = {"name": self.name, **{name: each.default for name, each in known.items()}}
-        task |= self.said
+        task = self.whole
         require_effects(task, self.said, spelled)
         task |= {"hold_out": hold_out, "seed": seed}
         pixels = images.parse_size(size)
-        native = read_image(image)
-        shape = native.shape[1:] if pixels is None else pixels
+        file = self.file(image)
+        shape = file.image.shape[1:] if pixels is None else pixels
         height, width = (shape, shape) if isinstance(shape, int) else shape
-        files = {name: read_image(task[name]) for name in files_of(task)}
-        return make_task(task, native, (height, width), files)
+        white = self.said.get("white")
+        files = {
+            name: read_image(task[name], None if name == "mask" else white, mask=name == "mask")
+            for name in files_of(task)
+        }
+        return make_task(task, file, (height, width), files)
+
+    def note(self, image: str) -> str:
+        """Say what is done to a file because it is taken as clean, and of what it hides."""
+        from dipkernels.specs.image import is_own
+
+        said = []
+        if is_own(image) and (done := simulated(self.whole)):
+            own = f"; if it is the measurement itself: {spelled('measured')}"
+            said.append(f"{image} is taken as the clean image, and {done}{own}")
+        file = self.file(image)
+        if file.alpha is not None and self.whole.get("mask") != "holes":
+            hidden = 1 - file.known.double().mean().item()
+            said.append(
+                f"{image} is transparent in {hidden:.1%} of its pixels, whose colours are taken as "
+                f"they are; as a hole: --task inpaint {spelled('measured')} --mask holes"
+            )
+        return "\n".join(said)
 
     def _require_kind(self) -> None:
         if self.name in self.kinds:
@@ -143,7 +176,9 @@ class TaskWords:
 def mapping_group(options: Mapping[str, tuple[Any, str, str]]) -> Group:
     """Make options of a table (annotation, panel, help); what isn't typed is None."""
     parameters = tuple(
-        _parameter(name, Annotated[kind | None, option(help, panel=panel)], None)
+        _parameter(
+            name, Annotated[kind | None, option(help, panel=panel, fraction=kind is float)], None
+        )
         for name, (kind, panel, help) in options.items()
     )
     return Group(parameters, dict)
@@ -163,7 +198,9 @@ def task_group(*kinds: str, without: tuple[str, ...] = ()) -> Group:
             plain = each.default if each.default not in (None, "", False) else None
             shown = plain is not None and "(default" not in each.help
             help = f"{each.help} (default: {plain})" if shown else each.help
-            made = option(help, *_flag(key, each.annotation), panel=ON_TASK)
+            is_number = float in (each.annotation, *get_args(each.annotation))
+            flag = _flag(key, each.annotation)
+            made = option(help, *flag, panel=ON_TASK, fraction=is_number)
             unsaid = False if each.annotation is bool else None
             taken = each.annotation if unsaid is False else each.annotation | None
             parameters.append(_parameter(key, Annotated[taken, made], unsaid))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dipkernels.base.words import read_number
 from dipkernels.cli.completion import Completer, complete_image, complete_prior
 from dipkernels.errors import InvalidInputError
 
@@ -21,10 +22,15 @@ KNOWN_PRIOR = "A name; 'dipkernels list' shows them."
 
 
 def option(
-    help: str, *names: str, panel: str | None = None, complete: Completer | None = None
+    help: str,
+    *names: str,
+    panel: str | None = None,
+    complete: Completer | None = None,
+    fraction: bool = False,
 ) -> Any:
-    """Make an option, which ``--help`` lists in a panel."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete)
+    """Make an option, which ``--help`` lists in a panel; a number may be typed as a fraction."""
+    number: dict[str, Any] = {"parser": read_number, "metavar": "FLOAT"} if fraction else {}
+    return typer.Option(*names, help=help, rich_help_panel=panel, autocompletion=complete, **number)
 
 
 def argument(help: str, complete: Completer = complete_prior, **others: Any) -> Any:
@@ -91,12 +97,18 @@ def require_positive(**given: int | None) -> None:
             raise InvalidInputError(f"--{name} must be at least 1, got {value}")
 
 
-def describe(task: "Task", image: str, seed: int, device: object, held_out: str = "") -> str:
-    """Say in a line what is measured, and where it's computed."""
+def describe(
+    task: "Task", image: str, seed: int, device: object, held_out: str = "", note: str = ""
+) -> str:
+    """Say in a line what is measured, and where it's computed; and, in another, how it's read."""
     channels, *spatial = task.shape
     sigma = task.noise_sigma / task.data_range if task.noise_sigma else 0.0
     noise = f", noise sigma {sigma:.3f}" if sigma else ""
-    return (
-        f"{task.name} {image}: {'x'.join(map(str, spatial))}, {channels} channel(s){noise}"
+    mask = task.operator.mask
+    hidden = 0.0 if mask is None else 1 - mask.double().mean().item()
+    hides = f", the mask hides {hidden:.1%}" if hidden else ""
+    line = (
+        f"{task.name} {image}: {'x'.join(map(str, spatial))}, {channels} channel(s){hides}{noise}"
         f"{held_out}; seed {seed}, on {device}"
     )
+    return f"{line}\n{note}" if note else line

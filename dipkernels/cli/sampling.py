@@ -121,7 +121,7 @@ def posterior(
     # What can't be, or doesn't fit, is said before a folder is made.
     plans = _plans(job, timed=not run.quiet)
     if not run.quiet:
-        _announce(job, plans, image)
+        _announce(job, plans, image, task.note(image))
     if plan:
         return
     settings = {"method": method, "seed": seed, **network.record(), "hold_out": hold_out}
@@ -140,13 +140,13 @@ def _plans(job: Job, *, timed: bool) -> "dict[str, Plan]":
     return {"start": start.require(), job.method: own}
 
 
-def _announce(job: Job, plans: "dict[str, Plan]", image: str) -> None:
+def _announce(job: Job, plans: "dict[str, Plan]", image: str, note: str) -> None:
     """Say on the first screen what will be done and what it will take."""
     from dipkernels.base.words import readable_bytes
 
     task, o = job.task, job.options
     held = f", {_held_out(task):.0%} of the measurement held out" if task.has_held_out else ""
-    typer.echo(options.describe(task, image, job.seed, job.prior.device, held))
+    typer.echo(options.describe(task, image, job.seed, job.prior.device, held, note))
     typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
     typer.echo(f"  {known_methods()[job.method].words}")
     if "temperature" in o:

@@ -28,6 +28,11 @@ def listen(verbose: int) -> None:
     logger.setLevel(LEVELS[min(verbose, len(LEVELS) - 1)])
 
 
+def one_line(message: Warning | str, category: type[Warning], *_: object, **__: object) -> str:
+    """Write a warning as a sentence, without the place in the code."""
+    return f"dipkernels: {category.__name__}: {message}\n"
+
+
 def show_version(wanted: bool) -> bool:
     """Print the versions of what computes, and what it can compute on, and end; if it's wanted."""
     if not wanted:

@@ -16,7 +16,12 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
 from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.loop import Callback, FitLoop
-from dipkernels.fitting.preparation import check_runs, identity_of, make_monitors
+from dipkernels.fitting.preparation import (
+    check_runs,
+    identity_of,
+    make_monitors,
+    warn_of_ranges,
+)
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper
@@ -126,6 +131,11 @@ def fit(
     OutputError
         If the checkpoint can't be written, or is another fit's.
 
+    Warns
+    -----
+    UnitWarning
+        If the network can't come near the task's values, as a sigmoid can't those above 1.
+
     Notes
     -----
     A loss that stops being finite, or reaches a million times the first one, ends its run with
@@ -153,6 +163,7 @@ def fit(
     seeds, several_seeds = as_seeds(seed)
     many = (several, several_seeds)
     check_runs(prior, tasks, seeds, settings)
+    warn_of_ranges(prior, tasks)
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
     rule = None if stop is None else make_rule(stop)
     record = Record(tasks, len(seeds), settings.averaging, make_monitors(monitors, rule))

@@ -1,5 +1,6 @@
 """What is checked and made before a fit starts."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,13 +8,15 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.origin import digest
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import InvalidInputError, UnitWarning
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.linearised import LinearisedPrior
 from dipkernels.priors.prior import ImagePrior, single_code
+from dipkernels.priors.reach import output_range
 from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
+from dipkernels.tasks.ranges import out_of_range
 
 
 def check_runs(
@@ -196,3 +199,10 @@ def make_monitors(monitors: Sequence[Monitor | str], rule: Rule | None) -> list[
     if len(set(columns)) < len(columns):
         raise InvalidInputError(f"monitors must differ in what they record, got {columns}")
     return made
+
+
+def warn_of_ranges(prior: ImagePrior, tasks: list[Task]) -> None:
+    """Warn of a task whose values the network can't come near."""
+    low, high = output_range(prior)
+    for said in dict.fromkeys(filter(None, (out_of_range(each, low, high) for each in tasks))):
+        warnings.warn(f"{prior.name}: {said}", UnitWarning, stacklevel=3)

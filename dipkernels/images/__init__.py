@@ -4,12 +4,14 @@ An image is a float32 tensor ``(channels, height, width)`` with values in [0, 1]
 ``(channels, length)``.
 """
 
-from dipkernels.images.files import load, load_mask, load_signal, save
+from dipkernels.images.files import ImageFile, load, load_mask, load_signal, read
 from dipkernels.images.metrics import luma, mse, psnr, ssim
 from dipkernels.images.named import names
 from dipkernels.images.sizes import crop, parse_size, resize
+from dipkernels.images.writing import save
 
 __all__ = [
+    "ImageFile",
     "crop",
     "load",
     "load_mask",
@@ -19,6 +21,7 @@ __all__ = [
     "names",
     "parse_size",
     "psnr",
+    "read",
     "resize",
     "save",
     "ssim",

@@ -1,87 +1,251 @@
-"""Reading images, masks and signals, and writing images."""
+"""Reading images, masks and signals."""
 
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import tifffile
 import torch
 from jaxtyping import Bool, Float
-from PIL import Image
 from torch import Tensor
 
 from dipkernels.base.checks import checked
-from dipkernels.errors import ImageError, InvalidInputError, OutputError
-from dipkernels.images.named import read_named
-from dipkernels.images.reading import arrange, read_pixels, to_floats, to_unit_range
+from dipkernels.errors import ImageError, InvalidInputError, UnitWarning
+from dipkernels.images.named import is_file, read_named
+from dipkernels.images.pillow_files import read_by_pillow
+from dipkernels.images.pixels import (
+    Pixels,
+    arrange,
+    require_finite,
+    require_room,
+    to_fractions,
+    to_unit_range,
+)
 from dipkernels.images.sizes import Size, resize
+from dipkernels.images.tiff_files import read_tiff
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how such files begin
+NUMPY = b"\x93NUMPY"
+HIDES = ("black", "white", "transparent", "opaque")  # what of a mask's file means missing
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image with what its file says of itself; see `read`.
+
+    Attributes
+    ----------
+    image : Tensor, float32, shape (channels, height, width)
+        In units of white. NaN and infinity are as in the file.
+    white : float
+        What number of the file is 1 here.
+    bits : int
+        Of the file's numbers: 8 or 16 of integers, else 32. What `save` takes.
+    alpha : Tensor, float32, shape (height, width), or None
+        From 0, transparent, to 1; None where the file says nothing of it.
+    profile : bytes or None
+        ICC profile of the file's colours. It isn't applied.
+    """
+
+    image: Float[Tensor, "channels height width"]
+    white: float = 1.0
+    bits: int = 32
+    alpha: Float[Tensor, "height width"] | None = None
+    profile: bytes | None = None
+
+    @cached_property
+    def known(self) -> Bool[Tensor, "height width"]:
+        """True where a pixel is opaque (by more than half) and all of its values are finite."""
+        known = self.image.isfinite().all(dim=0)
+        return known if self.alpha is None else known & (self.alpha > 0.5)
 
 
 @checked
-def load(
-    source: str | Path, *, size: int | Size | None = None, channel_axis: int | None = None
-) -> Float[Tensor, "channels height width"]:
-    """Load an image by name or from a file.
+def read(
+    source: str | Path,
+    *,
+    channel_axis: int | None = None,
+    white: float | None = None,
+    any_range: bool = False,
+) -> ImageFile:
+    """Read an image with what its file says of itself: white, depth, transparency, colours.
+
+    Files are told by their content, not by their suffix. They are turned upright as their
+    orientation says (EXIF, TIFF).
 
     Parameters
     ----------
     source : str or Path
         A file (PNG, JPEG, TIFF, anything that Pillow reads, or ``.npy``), or one of
-        `dipkernels.images.names`. 8- and 16-bit integers are scaled by their type's maximum;
-        floating-point files must already lie in [0, 1]. A file wins over a named image.
-    size : int, (height, width) or None
-        What to bring it to: scaled until it covers that size, then cropped about its centre, so
-        that nothing is stretched. An int means a square. None keeps the file's own size.
+        `dipkernels.images.names`. A file wins over a named image.
     channel_axis : int, optional
         Where the channels are, -1 or 0, in a ``.npy`` array of three dimensions or in a TIFF stack
-        of pages, which don't say it. By default they are last, unless there are more than four of
-        them and fewer of what would be the rows, which is an error.
+        of pages, which don't say it. By default they are last, if these are at most four or fewer
+        than rows and than columns; else it's an error.
+    white : float, optional
+        Which number of the file is white: 4095 of a 12-bit camera in a 16-bit file. By default
+        what the file says, the maximum of an integer type of 8 or 16 bits, and 1 in floating
+        point.
+    any_range : bool
+        Take values outside [0, 1], of signed and high-dynamic-range files, and NaN.
 
     Returns
     -------
-    Tensor, float32, shape (channels, height, width)
-        Values in [0, 1]; one channel for a grey image, any number for a multi-channel TIFF or
-        array. An alpha channel is dropped: of two or four channels the last, in files that Pillow
-        reads; in integer TIFFs a last channel that the file calls alpha. In arrays and in
+    ImageFile
+        One channel for a grey image, any number for a multi-channel TIFF or array. Alpha is apart:
+        the last of two or four channels in files that Pillow reads; in integer TIFFs a last
+        channel that the file calls alpha; a transparent colour of PNG or GIF. In arrays and in
         floating-point TIFFs all channels are data.
 
     Raises
     ------
     ImageError
-        If there is no such image, if it can't be read, if it holds NaN, infinity, values outside
-        [0, 1] or integers of another type, or if its channels can't be told from its rows.
+        If there is no such image, it can't be read as it's meant (an animation, several images,
+        CMYK, L*a*b*, more bits than can be read), it holds integers whose white isn't known, or,
+        unless `any_range`, NaN, infinity or values outside [0, 1]; or if its channels can't be
+        told from its rows.
+    InvalidInputError
+        If `white` isn't positive and finite.
+    MemoryLimitError
+        If its pixels don't fit into the memory that is free.
+
+    Warns
+    -----
+    UnitWarning
+        If an integer file of 16 bits uses less than a quarter of its range, as of a camera of
+        fewer bits, and `white` isn't said.
+
+    Examples
+    --------
+    >>> file = read("camera")
+    >>> tuple(file.image.shape), file.bits, file.white
+    ((1, 512, 512), 8, 255.0)
+    """
+    if white is not None and not 0 < white < float("inf"):
+        raise InvalidInputError(f"white must be positive and finite, got {white}")
+    name = str(source)
+    pixels = _find(source, channel_axis)
+    values = to_fractions(pixels, name, white)
+    if not any_range:
+        require_finite(values, name, "fill or remove them, or take them for a mask")
+        values = to_unit_range(values, name, white_said=white is not None)
+    file = _image_file(values, pixels, white)
+    if white is None:
+        ask_for_white(file, name)
+    return file
+
+
+def _image_file(values: np.ndarray, pixels: Pixels, white: float | None) -> ImageFile:
+    alpha = pixels.alpha
+    return ImageFile(
+        _tensor(values.transpose(2, 0, 1)),
+        float(white or pixels.top or 1),
+        pixels.bits,
+        None if alpha is None or bool((alpha == 1).all()) else _tensor(alpha),
+        pixels.profile,
+    )
+
+
+@checked
+def load(
+    source: str | Path,
+    *,
+    size: int | Size | None = None,
+    channel_axis: int | None = None,
+    white: float | None = None,
+    any_range: bool = False,
+) -> Float[Tensor, "channels height width"]:
+    """Load an image by name or from a file.
+
+    Parameters
+    ----------
+    source, channel_axis, white, any_range
+        As of `read`.
+    size : int, (height, width) or None
+        What to bring it to: scaled until it covers that size, then cropped about its centre, so
+        that nothing is stretched. An int means a square. None keeps the file's own size.
+
+    Returns
+    -------
+    Tensor, float32, shape (channels, height, width)
+        Values in [0, 1], unless any range was asked for. Alpha is dropped; see `read` to keep it.
+
+    Raises
+    ------
+    ImageError
+        As `read` does.
 
     Examples
     --------
     >>> load("astronaut", size=(48, 64)).shape
     torch.Size([3, 48, 64])
     """
-    pixels = _find(source, channel_axis)
-    pixels = to_unit_range(pixels, str(source)).transpose(2, 0, 1)
-    image = torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32))
-    return image if size is None else resize(image, size)
+    file = read(source, channel_axis=channel_axis, white=white, any_range=any_range)
+    return file.image if size is None else resize(file.image, size)
 
 
 @checked
 def load_mask(
-    source: str | Path, *, size: int | Size | None = None
+    source: str | Path, *, size: int | Size | None = None, hides: str | None = None
 ) -> Bool[Tensor, "height width"]:
-    """Load a mask: white (above one half) is known, black is missing.
-
-    Errors are those of `load`.
+    """Load a mask: white, or opaque, is known; black, or transparent, is missing.
 
     Parameters
     ----------
     source : str or Path
-        As in `load`; of several channels the mean counts.
+        As in `load`; of several channels the mean counts. Files of two values, 0 and another, such
+        as 0 and 1, are taken as they are; others are cut at half of white.
     size : int, (height, width) or None
         As in `load`; the mask is resized like an image, then cut at one half.
+    hides : {"black", "white", "transparent", "opaque"}, optional
+        What is missing. By default what is transparent, where the file has transparent pixels;
+        else what is black.
 
     Returns
     -------
     Tensor, bool, shape (height, width)
         True where the pixel is known.
+
+    Raises
+    ------
+    ImageError
+        As `read` does, or if the file has no alpha that could hide something.
+    InvalidInputError
+        If `hides` is another word.
     """
-    return load(source, size=size).mean(dim=0) > 0.5
+    light = mask_light(read_mask(source), str(source), hides)
+    return (light if size is None else resize(light[None], size)[0]) > 0.5
+
+
+def read_mask(source: str | Path) -> ImageFile:
+    """Read the file of a mask, whose white is its type's or its own maximum."""
+    pixels = _find(source, None)
+    finite = pixels.values[np.isfinite(pixels.values)] if pixels.top is None else np.ones(1)
+    white = pixels.top or max(1.0, float(finite.max(initial=1)))
+    return _image_file(to_fractions(pixels, str(source), white), pixels, white)
+
+
+def mask_light(file: ImageFile, source: str, hides: str | None = None) -> Tensor:
+    """Turn a file into what is to be cut at one half: 1 is known."""
+    if hides not in (None, *HIDES):
+        raise InvalidInputError(f"a mask hides one of {', '.join(HIDES)}, got '{hides}'")
+    hides = hides or ("black" if file.alpha is None else "transparent")
+    if hides in ("transparent", "opaque"):
+        if file.alpha is None:
+            raise ImageError(
+                f"the mask {source} has no transparent pixels, so that '{hides}' fits none"
+            )
+        light = file.alpha
+    else:
+        require_finite(file.image.numpy(), f"the mask {source}", "say what they are by 0 and 1")
+        light = file.image.mean(dim=0)
+        levels = light.unique()
+        if len(levels) <= 2 and levels[0] == 0 and levels[-1] > 0:
+            light = light / levels[-1]
+        elif len(levels) == 1 and round(float(levels[0]) * file.white) == 1:  # ones alone
+            light = torch.ones_like(light)
+    return 1 - light if hides in ("white", "opaque") else light
 
 
 @checked
@@ -106,7 +270,7 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
         numbers of another type.
     """
     path = Path(path)
-    if path.suffix.lower() != ".npy" or not path.is_file():
+    if path.suffix.lower() != ".npy" or not is_file(path):
         raise ImageError(f"{path} is no .npy file: save the signal by numpy.save")
     try:
         values = np.asarray(np.load(path, allow_pickle=False))
@@ -116,97 +280,55 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
         raise ImageError(
             f"{path} has shape {values.shape}; a signal has (length,) or (channels, length)"
         )
-    values = np.atleast_2d(to_floats(values, str(path)))
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    values = to_fractions(Pixels(np.atleast_2d(values)), str(path))
+    require_finite(values, str(path), "fill or remove them")
+    return _tensor(values)
 
 
-@checked
-def save(
-    image: Float[Tensor, "channels height width"], path: str | Path, *, bits: int | None = None
-) -> None:
-    """Write an image in the format of the suffix; values outside [0, 1] are cut.
+def _find(source: str | Path, channel_axis: int | None) -> Pixels:
+    found = Path(source) if is_file(source) else read_named(str(source))
+    if isinstance(found, Path):
+        return _read_file(found, channel_axis)
+    return Pixels(arrange(np.asarray(found), str(source), channel_axis, -1))
 
-    Parameters
-    ----------
-    image : Tensor, shape (channels, height, width)
-        One or three channels; for TIFF and ``.npy`` any number.
-    path : str or Path
-        Where to; an existing file is replaced.
-    bits : int, optional
-        8 or 16 (integers), or 32 (floating point). By default 32 for ``.npy`` and 8 for all else.
-        TIFF and ``.npy`` take all three, PNG also takes 16 for a grey image.
 
-    Raises
-    ------
-    InvalidInputError
-        If the format can't hold so many channels or bits.
-    OutputError
-        If it can't be written.
-
-    Notes
-    -----
-    ``.npy`` arrays are (height, width) or (height, width, channels), as `load` reads them.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    any_channels = suffix in (".tif", ".tiff", ".npy")
-    bits = bits or (32 if suffix == ".npy" else 8)
-    if image.shape[0] not in (1, 3) and not any_channels:
-        raise InvalidInputError(
-            f"an image to save as {suffix or 'this'} must have 1 or 3 channels, got shape "
-            f"{tuple(image.shape)}: .tif and .npy take any number"
-        )
-    grey = image.shape[0] == 1
-    takes = (8, 16, 32) if any_channels else (8, 16) if suffix == ".png" and grey else (8,)
-    if bits not in takes:
-        raise InvalidInputError(
-            f"{path.name} with {image.shape[0]} channels takes {list(takes)} bits, "
-            f"got {bits}: .tif and .npy take all of 8, 16, 32"
-        )
-    pixels = _quantised(image, bits)
-    pixels = pixels[..., 0] if grey else pixels
+def _read_file(path: Path, channel_axis: int | None) -> Pixels:
     try:
-        _write(pixels, path, suffix)
-    except (OSError, ValueError, KeyError) as error:
-        raise OutputError(f"can't write image {path}: {error}") from error
-
-
-def _quantised(image: Tensor, bits: int) -> np.ndarray:
-    unit = image.detach().cpu().double().clamp(0, 1).permute(1, 2, 0).numpy()
-    if bits == 32:
-        return np.ascontiguousarray(unit, dtype=np.float32)
-    dtype = np.uint8 if bits == 8 else np.uint16
-    return np.ascontiguousarray(np.round(unit * np.iinfo(dtype).max), dtype=dtype)
-
-
-def _write(pixels: np.ndarray, path: Path, suffix: str) -> None:
-    if suffix == ".npy":
-        np.save(path, pixels, allow_pickle=False)
-    elif suffix in (".tif", ".tiff"):
-        colour = pixels.ndim == 3 and pixels.shape[2] == 3
-        extra = pixels.shape[2] - 1 if pixels.ndim == 3 and not colour else 0
-        tifffile.imwrite(
-            path,
-            pixels,
-            photometric="rgb" if colour else "minisblack",
-            planarconfig="contig" if pixels.ndim == 3 else None,
-            extrasamples=["unspecified"] * extra or None,
-            metadata=None,
-        )
-    else:
-        Image.fromarray(pixels).save(path)
-
-
-def _find(source: str | Path, channel_axis: int | None) -> np.ndarray:
-    found = Path(source) if Path(source).is_file() else read_named(str(source))
-    if not isinstance(found, Path):
-        return arrange(found, str(source), channel_axis, -1)
-    try:
-        return read_pixels(found, channel_axis)
-    except ImageError:
+        with path.open("rb") as file:
+            start = file.read(6)
+        if start == NUMPY or path.suffix.lower() == ".npy":
+            stored = np.load(path, allow_pickle=False, mmap_mode="r")
+            require_room(stored.shape, path)
+            return Pixels(arrange(np.array(stored), str(path), channel_axis))
+        if start[:4] in TIFF:
+            return read_tiff(path, channel_axis)
+        pixels = read_by_pillow(path)
+        arrange(pixels.values, str(path), channel_axis, -1)  # which refuses an idle axis
+        return pixels
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # the readers raise whatever their libraries do
-        raise ImageError(f"{found} can't be read as an image ({_first_line(error)})") from error
+        raise ImageError(f"{path} can't be read as an image ({_first_line(error)})") from error
+
+
+def ask_for_white(file: ImageFile, source: str) -> None:
+    """Warn of numbers that are likely those of fewer bits."""
+    if file.bits != 16 or file.white != 65535:
+        return
+    high = round(65535 * float(file.image.max()))
+    if 1 < high < 2**14:
+        bits = max(8, high.bit_length())
+        top = 2**bits - 1
+        warnings.warn(
+            f"the largest value of {source} is {high} of 65535, as of a camera of {bits} bits in a "
+            f"file of 16: if so, say white={top} (--white {top}); white is taken to be 65535",
+            UnitWarning,
+            stacklevel=4,
+        )
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
 def _first_line(error: Exception) -> str:

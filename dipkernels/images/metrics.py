@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import ImageError, InvalidInputError
 
 WINDOW = 7  # of SSIM, scikit-image's default
@@ -32,7 +33,7 @@ def mse(
     reference : Tensor, shape ``(channels, *spatial)``
         What each is compared with.
     mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``, optional
-        The region to average over; by default all.
+        The region to average over; by default all. A mask of one channel is of all.
 
     Returns
     -------
@@ -42,7 +43,7 @@ def mse(
     Raises
     ------
     InvalidInputError
-        If the images differ in shape.
+        If the images differ in shape, or one is no floating-point tensor.
     ImageError
         If the mask fits neither shape, isn't boolean or is empty.
     """
@@ -90,6 +91,7 @@ def psnr(
     return mse_to_psnr(mse(image, reference, mask))
 
 
+@checked
 def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Luma of a colour image, the Y of YCbCr in video range, which super-resolution is scored on.
 
@@ -106,8 +108,10 @@ def luma(image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     Raises
     ------
     InvalidInputError
-        If the image doesn't have three channels.
+        If the image isn't floating point, or doesn't have three channels.
     """
+    if not image.is_floating_point():
+        raise InvalidInputError(f"luma is of a floating-point tensor in [0, 1], got {image.dtype}")
     if image.dim() < 3 or image.shape[-3] != 3:
         raise InvalidInputError(
             f"luma is of red, green and blue: expected (..., 3, height, width), got shape "
@@ -202,6 +206,13 @@ def _axes(reference: Tensor) -> tuple[int, ...]:
 
 
 def _require_same_shape(image: Tensor, reference: Tensor) -> None:
+    for each in (image, reference):
+        if not isinstance(each, Tensor) or not each.is_floating_point():
+            found = each.dtype if isinstance(each, Tensor) else f"a {type(each).__name__}"
+            raise InvalidInputError(
+                f"scores compare floating-point tensors whose white is 1, got {found}: divide "
+                "integers by their white"
+            )
     batch = image.dim() - reference.dim()
     if batch < 0 or image.shape[batch:] != reference.shape:
         raise InvalidInputError(
@@ -211,10 +222,10 @@ def _require_same_shape(image: Tensor, reference: Tensor) -> None:
 
 
 def require_mask(mask: Tensor, image: Tensor) -> None:
-    """Check that a mask is boolean and has the size of an image."""
+    """Check that a mask is boolean and has the size of an image, with an axis of 1 or without."""
     if mask.dtype is not torch.bool:
         raise ImageError(f"the mask must be boolean, got {mask.dtype}: pass mask > 0.5 or the like")
-    if mask.shape not in (image.shape, image.shape[1:]):
+    if mask.shape not in (image.shape, image.shape[1:], (1, *image.shape[1:])):
         raise ImageError(
             f"the mask has shape {tuple(mask.shape)}, the image {tuple(image.shape)}: they must "
             "have one height and width"

@@ -32,7 +32,11 @@ BUNDLED = (
     "shepp_logan_phantom",
 )
 VARIABLE = "DIPKERNELS_DATA"
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"}
+LONGEST = 1000  # letters of a path that a message shows
+SUFFIXES = {
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".npy"),
+    *(".webp", ".bmp", ".gif", ".jp2", ".avif", ".pgm", ".ppm"),
+}
 
 
 def names() -> list[str]:
@@ -51,6 +55,14 @@ def names() -> list[str]:
     return [*BUNDLED, *sorted({_without_suffix(file) for file in _local_files()})]
 
 
+def is_file(source: str | Path) -> bool:
+    """Tell whether there is such a file; what can't be a path is none."""
+    try:
+        return Path(source).is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_named(name: str) -> np.ndarray | Path:
     """Pixels of a bundled image, or the path of a local one."""
     if name in BUNDLED:
@@ -63,6 +75,8 @@ def read_named(name: str) -> np.ndarray | Path:
         if matches:
             options = ", ".join(file.as_posix() for file in matches)
             raise ImageError(f"image '{name}' is ambiguous: say which of {options}")
+    if len(name) > LONGEST:
+        raise ImageError(f"no such image: '{name[:20]}...', of {len(name)} letters, is no file")
     if Path(name).is_dir():
         raise ImageError(f"{name} is a folder, not an image file")
     hint = meant(name, names()) or f"bundled names: {', '.join(BUNDLED)}; "

@@ -7,11 +7,14 @@ from jaxtyping import Float
 from skimage.transform import resize as resize_array
 from torch import Tensor
 
+from dipkernels.base.checks import checked
+from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 
 Size = tuple[int, int]
 
 
+@checked
 def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     """Cut the middle out of an image, without scaling it.
 
@@ -49,6 +52,7 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     return image[..., top : top + new_height, left : left + new_width]
 
 
+@checked
 def resize(
     image: Float[Tensor, "channels height width"], size: int | Size
 ) -> Float[Tensor, "channels new_height new_width"]:
@@ -70,6 +74,8 @@ def resize(
     ------
     InvalidInputError
         If the size isn't positive.
+    MemoryLimitError
+        If the image of that size doesn't fit into the memory that is free.
 
     Examples
     --------
@@ -86,11 +92,16 @@ def resize(
         max(new_height, math.floor(height * scale + 0.5)),
         max(new_width, math.floor(width * scale + 0.5)),
     )
+    channels, shown = image.shape[0], "x".join(map(str, covered))
+    # In float64: the image, what it is scaled to, and a copy of each for filter and channels.
+    numbers = 2 * channels * (height * width + covered[0] * covered[1])
+    require_free(8 * numbers, f"scaling to {shown} pixels", "choose a smaller size")
     array = image.detach().cpu().permute(1, 2, 0).double().numpy()
     array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
     return crop(torch.from_numpy(array.transpose(2, 0, 1)), size).to(image).contiguous()
 
 
+@checked
 def parse_size(text: str) -> int | Size | None:
     """Read a size as people write it: ``64``, ``48x64`` (height x width), or ``native``.
 

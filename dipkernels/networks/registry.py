@@ -7,6 +7,7 @@ makes the builder of a module whose options need only be fitted to the image's s
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.memory import require_free
 from dipkernels.base.words import meant
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.networks.layers import Style
@@ -303,6 +305,8 @@ def create(
     InvalidInputError
         If the image is too small for the network, an option is unknown or invalid, or the network
         can't take the code.
+    MemoryLimitError
+        If images of that size don't fit into the memory that is free.
 
     Examples
     --------
@@ -357,6 +361,10 @@ def _checked_size(image_size: Any, channels: Any, images: Any) -> Spatial:
             "image_size must be positive (height, width) or (length,), channels and images "
             f"positive, got {image_size}, {channels} and {images}"
         )
+    # The image, its gradient, what is measured and the clean one: the least that anything takes.
+    shown = "x".join(map(str, size))
+    values = channels * images * math.prod(size)
+    require_free(16 * values, f"an image of {shown}", "choose a smaller image_size")
     return size
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dipkernels.base.memory import require_free
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 
@@ -110,6 +111,8 @@ def make(code: str | Tensor, shape: tuple[int, ...], images: int, seed: int) -> 
                 f"a meshgrid has {dims} channels, but this network takes a code of {channels}"
             )
         return meshgrid(tuple(grid))[None]
+    shown = "x".join(map(str, shape))
+    require_free(4 * images * math.prod(shape), f"a code of {shown}", "choose a smaller image")
     random = generator("code", seed)
     drawn = [DRAWN[code](channels, tuple(grid), random) for _ in range(images)]
     return torch.cat(drawn)[None]

@@ -1,13 +1,12 @@
 """What a computation will need, before it runs: memory of a network's pass, chunk sizes."""
 
-import os
 import resource
 import sys
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dipkernels.base.memory import free_bytes, linux_bytes
 from dipkernels.priors.linearised import LinearisedPrior
 from dipkernels.priors.prior import ImagePrior, Parameters
 
@@ -97,10 +96,7 @@ def available_memory(device: torch.device) -> int:
     """Memory that is free now."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        return _linux_bytes("/proc/meminfo", "MemAvailable")
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return free_bytes()
 
 
 def resident_bytes() -> int:
@@ -108,17 +104,10 @@ def resident_bytes() -> int:
     # Not the resource usage, where Linux tells it: that outlives an exec, so that the child of a
     # large process begins with the peak of its parent.
     try:
-        return _linux_bytes("/proc/self/status", "VmHWM")
+        return linux_bytes("/proc/self/status", "VmHWM")
     except (OSError, KeyError, ValueError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-# A line such as "VmHWM:   1234 kB" of one of Linux's tables.
-def _linux_bytes(table: str, name: str) -> int:
-    lines = Path(table).read_text(encoding="ascii").splitlines()
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields[name].split()[0]) * 1024
 
 
 # Identity of a tensor's memory; views share it. An empty tensor's has no address.

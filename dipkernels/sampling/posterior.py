@@ -13,6 +13,7 @@ from dipkernels.base.origin import digest
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.optimisers import stable_learning_rate
+from dipkernels.fitting.preparation import warn_of_ranges
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.priors.prior import ImagePrior, Parameters
@@ -218,6 +219,7 @@ class WeightPosterior:
                 f"temperature must be positive and finite, got {temperature}: for temperature 0, "
                 "which is no density, use dipkernels.fit"
             )
+        warn_of_ranges(prior, [task])
         self.prior = prior
         self.task = task.to(device=prior.device, dtype=prior.dtype)
         self.noise_sigma = _noise(task, noise_sigma)

@@ -1,39 +1,57 @@
 """Images as a command or a plan names them: files and bundled names, read once."""
 
 import functools
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dipkernels.errors import UnitWarning
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from dipkernels.images import ImageFile
 
 
-def read_image(source: str) -> "Tensor":
-    """Read an image as it is, from memory if it's one of the last; it must not be changed."""
-    file = Path(source)
-    return _read_image(source, file.stat().st_mtime_ns if file.is_file() else 0)
+def read_image(source: str, white: float | None = None, *, mask: bool = False) -> "ImageFile":
+    """Read an image or a mask in any range, once; it must not be changed."""
+    from dipkernels.images.named import is_file
+
+    changed = Path(source).stat().st_mtime_ns if is_file(source) else 0
+    return _read_image(source, changed, white, mask)
 
 
 @functools.lru_cache(maxsize=16)  # runs of one image follow each other
-def _read_image(source: str, changed: int) -> "Tensor":
+def _read_image(source: str, changed: int, white: float | None, mask: bool) -> "ImageFile":
     from dipkernels import images
+    from dipkernels.images.files import read_mask
 
-    return images.load(source)
+    if mask:
+        return read_mask(source)
+    with warnings.catch_warnings():  # `make_task` asks for white
+        warnings.simplefilter("ignore", UnitWarning)
+        return images.read(source, white=white, any_range=True)
 
 
-def image_hash(image: "Tensor") -> str:
-    """Hash pixels and their shape, by SHA-256."""
+def is_own(source: str) -> bool:
+    """Tell a file of the user's from an image that is bundled."""
+    from dipkernels.images.named import BUNDLED, is_file
+
+    return is_file(source) or source not in BUNDLED
+
+
+def image_hash(file: "ImageFile") -> str:
+    """Hash pixels and their shape, and what is transparent, by SHA-256."""
     from dipkernels.base.origin import digest
 
-    return digest(image, str(tuple(image.shape)))
+    parts = [file.image] if file.alpha is None else [file.image, file.alpha]
+    return digest(*(part for x in parts for part in (x, str(tuple(x.shape)))))
 
 
 def resolve_source(name: str, folder: Path) -> str:
     """Find the file, beside the plan unless it is absolute, or the bundled image of a name."""
-    from dipkernels.images.named import read_named
+    from dipkernels.images.named import is_file, read_named
 
     file = folder / name
-    if file.is_file():
+    if is_file(file):
         return str(file.resolve())  # absolute: other processes must find it, too
     found = read_named(name)
     return str(found.resolve()) if isinstance(found, Path) else name

@@ -22,7 +22,7 @@ def make_prior(prior: Mapping[str, Any], task: "Task") -> "ImagePrior":
     usual = {key: canonical(value) for key, value in found.options.items()}
     options = {k: v for k, v in prior["options"].items() if canonical(v) != usual[k]}
     channels, *size = task.shape
-    return networks.create(
+    made = networks.create(
         prior["name"],
         image_size=tuple(size),
         channels=channels,
@@ -33,6 +33,17 @@ def make_prior(prior: Mapping[str, Any], task: "Task") -> "ImagePrior":
         initialisation=prior["initialisation"],
         **options,
     )
+    require_range(made, task)
+    return made
+
+
+def require_range(prior: "ImagePrior", task: "Task") -> None:
+    """Refuse a task whose values the network can't come near."""
+    from dipkernels.priors.reach import output_range
+    from dipkernels.tasks.ranges import out_of_range
+
+    if said := out_of_range(task, *output_range(prior)):
+        raise InvalidInputError(f"{prior.name}: {said}")
 
 
 def require_code_effect(code: str | None, task: "Task", said: str) -> None:

@@ -6,7 +6,7 @@ plans read them off its signature.
 
 import inspect
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
@@ -16,40 +16,60 @@ from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from dipkernels.images import ImageFile
     from dipkernels.tasks import Task
 
 NOISE_SIGMA = 25 / 255  # that of `dipkernels.tasks.denoise`, here without torch
-MASKS = ("bernoulli", "region", "text")
+MASKS = ("bernoulli", "region", "text", "holes")
 Spelling = Callable[[str], str]  # of an option, in the words of an interface
 Options = Mapping[str, Any]
 
 Noise = Annotated[
     float,
-    "Standard deviation of the noise; white is 1. (default: 25/255 to denoise, else 0)",
+    "Standard deviation of the noise, a number or 25/255; white is 1. (default: 25/255 to denoise, "
+    "else 0)",
 ]
-Measured = Annotated[bool, "The image is the measurement: no clean one."]
+Measured = Annotated[bool, "The image is the measurement itself, noisy or damaged already."]
+Clean = Annotated[str, "With --measured: the clean image, to score against."]
+# Newer than stored sweeps, and left out of a run's configuration unless they are said.
+NEWER = ("white", "clean", "mask_hides")
 
 
 @dataclass(frozen=True)
 class Picture:
     """What a task is made of: the image as it was read, the size to bring it to, files, a seed."""
 
-    native: "Tensor"
+    file: "ImageFile"
     size: tuple[int, int]
-    files: "Mapping[str, Tensor]"
+    files: "Mapping[str, ImageFile]"
     seed: int
+
+    @property
+    def native(self) -> "Tensor":
+        """The image as it was read."""
+        return self.file.image
 
     @cached_property
     def shown(self) -> "Tensor":
         """The image at its size."""
+        if not bool(self.native.isfinite().all()):
+            raise ImageError(
+                f"the image holds {int((~self.native.isfinite()).sum())} NaN or infinite values; "
+                "fill or remove them, or inpaint it as measured, with the mask 'holes'"
+            )
+        return self.scaled(self.native)
+
+    def scaled(self, image: "Tensor") -> "Tensor":
+        """Bring an image to the size of the task."""
         from dipkernels import images
 
-        return images.resize(self.native, self.size)
+        return images.resize(image, self.size)
 
-    def given(self, *, measured: bool) -> dict[str, Any]:
+    def given(self, *, measured: bool, clean: str = "") -> dict[str, Any]:
         """Say what the image is: the clean one, or the measurement, whose noise isn't drawn."""
         if measured:
-            return {"clean": None, "measurement": self.shown, "seed": 0}
+            truth = self.files["clean"].image if clean else None
+            return {"clean": truth, "measurement": self.shown, "seed": 0}
         return {"clean": self.shown, "measurement": None, "seed": self.seed}
 
 
@@ -72,6 +92,7 @@ class TaskKind:
     words: Mapping[str, tuple[str, ...]]
     draws: Callable[[Options], bool]
     check: Callable[[Options, Container[str], Spelling], None] | None
+    simulates: str  # what is done to an image that is taken as clean
 
 
 _KINDS: dict[str, TaskKind] = {}
@@ -84,6 +105,7 @@ def register_task(
     files: Mapping[str, tuple[str, ...]] | None = None,
     draws: Callable[[Options], bool] | None = None,
     check: Callable[[Options, Container[str], Spelling], None] | None = None,
+    simulates: str = "",
 ) -> None:
     """Offer a kind of task to every command and plan.
 
@@ -105,7 +127,8 @@ def register_task(
         if get_origin(kind) is Annotated:
             kind, help = get_args(kind)[:2]
         options[each.name] = Option(kind, each.default, help)
-    _KINDS[name] = TaskKind(name, make, options, files or {}, draws or _draws_noise, check)
+    drawn = draws or _draws_noise
+    _KINDS[name] = TaskKind(name, make, options, files or {}, drawn, check, simulates)
 
 
 def task_kind(name: str) -> TaskKind:
@@ -126,13 +149,23 @@ def task_options(name: str) -> dict[str, Option]:
         **task_kind(name).options,
         "hold_out": Option(float | None, None, "Fraction of measured pixels to judge a fit by."),
         "seed": Option(int | None, None, "Of noise, mask and held-out pixels."),
+        "white": Option(
+            float | None,
+            None,
+            "Which number of the file is white: 4095 of a 12-bit camera. (default: the file's)",
+        ),
     }
 
 
 def files_of(task: Options) -> list[str]:
     """List the options of a task that name files."""
     words = task_kind(task["name"]).words
-    return [name for name, known in words.items() if task[name] not in known]
+    return [name for name, known in words.items() if task.get(name, "") not in known]
+
+
+def simulated(task: Options) -> str:
+    """Say what is done to the image because it is taken as clean, or nothing."""
+    return "" if task.get("measured", True) else task_kind(task["name"]).simulates
 
 
 def require_effects(
@@ -140,6 +173,11 @@ def require_effects(
 ) -> None:
     """Refuse options of which one makes another idle, or needs another; `said` were given."""
     kind = task_kind(task["name"])
+    if task.get("clean") and not task["measured"]:
+        raise InvalidInputError(
+            f"{spell('clean')} has no effect without {spell('measured')}: the image itself is "
+            "taken as clean"
+        )
     if kind.check is not None:
         kind.check(task, said, spell)
     if task["seed"] is not None and task["hold_out"] is None and not kind.draws(task):
@@ -150,13 +188,27 @@ def require_effects(
 
 
 def make_task(
-    task: Options, native: "Tensor", size: tuple[int, int], files: "Mapping[str, Tensor]"
+    task: Options, image: "ImageFile", size: tuple[int, int], files: "Mapping[str, ImageFile]"
 ) -> "Task":
     """Make a task, on the CPU, from its name and all its options, the seed included."""
-    kind = task_kind(task["name"])
-    picture = Picture(native, size, files, task["seed"])
-    made = kind.make(picture, **{name: task[name] for name in kind.options})
+    kind, white = task_kind(task["name"]), task.get("white")
+    others = {n: f if n == "mask" else _in_white(f, white, n) for n, f in files.items()}
+    picture = Picture(_in_white(image, white, "the image"), size, others, task["seed"])
+    said = {name: task[name] for name in kind.options if name in task}
+    made = kind.make(picture, **said)
     return made if task["hold_out"] is None else made.hold_out(task["hold_out"], seed=task["seed"])
+
+
+def _in_white(file: "ImageFile", white: float | None, name: str) -> "ImageFile":
+    """Take another number for white, or ask for it."""
+    from dipkernels.images.files import ask_for_white
+
+    if white is None:
+        ask_for_white(file, name)
+        return file
+    if not 0 < white < float("inf"):
+        raise InvalidInputError(f"white must be positive and finite, got {white}")
+    return replace(file, image=file.image * (file.white / white), white=float(white))
 
 
 def _draws_noise(task: Options) -> bool:
@@ -170,15 +222,20 @@ def _denoise(
     clip: Annotated[bool, "Clip the noisy image to [0, 1]."] = False,
     shared_noise: Annotated[bool, "One noise for all channels."] = False,
     measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
-    return tasks.denoise(
-        noise_sigma=noise_sigma,
-        clip=clip,
-        shared_noise=shared_noise,
-        **picture.given(measured=measured),
-    )
+    given = picture.given(measured=measured, clean=clean)
+    given["clean"] = _matching(picture, given["clean"])
+    return tasks.denoise(noise_sigma=noise_sigma, clip=clip, shared_noise=shared_noise, **given)
+
+
+def _matching(picture: Picture, clean: "Tensor | None") -> "Tensor | None":
+    """Bring the clean image of a measurement to its size, if they were of one."""
+    if clean is None or clean.shape[1:] != picture.native.shape[1:]:
+        return clean
+    return picture.scaled(clean)
 
 
 def _check_denoise(task: Options, said: Container[str], spell: Spelling) -> None:
@@ -193,26 +250,65 @@ def _inpaint(
     picture: Picture,
     *,
     mask: Annotated[
-        str, "For inpaint: a file, white = known; or bernoulli, region, text."
+        str,
+        "For inpaint: a file, white = known; bernoulli, region, text; or holes, the transparent or "
+        "NaN pixels of the image.",
     ] = "bernoulli",
+    mask_hides: Annotated[
+        str | None,
+        "What a mask's file hides: black, white, transparent or opaque. (default: transparent if "
+        "it has alpha, else black)",
+    ] = None,
     known: Annotated[
         float | None, "Fraction of pixels that a bernoulli mask keeps. (default: 0.5)"
     ] = None,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
-    given = picture.given(measured=measured)
-    drawn = _mask(picture, mask, known)
-    return tasks.inpaint(given.pop("clean"), drawn, noise_sigma=noise_sigma, **given)
+    picture, holes = _with_holes(picture) if mask == "holes" else (picture, None)
+    given = picture.given(measured=measured, clean=clean)
+    drawn = _mask(picture, mask, known, mask_hides) if holes is None else holes
+    truth = _matching(picture, given.pop("clean"))
+    return tasks.inpaint(truth, drawn, noise_sigma=noise_sigma, **given)
+
+
+def _with_holes(picture: Picture) -> "tuple[Picture, Tensor]":
+    """Fill the holes of a file, and say where they were."""
+    known = picture.file.known
+    if bool(known.all()):
+        raise ImageError("the mask 'holes' needs an image with transparent or NaN pixels")
+    if picture.size != tuple(known.shape):
+        raise ImageError(
+            f"an image with holes can't be scaled to {picture.size[0]}x{picture.size[1]}: its size "
+            f"is {known.shape[0]}x{known.shape[1]}; take 'native'"
+        )
+    filled = picture.native.where(known, picture.native.new_zeros(()))
+    return replace(picture, file=replace(picture.file, image=filled)), known
 
 
 def _check_inpaint(task: Options, said: Container[str], spell: Spelling) -> None:
+    mask, measured = spell("mask"), spell("measured")
     if task["known"] is not None and task["mask"] != "bernoulli":
         raise InvalidInputError(
-            f"{spell('known')} has no effect with {spell('mask')} '{task['mask']}': it is the "
-            "fraction of pixels that a bernoulli mask keeps"
+            f"{spell('known')} has no effect with {mask} '{task['mask']}': it is the fraction of "
+            "pixels that a bernoulli mask keeps"
+        )
+    if task["measured"] and "mask" not in said:
+        raise InvalidInputError(
+            f"a damaged image ({measured}) needs {mask}: a file that says which of its pixels are "
+            "known, or holes, if these are transparent or NaN"
+        )
+    if task["mask"] == "holes" and not task["measured"]:
+        raise InvalidInputError(
+            f"{mask} holes needs {measured}: nobody knows the image in its holes"
+        )
+    if task.get("mask_hides") is not None and task["mask"] in MASKS:
+        raise InvalidInputError(
+            f"{spell('mask_hides')} has no effect with {mask} '{task['mask']}': it says what a "
+            "mask's file hides"
         )
 
 
@@ -220,8 +316,9 @@ def _draws_mask(task: Options) -> bool:
     return _draws_noise(task) or task["mask"] in ("bernoulli", "text")
 
 
-def _mask(picture: Picture, kind: str, known: float | None) -> "Tensor":
+def _mask(picture: Picture, kind: str, known: float | None, hides: str | None) -> "Tensor":
     from dipkernels import images, tasks
+    from dipkernels.images.files import mask_light
 
     size, native = picture.size, tuple(picture.native.shape[1:])
     if kind == "bernoulli":
@@ -231,15 +328,18 @@ def _mask(picture: Picture, kind: str, known: float | None) -> "Tensor":
         return tasks.region_mask(size)
     if kind == "text":
         return tasks.text_mask(size, font_size=max(8, min(size) // 16), seed=picture.seed)
-    drawn = picture.files["mask"]
-    if tuple(drawn.shape[1:]) not in (native, size):
+    light = mask_light(picture.files["mask"], kind, hides)
+    if tuple(light.shape) not in (native, size):
         raise ImageError(
-            f"the mask {kind} has {drawn.shape[1]}x{drawn.shape[2]} pixels, the image "
+            f"the mask {kind} has {light.shape[0]}x{light.shape[1]} pixels, the image "
             f"{native[0]}x{native[1]}: they must be of one size"
         )
-    found = images.resize(drawn.mean(dim=0, keepdim=True), size)[0] > 0.5
+    found = images.resize(light[None], size)[0] > 0.5
     if not bool(found.any()):
-        raise ImageError(f"the mask {kind} is all black: no pixel is known; white means known")
+        raise ImageError(
+            f"the mask {kind} is all black: no pixel is known; white means known, unless it is "
+            "said to be hidden (mask_hides)"
+        )
     return found
 
 
@@ -248,11 +348,13 @@ def _dejpeg(
     *,
     quality: Annotated[int | None, "Of JPEG, 1 to 100. (default: 10)"] = None,
     measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
-    given = picture.given(measured=measured)
-    return tasks.dejpeg(given["clean"], measurement=given["measurement"], quality=quality)
+    given = picture.given(measured=measured, clean=clean)
+    truth = _matching(picture, given["clean"])
+    return tasks.dejpeg(truth, measurement=given["measurement"], quality=quality)
 
 
 def _super_resolve(
@@ -261,10 +363,11 @@ def _super_resolve(
     factor: Annotated[int, "Of super-resolution."] = 4,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
-    given = picture.given(measured=measured)
+    given = picture.given(measured=measured, clean=clean)
     return tasks.super_resolve(given.pop("clean"), factor=factor, noise_sigma=noise_sigma, **given)
 
 
@@ -274,9 +377,9 @@ def _flash(
     flash: Annotated[str, "The photograph with flash."] = "",
     noise_sigma: Noise = 0.0,
 ) -> "Task":
-    from dipkernels import images, tasks
+    from dipkernels import tasks
 
-    lit = images.resize(picture.files["flash"], picture.size)
+    lit = picture.scaled(picture.files["flash"].image)
     return tasks.flash_no_flash(lit, picture.shown, noise_sigma=noise_sigma)
 
 
@@ -292,8 +395,20 @@ def _draws_nothing(task: Options) -> bool:
     return False  # the photograph has its noise already
 
 
-register_task("denoise", _denoise, check=_check_denoise)
-register_task("inpaint", _inpaint, files={"mask": MASKS}, draws=_draws_mask, check=_check_inpaint)
-register_task("dejpeg", _dejpeg, draws=_draws_nothing)
-register_task("super-resolve", _super_resolve)
+FILES = {"clean": ("",)}
+register_task(
+    "denoise", _denoise, files=FILES, check=_check_denoise, simulates="noise is added to it"
+)
+register_task(
+    "inpaint",
+    _inpaint,
+    files={"mask": MASKS, **FILES},
+    draws=_draws_mask,
+    check=_check_inpaint,
+    simulates="the mask hides pixels of it",
+)
+register_task(
+    "dejpeg", _dejpeg, files=FILES, draws=_draws_nothing, simulates="it is compressed as JPEG"
+)
+register_task("super-resolve", _super_resolve, files=FILES, simulates="it is made smaller")
 register_task("flash", _flash, files={"flash": ("",)}, draws=_draws_nothing, check=_check_flash)

@@ -39,6 +39,11 @@ class Job:
             raise InvalidInputError(
                 f"{self.spell('likelihood_sigma')} must be positive and finite, got {given}"
             )
+        if given is not None and given > 1:
+            raise InvalidInputError(
+                f"{self.spell('likelihood_sigma')} {given:g} is more than white, which is 1: "
+                f"{given:g} of 255 grey levels are {given:g}/255"
+            )
         if not sigma > 0:
             raise InvalidInputError(
                 f"the likelihood needs noise, and task '{self.task.name}' has none here: "

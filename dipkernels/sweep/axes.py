@@ -1,15 +1,16 @@
 """The axes of a plan: entries become settings, every value checked by itself."""
 
+import contextlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dipkernels import images, networks
 from dipkernels.base.checks import as_annotated
-from dipkernels.base.words import suggest
+from dipkernels.base.words import read_number, suggest
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.codes import DRAWN, KINDS
 from dipkernels.specs.image import image_hash, read_image, resolve_source
@@ -213,7 +214,7 @@ class AxisReader:
     def _source(self, name: str, where: Where) -> str | None:
         try:
             source = resolve_source(name, self.folder)
-            read_image(source)
+            read_image(source, mask=where[-1] == "mask")
         except DipkernelsError as error:
             self.report(where, f"{error} (files are looked for in {self.folder})")
             return None
@@ -234,7 +235,13 @@ def _said(asked: dict[str, Any]) -> str:
 
 
 def _checker(name: str, annotation: Any) -> Callable[[Any], Any]:
-    return lambda value: as_annotated(name, value, annotation)
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and float in (annotation, *get_args(annotation)):
+            with contextlib.suppress(ValueError):  # what is no fraction is named below
+                value = read_number(value)
+        return as_annotated(name, value, annotation)
+
+    return check
 
 
 def _product(grid: dict[str, list[Any]]) -> Iterator[dict[str, Any]]:

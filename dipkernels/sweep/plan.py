@@ -14,7 +14,7 @@ from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.image import image_hash, read_image
 from dipkernels.specs.prior import make_prior, require_code_effect
 from dipkernels.specs.record import canonical
-from dipkernels.specs.task import make_task
+from dipkernels.specs.task import NEWER, make_task
 from dipkernels.stages.registry import find_stage
 from dipkernels.sweep.axes import AxisReader, Setting
 from dipkernels.sweep.document import Document, SweepFileError, Where, read_document
@@ -199,18 +199,18 @@ def _checked_runs(
 ) -> list[Run]:
     checker = _Combinations(reader)
     runs: list[Run] = []
-    hashes: dict[str, str] = {}
+    hashes: dict[tuple[bool, str], str] = {}
     with Progress(len(points), "checking the plan", enabled=progress) as bar:
         for point in points:
             prior, task, image, size, seed, measure = point
             sources = {**image.sources, **task.sources}
             asked = {k: v for setting in point for k, v in setting.asked.items()}
             # Pixels are hashed once for each image, not once for each run.
-            pixels = {name: _hash(file, hashes) for name, file in task.sources.items()}
-            shape = size.value or read_image(image.sources["image"]).shape[1:]
+            pixels = {name: _hash(name, file, hashes) for name, file in task.sources.items()}
+            shape = size.value or read_image(image.sources["image"]).image.shape[1:]
             configuration = {
                 "prior": {**prior.value},
-                "task": {**task.value},
+                "task": {k: v for k, v in task.value.items() if v or k not in NEWER},
                 "pixels": {"image": image.value, **pixels},
                 "size": list(shape),
                 "seed": seed.value,
@@ -229,10 +229,11 @@ def _checked_runs(
     return runs
 
 
-def _hash(file: str, known: dict[str, str]) -> str:
-    if file not in known:
-        known[file] = image_hash(read_image(file))
-    return known[file]
+def _hash(name: str, file: str, known: dict[tuple[bool, str], str]) -> str:
+    mask = name == "mask"
+    if (mask, file) not in known:
+        known[mask, file] = image_hash(read_image(file, mask=mask))
+    return known[mask, file]
 
 
 class _Combinations:
@@ -283,7 +284,7 @@ class _Combinations:
 
     def _task(self, run: Run, problem: Setting, said: str) -> Task | None:
         given = run.configuration
-        files = {name: read_image(source) for name, source in run.sources.items()}
+        files = {name: read_image(s, mask=name == "mask") for name, s in run.sources.items()}
         height, width = given["size"]
         try:
             return make_task(given["task"], files["image"], (height, width), files)

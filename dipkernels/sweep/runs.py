@@ -123,7 +123,7 @@ class Run:
             If an image isn't there any more, or has changed since the plan was read.
         """
         given = self.configuration
-        files = {name: read_image(source) for name, source in self.sources.items()}
+        files = {name: read_image(s, mask=name == "mask") for name, s in self.sources.items()}
         for name, image in files.items():
             if image_hash(image) != given["pixels"][name]:
                 raise ImageError(

@@ -37,7 +37,8 @@ def denoise(
     measurement : Tensor, shape ``(channels, *spatial)``, optional
         An image that is noisy already: nothing is simulated, and ``clean`` is only scored against.
     noise_sigma : float, optional
-        Standard deviation; by default the literature's 25/255. With ``measurement``, the level
+        Standard deviation, in units of the image, whose white is 1; by default the literature's
+        25/255. With ``measurement``, the level
         that it is known to have, which must be said.
     clip : bool
         Clip the noisy image to [0, 1], as the literature does. The default leaves it as it is,
@@ -55,8 +56,8 @@ def denoise(
     Raises
     ------
     InvalidInputError
-        If ``noise_sigma`` is negative or not finite, neither image is given, or an option would
-        have no effect.
+        If ``noise_sigma`` is negative, not finite or in grey levels, neither image is given, or an
+        option would have no effect.
     ImageError
         If an image is not a finite floating-point image, or the two differ in shape.
 
@@ -71,7 +72,7 @@ def denoise(
         clean = require_clean(clean)
         if shared_noise and clean.shape[0] == 1:
             raise InvalidInputError("shared_noise has no effect on an image of one channel")
-        sigma = require_noise(NOISE_SIGMA if noise_sigma is None else noise_sigma)
+        sigma = require_noise(NOISE_SIGMA if noise_sigma is None else noise_sigma, clean)
         measurement = clean + sigma * draw_noise(clean, seed, shared=shared_noise)
         measurement = measurement.clamp(0, 1) if clip else measurement
     else:
@@ -81,6 +82,6 @@ def denoise(
                 "noise_sigma, the level of the measurement's noise, must be said; 0 if unknown"
             )
         require_pair(clean, measurement)
-        sigma = require_noise(noise_sigma)
+        sigma = require_noise(noise_sigma, measurement)
     operator = Identity(measurement.shape, measurement.device)
     return Task("denoise", measurement, operator, sigma, clean)

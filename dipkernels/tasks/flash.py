@@ -49,5 +49,5 @@ def flash_no_flash(
             f"{tuple(no_flash.shape)}: both need one height and width, pixel on pixel"
         )
     operator = Identity(tuple(no_flash.shape), no_flash.device)
-    sigma = require_noise(noise_sigma)
+    sigma = require_noise(noise_sigma, no_flash)
     return Task("flash", no_flash, operator, sigma, guide=flash.to(no_flash))

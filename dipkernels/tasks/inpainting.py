@@ -33,7 +33,7 @@ def inpaint(
     clean : Tensor, floating point, shape ``(channels, *spatial)``, or None
         In [0, 1]. It must not contain what the mask is to remove, or the scores of the hole and
         of the whole reward bringing that back.
-    mask : Tensor of bool, shape ``spatial`` or ``(channels, *spatial)``
+    mask : Tensor of bool, shape ``spatial``, ``(1, *spatial)`` or ``(channels, *spatial)``
         True where the pixel is known, in all channels or in each.
     measurement : Tensor, shape ``(channels, *spatial)``, optional
         The damaged image: nothing is simulated, and ``clean``, which may be None, is only scored
@@ -58,22 +58,21 @@ def inpaint(
         If ``noise_sigma`` is negative or not finite, neither image is given, or an option would
         have no effect.
     """
-    sigma = require_noise(noise_sigma)
     if measurement is None:
         clean = require_clean(clean)
-        _require_mask(mask, clean)
-        mask = mask.to(clean.device)
+        sigma = require_noise(noise_sigma, clean)
+        mask = _fitting(mask, clean)
         measurement = (clean + sigma * draw_noise(clean, seed)) * mask
     else:
         require_unused(seed=seed != 0)
-        _require_mask(mask, measurement)
-        mask = mask.to(measurement.device)
+        mask = _fitting(mask, measurement)
         measurement = measurement.where(mask, measurement.new_zeros(()))  # NaN in a hole is fine
         require_pair(clean, measurement)
+        sigma = require_noise(noise_sigma, measurement)
     return Task("inpaint", measurement, Masking(measurement.shape, mask), sigma, clean)
 
 
-def _require_mask(mask: object, image: Tensor) -> None:
+def _fitting(mask: object, image: Tensor) -> Tensor:
     if not isinstance(mask, Tensor):
         raise ImageError(
             f"the mask must be a boolean tensor, got {type(mask).__name__}: see "
@@ -84,3 +83,5 @@ def _require_mask(mask: object, image: Tensor) -> None:
         raise ImageError("the mask is all black: no pixel is known (white means known)")
     if mask.all():
         raise ImageError("the mask is all white: nothing is missing (black means missing)")
+    pixels = mask.dim() == image.dim() and mask.shape[0] == 1 < image.shape[0]
+    return (mask[0] if pixels else mask).to(image.device)

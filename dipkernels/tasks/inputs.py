@@ -1,13 +1,17 @@
 """What all tasks ask of the images and numbers that they are made from."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import as_annotated
 from dipkernels.base.seeds import generator
-from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
+from dipkernels.tasks.operators import Operator
 
 
 def require_image(image: object, what: str = "clean image") -> Tensor:
@@ -27,6 +31,63 @@ def require_image(image: object, what: str = "clean image") -> Tensor:
     return image
 
 
+def require_parts(task: Any) -> None:
+    """Check that what a task is made of fits together: shapes, types, finite numbers."""
+    operator = task.operator
+    if not isinstance(operator, Operator):
+        raise InvalidInputError(
+            f"a task's operator must be an Operator, got {type(operator).__name__}: "
+            "dipkernels.tasks makes tasks with their operators"
+        )
+    shape = operator.image_shape
+    shapes = {"measurement": operator.measurement_shape, "clean": shape, "guide": None}
+    for name, expected in shapes.items():
+        _require_part(name, getattr(task, name), expected, optional=name != "measurement")
+    if task.held_out is not None:
+        _require_part("held_out", task.held_out, operator.measurement_shape, of=torch.bool)
+    if not isinstance(task.regions, dict):
+        raise InvalidInputError(f"regions must be a dict of masks, got {type(task.regions)}")
+    for name, region in task.regions.items():
+        _require_part(f"region '{name}'", region, shape, of=torch.bool)
+    require_noise(as_annotated("noise_sigma", task.noise_sigma, float))
+    images = as_annotated("images", task.images, int)
+    if images < 1 or shape[0] % images:
+        raise InvalidInputError(
+            f"a task of {shape[0]} channels can't hold {images} images: their number must divide it"
+        )
+    if not 0 < as_annotated("data_range", task.data_range, float) < math.inf:
+        raise InvalidInputError(f"data_range must be positive and finite, got {task.data_range}")
+
+
+def require_region(name: str, regions: Mapping[str, Tensor]) -> None:
+    """Check that a task has a region."""
+    if name not in regions:
+        raise UnknownNameError(f"no region '{name}' in this task; it has: {', '.join(regions)}")
+
+
+def _require_part(
+    name: str,
+    part: Any,
+    shape: tuple[int, ...] | None,
+    *,
+    of: torch.dtype | None = None,
+    optional: bool = False,
+) -> None:
+    if part is None and optional:
+        return
+    found, fits = repr(part), False
+    if isinstance(part, Tensor):
+        found = f"{part.dtype} of shape {tuple(part.shape)}"
+        fits = part.is_floating_point() if of is None else part.dtype is of
+    if not fits or (shape is not None and tuple(part.shape) != tuple(shape)):
+        raise InvalidInputError(
+            f"{name} of a task must be a {'floating-point' if of is None else 'boolean'} tensor"
+            f"{'' if shape is None else f' of shape {tuple(shape)}'}, got {found}"
+        )
+    if of is None and type(part) is Tensor and not part.is_meta:  # no stand-in without numbers
+        require_finite(part, name)
+
+
 def require_finite(x: Tensor, what: str) -> None:
     """Check that there is no NaN or infinity."""
     if not x.isfinite().all():
@@ -44,10 +105,18 @@ def as_bytes(image: Tensor, what: str) -> np.ndarray:
     return np.asarray(image.detach().cpu().mul(255).round().byte().numpy())
 
 
-def require_noise(noise_sigma: float) -> float:
-    """Check a noise level."""
+def require_noise(noise_sigma: float, image: Tensor | None = None) -> float:
+    """Check a noise level, also for grey levels beside an image whose white is 1."""
     if not (0 <= noise_sigma < math.inf):
         raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
+    if noise_sigma > 1 and image is not None and image.numel():
+        low, high = float(image.min()), float(image.max())
+        if noise_sigma > high - low:
+            raise InvalidInputError(
+                f"a noise_sigma of {noise_sigma:g} is more than the whole image, whose values are "
+                f"from {low:.4g} to {high:.4g}: white is 1, so that {noise_sigma:g} of 255 grey "
+                f"levels are {noise_sigma:g}/255"
+            )
     return float(noise_sigma)
 
 

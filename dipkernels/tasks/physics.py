@@ -71,7 +71,7 @@ def from_physics(
     require_finite(measurement, "measurement")
     if clean is not None and tuple(require_image(clean).shape) != tuple(shape):
         raise ImageError(f"the clean image has shape {tuple(clean.shape)}, not {tuple(shape)}")
-    sigma = require_noise(noise_sigma)
+    sigma = require_noise(noise_sigma, measurement)
     image = torch.randn((1, *shape), generator=generator("physics", 0)).to(measurement)
     measured = _call(physics, "A", image)
     expected = tuple(measured.shape[1:])

@@ -82,15 +82,16 @@ over whole)
         raise InvalidInputError(
             f"downsampling is 'lanczos' (the operator) or 'pillow', got '{downsampling}'"
         )
-    sigma = require_noise(noise_sigma)
     if measurement is None:
         clean = require_clean(clean)
+        sigma = require_noise(noise_sigma, clean)
         operator = _operator(clean, tuple(clean.shape), factor)
         measurement = _downsample(clean, factor, operator, downsampling)
         measurement = measurement + sigma * draw_noise(measurement, seed)
     else:
         require_unused(downsampling=downsampling != "lanczos", seed=seed != 0)
         require_image(measurement, "measurement")
+        sigma = require_noise(noise_sigma, measurement)
         shape = (measurement.shape[0], *(side * factor for side in measurement.shape[1:]))
         operator = _operator(measurement, shape, factor)
         require_truth(clean, shape, f"{factor} times the measurement is")

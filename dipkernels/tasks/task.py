@@ -11,8 +11,9 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.seeds import generator
-from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
+from dipkernels.tasks.inputs import require_parts, require_region
 from dipkernels.tasks.operators import Operator, mask_regions
 
 
@@ -64,13 +65,16 @@ class Task:
     data_range: float = 1.0
 
     def __post_init__(self) -> None:
+        require_parts(self)
         for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
             tensor = getattr(self, name)
             object.__setattr__(self, name, None if tensor is None else tensor.detach())
         if not self.regions:
             masks = mask_regions(self.operator, self.measurement.device)
             object.__setattr__(self, "regions", masks)
-            object.__setattr__(self, "score_region", "hole" if "hole" in masks else "whole")
+            if self.score_region == "whole" and "hole" in masks:
+                object.__setattr__(self, "score_region", "hole")
+        require_region(self.score_region, self.regions)
 
     def __repr__(self) -> str:
         shape, measured = ("x".join(map(str, x)) for x in (self.shape, self.measurement.shape))
@@ -414,10 +418,7 @@ class Task:
 
     def _reference(self, region: str | None) -> tuple[Tensor, Tensor]:
         name = self.score_region if region is None else region
-        if name not in self.regions:
-            raise UnknownNameError(
-                f"no region '{name}' in this task; it has: {', '.join(self.regions)}"
-            )
+        require_region(name, self.regions)
         if self.clean is None:
             raise InvalidInputError(
                 f"this '{self.name}' task has no clean image, so that nothing can be scored "

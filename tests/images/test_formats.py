@@ -151,7 +151,7 @@ def test_channel_axes_have_no_effect_where_the_format_says_them(tmp_path: Path) 
     ("dtype", "alpha", "kept"),
     [
         (np.uint8, "unassalpha", 3),
-        (np.uint16, "assocalpha", 3),
+        (np.uint16, "unassalpha", 3),
         (np.uint8, "unspecified", 4),
         (np.float32, "unassalpha", 4),
     ],

@@ -11,8 +11,8 @@ import skimage.io
 import skimage.transform
 import torch
 
-from dipkernels import images
-from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels import images, networks
+from dipkernels.errors import ImageError, InvalidInputError, MemoryLimitError
 
 
 def draw_integers(*shape: int, dtype: type, seed: int = 0) -> np.ndarray:
@@ -204,3 +204,28 @@ def test_unknown_names_suggest_and_say_where_they_were_sought(
     with pytest.raises(ImageError, match=r"DIPKERNELS_DATA is .*nowhere, which is no folder"):
         images.load("f16")
     assert "astronaut" in images.names()
+
+
+def test_sizes_beyond_the_memory_are_refused_before_they_are_made() -> None:
+    image = torch.rand(1, 4, 4)
+    for size in (10_000_000, 99_999_999_999):
+        with pytest.raises(MemoryLimitError, match=rf"scaling to {size}x{size} pixels needs about"):
+            images.resize(image, size)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 4000, "a\0b"])
+def test_names_that_can_be_no_path(name: str) -> None:
+    with pytest.raises(ImageError, match="no such image") as caught:
+        images.load(name)
+    assert len(str(caught.value)) < 500
+
+
+def test_networks_beyond_the_memory_are_refused_before_they_are_made() -> None:
+    with pytest.raises(MemoryLimitError, match="an image of 3000000x3000000 needs about 432 TB"):
+        networks.create("deep-decoder", image_size=3_000_000)
+
+
+def test_codes_beyond_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dipkernels.base.memory.free_bytes", lambda: 10**5)
+    with pytest.raises(MemoryLimitError, match="a code of 32x32x32 needs about 131 kB"):
+        networks.create("skip", image_size=32, scales=2)

@@ -175,7 +175,7 @@ def test_a_seed_has_an_effect_wherever_something_is_drawn(task: dict[str, Any]) 
 def test_what_was_measured_can_be_fitted_from_several_seeds() -> None:
     tasks = [
         {"name": "denoise", "measured": True, "noise_sigma": 0.1},
-        {"name": "inpaint", "measured": True},
+        {"name": "inpaint", "measured": True, "mask": "bernoulli"},
         {"name": "super-resolve", "measured": True},
         {"name": "dejpeg", "measured": True},
     ]

@@ -1,0 +1,148 @@
+"""What a file holds, before its numbers mean anything, and what they mean."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from dipkernels.base.memory import require_free
+from dipkernels.errors import ImageError
+
+ROUNDING = 1e-5  # beyond [0, 1], which a few operations in float32 leave
+# What brings an image upright, by the orientation that its file states (TIFF's tag and EXIF's).
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: a[::-1].swapaxes(0, 1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: a[:, ::-1].swapaxes(0, 1),
+}
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Values (height, width, channels) as stored, and what their file says of them."""
+
+    values: np.ndarray
+    white: float | None = None  # of integers whose type says it wrongly, or not
+    alpha: np.ndarray | None = None  # (height, width): 0 transparent, 1 opaque
+    profile: bytes | None = None  # of colours (ICC)
+
+    def upright(self, orientation: object) -> "Pixels":
+        """Turn and mirror as a viewer does."""
+        turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+        if turn is None:
+            return self
+        alpha = None if self.alpha is None else turn(self.alpha)
+        return replace(self, values=turn(self.values), alpha=alpha)
+
+    @property
+    def top(self) -> float | None:
+        """What the file's white is, if that is known."""
+        if self.white is not None:
+            return self.white
+        kind, size = self.values.dtype.kind, self.values.dtype.itemsize
+        return float(np.iinfo(self.values.dtype).max) if kind in "iu" and size <= 2 else None
+
+    @property
+    def bits(self) -> int:
+        """Depth of the file as `save` counts: 8 or 16 of integers, else 32."""
+        kind, size = self.values.dtype.kind, self.values.dtype.itemsize
+        return 8 * size if kind == "u" and size <= 2 else 8 if kind == "b" else 32
+
+
+def require_room(shape: tuple[int, ...], source: object) -> None:
+    """Refuse to decode what doesn't fit into memory, in its own type and in float32."""
+    shown = "x".join(map(str, shape))
+    require_free(8 * int(np.prod(shape, dtype=float)), f"{source}, an image of {shown},", "crop it")
+
+
+def without_alpha(values: np.ndarray, *, premultiplied: bool = False) -> Pixels:
+    """Take the last channel of integers for alpha, and divide it out where it's multiplied in."""
+    top = np.iinfo(values.dtype).max
+    colours, alpha = values[..., :-1], values[..., -1] / top
+    if premultiplied:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            straight = np.where(alpha[..., None] > 0, colours / alpha[..., None], 0)
+        colours = np.round(np.minimum(straight, top)).astype(values.dtype)
+    return Pixels(colours, alpha=alpha)
+
+
+def arrange(
+    values: np.ndarray, source: str, channel_axis: int | None, known_axis: int | None = None
+) -> np.ndarray:
+    """Bring the channels to the end."""
+    shape = values.shape
+    if values.ndim not in (2, 3) or values.size == 0:
+        raise ImageError(
+            f"{source} has shape {shape}; an image has (height, width), (height, width, channels) "
+            "or, with channel_axis=0, (channels, height, width)"
+        )
+    if channel_axis is not None and (values.ndim == 2 or known_axis is not None):
+        raise ImageError(
+            f"channel_axis has no effect on {source}, whose shape is {shape}: leave it out"
+        )
+    if values.ndim == 2:
+        return values[..., None]
+    axis = known_axis if channel_axis is None else channel_axis
+    if axis not in (None, 0, -1, 2):
+        raise ImageError(f"channel_axis must be 0 or -1, got {axis}")
+    return np.moveaxis(values, _guessed(shape, source) if axis is None else axis, -1)
+
+
+def _guessed(shape: tuple[int, ...], source: str) -> int:
+    """Tell the axis of the channels by the sizes, where only one is likely."""
+    if shape[2] <= 4 or shape[2] < min(shape[:2]):
+        return -1
+    if shape[0] == 1:
+        return 0
+    raise ImageError(
+        f"{source} has shape {shape}, and it can't be told which axis holds the channels: pass "
+        "channel_axis=0 for (channels, height, width) or -1 for (height, width, channels)"
+    )
+
+
+def to_fractions(pixels: Pixels, source: str, white: float | None = None) -> np.ndarray:
+    """Turn values into fractions of white."""
+    values = pixels.values
+    if values.dtype == bool:
+        return values.astype(np.float32)
+    if values.dtype.kind not in "iuf":
+        raise ImageError(f"{source} holds {values.dtype} values; an image holds real numbers")
+    top = pixels.top if white is None else white
+    if top is None and values.dtype.kind in "iu":
+        raise ImageError(
+            f"{source} holds {values.dtype} values, whose white is unknown; say it (white=), or "
+            "convert them to 8- or 16-bit integers, or to floating point in [0, 1]"
+        )
+    if values.dtype.itemsize <= 2 and values.dtype.kind in "iu":
+        return np.asarray(values.astype(np.float32) / np.float32(top))
+    return np.asarray(values if top is None else values / np.float64(top))
+
+
+def to_unit_range(values: np.ndarray, source: str, *, white_said: bool = False) -> np.ndarray:
+    """Check that finite values lie in [0, 1], up to rounding, which is cut off."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return values
+    low = float(values.min(where=finite, initial=np.inf))
+    high = float(values.max(where=finite, initial=-np.inf))
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        hint = "" if low < 0 else ", or say which number is white (white=)"
+        likely = next((white for white in (255, 1023, 4095, 16383, 65535) if high <= white), 0)
+        if white_said:
+            hint = ", where 1 is the white that is said: choose a higher one"
+        elif low >= 0 and high > 2 and likely:
+            hint = f", or, if their white is {likely}, pass white={likely}"
+        raise ImageError(
+            f"{source} has values from {low:.9g} to {high:.9g}; scale them to [0, 1]{hint}"
+        )
+    return values if low >= 0 and high <= 1 else np.clip(values, 0, 1)
+
+
+def require_finite(values: np.ndarray, source: str, remedy: str) -> None:
+    """Refuse NaN and infinity."""
+    if bad := int(np.count_nonzero(~np.isfinite(values))):
+        raise ImageError(f"{source} holds {bad} NaN or infinite values; {remedy}")

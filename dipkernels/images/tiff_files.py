@@ -1,0 +1,152 @@
+"""TIFF files, by tifffile: their axes, colours, bits, alpha and orientation."""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import UnidentifiedImageError
+
+from dipkernels.images.pillow_files import read_by_pillow
+from dipkernels.images.pixels import Pixels, arrange, require_room, without_alpha
+
+MIN_IS_WHITE, PALETTE, YCBCR = 0, 3, 6  # of the tag "photometric interpretation"
+READ = (MIN_IS_WHITE, 1, 2, PALETTE, 4)  # with grey, RGB and masks
+PREMULTIPLIED = 1  # of the tag "extra samples"; 2 is alpha that isn't
+ORIENTATION = 274
+CHANNELS = ("S", "C")  # letters of axes, as tifffile names them
+BY_JPEG = (6, 7)  # compressions, whose decoders give RGB
+UNNAMED = "Q"
+REMEDY = "install the package imagecodecs, or save it without compression, in 8 or 16 bits"
+NAMES = {"Z": "depth (a volume)", "T": "time", "I": "pages", "Q": "an unnamed axis"}
+
+
+def read_tiff(path: Path, channel_axis: int | None) -> Pixels:
+    """Read a file, turned upright."""
+    with tifffile.TiffFile(path) as file:
+        series = _the_series(file)
+        page = series.keyframe
+        _require_colours(page)
+        require_room(series.shape, path)
+        pages = len(series.pages)
+        try:
+            values = np.asarray(series.asarray()) if page.photometric != YCBCR else None
+        except (ValueError, NotImplementedError) as error:
+            if "imagecodecs" not in str(error):
+                raise
+            values = None
+        if values is None and page.photometric == YCBCR and page.compression not in BY_JPEG:
+            raise ValueError("its colours are YCbCr; convert it to RGB")
+        if values is None and pages > 1:
+            raise ValueError(f"its {pages} pages are compressed ({_packing(page)}): {REMEDY}")
+        if values is not None:
+            found = _understood(values, file, series, str(path), channel_axis)
+            return replace(found, profile=page.iccprofile)
+        bits, packing = page.bitspersample, _packing(page)
+        samples = 1 if page.photometric == PALETTE else page.samplesperpixel
+    pixels: Pixels | None = None
+    with contextlib.suppress(UnidentifiedImageError):
+        pixels = read_by_pillow(path)
+    if pixels is None or pixels.values.shape[-1] + (pixels.alpha is not None) < samples:
+        raise ValueError(f"its pixels are packed ({packing}): {REMEDY}")
+    pixels = replace(pixels, values=arrange(pixels.values, str(path), channel_axis, -1))
+    deep = bits if isinstance(bits, int) and 8 < bits < 16 else None
+    return replace(pixels, white=2.0**deep - 1) if deep else pixels
+
+
+def _the_series(file: Any) -> Any:
+    """Take the one image of a file: thumbnails, masks and smaller levels aren't meant."""
+    whole = [s for s in file.series if not (s.keyframe.is_reduced or s.keyframe.is_mask)]
+    if len(whole) > 1:
+        sizes = ", ".join("x".join(map(str, s.shape)) for s in whole[:4])
+        raise ValueError(f"it holds {len(whole)} images ({sizes}); save the one that you mean")
+    return whole[0] if whole else file.series[0]
+
+
+def _require_colours(page: Any) -> None:
+    if page.photometric not in (*READ, YCBCR):
+        name = getattr(page.photometric, "name", page.photometric)
+        named = {5: "CMYK", 8: "L*a*b*", 9: "L*a*b* (ICC)", 10: "L*a*b* (ITU)"}
+        raise ValueError(
+            f"its colours are {named.get(int(page.photometric), name)}; convert it to RGB"
+        )
+
+
+def _packing(page: Any) -> str:
+    return f"{page.compression.name}, {page.bitspersample} bits"
+
+
+def _understood(
+    values: np.ndarray, file: Any, series: Any, source: str, channel_axis: int | None
+) -> Pixels:
+    page = series.keyframe
+    values, axes = _without_single_axes(values, series.axes)
+    if page.photometric == PALETTE and page.colormap is not None:
+        return _of_palette(values, page, source, channel_axis)
+    known, axis = _channel_axis(values.shape, axes, channel_axis)
+    values = arrange(values, source, axis, known)
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else None
+    white = 2.0**bits - 1 if bits and values.dtype.kind == "u" and bits % 8 else None
+    # tifffile writes a NumPy array of bool as it is, and calls its False white.
+    by_numpy = values.dtype == bool and str(file.pages.first.software).startswith("tifffile")
+    if page.photometric == MIN_IS_WHITE and values.dtype.kind in "bu" and not by_numpy:
+        values = ~values if white is None else (int(white) - values).astype(values.dtype)
+    extra = tuple(map(int, page.extrasamples))
+    # Writers mark any second or fourth channel as alpha; of floating-point ones it is data.
+    is_alpha = bool(extra) and extra[-1] in (1, 2) and values.dtype.kind == "u"
+    if is_alpha and values.shape[-1] > 1:
+        pixels = without_alpha(values, premultiplied=extra[-1] == PREMULTIPLIED)
+    else:
+        pixels = Pixels(values, white)
+    tag = page.tags.get(ORIENTATION)
+    return pixels.upright(None if tag is None else int(tag.value))
+
+
+def _without_single_axes(values: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
+    """Drop axes of one entry, but for rows and columns."""
+    single = [i for i, letter in enumerate(axes) if values.shape[i] == 1 and letter not in "YX"]
+    kept = "".join(letter for i, letter in enumerate(axes) if i not in single)
+    return values.squeeze(tuple(single)), kept
+
+
+def _channel_axis(
+    shape: tuple[int, ...], axes: str, said: int | None
+) -> tuple[int | None, int | None]:
+    """Find the channels by the names of axes: where the file has them, and what to ask for."""
+    others = [letter for letter in axes if letter not in "YX"]
+    if len(shape) == 2 and sorted(axes) == ["X", "Y"]:
+        return None, said
+    sizes = ", ".join(f"{letter} {n}" for letter, n in zip(axes, shape, strict=True))
+    if len(others) != 1 or len(axes) != 3 or axes.replace(others[0], "") != "YX":
+        raise ValueError(
+            f"its axes are {sizes}; an image has rows (Y), columns (X) and at most one axis of "
+            "channels: save one image of it"
+        )
+    if others[0] in CHANNELS:
+        return axes.index(others[0]), said
+    if others[0] == UNNAMED or said == 0:
+        return None, said
+    named = NAMES.get(others[0], tifffile.TIFF.AXES_NAMES.get(others[0], others[0]))
+    raise ValueError(
+        f"its axes are {sizes}, and {others[0]} is {named}: save one image of it, or pass "
+        "channel_axis=0 to take these for channels"
+    )
+
+
+def _of_palette(values: np.ndarray, page: Any, source: str, channel_axis: int | None) -> Pixels:
+    """Look colours up; a second channel is alpha."""
+    alpha = None
+    if values.ndim == 3 and page.extrasamples:
+        values, alpha = values[..., 0], values[..., -1] / np.iinfo(values.dtype).max
+    if values.ndim != 2:
+        raise ValueError(f"it holds images of shape {values.shape}; save one of them")
+    arrange(values, source, channel_axis)  # which is idle
+    # Of 16 bits, though most writers mean 8 and multiply by 256 or 257.
+    colours = np.moveaxis(page.colormap, 0, -1)[values]
+    if not (page.colormap % 257).any() or not (page.colormap % 256).any():
+        colours = (colours >> 8).astype(np.uint8)
+    pixels = Pixels(colours, alpha=alpha)
+    tag = page.tags.get(ORIENTATION)
+    return pixels.upright(None if tag is None else int(tag.value))
