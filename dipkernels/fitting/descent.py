@@ -37,15 +37,18 @@ class Descent:
         seeds: Sequence[int],
         settings: FitSettings,
         rates: list[float] | None = None,
+        twins: Sequence[Task] = (),
     ) -> None:
-        self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
+        self.prior, self.seeds, self.settings = prior, list(seeds), settings
+        # Twins are tasks whose runs a monitor looks at, and nobody else.
+        self.tasks, self._twins = [*tasks, *twins], len(twins)
         self.iteration = 0
         self.rates = rates or self._learning_rates()
         self.leaves = self._initial_leaves()
         self._stepper = make_optimiser(settings, self.leaves.values(), max(self.rates))
         # One optimiser steps all runs: a smaller rate of one is a smaller gradient of it.
         relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
-        self._relative = relative.repeat(len(tasks)) / max(self.rates)
+        self._relative = relative.repeat(len(self.tasks)) / max(self.rates)
         self._generators = self._noise_generators()
         # Where this iteration is evaluated: the generators before its noise was drawn.
         self._before: list[Tensor] = []
@@ -61,10 +64,18 @@ class Descent:
         """Number of runs."""
         return len(self.tasks) * len(self.seeds)
 
+    @property
+    def watched(self) -> int:
+        """Number of runs without those of twins, which come last."""
+        return self.runs - self._twins * len(self.seeds)
+
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
+        leaves, own = self.leaves.items(), self.watched
+        beside = {"twins": {key: leaf.detach()[own:] for key, leaf in leaves}}
         return {
-            PARAMETERS: {key: leaf.detach() for key, leaf in self.leaves.items()},
+            PARAMETERS: {key: leaf.detach()[:own] for key, leaf in leaves},
+            **(beside if self._twins else {}),
             "optimiser": self._stepper.state_dict()["state"],
             "rates": self.rates,
             "iteration": self.iteration,
@@ -78,8 +89,11 @@ class Descent:
     def load(self, state: dict[str, Any]) -> None:
         """Take the place of the descent that gave this state."""
         leaves = list(self.leaves.values())
-        for leaf, value in zip(leaves, state[PARAMETERS].values(), strict=True):
-            leaf.data.copy_(value)
+        for key, value in state[PARAMETERS].items():
+            leaf = self.leaves[key].data
+            leaf[: self.watched].copy_(value)
+            if self._twins:
+                leaf[self.watched :].copy_(state["twins"][key])
         groups = self._stepper.state_dict()["param_groups"]
         # Tensors in the layout that a step would have given them.
         moments = {
@@ -112,7 +126,8 @@ class Descent:
             return [default_learning_rate(name, self.prior, {})] * len(self.seeds)
         inits = (self.prior.start(seed) for seed in self.seeds)
         # one rate for all images: masks don't change it, other operators may
-        tasks = [t for t in self.tasks if t.operator.mask is None] or self.tasks[:1]
+        own = self.tasks[: len(self.tasks) - self._twins]
+        tasks = [t for t in own if t.operator.mask is None] or own[:1]
         return [
             min(default_learning_rate(name, self.prior, parameters, task) for task in tasks)
             for parameters in inits

@@ -16,7 +16,7 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.dataset import build_dataset
 from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.loop import Callback, FitLoop
-from dipkernels.fitting.preparation import check_runs, identity_of, make_monitors
+from dipkernels.fitting.preparation import check_runs, check_twins, identity_of, make_monitors
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.fitting.stopper import Stopper
@@ -156,13 +156,15 @@ def fit(
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
     rule = None if stop is None else make_rule(stop)
     record = Record(tasks, len(seeds), settings.averaging, make_monitors(monitors, rule))
+    check_twins(record.twins, settings)
     stopper = None if rule is None else Stopper(rule, record)
     saver = state = None
     if checkpoint is not None:
         identity = identity_of(prior, tasks, seeds, settings, record, rule)
         saver = Saver(Path(checkpoint), identity, kind="fit")
         state = saver.load()
-    descent = Descent(prior, tasks, seeds, settings, state["rates"] if state else None)
+    rates = state["rates"] if state else None
+    descent = Descent(prior, tasks, seeds, settings, rates, record.twins)
     loop = FitLoop(descent, record, stopper, callback)
     if state is not None:
         if state["iteration"] > settings.iterations:
@@ -195,12 +197,12 @@ def _tell(loop: FitLoop, status: str) -> None:
         descent.iteration,
         loop.seconds,
     )
-    rollbacks = int(descent.rollbacks.sum())
+    rollbacks = int(descent.rollbacks[: record.runs].sum())
     if rollbacks:
         logger.info("the fit (%s) went back %d times, when it had become worse", where, rollbacks)
     diverged = int((record.table()[-1, :, 0] == 0).sum()) if record.iterations else 0
     if diverged:
-        logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, descent.runs)
+        logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, record.runs)
 
 
 def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dataset:
@@ -208,7 +210,7 @@ def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dat
     descent, stopper, record = loop.moved, loop.stopper, loop.record
     by_run: dict[str, Any] = {}
     if descent.settings.backtracking is not None:
-        by_run["rollbacks"] = descent.rollbacks.cpu().numpy()
+        by_run["rollbacks"] = descent.rollbacks[: record.runs].cpu().numpy()
     if stopper is not None and stopper.images is not None:
         images = (stopper.images / record.tasks[0].data_range).cpu().numpy()
         by_run |= {"chosen": stopper.chosen, "stopped": stopper.fired, "chosen_image": images}
@@ -218,8 +220,8 @@ def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dat
     result = build_dataset(record, descent.seeds, by_run, many=many)
     settings = descent.settings.record() | {"requested_iterations": descent.settings.iterations}
     del settings["iterations"]
-    first = descent.tasks[0]
-    sigmas = [task.noise_sigma / task.data_range for task in descent.tasks]
+    first = record.tasks[0]
+    sigmas = [task.noise_sigma / task.data_range for task in record.tasks]
     attributes: dict[str, Any] = {
         **describe_prior(descent.prior),
         **settings,

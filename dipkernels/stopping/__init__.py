@@ -6,13 +6,14 @@ Rules and monitors with other settings than the published ones are made from the
 `dipkernels.stopping.published` and `dipkernels.stopping.monitors`.
 """
 
-from dipkernels.stopping import monitors, published
+from dipkernels.stopping import monitors, published, references, twins
 from dipkernels.stopping.bands import CleanBands, FrequencyBands
 from dipkernels.stopping.calibration import Calibration, calibrate, leave_one_out
 from dipkernels.stopping.monitors import Monitor, make_monitor, monitor_names
 from dipkernels.stopping.panel import detections, format_panel, stopping_panel
 from dipkernels.stopping.predicted import PredictedOptimum, StoppingTime, stopping_time
 from dipkernels.stopping.reference_free import blur, sharpness
+from dipkernels.stopping.references import pseudo_reference
 from dipkernels.stopping.rules import (
     Decision,
     FunctionRule,
@@ -42,6 +43,7 @@ __all__ = [
     "make_monitor",
     "make_rule",
     "monitor_names",
+    "pseudo_reference",
     "register_rule",
     "rule_names",
     "sharpness",
@@ -54,6 +56,10 @@ register_rule("es-emv", published.MovingVarianceRule)
 register_rule("blur-sharpness", published.BlurSharpnessRule)
 register_rule("discrepancy", published.Discrepancy)
 register_rule("held-out", published.HeldOut)
+register_rule("two-copies", references.TwoCopies)
+register_rule("pseudo-reference", references.PseudoReferenceRule)
+register_rule("sure", twins.Sure)
+register_rule("pseudo-noise", twins.PseudoNoise)
 register_rule("delta-mse", published.DeltaMSE)
 register_rule("calibrated", Calibration)
 register_rule("last", published.Last)
@@ -64,3 +70,5 @@ monitors.register_monitor("moving-variance", monitors.MovingVariance)
 monitors.register_monitor("blur-sharpness", monitors.BlurSharpness)
 monitors.register_monitor("frequency-bands", FrequencyBands)
 monitors.register_monitor("clean-bands", CleanBands)
+monitors.register_monitor("pseudo-reference", references.PseudoReference)
+monitors.register_monitor("twin", twins.Twin)

@@ -49,6 +49,8 @@ class Task:
         Entries that were measured but don't count in `misfit` (see `hold_out`).
     data_range : float
         White, in units of the images: 1, unless `in_range` made it another.
+    second : Tensor, shape of the measurement, or None
+        Another measurement of the image, with noise of its own (see `measured_twice`).
     """
 
     name: str
@@ -62,9 +64,10 @@ class Task:
     images: int = 1
     held_out: Bool[Tensor, "..."] | None = None
     data_range: float = 1.0
+    second: Float[Tensor, "..."] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
+        for name in ("measurement", "clean", "guide", "second"):  # a fit descends the network alone
             tensor = getattr(self, name)
             object.__setattr__(self, name, None if tensor is None else tensor.detach())
         if not self.regions:
@@ -119,11 +122,13 @@ class Task:
     @cached_property
     def counted(self) -> Bool[Tensor, "..."]:
         """Shape of the measurement: True where an entry was measured and isn't held out."""
+        return self._taken if self.held_out is None else self._taken & ~self.held_out
+
+    @cached_property
+    def _taken(self) -> Tensor:
         if self.operator.mask is None:
-            counted = torch.ones_like(self.measurement, dtype=torch.bool)
-        else:
-            counted = self.operator.mask.expand(self.shape)
-        return counted if self.held_out is None else counted & ~self.held_out
+            return torch.ones_like(self.measurement, dtype=torch.bool)
+        return self.operator.mask.expand(self.shape)
 
     @cached_property
     def measured_fraction(self) -> float:
@@ -227,6 +232,57 @@ class Task:
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
 
     @checked
+    def measured_twice(
+        self, second: Float[Tensor, "..."] | None = None, *, seed: int = 0
+    ) -> "Task":
+        """Give the task another measurement of the same image, to watch a fit by.
+
+        Parameters
+        ----------
+        second : Tensor, shape of the measurement, optional
+            Measured by the same operator, with noise that is independent of the measurement's; what
+            it is where nothing was measured doesn't count. By default it's simulated from the clean
+            image, with white Gaussian noise of the task's level, not clipped.
+        seed : int
+            Of that noise.
+
+        Returns
+        -------
+        Task
+            A copy; the second measurement isn't fitted, see `second_mse`.
+
+        Raises
+        ------
+        InvalidInputError
+            If the shapes differ, the second is the first, or none is given and there is no clean
+            image or no noise to simulate one with.
+        """
+        if second is None:
+            if self.clean is None or not self.noise_sigma > 0:
+                what = "clean image" if self.clean is None else "noise"
+                raise InvalidInputError(
+                    f"a second measurement can't be simulated: this '{self.name}' task has no "
+                    f"{what}; give the one that was taken"
+                )
+            shape = self.measurement.shape
+            noise = torch.randn(shape, generator=generator("second measurement", seed))
+            exact = self.forward(self.clean)
+            second = exact + self.noise_sigma * noise.to(exact)
+        second = second.to(self.measurement)
+        if second.shape != self.measurement.shape:
+            raise InvalidInputError(
+                f"the second measurement has shape {tuple(second.shape)}, the first "
+                f"{tuple(self.measurement.shape)}: both must be taken in the same way"
+            )
+        if not bool(second[self._taken].isfinite().all()):
+            raise InvalidInputError("the second measurement isn't finite everywhere: mask or fix it")
+        if bool((second == self.measurement)[self._taken].all()):
+            raise InvalidInputError(
+                "the second measurement equals the first: its noise must be its own"
+            )
+        return dataclasses.replace(self, second=torch.where(self._taken, second, 0))
+
+    @checked
     def in_range(self, data_range: float) -> "Task":
         """Put the task into other units, for a network whose output isn't in [0, 1].
 
@@ -255,6 +311,7 @@ class Task:
             clean=None if self.clean is None else factor * self.clean,
             noise_sigma=factor * self.noise_sigma,
             data_range=float(data_range),
+            second=None if self.second is None else factor * self.second,
         )
 
     def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -279,6 +336,32 @@ class Task:
             raise InvalidInputError("this task holds out nothing: use task.hold_out(fraction)")
         error = (self.forward(image) - self.measurement) * self.held_out
         return error.square().sum(dim=self._measurement_axes) / self.held_out.sum()
+
+    def second_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean squared error to the second measurement, on all that was measured.
+
+        Parameters
+        ----------
+        image : Tensor, shape ``(*batch, channels, *spatial)``
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape ``(*batch)``
+            Its expectation is the error to what the operator makes of the clean image, plus the
+            noise's variance.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no second measurement.
+        """
+        if self.second is None:
+            raise InvalidInputError(
+                "this task has one measurement: use task.measured_twice(second)"
+            )
+        error = (self.forward(image) - self.second) * self._taken
+        return error.square().sum(dim=self._measurement_axes) / self._taken.sum()
 
     def mse(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
         """Mean squared error to the clean image over a region.
@@ -389,6 +472,7 @@ class Task:
             operator=self.operator.to(device=device, dtype=dtype),
             clean=moved(self.clean),
             guide=moved(self.guide),
+            second=moved(self.second),
             regions={name: mask.to(device=device) for name, mask in self.regions.items()},
             held_out=None if self.held_out is None else self.held_out.to(device=device),
         )
