@@ -52,7 +52,7 @@ def maps(
     An interval of S draws can't be wider than their range: for level p take well over
     ``2 / (1 - p)`` effective draws.
     """
-    _check_levels(levels)
+    check_levels(levels)
     _check_noise(noise_sigma)
     draws = require_draws(result)
     values = draws.values.reshape(-1, *draws.shape[2:]).astype(float)
@@ -134,7 +134,7 @@ def calibrate(
         )
     if not (np.isfinite(draws).all() and np.isfinite(truth).all()):
         raise InvalidInputError("calibrate takes finite draws and truths, got NaN or infinity")
-    _check_levels(levels)
+    check_levels(levels)
     _check_noise(noise_sigma)
     pit = _pit(draws, truth, noise_sigma)
     coverage = np.array([(np.abs(2 * pit - 1) <= level).mean() for level in levels])
@@ -199,13 +199,7 @@ def calibration(
     InvalidInputError
         If it allows neither, or isn't that of the result.
     """
-    draws = require_draws(result)
-    if tuple(draws.shape[2:]) != task.shape:
-        raise InvalidInputError(
-            f"the draws have shape {tuple(draws.shape[2:])}, the task {task.shape}: give the task "
-            "that was sampled"
-        )
-    _require_same_measurement(result, task)
+    draws = require_draws_of(result, task)
     pooled = draws.values.reshape(-1, *draws.shape[2:])
     task = task.to(device="cpu", dtype=torch.float64)
     found = {}
@@ -214,12 +208,12 @@ def calibration(
         clean = (task.clean / task.data_range).numpy()
         found["truth"] = calibrate(pooled[:, region], clean[region], levels=levels)
     if task.held_out is not None:
-        images = torch.from_numpy(pooled).double() * task.data_range
-        predicted = torch.stack([task.forward(image)[task.held_out] for image in images])
+        held = task.held_out.numpy()
+        predicted, measured = what_is_measured(pooled, task)
         found["held_out"] = calibrate(
-            (predicted / task.data_range).numpy(),
-            (task.measurement[task.held_out] / task.data_range).numpy(),
-            noise_sigma=float(result.attrs.get("noise_sigma", task.noise_sigma / task.data_range)),
+            predicted[:, held],
+            measured[held],
+            noise_sigma=noise_of(result, task),
             levels=levels,
         )
     if not found:
@@ -230,7 +224,14 @@ def calibration(
     return found
 
 
-def _require_same_measurement(result: xr.Dataset, task: Task) -> None:
+def require_draws_of(result: xr.Dataset, task: Task) -> xr.DataArray:
+    """Take the draws, if they are of this very task."""
+    draws = require_draws(result)
+    if tuple(draws.shape[2:]) != task.shape:
+        raise InvalidInputError(
+            f"the draws have shape {tuple(draws.shape[2:])}, the task {task.shape}: give the task "
+            "that was sampled"
+        )
     given = describe_measurement(task)
     known = {key: result.attrs.get(key, value) for key, value in given.items()}
     # a sum over float32 images is known to about 1e-5
@@ -240,9 +241,24 @@ def _require_same_measurement(result: xr.Dataset, task: Task) -> None:
             "the draws are of another measurement, or of one with other pixels held out: give the "
             "very task that was sampled; pixels can't be held out afterwards"
         )
+    return draws
 
 
-def _check_levels(levels: Sequence[float]) -> None:
+def what_is_measured(pooled: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Of draws ``(draws, ...)`` what would be measured, and what was; in units of white."""
+    task = task.to(device="cpu", dtype=torch.float64)
+    images = torch.from_numpy(pooled).double() * task.data_range
+    predicted = torch.stack([task.forward(image) for image in images]) / task.data_range
+    return predicted.numpy(), (task.measurement / task.data_range).numpy()
+
+
+def noise_of(result: xr.Dataset, task: Task) -> float:
+    """Deviation of the errors of a measurement, in units of white: as sampled, or as stated."""
+    return float(result.attrs.get("noise_sigma", task.noise_sigma / task.data_range))
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Refuse what is no probability."""
     if not len(levels) or not all(0 < level < 1 for level in levels):
         raise InvalidInputError(f"levels must be in (0, 1), got {tuple(levels)}")
 
