@@ -43,6 +43,10 @@ def check_runs(
             f"{prior} starts where it was linearised, whatever the seed, got {seeds}: give one, or "
             "linearise at the parameters of each seed and fit them one by one"
         )
+    if isinstance(prior, LinearisedPrior) and settings.relinearise is not None:
+        raise InvalidInputError(
+            f"relinearise has no effect on {prior}, which is linear everywhere: fit its network"
+        )
     if len(set(seeds)) < len(seeds):
         raise InvalidInputError(f"seeds must differ, got {seeds}: equal seeds give equal fits")
     for each in tasks:

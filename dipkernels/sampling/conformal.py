@@ -8,13 +8,13 @@ import scipy.special
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.sampling.uncertainty import (
-    LEVELS,
+from dipkernels.sampling.summaries import (
     check_levels,
     noise_of,
     require_draws_of,
     what_is_measured,
 )
+from dipkernels.sampling.uncertainty import LEVELS
 from dipkernels.tasks import Task
 
 __all__ = ["intervals", "quantile", "radius"]

@@ -9,7 +9,13 @@ import torch
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.sampling.summaries import describe_measurement, require_draws
+from dipkernels.sampling.summaries import (
+    check_levels,
+    noise_of,
+    require_draws,
+    require_draws_of,
+    what_is_measured,
+)
 from dipkernels.tasks import Task
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -222,45 +228,6 @@ def calibration(
             "no pixels; sample task.hold_out(0.1)"
         )
     return found
-
-
-def require_draws_of(result: xr.Dataset, task: Task) -> xr.DataArray:
-    """Take the draws, if they are of this very task."""
-    draws = require_draws(result)
-    if tuple(draws.shape[2:]) != task.shape:
-        raise InvalidInputError(
-            f"the draws have shape {tuple(draws.shape[2:])}, the task {task.shape}: give the task "
-            "that was sampled"
-        )
-    given = describe_measurement(task)
-    known = {key: result.attrs.get(key, value) for key, value in given.items()}
-    # a sum over float32 images is known to about 1e-5
-    alike = np.isclose(known["measurement_sum"], given["measurement_sum"], rtol=1e-4, atol=1e-4)
-    if known["counted"] != given["counted"] or not alike:
-        raise InvalidInputError(
-            "the draws are of another measurement, or of one with other pixels held out: give the "
-            "very task that was sampled; pixels can't be held out afterwards"
-        )
-    return draws
-
-
-def what_is_measured(pooled: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Of draws ``(draws, ...)`` what would be measured, and what was; in units of white."""
-    task = task.to(device="cpu", dtype=torch.float64)
-    images = torch.from_numpy(pooled).double() * task.data_range
-    predicted = torch.stack([task.forward(image) for image in images]) / task.data_range
-    return predicted.numpy(), (task.measurement / task.data_range).numpy()
-
-
-def noise_of(result: xr.Dataset, task: Task) -> float:
-    """Deviation of the errors of a measurement, in units of white: as sampled, or as stated."""
-    return float(result.attrs.get("noise_sigma", task.noise_sigma / task.data_range))
-
-
-def check_levels(levels: Sequence[float]) -> None:
-    """Refuse what is no probability."""
-    if not len(levels) or not all(0 < level < 1 for level in levels):
-        raise InvalidInputError(f"levels must be in (0, 1), got {tuple(levels)}")
 
 
 def _check_noise(noise_sigma: float) -> None:

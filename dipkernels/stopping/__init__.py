@@ -13,7 +13,6 @@ from dipkernels.stopping.monitors import Monitor, make_monitor, monitor_names
 from dipkernels.stopping.panel import detections, format_panel, stopping_panel
 from dipkernels.stopping.predicted import PredictedOptimum, StoppingTime, stopping_time
 from dipkernels.stopping.reference_free import blur, sharpness
-from dipkernels.stopping.references import pseudo_reference
 from dipkernels.stopping.rules import (
     Decision,
     FunctionRule,
@@ -43,7 +42,6 @@ __all__ = [
     "make_monitor",
     "make_rule",
     "monitor_names",
-    "pseudo_reference",
     "register_rule",
     "rule_names",
     "sharpness",

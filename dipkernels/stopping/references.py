@@ -89,7 +89,7 @@ class PseudoReferenceRule(Rule):
 class PseudoReference(Monitor, NeedsTasks):
     """Mean squared distance of every output to its pseudo-reference.
 
-    See `dipkernels.stopping.pseudo_reference`. Cost: two passes over an output.
+    See `pseudo_reference`. Cost: two passes over an output.
     """
 
     names: tuple[str, ...] = ("pseudo_reference",)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
-from dipkernels.base.seeds import generator
-from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
+from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Operator, mask_regions
+from dipkernels.tasks.scoring import Scored
+from dipkernels.tasks.splits import check_second, draw_held_out, draw_second
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Task:
+class Task(Scored):
     """One measurement ``measurement = operator(clean) + noise`` and how to score a fit of it.
 
     Made by the functions of this package, such as `denoise`. In 2D ``spatial`` is
@@ -214,21 +214,7 @@ class Task:
         """
         if self.held_out is not None:
             raise InvalidInputError("this task already holds out pixels; hold out all at once")
-        if not 0 < fraction < 1:
-            raise InvalidInputError(f"the fraction to hold out must be in (0, 1), got {fraction}")
-        counted = self.counted.cpu()
-        pixels = counted.any(dim=0) if counted.dim() > 1 else counted
-        positions = pixels.flatten().nonzero()[:, 0]
-        number = round(fraction * len(positions))
-        if not 0 < number < len(positions):
-            raise InvalidInputError(
-                f"a fraction of {fraction} of {len(positions)} measured pixels holds out {number}: "
-                "choose one that leaves some on both sides"
-            )
-        order = torch.randperm(len(positions), generator=generator("held-out", seed))
-        drawn = torch.zeros(pixels.numel(), dtype=torch.bool)
-        drawn[positions[order[:number]]] = True
-        held_out = counted & drawn.reshape(pixels.shape)
+        held_out = draw_held_out(self.counted.cpu(), fraction, seed)
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
 
     @checked
@@ -264,22 +250,9 @@ class Task:
                     f"a second measurement can't be simulated: this '{self.name}' task has no "
                     f"{what}; give the one that was taken"
                 )
-            shape = self.measurement.shape
-            noise = torch.randn(shape, generator=generator("second measurement", seed))
-            exact = self.forward(self.clean)
-            second = exact + self.noise_sigma * noise.to(exact)
+            second = draw_second(self.forward(self.clean), self.noise_sigma, seed)
         second = second.to(self.measurement)
-        if second.shape != self.measurement.shape:
-            raise InvalidInputError(
-                f"the second measurement has shape {tuple(second.shape)}, the first "
-                f"{tuple(self.measurement.shape)}: both must be taken in the same way"
-            )
-        if not bool(second[self._taken].isfinite().all()):
-            raise InvalidInputError("the second measurement isn't finite everywhere: mask or fix it")
-        if bool((second == self.measurement)[self._taken].all()):
-            raise InvalidInputError(
-                "the second measurement equals the first: its noise must be its own"
-            )
+        check_second(second, self.measurement, self._taken)
         return dataclasses.replace(self, second=torch.where(self._taken, second, 0))
 
     @checked
@@ -363,82 +336,6 @@ class Task:
         error = (self.forward(image) - self.second) * self._taken
         return error.square().sum(dim=self._measurement_axes) / self._taken.sum()
 
-    def mse(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
-        """Mean squared error to the clean image over a region.
-
-        Parameters
-        ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
-        region : str, optional
-            One of `regions`; by default `score_region`.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            In squared units of the image.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no such region.
-        InvalidInputError
-            If the task has no clean image.
-        """
-        clean, where = self._reference(region)
-        return region_mse(image, clean, where)
-
-    def psnr(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
-        """PSNR to the clean image over a region; errors and shapes are those of `mse`.
-
-        Parameters
-        ----------
-        image, region
-            As of `mse`.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            In dB.
-        """
-        return mse_to_psnr(self.mse(image, region) / self.data_range**2)
-
-    def ssim(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
-        """SSIM to the clean image over a region; errors and shapes are those of `mse`.
-
-        Parameters
-        ----------
-        image, region
-            As of `mse`.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            See `dipkernels.images.ssim` for how a region is averaged. Computed on the host.
-        """
-        clean, where = self._reference(region)
-        return ssim(image / self.data_range, clean / self.data_range, where)
-
-    def scores(self, image: Float[Tensor, "..."]) -> dict[tuple[str, str], Tensor]:
-        """Give every score over every region.
-
-        Parameters
-        ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
-
-        Returns
-        -------
-        dict of (metric, region) to Tensor, shape ``(*batch)``
-            Metrics are ``"mse"``, ``"psnr"`` (dB) and ``"ssim"``.
-        """
-        metrics = {"mse": self.mse, "psnr": self.psnr, "ssim": self._ssim_or_nan}
-        return {
-            (metric, region): score(image, region)
-            for metric, score in metrics.items()
-            for region in self.regions
-        }
-
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
     ) -> "Task":
@@ -477,13 +374,6 @@ class Task:
             held_out=None if self.held_out is None else self.held_out.to(device=device),
         )
 
-    # Images or regions too small for SSIM's window have none.
-    def _ssim_or_nan(self, image: Tensor, region: str) -> Tensor:
-        try:
-            return self.ssim(image, region)
-        except InvalidInputError:
-            return image.new_full(image.shape[: -len(self.shape)], torch.nan)
-
     @property
     def _measurement_axes(self) -> tuple[int, ...]:
         return tuple(range(-self.measurement.dim(), 0))
@@ -495,16 +385,3 @@ class Task:
                 "Kernel theory needs a task that measures pixels, such as denoise or inpaint"
             )
         return self.operator.mask
-
-    def _reference(self, region: str | None) -> tuple[Tensor, Tensor]:
-        name = self.score_region if region is None else region
-        if name not in self.regions:
-            raise UnknownNameError(
-                f"no region '{name}' in this task; it has: {', '.join(self.regions)}"
-            )
-        if self.clean is None:
-            raise InvalidInputError(
-                f"this '{self.name}' task has no clean image, so that nothing can be scored "
-                "against it: give one as clean=, or watch misfit or held_out_mse instead"
-            )
-        return self.clean, self.regions[name]

@@ -61,7 +61,8 @@ def drawn(task: tasks.Task, factor: float, seed: int) -> xr.Dataset:
     mean = task.clean.numpy() / task.data_range + 0.05 + 0.08 * rng.standard_normal(SHAPE)
     values = mean + factor * scale * rng.standard_normal((2, 20, *SHAPE))
     return xr.Dataset(
-        {"draws": (("chain", "draw", "channel", "y", "x"), values)}, attrs=describe_measurement(task)
+        {"draws": (("chain", "draw", "channel", "y", "x"), values)},
+        attrs=describe_measurement(task),
     )
 
 

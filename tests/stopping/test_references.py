@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.linear_network import N, filters, make_prior, make_task, smooth_kernel
 
 from dipkernels import tasks
 from dipkernels.errors import InvalidInputError
@@ -13,6 +12,7 @@ from dipkernels.fitting import fit
 from dipkernels.stopping import NotApplicableError, make_monitor, stopping_panel
 from dipkernels.stopping.references import PseudoReference, pseudo_reference
 from dipkernels.theory import GradientDescent
+from helpers.linear_network import N, filters, make_prior, make_task, smooth_kernel
 
 AROUND = {1: [[(-1,), (1,)], [(-2,), (2,)]], 2: [[(-1, 0), (1, 0), (0, -1), (0, 1)]]}
 AROUND[2].append([(-1, -1), (-1, 1), (1, -1), (1, 1)])
@@ -37,7 +37,11 @@ def by_loops(task: tasks.Task, channel: int) -> tuple[np.ndarray, np.ndarray]:
         for ring in AROUND[image.ndim - 1]:
             for c in [channel, *others]:
                 around = [tuple(np.add(place, step)) for step in ring]
-                inside = [p for p in around if all(0 <= x < n for x, n in zip(p, image.shape[1:], strict=True))]
+                inside = [
+                    p
+                    for p in around
+                    if all(0 <= x < n for x, n in zip(p, image.shape[1:], strict=True))
+                ]
                 seen = [image[(c, *p)] for p in inside if known[(c, *p)]]
                 row.append(float(np.mean(seen)) if seen else np.nan)
         row += [image[(c, *place)] if known[(c, *place)] else np.nan for c in others]
@@ -148,7 +152,9 @@ def test_fits_record_the_second_copy_and_stop_by_it() -> None:
     panel = stopping_panel(result, ["two-copies"])
     assert int(panel.chosen[0]) == int(errors.argmin())
     with pytest.raises(NotApplicableError, match=r"fit task.measured_twice\(second\)"):
-        fit(make_prior(smooth_kernel(0, 2.0)), make_task("inpaint"), stop="two-copies", iterations=2)
+        fit(
+            make_prior(smooth_kernel(0, 2.0)), make_task("inpaint"), stop="two-copies", iterations=2
+        )
 
 
 def test_a_second_copy_goes_with_its_task() -> None:

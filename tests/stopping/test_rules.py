@@ -131,7 +131,12 @@ def watch(rule: str, trace: xr.Dataset) -> tuple[int | None, int]:
                 waited += 1
                 if waited >= 25:
                     return i, chosen
-    return None, i if rule in ("blur-sharpness", "discrepancy", "calibrated", "function") else chosen
+    return None, i if rule in (
+        "blur-sharpness",
+        "discrepancy",
+        "calibrated",
+        "function",
+    ) else chosen
 
 
 @pytest.mark.parametrize("name", RULES)

@@ -9,7 +9,6 @@ import pytest
 import scipy.linalg
 import torch
 import xarray as xr
-from helpers.linear_network import N, filters, make_prior, make_task, smooth_kernel
 from torch import Tensor
 
 from dipkernels import networks, planning, tasks
@@ -18,6 +17,7 @@ from dipkernels.fitting import fit, load_adam_metric, load_parameters
 from dipkernels.stopping import make_monitor, stopping_panel
 from dipkernels.stopping.twins import PseudoNoise, Sure, Twin
 from dipkernels.theory import GradientDescent
+from helpers.linear_network import N, filters, make_prior, make_task, smooth_kernel
 
 STEP, TIMES = 0.9, np.arange(12)
 KERNEL = smooth_kernel(0, 2.0)
@@ -34,7 +34,11 @@ def test_a_linear_fit_has_the_freedom_of_its_matrix(kind: str) -> None:
     task, images = make_task(kind), []
     monitor = Twin(strength=0.2, seed=3)
     result = fit(
-        make_prior(KERNEL), task, monitors=[monitor], callback=lambda i, x, p: images.append(x), **OF_FIT
+        make_prior(KERNEL),
+        task,
+        monitors=[monitor],
+        callback=lambda i, x, p: images.append(x),
+        **OF_FIT,
     )
     signs = (monitor.twins()[0].measurement - task.measurement).numpy().ravel() / 0.2
     counted = task.counted.numpy().ravel()
@@ -63,7 +67,10 @@ def test_in_expectation_sure_is_the_risk() -> None:
         output = matrix @ (clean + noise)
         misfit = np.mean((output - clean - noise) ** 2)
         trace = xr.Dataset(
-            {"psnr_noisy": ("iteration", [-10 * np.log10(misfit)]), "freedom": ("iteration", [freedom])},
+            {
+                "psnr_noisy": ("iteration", [-10 * np.log10(misfit)]),
+                "freedom": ("iteration", [freedom]),
+            },
             attrs={"noise_sigma": sigma},
         )
         estimates.append(Sure().decide(trace).value)
@@ -99,9 +106,9 @@ def test_pseudo_noise_is_generalised_cross_validation() -> None:
     misfit = np.array([np.mean((data - m @ data) ** 2) for m in matrices])
     traces = np.array([np.trace(m) / N for m in matrices])
     # over signs that add up to the identity, of a strength that vanishes beside the misfit
-    cosine = np.array(
-        [np.mean([b @ (b - m @ b) for b in signs]) / N for m in matrices]
-    ) / np.sqrt(misfit)
+    cosine = np.array([np.mean([b @ (b - m @ b) for b in signs]) / N for m in matrices]) / np.sqrt(
+        misfit
+    )
     trace = xr.Dataset({"pseudo_noise": ("iteration", cosine)})
     gcv = misfit / (1 - traces) ** 2
     assert PseudoNoise(patience=10).decide(trace).chosen == int(gcv.argmin())
@@ -131,7 +138,9 @@ def test_rules_without_the_truth_find_good_outputs_of_a_deep_prior() -> None:
         iterations=300,
     )
     names = ["two-copies", "pseudo-reference", "sure", "pseudo-noise"]
-    regret = dict(zip([*names, "last"], stopping_panel(result, [*names, "last"]).regret.values, strict=True))
+    regret = dict(
+        zip([*names, "last"], stopping_panel(result, [*names, "last"]).regret.values, strict=True)
+    )
     last = regret.pop("last")
     assert last > 2
     assert all(loss < 0.4 * last for loss in regret.values()), regret
