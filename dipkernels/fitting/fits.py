@@ -73,7 +73,8 @@ def fit(
         Of the initialisation, and of the input noise. With several, each is a run of its own.
     monitors : sequence of Monitor or str
         Further scalars to record of every output, for `stopping_panel`; by name
-        ("windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", "clean-bands")
+        ("windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", "clean-bands",
+        "pseudo-reference", "twin")
         or as objects, which are used up.
     stop : Rule or str, optional
         A stopping rule, or its name (see `dipkernels.stopping`), that ends the fit; its
@@ -97,7 +98,8 @@ def fit(
     xarray.Dataset
         In units in which white is 1, but for the loss. Over ``iteration``: ``loss``;
         ``psnr_noisy`` and ``psnr_average_noisy`` of the output and its running average to the
-        measurement, on the measured entries; ``psnr_held_out``, where
+        measurement, on the measured entries; ``psnr_second`` of the output to the second
+        measurement of a task that was measured twice; ``psnr_held_out``, where
         the task holds some out; what monitors record. Over ``(iteration, region)``, where the
         truth is known: ``psnr_clean`` and ``psnr_average_clean`` (regions: whole, and with a mask
         hole and known). Images over ``(channel, y, x)``, or ``(channel, x)``: ``clean``,

@@ -41,7 +41,7 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
     With m entries that count, the measurement y, pseudo-noise ``s b`` of independent signs b, and
     the outputs x and x' of the fit and of its twin (A of them is what would be measured):
 
-    ``freedom``
+    ``freedom_share``
         ``b . (A x' - A x) / (s m)``: the divergence of A x as a function of y, a share of m. At s
         to 0 its expectation over the signs is exact (Hutchinson 1990; Ramani, Blu, Unser 2008); in
         a fit that is linear in y, at any s.
@@ -65,8 +65,9 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
     Notes
     -----
     Cost: that of the fit once more, and some passes over the outputs. Fits of networks are far
-    from linear: at a strength of a hundredth of the noise, rounding and Adam drove twins apart, and
-    ``freedom`` told nothing. A finite strength averages the divergence over measurements so near.
+    from linear: in float32, by Adam and at a hundredth of the noise, twins were apart within ten
+    iterations, and ``freedom_share`` told nothing. A finite strength averages the divergence over
+    measurements so near.
     Its standard error is about ``sqrt(2 tr(J J) / m^2)`` for a symmetric Jacobian J, less its
     diagonal: of the order of ``1 / sqrt(m)``.
 
@@ -87,7 +88,7 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
     0.5
     """
 
-    names: tuple[str, ...] = ("freedom", "pseudo_noise")
+    names: tuple[str, ...] = ("freedom_share", "pseudo_noise")
 
     def __init__(self, strength: float | None = None, seed: int = 0) -> None:
         if strength is not None and not 0 < strength < float("inf"):
@@ -145,16 +146,16 @@ class Sure(Rule):
     """SURE: the output whose risk, estimated by degrees of freedom, is lowest.
 
     Stein's unbiased estimate of the mean squared error of A x to A of the clean image, for Gaussian
-    noise of deviation sigma: ``|A x - y|^2 / m - sigma^2 + 2 sigma^2 freedom``, over the m entries
-    that count; `Twin` measures ``freedom``.
+    noise of deviation sigma: ``|A x - y|^2 / m - sigma^2 + 2 sigma^2 freedom_share``, over the m
+    entries that count; `Twin` measures ``freedom_share``.
 
     Parameters
     ----------
     patience : int
         Stops after so many iterations without a lower risk.
     averaging : float
-        Decay of the running average of ``freedom`` that is taken for it, in [0, 1). Where a fit by
-        Adam jumps and its twin doesn't, single values tell nothing.
+        Decay of the running average of ``freedom_share`` that is taken for it, in [0, 1). Where a
+        fit by Adam jumps and its twin doesn't, single values tell nothing.
 
     Raises
     ------
@@ -178,8 +179,8 @@ class Sure(Rule):
         self.averaging = averaging
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge by ``psnr_noisy``, ``freedom`` and the noise level; ``value`` is the risk."""
-        freedom, variance = values(trace, "freedom", HINT), noise_level(trace) ** 2
+        """Judge by ``psnr_noisy``, ``freedom_share`` and the noise level; ``value`` is the risk."""
+        freedom, variance = values(trace, "freedom_share", HINT), noise_level(trace) ** 2
         new = 1 - self.averaging
         averages = lfilter([new], [1, -self.averaging], freedom - freedom[0]) + freedom[0]
         misfit = squared_error(values(trace, "psnr_noisy"))

@@ -105,7 +105,7 @@ def test_each_run_is_linearised_where_it_is() -> None:
     together = fit(prior, pair, seed=[0, 4], relinearise=3, monitors=["twin"], **ADAM)
     apart = fit(prior, pair[0], seed=4, relinearise=3, monitors=["twin"], **ADAM)
     np.testing.assert_allclose(together.loss[0, 1], apart.loss, rtol=1e-7)
-    np.testing.assert_allclose(together.freedom[0, 1], apart.freedom, atol=1e-5)
+    np.testing.assert_allclose(together.freedom_share[0, 1], apart.freedom_share, atol=1e-5)
     assert abs(together.loss[0, 1] - together.loss[1, 0]).max() > 1e-4
 
 

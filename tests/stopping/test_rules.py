@@ -56,7 +56,7 @@ def trace_of(seed: int, length: int = 160) -> xr.Dataset:
             "psnr_second": ("iteration", rough(14 / valley)),
             "pseudo_reference": ("iteration", rough(1e-2 * valley)),
             "pseudo_noise": ("iteration", rough(0.5 / valley)),
-            "freedom": ("iteration", rough(i / length)),
+            "freedom_share": ("iteration", rough(i / length)),
             "windowed_variance": ("iteration", windowed),
             "moving_variance": ("iteration", rough(1e-2 * valley)),
             "blur": ("iteration", rough(0.3 + 0.3 / (1 + i / 10))),
@@ -120,7 +120,7 @@ def watch(rule: str, trace: xr.Dataset) -> tuple[int | None, int]:
                 "held-out": 10 ** (-now["psnr_held_out"] / 10),
                 "two-copies": 10 ** (-now["psnr_second"] / 10),
                 "pseudo-reference": now["pseudo_reference"],
-                "sure": 10 ** (-now["psnr_noisy"] / 10) + 0.01 * (2 * now["freedom"] - 1),
+                "sure": 10 ** (-now["psnr_noisy"] / 10) + 0.01 * (2 * now["freedom_share"] - 1),
                 "pseudo-noise": -now["pseudo_noise"],
             }[rule]
             if math.isnan(score):
@@ -246,7 +246,7 @@ def test_a_rule_without_its_ingredient_says_so() -> None:
         "held-out": r"no 'psnr_held_out': fit task.hold_out\(fraction, seed\)",
         "two-copies": r"no 'psnr_second': fit task.measured_twice\(second\)",
         "pseudo-reference": "no 'pseudo_reference': fit with the monitor 'pseudo-reference'",
-        "sure": "no 'freedom': fit with the monitor 'twin'",
+        "sure": "no 'freedom_share': fit with the monitor 'twin'",
         "pseudo-noise": "no 'pseudo_noise': fit with the monitor 'twin'",
         "delta-mse": "noise_sigma is 0",
         "calibrated": "nothing was calibrated",

@@ -45,7 +45,7 @@ def test_a_linear_fit_has_the_freedom_of_its_matrix(kind: str) -> None:
     np.testing.assert_allclose(np.abs(signs), counted, atol=1e-12)
     matrices = filters(KERNEL, task, GradientDescent(STEP, TIMES))
     freedom = np.einsum("i,tij,j->t", signs, matrices, signs) / counted.sum()
-    np.testing.assert_allclose(result.freedom, freedom, atol=1e-9)
+    np.testing.assert_allclose(result.freedom_share, freedom, atol=1e-9)
     assert freedom[-1] > 0.1
     disturbed = task.measurement.numpy().ravel() + 0.2 * signs
     for i, matrix in enumerate(matrices):
@@ -69,7 +69,7 @@ def test_in_expectation_sure_is_the_risk() -> None:
         trace = xr.Dataset(
             {
                 "psnr_noisy": ("iteration", [-10 * np.log10(misfit)]),
-                "freedom": ("iteration", [freedom]),
+                "freedom_share": ("iteration", [freedom]),
             },
             attrs={"noise_sigma": sigma},
         )
@@ -84,7 +84,10 @@ def test_a_jump_of_the_freedom_is_averaged() -> None:
     freedom[25] = -1.0  # the twin alone has jumped
     misfit = 0.02 + 0.05 * np.exp(-np.arange(40) / 4)
     trace = xr.Dataset(
-        {"psnr_noisy": ("iteration", -10 * np.log10(misfit)), "freedom": ("iteration", freedom)},
+        {
+            "psnr_noisy": ("iteration", -10 * np.log10(misfit)),
+            "freedom_share": ("iteration", freedom),
+        },
         attrs={"noise_sigma": 0.2},
     )
     assert Sure(averaging=0.0).decide(trace).chosen == 25
@@ -167,7 +170,7 @@ def test_a_twin_changes_nothing_of_the_fit_and_goes_on_bit_by_bit(
         fit(prior, task, stop="sure", checkpoint=file, callback=die, **settings)
     assert set(shown) == {(prior.shape, *prior.parameter_shapes.values())}
     result = fit(prior, task, stop="sure", checkpoint=file, **settings)
-    for name in ("loss", "freedom", "pseudo_noise", "chosen_image", "final"):
+    for name in ("loss", "freedom_share", "pseudo_noise", "chosen_image", "final"):
         assert np.array_equal(result[name], whole[name]), name
     # A batch of two evaluates each run as one alone does; on a CPU the runs take turns.
     np.testing.assert_allclose(result.loss, alone.loss, rtol=1e-3)
@@ -179,12 +182,14 @@ def test_a_twin_changes_nothing_of_the_fit_and_goes_on_bit_by_bit(
 def test_each_run_is_compared_with_its_own_twin() -> None:
     prior, pair = make_prior(KERNEL), [make_task("denoise"), make_task("denoise", sigma=0.1)]
     together = fit(prior, pair, seed=[0, 4], monitors=["twin"], **OF_FIT)
-    assert together.freedom.dims == ("image", "seed", "iteration")
+    assert together.freedom_share.dims == ("image", "seed", "iteration")
     apart = fit(prior, pair[0], seed=4, monitors=["twin"], **OF_FIT)  # the first drawn signs
-    np.testing.assert_allclose(together.freedom[0, 1], apart.freedom, atol=1e-9)
+    np.testing.assert_allclose(together.freedom_share[0, 1], apart.freedom_share, atol=1e-9)
     # Of a linear fit it doesn't depend on the start, and on signs of their own it does.
-    np.testing.assert_allclose(together.freedom[:, 0], together.freedom[:, 1], atol=1e-9)
-    assert abs(together.freedom[0, 0] - together.freedom[1, 0]).max() > 1e-3
+    np.testing.assert_allclose(
+        together.freedom_share[:, 0], together.freedom_share[:, 1], atol=1e-9
+    )
+    assert abs(together.freedom_share[0, 0] - together.freedom_share[1, 0]).max() > 1e-3
 
 
 def test_units_change_nothing() -> None:
