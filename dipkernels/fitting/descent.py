@@ -70,13 +70,13 @@ class Descent:
         return len(self.tasks) * len(self.seeds)
 
     @property
-    def watched(self) -> int:
+    def own_runs(self) -> int:
         """Number of runs without those of twins, which come last."""
         return self.runs - self._twins * len(self.seeds)
 
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
-        leaves, own = self.leaves.items(), self.watched
+        leaves, own = self.leaves.items(), self.own_runs
         beside = {"twins": {key: leaf.detach()[own:] for key, leaf in leaves}}
         return {
             PARAMETERS: {key: leaf.detach()[:own] for key, leaf in leaves},
@@ -97,9 +97,9 @@ class Descent:
         leaves = list(self.leaves.values())
         for key, value in state[PARAMETERS].items():
             leaf = self.leaves[key].data
-            leaf[: self.watched].copy_(value)
+            leaf[: self.own_runs].copy_(value)
             if self._twins:
-                leaf[self.watched :].copy_(state["twins"][key])
+                leaf[self.own_runs :].copy_(state["twins"][key])
         here = {key: value.to(self.prior.device) for key, value in state.get("origins", {}).items()}
         self._origins, self._tangents = here, []
         groups = self._stepper.state_dict()["param_groups"]

@@ -195,7 +195,8 @@ def pseudo_reference(
 def _rings(spatial: int) -> Iterator[list[tuple[int, ...]]]:
     around = [offset for offset in product((-1, 0, 1), repeat=spatial) if any(offset)]
     if spatial == 1:
-        yield from ([(-1,), (1,)], [(-2,), (2,)])
+        for step in (1, 2):
+            yield [(-step,), (step,)]
         return
     yield [offset for offset in around if 0 in offset]
     yield [offset for offset in around if 0 not in offset]

@@ -12,7 +12,6 @@ class Scored:
     """What has a clean image, perhaps, and regions to score it in."""
 
     name: str
-    shape: tuple[int, ...]
     clean: Float[Tensor, "..."] | None
     regions: dict[str, Bool[Tensor, "..."]]
     score_region: str
@@ -99,7 +98,7 @@ class Scored:
         try:
             return self.ssim(image, region)
         except InvalidInputError:
-            return image.new_full(image.shape[: -len(self.shape)], torch.nan)
+            return image.new_full(image.shape[: -self.regions[region].dim()], torch.nan)
 
     def _reference(self, region: str | None) -> tuple[Tensor, Tensor]:
         name = self.score_region if region is None else region
