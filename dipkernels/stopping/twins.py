@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace as changed
 
+import numpy as np
 import torch
 import xarray as xr
 from jaxtyping import Float
@@ -142,7 +143,23 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
         return torch.cat(rows).to(dtype)
 
 
-class Sure(Rule):
+class _OfTwin(Rule):
+    # Where a fit by Adam jumps and its twin doesn't, single values tell nothing.
+    monitor = "twin"
+
+    def __init__(self, patience: int = 1000, averaging: float = 0.8) -> None:
+        self.patience = require_positive("patience", patience)
+        if not 0 <= averaging < 1:
+            raise InvalidInputError(f"averaging must be in [0, 1), got {averaging}")
+        self.averaging = averaging
+
+    def _averaged(self, trace: xr.Dataset, name: str) -> np.ndarray:
+        single = values(trace, name, HINT)
+        new = 1 - self.averaging
+        return np.asarray(lfilter([new], [1, -self.averaging], single - single[0]) + single[0])
+
+
+class Sure(_OfTwin):
     """SURE: the output whose risk, estimated by degrees of freedom, is lowest.
 
     Stein's unbiased estimate of the mean squared error of A x to A of the clean image, for Gaussian
@@ -170,24 +187,15 @@ class Sure(Rule):
     """
 
     name = "sure"
-    monitor = "twin"
-
-    def __init__(self, patience: int = 1000, averaging: float = 0.9) -> None:
-        self.patience = require_positive("patience", patience)
-        if not 0 <= averaging < 1:
-            raise InvalidInputError(f"averaging must be in [0, 1), got {averaging}")
-        self.averaging = averaging
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``psnr_noisy``, ``freedom_share`` and the noise level; ``value`` is the risk."""
-        freedom, variance = values(trace, "freedom_share", HINT), noise_level(trace) ** 2
-        new = 1 - self.averaging
-        averages = lfilter([new], [1, -self.averaging], freedom - freedom[0]) + freedom[0]
+        freedom, variance = self._averaged(trace, "freedom_share"), noise_level(trace) ** 2
         misfit = squared_error(values(trace, "psnr_noisy"))
-        return patient_minimum(misfit + variance * (2 * averages - 1), self.patience)
+        return patient_minimum(misfit + variance * (2 * freedom - 1), self.patience)
 
 
-class PseudoNoise(Rule):
+class PseudoNoise(_OfTwin):
     """Orthogonality of pseudo-noise: the output at which what is left is most like noise.
 
     Pseudo-noise is added to what a twin fits (`Twin`). An image is orthogonal to it, up to chance.
@@ -199,6 +207,13 @@ class PseudoNoise(Rule):
     ----------
     patience : int
         Stops after so many iterations without a higher cosine.
+    averaging : float
+        Decay of the running average of the cosine that is taken for it, in [0, 1).
+
+    Raises
+    ------
+    InvalidInputError
+        If one is out of range.
 
     Notes
     -----
@@ -214,14 +229,10 @@ class PseudoNoise(Rule):
     """
 
     name = "pseudo-noise"
-    monitor = "twin"
-
-    def __init__(self, patience: int = 1000) -> None:
-        self.patience = require_positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
-        """Judge by ``pseudo_noise``; ``value`` is the cosine."""
-        decision = patient_minimum(-values(trace, "pseudo_noise", HINT), self.patience)
+        """Judge by ``pseudo_noise``; ``value`` is the average cosine."""
+        decision = patient_minimum(-self._averaged(trace, "pseudo_noise"), self.patience)
         return changed(decision, value=-decision.value)
 
 

@@ -77,7 +77,7 @@ RULES: dict[str, Callable[[], Rule]] = {
     "two-copies": lambda: TwoCopies(patience=25),
     "pseudo-reference": lambda: PseudoReferenceRule(patience=25),
     "sure": lambda: Sure(patience=25, averaging=0.0),
-    "pseudo-noise": lambda: PseudoNoise(patience=25),
+    "pseudo-noise": lambda: PseudoNoise(patience=25, averaging=0.0),
     "calibrated": lambda: Calibration(70),
     "function": lambda: FunctionRule(first_loss_below_a_tenth),
 }
