@@ -55,6 +55,7 @@ def fit(
 ) -> None:
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
     from dipkernels import fitting, planning
+    from dipkernels.base.origin import digest
     from dipkernels.specs.image import read_image
     from dipkernels.stopping import monitor_names
 
@@ -76,7 +77,7 @@ def fit(
         **asdict(settings),
     ).require()
     asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
-    asked |= {} if second is None else {"second": second}
+    asked |= {} if found.second is None else {"second_sha256": digest(found.second)}
     record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
     folder = run.open(f"fit-{prior}-{Path(image).stem}", record)
     broken = False
