@@ -53,7 +53,7 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
     Parameters
     ----------
     strength : float, optional
-        s, in units in which white is 1; by default the level of the noise, or 0.05 if that isn't
+        s, in units in which white is 1; by default half of the noise's level, or 0.05 if that isn't
         known.
     seed : int
         Of the signs.
@@ -103,8 +103,8 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
     def begin(self, tasks: Sequence[Task], seeds: int) -> None:
         """Draw the signs for every task."""
         self._tasks, self._signs, self._twins = list(tasks), [], None
-        known = [task.noise_sigma / task.data_range for task in tasks]
-        self._strengths = [self.strength or (level if level > 0 else STRENGTH) for level in known]
+        halves = [task.noise_sigma / task.data_range / 2 for task in tasks]
+        self._strengths = [self.strength or (half if half > 0 else STRENGTH) for half in halves]
         random = generator("twin", self.seed)
         for task in tasks:
             heads = torch.randint(0, 2, task.measurement.shape, generator=random)
