@@ -74,7 +74,7 @@ CEILINGS = {
     "plotting": 1850,
     "priors": 2550,
     "reports": 850,
-    "sampling": 3300,
+    "sampling": 3350,
     "specs": 500,
     "spectra": 1650,
     "stages": 2050,
