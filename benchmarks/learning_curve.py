@@ -149,7 +149,7 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=1.0, help="1 over the largest eigenvalue")
     parser.add_argument("--momentum", type=float, default=0.0)
     parser.add_argument("--iterations", type=int, default=8000)
-    parser.add_argument("--products", nargs="+", type=int, default=[50, 100, 200])
+    parser.add_argument("--matvecs", nargs="+", type=int, default=[50, 100, 200])
     parser.add_argument("--image", default="astronaut")
     arguments = parser.parse_args()
     for name in arguments.networks:

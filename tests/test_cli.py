@@ -157,6 +157,11 @@ BAD_FITS: dict[str, tuple[tuple[str, ...], str]] = {
     "schedule": (("--schedule", "linear"), "schedule must be one of"),
     "hold out": (("--hold-out", "2"), "must be in (0, 1), got 2.0"),
     "rule": (("--stop", "es-wmw"), "es-wmw"),
+    "a second measurement of another size": (("--second", "camera"), "the second measurement has"),
+    "code of a linearisation": (
+        ("--relinearise", "2", "--input-noise", "0.1"),
+        "input_noise doesn't go with relinearise",
+    ),
     "rule without its traces": (("--stop", "held-out"), "can't stop this fit"),
     "initialisation": (("--initialisation", "ones"), "ones"),
     "seeds of l-bfgs": (("--optimiser", "l-bfgs", "--seeds", "2"), "one run at a time"),
@@ -199,6 +204,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(
     [
         ("--clip", "--shared-noise", "--noise-sigma", "0.2"),
         ("--task", "inpaint", "--mask", "region", "--hold-out", "0.1"),
+        ("--second", "drawn", "--stop", "two-copies", "--relinearise", "2"),
         ("--task", "inpaint", "--mask", "text", "--optimiser", "l-bfgs"),
         ("--task", "dejpeg", "--quality", "20", "--total-variation-weight", "1e-6"),
         ("--task", "dejpeg", "--measured", "--schedule", "cosine"),

@@ -37,7 +37,18 @@ def fit(
     ] = None,
     stop: Annotated[
         str | None,
-        option("es-wmv, es-emv, blur-sharpness, discrepancy or held-out.", panel=ON_FIT),
+        option(
+            "es-wmv, es-emv, blur-sharpness, discrepancy, held-out, two-copies, pseudo-reference, "
+            "sure or pseudo-noise.",
+            panel=ON_FIT,
+        ),
+    ] = None,
+    second: Annotated[
+        str | None,
+        option(
+            "Another measurement of the image, which isn't fitted: a file, or 'drawn'.",
+            panel=groups.ON_TASK,
+        ),
     ] = None,
     seed: Annotated[int, option("Of code, noise, mask and weights.", panel=ON_FIT)] = 0,
     seeds: Annotated[int, option("So many initialisations at once.", panel=ON_FIT)] = 1,
@@ -46,11 +57,15 @@ def fit(
 ) -> None:
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
     from dipkernels import fitting, planning
+    from dipkernels.base.origin import digest
+    from dipkernels.specs.image import read_image
     from dipkernels.stopping import monitor_names
 
     options.require_positive(seeds=seeds)
     target = run.target
     found = task.make(image, size or task.default_size(), seed, hold_out)
+    if second is not None:
+        found = found.measured_twice(None if second == "drawn" else read_image(second), seed=seed)
     made, found = network.make(prior, found, seed=seed, device=target)
     # What can't be, or doesn't fit, is said before a folder is made.
     planning.plan(
@@ -64,6 +79,7 @@ def fit(
         **asdict(settings),
     ).require()
     asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
+    asked |= {} if found.second is None else {"second_sha256": digest(found.second)}
     record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
     folder = run.open(f"fit-{prior}-{Path(image).stem}", record)
     held = f", {hold_out:.0%} held out" if hold_out else ""

@@ -56,7 +56,9 @@ def load_adam_metric(path: str | Path) -> Parameters:
     if not moments or "exp_avg_sq" not in moments[0]:
         raise InvalidInputError(f"{path} holds no second moments: the fit wasn't one by Adam")
     mean_squares = {
-        name: moments[index]["exp_avg_sq"] / (1 - _BETA ** float(moments[index]["step"]))
+        # those of twins come last
+        name: moments[index]["exp_avg_sq"][: len(state[PARAMETERS][name])]
+        / (1 - _BETA ** float(moments[index]["step"]))
         for index, name in enumerate(names)
     }
     return _of_one_run(adam_metric(mean_squares, epsilon=_EPSILON))

@@ -45,7 +45,7 @@ def _trace(layout: "_Layout") -> xr.Dataset:
     record, columns = layout.record, layout.columns
     loss = layout.trace(columns["loss"], long_name="mean squared misfit")
     variables: dict[str, object] = {"loss": loss}
-    for name in ("noisy", "average_noisy", "held_out"):
+    for name in ("noisy", "average_noisy", "held_out", "second"):
         if f"mse_{name}" in columns:
             psnr = decibels(columns[f"mse_{name}"])
             variables[f"psnr_{name}"] = layout.trace(psnr, units="dB")

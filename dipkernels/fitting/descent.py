@@ -14,7 +14,9 @@ from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
 from dipkernels.fitting.regularisers import half_squared_norms, total_variation
 from dipkernels.fitting.schedules import learning_rate_factor
 from dipkernels.fitting.settings import FitSettings
+from dipkernels.priors.linearised import linearised_image
 from dipkernels.priors.prior import ImagePrior, Parameters
+from dipkernels.priors.tangents import Tangents
 from dipkernels.tasks import Task
 
 # Where one batched evaluation of all runs beats one after another: a CPU is busy with one, and
@@ -37,15 +39,18 @@ class Descent:
         seeds: Sequence[int],
         settings: FitSettings,
         rates: list[float] | None = None,
+        twins: Sequence[Task] = (),
     ) -> None:
-        self.prior, self.tasks, self.seeds, self.settings = prior, tasks, list(seeds), settings
+        self.prior, self.seeds, self.settings = prior, list(seeds), settings
+        # Twins are tasks whose runs a monitor looks at, and nobody else.
+        self.tasks, self._twins = [*tasks, *twins], len(twins)
         self.iteration = 0
         self.rates = rates or self._learning_rates()
         self.leaves = self._initial_leaves()
         self._stepper = make_optimiser(settings, self.leaves.values(), max(self.rates))
         # One optimiser steps all runs: a smaller rate of one is a smaller gradient of it.
         relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
-        self._relative = relative.repeat(len(tasks)) / max(self.rates)
+        self._relative = relative.repeat(len(self.tasks)) / max(self.rates)
         self._generators = self._noise_generators()
         # Where this iteration is evaluated: the generators before its noise was drawn.
         self._before: list[Tensor] = []
@@ -55,16 +60,28 @@ class Descent:
         self._code = _in_layout(prior.code) if settings.channels_last else prior.code
         self.batched = self.runs > 1 and prior.device.type in BATCHING_DEVICES
         self._network = self._make_network()
+        # Where each run's network was linearised last, and its derivatives there once asked for.
+        self._origins: Parameters = {}
+        self._tangents: list[Tangents] = []
 
     @property
     def runs(self) -> int:
         """Number of runs."""
         return len(self.tasks) * len(self.seeds)
 
+    @property
+    def own_runs(self) -> int:
+        """Number of runs without those of twins, which come last."""
+        return self.runs - self._twins * len(self.seeds)
+
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
+        leaves, own = self.leaves.items(), self.own_runs
+        beside = {"twins": {key: leaf.detach()[own:] for key, leaf in leaves}}
         return {
-            PARAMETERS: {key: leaf.detach() for key, leaf in self.leaves.items()},
+            PARAMETERS: {key: leaf.detach()[:own] for key, leaf in leaves},
+            **(beside if self._twins else {}),
+            **({"origins": self._origins} if self._origins else {}),
             "optimiser": self._stepper.state_dict()["state"],
             "rates": self.rates,
             "iteration": self.iteration,
@@ -78,8 +95,13 @@ class Descent:
     def load(self, state: dict[str, Any]) -> None:
         """Take the place of the descent that gave this state."""
         leaves = list(self.leaves.values())
-        for leaf, value in zip(leaves, state[PARAMETERS].values(), strict=True):
-            leaf.data.copy_(value)
+        for key, value in state[PARAMETERS].items():
+            leaf = self.leaves[key].data
+            leaf[: self.own_runs].copy_(value)
+            if self._twins:
+                leaf[self.own_runs :].copy_(state["twins"][key])
+        here = {key: value.to(self.prior.device) for key, value in state.get("origins", {}).items()}
+        self._origins, self._tangents = here, []
         groups = self._stepper.state_dict()["param_groups"]
         # Tensors in the layout that a step would have given them.
         moments = {
@@ -112,7 +134,8 @@ class Descent:
             return [default_learning_rate(name, self.prior, {})] * len(self.seeds)
         inits = (self.prior.start(seed) for seed in self.seeds)
         # one rate for all images: masks don't change it, other operators may
-        tasks = [t for t in self.tasks if t.operator.mask is None] or self.tasks[:1]
+        own = self.tasks[: len(self.tasks) - self._twins]
+        tasks = [t for t in own if t.operator.mask is None] or own[:1]
         return [
             min(default_learning_rate(name, self.prior, parameters, task) for task in tasks)
             for parameters in inits
@@ -169,12 +192,34 @@ class Descent:
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Run the network: misfits ``(runs,)`` and images ``(runs, channels, *spatial)``."""
-        with _autocast(self.settings.precision, self.prior.device):
-            images = self._network(self._weights(), self._perturbed_code())
+        if self.iteration % (self.settings.relinearise or 1):
+            images = self._linearised()
+        else:
+            with _autocast(self.settings.precision, self.prior.device):
+                images = self._network(self._weights(), self._perturbed_code())
+            self._linearise_here()
         images = images.to(self.prior.dtype)
         parts = images.split(len(self.seeds))
         misfits = [task.misfit(part) for task, part in zip(self.tasks, parts, strict=True)]
         return misfits[0] if len(misfits) == 1 else torch.cat(misfits), images
+
+    # Where a network is linearised it has the image and the gradient of its linearisation: the
+    # derivative is needed from the next step on.
+    def _linearise_here(self) -> None:
+        if (self.settings.relinearise or 1) > 1:
+            self._origins = {key: leaf.detach().clone() for key, leaf in self.leaves.items()}
+            self._tangents = []
+
+    def _linearised(self) -> Tensor:
+        for run in range(len(self._tangents), self.runs):
+            at = {key: origin[run] for key, origin in self._origins.items()}
+            self._tangents.append(Tangents(self.prior.image, at, chunk=1, traced=False))
+        slices = [leaf.unbind() for leaf in self.leaves.values()]
+        images = [
+            linearised_image(tangents, dict(zip(self.leaves, values, strict=True)))
+            for tangents, *values in zip(self._tangents, *slices, strict=True)
+        ]
+        return torch.stack(images)
 
     # The parameters that make the images.
     def _weights(self) -> Parameters:

@@ -18,6 +18,7 @@ from dipkernels.fitting.descent import Descent
 from dipkernels.fitting.loop import Callback, FitLoop
 from dipkernels.fitting.preparation import (
     check_runs,
+    check_twins,
     identity_of,
     make_monitors,
     warn_of_ranges,
@@ -78,7 +79,8 @@ def fit(
         Of the initialisation, and of the input noise. With several, each is a run of its own.
     monitors : sequence of Monitor or str
         Further scalars to record of every output, for `stopping_panel`; by name
-        ("windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", "clean-bands")
+        ("windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", "clean-bands",
+        "pseudo-reference", "twin")
         or as objects, which are used up.
     stop : Rule or str, optional
         A stopping rule, or its name (see `dipkernels.stopping`), that ends the fit; its
@@ -102,7 +104,8 @@ def fit(
     xarray.Dataset
         In units in which white is 1, but for the loss. Over ``iteration``: ``loss``;
         ``psnr_noisy`` and ``psnr_average_noisy`` of the output and its running average to the
-        measurement, on the measured entries; ``psnr_held_out``, where
+        measurement, on the measured entries; ``psnr_second`` of the output to the second
+        measurement of a task that was measured twice; ``psnr_held_out``, where
         the task holds some out; what monitors record. Over ``(iteration, region)``, where the
         truth is known: ``psnr_clean`` and ``psnr_average_clean`` (regions: whole, and with a mask
         hole and known). Images over ``(channel, y, x)``, or ``(channel, x)``: ``clean``,
@@ -167,13 +170,15 @@ def fit(
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
     rule = None if stop is None else make_rule(stop)
     record = Record(tasks, len(seeds), settings.averaging, make_monitors(monitors, rule))
+    check_twins(record.twins, settings)
     stopper = None if rule is None else Stopper(rule, record)
     saver = state = None
     if checkpoint is not None:
         identity = identity_of(prior, tasks, seeds, settings, record, rule)
         saver = Saver(Path(checkpoint), identity, kind="fit")
         state = saver.load()
-    descent = Descent(prior, tasks, seeds, settings, state["rates"] if state else None)
+    rates = state["rates"] if state else None
+    descent = Descent(prior, tasks, seeds, settings, rates, record.twins)
     loop = FitLoop(descent, record, stopper, callback)
     if state is not None:
         if state["iteration"] > settings.iterations:
@@ -206,12 +211,12 @@ def _tell(loop: FitLoop, status: str) -> None:
         descent.iteration,
         loop.seconds,
     )
-    rollbacks = int(descent.rollbacks.sum())
+    rollbacks = int(descent.rollbacks[: record.runs].sum())
     if rollbacks:
         logger.info("the fit (%s) went back %d times, when it had become worse", where, rollbacks)
     diverged = int((record.table()[-1, :, 0] == 0).sum()) if record.iterations else 0
     if diverged:
-        logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, descent.runs)
+        logger.warning("the fit (%s) diverged in %d of %d runs", where, diverged, record.runs)
 
 
 def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dataset:
@@ -219,7 +224,7 @@ def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dat
     descent, stopper, record = loop.moved, loop.stopper, loop.record
     by_run: dict[str, Any] = {}
     if descent.settings.backtracking is not None:
-        by_run["rollbacks"] = descent.rollbacks.cpu().numpy()
+        by_run["rollbacks"] = descent.rollbacks[: record.runs].cpu().numpy()
     if stopper is not None and stopper.images is not None:
         images = (stopper.images / record.tasks[0].data_range).cpu().numpy()
         by_run |= {"chosen": stopper.chosen, "stopped": stopper.fired, "chosen_image": images}
@@ -229,8 +234,8 @@ def _described(loop: FitLoop, status: str, *, many: tuple[bool, bool]) -> xr.Dat
     result = build_dataset(record, descent.seeds, by_run, many=many)
     settings = descent.settings.record() | {"requested_iterations": descent.settings.iterations}
     del settings["iterations"]
-    first = descent.tasks[0]
-    sigmas = [task.noise_sigma / task.data_range for task in descent.tasks]
+    first = record.tasks[0]
+    sigmas = [task.noise_sigma / task.data_range for task in record.tasks]
     attributes: dict[str, Any] = {
         **describe_prior(descent.prior),
         **settings,

@@ -128,11 +128,13 @@ class FitLoop(Loop[Descent]):
 
     def _watch(self, losses: Tensor, images: Tensor) -> None:
         self.record.add(losses, images)
+        runs = self.record.runs  # what follows are twins
+        images = images[:runs]
         if self.stopper is not None:
             self.stopper.add(images)
         if self._callback is not None:
-            leaves = {key: leaf.detach() for key, leaf in self.moved.leaves.items()}
-            if self.moved.runs == 1:
+            leaves = {key: leaf.detach()[:runs] for key, leaf in self.moved.leaves.items()}
+            if runs == 1:
                 images, leaves = images[0], {key: leaf[0] for key, leaf in leaves.items()}
             self._callback(self.moved.iteration, images, leaves)
 

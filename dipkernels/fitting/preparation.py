@@ -46,6 +46,10 @@ def check_runs(
             f"{prior} starts where it was linearised, whatever the seed, got {seeds}: give one, or "
             "linearise at the parameters of each seed and fit them one by one"
         )
+    if isinstance(prior, LinearisedPrior) and settings.relinearise is not None:
+        raise InvalidInputError(
+            f"relinearise has no effect on {prior}, which is linear everywhere: fit its network"
+        )
     if len(set(seeds)) < len(seeds):
         raise InvalidInputError(f"seeds must differ, got {seeds}: equal seeds give equal fits")
     for each in tasks:
@@ -57,8 +61,8 @@ def check_runs(
         if _kind(each) != _kind(tasks[0]):
             raise InvalidInputError(
                 "tasks that are fitted together must be alike: of one kind, range and set of "
-                "regions, all with or all without clean image and held-out pixels; got "
-                f"{tasks[0]!r} and {each!r}"
+                "regions, all with or all without clean image, held-out pixels and second "
+                f"measurement; got {tasks[0]!r} and {each!r}"
             )
         if each.guide is not None and not _is_code(each.guide, prior):
             raise InvalidInputError(
@@ -87,6 +91,21 @@ def check_runs(
         )
 
 
+def check_twins(twins: list[Task], settings: FitSettings) -> None:
+    """Check that other runs can be fitted beside."""
+    if not twins:
+        return
+    why = "compares the fit with a twin, which is fitted beside it"
+    for name, chosen in (
+        ("l-bfgs", settings.optimiser == "l-bfgs"),
+        ("channels_last", settings.channels_last),
+    ):
+        if chosen:
+            raise InvalidInputError(
+                f"{name} is for one run, and a monitor or rule {why}: leave one of them out"
+            )
+
+
 def _is_code(guide: Tensor, prior: ImagePrior) -> bool:
     code = single_code(prior, "a task's guide").flatten(0, 1).cpu()
     return code.shape == guide.shape and torch.equal(code, guide.cpu().to(code.dtype))
@@ -94,7 +113,7 @@ def _is_code(guide: Tensor, prior: ImagePrior) -> bool:
 
 # What tasks that are fitted together must share.
 def _kind(task: Task) -> tuple[object, ...]:
-    truth, held_out = task.clean is None, task.has_held_out
+    truth, held_out = task.clean is None, (task.has_held_out, task.second is not None)
     measured = tuple(task.measurement.shape)
     return (
         task.name,
@@ -156,6 +175,7 @@ def describe_task(task: Task, prior: ImagePrior) -> list[Any]:
         task.name,
         digest(task.measurement),
         "none" if task.clean is None else digest(task.clean),
+        *([] if task.second is None else [digest(task.second)]),
         task.noise_sigma,
         [task.score_region, *task.regions],
         # It tells operators and held-out pixels apart, up to the order of its sum.

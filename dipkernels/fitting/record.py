@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.stopping import Monitor
-from dipkernels.stopping.monitors import NeedsTasks
+from dipkernels.stopping.monitors import NeedsTasks, NeedsTwins
 from dipkernels.tasks import Task
 
 RUNAWAY = 1e6  # a loss so many times the first one has run away: 60 dB worse than no fit at all
@@ -31,9 +31,16 @@ class Record:
     ) -> None:
         self.tasks, self.seeds, self.runs = list(tasks), seeds, len(tasks) * seeds
         self.monitors = list(monitors)
+        self.twins: list[Task] = []  # fitted beside the tasks, for monitors that compare with them
+        self._twins_of: list[tuple[NeedsTwins, slice]] = []  # and the runs of each of these
         for monitor in self.monitors:
             if isinstance(monitor, NeedsTasks):
                 monitor.begin(self.tasks, seeds)
+            if isinstance(monitor, NeedsTwins):
+                first_run = self.runs + len(self.twins) * seeds
+                self.twins += monitor.twins()
+                last_run = self.runs + len(self.twins) * seeds
+                self._twins_of.append((monitor, slice(first_run, last_run)))
         first = self.tasks[0]
         self.regions, self.score_region = list(first.regions), first.score_region
         self.knows_truth = first.clean is not None
@@ -41,6 +48,7 @@ class Record:
         self._scored = {name: self._region(name) for name in self.regions if self.knows_truth}
         self.columns = ["running", "loss", "mse_noisy", "mse_average_noisy"]
         self.columns += ["mse_held_out"] * first.has_held_out
+        self.columns += ["mse_second"] * (first.second is not None)
         for kind in ("mse_clean", "mse_average_clean"):
             self.columns += [f"{kind}:{name}" for name in self._scored]
         self.columns += [name for monitor in self.monitors for name in monitor.names]
@@ -62,7 +70,10 @@ class Record:
         return len(self._pending) + sum(len(rows) for rows in self._blocks)
 
     def add(self, losses: Tensor, images: Tensor) -> None:
-        """Record one image of every run that still runs."""
+        """Record one image of every run that still runs; those of twins follow the runs'."""
+        for watching, where in self._twins_of:
+            watching.see(images[where] / self.tasks[0].data_range)
+        losses, images = losses[: self.runs], images[: self.runs]
         if not self.pictures:
             names = PICTURES if self.knows_truth else PICTURES[:3]
             # A copy: with CUDA graphs the next iteration may reuse the memory.
@@ -77,6 +88,8 @@ class Record:
         columns.append(self._by_task("misfit", average) / self._fractions)
         if self.tasks[0].has_held_out:
             columns.append(self._by_task("held_out_mse", images) / self._units)
+        if self.tasks[0].second is not None:
+            columns.append(self._by_task("second_mse", images) / self._units)
         if self.knows_truth:
             clean = self._region_mse(images)
             columns += [*clean.values(), *self._region_mse(average).values()]

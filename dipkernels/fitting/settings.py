@@ -85,6 +85,13 @@ class FitSettings:
         "with the gradient after it (Ulyanov et al.'s code, with 5 dB, which skips the test "
         "at every hundredth iteration).",
     )
+    relinearise: int | None = option(
+        default=None,
+        help="Descend the network's linearisation, which is taken anew at the present parameters "
+        "every so many steps. 1 is the network's own descent; from the number of iterations on "
+        "it's that of `ImagePrior.linearised`. The optimiser keeps its moments.",
+        unset="the network itself is descended",
+    )
     precision: str = option(
         default="float",
         help="Arithmetic of the network. ``bf16`` runs convolutions and matrix products in "
@@ -119,6 +126,8 @@ class FitSettings:
             raise InvalidInputError(f"iterations must be at least 1, got {self.iterations}")
         if not 0 <= self.averaging < 1:
             raise InvalidInputError(f"averaging must be in [0, 1), got {self.averaging}")
+        if self.relinearise is not None and self.relinearise < 1:
+            raise InvalidInputError(f"relinearise must be at least 1 step, got {self.relinearise}")
         if self.momentum is not None and not 0 < self.momentum < 1:
             raise InvalidInputError(f"momentum must be in (0, 1), got {self.momentum}")
         for name in ("input_noise", "weight_decay", "total_variation_weight"):
@@ -139,6 +148,8 @@ class FitSettings:
                 f"total_variation='{self.total_variation}' has no effect while "
                 "total_variation_weight is 0: give the weight or leave it out"
             )
+        if self.relinearise is not None:
+            self._require_one_network()
         if self.optimiser != "l-bfgs":
             return
         objective = "whose line search needs one fixed objective and its true gradient"
@@ -157,6 +168,21 @@ class FitSettings:
                 f"schedule '{self.schedule}' doesn't go with l-bfgs, whose line search finds the "
                 "step: leave it out or use another optimiser"
             )
+
+    # What a linearisation, at one code and in the arithmetic of the prior, can't follow.
+    def _require_one_network(self) -> None:
+        for name, chosen in (
+            ("input_noise", bool(self.input_noise)),
+            ("channels_last", self.channels_last),
+            ("compile", self.compile is not None),
+            ("precision 'bf16'", self.precision == "bf16"),
+            ("l-bfgs", self.optimiser == "l-bfgs"),
+        ):
+            if chosen:
+                raise InvalidInputError(
+                    f"{name} doesn't go with relinearise, which descends linearisations at one "
+                    "code, step by step: leave one of them out"
+                )
 
     @property
     def total_variation_kind(self) -> str:

@@ -74,7 +74,8 @@ def rehearse_fit(
     record = Record(tasks, seeds, settings.averaging, copy.deepcopy(list(monitors)))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Ledger(device) as ledger:
-            descent = Descent(shapes, tasks, range(seeds), settings, [1.0] * seeds)
+            rates = [1.0] * seeds
+            descent = Descent(shapes, tasks, range(seeds), settings, rates, record.twins)
             descent.batched = descent.runs > 1 and device.type in BATCHING_DEVICES
             copies = checkpoint and device.type == "cpu"
             parts = _iterate(descent, record, ledger, stops=stops, checkpoint=copies)

@@ -65,6 +65,13 @@ class _TransposedProduct(torch.autograd.Function):
         return _TransposedProduct.apply(ctx.tangents, image)
 
 
+def linearised_image(tangents: Tangents, parameters: Parameters) -> Tensor:
+    """Evaluate ``f0 + J (theta - theta0)``, differentiably."""
+    moved = (parameters[key] - origin for key, origin in tangents.parameters.items())
+    image: Tensor = tangents.image + _JacobianProduct.apply(tangents, *moved)
+    return image
+
+
 class LinearisedPrior(ImagePrior):
     """A network frozen at its linearisation: the image ``f0 + J (theta - theta0)``.
 
@@ -170,9 +177,7 @@ class LinearisedPrior(ImagePrior):
                 f"the code of {self} is a constant: leave out input_noise, channels_last and codes "
                 "of your own, or linearise a prior with another code"
             )
-        moved = (parameters[key] - self.origin[key] for key in self.parameter_shapes)
-        image: Tensor = self._tangents.image + _JacobianProduct.apply(self._tangents, *moved)
-        return image
+        return linearised_image(self._tangents, parameters)
 
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
-from torch.func import vjp, vmap
+from torch.func import jvp, vjp, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
@@ -36,12 +36,18 @@ ROUGHLY = 0.1  # in half precision
 
 
 class Tangents:
-    """The derivative ``J`` of an image with respect to parameters, in blocks of columns."""
+    """The derivative ``J`` of an image with respect to parameters, in blocks of columns.
 
-    def __init__(self, image_of: ImageOf, parameters: Parameters, chunk: int) -> None:
-        self.parameters, self.chunk = parameters, chunk
+    Tracing takes as long as some hundred products, each of which is half as long again untraced.
+    """
+
+    def __init__(
+        self, image_of: ImageOf, parameters: Parameters, chunk: int, *, traced: bool = True
+    ) -> None:
+        self.parameters, self.chunk, self._trace = parameters, chunk, traced
         self._batches = self._functional = True
-        gc.collect()
+        if traced:
+            gc.collect()
         try:
             self._differentiate(image_of)
         except torch.OutOfMemoryError:
@@ -119,7 +125,8 @@ class Tangents:
         return gradients
 
     def _traced(self, image_of: ImageOf) -> ImageOf:
-        return tangent_map(image_of, self.parameters)
+        linearise = tangent_map if self._trace else untraced_map
+        return linearise(image_of, self.parameters)
 
     def vjp(self, images: Float[Tensor, "n k"]) -> Parameters:
         """Multiply columns by ``J^T``: each result is of shape ``(k, ...)``."""
@@ -190,10 +197,7 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # such as an operation without a forward-mode derivative
-            logger.info(
-                "products with the Jacobian take backward passes, at up to twice the cost: %s",
-                _first_line(error),
-            )
+            _say_backward(error)
             return _transposed_twice(image_of, parameters)
     with torch.no_grad():
         folded = fold_constants(traced)
@@ -203,6 +207,34 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
         return image
 
     return tangent
+
+
+def untraced_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
+    """Linearise a network at some parameters, for a few products."""
+    otherwise: list[ImageOf] = []
+
+    def tangent(directions: Parameters) -> Tensor:
+        if not otherwise:
+            try:
+                # Not dual_level: within an autograd.Function forward mode is off.
+                with torch.no_grad():
+                    image: Tensor = jvp(image_of, (parameters,), (directions,))[1]
+                    return image
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # such as an operation without a forward-mode derivative
+                _say_backward(error)
+                otherwise.append(_transposed_twice(image_of, parameters))
+        return otherwise[0](directions)
+
+    return tangent
+
+
+def _say_backward(error: Exception) -> None:
+    logger.info(
+        "products with the Jacobian take backward passes, at up to twice the cost: %s",
+        _first_line(error),
+    )
 
 
 class _FusedTangents(TorchFunctionMode):

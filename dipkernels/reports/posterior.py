@@ -219,9 +219,22 @@ def _lines(
             f"{found.attrs['values']} values; errors are {float(found['z_rms']):.2f} times the "
             "deviation."
         )
+    if task.has_held_out:
+        lines.append(_conformal(sampling.conformal.intervals(result, task, levels=(level,)), level))
     if not calibrations:
         lines.append("Nothing is known to hold the spread against: no truth, no held-out pixels.")
     return [*lines, spread_note()]
+
+
+def _conformal(found: xr.Dataset, level: float) -> str:
+    factor, gaussian = float(found["factor"][0]), float(found["gaussian"][0])
+    pixels = found.attrs["pixels"]
+    if not np.isfinite(factor):
+        return f"{pixels} held-out pixels are too few for conformal intervals of {level:.0%}."
+    return (
+        f"Conformal intervals: +- {factor:.2f} deviations hold {level:.0%} of new measurements, "
+        f"by {pixels} held-out pixels; {gaussian:.2f} would, were the draws right and Gaussian."
+    )
 
 
 def _target(result: xr.Dataset) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dipkernels.base.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from dipkernels.sampling import conformal as conformal
     from dipkernels.sampling import uncertainty as uncertainty
     from dipkernels.sampling.alternatives import deep_ensemble as deep_ensemble
     from dipkernels.sampling.alternatives import linearised as linearised
@@ -50,6 +51,6 @@ _NAMES = {
     "verdict": "diagnostics",
     "weight_decay_prior": "posterior",
 }
-__all__ = [*_NAMES, "uncertainty"]
+__all__ = [*_NAMES, "conformal", "uncertainty"]
 
-__getattr__, __dir__ = imported_when_used(__name__, _NAMES, ("uncertainty",))
+__getattr__, __dir__ = imported_when_used(__name__, _NAMES, ("conformal", "uncertainty"))

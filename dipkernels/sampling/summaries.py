@@ -1,6 +1,7 @@
 """What stands beside draws in a dataset, and the numbers that each is summarised by."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -110,3 +111,42 @@ def known_of(task: Task) -> dict[str, Any]:
         found["measurement"] = (pixels, (task.measurement / task.data_range).cpu().numpy())
         found["counted"] = (pixels, task.counted.cpu().numpy())
     return found
+
+
+def require_draws_of(result: xr.Dataset, task: Task) -> xr.DataArray:
+    """Take the draws, if they are of this very task."""
+    draws = require_draws(result)
+    if tuple(draws.shape[2:]) != task.shape:
+        raise InvalidInputError(
+            f"the draws have shape {tuple(draws.shape[2:])}, the task {task.shape}: give the task "
+            "that was sampled"
+        )
+    given = describe_measurement(task)
+    known = {key: result.attrs.get(key, value) for key, value in given.items()}
+    # a sum over float32 images is known to about 1e-5
+    alike = np.isclose(known["measurement_sum"], given["measurement_sum"], rtol=1e-4, atol=1e-4)
+    if known["counted"] != given["counted"] or not alike:
+        raise InvalidInputError(
+            "the draws are of another measurement, or of one with other pixels held out: give the "
+            "very task that was sampled; pixels can't be held out afterwards"
+        )
+    return draws
+
+
+def what_is_measured(pooled: np.ndarray, task: Task) -> tuple[np.ndarray, np.ndarray]:
+    """Of draws ``(draws, ...)`` what would be measured, and what was; in units of white."""
+    task = task.to(device="cpu", dtype=torch.float64)
+    images = torch.from_numpy(pooled).double() * task.data_range
+    predicted = torch.stack([task.forward(image) for image in images]) / task.data_range
+    return predicted.numpy(), (task.measurement / task.data_range).numpy()
+
+
+def noise_of(result: xr.Dataset, task: Task) -> float:
+    """Deviation of the errors of a measurement, in units of white: as sampled, or as stated."""
+    return float(result.attrs.get("noise_sigma", task.noise_sigma / task.data_range))
+
+
+def check_levels(levels: Sequence[float]) -> None:
+    """Refuse what is no probability."""
+    if not len(levels) or not all(0 < level < 1 for level in levels):
+        raise InvalidInputError(f"levels must be in (0, 1), got {tuple(levels)}")

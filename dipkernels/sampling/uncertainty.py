@@ -9,7 +9,13 @@ import torch
 import xarray as xr
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.sampling.summaries import describe_measurement, require_draws
+from dipkernels.sampling.summaries import (
+    check_levels,
+    noise_of,
+    require_draws,
+    require_draws_of,
+    what_is_measured,
+)
 from dipkernels.tasks import Task
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -52,7 +58,7 @@ def maps(
     An interval of S draws can't be wider than their range: for level p take well over
     ``2 / (1 - p)`` effective draws.
     """
-    _check_levels(levels)
+    check_levels(levels)
     _check_noise(noise_sigma)
     draws = require_draws(result)
     values = draws.values.reshape(-1, *draws.shape[2:]).astype(float)
@@ -134,7 +140,7 @@ def calibrate(
         )
     if not (np.isfinite(draws).all() and np.isfinite(truth).all()):
         raise InvalidInputError("calibrate takes finite draws and truths, got NaN or infinity")
-    _check_levels(levels)
+    check_levels(levels)
     _check_noise(noise_sigma)
     pit = _pit(draws, truth, noise_sigma)
     coverage = np.array([(np.abs(2 * pit - 1) <= level).mean() for level in levels])
@@ -199,13 +205,7 @@ def calibration(
     InvalidInputError
         If it allows neither, or isn't that of the result.
     """
-    draws = require_draws(result)
-    if tuple(draws.shape[2:]) != task.shape:
-        raise InvalidInputError(
-            f"the draws have shape {tuple(draws.shape[2:])}, the task {task.shape}: give the task "
-            "that was sampled"
-        )
-    _require_same_measurement(result, task)
+    draws = require_draws_of(result, task)
     pooled = draws.values.reshape(-1, *draws.shape[2:])
     task = task.to(device="cpu", dtype=torch.float64)
     found = {}
@@ -214,12 +214,12 @@ def calibration(
         clean = (task.clean / task.data_range).numpy()
         found["truth"] = calibrate(pooled[:, region], clean[region], levels=levels)
     if task.held_out is not None:
-        images = torch.from_numpy(pooled).double() * task.data_range
-        predicted = torch.stack([task.forward(image)[task.held_out] for image in images])
+        held = task.held_out.numpy()
+        predicted, measured = what_is_measured(pooled, task)
         found["held_out"] = calibrate(
-            (predicted / task.data_range).numpy(),
-            (task.measurement[task.held_out] / task.data_range).numpy(),
-            noise_sigma=float(result.attrs.get("noise_sigma", task.noise_sigma / task.data_range)),
+            predicted[:, held],
+            measured[held],
+            noise_sigma=noise_of(result, task),
             levels=levels,
         )
     if not found:
@@ -228,23 +228,6 @@ def calibration(
             "no pixels; sample task.hold_out(0.1)"
         )
     return found
-
-
-def _require_same_measurement(result: xr.Dataset, task: Task) -> None:
-    given = describe_measurement(task)
-    known = {key: result.attrs.get(key, value) for key, value in given.items()}
-    # a sum over float32 images is known to about 1e-5
-    alike = np.isclose(known["measurement_sum"], given["measurement_sum"], rtol=1e-4, atol=1e-4)
-    if known["counted"] != given["counted"] or not alike:
-        raise InvalidInputError(
-            "the draws are of another measurement, or of one with other pixels held out: give the "
-            "very task that was sampled; pixels can't be held out afterwards"
-        )
-
-
-def _check_levels(levels: Sequence[float]) -> None:
-    if not len(levels) or not all(0 < level < 1 for level in levels):
-        raise InvalidInputError(f"levels must be in (0, 1), got {tuple(levels)}")
 
 
 def _check_noise(noise_sigma: float) -> None:

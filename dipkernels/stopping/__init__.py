@@ -6,7 +6,7 @@ Rules and monitors with other settings than the published ones are made from the
 `dipkernels.stopping.published` and `dipkernels.stopping.monitors`.
 """
 
-from dipkernels.stopping import monitors, published
+from dipkernels.stopping import monitors, published, references, twins
 from dipkernels.stopping.bands import CleanBands, FrequencyBands
 from dipkernels.stopping.calibration import Calibration, calibrate, leave_one_out
 from dipkernels.stopping.monitors import Monitor, make_monitor, monitor_names
@@ -54,6 +54,10 @@ register_rule("es-emv", published.MovingVarianceRule)
 register_rule("blur-sharpness", published.BlurSharpnessRule)
 register_rule("discrepancy", published.Discrepancy)
 register_rule("held-out", published.HeldOut)
+register_rule("two-copies", references.TwoCopies)
+register_rule("pseudo-reference", references.PseudoReferenceRule)
+register_rule("sure", twins.Sure)
+register_rule("pseudo-noise", twins.PseudoNoise)
 register_rule("delta-mse", published.DeltaMSE)
 register_rule("calibrated", Calibration)
 register_rule("last", published.Last)
@@ -64,3 +68,5 @@ monitors.register_monitor("moving-variance", monitors.MovingVariance)
 monitors.register_monitor("blur-sharpness", monitors.BlurSharpness)
 monitors.register_monitor("frequency-bands", FrequencyBands)
 monitors.register_monitor("clean-bands", CleanBands)
+monitors.register_monitor("pseudo-reference", references.PseudoReference)
+monitors.register_monitor("twin", twins.Twin)

@@ -16,7 +16,7 @@ from dipkernels.images.metrics import grey
 from dipkernels.stopping.reference_free import blur, sharpness
 from dipkernels.tasks import Task
 
-__all__ = ["BlurSharpness", "MovingVariance", "NeedsTasks", "WindowedVariance"]
+__all__ = ["BlurSharpness", "MovingVariance", "NeedsTasks", "NeedsTwins", "WindowedVariance"]
 
 Images = Float[Tensor, "runs channels *spatial"]
 
@@ -81,6 +81,31 @@ class NeedsTasks(Protocol):
             On the device of the fit. Runs are ordered by task, then by seed.
         seeds : int
             Runs of each task.
+        """
+        ...
+
+
+@runtime_checkable
+class NeedsTwins(Protocol):
+    """A monitor that compares outputs with those of twins: of other tasks, fitted beside."""
+
+    def twins(self) -> list[Task]:
+        """Give the tasks that are fitted beside, from the same seeds; asked after `begin`.
+
+        Returns
+        -------
+        list of Task
+            Alike the fit's own. Each costs what a task costs.
+        """
+        ...
+
+    def see(self, images: Images) -> None:
+        """Take the next output of every run of the twins, before `update` gets those of the fit.
+
+        Parameters
+        ----------
+        images : Tensor, shape (twins x seeds, channels, spatial...)
+            Detached, ordered by twin, then by seed.
         """
         ...
 
@@ -296,17 +321,20 @@ def monitor_names(task: Task | None = None) -> list[str]:
     ----------
     task : Task, optional
         Leave out those that can't follow a fit of this task: bands of frequencies need an image
-        to compare with, and some 10 pixels a side.
+        to compare with, and some 10 pixels a side. Leave out, too, those that have a twin fitted,
+        which doubles the cost: ask for them by name.
 
     Returns
     -------
     list of str
-        As the rules of the literature need them, and bands of frequencies.
+        As the rules need them, and bands of frequencies.
     """
     return [name for name in _MONITORS if task is None or _can_follow(_MONITORS[name](), task)]
 
 
 def _can_follow(monitor: Monitor, task: Task) -> bool:
+    if isinstance(monitor, NeedsTwins):
+        return False
     if isinstance(monitor, NeedsTasks):
         try:
             monitor.begin([task], 1)
@@ -321,7 +349,7 @@ def make_monitor(name: str) -> Monitor:
     Parameters
     ----------
     name : {"windowed-variance", "moving-variance", "blur-sharpness", "frequency-bands", \
-"clean-bands"}
+"clean-bands", "pseudo-reference", "twin"}
         Which.
 
     Returns

@@ -18,6 +18,8 @@ from dipkernels.stopping.rules import (
     first_at,
     noise_level,
     patient_minimum,
+    require_positive,
+    squared_error,
     values,
 )
 
@@ -50,7 +52,7 @@ class WindowedVarianceRule(Rule):
     monitor = "windowed-variance"
 
     def __init__(self, patience: int = 1000) -> None:
-        self.patience = _positive("patience", patience)
+        self.patience = require_positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Choose the last output of the window with the lowest ``windowed_variance``."""
@@ -80,7 +82,7 @@ class MovingVarianceRule(Rule):
     monitor = "moving-variance"
 
     def __init__(self, patience: int = 1000, start: int = 100) -> None:
-        self.patience = _positive("patience", patience)
+        self.patience = require_positive("patience", patience)
         if start < 0:
             raise InvalidInputError(f"start must be at least 0, got {start}")
         self.start = start
@@ -184,7 +186,7 @@ class Discrepancy(Rule):
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``psnr_noisy`` and the noise level; ``value`` is the mean squared error."""
         level = (self.tau * noise_level(trace)) ** 2
-        error = _mse(values(trace, "psnr_noisy"))
+        error = squared_error(values(trace, "psnr_noisy"))
         decision = first_at(error <= level)
         return replace(decision, value=float(error[decision.chosen]))
 
@@ -201,11 +203,11 @@ class HeldOut(Rule):
     name = "held-out"
 
     def __init__(self, patience: int = 1000) -> None:
-        self.patience = _positive("patience", patience)
+        self.patience = require_positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``psnr_held_out``; ``value`` is the mean squared error there."""
-        error = _mse(values(trace, "psnr_held_out", "fit task.hold_out(fraction, seed)"))
+        error = squared_error(values(trace, "psnr_held_out", "fit task.hold_out(fraction, seed)"))
         if np.isnan(error).all():
             raise NotApplicableError("no pixels are held out: fit task.hold_out(fraction, seed)")
         return patient_minimum(error, self.patience)
@@ -247,8 +249,8 @@ class DeltaMSE(Rule):
                     "errors can't be subtracted"
                 )
         known = "region" in trace.dims and "known" in trace["region"].values
-        clean = _mse(clean_psnr(trace, region="known" if known else "whole"))
-        noisy = _mse(values(trace, "psnr_noisy"))
+        clean = squared_error(clean_psnr(trace, region="known" if known else "whole"))
+        noisy = squared_error(values(trace, "psnr_noisy"))
         m = variance if self.m is None else self.m
         far = noisy > m
         if not far.any():
@@ -288,14 +290,3 @@ class Last(Rule):
     def decide(self, trace: xr.Dataset) -> Decision:
         """Choose the last iteration; it never stops a fit."""
         return Decision(trace.sizes["iteration"] - 1)
-
-
-# PSNR is what the traces hold; its peak value is 1.
-def _mse(psnr: np.ndarray) -> np.ndarray:
-    return np.asarray(10.0 ** (-psnr / 10))
-
-
-def _positive(name: str, value: int) -> int:
-    if value < 1:
-        raise InvalidInputError(f"{name} must be at least 1 iteration, got {value}")
-    return value

@@ -278,6 +278,18 @@ def patient_minimum(scores: np.ndarray, patience: int, start: int = 0) -> Decisi
     return Decision(chosen, start + end if len(late) else None, float(scores[chosen]))
 
 
+def squared_error(psnr: np.ndarray) -> np.ndarray:
+    """Turn PSNR, which is what traces hold, into a mean squared error; the peak value is 1."""
+    return np.asarray(10.0 ** (-psnr / 10))
+
+
+def require_positive(name: str, value: int) -> int:
+    """Check a number of iterations."""
+    if value < 1:
+        raise InvalidInputError(f"{name} must be at least 1 iteration, got {value}")
+    return value
+
+
 def first_at(reached: np.ndarray) -> Decision:
     """Stop at the first iteration where a condition holds, and return that output."""
     where = np.flatnonzero(reached)

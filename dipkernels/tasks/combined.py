@@ -39,10 +39,10 @@ def several(tasks: Sequence[Task]) -> Task:
     if len(tasks) < 2:
         raise InvalidInputError(f"several tasks are at least 2, got {len(tasks)}")
     _require_alike(tasks)
-    if any(task.has_held_out or task.images > 1 for task in tasks):
+    if any(task.has_held_out or task.second is not None or task.images > 1 for task in tasks):
         raise InvalidInputError(
-            "tasks that hold out pixels, or several of several, can't be put together: hold out "
-            "of the result, and give all single tasks at once"
+            "tasks that hold out pixels or were measured twice, or several of several, can't be "
+            "put together: hold out of the result, and give all single tasks at once"
         )
     operator = BlockDiagonal([task.operator for task in tasks])
     measurement = torch.cat([task.measurement for task in tasks])

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
-from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
 from dipkernels.tasks.inputs import require_parts, require_region
 from dipkernels.tasks.operators import Operator, mask_regions
+from dipkernels.tasks.scoring import Scored
+from dipkernels.tasks.splits import check_second, draw_held_out, draw_second
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Task:
+class Task(Scored):
     """One measurement ``measurement = operator(clean) + noise`` and how to score a fit of it.
 
     Made by the functions of this package, such as `denoise`. In 2D ``spatial`` is
@@ -50,6 +50,8 @@ class Task:
         Entries that were measured but don't count in `misfit` (see `hold_out`).
     data_range : float
         White, in units of the images: 1, unless `in_range` made it another.
+    second : Tensor, shape of the measurement, or None
+        Another measurement of the image, with noise of its own (see `measured_twice`).
     """
 
     name: str
@@ -63,10 +65,11 @@ class Task:
     images: int = 1
     held_out: Bool[Tensor, "..."] | None = None
     data_range: float = 1.0
+    second: Float[Tensor, "..."] | None = None
 
     def __post_init__(self) -> None:
         require_parts(self)
-        for name in ("measurement", "clean", "guide"):  # a fit descends the network alone
+        for name in ("measurement", "clean", "guide", "second"):  # a fit descends the network alone
             tensor = getattr(self, name)
             object.__setattr__(self, name, None if tensor is None else tensor.detach())
         if not self.regions:
@@ -123,11 +126,13 @@ class Task:
     @cached_property
     def counted(self) -> Bool[Tensor, "..."]:
         """Shape of the measurement: True where an entry was measured and isn't held out."""
+        return self._taken if self.held_out is None else self._taken & ~self.held_out
+
+    @cached_property
+    def _taken(self) -> Tensor:
         if self.operator.mask is None:
-            counted = torch.ones_like(self.measurement, dtype=torch.bool)
-        else:
-            counted = self.operator.mask.expand(self.shape)
-        return counted if self.held_out is None else counted & ~self.held_out
+            return torch.ones_like(self.measurement, dtype=torch.bool)
+        return self.operator.mask.expand(self.shape)
 
     @cached_property
     def measured_fraction(self) -> float:
@@ -213,22 +218,46 @@ class Task:
         """
         if self.held_out is not None:
             raise InvalidInputError("this task already holds out pixels; hold out all at once")
-        if not 0 < fraction < 1:
-            raise InvalidInputError(f"the fraction to hold out must be in (0, 1), got {fraction}")
-        counted = self.counted.cpu()
-        pixels = counted.any(dim=0) if counted.dim() > 1 else counted
-        positions = pixels.flatten().nonzero()[:, 0]
-        number = round(fraction * len(positions))
-        if not 0 < number < len(positions):
-            raise InvalidInputError(
-                f"a fraction of {fraction} of {len(positions)} measured pixels holds out {number}: "
-                "choose one that leaves some on both sides"
-            )
-        order = torch.randperm(len(positions), generator=generator("held-out", seed))
-        drawn = torch.zeros(pixels.numel(), dtype=torch.bool)
-        drawn[positions[order[:number]]] = True
-        held_out = counted & drawn.reshape(pixels.shape)
+        held_out = draw_held_out(self.counted.cpu(), fraction, seed)
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
+
+    @checked
+    def measured_twice(
+        self, second: Float[Tensor, "..."] | None = None, *, seed: int = 0
+    ) -> "Task":
+        """Give the task another measurement of the same image, to watch a fit by.
+
+        Parameters
+        ----------
+        second : Tensor, shape of the measurement, optional
+            Measured by the same operator, with noise that is independent of the measurement's; what
+            it is where nothing was measured doesn't count. By default it's simulated from the clean
+            image, with white Gaussian noise of the task's level, not clipped.
+        seed : int
+            Of that noise.
+
+        Returns
+        -------
+        Task
+            A copy; the second measurement isn't fitted, see `second_mse`.
+
+        Raises
+        ------
+        InvalidInputError
+            If the shapes differ, the second is the first, or none is given and there is no clean
+            image or no noise to simulate one with.
+        """
+        if second is None:
+            if self.clean is None or not self.noise_sigma > 0:
+                what = "clean image" if self.clean is None else "noise"
+                raise InvalidInputError(
+                    f"a second measurement can't be simulated: this '{self.name}' task has no "
+                    f"{what}; give the one that was taken"
+                )
+            second = draw_second(self.forward(self.clean), self.noise_sigma, seed)
+        second = second.to(self.measurement)
+        check_second(second, self.measurement, self._taken)
+        return dataclasses.replace(self, second=torch.where(self._taken, second, 0))
 
     @checked
     def in_range(self, data_range: float) -> "Task":
@@ -259,6 +288,7 @@ class Task:
             clean=None if self.clean is None else factor * self.clean,
             noise_sigma=factor * self.noise_sigma,
             data_range=float(data_range),
+            second=None if self.second is None else factor * self.second,
         )
 
     def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -284,81 +314,31 @@ class Task:
         error = (self.forward(image) - self.measurement) * self.held_out
         return error.square().sum(dim=self._measurement_axes) / self.held_out.sum()
 
-    def mse(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
-        """Mean squared error to the clean image over a region.
+    def second_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean squared error to the second measurement, on all that was measured.
 
         Parameters
         ----------
         image : Tensor, shape ``(*batch, channels, *spatial)``
             Any images of the task's shape.
-        region : str, optional
-            One of `regions`; by default `score_region`.
 
         Returns
         -------
         Tensor, shape ``(*batch)``
-            In squared units of the image.
+            Its expectation is the error to what the operator makes of the clean image, plus the
+            noise's variance.
 
         Raises
         ------
-        UnknownNameError
-            If there is no such region.
         InvalidInputError
-            If the task has no clean image.
+            If there is no second measurement.
         """
-        clean, where = self._reference(region)
-        return region_mse(image, clean, where)
-
-    def psnr(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
-        """PSNR to the clean image over a region; errors and shapes are those of `mse`.
-
-        Parameters
-        ----------
-        image, region
-            As of `mse`.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            In dB.
-        """
-        return mse_to_psnr(self.mse(image, region) / self.data_range**2)
-
-    def ssim(self, image: Float[Tensor, "..."], region: str | None = None) -> Float[Tensor, "..."]:
-        """SSIM to the clean image over a region; errors and shapes are those of `mse`.
-
-        Parameters
-        ----------
-        image, region
-            As of `mse`.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            See `dipkernels.images.ssim` for how a region is averaged. Computed on the host.
-        """
-        clean, where = self._reference(region)
-        return ssim(image / self.data_range, clean / self.data_range, where)
-
-    def scores(self, image: Float[Tensor, "..."]) -> dict[tuple[str, str], Tensor]:
-        """Give every score over every region.
-
-        Parameters
-        ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
-
-        Returns
-        -------
-        dict of (metric, region) to Tensor, shape ``(*batch)``
-            Metrics are ``"mse"``, ``"psnr"`` (dB) and ``"ssim"``.
-        """
-        metrics = {"mse": self.mse, "psnr": self.psnr, "ssim": self._ssim_or_nan}
-        return {
-            (metric, region): score(image, region)
-            for metric, score in metrics.items()
-            for region in self.regions
-        }
+        if self.second is None:
+            raise InvalidInputError(
+                "this task has one measurement: use task.measured_twice(second)"
+            )
+        error = (self.forward(image) - self.second) * self._taken
+        return error.square().sum(dim=self._measurement_axes) / self._taken.sum()
 
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
@@ -393,16 +373,10 @@ class Task:
             operator=self.operator.to(device=device, dtype=dtype),
             clean=moved(self.clean),
             guide=moved(self.guide),
+            second=moved(self.second),
             regions={name: mask.to(device=device) for name, mask in self.regions.items()},
             held_out=None if self.held_out is None else self.held_out.to(device=device),
         )
-
-    # Images or regions too small for SSIM's window have none.
-    def _ssim_or_nan(self, image: Tensor, region: str) -> Tensor:
-        try:
-            return self.ssim(image, region)
-        except InvalidInputError:
-            return image.new_full(image.shape[: -len(self.shape)], torch.nan)
 
     @property
     def _measurement_axes(self) -> tuple[int, ...]:
@@ -415,13 +389,3 @@ class Task:
                 "Kernel theory needs a task that measures pixels, such as denoise or inpaint"
             )
         return self.operator.mask
-
-    def _reference(self, region: str | None) -> tuple[Tensor, Tensor]:
-        name = self.score_region if region is None else region
-        require_region(name, self.regions)
-        if self.clean is None:
-            raise InvalidInputError(
-                f"this '{self.name}' task has no clean image, so that nothing can be scored "
-                "against it: give one as clean=, or watch misfit or held_out_mse instead"
-            )
-        return self.clean, self.regions[name]

@@ -113,4 +113,9 @@ def test_every_monitor_with_every_rule() -> None:
     monitors = monitor_names(noisy())
     for rule in [rule for rule in rules if not rule.needs_truth]:
         prior = make("deep-decoder", SIZE)
-        assert_fits_alike(prior, noisy(), iterations=3, monitors=monitors, stop=rule, seed=[0, 1])
+        task = noisy().measured_twice()
+        assert_fits_alike(prior, task, iterations=3, monitors=monitors, stop=rule, seed=[0, 1])
+
+
+def test_linearised_anew() -> None:
+    assert_fits_alike(make("deep-decoder", SIZE), noisy(), iterations=5, relinearise=2, seed=[0, 1])

@@ -251,12 +251,17 @@ def test_monitors_by_name() -> None:
         "blur-sharpness",
         "frequency-bands",
         "clean-bands",
+        "pseudo-reference",
+        "twin",
     ]
     always = monitor_names()[:3]
     clean = torch.rand(1, 16, 20, generator=torch.Generator().manual_seed(0))
     for task, bands in (
-        (tasks.denoise(clean), ["frequency-bands", "clean-bands"]),
-        (tasks.denoise(measurement=clean, noise_sigma=0.1), ["frequency-bands"]),
+        (tasks.denoise(clean), ["frequency-bands", "clean-bands", "pseudo-reference"]),
+        (
+            tasks.denoise(measurement=clean, noise_sigma=0.1),
+            ["frequency-bands", "pseudo-reference"],
+        ),
         (tasks.super_resolve(clean, factor=2), ["clean-bands"]),
         (tasks.denoise(clean[:, :4, :4]), []),
     ):

@@ -30,6 +30,8 @@ from dipkernels.stopping.published import (
     Oracle,
     WindowedVarianceRule,
 )
+from dipkernels.stopping.references import PseudoReferenceRule, TwoCopies
+from dipkernels.stopping.twins import PseudoNoise, Sure
 
 
 def trace_of(seed: int, length: int = 160) -> xr.Dataset:
@@ -51,6 +53,10 @@ def trace_of(seed: int, length: int = 160) -> xr.Dataset:
             "psnr_clean": (("iteration", "region"), region),
             "psnr_average_clean": (("iteration", "region"), region + 1),
             "psnr_held_out": ("iteration", rough(15 / valley)),
+            "psnr_second": ("iteration", rough(14 / valley)),
+            "pseudo_reference": ("iteration", rough(1e-2 * valley)),
+            "pseudo_noise": ("iteration", rough(0.5 / valley)),
+            "freedom_share": ("iteration", rough(i / length)),
             "windowed_variance": ("iteration", windowed),
             "moving_variance": ("iteration", rough(1e-2 * valley)),
             "blur": ("iteration", rough(0.3 + 0.3 / (1 + i / 10))),
@@ -68,6 +74,10 @@ RULES: dict[str, Callable[[], Rule]] = {
     "blur-sharpness": lambda: BlurSharpnessRule(n=8, threshold=0.01),
     "discrepancy": lambda: Discrepancy(tau=0.9),
     "held-out": lambda: HeldOut(patience=25),
+    "two-copies": lambda: TwoCopies(patience=25),
+    "pseudo-reference": lambda: PseudoReferenceRule(patience=25),
+    "sure": lambda: Sure(patience=25, averaging=0.0),
+    "pseudo-noise": lambda: PseudoNoise(patience=25, averaging=0.0),
     "calibrated": lambda: Calibration(70),
     "function": lambda: FunctionRule(first_loss_below_a_tenth),
 }
@@ -108,6 +118,10 @@ def watch(rule: str, trace: xr.Dataset) -> tuple[int | None, int]:
                 "es-wmv": now["windowed_variance"],
                 "es-emv": now["moving_variance"] if i >= 10 else math.nan,
                 "held-out": 10 ** (-now["psnr_held_out"] / 10),
+                "two-copies": 10 ** (-now["psnr_second"] / 10),
+                "pseudo-reference": now["pseudo_reference"],
+                "sure": 10 ** (-now["psnr_noisy"] / 10) + 0.01 * (2 * now["freedom_share"] - 1),
+                "pseudo-noise": -now["pseudo_noise"],
             }[rule]
             if math.isnan(score):
                 continue
@@ -117,7 +131,12 @@ def watch(rule: str, trace: xr.Dataset) -> tuple[int | None, int]:
                 waited += 1
                 if waited >= 25:
                     return i, chosen
-    return None, chosen if rule in ("es-wmv", "es-emv", "held-out") else i
+    return None, i if rule in (
+        "blur-sharpness",
+        "discrepancy",
+        "calibrated",
+        "function",
+    ) else chosen
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -225,6 +244,10 @@ def test_a_rule_without_its_ingredient_says_so() -> None:
         "blur-sharpness": "no 'blur': fit with the monitor 'blur-sharpness'",
         "discrepancy": "noise_sigma is 0",
         "held-out": r"no 'psnr_held_out': fit task.hold_out\(fraction, seed\)",
+        "two-copies": r"no 'psnr_second': fit task.measured_twice\(second\)",
+        "pseudo-reference": "no 'pseudo_reference': fit with the monitor 'pseudo-reference'",
+        "sure": "no 'freedom_share': fit with the monitor 'twin'",
+        "pseudo-noise": "no 'pseudo_noise': fit with the monitor 'twin'",
         "delta-mse": "noise_sigma is 0",
         "calibrated": "nothing was calibrated",
     }
@@ -283,8 +306,8 @@ def test_own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "tenth" in stopping_panel(trace_of(1)).rule
     with pytest.raises(InvalidInputError, match="a stopping rule 'tenth' already"):
         register_rule("tenth", Tenth)
-    with pytest.raises(UnknownNameError, match="no stopping rule 'sure'; there are: es-wmv"):
-        make_rule("sure")
+    with pytest.raises(UnknownNameError, match="no stopping rule 'best'; there are: es-wmv"):
+        make_rule("best")
 
 
 def test_bad_settings() -> None:
