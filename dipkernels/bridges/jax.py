@@ -214,7 +214,9 @@ class _JaxTangents(Tangents):
             )
         rows = images.T.reshape(-1, *self.image_shape)
         parts = [self._apply(self._back, [rows[each]]) for each in _powers(len(rows))]
-        joined = [torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)]
+        joined = [
+            torch.cat(part) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)
+        ]
         return dict(zip(self.parameters, joined, strict=True))
 
     def jvp(self, tangents: Parameters) -> Float[Tensor, "n k"]:
@@ -299,7 +301,7 @@ def _leaves(jax: Any, parameters: Any) -> tuple[dict[str, Any], Any]:
             )
         if key in named:
             raise InvalidInputError(f"two parameters have the path '{key}': rename one of them")
-        if not bool(jax.numpy.isfinite(value).all()):
+        if not _to_torch(jax, value).isfinite().all():
             raise DivergenceError(f"parameter '{key}' holds NaN or infinity")
         named[key] = value
     kinds = sorted({str(value.dtype) for value in named.values()})
@@ -336,8 +338,9 @@ def _linearised(
 ) -> tuple[Any, Any, Any]:
     """Image, ``v -> [J^T v]`` and ``[u] -> [J u]``, whose lists are what `jax.jit` takes and gives."""
     partial = jax.tree_util.Partial
+    # compiled as a whole: one operation after the other, JAX compiles each
     try:
-        image, back = jax.vjp(image_of, values)
+        image, back = jax.jit(lambda at: jax.vjp(image_of, at))(values)
     except (TypeError, ValueError, NotImplementedError) as error:
         if isinstance(error, InvalidInputError):
             raise
@@ -345,7 +348,7 @@ def _linearised(
             f"the function failed on this code, or JAX can't differentiate it: {error}"
         ) from error
     try:
-        _, linear = jax.linearize(image_of, values)
+        linear = jax.jit(lambda at: jax.linearize(image_of, at)[1])(values)
         ahead = partial(_listed, linear)
         compiled.lower(ahead, values)  # what has no forward mode may say so only here
     except TypeError as error:

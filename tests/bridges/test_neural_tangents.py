@@ -13,6 +13,7 @@ try:
 except MissingExtraError:
     pytest.skip("the extra neural-tangents is not installed", allow_module_level=True)
 
+
 # neural-tangents asks jax for the size of a shape, which jax will refuse one day
 @pytest.mark.filterwarnings("ignore:.* requires ndarray or scalar:DeprecationWarning")
 @pytest.mark.parametrize("implementation", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS"])

@@ -24,6 +24,31 @@ def three_convolutions() -> ImagePrior:
     return ImagePrior(make, code).to(dtype=torch.float64)
 
 
+def two_convolutions() -> ImagePrior:
+    """A strided convolution and one of size 1: JAX takes seconds to compile more."""
+
+    def make() -> nn.Module:
+        first = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        return nn.Sequential(first, nn.GELU(), nn.Conv2d(4, 2, 1), nn.Sigmoid())
+
+    code = torch.randn(1, 3, *GRID, generator=torch.Generator().manual_seed(3))
+    return ImagePrior(make, code).to(dtype=torch.float64)
+
+
+def two_in_jax(jax: Any) -> Callable[[dict[str, Any], Any], Any]:
+    """The same function of a dict of weights."""
+    jnp = jax.numpy
+
+    def apply(values: dict[str, Any], code: Any) -> Any:
+        weight = values["0.weight"]
+        x = jax.lax.conv_general_dilated(code, weight, (2, 2), [(1, 1), (1, 1)])[0]
+        x = jax.nn.gelu(x + values["0.bias"][:, None, None], approximate=False)
+        x = jnp.einsum("oi,ihw->ohw", values["2.weight"][:, :, 0, 0], x)
+        return jax.nn.sigmoid(x + values["2.bias"][:, None, None])
+
+    return apply
+
+
 def in_jax(jax: Any) -> Callable[[dict[str, Any], Any], Any]:
     """The same function of a dict of weights, by the names that torch gives them."""
     activations = (
