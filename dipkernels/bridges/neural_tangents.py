@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels.errors import InvalidInputError, MissingExtraError, install_command
-from dipkernels.kernels.infinite.weights import initial_variance, initialisations
+from dipkernels.kernels.infinite.weights import Initialisations, initial_variance
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks.layers import Sine
-from dipkernels.priors import ImagePrior, Parameters
+from dipkernels.priors import ImagePrior
 
 __all__ = ["infinite_width", "require"]
 
@@ -58,7 +58,7 @@ def infinite_width(prior: ImagePrior, code: StationaryKernel, *, seed: int = 0) 
     jax, stax = require()
     if math.prod(code.period) > 1:
         raise InvalidInputError(f"the code's kernel must be stationary, this is {code}")
-    draws = initialisations(prior, seed)
+    draws = Initialisations(prior, seed)
     layers = [_layer(stax, part, name, draws) for name, part in _leaves(prior.structure)]
     with jax.experimental.enable_x64():
         _, _, kernel_fn = stax.serial(*layers)
@@ -104,7 +104,7 @@ def _leaves(module: nn.Module, path: str = "") -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _layer(stax: Any, part: nn.Module, path: str, draws: list[Parameters]) -> Any:
+def _layer(stax: Any, part: nn.Module, path: str, draws: Initialisations) -> Any:
     if isinstance(part, nn.Conv1d | nn.Conv2d):
         return _convolution(stax, part, path, draws)
     if isinstance(part, nn.ReLU):
@@ -128,7 +128,7 @@ def _layer(stax: Any, part: nn.Module, path: str, draws: list[Parameters]) -> An
     )
 
 
-def _convolution(stax: Any, part: nn.Conv1d | nn.Conv2d, path: str, draws: list[Parameters]) -> Any:
+def _convolution(stax: Any, part: nn.Conv1d | nn.Conv2d, path: str, draws: Initialisations) -> Any:
     size = tuple(int(k) for k in part.kernel_size)
     circular = part.padding_mode == "circular" or math.prod(size) == 1
     same = all(
@@ -143,13 +143,12 @@ def _convolution(stax: Any, part: nn.Conv1d | nn.Conv2d, path: str, draws: list[
     taps = math.prod(size)
     fans = part.in_channels * taps, part.out_channels * taps
     name = f"{prefix}weight"
-    values = [draw[name] for draw in draws]
-    variance = fans[0] * initial_variance(name, values, *fans, default_fan=fans[0])
+    variance = fans[0] * initial_variance(name, draws, *fans, default_fan=fans[0]).value
     bias = None
     if part.bias is not None:
         name = f"{prefix}bias"
-        values = [draw[name] for draw in draws]
-        bias = math.sqrt(initial_variance(name, values, *fans, default_fan=fans[0], bias=True))
+        found = initial_variance(name, draws, *fans, default_fan=fans[0], bias=True)
+        bias = math.sqrt(found.value)
     axes = AXES[len(size)]
     return stax.Conv(
         part.out_channels,
