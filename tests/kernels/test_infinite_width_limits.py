@@ -100,7 +100,7 @@ REFUSED: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "channels must be the last": lambda net, x: F.linear(x, net.square),
     "permuted or flattened": lambda net, x: net.second(x.permute(0, 1, 3, 2)),
     "another way than": lambda net, x: x.reshape(1, 20, 16, 8),
-    "mixes channels and pixels": lambda net, x: x.flatten(1),
+    "mixes channels and pixels": lambda net, x: x.flatten(1)[:, :, None],
     "for each pixel": lambda net, x: F.layer_norm(x, x.shape[1:], weight=torch.ones(x.shape[1:])),
     "its slopes": lambda net, x: F.prelu(net.second(x), CONSTANT[0, :, 0, 0]),
     "over all pixels": lambda net, x: x.mean(dim=1, keepdim=True),

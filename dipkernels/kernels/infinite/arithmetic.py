@@ -25,7 +25,7 @@ def image_mean(
     return ImageMean(features)
 
 
-def subtracted(reader: Reader, input: Any, other: Any, *, alpha: float = 1) -> Known:
+def subtracted(reader: Reader, input: Any, other: Any, *, alpha: Any = 1) -> Known:
     """Subtract: an image's mean from it, or from a bias."""
     first, second = reader.known(input), reader.known(other)
     if isinstance(second, ImageMean) and not second.subtracted and alpha == 1:
@@ -39,9 +39,9 @@ def subtracted(reader: Reader, input: Any, other: Any, *, alpha: float = 1) -> K
         if alpha == 1:
             return total(reader, input, other)
     elif (number := reader.number(other)) is not None:
-        return moved(reader, input, -alpha * number)
+        return moved(reader, input, -float(alpha) * number)
     elif (number := reader.number(input)) is not None:
-        return moved(reader, scaled_by(reader, other, -alpha), number)
+        return moved(reader, scaled_by(reader, other, -float(alpha)), number)
     raise reader.unknown("a difference of this kind")
 
 
@@ -50,7 +50,7 @@ def reverse_subtracted(reader: Reader, input: Any, other: Any) -> Known:
     return subtracted(reader, other, input)
 
 
-def total(reader: Reader, input: Any, other: Any, *, alpha: float = 1) -> Known:
+def total(reader: Reader, input: Any, other: Any, *, alpha: Any = 1) -> Known:
     """Add two branches, a number, or to an image its mean taken away."""
     first, second = reader.known(input), reader.known(other)
     for features, mean in ((first, second), (second, first)):
@@ -59,7 +59,7 @@ def total(reader: Reader, input: Any, other: Any, *, alpha: float = 1) -> Known:
     for value, constant, factor in ((input, other, alpha), (other, input, 1.0)):
         number = reader.number(constant)
         if number is not None and (value is input or alpha == 1):
-            return moved(reader, value, factor * number)
+            return moved(reader, value, float(factor) * number)
     if not isinstance(first, Features) or not isinstance(second, Features) or abs(alpha) != 1:
         raise reader.unknown("a sum with something that is no image of features")
     orders = {first.axes, second.axes}

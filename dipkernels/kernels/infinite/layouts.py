@@ -137,8 +137,10 @@ def axes_of(features: Features) -> Axes:
 
 def with_axes(features: Features, axes: Axes) -> Features:
     """Put features into another order."""
-    standard: Axes = ("batch", "channels", *range(features.branches[0].kernel.dims))
-    return replace(features, axes=None if axes == standard else axes)
+    dims = features.branches[0].kernel.dims
+    if dims == 1:
+        axes = tuple(0 if axis == "pixels" else axis for axis in axes)
+    return replace(features, axes=None if axes == ("batch", "channels", *range(dims)) else axes)
 
 
 def _sizes(features: Features) -> dict[str | int, int]:

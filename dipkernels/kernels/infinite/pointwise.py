@@ -96,7 +96,8 @@ def prelu(reader: Reader, input: Tensor, weight: Tensor) -> Features:
     """Apply leaky ReLU of a trained slope, as `torch.nn.functional.prelu`."""
     named = reader.parameter(weight)
     if named is None:
-        slope, trained = reader.number(weight), False
+        one = bool((weight == weight.flatten()[0]).all())
+        slope, trained = float(weight.flatten()[0]) if one else None, False
     else:
         found = reader.initialisations.moments(named[0])
         slope = found.mean if found.constant else None

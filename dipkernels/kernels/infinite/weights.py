@@ -16,7 +16,7 @@ MOST_NUMBERS = 2**24  # drawn in all: 512 draws of 32,768 parameters
 SCORE = 5.0  # standard errors within which a measured moment is one that is known
 USUAL = 3.0  # the same, where there is more than one that is known
 WANTED = 0.01  # relative standard error of a variance that isn't one of the usual
-EDGE = 6.0  # of n uniform values the largest comes so many n-ths near its bound (but for 0.2 %)
+EDGE = 12.0  # of n uniform values the largest comes so many n-ths near its bound: but for 6e-6
 
 
 @dataclass(frozen=True)
@@ -139,21 +139,24 @@ def initial_variance(
         )
     default = 1 / (3 * default_fan)
     schemes = [default] if bias else [default, 2 / fan_in, 1 / fan_in, 2 / (fan_in + fan_out)]
-    # A uniform distribution is known by its bounds, from few values.
     for variance in schemes:
-        bound = math.sqrt(3 * variance) * (1 + 1e-6)
-        reached = max(found.most, -found.least)
-        near = bound * (1 - EDGE / found.count) <= reached <= bound
-        if near and abs(found.variance / variance - 1) <= SCORE * math.sqrt(0.8 / found.count):
+        if _uniform_to_the_bound(found, variance):
             return MeasuredVariance(variance)
-    schemes = [] if bias else [*schemes[1:], 0.02**2]
     while found.error > WANTED and draws.more(draws.count):
         found = draws.moments(name)
-    for variance in schemes:
+    for variance in () if bias else (*schemes[1:], 0.02**2):
         if abs(found.variance / variance - 1) <= USUAL * found.error:
             known = found.error <= WANTED
             return MeasuredVariance(variance, 0.0 if known else found.error, draws.count)
     return MeasuredVariance(found.variance, found.error, draws.count)
+
+
+def _uniform_to_the_bound(found: Moments, variance: float) -> bool:
+    """Tell a uniform distribution by its bound, for which a few values are enough."""
+    bound = math.sqrt(3 * variance) * (1 + 1e-6)
+    reached = max(found.most, -found.least)
+    near = bound * (1 - EDGE / found.count) <= reached <= bound
+    return near and abs(found.variance / variance - 1) <= SCORE * math.sqrt(0.8 / found.count)
 
 
 def check_given(given: Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:
