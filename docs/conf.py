@@ -115,6 +115,7 @@ PUBLIC_MODULES = (
     "priors.draws",
     "priors.linearised",
     "errors",
+    "bridges.jax",
     "bridges.neural_tangents",
     "bridges.operators",
     "literature",

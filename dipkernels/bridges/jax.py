@@ -1,8 +1,8 @@
 """The empirical tangent kernel of a JAX function, as an operator of ours.
 
-`JaxNTK` takes ``apply(parameters, code) -> image`` of any JAX library (Flax, Equinox, Haiku, `stax`, plain
-functions). Whatever takes an `NTK` takes it: products, eigenpairs, densities, responses by frequency,
-kernels of layers, predicted curves. Needs the extra ``jax``.
+`JaxNTK` takes ``apply(parameters, code) -> image`` of any JAX library (Flax, Equinox, Haiku,
+`stax`, plain functions). Whatever takes an `NTK` takes it: products, eigenpairs, densities,
+responses by frequency, kernels of layers, predicted curves. Needs the extra ``jax``.
 """
 
 import functools
@@ -66,17 +66,18 @@ class JaxNTK(NTK):
 
     The function is linearised once, by `jax.linearize` and `jax.vjp`; products are compiled. See
     `dipkernels.kernels.NTK`, whose methods it has, for what can be asked of it. Vectors, images and
-    parameters are torch tensors, on the device of the JAX arrays, without a copy where that is possible.
+    parameters are torch tensors, on the device of the JAX arrays, without a copy where that is
+    possible.
 
     Parameters
     ----------
     apply : callable
-        ``apply(parameters, code)``, pure and differentiable; returns an image ``(channels, *spatial)``, or
-        ``(1, channels, height, width)``.
+        ``apply(parameters, code)``, pure and differentiable; returns an image
+        ``(channels, *spatial)``, or ``(1, channels, height, width)``.
     parameters : tree of jax.Array
-        Where to linearise: any pytree whose leaves are arrays of one type, float32 or float64. Of an
-        Equinox module take the arrays, ``equinox.partition(model, equinox.is_inexact_array)``, and let
-        `apply` combine them.
+        Where to linearise: any pytree whose leaves are arrays of one type, float32 or float64. Of
+        an Equinox module take the arrays, ``equinox.partition(model, equinox.is_inexact_array)``,
+        and let `apply` combine them.
     code : tree of jax.Array
         What `apply` is called with; a constant.
     channels_last : bool
@@ -84,8 +85,8 @@ class JaxNTK(NTK):
     metric : dict of str to Tensor, or callable, optional
         As of `NTK`, by the names of `parameters`.
     layers : str or sequence of str, optional
-        As of `NTK`: names, or patterns such as ``"*.bias"``. Names are the paths in the tree, joined by dots:
-        ``"params.Conv_0.kernel"``, ``"0.1"``.
+        As of `NTK`: names, or patterns such as ``"*.bias"``. Names are the paths in the tree,
+        joined by dots: ``"params.Conv_0.kernel"``, ``"0.1"``.
     name : str, optional
         For tables; by default that of `apply`.
     memory_budget : int
@@ -96,17 +97,18 @@ class JaxNTK(NTK):
     MissingExtraError
         If JAX isn't there.
     InvalidInputError
-        If a parameter isn't a floating-point array, types differ, the result is no image, or JAX can't
-        differentiate the function.
+        If a parameter isn't a floating-point array, types differ, the result is no image, or JAX
+        can't differentiate the function.
     DivergenceError
         If a parameter, the metric or the image isn't finite.
 
     Notes
     -----
-    Time of a product: 4/3 training steps by its operations; 1.2 were measured (`benchmarks/jax_products.py`).
-    A block of columns is cut into powers of two, each of which is compiled once. Memory: twice what a
-    forward pass keeps for its backward pass. A function with `jax.custom_vjp`, which has no forward mode, is
-    transposed twice. float64 works whether or not JAX's own setting for it is on.
+    Time of a product: 4/3 training steps by its operations; `benchmarks/jax_products.py` measures
+    it. A block of columns is cut into powers of two, each of which is compiled once, in seconds for
+    convolutions. Memory: twice what a forward pass keeps for its backward pass. A function with
+    `jax.custom_vjp`, which has no forward mode, is transposed twice. float64 works whether or not
+    JAX's own setting for it is on.
 
     Examples
     --------
@@ -189,8 +191,8 @@ class _JaxTangents(Tangents):
             self.image = _to_torch(jax, image).clone()
         if self.image.dtype != next(iter(self.parameters.values())).dtype:
             raise InvalidInputError(
-                f"the image is {image.dtype}, the parameters are {values[0].dtype}: they must be of one "
-                "type, so convert the code"
+                f"the image is {image.dtype}, the parameters are {values[0].dtype}: they must be "
+                "of one type, so convert the code"
             )
         self.image_shape, self.size = tuple(self.image.shape), self.image.numel()
         self.dtype, self.device = self.image.dtype, self.image.device
@@ -296,8 +298,8 @@ def _leaves(jax: Any, parameters: Any) -> tuple[dict[str, Any], Any]:
         kind = str(getattr(value, "dtype", type(value).__name__))
         if not isinstance(value, jax.Array) or kind not in DTYPES:
             raise InvalidInputError(
-                f"parameter '{key}' is {kind}: the kernel is of a tree of JAX arrays of float32 or float64; "
-                "keep what isn't trained out of it (equinox.partition, or a closure)"
+                f"parameter '{key}' is {kind}: the kernel is of a tree of JAX arrays of float32 or "
+                "float64; keep what isn't trained out of it (equinox.partition, or a closure)"
             )
         if key in named:
             raise InvalidInputError(f"two parameters have the path '{key}': rename one of them")
@@ -327,8 +329,9 @@ def _image(jax: Any, out: Any, channels_last: bool) -> Any:
     if len(shape) not in (2, 3) or not math.prod(shape):
         wanted = "(*spatial, channels)" if channels_last else "(channels, *spatial)"
         raise InvalidInputError(
-            f"the function returned {type(out).__name__} of shape {shape}; expected one image {wanted}, of "
-            "one or two axes of pixels, or with a batch axis of 1 before it if there are two"
+            f"the function returned {type(out).__name__} of shape {shape}; expected one image "
+            f"{wanted}, of one or two axes of pixels, or with a batch axis of 1 before it if there "
+            "are two"
         )
     return jax.numpy.moveaxis(out, -1, 0) if channels_last else out
 
@@ -336,7 +339,7 @@ def _image(jax: Any, out: Any, channels_last: bool) -> Any:
 def _linearised(
     jax: Any, image_of: Callable[[list[Any]], Any], values: list[Any], compiled: Any
 ) -> tuple[Any, Any, Any]:
-    """Image, ``v -> [J^T v]`` and ``[u] -> [J u]``, whose lists are what `jax.jit` takes and gives."""
+    """Linearise: the image, ``v -> [J^T v]`` and ``[u] -> [J u]``, of lists of arrays."""
     partial = jax.tree_util.Partial
     # compiled as a whole: one operation after the other, JAX compiles each
     try:

@@ -429,6 +429,6 @@ def test_the_limit_agrees_with_wide_networks(
     kernel = infinite_width(prior(0), max_period=None).kernel
     covariance, ntk = measured(prior, range(samples), kernel.period[0])
     scale, size = kernel.variances.mean(), kernel.ntk_table.abs().max()
-    # as of the other networks: a standard error of the covariance is sqrt(2/samples) of the variance
+    # as of the other networks: sqrt(2/samples) of the variance is the covariance's standard error
     assert (covariance - kernel.to_dense()).square().mean().sqrt() < 0.3 * scale
     assert (ntk - kernel.to_dense("ntk")).square().mean().sqrt() < 0.1 * size

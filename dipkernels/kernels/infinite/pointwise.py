@@ -22,7 +22,7 @@ from dipkernels.kernels.stationary.activations import piecewise
 from dipkernels.kernels.stationary.draws import normalise
 from dipkernels.kernels.stationary.piecewise import PiecewiseLinear
 
-GROUPS = "normalisation over groups of {} channels is taken as if the groups were wide, where it is exact"
+GROUPS = "normalisation over groups of {} channels is taken as if they were wide, where it is exact"
 ONE_SLOPE = (
     "one trained slope for all channels: its own part in the tangent kernel is that of a slope for "
     "each channel, which is its mean if only linear layers follow; with standard parameters it "
