@@ -5,6 +5,7 @@ products alternate, and the fastest of each counts, so that other load on the ma
 """
 
 import argparse
+import itertools
 import time
 from typing import Any
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     args = parser.parse_args()
     keys = iter(jax.random.split(jax.random.PRNGKey(0), 10))
-    shapes = [(3, 3, a, b) for a, b in zip(CHANNELS, CHANNELS[1:], strict=False)]
+    shapes = [(3, 3, a, b) for a, b in itertools.pairwise(CHANNELS)]
     parameters = [
         {"w": jax.random.normal(next(keys), s) / (9 * s[2]) ** 0.5, "b": jnp.zeros(s[3])}
         for s in [*shapes, (1, 1, CHANNELS[-1], 3)]

@@ -117,8 +117,8 @@ def dense_kernel(kernel_fn: Callable[..., Any], code: Tensor) -> DenseKernel:
     sides = tables[0].shape[2::2]
     if tables[0].ndim not in (4, 6) or tables[0].shape[3::2] != sides:
         raise InvalidInputError(
-            f"its kernel has shape {tables[0].shape}: the network must make an image, which has axes "
-            "of pixels (Flatten and global pooling leave none)"
+            f"its kernel has shape {tables[0].shape}: the network must make an image, with axes of "
+            "pixels (Flatten and global pooling leave none)"
         )
     dims = len(sides)
     order = [*range(0, 2 * dims, 2), *range(1, 2 * dims, 2)]

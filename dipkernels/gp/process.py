@@ -162,7 +162,7 @@ class GaussianProcess:
             Standard deviation of its noise, by default the task's. 0 is possible where the
             covariance of the measurement is well-conditioned.
         solver : {"auto", "fourier", "primal", "dual"}
-            ``"fourier"`` where every pixel of a torus was measured, exact (for a DenseKernel, by its
+            ``"fourier"`` where every pixel of a torus was measured, exact (of a DenseKernel: by its
             eigenvectors). Else preconditioned
             conjugate gradients: ``"primal"`` for scattered masks on a torus (it takes noise and a
             positive semi-definite spectrum), ``"dual"`` for blocks, images that aren't periodic

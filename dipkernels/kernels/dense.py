@@ -158,7 +158,7 @@ class DenseKernel:
         """Make the linear network that has this tangent kernel at all of its parameters.
 
         Its image is ``L theta`` for each channel, ``L`` the root of the tangent kernel, so that a
-        fit of it by gradient descent is what the kernel predicts of an infinitely wide one. Whatever
+        fit of it by gradient descent is what the kernel predicts of an infinitely wide one. What
         takes an `ImagePrior` takes it: `dipkernels.theory.score`, `NTK` and with it `expand` and
         `linear_fit`, `dipkernels.fit`, `dipkernels.sampling.sample`.
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,7 +107,7 @@ def pixel_shuffle(
         raise InvalidInputError(f"max_period must be at least 1, or None, got {max_period}")
     dims = kernel.dims
     size = tuple(factor * n for n in kernel.size)
-    comb = (..., *(slice(None, None, factor),) * dims)
+    comb: Any = (..., *(slice(None, None, factor),) * dims)
     mean = kernel.mean
     for axis in range(dims):
         mean = mean.repeat_interleave(factor, axis)
