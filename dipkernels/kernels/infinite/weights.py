@@ -21,19 +21,7 @@ EDGE = 12.0  # of n uniform values the largest comes so many n-ths near its boun
 
 @dataclass(frozen=True)
 class Moments:
-    """Of a parameter's entries over all draws.
-
-    Attributes
-    ----------
-    count : int
-        Of the entries of all draws.
-    mean, variance : float
-        The variance about zero.
-    error : float
-        Relative standard error of the variance.
-    least, most : float
-        Of all values.
-    """
+    """Of a parameter's entries over all draws; the variance is about zero, its error relative."""
 
     count: int
     mean: float

@@ -22,12 +22,7 @@ TINY = 1e-150  # in place of a standard deviation of 0
 class PiecewiseLinear:
     """A continuous function with finitely many kinks, and its Gaussian expectations.
 
-    Attributes
-    ----------
-    constant, slope : float
-        Left of all kinks: ``constant + slope * x``.
-    kinks : tuple of (float, float)
-        Where each is, and by how much the slope grows there.
+    Left of all kinks it is ``constant + slope * x``; of a kink, where it is and how the slope grows.
     """
 
     constant: float
