@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import (
@@ -157,7 +158,7 @@ class JaxNTK(NTK):
         self.metric = None if metric is None else check_metric(metric, self.parameters)
         self.image_shape, self.image = tangents.image_shape, tangents.image
         shapes = {key: tuple(value.shape) for key, value in leaves.items()}
-        called = name or getattr(apply, "__name__", type(apply).__name__)
+        called = name or str(getattr(apply, "__name__", type(apply).__name__))
         dtype, device = tangents.dtype, tangents.device
         self.prior = JaxFunction(called, self.image_shape, shapes, dtype, device)
         self._hold(tangents, memory_budget)
@@ -385,8 +386,7 @@ def _powers(count: int) -> Iterator[slice]:
 
 
 def _to_torch(jax: Any, value: Any) -> Tensor:
-    tensor: Tensor = torch.from_dlpack(jax.block_until_ready(value))
-    return tensor
+    return from_dlpack(jax.block_until_ready(value))
 
 
 def _to_jax(jax: Any, tensor: Tensor) -> Any:

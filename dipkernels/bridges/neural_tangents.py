@@ -124,7 +124,8 @@ def dense_kernel(kernel_fn: Callable[..., Any], code: Tensor) -> DenseKernel:
     order = [*range(0, 2 * dims, 2), *range(1, 2 * dims, 2)]
     n = math.prod(sides)
     matrices = [torch.from_numpy(t[0, 0].transpose(order).reshape(n, n).copy()) for t in tables]
-    return DenseKernel(*((m + m.T) / 2 for m in matrices), sides)
+    covariance, ntk = ((m + m.T) / 2 for m in matrices)
+    return DenseKernel(covariance, ntk, sides)
 
 
 def require() -> tuple[Any, Any]:

@@ -23,18 +23,20 @@ class DenseCovariance(TorusCovariance):
         matrix = (self._columns * function(self.eigenvalues)) @ self._columns.T
 
         def multiply(x: Tensor) -> Tensor:
-            return (x.reshape(-1, len(matrix)) @ matrix).reshape(x.shape)
+            product: Tensor = x.reshape(-1, len(matrix)) @ matrix
+            return product.reshape(x.shape)
 
         return multiply
 
     def diagonal(self, function: Spectral) -> Float[Tensor, "*size"]:
         """Diagonal of a function of the matrix."""
-        values = self._columns.square() @ function(self.eigenvalues)
+        values: Tensor = self._columns.square() @ function(self.eigenvalues)
         return values.reshape(self.size)
 
     def powers(self, x: Float[Tensor, "*torus"]) -> Tensor:
         """Squared coefficients of a field in the eigenvectors."""
-        return (self._columns.T @ x.flatten()).square()
+        along: Tensor = self._columns.T @ x.flatten()
+        return along.square()
 
     def to_dense(self) -> Float[Tensor, "n n"]:
         """Give the matrix."""

@@ -337,6 +337,16 @@ def test_frozen_layers_have_a_part_in_the_covariance_alone() -> None:
     same(infinite_width(prior.frozen(values), drawn_pixels=0).kernel, frozen.kernel)
 
 
+def test_a_frozen_scale_is_not_taken_for_a_trained_one_like_it() -> None:
+    def build() -> nn.Module:
+        first = nn.GroupNorm(2, 64).requires_grad_(False)
+        return nn.Sequential(conv(40, 64), first, nn.ReLU(), conv(64, 64, 1), nn.GroupNorm(2, 64))
+
+    found = infinite_width(ImagePrior(build, code()), drawn_pixels=0).kernel
+    hidden = activate(group_norm(FIRST, own_scale=False, own_bias=False), "relu")
+    same(found, group_norm(convolve(hidden, 1, torch_weights(64))))
+
+
 CODES: dict[str, tuple[Callable[..., Tensor], float, float]] = {
     "rand": (lambda *a, generator: torch.rand(*a, generator=generator), 0.5, 1 / 12),
     "rand on [-1, 1]": (

@@ -43,11 +43,12 @@ def code_kernel(
         return kind
     values = code[0].double().cpu()
     if kind is None:
-        kind = recognised(values)
-        if isinstance(kind, tuple):
-            mean, deviation, words = kind
+        found = recognised(values)
+        if isinstance(found, tuple):
+            mean, deviation, words = found
             note(words)
             return StationaryKernel.white(grid, variance=deviation**2, mean=mean)
+        kind = found
     if kind == "noise":
         scale = codes.NOISE_SCALE
         return StationaryKernel.white(grid, variance=scale**2 / 12, mean=scale / 2)

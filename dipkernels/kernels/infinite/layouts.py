@@ -29,7 +29,8 @@ def pixel_shuffled(reader: Reader, input: Tensor, upscale_factor: int) -> Featur
     def interleave(x: Tensor) -> Tensor:
         blocks = x[: len(x) // copies * copies].unflatten(0, (-1, factor, factor))
         # (n, a, b, height, width) to (n, height, a, width, b)
-        return blocks.permute(0, 3, 1, 4, 2).flatten(3, 4).flatten(1, 2)
+        fine: Tensor = blocks.permute(0, 3, 1, 4, 2).flatten(3, 4).flatten(1, 2)
+        return fine
 
     def each(branch: Branch) -> Branch:
         fine = pixel_shuffle(branch.kernel, factor, max_period=most)

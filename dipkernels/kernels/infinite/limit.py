@@ -213,6 +213,7 @@ def infinite_width(
     settings = ReaderSettings(parameterisation == "standard", max_period, drawn_pixels, seed, given)
     frozen = {key: value for key, value in prior._frozen.items() if draws.random(key)}
     reader = Reader({**draws.trained, **frozen}, draws, settings, RULES)
+    reader.constants |= {id(value) for key, value in prior._frozen.items() if key not in frozen}
     if frozen:
         reader.note(FROZEN)
     start, device = code_kernel(prior.code, code, reader.note), prior.device

@@ -75,6 +75,7 @@ class Reader(TorchFunctionMode):
         self.widths: dict[str, int] = {}
         self.path: list[str] = []
         self.result: Any = None  # of the operation at hand
+        self.constants: set[int] = set()  # frozen tensors of which nothing is random
         self._rules = rules
         self._parameters = parameters
         # Tensors are kept with what is known of them, so that no other gets their identity.
@@ -111,6 +112,8 @@ class Reader(TorchFunctionMode):
 
     def parameter(self, value: Tensor) -> tuple[str, float] | None:
         """Tell of which random or trained parameter a tensor is a multiple."""
+        if id(value) in self.constants:
+            return None
         found = self._names.get(id(value))
         if found is not None:
             return found[1], 1.0
@@ -130,7 +133,7 @@ class Reader(TorchFunctionMode):
 
     def number(self, value: object) -> float | None:
         """Read a constant number, which a tensor of one element may hold."""
-        if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        if isinstance(value, numbers.Real):
             return float(value)
         if isinstance(value, Tensor) and value.numel() == 1 and self.known(value) is None:
             return None if self.parameter(value) is not None else float(value)

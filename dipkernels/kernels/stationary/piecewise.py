@@ -22,7 +22,7 @@ TINY = 1e-150  # in place of a standard deviation of 0
 class PiecewiseLinear:
     """A continuous function with finitely many kinks, and its Gaussian expectations.
 
-    Left of all kinks it is ``constant + slope * x``; of a kink, where it is and how the slope grows.
+    Left of all kinks it is ``constant + slope * x``; a kink is a place and the slope's growth.
     """
 
     constant: float
