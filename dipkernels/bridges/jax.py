@@ -154,7 +154,8 @@ class JaxNTK(NTK):
             {key: leaves[key] for key in chosen},
             memory_budget,
         )
-        self.parameters = tangents.parameters
+        self.parameters, self.codes = tangents.parameters, None
+        self._fixed = {key: _to_torch(jax, value) for key, value in fixed.items()}
         self.metric = None if metric is None else check_metric(metric, self.parameters)
         self.image_shape, self.image = tangents.image_shape, tangents.image
         shapes = {key: tuple(value.shape) for key, value in leaves.items()}

@@ -11,7 +11,7 @@ from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.stationary import StationaryKernel
-from dipkernels.linalg.operator import DenseOperator
+from dipkernels.linalg import DenseOperator
 from dipkernels.priors.prior import ImagePrior
 
 INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below zero

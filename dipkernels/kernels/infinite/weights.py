@@ -9,7 +9,7 @@ import torch
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.prior import ImagePrior, Parameters
-from dipkernels.priors.stateless import build, parameters_of
+from dipkernels.priors.stateless import parameters_of
 
 FIRST_DRAWS, MOST_DRAWS = 8, 512
 MOST_NUMBERS = 2**24  # drawn in all: 512 draws of 32,768 parameters
@@ -58,7 +58,7 @@ class Initialisations:
         number = min(most, left) if self.count >= 2 else most
         for index in range(self.count, self.count + max(number, 0)):
             seed = derive(f"variance-{index}", self._seed)
-            module = build(self._prior._factory, seed, self._prior.initialisation)
+            module = self._prior._built(seed)
             drawn = parameters_of(module, trainable=True)
             drawn |= parameters_of(module, trainable=False)
             if not self.first:
