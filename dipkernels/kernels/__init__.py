@@ -8,8 +8,8 @@ from dipkernels.kernels.covariances import (
 )
 from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.kernels.cross import CrossKernel
-from dipkernels.kernels.gauss_newton import GaussNewton
 from dipkernels.kernels.dense import DenseImageKernel, DenseKernel
+from dipkernels.kernels.gauss_newton import GaussNewton
 from dipkernels.kernels.infinite import (
     InfiniteWidth,
     Operation,

@@ -205,7 +205,10 @@ class DenseKernel:
                     "can't make: take start='zero'"
                 )
         code = torch.zeros(1, channels, *self.size, dtype=torch.float64, device=root.device)
-        return ImagePrior(lambda: _LinearImages(root, begin, channels, self.size), code, name=name)
+        # from zero all seeds begin alike, as is meant
+        return ImagePrior(
+            lambda: _LinearImages(root, begin, channels, self.size), code, name=name, check=False
+        )
 
     def __repr__(self) -> str:
         return f"DenseKernel(size {'x'.join(map(str, self.size))})"
