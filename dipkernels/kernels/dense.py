@@ -215,15 +215,7 @@ class DenseKernel:
 
 
 class DenseImageKernel(Kernel):
-    """A matrix over the pixels of one channel, as a kernel over images of several.
-
-    Parameters
-    ----------
-    matrix : Tensor, shape (n, n)
-        Symmetric.
-    image_shape : tuple of int
-        ``(channels, *spatial)``, of n pixels each.
-    """
+    """A matrix ``(n, n)`` over the pixels of one channel, as a kernel over images of several."""
 
     def __init__(self, matrix: Float[Tensor, "n n"], image_shape: tuple[int, ...]) -> None:
         self._channel = DenseOperator(matrix)
