@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import importlib.util
 import os
 import signal
 from pathlib import Path
@@ -28,6 +29,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent
+# its doctests need the extra
+collect_ignore = [] if importlib.util.find_spec("jax") else ["dipkernels/bridges/jax.py"]
 
 
 def pytest_collect_file(file_path: Path) -> None:

@@ -54,7 +54,8 @@ def install_command(extra: str) -> str:
     from importlib import metadata
 
     clone = Path(__file__).parents[1]
-    pins = clone / "constraints.txt"
+    own = clone / f"constraints-{extra}.txt"  # of an extra that has an environment of its own
+    pins = own if own.is_file() else clone / "constraints.txt"
     if pins.is_file():
         return shlex.join(["pip", "install", "-c", str(pins), "-e", f"{clone}[{extra}]"])
     try:  # PEP 610: a package that came from no index says where from

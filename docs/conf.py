@@ -120,6 +120,7 @@ PUBLIC_MODULES = (
     "priors.draws",
     "priors.linearised",
     "errors",
+    "bridges.jax",
     "bridges.neural_tangents",
     "bridges.operators",
     "literature",

@@ -29,7 +29,8 @@ def test_errors_name_extras_that_can_be_installed_in_a_clone() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     files = {path: path.read_text() for path in (ROOT / "dipkernels").rglob("*.py")}
     named = set(re.findall(r"install_command\(['\"]([\w-]+)", "".join(files.values())))
-    assert named == {"sampling", "cluster", "neural-tangents"}
+    assert named == {"sampling", "cluster", "jax", "neural-tangents"}
+    assert "constraints-neural-tangents.txt" in errors.install_command("neural-tangents")
     assert named <= set(project["optional-dependencies"])
     advice = [path for path, text in files.items() if re.search("pip3? install", text)]
     assert not advice  # all of it comes from the one function

@@ -60,13 +60,13 @@ MAY_IMPORT = {
 # Lines of each package, at most.
 CEILINGS = {
     "base": 800,
-    "bridges": 400,
+    "bridges": 850,
     "cli": 1500,
     "fingerprints": 950,
     "fitting": 2050,
-    "gp": 1700,
+    "gp": 1750,
     "images": 1450,
-    "kernels": 5500,
+    "kernels": 6850,
     "linalg": 2400,
     "literature": 2200,
     "networks": 2900,
@@ -221,7 +221,7 @@ def test_files_stay_small() -> None:
 
 def test_faces_stay_small() -> None:
     faces = (importlib.import_module(name) for name in FILES if name.count(".") == 1)
-    assert not {face.__name__ for face in faces if len(getattr(face, "__all__", [])) > 22}
+    assert not {face.__name__ for face in faces if len(getattr(face, "__all__", [])) > 23}
 
 
 def test_no_file_has_the_name_of_a_function_in_it() -> None:
@@ -292,14 +292,19 @@ def test_links_of_the_readme_work_on_an_index() -> None:
 
 def test_constraints_pin_every_direct_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").lower().split("\n")
-    pinned = {line.split("==")[0].replace("_", "-") for line in lines if "==" in line}
-    wanted = list(project["dependencies"])
-    for extra in project["optional-dependencies"].values():
-        wanted += extra
-    names = {re.split(r"[\[<>=]", item)[0].lower().replace("_", "-") for item in wanted}
-    assert names - {"dipkernels"} <= pinned
-    assert "torch==2.13.0" in lines
+    extras = project["optional-dependencies"]
+    apart = extras.pop("neural-tangents")
+    for name, more in (
+        ("constraints.txt", [item for extra in extras.values() for item in extra]),
+        ("constraints-neural-tangents.txt", [*extras["test"], *apart]),
+    ):
+        lines = (ROOT / name).read_text(encoding="utf-8").lower().split("\n")
+        pinned = {line.split("==")[0].replace("_", "-") for line in lines if "==" in line}
+        wanted = [*project["dependencies"], *more]
+        names = {re.split(r"[\[<>=]", item)[0].lower().replace("_", "-") for item in wanted}
+        assert names - {"dipkernels"} <= pinned
+        assert "torch==2.13.0" in lines
+    assert "jax==0.5.3" in lines  # the newest that neural-tangents takes
 
 
 @pytest.mark.slow

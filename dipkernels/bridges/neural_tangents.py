@@ -1,25 +1,29 @@
 """A bridge to neural-tangents: the same kernels by another library, where that is installed.
 
-`infinite_width` here builds the network in `neural_tangents.stax` and takes its analytic kernels;
-`dipkernels.kernels.infinite_width` is held against it. Needs the extra ``neural-tangents``.
+`infinite_width` here builds the network in `neural_tangents.stax` and takes its analytic kernels,
+with which `dipkernels.kernels.infinite_width` is compared. `dense_kernel` takes a user's own
+`kernel_fn`. Needs the extra ``neural-tangents``.
 """
 
 import importlib
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError, MissingExtraError, install_command
-from dipkernels.kernels.infinite.weights import initial_variance, initialisations
+from dipkernels.kernels import DenseKernel
+from dipkernels.kernels.infinite.weights import Initialisations, initial_variance
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.networks.layers import Sine
-from dipkernels.priors import ImagePrior, Parameters
+from dipkernels.priors import ImagePrior
 
-__all__ = ["infinite_width", "require"]
+__all__ = ["dense_kernel", "infinite_width", "require"]
 
 AXES = {1: "NWC", 2: "NHWC"}
 
@@ -58,7 +62,7 @@ def infinite_width(prior: ImagePrior, code: StationaryKernel, *, seed: int = 0) 
     jax, stax = require()
     if math.prod(code.period) > 1:
         raise InvalidInputError(f"the code's kernel must be stationary, this is {code}")
-    draws = initialisations(prior, seed)
+    draws = Initialisations(prior, seed)
     layers = [_layer(stax, part, name, draws) for name, part in _leaves(prior.structure)]
     with jax.experimental.enable_x64():
         _, _, kernel_fn = stax.serial(*layers)
@@ -67,6 +71,61 @@ def infinite_width(prior: ImagePrior, code: StationaryKernel, *, seed: int = 0) 
         found = found.reverse() if found.is_reversed else found  # stax may swap the axes inside
         nngp, ntk = (np.array(table[0, 0]) for table in (found.nngp, found.ntk))
     return StationaryKernel.from_lags(*(_lags(table, code.dims) for table in (nngp, ntk)))
+
+
+@checked
+def dense_kernel(kernel_fn: Callable[..., Any], code: Tensor) -> DenseKernel:
+    """Evaluate a `kernel_fn` of neural-tangents between all pixels of an image.
+
+    Parameters
+    ----------
+    kernel_fn : callable
+        The third result of `neural_tangents.stax.serial` and the like, of a network that makes an
+        image: attention, zero padding, LayerNorm and all else that stax knows.
+    code : Tensor, shape ``(1, channels, *grid)``
+        What the network takes, as an `ImagePrior` has it; stax gets its channels last.
+
+    Returns
+    -------
+    DenseKernel
+        Of each channel of the image, in float64: for Gaussian processes, spectra, and by its
+        `prior` for predicted curves and scores.
+
+    Raises
+    ------
+    MissingExtraError
+        If neural-tangents isn't there, or doesn't import.
+    InvalidInputError
+        If the code has other axes, or what the network makes has no axes of pixels.
+
+    Notes
+    -----
+    In the parameterisation of the layers. Memory: 16 bytes times the square of the number of
+    pixels, several times. jax computes in float64 meanwhile; its settings are left as they were.
+    """
+    if code.dim() not in (3, 4) or len(code) != 1:
+        raise InvalidInputError(
+            f"expected a code (1, channels, *grid) of one or two axes of pixels, got shape "
+            f"{tuple(code.shape)}"
+        )
+    jax, _ = require()
+    with jax.experimental.enable_x64():
+        inputs = jax.numpy.asarray(code.movedim(1, -1).double().cpu().numpy())
+        found = kernel_fn(inputs, None, diagonal_spatial=False)
+        found = found.reverse() if found.is_reversed else found  # stax may swap the axes inside
+        tables = [np.array(table, dtype=np.float64) for table in (found.nngp, found.ntk)]
+    sides = tables[0].shape[2::2]
+    if tables[0].ndim not in (4, 6) or tables[0].shape[3::2] != sides:
+        raise InvalidInputError(
+            f"its kernel has shape {tables[0].shape}: the network must make an image, with axes of "
+            "pixels (Flatten and global pooling leave none)"
+        )
+    dims = len(sides)
+    order = [*range(0, 2 * dims, 2), *range(1, 2 * dims, 2)]
+    n = math.prod(sides)
+    matrices = [torch.from_numpy(t[0, 0].transpose(order).reshape(n, n).copy()) for t in tables]
+    covariance, ntk = ((m + m.T) / 2 for m in matrices)
+    return DenseKernel(covariance, ntk, sides)
 
 
 def require() -> tuple[Any, Any]:
@@ -104,7 +163,7 @@ def _leaves(module: nn.Module, path: str = "") -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _layer(stax: Any, part: nn.Module, path: str, draws: list[Parameters]) -> Any:
+def _layer(stax: Any, part: nn.Module, path: str, draws: Initialisations) -> Any:
     if isinstance(part, nn.Conv1d | nn.Conv2d):
         return _convolution(stax, part, path, draws)
     if isinstance(part, nn.ReLU):
@@ -128,7 +187,7 @@ def _layer(stax: Any, part: nn.Module, path: str, draws: list[Parameters]) -> An
     )
 
 
-def _convolution(stax: Any, part: nn.Conv1d | nn.Conv2d, path: str, draws: list[Parameters]) -> Any:
+def _convolution(stax: Any, part: nn.Conv1d | nn.Conv2d, path: str, draws: Initialisations) -> Any:
     size = tuple(int(k) for k in part.kernel_size)
     circular = part.padding_mode == "circular" or math.prod(size) == 1
     same = all(
@@ -143,13 +202,12 @@ def _convolution(stax: Any, part: nn.Conv1d | nn.Conv2d, path: str, draws: list[
     taps = math.prod(size)
     fans = part.in_channels * taps, part.out_channels * taps
     name = f"{prefix}weight"
-    values = [draw[name] for draw in draws]
-    variance = fans[0] * initial_variance(name, values, *fans, default_fan=fans[0])
+    variance = fans[0] * initial_variance(name, draws, *fans, default_fan=fans[0]).value
     bias = None
     if part.bias is not None:
         name = f"{prefix}bias"
-        values = [draw[name] for draw in draws]
-        bias = math.sqrt(initial_variance(name, values, *fans, default_fan=fans[0], bias=True))
+        found = initial_variance(name, draws, *fans, default_fan=fans[0], bias=True)
+        bias = math.sqrt(found.value)
     axes = AXES[len(size)]
     return stax.Conv(
         part.out_channels,

@@ -11,11 +11,13 @@ from torch import Tensor
 from dipkernels.base.checks import as_annotated, checked, require_choice
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
+from dipkernels.gp.dense import DenseCovariance
 from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation, share_of
 from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
 from dipkernels.images.axes import AXES
+from dipkernels.kernels.dense import DenseKernel
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.linalg import Estimate, Solution
 from dipkernels.tasks import Task
@@ -28,10 +30,10 @@ class GaussianProcess:
 
     Parameters
     ----------
-    kernel : LagKernel or StationaryKernel
-        A function of distance (`rbf`, `matern`); or tables on a torus, with or without phases
-        (`dipkernels.kernels.infinite_width`, `from_covariance`). Its covariance is taken, never
-        its tangent kernel.
+    kernel : LagKernel, StationaryKernel or DenseKernel
+        A function of distance (`rbf`, `matern`); tables on a torus, with or without phases
+        (`dipkernels.kernels.infinite_width`, `from_covariance`); or a matrix over the pixels. Its
+        covariance is taken, never its tangent kernel.
     mean : float
         Of every pixel. The second moments that networks' kernels are go with 0.
     periodic : bool
@@ -50,12 +52,20 @@ class GaussianProcess:
     """
 
     def __init__(
-        self, kernel: LagKernel | StationaryKernel, mean: float = 0.0, periodic: bool = False
+        self,
+        kernel: LagKernel | StationaryKernel | DenseKernel,
+        mean: float = 0.0,
+        periodic: bool = False,
     ) -> None:
-        if not isinstance(kernel, LagKernel | StationaryKernel):
+        if not isinstance(kernel, LagKernel | StationaryKernel | DenseKernel):
             raise InvalidInputError(
-                f"expected a LagKernel or a StationaryKernel, got {type(kernel).__name__}: see "
-                "gp.rbf, StationaryKernel.from_lags, gp.from_covariance"
+                "expected a LagKernel, a StationaryKernel or a DenseKernel, got "
+                f"{type(kernel).__name__}: see gp.rbf, StationaryKernel.from_lags, "
+                "gp.from_covariance, kernels.DenseKernel"
+            )
+        if periodic and isinstance(kernel, DenseKernel):
+            raise InvalidInputError(
+                "periodic has no effect on a DenseKernel, which knows every pair of pixels"
             )
         mean = as_annotated("mean", mean, float)
         if not math.isfinite(mean):
@@ -89,6 +99,12 @@ class GaussianProcess:
         InvalidInputError
             If the kernel doesn't fit the size.
         """
+        if isinstance(self.kernel, DenseKernel):
+            if self.kernel.size != tuple(size):
+                raise InvalidInputError(
+                    f"the kernel is over images of size {self.kernel.size}, this one is {size}"
+                )
+            return DenseCovariance(self.kernel.covariance.to(device), self.kernel.size)
         return covariance_on(
             self.kernel, size, periodic=self.periodic, definite=definite, device=device
         )
@@ -146,7 +162,8 @@ class GaussianProcess:
             Standard deviation of its noise, by default the task's. 0 is possible where the
             covariance of the measurement is well-conditioned.
         solver : {"auto", "fourier", "primal", "dual"}
-            ``"fourier"`` where every pixel of a torus was measured, exact. Else preconditioned
+            ``"fourier"`` where every pixel of a torus was measured, exact (of a DenseKernel: by its
+            eigenvectors). Else preconditioned
             conjugate gradients: ``"primal"`` for scattered masks on a torus (it takes noise and a
             positive semi-definite spectrum), ``"dual"`` for blocks, images that aren't periodic
             and other operators. ``"auto"``: the first that is possible and fits the mask.

@@ -8,6 +8,7 @@ from dipkernels.kernels.covariances import (
 )
 from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.kernels.cross import CrossKernel
+from dipkernels.kernels.dense import DenseKernel
 from dipkernels.kernels.gauss_newton import GaussNewton
 from dipkernels.kernels.infinite import (
     InfiniteWidth,
@@ -25,6 +26,7 @@ from dipkernels.kernels.pixels import KernelBlock, pixel_indices
 __all__ = [
     "NTK",
     "CrossKernel",
+    "DenseKernel",
     "GaussNewton",
     "InfiniteWidth",
     "Kernel",

@@ -50,7 +50,7 @@ def test_codes_that_are_not_stationary_or_not_known_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="fourier"):
         recognised(code_of("fourier")[0].double())
     with pytest.raises(InvalidInputError, match="not recognised"):
-        recognised(torch.randn(3, 8, 8, generator=torch.Generator().manual_seed(0)).double())
+        recognised(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)).double() ** 4)
     with pytest.raises(InvalidInputError, match="empirical"):
         code_kernel(code_of("noise"), "normal")
     with pytest.raises(InvalidInputError, match="size"):
@@ -65,6 +65,7 @@ class Net(nn.Module):
         self.first = nn.Conv2d(40, 40, 3, padding=1)
         self.second = nn.Conv2d(40, 40, 1)
         self.norm = nn.BatchNorm2d(40)
+        self.square = nn.Parameter(torch.randn(8, 8))
         self.grouped = nn.Conv2d(40, 40, 1, groups=2)
         self.end = end
 
@@ -86,15 +87,22 @@ REFUSED: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "groups": lambda net, x: net.grouped(x),
     "one filter for each channel": lambda net, x: F.conv2d(x, CONSTANT),
     "product": lambda net, x: x * net.second(x),
-    "'pixel_shuffle'": lambda net, x: F.pixel_shuffle(x, 2),
+    "'pixel_unshuffle'": lambda net, x: F.pixel_unshuffle(x, 2),
     "doesn't divide": lambda net, x: F.conv2d(x, net.second.weight, stride=3),
     "don't divide": lambda net, x: F.avg_pool2d(x, 3),
     "side by side": lambda net, x: F.avg_pool2d(x, 2, stride=1),
     "padded or cropped": lambda net, x: net.norm(x[..., 1:, :]),
     "it grows": lambda net, x: F.conv2d(x, net.second.weight, padding=1),
     "different sizes": lambda net, x: torch.cat([F.avg_pool2d(x, 2), x[..., :4, :4]], dim=1),
-    "a sum with something": lambda net, x: x + 1.0,
-    "exact one": lambda net, x: F.gelu(net.second(x), approximate="tanh"),
+    "a sum with something": lambda net, x: x + CONSTANT[:1],
+    "threshold as low": lambda net, x: F.softplus(net.second(x), threshold=3.0),
+    "random in training": lambda net, x: F.dropout(x, 0.5),
+    "channels must be the last": lambda net, x: F.linear(x, net.square),
+    "permuted or flattened": lambda net, x: net.second(x.permute(0, 1, 3, 2)),
+    "another way than": lambda net, x: x.reshape(1, 20, 16, 8),
+    "mixes channels and pixels": lambda net, x: x.flatten(1)[:, :, None],
+    "for each pixel": lambda net, x: F.layer_norm(x, x.shape[1:], weight=torch.ones(x.shape[1:])),
+    "its slopes": lambda net, x: F.prelu(net.second(x), CONSTANT[0, :, 0, 0]),
     "over all pixels": lambda net, x: x.mean(dim=1, keepdim=True),
 }
 

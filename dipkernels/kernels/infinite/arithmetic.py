@@ -1,6 +1,5 @@
 """Rules for sums, differences, products with numbers, and concatenation."""
 
-import numbers
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from dipkernels.kernels.infinite.features import Branch, Features, ImageMean, Known, same_branches
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, added, centred
+from dipkernels.kernels.stationary import Draws, added, centred, translated
 from dipkernels.kernels.stationary.kernel import mapped
 
 
@@ -26,17 +25,23 @@ def image_mean(
     return ImageMean(features)
 
 
-def subtracted(reader: Reader, input: Any, other: Any, *, alpha: float = 1) -> Known:
+def subtracted(reader: Reader, input: Any, other: Any, *, alpha: Any = 1) -> Known:
     """Subtract: an image's mean from it, or from a bias."""
     first, second = reader.known(input), reader.known(other)
     if isinstance(second, ImageMean) and not second.subtracted and alpha == 1:
         if first is second.of:
             return _centre(second)
-        zero = isinstance(input, Tensor) and first is None and not input.any()
-        if zero and reader.parameter(input) is not None:
-            return replace(second, subtracted=True, bias=True)
-    if alpha == 1 and isinstance(first, Features) and isinstance(second, Features):
-        return total(reader, input, other)
+        if isinstance(input, Tensor) and first is None and not input.any():
+            named = reader.parameter(input)
+            bias = named is not None and reader.trained(named[0])
+            return replace(second, subtracted=True, bias=bias)
+    if isinstance(first, Features) and isinstance(second, Features):
+        if alpha == 1:
+            return total(reader, input, other)
+    elif (number := reader.number(other)) is not None:
+        return moved(reader, input, -float(alpha) * number)
+    elif (number := reader.number(input)) is not None:
+        return moved(reader, scaled_by(reader, other, -float(alpha)), number)
     raise reader.unknown("a difference of this kind")
 
 
@@ -45,15 +50,22 @@ def reverse_subtracted(reader: Reader, input: Any, other: Any) -> Known:
     return subtracted(reader, other, input)
 
 
-def total(reader: Reader, input: Any, other: Any, *, alpha: float = 1) -> Known:
-    """Add two branches, or to an image its mean taken away."""
+def total(reader: Reader, input: Any, other: Any, *, alpha: Any = 1) -> Known:
+    """Add two branches, a number, or to an image its mean taken away."""
     first, second = reader.known(input), reader.known(other)
     for features, mean in ((first, second), (second, first)):
         if isinstance(mean, ImageMean) and mean.subtracted and features is mean.of:
             return _centre(mean)
+    for value, constant, factor in ((input, other, alpha), (other, input, 1.0)):
+        number = reader.number(constant)
+        if number is not None and (value is input or alpha == 1):
+            return moved(reader, value, float(factor) * number)
     if not isinstance(first, Features) or not isinstance(second, Features) or abs(alpha) != 1:
         raise reader.unknown("a sum with something that is no image of features")
-    first, second = reader.features(input), reader.features(other)
+    orders = {first.axes, second.axes}
+    any_order = len(orders) == 1
+    first = reader.features(input, any_order=any_order)
+    second = reader.features(other, any_order=any_order)
     if first.sources & second.sources:
         shared = ", ".join(sorted(first.sources & second.sources))
         raise reader.unknown(
@@ -86,29 +98,58 @@ def concatenated(reader: Reader, tensors: Sequence[Tensor], dim: int = 0) -> Fea
 
 
 def scaled(reader: Reader, input: Any, other: Any) -> Features:
-    """Multiply by a number, as ``x * 2`` or ``x / 2``."""
-    if not isinstance(other, numbers.Real):
-        input, other = other, input
-    known = reader.known(input)
-    if not isinstance(other, numbers.Real) or not isinstance(known, Features):
+    """Multiply by a number, as ``x * 2``."""
+    factor = reader.number(other)
+    if factor is None:
+        input, factor = other, reader.number(input)
+    if factor is None:
         raise reader.unknown("a product of two images or with a tensor")
-    if known.output:  # a scaled sigmoid
-        return known
-    factor = float(other)
-
-    def each(branch: Branch) -> Branch:
-        kernel = branch.kernel
-        moved = mapped(kernel, lambda table: factor**2 * table, factor * kernel.mean)
-        return branch.linear(moved, lambda draws: draws.apply(lambda x: factor * x))
-
-    return known.each(each)
+    return scaled_by(reader, input, factor)
 
 
 def divided(reader: Reader, input: Any, other: Any, **rest: Any) -> Features:
     """Divide by a number."""
-    if not isinstance(other, numbers.Real) or rest:
-        raise reader.unknown("a division by a tensor")
-    return scaled(reader, input, 1 / float(other))
+    divisor = reader.number(other)
+    if not divisor or any(value is not None for value in rest.values()):
+        raise reader.unknown("a division by a tensor, by zero or with rounding")
+    return scaled_by(reader, input, 1 / divisor)
+
+
+def negated(reader: Reader, input: Any) -> Features:
+    """Change the sign."""
+    return scaled_by(reader, input, -1.0)
+
+
+def scaled_by(reader: Reader, value: Any, factor: float) -> Features:
+    """Multiply by a known number."""
+    known = value if isinstance(value, Features) else reader.known(value)
+    if not isinstance(known, Features):
+        raise reader.unknown("a product of two images or with a tensor")
+    if known.output:  # a scaled sigmoid
+        return known
+
+    def each(branch: Branch) -> Branch:
+        kernel = branch.kernel
+        larger = mapped(kernel, lambda table: factor**2 * table, factor * kernel.mean)
+        return branch.linear(larger, lambda draws: draws.apply(lambda x: factor * x))
+
+    return known.each(each)
+
+
+def moved(reader: Reader, value: Any, shift: float) -> Features:
+    """Add a known number, which moves the mean and no derivative."""
+    known = value if isinstance(value, Features) else reader.known(value)
+    if not isinstance(known, Features):
+        raise reader.unknown("a sum with something that is no image of features")
+    if known.output or not shift:  # a shifted sigmoid
+        return known
+
+    def each(branch: Branch) -> Branch:
+        kernel = translated(branch.kernel, shift)
+        moved = branch.linear(kernel, lambda draws: draws.apply(lambda x: x + shift))
+        return replace(moved, gaussian=False)
+
+    return known.each(each)
 
 
 def _centre(mean: ImageMean) -> Features:

@@ -2,8 +2,10 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
@@ -12,20 +14,41 @@ from dipkernels.priors import codes
 
 KINDS = ("noise", "phases", "fourier", "empirical")
 SCORE = 6.0  # standard scores beyond which a code is not what it is compared with
+DISTANCE = 2.0  # of Kolmogorov's statistic, by the root of the number of values: chance 7e-4
+FEWEST = 256  # values of which a distribution can be told
+PEAK = 18.0  # of a periodogram's values, each exponential of mean 1: chance 1e-8
+ENDS = 20  # n-ths of its width, within which n uniform values come near the ends
 
 
-def code_kernel(code: Tensor, kind: str | StationaryKernel | None) -> StationaryKernel:
+def code_kernel(
+    code: Tensor,
+    kind: str | StationaryKernel | Tensor | None,
+    note: Callable[[str], None] = lambda remark: None,
+) -> StationaryKernel:
     """Find the covariance of a code, averaged over its draws."""
     # Noise uniform on [0, 0.1]: 1/300 at lag 0, 1/400 elsewhere. Phases: 1/2 at lag 0, 0 elsewhere.
     # Fourier features: exp(-2 pi^2 s^2 |x|^2)/2 of the distance in image sides on the torus.
     # "empirical": products of the code's own values, averaged over channels and positions.
     grid = tuple(code.shape[2:])
+    if isinstance(kind, Tensor):
+        if tuple(kind.shape) != grid or not kind.is_floating_point():
+            raise InvalidInputError(
+                f"the code's covariance at each lag must have its grid's shape {grid}, lag 0 "
+                f"first, got {kind.dtype} of shape {tuple(kind.shape)}"
+            )
+        kind = StationaryKernel.from_lags(kind)
     if isinstance(kind, StationaryKernel):
         if kind.size != grid:
             raise InvalidInputError(f"the code's kernel has size {kind.size}, the code {grid}")
         return kind
     values = code[0].double().cpu()
-    kind = recognised(values) if kind is None else kind
+    if kind is None:
+        found = recognised(values)
+        if isinstance(found, tuple):
+            mean, deviation, words = found
+            note(words)
+            return StationaryKernel.white(grid, variance=deviation**2, mean=mean)
+        kind = found
     if kind == "noise":
         scale = codes.NOISE_SCALE
         return StationaryKernel.white(grid, variance=scale**2 / 12, mean=scale / 2)
@@ -39,12 +62,13 @@ def code_kernel(code: Tensor, kind: str | StationaryKernel | None) -> Stationary
         moments = torch.fft.ifftn(power).real / math.prod(grid)
         return StationaryKernel.from_lags(moments, mean=float(values.mean()))
     raise InvalidInputError(
-        f"code must be one of {', '.join(KINDS)}, a StationaryKernel or None; got {kind!r}"
+        f"code must be one of {', '.join(KINDS)}, a StationaryKernel, a tensor of lags or None; "
+        f"got {kind!r}"
     )
 
 
-def recognised(values: Tensor) -> str:
-    """Tell from its values how a code was made."""
+def recognised(values: Tensor) -> str | tuple[float, float, str]:
+    """Tell from its values how a code was made: a kind, or mean and deviation of white noise."""
     grid = tuple(values.shape[1:])
     if len(values) == len(grid) and torch.allclose(values, codes.meshgrid(grid).double()):
         raise InvalidInputError(
@@ -60,11 +84,56 @@ def recognised(values: Tensor) -> str:
             return "phases"
     elif _is_noise(values):
         return "noise"
+    elif values.numel() >= FEWEST and _white(values):
+        width, spread = float(values.max() - values.min()), float(values.std())
+        # the likelier of both
+        flat = math.log(width / spread) < 0.5 * math.log(2 * math.pi * math.e)
+        found = (_uniform if flat else _normal)(values)
+        if found is not None:
+            return found
     raise InvalidInputError(
-        "the code is not recognised as uniform noise or random phases: pass code='fourier' for "
-        "Fourier features, code='empirical' for the moments of this very code as if it were "
-        "stationary, or a StationaryKernel"
+        "the code is not recognised as uniform or normal noise, or random phases: pass "
+        "code='fourier' for Fourier features, code='empirical' for the moments of this very code "
+        "as if it were stationary, or a StationaryKernel"
     )
+
+
+def _uniform(values: Tensor) -> tuple[float, float, str] | None:
+    low, high, n = float(values.min()), float(values.max()), values.numel()
+    near = ENDS * (high - low) / n  # of the ends of the interval
+    ends = [_round(low, near), _round(high, near)]
+    width = ends[1] - ends[0]
+    if not width > 0 or not _follows(values, stats.uniform(ends[0], width)):
+        return None
+    words = f"the code is taken for uniform noise on [{ends[0]:.6g}, {ends[1]:.6g}]"
+    return sum(ends) / 2, width / math.sqrt(12), words
+
+
+def _normal(values: Tensor) -> tuple[float, float, str] | None:
+    n, mean, spread = values.numel(), float(values.mean()), float(values.std())
+    mean = _round(mean, 4 * spread / math.sqrt(n))
+    deviation = _round(spread, 3 * spread / math.sqrt(2 * n))
+    if not deviation > 0 or not _follows(values, stats.norm(mean, deviation)):
+        return None
+    words = (
+        f"the code is taken for normal noise of mean {mean:.6g} and standard deviation "
+        f"{deviation:.6g}, from values that tell the latter to {1 / math.sqrt(2 * n):.1%}"
+    )
+    return mean, deviation, words
+
+
+def _round(value: float, error: float) -> float:
+    """Take the number of one digit that is meant, if one is within an error; else the value."""
+    if abs(value) <= error:
+        return 0.0
+    short = float(f"{value:.0e}")
+    return short if abs(short - value) <= error else value
+
+
+def _follows(values: Tensor, distribution: object) -> bool:
+    flat = values.flatten().numpy()
+    statistic = stats.kstest(flat, distribution.cdf).statistic  # type: ignore[attr-defined]
+    return bool(statistic * math.sqrt(len(flat)) < DISTANCE)
 
 
 def _is_noise(values: Tensor) -> bool:
@@ -78,13 +147,20 @@ def _is_noise(values: Tensor) -> bool:
 
 
 def _white(values: Tensor) -> bool:
+    """Tell whether no lag but 0 correlates, and no channel or position has a mean of its own."""
+    axes = tuple(range(1, values.dim()))
     centred = values - values.mean()
-    variance = centred.square().mean()
-    for axis in range(1, values.dim()):
-        if values.shape[axis] < 2:
-            continue
-        correlation = (centred * centred.roll(1, axis)).mean() / variance
-        if correlation.abs() * math.sqrt(values.numel()) > SCORE:
+    variance = float(centred.square().mean())
+    if not variance > 0:
+        return False
+    spectra = torch.fft.fftn(centred, dim=axes)
+    lags = torch.fft.ifftn(spectra.abs().square().sum(dim=0)).real.flatten()[1:].abs() / variance
+    if bool((lags > SCORE * math.sqrt(values.numel())).any()):
+        return False
+    # of the sum over channels, at each frequency, and of those over positions
+    for power in (spectra.sum(dim=0), torch.fft.fft(centred.flatten(1).sum(dim=1))):
+        found = power.abs().square() / (values.numel() * variance)
+        if float(found.max()) > PEAK + math.log(found.numel()):
             return False
     return True
 

@@ -25,7 +25,6 @@ BORDERS = (
     "borders are left out: the network's padding is replaced by a torus, which is what its "
     "interior sees"
 )
-NARROW = 32  # channels of a layer below which a limit of many is far
 
 
 def convolution(
@@ -177,6 +176,19 @@ def per_axis(value: int | Sequence[int], dims: int) -> list[int]:
     return values * dims if len(values) == 1 else values
 
 
+def layer_of_weights(
+    reader: Reader, features: Features, weight: Tensor, bias: Tensor | None
+) -> Features:
+    """Mix the channels of each pixel by learned weights, ``(out, in)``."""
+    named = reader.parameter(weight)
+    if named is None:
+        raise reader.unknown("its weights are no random parameters")
+    merged = single(features)
+    weights = _weights(reader, named, weight, bias, transposed=False)
+    size = (1,) * merged.kernel.dims
+    return _fresh(reader, convolve(merged.kernel, size, weights), weight.shape[0])
+
+
 def _weights(
     reader: Reader,
     named: tuple[str, float],
@@ -193,18 +205,33 @@ def _weights(
     default_fan = fans[1] if transposed else fans[0]
 
     def moment(name: str, *, bias: bool = False) -> float:
-        draws = [each[name] for each in reader.initialisations]
-        return initial_variance(name, draws, *fans, default_fan=default_fan, bias=bias)
+        found = initial_variance(
+            name,
+            reader.initialisations,
+            *fans,
+            default_fan=default_fan,
+            bias=bias,
+            given=reader.settings.variances,
+        )
+        if found.error:
+            reader.note(
+                f"the variance of '{name}', {found.value:.4g}, is known from {found.draws} "
+                f"initialisations, to {found.error:.1%}: variances={{'{name}': ...}} takes another"
+            )
+        return found.value
 
-    variance, bias_variance = factor**2 * fans[0] * moment(name), 0.0
+    variance, bias_variance, biased = factor**2 * fans[0] * moment(name), 0.0, False
     if bias is not None:
         known = reader.parameter(bias)
         if known is None:
-            raise reader.unknown("its bias is no parameter")
-        bias_variance = moment(known[0], bias=True)
-    if reader.settings.standard:
-        return Weights(variance, bias_variance, factor**2 * fans[0], float(bias is not None))
-    return Weights.ntk(variance, bias_variance)
+            if bias.any():
+                raise reader.unknown("its bias is no parameter")
+        else:
+            bias_variance = moment(known[0], bias=True)
+            biased = reader.trained(known[0])
+    standard = reader.settings.standard
+    own = (factor**2 * fans[0], 1.0) if standard else (variance, bias_variance)
+    return Weights(variance, bias_variance, reader.trained(name) * own[0], biased * own[1])
 
 
 def _fresh(reader: Reader, kernel: StationaryKernel, channels: int) -> Features:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from dipkernels.kernels.stationary import Draws, StationaryKernel
 
+NARROW = 32  # channels of a layer below which a limit of many is far
 Step = Callable[[Draws], Draws]
 Border = tuple[int, int]
 
@@ -49,11 +50,13 @@ class Branch:
 
 @dataclass(frozen=True)
 class Features:
-    """A tensor of features ``(1, channels, *size)``."""
+    """A tensor of features ``(1, channels, *size)``, or with its axes in another order."""
 
     branches: tuple[Branch, ...]
     borders: tuple[Border, ...]
     output: str = ""
+    # "batch", "channels", and the numbers of spatial axes or "pixels", all of them flattened
+    axes: tuple[str | int, ...] | None = None
 
     @classmethod
     def of(cls, *branches: Branch) -> "Features":

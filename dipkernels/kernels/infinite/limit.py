@@ -1,7 +1,7 @@
 """`infinite_width`: the kernels of a prior's infinite-width limit, read off its module."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,23 +9,22 @@ from torch import Tensor
 
 from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.infinite import arithmetic, pointwise, resampling
+from dipkernels.kernels.infinite import arithmetic, layouts, pointwise, resampling
 from dipkernels.kernels.infinite.codes import code_kernel
-from dipkernels.kernels.infinite.convolutions import (
-    NARROW,
-    convolution,
-    pad,
-    transposed_convolution,
-)
-from dipkernels.kernels.infinite.features import Branch, Features
+from dipkernels.kernels.infinite.convolutions import convolution, pad, transposed_convolution
+from dipkernels.kernels.infinite.features import NARROW, Branch, Features
 from dipkernels.kernels.infinite.reader import Operation, Reader, ReaderSettings, single
-from dipkernels.kernels.infinite.weights import initialisations
+from dipkernels.kernels.infinite.weights import Initialisations, check_given
 from dipkernels.kernels.stationary import StationaryKernel, shifted
 from dipkernels.kernels.stationary.activations import ACTIVATIONS, integrated
 from dipkernels.kernels.stationary.kernel import mapped
 from dipkernels.kernels.stationary.quadrature import mean_by_quadrature
 from dipkernels.priors.prior import ImagePrior, single_code
 
+FROZEN = (
+    "frozen layers of random weights count as drawn anew with the others: they have a part in the "
+    "covariance and none in the tangent kernel"
+)
 PARAMETERISATIONS = ("standard", "ntk")
 
 # The operations that each rule is for, as torch calls them.
@@ -34,25 +33,41 @@ _OPERATIONS = (
     (transposed_convolution, "conv_transpose1d conv_transpose2d"),
     (pad, "pad"),
     (pointwise.leaky_relu, "leaky_relu"),
+    (pointwise.prelu, "prelu"),
     (pointwise.gelu, "gelu"),
+    (pointwise.softplus, "softplus"),
+    (pointwise.hardtanh, "hardtanh"),
+    (pointwise.relu6, "relu6"),
+    (pointwise.clamped, "clamp clip"),
     (pointwise.named_activation("swish"), "silu"),
     *((pointwise.named_activation(name), name) for name in ("relu", "tanh", "erf", "sin", "cos")),
     (pointwise.sigmoid, "sigmoid"),
     (pointwise.normalised, "batch_norm instance_norm"),
+    (pointwise.group_normalised, "group_norm"),
+    (pointwise.layer_normalised, "layer_norm"),
     (arithmetic.image_mean, "mean"),
     (arithmetic.subtracted, "sub"),
     (arithmetic.reverse_subtracted, "rsub"),
     (arithmetic.total, "add radd iadd"),
     (arithmetic.concatenated, "cat"),
     (arithmetic.scaled, "mul rmul"),
-    (arithmetic.divided, "div truediv"),
+    (arithmetic.divided, "div truediv true_divide"),
+    (arithmetic.negated, "neg negative"),
     (resampling.interpolated, "interpolate"),
     (resampling.average_pooled, "avg_pool1d avg_pool2d"),
     (resampling.largest_pooled, "max_pool1d max_pool2d boolean_dispatch"),
     (resampling.narrowed, "narrow"),
     (resampling.chunked, "chunk"),
     (resampling.indexed, "getitem"),
-    (resampling.unchanged, "contiguous clone dropout to reshape view"),
+    (layouts.pixel_shuffled, "pixel_shuffle"),
+    (layouts.linear, "linear"),
+    (layouts.permuted, "permute"),
+    (layouts.transposed, "transpose swapaxes"),
+    (layouts.moved_axes, "movedim moveaxis"),
+    (layouts.flattened, "flatten"),
+    (layouts.reshaped, "reshape view unflatten"),
+    (layouts.dropout, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
+    (layouts.unchanged, "contiguous clone to"),
 )
 RULES = {name: rule for rule, names in _OPERATIONS for name in names.split()}
 
@@ -124,7 +139,8 @@ class InfiniteWidth:
 def infinite_width(
     prior: ImagePrior,
     *,
-    code: str | StationaryKernel | None = None,
+    code: str | StationaryKernel | Tensor | None = None,
+    variances: Mapping[str, float] | None = None,
     parameterisation: str = "standard",
     max_period: int | None = 1,
     before_output: bool = False,
@@ -137,10 +153,14 @@ def infinite_width(
     ----------
     prior : ImagePrior
         A convolutional network, registered or not; it is run once on its code.
-    code : str or StationaryKernel, optional
+    code : str, StationaryKernel or Tensor, optional
         What the code is a draw of: ``"noise"`` (uniform on [0, 0.1]), ``"phases"``, ``"fourier"``;
-        ``"empirical"``, the moments of this very code as if it were stationary; or the kernel
-        itself. By default noise and phases are recognised.
+        ``"empirical"``, the moments of this very code as if it were stationary; the kernel itself,
+        or its second moment at each lag, lag 0 first. By default white noise is recognised, uniform
+        on any interval or normal of any standard deviation, and phases.
+    variances : mapping of str to float, optional
+        Variances of the entries of parameters, by name, where their initialisation is an unusual
+        one. Others are measured, on up to 512 initialisations; ``notes`` says to what error.
     parameterisation : {"standard", "ntk"}
         ``"standard"``: the tangent kernel of the network as it is, which `NTK` measures and which
         grows with the width. ``"ntk"``: with parameters of variance 1, scaled within the layers.
@@ -188,19 +208,28 @@ def infinite_width(
             f"{prior.name} takes a code of shape {tuple(prior.code.shape)}: the theory is for "
             "convolutional networks on a code (1, channels, *grid)"
         )
-    settings = ReaderSettings(parameterisation == "standard", max_period, drawn_pixels, seed)
-    draws = initialisations(prior, seed)
-    reader = Reader(draws[0], draws, settings, RULES)
-    start, device = code_kernel(prior.code, code), prior.device
+    draws = Initialisations(prior, seed)
+    given = check_given(variances, draws.first)
+    settings = ReaderSettings(parameterisation == "standard", max_period, drawn_pixels, seed, given)
+    frozen = {key: value for key, value in prior._frozen.items() if draws.random(key)}
+    reader = Reader({**draws.trained, **frozen}, draws, settings, RULES)
+    reader.constants |= {id(value) for key, value in prior._frozen.items() if key not in frozen}
+    if frozen:
+        reader.note(FROZEN)
+    start, device = code_kernel(prior.code, code, reader.note), prior.device
     start = mapped(start, lambda table: table.to(device), start.mean.to(device))
     branch = Branch(prior.code.shape[1], start, frozenset(["code"]), False)
     reader.learn(prior.code, Features.of(branch))
     with torch.no_grad(), reader.following(prior.structure), reader:
-        out = prior.image(draws[0])
+        out = prior.image(draws.trained)
     found = reader.known(out)
     if not isinstance(found, Features):
         raise InvalidInputError(
             f"the image of {prior.name} doesn't depend on its code by any layer"
+        )
+    if found.axes is not None:
+        raise InvalidInputError(
+            f"the image of {prior.name} has its channels last, or its pixels flattened: permute it"
         )
     if found.output and not before_output:
         raise InvalidInputError(

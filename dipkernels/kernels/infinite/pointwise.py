@@ -8,11 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipkernels.kernels.infinite.features import Branch, Features
+from dipkernels.kernels.infinite.features import NARROW, Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Activation, Draws, activate, activation, batch_norm
+from dipkernels.kernels.stationary import (
+    Activation,
+    Draws,
+    activate,
+    activation,
+    batch_norm,
+    group_norm,
+)
+from dipkernels.kernels.stationary.activations import piecewise
 from dipkernels.kernels.stationary.draws import normalise
+from dipkernels.kernels.stationary.piecewise import PiecewiseLinear
 
+GROUPS = "normalisation over groups of {} channels is taken as if they were wide, where it is exact"
+ONE_SLOPE = (
+    "one trained slope for all channels: its own part in the tangent kernel is that of a slope for "
+    "each channel, which is its mean if only linear layers follow; with standard parameters it "
+    "vanishes with the width"
+)
+LEAST_THRESHOLD = 15.0  # above which softplus is linear to 3e-7
+NEGATIVE = PiecewiseLinear(0.0, 1.0, ((0.0, -1.0),))  # min(x, 0), what a slope multiplies
 OUTPUT = (
     "the output's {} is outside the theory: these are the kernels of what it takes; where its "
     "slope is s, the tangent kernel of the image is s(p) s(p') times this one"
@@ -28,14 +45,20 @@ LARGE_IMAGE = (
 )
 
 
-def activated(reader: Reader, x: Tensor, dual: Activation) -> Features:
-    """Apply an activation to each branch."""
-    features = reader.features(x)
+def activated(
+    reader: Reader, x: Tensor, dual: Activation, *, slope: Callable[[Tensor], Tensor] | None = None
+) -> Features:
+    """Apply an activation to each branch, with a trained parameter in it or without."""
+    features = reader.features(x, any_order=True)
 
     def step(draws: Draws) -> Draws:
-        return draws.apply(dual.function)
+        moved = draws.apply(dual.function)
+        return moved if slope is None else moved.learned(slope(draws.fields))
 
     def each(branch: Branch) -> Branch:
+        pixels = math.prod(branch.kernel.size)
+        if not branch.gaussian and pixels <= reader.settings.drawn_pixels:
+            branch = branch.drawn(reader.seed())
         moved = branch.stepped(step)
         if moved is None:
             if not branch.gaussian:
@@ -44,6 +67,9 @@ def activated(reader: Reader, x: Tensor, dual: Activation) -> Features:
                     "it and the last activation or sum"
                 )
             kernel = activate(branch.kernel, dual)
+            if slope is not None:
+                own = activate(branch.kernel, piecewise("slope", NEGATIVE)).covariance_table
+                kernel = replace(kernel, ntk_table=kernel.ntk_table + own)
             moved = replace(branch, kernel=kernel, steps=(*branch.steps, step))
         return replace(moved, gaussian=False)
 
@@ -66,11 +92,71 @@ def leaky_relu(
     return activated(reader, input, activation("leaky-relu", slope=negative_slope))
 
 
+def prelu(reader: Reader, input: Tensor, weight: Tensor) -> Features:
+    """Apply leaky ReLU of a trained slope, as `torch.nn.functional.prelu`."""
+    named = reader.parameter(weight)
+    if named is None:
+        one = bool((weight == weight.flatten()[0]).all())
+        slope, trained = float(weight.flatten()[0]) if one else None, False
+    else:
+        found = reader.initialisations.moments(named[0])
+        slope = found.mean if found.constant else None
+        trained = reader.trained(named[0])
+    if slope is None:
+        raise reader.unknown("its slopes don't start at one number")
+    if trained and weight.numel() == 1:
+        reader.note(ONE_SLOPE)
+    dual = activation("leaky-relu", slope=slope)
+    own = (lambda x: x.clamp(max=0)) if trained else None
+    return activated(reader, input, dual, slope=own)
+
+
 def gelu(reader: Reader, input: Tensor, approximate: str = "none") -> Features:
     """Apply GELU, as `torch.nn.functional.gelu`."""
-    if approximate != "none":
-        raise reader.unknown("of GELU's forms only the exact one has a dual here")
-    return activated(reader, input, activation("gelu"))
+    return activated(reader, input, activation("gelu" if approximate == "none" else "gelu-tanh"))
+
+
+def softplus(reader: Reader, input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Features:
+    """Apply softplus, as `torch.nn.functional.softplus`."""
+    if threshold < LEAST_THRESHOLD:
+        raise reader.unknown(f"it is linear above a threshold as low as {threshold:g}")
+    return activated(reader, input, activation("softplus", beta=float(beta)))
+
+
+def clamped(reader: Reader, input: Tensor, min: Any = None, max: Any = None) -> Features:
+    """Cut values off, as `torch.clamp`."""
+    bounds = [None if value is None else reader.number(value) for value in (min, max)]
+    if bounds == [None, None] or None in [
+        bound for bound, value in zip(bounds, (min, max), strict=True) if value is not None
+    ]:
+        raise reader.unknown("its bounds are no numbers")
+    return activated(reader, input, cut_off(*bounds))
+
+
+def hardtanh(
+    reader: Reader,
+    input: Tensor,
+    min_val: float = -1.0,
+    max_val: float = 1.0,
+    inplace: bool = False,
+) -> Features:
+    """Cut values off, as `torch.nn.functional.hardtanh`."""
+    return activated(reader, input, cut_off(float(min_val), float(max_val)))
+
+
+def relu6(reader: Reader, input: Tensor, inplace: bool = False) -> Features:
+    """Cut values off at 0 and 6."""
+    return activated(reader, input, cut_off(0.0, 6.0))
+
+
+def cut_off(low: float | None, high: float | None) -> Activation:
+    """Make the identity between bounds, of which one may be missing."""
+    if low is not None and high is not None:
+        return activation("hardtanh", low=low, high=high)
+    if low is not None:
+        return piecewise(f"at least {low:g}", PiecewiseLinear(low, 0.0, ((low, 1.0),)))
+    bound = float(high or 0.0)
+    return piecewise(f"at most {bound:g}", PiecewiseLinear(0.0, 1.0, ((bound, -1.0),)))
 
 
 def sigmoid(reader: Reader, input: Tensor) -> Features:
@@ -95,22 +181,12 @@ def normalised(
     epsilon = float(options.get("eps", 1e-5))
     if not training:
         raise reader.unknown("it normalises with stored statistics instead of this image's")
-    scale, learned = 1.0, weight is not None
-    for value, role in ((weight, "scale"), (bias, "bias")):
-        if value is None:
-            continue
-        named_parameter = reader.parameter(value)
-        if named_parameter is None:
-            raise reader.unknown(f"its {role} is no parameter")
-        draws = torch.stack([each[named_parameter[0]] for each in reader.initialisations]).double()
-        if role == "scale":
-            scale = float(draws.square().mean().sqrt())
-        elif draws.any():
-            raise reader.unknown("its biases don't start at 0")
+    scale, own = _channel_parameters(reader, weight, bias)
+    learned = weight is not None or bias is not None
 
     def step(draws: Draws) -> Draws:
         draws = draws.apply(lambda x: normalise(x, epsilon))
-        return draws.scaled(scale) if learned else draws
+        return draws.scaled(scale, *own) if learned else draws
 
     def each(branch: Branch) -> Branch:
         pixels = math.prod(branch.kernel.size)
@@ -121,8 +197,130 @@ def normalised(
             if moved is not None:
                 return moved
         reader.note(LARGE_IMAGE.format(reader.settings.drawn_pixels))
-        kernel = batch_norm(branch.kernel, epsilon=epsilon, scale=scale, learned=learned)
+        kernel = batch_norm(branch.kernel, epsilon=epsilon, scale=scale, learned=own)
         origin = kernel if branch.gaussian else None
         return replace(branch, kernel=kernel, origin=origin, steps=(), draws=None)
 
     return reader.whole(input, "it takes statistics").each(each)
+
+
+def group_normalised(
+    reader: Reader,
+    input: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Features:
+    """Normalise groups of channels, as `torch.nn.functional.group_norm`."""
+    features = reader.whole(input, "it takes statistics")
+    size = features.channels // num_groups
+    if size == 1:
+        return normalised(reader, input, None, None, weight, bias, True, 0.0, eps)
+    scale, own = _channel_parameters(reader, weight, bias)
+    learned = weight is not None or bias is not None
+    if size < NARROW:
+        reader.note(GROUPS.format(size))
+    pieces: list[Branch] = []
+    for start in range(0, features.channels, size):
+        group = channel_slice(features, start, size)
+        if group is None:
+            continue
+        shares = [branch.channels / size for branch in group.branches]
+        kernels = [branch.kernel for branch in group.branches]
+        mean = sum(a * float(k.mean.mean()) for a, k in zip(shares, kernels, strict=True))
+        square = sum(a * float(k.variances.mean()) for a, k in zip(shares, kernels, strict=True))
+        for branch in group.branches:
+            pieces.append(_normed(branch, mean, square, eps, scale, own if learned else None))
+    merged: list[Branch] = []
+    for piece in pieces:
+        last = merged[-1] if merged else None
+        if last is not None and _alike(last, piece):
+            merged[-1] = replace(last, channels=last.channels + piece.channels)
+        else:
+            merged.append(piece)
+    return replace(features, branches=tuple(merged))
+
+
+def layer_normalised(
+    reader: Reader,
+    input: Tensor,
+    normalized_shape: Any,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Features:
+    """Normalise over all channels and pixels, as `torch.nn.functional.layer_norm`."""
+    reader.whole(input, "it takes statistics")
+    if tuple(normalized_shape) != tuple(input.shape[1:]):
+        raise reader.unknown("of layer norms only those over channels and pixels are known")
+    if weight is not None or bias is not None:
+        raise reader.unknown("with a scale or a bias for each pixel it is not stationary")
+    return group_normalised(reader, input, 1, None, None, eps)
+
+
+def _normed(
+    branch: Branch,
+    mean: float,
+    square: float,
+    epsilon: float,
+    scale: float,
+    own: tuple[bool, bool] | None,
+) -> Branch:
+    own_scale, own_bias = own or (False, False)
+    deviation = math.sqrt(max(square - mean**2, 0.0) + epsilon)
+    kernel = group_norm(
+        branch.kernel,
+        mean=mean,
+        square=square,
+        epsilon=epsilon,
+        scale=scale,
+        own_scale=own_scale,
+        own_bias=own_bias,
+    )
+
+    def step(draws: Draws) -> Draws:
+        moved = draws.apply(lambda x: (x - mean) / deviation)
+        return moved if own is None else moved.scaled(scale, own_scale, own_bias)
+
+    moved = branch.linear(kernel, step)
+    if moved.draws is not None:
+        moved = replace(moved, kernel=moved.draws.moments())
+    return replace(moved, gaussian=branch.gaussian and not mean)
+
+
+def _alike(one: Branch, other: Branch) -> bool:
+    same = one.sources == other.sources and one.gaussian == other.gaussian
+    return same and all(
+        torch.equal(a, b)
+        for a, b in (
+            (one.kernel.covariance_table, other.kernel.covariance_table),
+            (one.kernel.ntk_table, other.kernel.ntk_table),
+        )
+    )
+
+
+def _channel_parameters(
+    reader: Reader, weight: Tensor | None, bias: Tensor | None
+) -> tuple[float, tuple[bool, bool]]:
+    """Root mean square of the scales, and whether scales and biases, which are 0, are trained."""
+    scale, own = 1.0, [False, False]
+    for index, value in enumerate((weight, bias)):
+        if value is None:
+            continue
+        named = reader.parameter(value)
+        role = ("scale", "bias")[index]
+        if named is None:
+            if index and not value.any():
+                continue
+            if not index and bool((value == value.flatten()[0]).all()):
+                scale = float(value.flatten()[0])
+                continue
+            raise reader.unknown(f"its {role} is no parameter")
+        found = reader.initialisations.moments(named[0])
+        own[index] = reader.trained(named[0])
+        if not index:
+            scale = math.sqrt(found.variance)
+        elif found.variance:
+            raise reader.unknown("its biases don't start at 0")
+    return scale, (own[0], own[1])

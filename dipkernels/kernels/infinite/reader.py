@@ -1,6 +1,7 @@
 """Follows a network's forward pass and keeps, for each tensor, the kernels of its channels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import numbers
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite.features import Branch, Features, Known
+from dipkernels.kernels.infinite.weights import Initialisations
 from dipkernels.kernels.stationary import mixed
 from dipkernels.priors.prior import Parameters
 
@@ -47,6 +49,7 @@ class ReaderSettings:
     max_period: int | None
     drawn_pixels: int
     seed: int
+    variances: Mapping[str, float]
 
 
 class Reader(TorchFunctionMode):
@@ -60,7 +63,7 @@ class Reader(TorchFunctionMode):
     def __init__(
         self,
         parameters: Parameters,
-        initialisations: Sequence[Parameters],
+        initialisations: Initialisations,
         settings: ReaderSettings,
         rules: Mapping[str, Any],
     ) -> None:
@@ -72,6 +75,7 @@ class Reader(TorchFunctionMode):
         self.widths: dict[str, int] = {}
         self.path: list[str] = []
         self.result: Any = None  # of the operation at hand
+        self.constants: set[int] = set()  # frozen tensors of which nothing is random
         self._rules = rules
         self._parameters = parameters
         # Tensors are kept with what is known of them, so that no other gets their identity.
@@ -88,13 +92,15 @@ class Reader(TorchFunctionMode):
         found = self._known.get(id(value))
         return None if found is None else found[1]
 
-    def features(self, value: object) -> Features:
+    def features(self, value: object, *, any_order: bool = False) -> Features:
         """Look up the features of a tensor to which an operation can be applied."""
         found = self.known(value)
         if not isinstance(found, Features):
             raise self.unknown("what it is applied to is no image of features")
         if found.output:
             raise self.unknown(f"it follows the output's {found.output}")
+        if found.axes is not None and not any_order:
+            raise self.unknown("its axes are permuted or flattened: channels must come first")
         return found
 
     def whole(self, value: object, use: str) -> Features:
@@ -105,7 +111,9 @@ class Reader(TorchFunctionMode):
         return features
 
     def parameter(self, value: Tensor) -> tuple[str, float] | None:
-        """Tell of which parameter a tensor is a multiple."""
+        """Tell of which random or trained parameter a tensor is a multiple."""
+        if id(value) in self.constants:
+            return None
         found = self._names.get(id(value))
         if found is not None:
             return found[1], 1.0
@@ -117,6 +125,18 @@ class Reader(TorchFunctionMode):
                 factor = (parameter * value).sum() / norm
                 if norm > 0 and torch.allclose(value, factor * parameter, rtol=1e-4) and factor > 0:
                     return name, float(factor)
+        return None
+
+    def trained(self, name: str) -> bool:
+        """Tell whether a parameter is trained; a frozen one has no part in the tangent kernel."""
+        return name in self.initialisations.trained
+
+    def number(self, value: object) -> float | None:
+        """Read a constant number, which a tensor of one element may hold."""
+        if isinstance(value, numbers.Real):
+            return float(value)
+        if isinstance(value, Tensor) and value.numel() == 1 and self.known(value) is None:
+            return None if self.parameter(value) is not None else float(value)
         return None
 
     def use(self, name: str) -> None:

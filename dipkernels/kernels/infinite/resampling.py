@@ -196,10 +196,3 @@ def indexed(reader: Reader, input: Tensor, index: Any) -> Features:
         start, stop, _ = part.indices(n)
         features = _cut(reader, features, axis, start, n - stop)
     return features
-
-
-def unchanged(reader: Reader, input: Tensor, *rest: Any, **named: Any) -> Features:
-    """Pass on what an operation leaves as it is."""
-    if reader.result.shape != input.shape:
-        raise reader.unknown("it changes the shape")
-    return reader.features(input)

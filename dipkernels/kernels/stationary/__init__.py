@@ -14,7 +14,7 @@ StationaryKernel(size 16x16, period 1x1)
 """
 
 from dipkernels.kernels.stationary.activations import Activation, activation
-from dipkernels.kernels.stationary.branches import added, mixed
+from dipkernels.kernels.stationary.branches import added, mixed, translated
 from dipkernels.kernels.stationary.draws import Draws
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 from dipkernels.kernels.stationary.maps import (
@@ -26,8 +26,8 @@ from dipkernels.kernels.stationary.maps import (
     shifted,
     stride,
 )
-from dipkernels.kernels.stationary.normalisation import batch_norm, centred
-from dipkernels.kernels.stationary.upsampling import upsample
+from dipkernels.kernels.stationary.normalisation import batch_norm, centred, group_norm
+from dipkernels.kernels.stationary.upsampling import pixel_shuffle, upsample
 
 __all__ = [
     "Activation",
@@ -42,8 +42,11 @@ __all__ = [
     "centred",
     "convolve",
     "filtered",
+    "group_norm",
     "mixed",
+    "pixel_shuffle",
     "shifted",
     "stride",
+    "translated",
     "upsample",
 ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.kernels.stationary.piecewise import PiecewiseLinear, clamped
 from dipkernels.kernels.stationary.quadrature import (
     Function,
     dual_by_quadrature,
@@ -185,6 +186,63 @@ def swish() -> Activation:
     return integrated("swish", silu, derivative, functools.partial(mean_by_quadrature, silu))
 
 
+def softplus(beta: float = 1.0) -> Activation:
+    """Make softplus, ``log(1 + exp(beta x)) / beta``."""
+    if not beta > 0:
+        raise InvalidInputError(f"softplus needs a positive beta, got {beta}")
+    square = beta**2
+
+    def unit(x: Tensor) -> Tensor:
+        # torch's own is linear above a threshold, which leaves 2e-9
+        return torch.logaddexp(x, torch.zeros_like(x))
+
+    def covariance(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
+        return dual_by_quadrature(unit, square * q1, square * q2, square * k) / square
+
+    def derivative(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
+        return dual_by_quadrature(torch.sigmoid, square * q1, square * q2, square * k)
+
+    def scaled(q1: Tensor, q2: Tensor, k: Tensor) -> Tensor:
+        slope = torch.nn.functional.silu  # x times the derivative
+        return dual_by_quadrature(slope, square * q1, square * q2, square * k) / square
+
+    def mean(q: Tensor) -> Tensor:
+        return mean_by_quadrature(unit, square * q) / beta
+
+    def function(x: Tensor) -> Tensor:
+        return unit(beta * x) / beta
+
+    return Activation(f"softplus {beta:g}", function, covariance, derivative, scaled, mean)
+
+
+def tanh_gelu() -> Activation:
+    """Make the form of GELU that is written with a hyperbolic tangent."""
+    a, b = math.sqrt(2 / math.pi), 0.044715
+
+    def function(x: Tensor) -> Tensor:
+        return x / 2 * (1 + torch.tanh(a * (x + b * x**3)))
+
+    def derivative(x: Tensor) -> Tensor:
+        gate = torch.tanh(a * (x + b * x**3))
+        return (1 + gate) / 2 + x / 2 * (1 - gate.square()) * a * (1 + 3 * b * x.square())
+
+    mean = functools.partial(mean_by_quadrature, function)
+    return integrated("gelu-tanh", function, derivative, mean)
+
+
+def hardtanh(low: float = -1.0, high: float = 1.0) -> Activation:
+    """Make the identity between two values, and constant outside."""
+    if not low < high:
+        raise InvalidInputError(f"hardtanh needs low < high, got {low} and {high}")
+    return piecewise(f"hardtanh {low:g} {high:g}", clamped(low, high))
+
+
+def piecewise(name: str, function: PiecewiseLinear) -> Activation:
+    """Make an activation of a continuous piecewise linear function."""
+    f = function
+    return Activation(name, f, f.covariance, f.derivative, f.scale, f.mean)
+
+
 def integrated(name: str, function: Function, derivative: Function, mean: Function) -> Activation:
     """Make an activation whose duals are integrals without a closed form."""
     scaled = _dual(lambda x: x * derivative(x))
@@ -200,6 +258,9 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "leaky-relu": lambda slope=0.2: relu(slope),
     "erf": erf,
     "gelu": gelu,
+    "gelu-tanh": tanh_gelu,
+    "hardtanh": hardtanh,
+    "softplus": softplus,
     "tanh": tanh,
     "swish": swish,
     "sin": sine,
@@ -213,8 +274,9 @@ def activation(name: str, **options: float) -> Activation:
     Parameters
     ----------
     name : str
-        One of ``relu``, ``leaky-relu`` (``slope``, 0.2 by default), ``erf``, ``gelu``, ``tanh``,
-        ``swish``, ``sin`` and ``cos`` (``frequency``, 1 by default).
+        One of ``relu``, ``leaky-relu`` (``slope``, 0.2 by default), ``erf``, ``gelu``,
+        ``gelu-tanh``, ``hardtanh`` (``low``, ``high``, -1 and 1), ``softplus`` (``beta``, 1),
+        ``tanh``, ``swish``, ``sin`` and ``cos`` (``frequency``, 1).
     **options : float
         As just said.
 

@@ -26,6 +26,11 @@ def at_lags(values: Tensor, size: tuple[int, ...], first: int | None = None) -> 
     return spread if first is None else spread[0]
 
 
+def outer(a: Tensor, b: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Products ``a(p) b(p + r)``, for all phases and lags."""
+    return a.reshape(*a.shape, *(1,) * len(size)) * at_lags(b, size)
+
+
 def phase_means(values: Tensor, period: tuple[int, ...]) -> Tensor:
     """Average over positions, or phases, that are equal modulo a period, along the first axes."""
     for axis, t in enumerate(period):

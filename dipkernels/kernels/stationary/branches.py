@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from torch import Tensor
+import torch
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.stationary.blocks import at_lags
+from dipkernels.kernels.stationary.blocks import outer
 from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
 from dipkernels.kernels.stationary.maps import summed
 
@@ -66,7 +67,7 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
         If the sizes differ.
     """
     one, two = _of_one_period([first, second])
-    cross = _outer(one.mean, two.mean, one.size) + _outer(two.mean, one.mean, one.size)
+    cross = outer(one.mean, two.mean, one.size) + outer(two.mean, one.mean, one.size)
     return StationaryKernel(
         one.covariance_table + two.covariance_table + cross,
         one.ntk_table + two.ntk_table,
@@ -74,9 +75,25 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
     )
 
 
-# a(p) b(p + r), for all phases and lags.
-def _outer(a: Tensor, b: Tensor, size: tuple[int, ...]) -> Tensor:
-    return a.reshape(*a.shape, *(1,) * len(size)) * at_lags(b, size)
+def translated(kernel: StationaryKernel, shift: float) -> StationaryKernel:
+    """Add a constant to all features.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        Of the features.
+    shift : float
+        What is added.
+
+    Returns
+    -------
+    StationaryKernel
+        ``K + c (m(p) + m(p + r)) + c^2``, with the mean ``m + c``; the tangent kernel is unchanged.
+    """
+    one = torch.ones_like(kernel.mean)
+    means = outer(kernel.mean, one, kernel.size) + outer(one, kernel.mean, kernel.size)
+    table = kernel.covariance_table + shift * means + shift**2
+    return replace(kernel, covariance_table=table, mean=kernel.mean + shift)
 
 
 def _of_one_period(kernels: Sequence[StationaryKernel]) -> list[StationaryKernel]:

@@ -89,13 +89,15 @@ class Draws:
         fields, tangents = jvp(function, (self.fields,), (self.tangents,))  # type: ignore[misc]
         return Draws(fields, tangents, period or self.period, derive("next", self.seed))
 
-    def scaled(self, scale: float) -> "Draws":
+    def scaled(self, scale: float, own_scale: bool = True, own_bias: bool = True) -> "Draws":
         """Multiply by each channel's own learned scale, and add its learned bias (which is 0).
 
         Parameters
         ----------
         scale : float
             Root mean square of the scales.
+        own_scale, own_bias : bool
+            Whether scales and biases are trained.
 
         Returns
         -------
@@ -106,12 +108,28 @@ class Draws:
         random = generator("channel parameters", self.seed)
         directions = torch.randn(2, *shape, dtype=torch.float64, generator=random)
         by_scale, by_bias = directions.to(self.fields.device)
-        return Draws(
-            scale * self.fields,
-            scale * self.tangents + by_scale * self.fields + by_bias,
-            self.period,
-            derive("next", self.seed),
-        )
+        own = own_scale * by_scale * self.fields + own_bias * by_bias
+        tangents = scale * self.tangents + own
+        return Draws(scale * self.fields, tangents, self.period, derive("next", self.seed))
+
+    def learned(self, change: Tensor) -> "Draws":
+        """Add a trained parameter of each channel.
+
+        Parameters
+        ----------
+        change : Tensor, shape ``(n, *size)``
+            Derivative of the channels with respect to it.
+
+        Returns
+        -------
+        Draws
+            In whose tangents are random directions of it.
+        """
+        random = generator("channel parameter", self.seed)
+        shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
+        directions = torch.randn(shape, dtype=torch.float64, generator=random)
+        tangents = self.tangents + directions.to(self.fields.device) * change
+        return Draws(self.fields, tangents, self.period, derive("next", self.seed))
 
     def moments(self) -> StationaryKernel:
         """Average over draws and over shifts by the period.

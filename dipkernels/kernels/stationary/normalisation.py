@@ -10,6 +10,7 @@ from torch import Tensor
 from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import at_lags
+from dipkernels.kernels.stationary.branches import translated
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
 TORCH_EPSILON = 1e-5
@@ -50,7 +51,7 @@ def batch_norm(
     *,
     epsilon: float = TORCH_EPSILON,
     scale: float = 1.0,
-    learned: bool = True,
+    learned: bool | tuple[bool, bool] = True,
     method: str = "large-image",
 ) -> StationaryKernel:
     """Normalise each channel to mean 0 and variance 1 over the image, then scale.
@@ -61,7 +62,7 @@ def batch_norm(
         Of the channels.
     epsilon, scale : float
         Added to the variance; root mean square of the channels' scales.
-    learned : bool
+    learned : bool or (bool, bool)
         Whether scales and biases (which start at 0) are trained.
     method : {"large-image", "integral"}
         ``"large-image"``: as if an image had many correlation lengths; error ``O(2/n)``, n the
@@ -101,12 +102,67 @@ def batch_norm(
         shape = covariance.shape
         exact, moved = normalised_moments(covariance[phases], tangent[phases], epsilon)
         covariance, tangent = exact.reshape(shape), moved.reshape(shape)
-    own = covariance + 1 if learned else 0.0
+    own_scale, own_bias = (learned, learned) if isinstance(learned, bool) else learned
     return StationaryKernel(
         scale**2 * covariance,
-        scale**2 * tangent + own,
+        scale**2 * tangent + covariance * float(own_scale) + float(own_bias),
         torch.zeros_like(kernel.mean),
-        scale_weight=1 / scale**2 if learned else 0.0,
+        scale_weight=1 / scale**2 if own_scale else 0.0,
+    )
+
+
+def group_norm(
+    kernel: StationaryKernel,
+    *,
+    mean: float | None = None,
+    square: float | None = None,
+    epsilon: float = TORCH_EPSILON,
+    scale: float = 1.0,
+    own_scale: bool = True,
+    own_bias: bool = True,
+) -> StationaryKernel:
+    """Normalise groups of many channels, each over its channels and pixels; then scale.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        Of the channels.
+    mean, square : float, optional
+        First and second moment over a group, by default those of these very channels; others where
+        a group has channels of several kinds.
+    epsilon, scale : float
+        As of `batch_norm`.
+    own_scale, own_bias : bool
+        Whether the channels' scales, and their biases (which start at 0), are trained.
+
+    Returns
+    -------
+    StationaryKernel
+        ``(x - mean) / s``: statistics of infinitely many channels are numbers, so that this is
+        exact for every size of image; features that are Gaussian stay so. With C channels a group
+        its relative error is of order ``2 / (C n)``, n the image's number of correlation volumes.
+
+    Raises
+    ------
+    InvalidInputError
+        If the features are constant over a group.
+    """
+    if mean is None:
+        mean = float(kernel.mean.mean())
+    if square is None:
+        square = float(kernel.variances.mean())
+    variance = square - mean**2 + epsilon
+    if not variance > 0:
+        raise InvalidInputError("features that are constant over a group can't be normalised")
+    moved = translated(kernel, -mean)
+    covariance = moved.covariance_table / variance
+    own = covariance * float(own_scale) + float(own_bias)
+    factor = scale**2
+    return StationaryKernel(
+        factor * covariance,
+        factor * moved.ntk_table / variance + own,
+        scale * moved.mean / math.sqrt(variance),
+        scale_weight=kernel.scale_weight + own_scale / factor,
     )
 
 

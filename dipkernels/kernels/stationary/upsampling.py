@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dipkernels.base.checks import require_choice
 from dipkernels.errors import InvalidInputError
+from dipkernels.kernels.stationary.blocks import outer
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
 MODES = ("nearest", "bilinear", "sinc", "zero")
@@ -74,6 +76,54 @@ def _along(
     if fine[0].shape[axis] > period:
         fine = [table.unflatten(axis, (-1, period)).mean(dim=axis) for table in fine]
     return replace(kernel, covariance_table=fine[0], ntk_table=fine[1], mean=mean)
+
+
+def pixel_shuffle(
+    kernel: StationaryKernel, factor: int, *, max_period: int | None = None
+) -> StationaryKernel:
+    """Make the pixels of each block of channels of their own, as `torch.nn.PixelShuffle`.
+
+    Parameters
+    ----------
+    kernel : StationaryKernel
+        Of channels that are independent.
+    factor, max_period : int
+        As of `upsample`.
+
+    Returns
+    -------
+    StationaryKernel
+        ``K(r / factor)`` at lags that are multiples of the factor along all axes; elsewhere the
+        pixels are of different channels: the product of their means, and no tangent kernel.
+
+    Raises
+    ------
+    InvalidInputError
+        If a number is too small.
+    """
+    if not isinstance(factor, int) or factor < 2:
+        raise InvalidInputError(f"factor must be a whole number, at least 2, got {factor}")
+    if max_period is not None and max_period < 1:
+        raise InvalidInputError(f"max_period must be at least 1, or None, got {max_period}")
+    dims = kernel.dims
+    size = tuple(factor * n for n in kernel.size)
+    comb: Any = (..., *(slice(None, None, factor),) * dims)
+    mean = kernel.mean
+    for axis in range(dims):
+        mean = mean.repeat_interleave(factor, axis)
+
+    def fine(table: Tensor, other: Tensor) -> Tensor:
+        for axis in range(dims):
+            table = table.repeat_interleave(factor, axis)
+        spread = other.expand(*mean.shape, *size).clone()
+        spread[comb] = table
+        return spread
+
+    covariance = fine(kernel.covariance_table, outer(mean, mean, size))
+    nothing = torch.zeros((1,) * (2 * dims), dtype=torch.float64, device=mean.device)
+    ntk = fine(kernel.ntk_table, nothing)
+    found = StationaryKernel(covariance, ntk, mean, kernel.scale_weight)
+    return found.with_period(tuple(_capped(t, max_period) for t in found.period))
 
 
 def taps(mode: str, factor: int) -> tuple[Tensor, Tensor]:
