@@ -32,7 +32,7 @@ from dipkernels import tasks
 from dipkernels.fitting import fit
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
-from dipkernels.sampling import sample
+from dipkernels.sampling import WeightPosterior, sample
 from dipkernels.theory import score
 
 Factory = Callable[[], nn.Module]
@@ -621,7 +621,8 @@ def measure(row: Row, seconds: int) -> dict[str, str]:
         made["module"] = module = prior.module(parameters)
         out = call(module, prior.code)
         made["image"] = plain = (out if row.output is None else row.output(out))[0]
-        return f"{float((prior.image(parameters) - plain.detach()).abs().max() / plain.detach().abs().max()):.0e}"
+        apart = (prior.image(parameters) - plain.detach()).abs().max()
+        return f"{float(apart / plain.detach().abs().max()):.0e}"
 
     def kernel() -> str:
         ntk = NTK(made["prior"], made["parameters"])
@@ -649,7 +650,7 @@ def measure(row: Row, seconds: int) -> dict[str, str]:
     )
 
     def samples() -> str:
-        chains = sample(prior, task, iterations=30, burn_in=10, chains=2)
+        chains = sample(WeightPosterior(prior, task), iterations=30, burn_in=10, chains=2)
         return f"{float(chains['mean'].mean()):.2f}"
 
     attempt("sample", samples)

@@ -65,7 +65,9 @@ def fit(
     target = run.target
     found = task.make(image, size or task.default_size(), seed, hold_out)
     if second is not None:
-        found = found.measured_twice(None if second == "drawn" else read_image(second), seed=seed)
+        found = found.measured_twice(
+            None if second == "drawn" else read_image(second).image, seed=seed
+        )
     made, found = network.make(prior, found, seed=seed, device=target)
     # What can't be, or doesn't fit, is said before a folder is made.
     planning.plan(
