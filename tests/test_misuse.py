@@ -110,7 +110,10 @@ PLAIN: dict[str, tuple[Callable[[], object], str]] = {
         "a learning rate must be a number, got 'x'",
     ),
     "frozen": (lambda: vit().frozen([1]), "frozen takes a dict of tensors"),
-    "gp's kernel": (lambda: gp.GaussianProcess(3), "expected a LagKernel or a StationaryKernel"),
+    "gp's kernel": (
+        lambda: gp.GaussianProcess(3),
+        "expected a LagKernel, a StationaryKernel or a DenseKernel",
+    ),
     "gp's mean": (lambda: gp.GaussianProcess(gp.rbf(1.0), mean="a"), "mean must be a number"),
     "covariance": (lambda: gp.from_covariance(None), "dataset must be a Dataset, got None"),
     "spectrum": (lambda: covariance_spectrum(None), "found must be a Dataset, got None"),

@@ -113,6 +113,13 @@ class MadeNetwork:
 
     def _check(self, first: Parameters, *, draws: bool) -> None:
         again, module = self._built(1), self._built(0)
+        own = {id(parameter) for parameter in self._network.module.parameters()}
+        shared = [k for k, p in module.named_parameters() if id(p) in own]
+        if shared:
+            raise InvalidInputError(
+                f"the factory of {self.name} puts the same '{shared[0]}' into every network: let "
+                "it build all layers at every call, within the function"
+            )
         other, same = (self._held(each, trainable=True) for each in (again, module))
         followed = self._network.companions({**self._frozen, **self._buffers, **other})
         drawn = {**self._held(again, trainable=False), **dict(again.named_buffers())}

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ class Modes:
 
     def apply(self, module: nn.Module) -> nn.Module:
         """Set a new module's modes, in place."""
+        for part in module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.register_forward_hook(_with_contiguous_gradient)
         if self.normalisation != MODULE:
             module.eval()
         if self.normalisation == IMAGE:
@@ -44,6 +48,13 @@ class Modes:
                     part.running_mean = part.running_var = part.num_batches_tracked = None
                 part.training = name in self.training
         return module
+
+
+# torch 2.13 computes a wrong backward pass of BatchNorm on a CPU, without a word, where the
+# gradient of a single image lies in memory as tokens do, channels last: what a transformer behind
+# it sends back. To go through these two views, which copy nothing, it is put in order.
+def _with_contiguous_gradient(_: nn.Module, __: Any, out: Tensor) -> Tensor:
+    return out.reshape(-1).reshape(out.shape) if out.is_contiguous() else out
 
 
 @contextmanager

@@ -103,8 +103,10 @@ def follow(preset: Preset, device: torch.device, seed: int) -> xr.Dataset:
     noisy = step + 0.4 * 0.5 * torch.randn(1, length, generator=random)
     task = tasks.denoise(step, measurement=noisy, noise_sigma=0.2)
     noise = (noisy - step).double()
+    # Unchecked: a warning would say that its last layer is drawn and stays, as in the source.
+    prior = ImagePrior(lambda: SignalDecoder(64), code, check=False)
     return jacobian_along_fit(
-        ImagePrior(lambda: SignalDecoder(64), code).to(device=device, dtype=torch.float64),
+        prior.to(device=device, dtype=torch.float64),
         task,
         {"step": step.double(), "centred step": step.double() - 0.5, "noise": noise},
         iterations=preset.follow,

@@ -1,5 +1,6 @@
 """The bridge to neural-tangents; agreement is tested where that is installed."""
 
+import copy
 import importlib
 import types
 
@@ -106,7 +107,7 @@ def test_layers_without_a_counterpart_are_named(
     code = torch.rand(1, 5, 6, generator=torch.Generator().manual_seed(0))
 
     def build() -> nn.Module:
-        return nn.Sequential(nn.Conv1d(5, 5, 1), layer)
+        return nn.Sequential(nn.Conv1d(5, 5, 1), copy.deepcopy(layer))
 
     with pytest.raises(InvalidInputError, match=match) as caught:
         stax.infinite_width(ImagePrior(build, code), code_kernel((6,)))

@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, object]] = {
     "mixer": {"width": 10, "depth": 2, "token_mlp_width": 7, "channel_mlp_width": 11},
     "siren": {"width": 7, "layers": 2},
     "fourier-features": {"width": 8, "layers": 2, "code_channels": 6},
-    "self-attention": {"width": 8, "scales": 2, "heads": 2, "code_channels": 3},
+    "self-attention": {"width": 8, "scales": 2, "heads": 2, "kernel_size": 3, "code_channels": 3},
     **{
         name: {"width": 12, "depth": 1, "heads": 3, "mlp_width": 10}
         for name in ("conv1-vit", "vit-conv1", "conv3-vit", "vit-conv3")

@@ -247,6 +247,45 @@ def test_both_passes_are_of_one_jacobian(forward: Forward) -> None:
     require_right(convolved(forward))
 
 
+def test_a_gradient_that_lies_as_tokens_do_passes_batch_norm() -> None:
+    """torch 2.13 alone is wrong there, so that differences are the oracle."""
+
+    class Hybrid(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.convolve, self.norm, self.mix = (
+                nn.Conv2d(4, 3, 1),
+                nn.BatchNorm2d(3),
+                nn.Linear(3, 2),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.norm(self.convolve(x)).flatten(2).transpose(1, 2)
+            return self.mix(h.sin()).transpose(1, 2).unflatten(2, x.shape[2:])
+
+    prior = ImagePrior(Hybrid, code())
+    require_right(prior)
+    parameters = prior.init(0)
+    weights, direction = torch.randn(prior.shape), torch.randn(3)
+    found = NTK(prior, parameters).vjp(weights.reshape(-1, 1))["norm.bias"][0] @ direction
+    step = 1e-6
+    ends = [
+        (
+            prior.image(parameters | {"norm.bias": parameters["norm.bias"] + s * direction})
+            * weights
+        ).sum()
+        for s in (step, -step)
+    ]
+    # a central difference is right to the step's square, and to rounding over the step
+    torch.testing.assert_close(found, (ends[0] - ends[1]) / (2 * step), rtol=1e-6, atol=1e-7)
+
+
+def test_a_layer_that_all_networks_share_is_refused() -> None:
+    layer = nn.Conv2d(3, 2, 1)
+    with pytest.raises(InvalidInputError, match=r"puts the same '1.weight' into every network"):
+        ImagePrior(lambda: nn.Sequential(nn.Conv2d(4, 3, 1), layer), code())
+
+
 def test_an_infinite_slope_is_named_with_its_place() -> None:
     class Root(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

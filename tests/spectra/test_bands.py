@@ -242,7 +242,7 @@ def test_bands_refuse_images_of_another_shape(make_bands: type) -> None:
 
 
 def test_bands_go_on_from_a_checkpoint_for_every_image_and_seed(tmp_path: Path) -> None:
-    prior = make("conv", (12, 17), channels=1)
+    prior = make("conv", (12, 17), channels=1, output="none")
     settings: dict[str, Any] = {"seed": [0, 3], "monitors": ["frequency-bands", "clean-bands"]}
     several = [noisy((12, 17), seed).in_range(2.0) for seed in (1, 2)]
     whole = fit(prior, several, iterations=6, **settings)
