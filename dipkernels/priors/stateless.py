@@ -54,7 +54,8 @@ class Modes:
 # gradient of a single image lies in memory as tokens do, channels last: what a transformer behind
 # it sends back. To go through these two views, which copy nothing, it is put in order.
 def _with_contiguous_gradient(_: nn.Module, __: Any, out: Tensor) -> Tensor:
-    return out.reshape(-1).reshape(out.shape) if out.is_contiguous() else out
+    needed = torch.is_grad_enabled() and out.is_contiguous()
+    return out.reshape(-1).reshape(out.shape) if needed else out
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def stop(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_audit_of_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, fits = script("audit"), []
     arguments = ["--preset", "smoke", "--output", str(tmp_path)]
@@ -57,7 +57,7 @@ def test_audit_of_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (tmp_path / "audit_vit.png").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_convolutions_after_a_transformer(tmp_path: Path) -> None:
     run = script("conv_after_transformer")
     arguments = ["--preset", "smoke", "--output", str(tmp_path)]

@@ -13,7 +13,7 @@ from helpers.experiments import check_smallest_run, script
 ROWS = {"fits.csv": 5, "summary.csv": 3, "stopping.csv": 4, "first.csv": 6, "bases.csv": 18}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     check_smallest_run("blog_questions", tmp_path, ROWS, {"gains", "curves", "held_out", "first"})
     kept = {p.stem: load(p) for p in (tmp_path / "out").glob("fit-*.nc")}

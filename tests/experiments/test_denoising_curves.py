@@ -9,7 +9,7 @@ import pytest
 from helpers.experiments import check_smallest_run, images_in
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smallest_run(tmp_path: Path) -> None:
     tables = {"results.csv": 10, "criterion.csv": 24, "curves.csv": 7}
     check_smallest_run(

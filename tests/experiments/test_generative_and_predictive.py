@@ -9,7 +9,7 @@ import torch
 from helpers.experiments import check_smallest_run, script
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     rows = {"fits.csv": 6, "encoders.csv": 3, "biases.csv": 3}
     check_smallest_run("generative_and_predictive", tmp_path, rows, {"biases"})

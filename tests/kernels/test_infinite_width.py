@@ -322,7 +322,7 @@ def exponent(dims: int, widths: list[int], samples: int, repeats: int, tangent: 
     return float(np.polyfit(np.log(widths), np.log(errors), 1)[0])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("tangent", [False, True], ids=["covariance", "ntk"])
 def test_errors_fall_with_the_root_of_the_width(tangent: bool) -> None:
     # Forty repeats know each error to about 15 %, so the exponent over a factor 9 to 0.1.

@@ -93,7 +93,7 @@ def test_a_convolutional_network_does_not_factorise() -> None:
     assert found.sel(test="independent outputs").z > 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_p_values_of_the_factorisation_are_calibrated() -> None:
     prior = patched("mixer", (6, 6))
     p = np.array([patch_covariance(prior, 40, seed=seed).p_value.values for seed in range(40)])
@@ -132,7 +132,7 @@ def test_tangent_kernel_over_tokens_is_the_dense_one(name: str) -> None:
     assert np.allclose(found.ratio.values, ratios, rtol=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_tangent_kernel_factorises_as_one_over_the_root_of_the_width() -> None:
     priors = {
         width: networks.create(

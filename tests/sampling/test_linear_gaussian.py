@@ -204,7 +204,7 @@ def test_the_chosen_step_is_a_share_of_the_limit_where_the_warm_up_ends(
     assert given.step_size == 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_default_sampler_has_the_posterior_of_a_linear_network() -> None:
     """Mean and variance of each mode in closed form, with the bias of the step."""
     prior, task, factor = model()

@@ -14,10 +14,27 @@ from helpers.priors import make
 
 SIZE, SIGMA, SEEDS = 12, 25 / 255, 3
 IMAGES = ("camera", "astronaut")
+# Under 10 s on a core, each.
+LIGHT = (
+    "conv",
+    "fixed-conv",
+    "resnet",
+    "deep-decoder",
+    "deep-decoder-over",
+    "conv-decoder",
+    "transposed-decoder",
+    "vit-conv3",
+    "siren",
+    "fourier-features",
+)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", networks.names())
+def time_of(name: str) -> pytest.MarkDecorator:
+    """Say how long the test of a prior takes."""
+    return pytest.mark.slow if name in LIGHT else pytest.mark.long
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=time_of(n)) for n in networks.names()])
 def test_a_band_of_float32_holds_the_dense_float64_truth(name: str) -> None:
     exact = make(name, (SIZE, SIZE), channels=1)
     single = exact.to(dtype=torch.float32)
