@@ -74,6 +74,8 @@ def double_backward(
     except Exception:  # such as an operation that must be compiled
         try:
             return DoubleBackward(image_of, parameters)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # whatever an operation can't do
             text = str(error).split("\n")[0].rstrip(".")
             raise InvalidInputError(

@@ -211,19 +211,21 @@ class Observed(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-# The signatures of both are the same as far as this reaches.
+# Whether statistics are the input's is the sixth argument of both, under other names.
 def _uses_running_statistics(
     input: Tensor,
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
     weight: Tensor | None = None,
     bias: Tensor | None = None,
-    training: bool = False,
+    own: bool | None = None,
     *_: Any,
-    use_input_stats: bool = True,
+    training: bool = False,
+    use_input_stats: bool = False,
     **__: Any,
 ) -> bool:
-    return running_mean is not None and not training and use_input_stats is not True
+    own = training or use_input_stats if own is None else own
+    return running_mean is not None and not own
 
 
 class _Substituted(TorchFunctionMode):

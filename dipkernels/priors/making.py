@@ -59,6 +59,12 @@ class MadeNetwork:
                 self._modes = Modes(IMAGE, frozenset(seen.normalises), frozenset(seen.single))
                 parameters = self._take(self._built(0))
                 seen = self._observed(parameters)
+        if seen.single:
+            raise InvalidInputError(
+                f"{self.name} normalises a single value of each channel, in its part "
+                f"'{min(seen.single)}', which has no statistics: take a larger image, or "
+                "normalisation='evaluation' for the running statistics of the factory's module"
+            )
         self.shape = shape_of_image(seen.output, output, self.name)
         if check:
             self._check(parameters, draws=bool(draws))

@@ -133,7 +133,9 @@ def require_seeded(
             stacklevel=3,
         )
         return
-    drawn = [key for key, v in other_constants.items() if not _equal(constants[key], v)]
+    drawn = [
+        key for key, v in other_constants.items() if not _equal(constants.get(key, v[None]), v)
+    ]
     if drawn:
         warnings.warn(
             f"'{drawn[0]}' of {name} is drawn with the weights but isn't trainable: like the code "

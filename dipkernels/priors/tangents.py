@@ -78,7 +78,7 @@ class Tangents:
         self._batches = self._functional = False
         warnings.warn(
             "torch.func can't differentiate this network; products with its kernel take ordinary "
-            "double backward passes, one column at a time, at up to twice the cost "
+            "double backward passes, one column at a time, which is slower "
             f"({_first_line(error)})",
             stacklevel=4,
         )
