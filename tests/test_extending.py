@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,17 @@ import pytest
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
 
+HARNESS = PAGE.parents[1] / "experiments" / "harness.py"
+
+
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def files() -> dict[str, str]:
+    """Give the text of each block that has a path for its caption, by the path."""
+    block = r"```\{code-block\} \w+\n:caption: (\S+)\n(.*?)```"
+    return dict(re.findall(block, PAGE.read_text(encoding="utf-8"), re.DOTALL))
 
 
 # All in one process, which registers the parts: what takes time is to import torch.
@@ -55,8 +65,13 @@ def test_parts_of_ones_own_run_in_sweeps_and_commands(tmp_path: Path) -> None:
     (tmp_path / "my_parts.py").write_text("\n".join(blocks("python")), encoding="utf-8")
     (plan,) = blocks("yaml")
     (tmp_path / "plan.yaml").write_text(plan, encoding="utf-8")
+    for path, text in files().items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    shutil.copy(HARNESS, tmp_path / "experiments")
+    study = ["experiment", "how_bright", "--preset", "smoke", "--output", "study"]
     small = ["two-layers", "--image", "camera", "--size", "16"]
-    swept, listed, fitted, drawn, counted, wrong = call(
+    swept, listed, fitted, drawn, counted, studied, again, wrong = call(
         tmp_path,
         ["sweep", "plan.yaml", "--output", "runs"],
         ["sweep-table", "runs", "--csv", "table.csv"],
@@ -65,9 +80,11 @@ def test_parts_of_ones_own_run_in_sweeps_and_commands(tmp_path: Path) -> None:
         ["posterior", *small, "--method", "lm", "--iterations", "20", "--start-iterations", "4",
          "--output", "chains"],
         ["size-of", "two-layers"],
+        study,
+        study,
         ["fit", "two-layers", "--task", "denoise", "--fog", "0.1"],
     )  # fmt: skip
-    for code, _, err in (swept, listed, fitted, drawn, counted):
+    for code, _, err in (swept, listed, fitted, drawn, counted, studied, again):
         assert code == 0, err
     table = pd.read_csv(tmp_path / "table.csv")
     assert set(table.prior) == {"two-layers"} and set(table.task) == {"defog"}
@@ -77,6 +94,9 @@ def test_parts_of_ones_own_run_in_sweeps_and_commands(tmp_path: Path) -> None:
     assert table.mean_psnr.notna().sum() == 2
     assert "half-of-the-loss" in fitted[1]
     assert "the noise of two steps averaged" in drawn[1]
+    means = pd.read_csv(tmp_path / "study" / "results.csv")
+    assert list(means.network) == ["deep-decoder"] and 0 < means["mean"][0] < 1
+    assert "deep-decoder" in studied[1] and "deep-decoder" not in again[1]
     assert int(counted[1]) == 8 * 16 * 9 + 16 + 16 * 3 * 9 + 3
     assert wrong[0] == 2
     assert "--fog has no effect when denoising" in wrong[2]
