@@ -199,6 +199,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(
     assert not output.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -359,6 +360,7 @@ except SystemExit as error:
 NO_TORCH = "assert 'torch' not in sys.modules, 'a key would take seconds'"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "offered"),
     [

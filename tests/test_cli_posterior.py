@@ -60,6 +60,7 @@ METHOD_ARGUMENTS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

@@ -45,6 +45,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moving", ["all", "first", "norm"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", CASES)

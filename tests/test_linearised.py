@@ -23,6 +23,7 @@ def small(name: str = "conv") -> tuple[ImagePrior, dict[str, Tensor]]:
     return prior, priors.perturbed(prior.init(0), 1, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", priors.with_slow_ones(networks.names()))
 def test_every_prior_linearised_is_its_first_order_expansion(name: str) -> None:
     """Against forward and backward mode of the network itself, and in batches."""
@@ -44,6 +45,7 @@ def test_every_prior_linearised_is_its_first_order_expansion(name: str) -> None:
     assert torch.allclose(images, torch.stack([image, start]), rtol=0, atol=float(1e-11 * scale))
 
 
+@pytest.mark.slow
 def test_its_kernel_is_that_of_the_network_wherever_it_is() -> None:
     prior, origin = small()
     size = torch.Size(prior.shape).numel()
@@ -54,6 +56,7 @@ def test_its_kernel_is_that_of_the_network_wherever_it_is() -> None:
         assert torch.allclose(kernel, jacobian @ jacobian.T, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["denoise", "inpaint"])
 def test_gradient_descent_on_it_follows_the_predicted_curve(kind: str) -> None:
     """Exact theory and an exact fit: 120 iterations differ by sums in another order alone."""
@@ -99,6 +102,7 @@ def test_fits_of_several_images_samplers_and_plans_take_it(tmp_path: Path) -> No
     assert plan(frozen, several[0], iterations=4).bytes > 0
 
 
+@pytest.mark.slow
 def test_it_is_moved_like_other_priors() -> None:
     prior, origin = small("vit")
     frozen = prior.linearised(origin)

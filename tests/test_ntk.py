@@ -197,6 +197,7 @@ def test_a_block_equals_its_columns(case: Case) -> None:
     torch.testing.assert_close(case.ntk @ block, columns, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_chunks_change_nothing(case: Case) -> None:
     block = draw(case.n, 5)
     column = parameter_bytes(case.parameters) + 3 * activation_bytes(case.prior, case.parameters)
@@ -261,6 +262,7 @@ def test_scipy_finds_its_eigenvalues(case: Case) -> None:
     np.testing.assert_allclose(np.sort(found), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_single_precision_agrees_to_its_accuracy(case: Case) -> None:
     prior = case.prior.to(dtype=torch.float32)
     ntk = NTK(prior, {key: value.float() for key, value in case.parameters.items()})
@@ -280,6 +282,7 @@ def test_attributes(case: Case) -> None:
     assert repr(case.ntk) == f"NTK({case.prior.name}, {case.n}x{case.n}, torch.float64)"
 
 
+@pytest.mark.slow
 def test_leaves_that_require_gradients_and_callers_without_them(case: Case) -> None:
     leaves = {key: v.clone().requires_grad_() for key, v in case.parameters.items()}
     ntk, vector = NTK(case.prior, leaves), draw(case.n)

@@ -52,6 +52,7 @@ def of_tensors(parts: dict[str, int]) -> int:
     return sum(size for name, size in parts.items() if name != ALLOCATOR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", networks.names())
 def test_activations_from_shapes_are_those_of_a_pass(name: str) -> None:
     prior = make(name, (19, 22))
@@ -63,6 +64,7 @@ def test_activations_from_shapes_are_those_of_a_pass(name: str) -> None:
 
 
 # The oracle: the engine itself, with numbers. The same tensors come and go.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "seeds", "device"),
     [
@@ -97,6 +99,7 @@ def test_rehearsed_fit_takes_the_tensors_of_a_fit(name: str, seeds: int, device:
     assert needs.parts[STATE] >= 3.99 * own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 3])
 def test_rehearsed_kernel_takes_the_tensors_of_products(columns: int) -> None:
     prior = decoder()
@@ -279,6 +282,7 @@ def test_planning_leaves_everything_as_it_was() -> None:
     np.testing.assert_array_equal(before.final, after.final)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("time_products", [False, True])
 def test_seconds_add_up(time_products: bool) -> None:
     prior = decoder()
@@ -310,6 +314,7 @@ class Counting(nn.Sequential):
         return super().forward(x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [

@@ -8,6 +8,7 @@ import pytest
 from helpers.experiments import script
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     experiment = script("gp_inpainting")
     arguments = ["--preset", "smoke", "--output", str(tmp_path)]

@@ -57,6 +57,7 @@ def fit_apart(prior: ImagePrior, index: int, seed: int, settings: dict[str, Any]
     return _apart[key]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -183,6 +183,7 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays_whole(tmp_path: P
     assert_identical(fit(prior, task, iterations=9, checkpoint=file), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_a_fit_can_go_on_to_more_iterations(noise: float, tmp_path: Path) -> None:
     prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
@@ -211,6 +212,7 @@ LAYOUT = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [None, 12])
 def test_files_of_the_first_layout_are_continued(moment: int | None, tmp_path: Path) -> None:
     prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
@@ -257,6 +259,7 @@ def test_a_descent_is_driven_and_continued_without_a_record(between: bool) -> No
     assert np.array_equal(torch.stack(losses, dim=1), whole.loss)
 
 
+@pytest.mark.slow
 def test_interrupts_keep_the_checkpoint(tmp_path: Path) -> None:
     prior, task, file = make_prior(), make_task(), tmp_path / "state.safetensors"
 

@@ -58,6 +58,7 @@ def by_hand(
     return images
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 4, 50])
 @pytest.mark.parametrize("settings", [ADAM, DESCENT, SGD], ids=lambda s: s["optimiser"])
 def test_steps_are_those_of_a_plain_loop(every: int, settings: dict[str, Any]) -> None:
@@ -89,6 +90,7 @@ def test_anew_at_every_step_is_the_network_s_own_descent() -> None:
     assert abs(own.loss - other.loss).max() > 1e-3 * own.loss[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [ADAM, DESCENT], ids=lambda s: s["optimiser"])
 def test_never_anew_is_the_frozen_network(settings: dict[str, Any]) -> None:
     """Also with what else is descended, or done to the gradient."""
@@ -100,6 +102,7 @@ def test_never_anew_is_the_frozen_network(settings: dict[str, Any]) -> None:
     np.testing.assert_allclose(never.final, frozen.final, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_each_run_is_linearised_where_it_is() -> None:
     prior, pair = make_prior(), [make_task(0), make_task(1)]
     together = fit(prior, pair, seed=[0, 4], relinearise=3, monitors=["twin"], **ADAM)
@@ -109,6 +112,7 @@ def test_each_run_is_linearised_where_it_is() -> None:
     assert abs(together.loss[0, 1] - together.loss[1, 0]).max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [4, 6, 7])
 def test_a_killed_fit_continues_bit_by_bit(
     moment: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -179,6 +183,7 @@ def test_runs_that_diverge_end_as_others_do() -> None:
     assert set(frozen.status.values) == {"diverged"}
 
 
+@pytest.mark.slow
 def test_it_is_planned_for_and_recorded() -> None:
     planned = planning.plan(make_prior(), make_task(), iterations=6, relinearise=3, timed=False)
     assert planned.fits

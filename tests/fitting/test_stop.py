@@ -77,6 +77,7 @@ def test_a_rule_ends_the_fit_with_the_image_that_it_chose(rule: Rule, tmp_path: 
     assert again.chosen_image.equals(result.chosen_image)
 
 
+@pytest.mark.slow
 def test_every_run_is_stopped_by_itself() -> None:
     prior, all_tasks, seeds = make_prior(), [make_task(0), make_task(1)], [0, 4]
     settings: dict[str, Any] = {"learning_rate": 0.03, "iterations": 400, "stop": "discrepancy"}

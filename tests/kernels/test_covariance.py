@@ -147,6 +147,7 @@ def test_signals_have_one(name: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "boundary"), [((20, 24), "linear"), ((90,), "linear"), ((16, 21), "circular")]
 )

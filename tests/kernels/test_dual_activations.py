@@ -81,6 +81,7 @@ def draws(name: str) -> list[tuple[float, float, float]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_duals_agree_with_nested_quadrature(name: str) -> None:
     options, f, slope = CASES[name]

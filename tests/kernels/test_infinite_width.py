@@ -81,6 +81,7 @@ def torch_weights(fan_in: int, bias: bool = True) -> Weights:
     return Weights.standard(1 / 3, bias / (3 * fan_in), fan_in=fan_in, bias=bias)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVOLUTIONAL)
 @pytest.mark.parametrize("size", [(32, 64), (32,)], ids=str)
 def test_every_convolutional_prior_of_the_registry_is_read(
@@ -263,6 +264,7 @@ MARKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=MARKS.get(n, ())) for n in NETS])
 def test_the_limit_agrees_with_wide_networks(name: str) -> None:
     build, grid = NETS[name]

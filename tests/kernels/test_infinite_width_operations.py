@@ -143,6 +143,7 @@ DUALS: dict[str, tuple[dict[str, float], Callable, Callable, list[float]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DUALS)
 @pytest.mark.parametrize("rho", [-0.6, 0.97])
 def test_duals_agree_with_another_quadrature(name: str, rho: float) -> None:

@@ -73,6 +73,7 @@ def test_covariance_over_tokens_is_that_of_all_samples_at_once(name: str) -> Non
     assert float(found.within_patch.sel(lag_y=-1, lag_x=1)) == pytest.approx(inside, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_covariance_factorises_at_every_width(name: str) -> None:
     """The head's rows are independent, so that this holds for networks 8 to 12 wide."""

@@ -343,6 +343,7 @@ def test_lipschitz_decoder_is_that_of_shi(
     check(prior, values, reference, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "net"),
     [

@@ -66,6 +66,7 @@ def drawn(task: tasks.Task, factor: float, seed: int) -> xr.Dataset:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.1, 3.0])
 def test_other_pixels_are_covered_whatever_the_draws_are(factor: float) -> None:
     """Pixels that were neither fitted nor held out, over 60 noises and choices: 8000 entries."""

@@ -133,6 +133,7 @@ def test_steps_leave_the_known_biased_gaussian_unchanged(name: str) -> None:
     assert ratio > 1 + 2 * ERRORS * np.sqrt(2 / CHAINS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "step"), [("sgld", 0.03), ("sghmc", 0.02)])
 def test_sampled_images_have_the_mean_and_covariance_of_the_posterior(
     method: str, step: float

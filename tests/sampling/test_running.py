@@ -55,6 +55,7 @@ def assert_equal(a: xr.Dataset, b: xr.Dataset) -> None:
         np.testing.assert_array_equal(a[name].values, b[name].values, err_msg=str(name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_chains_have_the_bits_of_uninterrupted_ones(method: str, tmp_path: Path) -> None:
     whole = run(method, 30)

@@ -139,6 +139,7 @@ def watch(rule: str, trace: xr.Dataset) -> tuple[int | None, int]:
     ) else chosen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_rules_decide_as_if_watching(name: str) -> None:
     stops = []

@@ -78,6 +78,7 @@ def dense_images(
     return torch.stack(images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spatial", "hole"),
     [((7, 10), False), ((23,), True)],  # holes in 2D: against the dense kernel, below
@@ -176,6 +177,7 @@ def found() -> xr.Dataset:
     )
 
 
+@pytest.mark.slow
 def test_measured_images_are_the_fits_and_adams_prediction_that_of_its_metric(
     found: xr.Dataset,
 ) -> None:
@@ -319,6 +321,7 @@ def test_figure_shows_every_optimiser(found: xr.Dataset) -> None:
         plot_audit(xr.Dataset())
 
 
+@pytest.mark.slow
 def test_what_the_documentation_shows_runs(
     found: xr.Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

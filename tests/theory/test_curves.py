@@ -144,6 +144,7 @@ def test_the_band_holds_the_truth_at_any_number_of_steps(kind: str, name: str) -
     np.testing.assert_allclose(widths[-1], 0, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["denoise", "inpaint"])
 def test_random_probes_err_as_the_band_says(kind: str) -> None:
     # a rough field: many eigenvalues count, so that means over probes are nearly normal

@@ -200,6 +200,7 @@ def adam_run(ntk: NTK, task: Task, rate: float, steps: int, at: int) -> tuple[np
     return np.array(errors), kernel
 
 
+@pytest.mark.slow
 def test_adam_with_its_metric_frozen_peaks_about_where_adam_does() -> None:
     _, ntk = kernel_and_ntk(2)
     task, rate, steps, peaks = make_task("denoise"), 0.01, 1500, []

@@ -141,6 +141,7 @@ def test_the_band_covers_what_a_perturbed_kernel_predicts() -> None:
 # Networks
 
 
+@pytest.mark.slow
 def test_the_dense_kernel_is_that_of_products_with_and_without_a_metric() -> None:
     prior = conv_prior()
     parameters = prior.init(1)
@@ -178,6 +179,7 @@ def test_lanczos_agrees_with_the_dense_score_within_its_band() -> None:
     )
 
 
+@pytest.mark.slow
 def test_estimate_with_exact_probes_and_all_steps_is_the_dense_peak() -> None:
     prior, task = conv_prior(), make_task(1, 0.1)
     ntk = NTK(prior, prior.init(0))

@@ -193,7 +193,7 @@ def infinite_width(
     Examples
     --------
     >>> from dipkernels import networks
-    >>> prior = networks.create("conv-decoder", image_size=16, output="none")
+    >>> prior = networks.create("conv-decoder", image_size=16, width=16, output="none")
     >>> infinite_width(prior).kernel
     StationaryKernel(size 16x16, period 1x1)
     """
