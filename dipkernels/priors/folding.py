@@ -1,6 +1,5 @@
 """Traced functions with all that doesn't depend on their arguments computed once."""
 
-import gc
 from typing import Any
 
 import torch
@@ -54,10 +53,7 @@ def fold_constants(traced: fx.GraphModule) -> fx.GraphModule:
                 root.register_buffer(name, value)
                 value = folded.get_attr(name)
             translated[node] = value
-    result = fx.GraphModule(root, folded)
-    del traced, values
-    gc.collect()  # tracing leaves cycles
-    return result
+    return fx.GraphModule(root, folded)
 
 
 # Checks have passed, an alias is what it's of, and what batches takes the place of what doesn't.

@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from dipkernels.base.memory import collect_if_grown, collected
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.priors.backward import double_backward, infinite_slope, plain_operations
 from dipkernels.priors.folding import fold_constants
@@ -46,7 +47,9 @@ class Tangents:
     ) -> None:
         self.parameters, self.chunk, self._trace = parameters, chunk, traced
         self._batches = self._functional = True
-        if traced:
+        if traced and next(iter(parameters.values())).is_cpu:
+            collect_if_grown()
+        elif traced:
             gc.collect()
         try:
             self._differentiate(image_of)
@@ -188,7 +191,7 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
             return torch.zeros_like(image) if tangent is None else tangent
 
     # With gradients enabled, so that a network that disables them for a while is seen to.
-    with warnings.catch_warnings(), torch.enable_grad():
+    with warnings.catch_warnings(), collected(), torch.enable_grad():
         # torch's tracing uses its own torch.jit
         warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
         try:
@@ -199,8 +202,9 @@ def tangent_map(image_of: ImageOf, parameters: Parameters) -> ImageOf:
         except Exception as error:  # such as an operation without a forward-mode derivative
             _say_backward(error)
             return _transposed_twice(image_of, parameters)
-    with torch.no_grad():
-        folded = fold_constants(traced)
+        with torch.no_grad():
+            folded = fold_constants(traced)
+        del traced
 
     def tangent(directions: Parameters) -> Tensor:
         image: Tensor = folded(*(directions[key] for key in parameters))

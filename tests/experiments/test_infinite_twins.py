@@ -36,9 +36,9 @@ def test_finite_kernels_go_to_the_infinite_one(name: str) -> None:
     limit = bridge.dense_kernel(experiment.infinite(bridge.require()[1], name), code)
 
     def gap(width: int) -> float:
-        prior = experiment.ImagePrior(lambda: experiment.finite(name, 3, width), code)
-        drawn = [experiment.NTK(prior, prior.init(seed)).to_dense() for seed in range(4)]
-        return experiment.difference(sum(drawn) / len(drawn), limit.ntk)
+        prior = experiment.ImagePrior(lambda: experiment.finite(name, 3, width), code, check=False)
+        kernels = [experiment.NTK(prior, prior.init(s), check=False).to_dense() for s in range(6)]
+        return experiment.difference(sum(kernels) / len(kernels), limit.ntk)
 
-    # like one over the root of the width: a half, with room for four draws
-    assert gap(48) < 0.75 * gap(12) and gap(48) < 0.2
+    # like one over the width to one over its root: a half at most, with room for six draws
+    assert gap(32) < 0.6 * gap(8) and gap(32) < 0.4

@@ -194,7 +194,7 @@ def infinite_width(
     --------
     >>> from dipkernels import networks
     >>> prior = networks.create("conv-decoder", image_size=16, width=16, output="none")
-    >>> infinite_width(prior).kernel
+    >>> infinite_width(prior, drawn_pixels=0).kernel  # without the drawn means: a closed form
     StationaryKernel(size 16x16, period 1x1)
     """
     require_choice("parameterisation", parameterisation, PARAMETERISATIONS)
