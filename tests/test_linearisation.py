@@ -1,5 +1,7 @@
 """Traced tangent maps against torch's own forward mode and against finite differences."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dipkernels import networks
+from dipkernels.base import memory
 from dipkernels.priors.folding import fold_constants
 from dipkernels.priors.tangents import tangent_map
 from helpers.priors import draw
@@ -168,3 +171,26 @@ def test_a_traced_product_takes_few_operations(name: str, most: int) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
     assert ours.count <= most
     assert theirs.count >= 4 * ours.count
+
+
+class Knot:
+    """An object in a cycle."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_a_block_leaves_in_cycles_is_freed_and_nothing_else_touched(frozen: bool) -> None:
+    before = gc.get_freeze_count()
+    if frozen:  # as a caller may have done
+        gc.freeze()
+    theirs = gc.get_freeze_count()
+    try:
+        with memory.collected():
+            left = weakref.ref(Knot())
+        assert left() is None
+        assert gc.get_freeze_count() == theirs
+    finally:
+        if frozen and not before:
+            gc.unfreeze()
