@@ -61,7 +61,7 @@ MAY_IMPORT = {
 CEILINGS = {
     "base": 800,
     "bridges": 850,
-    "cli": 1500,
+    "cli": 1650,
     "fingerprints": 950,
     "fitting": 2050,
     "gp": 1750,
@@ -71,7 +71,7 @@ CEILINGS = {
     "literature": 2200,
     "networks": 2900,
     "planning": 850,
-    "plotting": 1850,
+    "plotting": 1980,
     "priors": 2750,
     "reports": 850,
     "sampling": 3350,

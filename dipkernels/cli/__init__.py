@@ -14,7 +14,7 @@ from dipkernels.cli.experimenting import experiment
 from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
-from dipkernels.cli.measuring import ntk
+from dipkernels.cli.measuring import ntk, spectrum
 from dipkernels.cli.sampling import posterior
 from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
 from dipkernels.cli.talking import listen, one_line, show_version
@@ -53,7 +53,7 @@ def of_all_commands(
 
 
 for command in (
-    *(compare, fit, posterior, fingerprint, ntk),
+    *(compare, fit, posterior, fingerprint, ntk, spectrum),
     *(experiment, sweep, sweep_status, sweep_table),
 ):
     app.command()(command)

@@ -1,12 +1,19 @@
-"""``dipkernels ntk``."""
+"""``dipkernels ntk`` and ``dipkernels spectrum``."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dipkernels.cli import groups
-from dipkernels.cli.options import PriorArgument, RunWords, SeedOption, option
+from dipkernels.cli.options import PriorArgument, RunWords, SeedOption, argument, option
 from dipkernels.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import xarray as xr
+
+FORMATS = ("png", "pdf", "svg")
 
 
 @groups.expanded(run=groups.RUN)
@@ -61,3 +68,93 @@ def ntk(
         f"half-power frequency {result.half_power_frequency:.3f} cycles/pixel, "
         f"{result.matvecs:.0f} products. {spread_note()} Results: {folder.path}"
     )
+
+
+@groups.expanded(run=groups.RUN)
+def spectrum(
+    names: Annotated[list[str] | None, argument("Of priors; 'dipkernels list' shows them.")] = None,
+    every: Annotated[bool, option("All registered priors.", "--all")] = False,
+    size: Annotated[str, option("Pixels: 64 or 48x64 (height x width).")] = "64",
+    channels: Annotated[int, option("Of the image.")] = 3,
+    steps: Annotated[int, option("Lanczos steps of each probe.")] = 60,
+    probes: Annotated[int, option("Random probes.")] = 2,
+    seed: SeedOption = 0,
+    figures: Annotated[str, option("Formats of the figure: png, pdf, svg, or several.")] = "png",
+    *,
+    run: RunWords,
+) -> None:
+    """Compare the kernel spectra of several networks: one figure, one table."""
+    from dipkernels import networks
+    from dipkernels.images import parse_size
+    from dipkernels.stages.registry import find_stage
+    from dipkernels.stages.subject import Subject
+
+    if every == bool(names):
+        raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
+    pixels, formats = parse_size(size), _formats(figures)
+    if pixels is None:
+        raise InvalidInputError("--size native needs an image; give pixels, such as 64 or 48x64")
+    if steps < 2 or probes < 2:
+        raise InvalidInputError(f"--steps and --probes must be at least 2, got {steps}, {probes}")
+    priors = {
+        name: networks.create(name, image_size=pixels, channels=channels, code_seed=seed)
+        for name in dict.fromkeys(names or networks.names())
+    }
+    shape = list(next(iter(priors.values())).shape)
+    record = {
+        "command": "spectrum",
+        "shape": shape,
+        "steps": steps,
+        "probes": probes,
+        "seed": seed,
+        "device": str(run.target),
+    }
+    folder = run.open(f"spectrum-{'x'.join(map(str, shape[1:]))}", record)
+    stage, found = find_stage("kernel"), {}
+    for number, (name, prior) in enumerate(priors.items(), start=1):
+        subject = Subject(prior.to(device=run.target), seed=seed, progress=not run.quiet)
+        found[name] = folder.stage(
+            f"{name}/kernel", lambda on=subject: stage.run(on, steps=steps, probes=probes)
+        )
+        run.say(f"[{number}/{len(priors)}] {name}: {found[name].matvecs:.0f} products")
+    _draw(found, [folder.path / f"spectrum.{suffix}" for suffix in formats])
+    typer.echo(_table(found))
+    typer.echo(f"One seed: no spread over initialisations. Results: {folder.path}")
+
+
+def _formats(typed: str) -> list[str]:
+    formats = [word.strip().lower() for word in typed.split(",")]
+    if unknown := [word for word in formats if word not in FORMATS]:
+        raise InvalidInputError(
+            f"--figures takes {', '.join(FORMATS)}, or several with commas; got '{unknown[0]}'"
+        )
+    return formats
+
+
+def _draw(found: "dict[str, xr.Dataset]", paths: "list[Path]") -> None:
+    from dipkernels import plotting
+    from dipkernels.plotting.style import panels
+
+    figure, axes = panels(3, width=4.4, height=3.6)
+    draws = (plotting.plot_responses, plotting.plot_eigenvalues, plotting.plot_densities)
+    titles = ("frequency response", "eigenvalues", "density of eigenvalues")
+    for draw, title, panel in zip(draws, titles, axes, strict=True):
+        draw(found, ax=panel)
+        panel.set_title(title)
+        panel.get_legend().remove()
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
+    for path in paths:
+        plotting.save_figure(figure, path)
+
+
+def _table(found: "dict[str, xr.Dataset]") -> str:
+    lines = [f"{'network':19}{'parameters':>12}{'largest':>10}{'trace':>19}{'half power at':>16}"]
+    for name, kernel in found.items():
+        half = kernel.half_power_frequency
+        trace = f"{kernel.trace:.3g} +- {kernel.trace_standard_error:.1g}"
+        lines.append(
+            f"{name:19}{int(kernel.parameters):>12,}{kernel.largest_eigenvalue:>10.3g}{trace:>19}"
+            + (f"{half:>16.3f}" if half < 1 else f"{'nowhere':>16}")
+        )
+    return "\n".join([*lines, "Trace: error over the probes. Half power: cycles per pixel."])

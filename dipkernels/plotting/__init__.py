@@ -18,6 +18,7 @@ from dipkernels.plotting.posterior import (
 from dipkernels.plotting.spectra import (
     plot_bands,
     plot_densities,
+    plot_eigenvalues,
     plot_layers,
     plot_responses,
     plot_spectra,
@@ -32,6 +33,7 @@ __all__ = [
     "plot_chains",
     "plot_densities",
     "plot_descent",
+    "plot_eigenvalues",
     "plot_eigenvectors",
     "plot_fingerprint",
     "plot_fits",

@@ -11,14 +11,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.plotting.style import band, colours, over_seeds, panels, shared_legend
+from dipkernels.plotting.style import (
+    band,
+    figure_of,
+    one_panel,
+    over_seeds,
+    panels,
+    shared_legend,
+    styles,
+)
 from dipkernels.spectra import band_edges
 
 Datasets = Mapping[str, xr.Dataset]
+SINGLE = 1e-7  # of the largest eigenvalue: what rounding in float32 hides
+LEAST = 0.3  # eigenvalues per decade that are shown
 MOST_LAYERS = 8  # that can be told apart; what is left is summed
 
 
-def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> Figure:
+def plot_spectra(
+    spectra: Datasets, *, reference: xr.Dataset | None = None, ax: Axes | None = None
+) -> Figure:
     """Draw responses of any kernels, or powers of images, on the same axes.
 
     Parameters
@@ -27,6 +39,8 @@ def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> F
         As `dipkernels.spectra.frequency_response`, `radial_power` or `prior_spectrum` return.
     reference : Dataset, optional
         A spectrum drawn in grey, such as `dipkernels.spectra.natural_spectrum`.
+    ax : Axes, optional
+        What to draw on, by default a figure of its own.
 
     Returns
     -------
@@ -34,22 +48,20 @@ def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> F
         Logarithmic axes, without the constant image, relative to the lowest ring. Bars are two
         standard errors, where they are known; the dotted line is half.
     """
-    figure, (panel,) = panels(1, width=6.5, height=3.6)
-    colour = colours(list(spectra))
+    panel = one_panel(ax)
+    looks = styles(spectra)
     for name, spectrum in spectra.items():
-        draw_spectrum(panel, spectrum, label=name, colour=colour[name], ms=4, lw=1.3)
+        draw_spectrum(panel, spectrum, label=name, **looks[name], ms=4, lw=1.3)
     if reference is not None:
-        draw_spectrum(panel, reference, label="photographs", colour="0.6", ms=4, lw=1.3)
+        draw_spectrum(panel, reference, label="photographs", color="0.6", ms=4, lw=1.3)
     panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
     frequency_axis(panel)
     panel.set(yscale="log", ylabel="relative to lowest ring")
     panel.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
-    return figure
+    return figure_of(panel)
 
 
-def draw_spectrum(
-    panel: Axes, spectrum: xr.Dataset, *, label: str, colour: str, **style: Any
-) -> None:
+def draw_spectrum(panel: Axes, spectrum: xr.Dataset, *, label: str, **style: Any) -> None:
     """Draw one spectrum relative to its lowest ring."""
     name = next((n for n in ("response", "power") if n in spectrum), None)
     if name is None or spectrum[name].dims != ("frequency",):
@@ -67,11 +79,9 @@ def draw_spectrum(
         relative,
         # on a logarithmic axis a bar can't reach 0
         yerr=[np.minimum(bars, 0.9 * relative), bars],
-        color=colour,
         label=label,
-        marker=".",
         capsize=1.5,
-        **style,
+        **{"marker": ".", **style},
     )
 
 
@@ -84,61 +94,155 @@ def frequency_axis(panel: Axes) -> None:
     panel.set_xlabel("spatial frequency (cycles/pixel)")
 
 
-def plot_densities(kernels: Datasets) -> Figure:
+def plot_densities(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     """Draw the number of eigenvalues per decade against the eigenvalue, relative to the largest.
 
     Parameters
     ----------
     kernels : mapping of str to Dataset
-        As `dipkernels.stages.kernel.measure_kernel` makes them.
+        As ``ntk.spectral_density()`` or a run's stage `kernel` makes them.
+    ax : Axes, optional
+        What to draw on, by default a figure of its own.
 
     Returns
     -------
     Figure
         Bands of two standard errors.
+
+    Examples
+    --------
+    >>> from dipkernels import NTK, networks
+    >>> prior = networks.create("deep-decoder", image_size=16, width=8)
+    >>> ntk = NTK(prior, prior.init(seed=0))
+    >>> figure = plot_densities({"deep-decoder": ntk.spectral_density(probes=2, steps=8)})
     """
-    figure, (panel,) = panels(1, width=6.5, height=3.4)
-    colour = colours(list(kernels))
+    panel, looks, most, least = one_panel(ax), styles(kernels), 0.0, 1.0
     for name, kernel in kernels.items():
-        x = kernel.eigenvalue.values / kernel.largest_eigenvalue
-        panel.plot(x, kernel.density, color=colour[name], label=name)
-        error = 2 * kernel.standard_error.fillna(0)
-        low = np.maximum(kernel.density - error, 1e-3)
-        band(panel, x, low, kernel.density + error, colour[name])
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    panel.set_ylim(0.3, 3 * max(float(kernel.density.max()) for kernel in kernels.values()))
-    panel.set_xlabel("eigenvalue / largest")
-    panel.set_ylabel("eigenvalues per decade")
+        largest = _largest(kernel)
+        density, error = kernel.density.values, 2 * kernel.standard_error.fillna(0).values
+        x = kernel.eigenvalue.values / largest
+        panel.plot(x, density, label=name, **{**looks[name], "marker": ""})
+        low = np.maximum(density - error, 1e-3)
+        band(panel, x, low, density + error, looks[name]["color"])
+        most = max(most, float(density.max()))
+        least = min(least, float(x[density > LEAST].min(initial=1.0)))
+    panel.set(xscale="log", yscale="log", xlim=(least / 2, 3), ylim=(LEAST, 3 * most))
+    panel.set(xlabel="eigenvalue / largest", ylabel="eigenvalues per decade")
     panel.legend(fontsize=7, ncols=2, frameon=False)
-    return figure
+    return figure_of(panel)
 
 
-def plot_responses(kernels: Datasets) -> Figure:
+def plot_eigenvalues(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
+    """Draw the eigenvalues from the largest on, against their index, relative to the largest.
+
+    Parameters
+    ----------
+    kernels : mapping of str to Dataset
+        As ``ntk.spectral_density()`` or a run's stage `kernel` makes them.
+    ax : Axes, optional
+        What to draw on, by default a figure of its own.
+
+    Returns
+    -------
+    Figure
+        The curve goes through the nodes of all probes, the band from that of one probe to that of
+        another. Dotted are those that the smallest nodes hold together: more steps tell them
+        apart. Circles are leading eigenpairs, where the stage `kernel` measured them. Grey is what
+        products in float32 can't tell from 0.
+
+    Notes
+    -----
+    The index of a value is the number of eigenvalues above it, an integral of the density: exact
+    for isolated eigenvalues, which steps of Lanczos find first, and a smooth count elsewhere.
+
+    Examples
+    --------
+    >>> from dipkernels import NTK, networks
+    >>> prior = networks.create("deep-decoder", image_size=16, width=8)
+    >>> ntk = NTK(prior, prior.init(seed=0))
+    >>> figure = plot_eigenvalues({"deep-decoder": ntk.spectral_density(probes=2, steps=8)})
+    """
+    panel, looks = one_panel(ax), styles(kernels)
+    least = 1.0
+    for name, kernel in kernels.items():
+        grid = np.geomspace(1, 1e-9, 300) * _largest(kernel)
+        counts = np.array(
+            [
+                [weights[nodes >= value * (1 - 1e-9)].sum() for value in grid]
+                for nodes, weights in zip(kernel.nodes.values, kernel.weights.values, strict=True)
+            ]
+        )
+        count, shown = counts.mean(axis=0), grid / _largest(kernel)
+        style = {**looks[name], "marker": ""}
+        index, told = np.maximum(count, 1), count <= count[-1] - _in_last_node(kernel)
+        panel.plot(index[told], shown[told], label=name, **style)
+        last = max(int(told.sum()) - 1, 0)
+        panel.plot(index[last:], shown[last:], color=style["color"], ls=(0, (1, 2)), lw=1)
+        low, high = (np.maximum(edge, 1) for edge in (counts.min(axis=0), counts.max(axis=0)))
+        panel.fill_betweenx(shown, low, high, color=style["color"], alpha=0.15, lw=0)
+        if "top_eigenvalue" in kernel:
+            pairs = kernel.top_eigenvalue.values / _largest(kernel)
+            panel.plot(
+                np.arange(1, len(pairs) + 1), pairs, "o", mfc="white", mec=style["color"], ms=4
+            )
+        whole = count < 0.999 * count[-1]  # beyond, no node is left
+        least = min(least, float(shown[whole].min(initial=1.0)))
+    panel.set(xscale="log", yscale="log", ylim=(least / 3, 2))
+    panel.axhspan(least / 3, max(SINGLE, least / 3), color="0.9", lw=0, zorder=0)
+    panel.set(xlabel="index of the eigenvalue", ylabel="eigenvalue / largest")
+    panel.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
+    return figure_of(panel)
+
+
+# How many eigenvalues are in the smallest node of a probe.
+def _in_last_node(kernel: xr.Dataset) -> float:
+    held = kernel.weights.values > 0
+    nodes = np.where(held, kernel.nodes.values, np.inf)
+    return float(np.take_along_axis(kernel.weights.values, nodes.argmin(axis=1)[:, None], 1).mean())
+
+
+# As the stage of the kernel names it, or the density itself.
+def _largest(kernel: xr.Dataset) -> float:
+    found = kernel.attrs.get("largest_eigenvalue", kernel.attrs.get("largest"))
+    if found is None or "density" not in kernel:
+        raise InvalidInputError(
+            "expected what ntk.spectral_density() returns, or the result of a run's stage "
+            f"'kernel'; got {[str(n) for n in kernel.data_vars]}"
+        )
+    return float(found)
+
+
+def plot_responses(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     """Draw how strongly each spatial frequency is fitted, relative to the lowest ring.
 
     Parameters
     ----------
     kernels : mapping of str to Dataset
-        With `dipkernels.spectra.frequency_response` in them.
+        As `dipkernels.spectra.frequency_response` or a run's stage `kernel` makes them.
+    ax : Axes, optional
+        What to draw on, by default a figure of its own.
 
     Returns
     -------
     Figure
-        Without the constant image; half-power frequencies are marked.
+        As of `plot_spectra`, with a circle where half of the power is reached.
+
+    Examples
+    --------
+    >>> from dipkernels import NTK, networks
+    >>> from dipkernels.spectra import frequency_response
+    >>> prior = networks.create("deep-decoder", image_size=16, width=8)
+    >>> response = frequency_response(NTK(prior, prior.init(seed=0)))
+    >>> figure = plot_responses({"deep-decoder": response})
     """
-    figure, (panel,) = panels(1, width=6.5, height=3.4)
-    colour = colours(list(kernels))
+    figure = plot_spectra(kernels, ax=ax)
+    panel = figure.axes[-1] if ax is None else ax
+    looks = styles(kernels)
     for name, kernel in kernels.items():
-        draw_spectrum(panel, kernel, label=name, colour=colour[name])
-        half = kernel.half_power_frequency
+        half = kernel.attrs.get("half_power_frequency", np.nan)
         if np.isfinite(half):
-            panel.plot(half, 0.5, "o", mfc="white", mec=colour[name], ms=6, zorder=5)
-    panel.axhline(0.5, color="0.6", lw=0.8, ls=":")
-    panel.set_yscale("log")
-    panel.set_xlabel("spatial frequency (cycles/pixel)")
+            panel.plot(half, 0.5, "o", mfc="white", mec=looks[name]["color"], ms=6, zorder=5)
     panel.set_ylabel("response / lowest ring")
-    panel.legend(fontsize=7, ncols=2, frameon=False)
     return figure
 
 

@@ -45,6 +45,30 @@ def colours(names: Iterable[Name]) -> dict[Name, str]:
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
+def styles(names: Iterable[Name]) -> dict[Name, dict[str, str]]:
+    """Give each prior a colour, line and marker: with eight colours, all of 32 look different."""
+    lines, markers = ("-", "--", ":", "-."), (".", "s", "^", "x")
+    return {
+        name: {
+            "color": PALETTE[i % len(PALETTE)],
+            "ls": lines[i // len(PALETTE) % len(lines)],
+            "marker": markers[i // len(PALETTE) % len(markers)],
+        }
+        for i, name in enumerate(names)
+    }
+
+
+def one_panel(ax: Axes | None) -> Axes:
+    """Take a caller's panel, or make one in a figure of its own."""
+    return panels(1, width=6.5, height=3.6)[1][0] if ax is None else ax
+
+
+def figure_of(panel: Axes) -> Figure:
+    """Give the figure that a panel is in, be it in a part of one."""
+    figure = panel.figure
+    return figure if isinstance(figure, Figure) else figure.figure
+
+
 def panels(
     count: int, *, columns: int = 3, width: float = 3.1, height: float = 2.5
 ) -> tuple[Figure, list[Axes]]:
@@ -130,14 +154,15 @@ def show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG.
+    """Write a figure, in the format of the path's suffix.
 
     Parameters
     ----------
     figure : Figure
         Any.
     path : str or Path
-        Where to; an existing file is replaced.
+        Where to, such as ``spectra.png``, ``.pdf`` or ``.svg``; an existing file is replaced. PDF
+        has TrueType fonts, as publishers ask, and SVG its text as text.
 
     Raises
     ------
@@ -145,6 +170,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
         If it can't be written.
     """
     try:
-        figure.savefig(path, dpi=130)
-    except OSError as error:
+        with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}):
+            figure.savefig(path, dpi=130)
+    except (OSError, ValueError) as error:  # the latter of a suffix that isn't known
         raise OutputError(f"can't write figure {path}: {error}") from error
