@@ -54,7 +54,7 @@ def compare(
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     for each in made.values():
         require_range(each, found)
-    label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"
+    label = f"compare-{Path(image).stem}-{'x'.join(map(str, found.shape[1:]))}"
     planned = plan_comparison(made, found, settings, timed=not run.quiet).require()
     folder = run.open(label, settings.record(found, made))
     run.say(options.describe(found, image, seed, target, note=task.note(image)))

@@ -55,7 +55,7 @@ def fingerprint(
     record = gallery_settings(task, effort, image=image, seed=seed, device=str(target))
     for each in priors.values():
         require_range(each, task)
-    label = f"fingerprint-{Path(image).stem}-{spatial[0]}x{spatial[1]}"
+    label = f"fingerprint-{Path(image).stem}-{'x'.join(map(str, spatial))}"
     folder = run.open(label, record)
     if not run.quiet:
         if note := words.note(image):

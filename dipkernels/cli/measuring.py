@@ -12,7 +12,7 @@ from dipkernels.errors import InvalidInputError
 @groups.expanded(run=groups.RUN)
 def ntk(
     prior: PriorArgument,
-    size: Annotated[str, option("Pixels: 64 or 48x64 (height x width).")] = "64",
+    size: Annotated[str, option("Pixels: 64, 48x64 (height x width) or 8x48x64.")] = "64",
     channels: Annotated[int, option("Of the image.")] = 3,
     steps: Annotated[int, option("Lanczos steps of each probe.")] = 60,
     probes: Annotated[int, option("Random probes.")] = 2,
@@ -43,7 +43,7 @@ def ntk(
         "seed": seed,
         "device": str(target),
     }
-    label = f"ntk-{prior}-{made.shape[1]}x{made.shape[2]}"
+    label = f"ntk-{prior}-{'x'.join(map(str, made.shape[1:]))}"
     folder = run.open(label, record)
     subject = Subject(made, seed=seed, progress=not run.quiet)
     stage = find_stage("kernel")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import AXES
 from dipkernels.plotting.style import band, colours, over_seeds, panels, shared_legend
 from dipkernels.spectra import band_edges
 
@@ -231,7 +232,7 @@ def plot_bands(result: xr.Dataset) -> Figure:
             "select an image of several"
         )
     figure, axes = panels(len(shown), width=3.1 if len(shown) > 1 else 4.6)
-    dims = 1 + ("y" in result.dims)
+    dims = sum(axis in result.dims for axis in AXES[max(AXES)])
     for panel, (kind, label) in zip(axes, shown.items(), strict=True):
         edges = band_edges(dims=dims, corners=kind != "band")
         _draw_bands(panel, result, kind, edges)
