@@ -108,8 +108,8 @@ def fit(
         measurement of a task that was measured twice; ``psnr_held_out``, where
         the task holds some out; what monitors record. Over ``(iteration, region)``, where the
         truth is known: ``psnr_clean`` and ``psnr_average_clean`` (regions: whole, and with a mask
-        hole and known). Images over ``(channel, y, x)``, ``(channel, x)`` or ``(channel, z, y, x)``: ``clean``,
-        ``measurement``, ``initial``, ``final``, ``average`` and ``best`` (of the highest
+        hole and known). Images over ``(channel, y, x)``, ``(channel, x)`` or ``(channel, z, y, x)``:
+        ``clean``, ``measurement``, ``initial``, ``final``, ``average`` and ``best`` (of the highest
         ``psnr_clean`` in the task's score region: an oracle's choice), and ``mse``, ``psnr`` and
         ``ssim`` of the last three over ``(picture, region)``. ``rollbacks``: how often
         backtracking acted. With `stop`: ``chosen`` and ``stopped``, the iteration that the rule

@@ -17,8 +17,8 @@ def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: 
     images : Tensor, shape ``(..., channels, *spatial)``
         Any range.
     kind : {"isotropic", "anisotropic"}
-        The Euclidean length of each pixel's forward differences along the axes (Rudin, Osher & Fatemi
-        1992), or the sum of their absolute values. They coincide in one dimension.
+        The Euclidean length of each pixel's forward differences along the axes (Rudin, Osher &
+        Fatemi 1992), or the sum of their absolute values. They coincide in one dimension.
     spatial_dims : {1, 2, 3}
         Number of spatial axes.
 

@@ -29,7 +29,8 @@ def radial_frequency(size: Sequence[int]) -> np.ndarray:
     Returns
     -------
     ndarray, shape ``size``
-        Cycles per pixel, in FFT order: up to 1/2 along an axis, up to ``sqrt(dimensions) / 2`` in the corner.
+        Cycles per pixel, in FFT order: up to 1/2 along an axis, up to ``sqrt(dimensions) / 2`` in
+        the corner.
     """
     return np.asarray(np.hypot.reduce([np.abs(axis) for axis in frequency_axes(size)]))
 

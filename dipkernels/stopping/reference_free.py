@@ -66,8 +66,9 @@ def sharpness(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
     """Measure the largest steps between neighbours.
 
     Of every pixel the largest of its neighbours' values minus its own (8 neighbours, 2 in one
-    dimension, 26 in three); these sorted from large to small, the first two dropped, the next 999 weighted by
-    ``exp(-0.01 rank)``, rank counted from 0 before the dropping; their root mean square.
+    dimension, 26 in three); these sorted from large to small, the first two dropped, the next 999
+    weighted by ``exp(-0.01 rank)``, rank counted from 0 before the dropping; their root mean
+    square.
 
     Parameters
     ----------
