@@ -44,7 +44,7 @@ def compare(
         raise InvalidInputError("--priors names no prior; 'dipkernels list' shows them")
     options.require_positive(iterations=iterations, seeds=seeds)
     target = run.target
-    found = task.make(image, size or task.default_size(), seed)
+    found = task.make(image, size, seed)
     if found.clean is None:
         raise InvalidInputError(
             "a comparison is about errors to the clean image, which --measured leaves unknown: "

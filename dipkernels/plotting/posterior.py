@@ -45,8 +45,8 @@ def plot_uncertainty(task: Task, maps: xr.Dataset) -> Figure:
     -------
     Figure
         Of an image, or the middle slices of a volume: panels, with root mean squares over channels
-        of deviation and error, on one scale, and the mean width over channels. Of a signal: for each channel the mean with a band,
-        and below it deviation and error.
+        of deviation and error, on one scale, and the mean width over channels. Of a signal: for
+        each channel the mean with a band, and below it deviation and error.
 
     Raises
     ------

@@ -12,6 +12,7 @@ from dipkernels.base.checks import as_annotated
 from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
 from dipkernels.images.axes import AXES, SHAPES, require_spatial
+from dipkernels.images.pixels import ROUNDING
 from dipkernels.tasks.operators import Operator
 
 
@@ -103,12 +104,12 @@ def require_finite(x: Tensor, what: str) -> None:
 def as_bytes(image: Tensor, what: str) -> np.ndarray:
     """Round an image in [0, 1] to 8 bits."""
     low, high = float(image.min()), float(image.max())
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise ImageError(
-            f"{what} rounds the image to 8 bits, but it has values from {low:g} to {high:g}; "
+            f"{what} rounds the image to 8 bits, but it has values from {low:.9g} to {high:.9g}; "
             "scale them to [0, 1]"
         )
-    return np.asarray(image.detach().cpu().mul(255).round().byte().numpy())
+    return np.asarray(image.detach().cpu().clamp(0, 1).mul(255).round().byte().numpy())
 
 
 def require_noise(noise_sigma: float, image: Tensor | None = None) -> float:

@@ -134,9 +134,10 @@ def covariance_of(
     Returns
     -------
     xarray.Dataset
-        ``kernel(lag_y, lag_x)`` (``lag_x`` alone of signals, ``lag_z`` too of volumes, here and
-        below), with axes ``channel`` and ``other_channel`` in front where asked for; ``mean(channel, y, x)`` and ``second_moment(channel, y, x)``
-        (about 0, or about the centre); ``phase_kernel(phase_y, phase_x, lag_y, lag_x)``;
+        Over the lags and pixels of images; of signals ``x`` alone, of volumes ``z`` too:
+        ``kernel(lag_y, lag_x)``, with axes ``channel`` and ``other_channel`` in front where asked
+        for; ``mean(channel, y, x)`` and ``second_moment(channel, y, x)`` (about 0, or about the
+        centre); ``phase_kernel(phase_y, phase_x, lag_y, lag_x)``;
         ``full_kernel(output, other_output)`` over the flattened image. Each has a standard error
         over samples under its name with ``_standard_error``. Tests: ``p_value``, ``z`` (its
         normal score) over ``test``; attributes ``variance_spread`` (relative standard deviation
