@@ -315,5 +315,5 @@ def test_values_that_rounding_left_above_white_are_taken() -> None:
     image[0, 0, 0] = -1e-7
     rounded = image.clamp(0, 1)
     assert torch.equal(tasks.dejpeg(image).measurement, tasks.dejpeg(rounded).measurement)
-    with pytest.raises(ImageError, match="values from -1.*e-07 to 1.0001"):
+    with pytest.raises(ImageError, match=r"values from -1.*e-07 to 1.0001"):
         tasks.dejpeg(image + 0.0001 * (image > 0.5))
