@@ -1,8 +1,8 @@
 """What everything makes of signals and volumes: held against images, dense algebra and NumPy."""
 
 import functools
-import inspect
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,7 +185,7 @@ def test_theory_that_knows_no_volumes_says_so() -> None:
     with pytest.raises(InvalidInputError, match="text covers images of two dimensions"):
         tasks.text_mask((8, 8, 8))
     with pytest.raises(ImageError, match="images of two dimensions"):
-        inspect.unwrap(tasks.dejpeg)(torch.rand(1, 8, 8, 8))  # past the checks of shapes
+        tasks.dejpeg(torch.rand(1, 8, 8, 8))
 
 
 # --- Fits, samplers, figures ---------------------------------------------------------------------
@@ -308,6 +308,14 @@ def test_downsampling_a_volume_acts_along_each_axis() -> None:
     x, y = draw(2, 4, 6, 8), draw(2, 2, 3, 4)
     left, right = (task.forward(x) * y).sum(), (x * task.adjoint(y)).sum()
     assert float(left) == pytest.approx(float(right), rel=1e-12)
+
+
+def test_the_example_of_the_documentation_runs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "priors.md").read_text(encoding="utf-8")
+    code = next(c for c in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "volume" in c)
+    small = code.replace("iterations=40", "iterations=2").replace("width=16", "width=4")
+    assert small != code
+    exec(small, {})
 
 
 def test_values_that_rounding_left_above_white_are_taken() -> None:

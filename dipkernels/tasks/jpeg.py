@@ -20,9 +20,9 @@ SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 @checked
 def dejpeg(
-    clean: Float[Tensor, "channels height width"] | None = None,
+    clean: Float[Tensor, "channels *spatial"] | None = None,
     *,
-    measurement: Float[Tensor, "channels height width"] | None = None,
+    measurement: Float[Tensor, "channels *spatial"] | None = None,
     quality: int | None = None,
     subsampling: str | None = None,
 ) -> Task:
