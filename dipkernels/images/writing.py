@@ -100,7 +100,9 @@ def _require_format(image: Tensor, path: Path, bits: int) -> None:
     suffix, channels = path.suffix.lower(), image.shape[0]
     any_channels = suffix in (*TIFF, ".npy")
     if (image.dim() == 2 and suffix != ".npy") or (image.dim() == 4 and not any_channels):
-        what, takes = ("signal", ".npy") if image.dim() == 2 else ("volume", ".tif or .npy")
+        what, takes = "volume", ".tif or .npy"
+        if image.dim() == 2:
+            what, takes = "signal", ".npy; an image has an axis of channels before its rows"
         raise InvalidInputError(
             f"a {what}, of shape {tuple(image.shape)}, can't be saved as {suffix or 'this'}: take "
             f"{takes}"

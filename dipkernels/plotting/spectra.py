@@ -232,7 +232,7 @@ def plot_bands(result: xr.Dataset) -> Figure:
             "select an image of several"
         )
     figure, axes = panels(len(shown), width=3.1 if len(shown) > 1 else 4.6)
-    dims = sum(axis in result.dims for axis in AXES[max(AXES)])
+    dims = max(1, sum(axis in result.dims for axis in AXES[max(AXES)]))
     for panel, (kind, label) in zip(axes, shown.items(), strict=True):
         edges = band_edges(dims=dims, corners=kind != "band")
         _draw_bands(panel, result, kind, edges)
