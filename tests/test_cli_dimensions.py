@@ -85,8 +85,12 @@ def test_files_of_every_dimension_make_tasks(
 
 
 @pytest.mark.parametrize(("file", "options", "written"), [
-    ("stack.tif", (), "final.tif"), ("signal.npy", (), "final.npy"),
-    ("complex.npy", ("--output-range", "none", "--size", "native"), "final.tif"),
+    ("stack.tif", (), "final.tif"),
+    pytest.param("signal.npy", (), "final.npy", marks=pytest.mark.slow),
+    pytest.param(
+        "complex.npy", ("--output-range", "none", "--size", "native"), "final.tif",
+        marks=pytest.mark.slow,
+    ),
 ])  # fmt: skip
 def test_fits_of_every_dimension_are_drawn_and_written(
     files: Path, file: str, options: tuple[str, ...], written: str

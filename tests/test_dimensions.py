@@ -30,6 +30,7 @@ from dipkernels.tasks.inputs import require_image
 from helpers.priors import draw, perturbed
 
 SIZES = {1: (14,), 3: (4, 5, 6)}
+DIMS = [pytest.param(1, marks=pytest.mark.slow), 3]
 
 
 def decoder(size: tuple[int, ...], **options: Any) -> ImagePrior:
@@ -64,7 +65,7 @@ def bare(name: str, size: tuple[int, ...]) -> ImagePrior:
     style, code = Style(len(size), padding="zero"), 3
     if name == "skip":
         factory: Callable[[], nn.Module] = functools.partial(
-            SkipNet, 2, code, width=4, scales=2, skip_channels=2, style=style
+            SkipNet, 2, code, width=3, scales=1, skip_channels=2, style=style
         )
         grid = size
     else:
@@ -78,7 +79,7 @@ def bare(name: str, size: tuple[int, ...]) -> ImagePrior:
 
 @pytest.mark.parametrize("name", ["skip", "decoder"])
 def test_a_volume_of_one_plane_is_an_image(name: str) -> None:
-    image, volume = bare(name, (9, 10)), bare(name, (1, 9, 10))
+    image, volume = bare(name, (7, 8)), bare(name, (1, 7, 8))
     volume.code = image.code[:, :, None]
     parameters = perturbed(image.init(0), seed=1)
     # What zeros beside the plane are multiplied by may be anything: a decoder has planes beside
@@ -110,7 +111,7 @@ def rings(radius: np.ndarray, edges: tuple[float, ...]) -> list[np.ndarray]:
     return [radius == 0, *(ring for ring in found if ring.any())]
 
 
-@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("dims", DIMS)
 @pytest.mark.parametrize("make", [decoder, own_prior])
 def test_the_ntk_is_that_of_the_dense_jacobian(
     dims: int, make: Callable[[tuple[int, ...]], ImagePrior]
@@ -134,7 +135,7 @@ def test_the_ntk_is_that_of_the_dense_jacobian(
         assert value == pytest.approx(response[mask].mean(), rel=1e-6)
 
 
-@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("dims", DIMS)
 def test_a_measured_kernel_names_its_axes_and_is_drawn(dims: int, tmp_path: Path) -> None:
     prior = decoder(SIZES[dims])
     ntk = NTK(prior, prior.init(0))
@@ -191,7 +192,7 @@ def test_theory_that_knows_no_volumes_says_so() -> None:
 # --- Fits, samplers, figures ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("dims", DIMS)
 def test_fits_of_several_runs_are_those_of_each_and_continue(dims: int, tmp_path: Path) -> None:
     size = SIZES[dims]
     prior, mask = decoder(size), tasks.bernoulli_mask(size, known=0.7)
@@ -234,7 +235,7 @@ def test_what_no_result_could_hold_is_refused_before_a_fit() -> None:
         require_image(torch.zeros(1, 4, 4, dtype=torch.complex64))
 
 
-@pytest.mark.parametrize("dims", [1, 3])
+@pytest.mark.parametrize("dims", DIMS)
 def test_a_posterior_is_sampled_and_drawn(dims: int, tmp_path: Path) -> None:
     size = SIZES[dims]
     prior, mask = decoder(size), tasks.bernoulli_mask(size, known=0.7)
