@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import dipkernels
 from dipkernels import fitting, kernels, networks, plotting, sampling, spectra, tasks
 from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.fingerprints import FingerprintEffort, fingerprint
 from dipkernels.fitting.regularisers import total_variation
 from dipkernels.kernels import NTK, covariance_of
 from dipkernels.networks import ImagePrior
@@ -326,3 +327,14 @@ def test_values_that_rounding_left_above_white_are_taken() -> None:
     assert torch.equal(tasks.dejpeg(image).measurement, tasks.dejpeg(rounded).measurement)
     with pytest.raises(ImageError, match=r"values from -1.*e-07 to 1.0001"):
         tasks.dejpeg(image + 0.0001 * (image > 0.5))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(16,), (8, 8, 8)])
+def test_a_card_of_a_signal_and_of_a_volume_is_drawn(size: tuple[int, ...], tmp_path: Path) -> None:
+    effort = FingerprintEffort(samples=4, iterations=4, steps=6, descent=4)
+    task = tasks.denoise(draw(1, *size).sigmoid(), noise_sigma=0.1)
+    card = fingerprint(decoder(size), task, effort=effort)
+    assert card["filter"].dims == tuple("zyx"[-len(size) :])
+    assert np.isfinite(card["response"].values).all()
+    plotting.save_figure(plotting.plot_fingerprint(card), tmp_path / "card.png")

@@ -28,7 +28,7 @@ from helpers.references import (
     u_net,
 )
 
-SIZES = [(16, 24), (13, 22), (31, 17), (29,), (9, 10, 11)]
+SIZES = [(16, 24), (13, 22), (31, 17), (29,), pytest.param((9, 10, 11), marks=pytest.mark.slow)]
 
 
 def build(name: str, size: tuple[int, ...], **options: object) -> tuple[ImagePrior, list[Tensor]]:

@@ -32,7 +32,15 @@ class Case:
         return {1: (width,), 2: (height, width), 3: (4, 6, 7)}[self.dims]
 
 
-CASES = [Case(name, dims) for name in networks.names() for dims in networks.entry(name).dimensions]
+CASES = [
+    # The layers of volumes are the same in all: two networks stand for them in the quick part.
+    pytest.param(
+        Case(name, dims),
+        marks=pytest.mark.slow if dims == 3 and name not in ("skip", "deep-decoder") else (),
+    )
+    for name in networks.names()
+    for dims in networks.entry(name).dimensions
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case.name}-{case.dims}D")
