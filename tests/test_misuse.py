@@ -54,7 +54,7 @@ MISUSES = {
     "mask's size": (lambda: tasks.bernoulli_mask(8), "size must be several whole numbers"),
     "region": (lambda: tasks.region_mask(8), "size must be several whole numbers"),
     "no path": (lambda: images.load(3), "source must be a word or a path, got 3"),
-    "size": (lambda: images.load("astronaut", size=(8, 8, 8)), "two whole numbers"),
+    "size": (lambda: images.load("astronaut", size=(8, 8, 8)), "8x8x8 has 3 numbers"),
     "name": (lambda: networks.create(3, image_size=32), "name must be a word"),
     "float size": (lambda: networks.create("vit", image_size=32.5), "image_size must be"),
     "init": (lambda: vit().init("a"), "seed must be a whole number"),

@@ -44,7 +44,7 @@ def compare(
         raise InvalidInputError("--priors names no prior; 'dipkernels list' shows them")
     options.require_positive(iterations=iterations, seeds=seeds)
     target = run.target
-    found = task.make(image, size or task.default_size(), seed)
+    found = task.make(image, size, seed)
     if found.clean is None:
         raise InvalidInputError(
             "a comparison is about errors to the clean image, which --measured leaves unknown: "
@@ -54,7 +54,7 @@ def compare(
     made = job.make_priors(names, found, seed=seed, device=settings.device)
     for each in made.values():
         require_range(each, found)
-    label = f"compare-{Path(image).stem}-{found.shape[1]}x{found.shape[2]}"
+    label = f"compare-{Path(image).stem}-{'x'.join(map(str, found.shape[1:]))}"
     planned = plan_comparison(made, found, settings, timed=not run.quiet).require()
     folder = run.open(label, settings.record(found, made))
     run.say(options.describe(found, image, seed, target, note=task.note(image)))

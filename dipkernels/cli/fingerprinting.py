@@ -25,7 +25,10 @@ def fingerprint(
     ] = None,
     every: Annotated[bool, option("All registered priors.", "--all")] = False,
     image: options.ImageOption = "astronaut",
-    size: options.SizeOption = "64",
+    size: Annotated[
+        str | None,
+        option("Pixels: 64, 48x64, 8x48x64 or native. (default: 64; of signals, volumes native)"),
+    ] = None,
     iterations: Annotated[int, option("Of Adam.")] = 300,
     steps: Annotated[int, option("Steps of the prediction at most.")] = 150,
     samples: Annotated[int, option("Initialisations that are drawn.")] = 32,
@@ -55,7 +58,7 @@ def fingerprint(
     record = gallery_settings(task, effort, image=image, seed=seed, device=str(target))
     for each in priors.values():
         require_range(each, task)
-    label = f"fingerprint-{Path(image).stem}-{spatial[0]}x{spatial[1]}"
+    label = f"fingerprint-{Path(image).stem}-{'x'.join(map(str, spatial))}"
     folder = run.open(label, record)
     if not run.quiet:
         if note := words.note(image):

@@ -58,15 +58,14 @@ def fit(
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
     from dipkernels import fitting, planning
     from dipkernels.base.origin import digest
-    from dipkernels.specs.image import read_image
     from dipkernels.stopping import monitor_names
 
     options.require_positive(seeds=seeds)
     target = run.target
-    found = task.make(image, size or task.default_size(), seed, hold_out)
+    found = task.make(image, size, seed, hold_out)
     if second is not None:
         found = found.measured_twice(
-            None if second == "drawn" else read_image(second).image, seed=seed
+            None if second == "drawn" else task.read(second).image, seed=seed
         )
     made, found = network.make(prior, found, seed=seed, device=target)
     # What can't be, or doesn't fit, is said before a folder is made.
@@ -104,7 +103,7 @@ def fit(
         )
     except fitting.FitInterrupted as interrupt:
         result, broken = interrupt.result, True
-    write_fit(result, folder.path, task.file(image))
+    write_fit(result, folder.path, task.read(image))
     typer.echo(f"{prior}: {fitting.summary(result)}. Results: {folder.path}")
     if broken:
         raise options.interrupted(folder.path)
@@ -135,10 +134,10 @@ def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile") -> None:
             continue
         for seed in result.get("seed", [None]):
             picture = result[name] if seed is None else result[name].sel(seed=seed)
-            if picture.ndim != 3 or not bool(picture.notnull().all()):
+            if "image" in picture.dims or not bool(picture.notnull().all()):
                 continue
             of_seed = "" if seed is None else f"-seed{int(seed)}"
-            suffix = suffix_for(picture.shape[0], file.bits)
+            suffix = suffix_for(picture.shape[0], file.bits, picture.ndim - 1)
             images.save(
                 torch.from_numpy(picture.values),
                 folder / f"{name}{of_seed}{suffix}",

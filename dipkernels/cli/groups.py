@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import Field, asdict, dataclass, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from dipkernels.base.options import option as declared
@@ -29,6 +29,19 @@ if TYPE_CHECKING:
 
 ON_TASK, ON_NETWORK, ON_FIT = "Task", "Network", "Fit"
 ALWAYS = {"seed", "hold_out"}  # options of every task, which commands take by themselves
+# What is said of a file's axes, which the file doesn't say.
+OF_AXES: dict[str, Any] = {
+    "channel_axis": Annotated[
+        int | None,
+        option("Of an array, or of a stack of pages: 0 if channels are first, -1 if last.",
+               panel=ON_TASK),
+    ],
+    "volume": Annotated[
+        bool | None,
+        option("The third axis of an array, pages or time are the depth of a volume.", "--volume",
+               panel=ON_TASK),
+    ],
+}  # fmt: skip
 BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 
@@ -99,10 +112,7 @@ class TaskWords:
     name: str
     said: Mapping[str, Any]
     kinds: tuple[str, ...]
-
-    def default_size(self, pixels: int = 64) -> str:
-        """Pixels unless they're typed: a measurement isn't scaled."""
-        return "native" if self.said.get("measured") else str(pixels)
+    axes: Mapping[str, Any] = field(default_factory=dict)  # of files that don't say it
 
     @property
     def whole(self) -> dict[str, Any]:
@@ -110,13 +120,21 @@ class TaskWords:
         known = task_options(self.name)
         return {"name": self.name, **{k: each.default for k, each in known.items()}, **self.said}
 
-    def file(self, image: str) -> "ImageFile":
-        """Read the image."""
+    def read(self, image: str) -> "ImageFile":
+        """Read an image."""
         from dipkernels.specs.image import read_image
 
-        return read_image(image, self.said.get("white"))
+        return read_image(image, self.said.get("white"), **self.axes)
 
-    def make(self, image: str, size: str, seed: int, hold_out: float | None = None) -> "Task":
+    def make(
+        self,
+        image: str,
+        size: str | None,
+        seed: int,
+        hold_out: float | None = None,
+        *,
+        pixels: int = 64,
+    ) -> "Task":
         """Read the image and make the task, with everything checked."""
         from dipkernels import images
         from dipkernels.specs.image import read_image
@@ -126,16 +144,21 @@ class TaskWords:
         task = self.whole
         require_effects(task, self.said, spelled)
         task |= {"hold_out": hold_out, "seed": seed}
-        pixels = images.parse_size(size)
-        file = self.file(image)
-        shape = file.image.shape[1:] if pixels is None else pixels
-        height, width = (shape, shape) if isinstance(shape, int) else shape
-        white = self.said.get("white")
+        file = self.read(image)
+        # So many pixels unless a size is typed; measurements, signals and volumes aren't scaled.
+        native = tuple(file.image.shape[1:])
+        scaled = len(native) == 2 and not self.said.get("measured")
+        wanted = images.parse_size(size or (str(pixels) if scaled else "native"))
+        shape = native if wanted is None else wanted
+        sides = (shape,) * len(native) if isinstance(shape, int) else shape
+        volume = bool(self.axes.get("volume"))
         files = {
-            name: read_image(task[name], None if name == "mask" else white, mask=name == "mask")
+            name: read_image(task[name], mask=True, volume=volume)
+            if name == "mask"
+            else self.read(task[name])
             for name in files_of(task)
         }
-        return make_task(task, file, (height, width), files)
+        return make_task(task, file, sides, files)
 
     def note(self, image: str) -> str:
         """Say what is done to a file because it is taken as clean, and of what it hides."""
@@ -145,7 +168,7 @@ class TaskWords:
         if is_own(image) and (done := simulated(self.whole)):
             own = f"; if it is the measurement itself: {spelled('measured')}"
             said.append(f"{image} is taken as the clean image, and {done}{own}")
-        file = self.file(image)
+        file = self.read(image)
         if file.alpha is not None and self.whole.get("mask") != "holes":
             hidden = 1 - file.known.double().mean().item()
             said.append(
@@ -204,13 +227,15 @@ def task_group(*kinds: str, without: tuple[str, ...] = ()) -> Group:
             unsaid = False if each.annotation is bool else None
             taken = each.annotation if unsaid is False else each.annotation | None
             parameters.append(_parameter(key, Annotated[taken, made], unsaid))
+    parameters += [_parameter(name, kind, None) for name, kind in OF_AXES.items()]
 
     def build(typed: dict[str, Any]) -> TaskWords:
         name = typed.pop("task")
+        axes = {key: typed.pop(key, None) for key in OF_AXES}
         given = {
             key: value for key, value in typed.items() if value is not None and value is not False
         }
-        return TaskWords(name, given, chosen)
+        return TaskWords(name, given, chosen, {k: v for k, v in axes.items() if v is not None})
 
     return Group(tuple(parameters), build)
 

@@ -19,7 +19,7 @@ FORMATS = ("png", "pdf", "svg")
 @groups.expanded(run=groups.RUN)
 def ntk(
     prior: PriorArgument,
-    size: Annotated[str, option("Pixels: 64 or 48x64 (height x width).")] = "64",
+    size: Annotated[str, option("Pixels: 64, 48x64 (height x width) or 8x48x64.")] = "64",
     channels: Annotated[int, option("Of the image.")] = 3,
     steps: Annotated[int, option("Lanczos steps of each probe.")] = 60,
     probes: Annotated[int, option("Random probes.")] = 2,
@@ -50,7 +50,7 @@ def ntk(
         "seed": seed,
         "device": str(target),
     }
-    label = f"ntk-{prior}-{made.shape[1]}x{made.shape[2]}"
+    label = f"ntk-{prior}-{'x'.join(map(str, made.shape[1:]))}"
     folder = run.open(label, record)
     subject = Subject(made, seed=seed, progress=not run.quiet)
     stage = find_stage("kernel")
@@ -74,7 +74,7 @@ def ntk(
 def spectrum(
     names: Annotated[list[str] | None, argument("Of priors; 'dipkernels list' shows them.")] = None,
     every: Annotated[bool, option("All registered priors.", "--all")] = False,
-    size: Annotated[str, option("Pixels: 64 or 48x64 (height x width).")] = "64",
+    size: Annotated[str, option("Pixels: 64, 48x64 (height x width) or 8x48x64.")] = "64",
     channels: Annotated[int, option("Of the image.")] = 3,
     steps: Annotated[int, option("Lanczos steps of each probe.")] = 60,
     probes: Annotated[int, option("Random probes.")] = 2,

@@ -42,10 +42,14 @@ PriorArgument = Annotated[str, argument(KNOWN_PRIOR)]
 ImageOption = Annotated[
     str, option("A name (see 'dipkernels list') or any file.", complete=complete_image)
 ]
-SizeOption = Annotated[str, option("Pixels: 64, 48x64 (height x width) or native.")]
+SizeOption = Annotated[str, option("Pixels: 64, 48x64 (height x width), 8x48x64 or native.")]
 # Of the commands that take any task.
 AnySizeOption = Annotated[
-    str | None, option("Pixels: 64, 48x64 or native. (default: 64; with --measured native)")
+    str | None,
+    option(
+        "Pixels: 64, 48x64, 8x48x64 or native. (default: 64; with --measured, and for volumes and "
+        "signals, native)"
+    ),
 ]
 SeedOption = Annotated[int, option("Of code, noise, weights and probes.")]
 DeviceOption = Annotated[str, option("cpu, cuda or cuda:N.")]

@@ -86,7 +86,11 @@ def posterior(
     prior: Annotated[str | None, option("The same, as an option.", complete=complete_prior)] = None,
     image: options.ImageOption = "camera",
     size: Annotated[
-        str | None, option("Pixels: 64, 48x64 or native. (default: 32; with --measured native)")
+        str | None,
+        option(
+            "Pixels: 64, 48x64, 8x48x64 or native. (default: 32; with --measured, and for volumes "
+            "and signals, native)"
+        ),
     ] = None,
     hold_out: Annotated[
         float,
@@ -115,7 +119,7 @@ def posterior(
         network = replace(network, options=network.options or PRIOR_OPTIONS)
     resolved = resolve(method, given, groups.spelled)
     target = run.target
-    found = task.make(image, size or task.default_size(SIZE), seed, hold_out or None)
+    found = task.make(image, size, seed, hold_out or None, pixels=SIZE)
     made, found = network.make(named, found, seed=seed, device=target)
     job = Job(method, made, found, resolved, seed, progress=not run.quiet, spell=groups.spelled)
     # What can't be, or doesn't fit, is said before a folder is made.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.record import Record
-from dipkernels.images.axes import AXES
+from dipkernels.images.axes import pixel_axes
 from dipkernels.images.metrics import decibels
 from dipkernels.tasks import Task
 
@@ -74,8 +74,7 @@ class _Layout:
         self.length = int(ended.argmax()) if ended.any() else len(table)
         rows = np.moveaxis(table[: self.length], -1, 0)
         self.columns = dict(zip(record.columns, rows, strict=True))
-        spatial = AXES[len(tasks[0].shape) - 1]
-        self.pixels = ("channel", *spatial)
+        self.pixels = pixel_axes(tasks[0].shape)
 
     # An array over (runs, ...), its first axis unfolded.
     def unfold(self, array: np.ndarray) -> np.ndarray:

@@ -108,12 +108,12 @@ def fit(
         measurement of a task that was measured twice; ``psnr_held_out``, where
         the task holds some out; what monitors record. Over ``(iteration, region)``, where the
         truth is known: ``psnr_clean`` and ``psnr_average_clean`` (regions: whole, and with a mask
-        hole and known). Images over ``(channel, y, x)``, or ``(channel, x)``: ``clean``,
-        ``measurement``, ``initial``, ``final``, ``average`` and ``best`` (of the highest
-        ``psnr_clean`` in the task's score region: an oracle's choice), and ``mse``, ``psnr`` and
-        ``ssim`` of the last three over ``(picture, region)``. ``rollbacks``: how often
-        backtracking acted. With `stop`: ``chosen`` and ``stopped``, the iteration that the rule
-        chose and that at which it fired (-1 if it didn't), and the image ``chosen_image``.
+        hole and known). Images over ``(channel, y, x)`` (``x`` alone of signals, ``z`` too of
+        volumes): ``clean``, ``measurement``, ``initial``, ``final``, ``average`` and ``best`` (of
+        the highest ``psnr_clean`` in the task's score region: an oracle's choice), and ``mse``,
+        ``psnr`` and ``ssim`` of the last three over ``(picture, region)``. ``rollbacks``: how
+        often backtracking acted. With `stop`: ``chosen`` and ``stopped``, the iteration that the
+        rule chose and that at which it fired (-1 if it didn't), and the image ``chosen_image``.
         Attributes: ``peak_psnr``, ``peak_iteration``, ``status`` ("finished", "stopped",
         "interrupted", "diverged"), settings and provenance. With a sequence of
         seeds there is a dimension ``seed``, with one of tasks ``image``; peaks and status are

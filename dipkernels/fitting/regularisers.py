@@ -14,19 +14,19 @@ def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: 
 
     Parameters
     ----------
-    images : Tensor, shape (..., channels, height, width) or (..., channels, length)
+    images : Tensor, shape ``(..., channels, *spatial)``
         Any range.
     kind : {"isotropic", "anisotropic"}
-        The Euclidean length of each pixel's two forward differences (Rudin, Osher & Fatemi
-        1992), or the sum of their absolute values. They coincide in one dimension.
-    spatial_dims : {1, 2}
+        The Euclidean length of each pixel's forward differences along the axes (Rudin, Osher &
+        Fatemi 1992), or the sum of their absolute values. They coincide in one dimension.
+    spatial_dims : {1, 2, 3}
         Number of spatial axes.
 
     Returns
     -------
     Tensor, shape (...)
-        A sum, not a mean: it grows with the number of pixels. The difference across the last row
-        or column is taken as 0.
+        A sum, not a mean: it grows with the number of pixels. The difference across the end of
+        an axis is taken as 0.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: 
 
     Notes
     -----
-    The isotropic kind's square root isn't differentiable where both differences are 0; there its
+    The isotropic kind's square root isn't differentiable where all differences are 0; there its
     derivative is taken as 0.
 
     Examples
@@ -50,9 +50,12 @@ def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: 
     if kind == "anisotropic" or spatial_dims == 1:
         sums = [d.abs().flatten(-spatial_dims - 1).sum(dim=-1) for d in differences]
         return sum(sums[1:], start=sums[0])
-    down, right = differences
-    squares = torch.nn.functional.pad(down.square(), (0, 0, 0, 1))
-    squares = squares + torch.nn.functional.pad(right.square(), (0, 1))
+    # Behind the last pixel of its axis each difference is 0.
+    padded = [
+        torch.nn.functional.pad(d.square(), (*(0, 0) * (-1 - axis), 0, 1))
+        for axis, d in zip(axes, differences, strict=True)
+    ]
+    squares = sum(padded[1:], start=padded[0])
     flat = squares == 0
     lengths = torch.where(flat, 0.0, torch.where(flat, 1.0, squares).sqrt())
     return lengths.flatten(-spatial_dims - 1).sum(dim=-1)

@@ -16,7 +16,7 @@ from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation, share_of
 from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
-from dipkernels.images.axes import AXES
+from dipkernels.images.axes import AXES, SHAPES, pixel_axes
 from dipkernels.kernels.dense import DenseKernel
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.linalg import Estimate, Solution
@@ -84,7 +84,7 @@ class GaussianProcess:
         Parameters
         ----------
         size, device
-            ``(length,)`` or ``(height, width)``, of the image; of the tables.
+            ``(length,)``, ``(height, width)`` or ``(depth, height, width)``; of the tables.
         definite : bool
             Whether to look for a torus on which it's positive semi-definite, as draws need.
 
@@ -117,7 +117,7 @@ class GaussianProcess:
 
         Parameters
         ----------
-        shape : (channels, length) or (channels, height, width)
+        shape : tuple of int, ``(channels, *spatial)``
             Of an image.
         n, seed : int
             How many, and the seed of the draw.
@@ -133,10 +133,8 @@ class GaussianProcess:
             If the kernel's spectrum on its torus isn't positive semi-definite, or the shape is none
             of an image.
         """
-        if len(shape) < 2 or shape[0] < 1:
-            raise InvalidInputError(
-                f"expected a shape (channels, length) or (channels, height, width), got {shape}"
-            )
+        if len(shape) - 1 not in AXES or shape[0] < 1:
+            raise InvalidInputError(f"expected a shape {SHAPES}, got {shape}")
         covariance = self.covariance(tuple(shape[1:]), definite=True)
         random = generator("gp prior", seed)
         drawn = [covariance.draw((k, shape[0]), random) for k in covariance.batches(n, shape[0])]
@@ -345,7 +343,7 @@ class GPPosterior:
         -------
         xarray.Dataset
             ``mean``, ``standard_deviation`` and its ``standard_deviation_standard_error`` (0 where
-            exact) over ``(channel, y, x)`` or ``(channel, x)``, in units of the image; attributes
+            exact) over the axes of the image, in units of the image; attributes
             say how the mean was solved.
         """
         variance = self.variance(draws=draws, seed=seed)
@@ -367,7 +365,7 @@ class GPPosterior:
             attrs["iterations"] = self.solution.iterations
             attrs["relative_error"] = float(self.solution.error.max())
             attrs["residual"] = float(self.solution.residual.max())
-        dims, units = ("channel", *AXES[deviation.dim() - 1]), {"units": "of the image"}
+        dims, units = pixel_axes(deviation.shape), {"units": "of the image"}
         data = {name: (dims, value.cpu().numpy(), units) for name, value in found.items()}
         return xr.Dataset(data, attrs=attrs)
 

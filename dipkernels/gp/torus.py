@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.lags import LagKernel
+from dipkernels.images.axes import AXES, SIZES
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.blocks import block_matrices, dense_matrix, multiply_blocks
 
@@ -158,9 +159,9 @@ def covariance_on(
     device: torch.device | None = None,
 ) -> TorusCovariance:
     """Put a kernel on the torus that serves an image."""
-    if not size or any(n < 1 for n in size):
+    if len(size) not in AXES or any(n < 1 for n in size):
         raise InvalidInputError(
-            f"an image must have 1 or 2 axes of at least 1 pixel, got the size {tuple(size)}"
+            f"an image must have the size {SIZES}, of at least 1 pixel each, got {tuple(size)}"
         )
     if isinstance(kernel, StationaryKernel):
         _require_fit(kernel, size, periodic)

@@ -16,6 +16,7 @@ from dipkernels.images.named import is_file, read_named
 from dipkernels.images.pillow_files import read_by_pillow
 from dipkernels.images.pixels import (
     Pixels,
+    Said,
     arrange,
     require_finite,
     require_room,
@@ -36,26 +37,27 @@ class ImageFile:
 
     Attributes
     ----------
-    image : Tensor, float32, shape (channels, height, width)
+    image : Tensor, float32, shape ``(channels, *spatial)``
+        ``spatial`` is (height, width), of a volume (depth, height, width), of a signal (length,).
         In units of white. NaN and infinity are as in the file.
     white : float
         What number of the file is 1 here.
     bits : int
         Of the file's numbers: 8 or 16 of integers, else 32. What `save` takes.
-    alpha : Tensor, float32, shape (height, width), or None
+    alpha : Tensor, float32, shape ``spatial``, or None
         From 0, transparent, to 1; None where the file says nothing of it.
     profile : bytes or None
         ICC profile of the file's colours. It isn't applied.
     """
 
-    image: Float[Tensor, "channels height width"]
+    image: Float[Tensor, "channels *spatial"]
     white: float = 1.0
     bits: int = 32
-    alpha: Float[Tensor, "height width"] | None = None
+    alpha: Float[Tensor, "*spatial"] | None = None
     profile: bytes | None = None
 
     @cached_property
-    def known(self) -> Bool[Tensor, "height width"]:
+    def known(self) -> Bool[Tensor, "*spatial"]:
         """True where a pixel is opaque (by more than half) and all of its values are finite."""
         known = self.image.isfinite().all(dim=0)
         return known if self.alpha is None else known & (self.alpha > 0.5)
@@ -66,10 +68,11 @@ def read(
     source: str | Path,
     *,
     channel_axis: int | None = None,
+    volume: bool = False,
     white: float | None = None,
     any_range: bool = False,
 ) -> ImageFile:
-    """Read an image with what its file says of itself: white, depth, transparency, colours.
+    """Read an image with what its file says of itself: axes, white, bits, transparency, colours.
 
     Files are told by their content, not by their suffix. They are turned upright as their
     orientation says (EXIF, TIFF).
@@ -80,9 +83,12 @@ def read(
         A file (PNG, JPEG, TIFF, anything that Pillow reads, or ``.npy``), or one of
         `dipkernels.images.names`. A file wins over a named image.
     channel_axis : int, optional
-        Where the channels are, -1 or 0, in a ``.npy`` array of three dimensions or in a TIFF stack
-        of pages, which don't say it. By default they are last, if these are at most four or fewer
-        than rows and than columns; else it's an error.
+        Where the channels are, -1 or 0, in a ``.npy`` array of three or four dimensions or in a
+        TIFF stack of pages, which don't say it. By default they are last, if these are at most four
+        or fewer than rows and than columns; else it's an error.
+    volume : bool
+        Take a third axis that isn't said to be channels for the depth of a volume: that of an
+        array (depth, height, width), pages or time. Depth that a TIFF names is taken by itself.
     white : float, optional
         Which number of the file is white: 4095 of a 12-bit camera in a 16-bit file. By default
         what the file says, the maximum of an integer type of 8 or 16 bits, and 1 in floating
@@ -93,7 +99,8 @@ def read(
     Returns
     -------
     ImageFile
-        One channel for a grey image, any number for a multi-channel TIFF or array. Alpha is apart:
+        One channel for a grey image, any number for a multi-channel TIFF or array, two for each
+        complex one, its real and its imaginary part (see `from_complex`). Alpha is apart:
         the last of two or four channels in files that Pillow reads; in integer TIFFs a last
         channel that the file calls alpha; a transparent colour of PNG or GIF. In arrays and in
         floating-point TIFFs all channels are data.
@@ -125,7 +132,7 @@ def read(
     if white is not None and not 0 < white < float("inf"):
         raise InvalidInputError(f"white must be positive and finite, got {white}")
     name = str(source)
-    pixels = _find(source, channel_axis)
+    pixels = _find(source, Said(channel_axis, volume))
     values = to_fractions(pixels, name, white)
     if not any_range:
         require_finite(values, name, "fill or remove them, or take them for a mask")
@@ -139,7 +146,7 @@ def read(
 def _image_file(values: np.ndarray, pixels: Pixels, white: float | None) -> ImageFile:
     alpha = pixels.alpha
     return ImageFile(
-        _tensor(values.transpose(2, 0, 1)),
+        _tensor(np.moveaxis(values, -1, 0)),
         float(white or pixels.top or 1),
         pixels.bits,
         None if alpha is None or bool((alpha == 1).all()) else _tensor(alpha),
@@ -153,22 +160,24 @@ def load(
     *,
     size: int | Size | None = None,
     channel_axis: int | None = None,
+    volume: bool = False,
     white: float | None = None,
     any_range: bool = False,
-) -> Float[Tensor, "channels height width"]:
-    """Load an image by name or from a file.
+) -> Float[Tensor, "channels *spatial"]:
+    """Load an image, volume or signal by name or from a file.
 
     Parameters
     ----------
-    source, channel_axis, white, any_range
+    source, channel_axis, volume, white, any_range
         As of `read`.
-    size : int, (height, width) or None
+    size : int, tuple of int or None
         What to bring it to: scaled until it covers that size, then cropped about its centre, so
-        that nothing is stretched. An int means a square. None keeps the file's own size.
+        that nothing is stretched. One number an axis, as (height, width); an int means as many
+        pixels along each. None keeps the file's own size.
 
     Returns
     -------
-    Tensor, float32, shape (channels, height, width)
+    Tensor, float32, shape ``(channels, *spatial)``
         Values in [0, 1], unless any range was asked for. Alpha is dropped; see `read` to keep it.
 
     Raises
@@ -181,14 +190,18 @@ def load(
     >>> load("astronaut", size=(48, 64)).shape
     torch.Size([3, 48, 64])
     """
-    file = read(source, channel_axis=channel_axis, white=white, any_range=any_range)
+    file = read(source, channel_axis=channel_axis, volume=volume, white=white, any_range=any_range)
     return file.image if size is None else resize(file.image, size)
 
 
 @checked
 def load_mask(
-    source: str | Path, *, size: int | Size | None = None, hides: str | None = None
-) -> Bool[Tensor, "height width"]:
+    source: str | Path,
+    *,
+    size: int | Size | None = None,
+    hides: str | None = None,
+    volume: bool = False,
+) -> Bool[Tensor, "*spatial"]:
     """Load a mask: white, or opaque, is known; black, or transparent, is missing.
 
     Parameters
@@ -196,7 +209,7 @@ def load_mask(
     source : str or Path
         As in `load`; of several channels the mean counts. Files of two values, 0 and another, such
         as 0 and 1, are taken as they are; others are cut at half of white.
-    size : int, (height, width) or None
+    size, volume
         As in `load`; the mask is resized like an image, then cut at one half.
     hides : {"black", "white", "transparent", "opaque"}, optional
         What is missing. By default what is transparent, where the file has transparent pixels;
@@ -204,7 +217,7 @@ def load_mask(
 
     Returns
     -------
-    Tensor, bool, shape (height, width)
+    Tensor, bool, shape ``spatial``
         True where the pixel is known.
 
     Raises
@@ -214,13 +227,15 @@ def load_mask(
     InvalidInputError
         If `hides` is another word.
     """
-    light = mask_light(read_mask(source), str(source), hides)
+    light = mask_light(read_mask(source, Said(volume=volume)), str(source), hides)
     return (light if size is None else resize(light[None], size)[0]) > 0.5
 
 
-def read_mask(source: str | Path) -> ImageFile:
+def read_mask(source: str | Path, said: Said) -> ImageFile:
     """Read the file of a mask, whose white is its type's or its own maximum."""
-    pixels = _find(source, None)
+    pixels = _find(source, said)
+    if pixels.values.dtype.kind == "c":
+        raise ImageError(f"the mask {source} holds complex values: say what is known by 0 and 1")
     finite = pixels.values[np.isfinite(pixels.values)] if pixels.top is None else np.ones(1)
     white = pixels.top or max(1.0, float(finite.max(initial=1)))
     return _image_file(to_fractions(pixels, str(source), white), pixels, white)
@@ -261,7 +276,8 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
     Returns
     -------
     Tensor, float32, shape (channels, length)
-        PSNR and SSIM take its peak to be 1, whatever its range.
+        PSNR and SSIM take its peak to be 1, whatever its range. Of complex values two channels for
+        each: see `from_complex`.
 
     Raises
     ------
@@ -280,30 +296,32 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
         raise ImageError(
             f"{path} has shape {values.shape}; a signal has (length,) or (channels, length)"
         )
-    values = to_fractions(Pixels(np.atleast_2d(values)), str(path))
+    values = to_fractions(Pixels(np.atleast_2d(values).T), str(path))
     require_finite(values, str(path), "fill or remove them")
-    return _tensor(values)
+    return _tensor(values.T)
 
 
-def _find(source: str | Path, channel_axis: int | None) -> Pixels:
+def _find(source: str | Path, said: Said) -> Pixels:
     found = Path(source) if is_file(source) else read_named(str(source))
     if isinstance(found, Path):
-        return _read_file(found, channel_axis)
-    return Pixels(arrange(np.asarray(found), str(source), channel_axis, -1))
+        return _read_file(found, said)
+    values = np.atleast_3d(found)
+    said.require_effect(str(source), values.shape)
+    return Pixels(values)
 
 
-def _read_file(path: Path, channel_axis: int | None) -> Pixels:
+def _read_file(path: Path, said: Said) -> Pixels:
     try:
         with path.open("rb") as file:
             start = file.read(6)
         if start == NUMPY or path.suffix.lower() == ".npy":
             stored = np.load(path, allow_pickle=False, mmap_mode="r")
             require_room(stored.shape, path)
-            return Pixels(arrange(np.array(stored), str(path), channel_axis))
+            return Pixels(arrange(np.array(stored), str(path), said))
         if start[:4] in TIFF:
-            return read_tiff(path, channel_axis)
+            return read_tiff(path, said)
         pixels = read_by_pillow(path)
-        arrange(pixels.values, str(path), channel_axis, -1)  # which refuses an idle axis
+        said.require_effect(str(path), pixels.values.shape)
         return pixels
     except (ImageError, MemoryError):
         raise

@@ -23,20 +23,26 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Pixels:
-    """Values (height, width, channels) as stored, and what their file says of them."""
+    """Values (*spatial, channels) as stored, and what their file says of them."""
 
     values: np.ndarray
     white: float | None = None  # of integers whose type says it wrongly, or not
-    alpha: np.ndarray | None = None  # (height, width): 0 transparent, 1 opaque
+    alpha: np.ndarray | None = None  # (*spatial): 0 transparent, 1 opaque
     profile: bytes | None = None  # of colours (ICC)
 
     def upright(self, orientation: object) -> "Pixels":
-        """Turn and mirror as a viewer does."""
+        """Turn and mirror as a viewer does; of a volume each plane."""
         turn = UPRIGHT.get(orientation) if isinstance(orientation, int) else None
         if turn is None:
             return self
-        alpha = None if self.alpha is None else turn(self.alpha)
-        return replace(self, values=turn(self.values), alpha=alpha)
+        rows = self.values.ndim - 3  # the axis of rows: behind the depth, if there is one
+
+        def turned(array: np.ndarray) -> np.ndarray:
+            ahead = np.moveaxis(array, (rows, rows + 1), (0, 1))
+            return np.moveaxis(turn(ahead), (0, 1), (rows, rows + 1))
+
+        alpha = None if self.alpha is None else turned(self.alpha)
+        return replace(self, values=turned(self.values), alpha=alpha)
 
     @property
     def top(self) -> float | None:
@@ -70,47 +76,76 @@ def without_alpha(values: np.ndarray, *, premultiplied: bool = False) -> Pixels:
     return Pixels(colours, alpha=alpha)
 
 
-def arrange(
-    values: np.ndarray, source: str, channel_axis: int | None, known_axis: int | None = None
-) -> np.ndarray:
-    """Bring the channels to the end."""
+@dataclass(frozen=True)
+class Said:
+    """What a user says of axes: where the channels are, and that a third axis is a volume's."""
+
+    channel_axis: int | None = None
+    volume: bool = False
+
+    def require_effect(self, source: str, shape: tuple[int, ...], *, volume: bool = False) -> None:
+        """Refuse what is said in vain of a file that says it itself."""
+        idle = "channel_axis" if self.channel_axis is not None else ""
+        if idle or (self.volume and not volume):
+            raise ImageError(
+                f"{idle or 'volume'} has no effect on {source}, whose shape is {shape}: leave it "
+                "out"
+            )
+
+
+def arrange(values: np.ndarray, source: str, said: Said) -> np.ndarray:
+    """Bring the channels of an array, whose axes nobody names, to the end."""
     shape = values.shape
-    if values.ndim not in (2, 3) or values.size == 0:
+    if not 1 <= values.ndim <= 4 or values.size == 0:
         raise ImageError(
             f"{source} has shape {shape}; an image has (height, width), (height, width, channels) "
-            "or, with channel_axis=0, (channels, height, width)"
+            "or, with channel_axis=0, (channels, height, width); a signal (length,); a volume, "
+            "with volume=True, (depth, height, width), or channels behind or before these"
         )
-    if channel_axis is not None and (values.ndim == 2 or known_axis is not None):
-        raise ImageError(
-            f"channel_axis has no effect on {source}, whose shape is {shape}: leave it out"
-        )
-    if values.ndim == 2:
+    if values.ndim < 3:
+        said.require_effect(source, shape)
         return values[..., None]
-    axis = known_axis if channel_axis is None else channel_axis
-    if axis not in (None, 0, -1, 2):
-        raise ImageError(f"channel_axis must be 0 or -1, got {axis}")
-    return np.moveaxis(values, _guessed(shape, source) if axis is None else axis, -1)
+    if said.volume and values.ndim == 3:
+        replace(said, volume=False).require_effect(source, shape)
+        return values[..., None]
+    if said.channel_axis not in (None, 0, -1, values.ndim - 1):
+        raise ImageError(f"channel_axis must be 0 or -1, got {said.channel_axis}")
+    axis = _guessed(shape, source) if said.channel_axis is None else said.channel_axis
+    return np.moveaxis(values, axis, -1)
 
 
 def _guessed(shape: tuple[int, ...], source: str) -> int:
     """Tell the axis of the channels by the sizes, where only one is likely."""
-    if shape[2] <= 4 or shape[2] < min(shape[:2]):
+    if shape[-1] <= 4 or (len(shape) == 3 and shape[-1] < min(shape[:-1])):
         return -1
     if shape[0] == 1:
         return 0
+    depth = "depth, " * (len(shape) - 3)
+    none = "; or volume=True (--volume) for (depth, height, width)" if len(shape) == 3 else ""
     raise ImageError(
         f"{source} has shape {shape}, and it can't be told which axis holds the channels: pass "
-        "channel_axis=0 for (channels, height, width) or -1 for (height, width, channels)"
+        f"channel_axis=0 (--channel-axis 0) for (channels, {depth}height, width) or -1 for "
+        f"({depth}height, width, channels){none}"
     )
+
+
+def real_pairs(values: np.ndarray) -> np.ndarray:
+    """Make two channels of each complex one: its real part, then its imaginary part."""
+    parts = np.stack([values.real, values.imag], axis=-1)
+    return parts.reshape(*values.shape[:-1], 2 * values.shape[-1])
 
 
 def to_fractions(pixels: Pixels, source: str, white: float | None = None) -> np.ndarray:
     """Turn values into fractions of white."""
     values = pixels.values
+    if values.dtype.kind == "c":
+        values = real_pairs(values)
     if values.dtype == bool:
         return values.astype(np.float32)
     if values.dtype.kind not in "iuf":
-        raise ImageError(f"{source} holds {values.dtype} values; an image holds real numbers")
+        raise ImageError(
+            f"{source} holds {values.dtype} values; an image holds real or complex numbers"
+        )
     top = pixels.top if white is None else white
     if top is None and values.dtype.kind in "iu":
         raise ImageError(

@@ -11,7 +11,7 @@ from dipkernels.base.checks import checked
 from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 
 
 @checked
@@ -20,15 +20,15 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
 
     Parameters
     ----------
-    image : Tensor, shape (..., height, width)
+    image : Tensor, shape ``(..., *spatial)``
         Any range.
-    size : int or (height, width)
-        An int means a square. At most the image's.
+    size : int or tuple of int
+        Of the last axes, as many as it has numbers; an int means a square. At most the image's.
 
     Returns
     -------
     Tensor, shape ``(..., *size)``
-        A view. Where an odd number of rows or columns goes, one more goes at the end.
+        A view. Where an odd number goes from an axis, one more goes at the end.
 
     Raises
     ------
@@ -41,39 +41,41 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     >>> crop(torch.rand(3, 261, 400), (256, 384)).shape
     torch.Size([3, 256, 384])
     """
-    new_height, new_width = _checked(size)
-    height, width = image.shape[-2:]
-    if new_height > height or new_width > width:
+    wanted = _sides(size, 2 if isinstance(size, int) else len(size))
+    sides = tuple(image.shape[-len(wanted) :])
+    if len(sides) < len(wanted) or any(n > m for n, m in zip(wanted, sides, strict=True)):
         raise InvalidInputError(
-            f"can't crop an image of {height}x{width} pixels to {new_height}x{new_width}: choose "
-            "a smaller size, or resize"
+            f"can't crop an image of {_by(sides)} pixels to {_by(wanted)}: choose a smaller size, "
+            "or resize"
         )
-    top, left = (height - new_height) // 2, (width - new_width) // 2
-    return image[..., top : top + new_height, left : left + new_width]
+    for axis, (n, m) in enumerate(zip(wanted, sides, strict=True), start=-len(wanted)):
+        image = image.narrow(axis, (m - n) // 2, n)
+    return image
 
 
 @checked
 def resize(
-    image: Float[Tensor, "channels height width"], size: int | Size
-) -> Float[Tensor, "channels new_height new_width"]:
-    """Scale an image until it covers ``size``, then crop it about its centre.
+    image: Float[Tensor, "channels *spatial"], size: int | Size
+) -> Float[Tensor, "channels *new_spatial"]:
+    """Scale an image, or a volume or signal, until it covers ``size``, then crop it to that.
 
     Parameters
     ----------
-    image : Tensor, shape (channels, height, width)
+    image : Tensor, shape ``(channels, *spatial)``
         Any range.
-    size : int or (height, width)
-        An int means a square.
+    size : int or tuple of int
+        One number an axis; an int means as many pixels along each. All axes are scaled alike.
 
     Returns
     -------
     Tensor, shape ``(channels, *size)``
-        Scaled with anti-aliasing (scikit-image's Gaussian, linear interpolation).
+        Scaled with anti-aliasing (scikit-image's Gaussian, linear interpolation), and cropped about
+        the centre.
 
     Raises
     ------
     InvalidInputError
-        If the size isn't positive.
+        If the size isn't positive, or has another number of axes than the image.
     MemoryLimitError
         If the image of that size doesn't fit into the memory that is free.
 
@@ -83,27 +85,25 @@ def resize(
     >>> resize(torch.rand(3, 100, 50), (20, 20)).shape
     torch.Size([3, 20, 20])
     """
-    new_height, new_width = _checked(size)
-    height, width = image.shape[-2:]
-    if (height, width) == (new_height, new_width):
+    channels, *spatial = image.shape
+    sides, wanted = tuple(spatial), _sides(size, len(spatial))
+    if sides == wanted:
         return image
-    scale = max(new_height / height, new_width / width)
-    covered = (
-        max(new_height, math.floor(height * scale + 0.5)),
-        max(new_width, math.floor(width * scale + 0.5)),
+    scale = max(new / old for new, old in zip(wanted, sides, strict=True))
+    covered = tuple(
+        max(new, math.floor(old * scale + 0.5)) for new, old in zip(wanted, sides, strict=True)
     )
-    channels, shown = image.shape[0], "x".join(map(str, covered))
     # In float64: the image, what it is scaled to, and a copy of each for filter and channels.
-    numbers = 2 * channels * (height * width + covered[0] * covered[1])
-    require_free(8 * numbers, f"scaling to {shown} pixels", "choose a smaller size")
-    array = image.detach().cpu().permute(1, 2, 0).double().numpy()
+    numbers = 2 * channels * (math.prod(sides) + math.prod(covered))
+    require_free(8 * numbers, f"scaling to {_by(covered)} pixels", "choose a smaller size")
+    array = image.detach().cpu().movedim(0, -1).double().numpy()
     array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
-    return crop(torch.from_numpy(array.transpose(2, 0, 1)), size).to(image).contiguous()
+    return crop(torch.from_numpy(array).movedim(-1, 0), wanted).to(image).contiguous()
 
 
 @checked
 def parse_size(text: str) -> int | Size | None:
-    """Read a size as people write it: ``64``, ``48x64`` (height x width), or ``native``.
+    """Read a size as people write it: ``64``, ``48x64`` (height x width), ``native``.
 
     Parameters
     ----------
@@ -112,8 +112,8 @@ def parse_size(text: str) -> int | Size | None:
 
     Returns
     -------
-    int, (height, width) or None
-        As `load` takes it.
+    int, tuple of int or None
+        As `load` takes it; three numbers are of a volume, its depth first.
 
     Raises
     ------
@@ -131,15 +131,24 @@ def parse_size(text: str) -> int | Size | None:
         numbers = [int(part) for part in text.lower().split("x")]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
+    if not 1 <= len(numbers) <= 3 or min(numbers) < 1:
         raise InvalidInputError(
-            f"--size must be a positive number of pixels, HEIGHTxWIDTH or 'native', got '{text}'"
+            "--size must be a positive number of pixels, HEIGHTxWIDTH, DEPTHxHEIGHTxWIDTH or "
+            f"'native', got '{text}'"
         )
-    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+    return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
-def _checked(size: int | Size) -> Size:
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
-        raise InvalidInputError(f"size must be at least 1x1 pixel, got {height}x{width}")
-    return height, width
+def _sides(size: int | Size, dims: int) -> Size:
+    sides = (size,) * dims if isinstance(size, int) else tuple(size)
+    if len(sides) != dims:
+        raise InvalidInputError(
+            f"the size {_by(sides)} has {len(sides)} numbers, but the image {dims} dimensions"
+        )
+    if not sides or min(sides) < 1:
+        raise InvalidInputError(f"size must be at least 1 pixel along each axis, got {_by(sides)}")
+    return sides
+
+
+def _by(sides: Size) -> str:
+    return "x".join(map(str, sides))

@@ -10,7 +10,7 @@ import tifffile
 from PIL import UnidentifiedImageError
 
 from dipkernels.images.pillow_files import read_by_pillow
-from dipkernels.images.pixels import Pixels, arrange, require_room, without_alpha
+from dipkernels.images.pixels import Pixels, Said, arrange, require_room, without_alpha
 
 MIN_IS_WHITE, PALETTE, YCBCR = 0, 3, 6  # of the tag "photometric interpretation"
 READ = (MIN_IS_WHITE, 1, 2, PALETTE, 4)  # with grey, RGB and masks
@@ -18,12 +18,12 @@ PREMULTIPLIED = 1  # of the tag "extra samples"; 2 is alpha that isn't
 ORIENTATION = 274
 CHANNELS = ("S", "C")  # letters of axes, as tifffile names them
 BY_JPEG = (6, 7)  # compressions, whose decoders give RGB
-UNNAMED = "Q"
+UNNAMED, DEPTH = "Q", "Z"
 REMEDY = "install the package imagecodecs, or save it without compression, in 8 or 16 bits"
-NAMES = {"Z": "depth (a volume)", "T": "time", "I": "pages", "Q": "an unnamed axis"}
+NAMES = {"T": "time", "I": "pages", "Q": "an unnamed axis"}
 
 
-def read_tiff(path: Path, channel_axis: int | None) -> Pixels:
+def read_tiff(path: Path, said: Said) -> Pixels:
     """Read a file, turned upright."""
     with tifffile.TiffFile(path) as file:
         series = _the_series(file)
@@ -42,7 +42,7 @@ def read_tiff(path: Path, channel_axis: int | None) -> Pixels:
         if values is None and pages > 1:
             raise ValueError(f"its {pages} pages are compressed ({_packing(page)}): {REMEDY}")
         if values is not None:
-            found = _understood(values, file, series, str(path), channel_axis)
+            found = _understood(values, file, series, str(path), said)
             return replace(found, profile=page.iccprofile)
         bits, packing = page.bitspersample, _packing(page)
         samples = 1 if page.photometric == PALETTE else page.samplesperpixel
@@ -51,7 +51,7 @@ def read_tiff(path: Path, channel_axis: int | None) -> Pixels:
         pixels = read_by_pillow(path)
     if pixels is None or pixels.values.shape[-1] + (pixels.alpha is not None) < samples:
         raise ValueError(f"its pixels are packed ({packing}): {REMEDY}")
-    pixels = replace(pixels, values=arrange(pixels.values, str(path), channel_axis, -1))
+    said.require_effect(str(path), pixels.values.shape)
     deep = bits if isinstance(bits, int) and 8 < bits < 16 else None
     return replace(pixels, white=2.0**deep - 1) if deep else pixels
 
@@ -78,15 +78,12 @@ def _packing(page: Any) -> str:
     return f"{page.compression.name}, {page.bitspersample} bits"
 
 
-def _understood(
-    values: np.ndarray, file: Any, series: Any, source: str, channel_axis: int | None
-) -> Pixels:
+def _understood(values: np.ndarray, file: Any, series: Any, source: str, said: Said) -> Pixels:
     page = series.keyframe
     values, axes = _without_single_axes(values, series.axes)
     if page.photometric == PALETTE and page.colormap is not None:
-        return _of_palette(values, page, source, channel_axis)
-    known, axis = _channel_axis(values.shape, axes, channel_axis)
-    values = arrange(values, source, axis, known)
+        return _of_palette(values, page, source, said)
+    values = _arranged(values, axes, source, said)
     bits = page.bitspersample if isinstance(page.bitspersample, int) else None
     white = 2.0**bits - 1 if bits and values.dtype.kind == "u" and bits % 8 else None
     # tifffile writes a NumPy array of bool as it is, and calls its False white.
@@ -111,38 +108,41 @@ def _without_single_axes(values: np.ndarray, axes: str) -> tuple[np.ndarray, str
     return values.squeeze(tuple(single)), kept
 
 
-def _channel_axis(
-    shape: tuple[int, ...], axes: str, said: int | None
-) -> tuple[int | None, int | None]:
-    """Find the channels by the names of axes: where the file has them, and what to ask for."""
-    others = [letter for letter in axes if letter not in "YX"]
-    if len(shape) == 2 and sorted(axes) == ["X", "Y"]:
-        return None, said
-    sizes = ", ".join(f"{letter} {n}" for letter, n in zip(axes, shape, strict=True))
-    if len(others) != 1 or len(axes) != 3 or axes.replace(others[0], "") != "YX":
+def _arranged(values: np.ndarray, axes: str, source: str, said: Said) -> np.ndarray:
+    """Bring the channels to the end, by the names of the axes."""
+    spatial = "".join(letter for letter in axes if letter not in CHANNELS)
+    channels = [axes.index(letter) for letter in axes if letter in CHANNELS]
+    sizes = ", ".join(f"{letter} {n}" for letter, n in zip(axes, values.shape, strict=True))
+    other = spatial.removesuffix("YX")
+    if len(channels) > 1 or len(other) > 1 or not spatial.endswith("YX"):
         raise ValueError(
-            f"its axes are {sizes}; an image has rows (Y), columns (X) and at most one axis of "
-            "channels: save one image of it"
+            f"its axes are {sizes}; an image has rows (Y), columns (X), at most a depth (Z) and at "
+            "most one axis of channels: save one image of it"
         )
-    if others[0] in CHANNELS:
-        return axes.index(others[0]), said
-    if others[0] == UNNAMED or said == 0:
-        return None, said
-    named = NAMES.get(others[0], tifffile.TIFF.AXES_NAMES.get(others[0], others[0]))
-    raise ValueError(
-        f"its axes are {sizes}, and {others[0]} is {named}: save one image of it, or pass "
-        "channel_axis=0 to take these for channels"
-    )
+    if other == UNNAMED and not channels:
+        return arrange(values, source, said)
+    if other and not channels and said.channel_axis == 0 and not said.volume:
+        channels, other = [0], ""
+    elif other and other != DEPTH and not said.volume:
+        named = NAMES.get(other, tifffile.TIFF.AXES_NAMES.get(other, other))
+        colours = "" if channels else ", or channel_axis=0 (--channel-axis 0) for channels"
+        raise ValueError(
+            f"its axes are {sizes}, and {other} is {named}: save one image of it, or pass "
+            f"volume=True (--volume) to take these for the depth of a volume{colours}"
+        )
+    else:
+        said.require_effect(source, values.shape, volume=bool(other))
+    return np.moveaxis(values, channels[0], -1) if channels else values[..., None]
 
 
-def _of_palette(values: np.ndarray, page: Any, source: str, channel_axis: int | None) -> Pixels:
+def _of_palette(values: np.ndarray, page: Any, source: str, said: Said) -> Pixels:
     """Look colours up; a second channel is alpha."""
     alpha = None
     if values.ndim == 3 and page.extrasamples:
         values, alpha = values[..., 0], values[..., -1] / np.iinfo(values.dtype).max
     if values.ndim != 2:
         raise ValueError(f"it holds images of shape {values.shape}; save one of them")
-    arrange(values, source, channel_axis)  # which is idle
+    said.require_effect(source, values.shape)
     # Of 16 bits, though most writers mean 8 and multiply by 256 or 257.
     colours = np.moveaxis(page.colormap, 0, -1)[values]
     if not (page.colormap % 257).any() or not (page.colormap % 256).any():

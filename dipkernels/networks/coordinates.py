@@ -91,12 +91,12 @@ class CoordinateNetwork(nn.Module):
 
         Parameters
         ----------
-        code : Tensor, shape (1, code_channels, height, width)
-            What each pixel is told of its place; or (1, code_channels, length).
+        code : Tensor, shape ``(1, code_channels, *spatial)``
+            What each pixel is told of its place.
 
         Returns
         -------
-        Tensor, shape (1, channels, height, width)
+        Tensor, shape ``(1, channels, *spatial)``
             Of any range.
         """
         x = code.movedim(1, -1)
@@ -113,7 +113,7 @@ class CoordinateNetwork(nn.Module):
     iterations=10_000,
     source="Sitzmann et al. 2020; the sigmoid is ours",
     code="meshgrid",
-    dimensions=(1, 2),
+    dimensions=(1, 2, 3),
     least_side=2,
 )
 @family(CoordinateNetwork, without=("activation",))
@@ -129,7 +129,7 @@ def _siren(size: Spatial, options: Options) -> Spatial:
     source="Tancik et al. 2020",
     preset={"code_channels": CODE},
     code="fourier",
-    dimensions=(1, 2),
+    dimensions=(1, 2, 3),
     least_side=2,
 )
 @family(CoordinateNetwork, without=("activation", "frequency"))

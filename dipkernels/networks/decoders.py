@@ -41,7 +41,7 @@ class Decoder(Generator):
 
     Parameters
     ----------
-    size : (length,) or (height, width)
+    size : tuple of int, ``spatial``
         Of the image; the last grid is cropped to it.
     channels, code_channels : int
         Of the image and of the code; of that by default the width.
@@ -110,7 +110,7 @@ class TransposedDecoder(Generator):
 
     Parameters
     ----------
-    size : (length,) or (height, width)
+    size : tuple of int, ``spatial``
         Of the image; the last grid is cropped to it.
     channels, code_channels : int
         Of the image and of the code; of that by default the width.
@@ -162,7 +162,7 @@ class LipschitzDecoder(Generator):
 
     Parameters
     ----------
-    size : (length,) or (height, width)
+    size : tuple of int, ``spatial``
         Of the image; the last grid is cropped to it.
     channels, code_channels : int
         Of the image and of the code.
@@ -256,6 +256,7 @@ def coarse_size(size: Spatial, halvings: int) -> Spatial:
     source="Heckel & Hand 2019",
     variants={
         "denoise": Variant(),
+        "volume": Variant({"width": 64}),  # ours
         "phantom": Variant({"upsamplings": 4}, iterations=100_000),
         "compress": Variant({"width": 64}, learning_rate=0.005, iterations=20000),
         "inpaint": Variant({"width": 256}, learning_rate=0.0025, iterations=40000),

@@ -4,7 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.layers import PADDINGS, Generator, Style, require_padded, require_sizes
+from dipkernels.networks.layers import (
+    PADDINGS,
+    Generator,
+    Style,
+    require_padded,
+    require_sizes,
+    separable,
+)
 from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
 from dipkernels.priors.codes import Spatial
 
@@ -126,8 +133,7 @@ class BinomialFilter(nn.Module):
 
     def __init__(self, dims: int, padding: str = "reflect") -> None:
         super().__init__()
-        line = torch.tensor(BINOMIAL) / 4
-        kernel = line if dims == 1 else torch.outer(line, line)
+        kernel = separable(torch.tensor(BINOMIAL) / 4, dims)
         self.register_buffer("kernel", kernel, persistent=False)
         self.mode = "constant" if padding == "zero" else PADDINGS[padding]
 
@@ -138,8 +144,9 @@ class BinomialFilter(nn.Module):
         channels, dims = x.shape[1], self.kernel.dim()
         padded = nn.functional.pad(x, (2, 1) * dims, mode=self.mode)
         weight = self.kernel.expand(channels, 1, *self.kernel.shape)
-        apply = torch.conv1d if dims == 1 else torch.conv2d
-        return apply(padded, weight, groups=channels)
+        apply = getattr(torch, f"conv{dims}d")
+        filtered: Tensor = apply(padded, weight, groups=channels)
+        return filtered
 
 
 @register(

@@ -1,6 +1,6 @@
 """What the convolutional families share: convolutions, normalisations, activations, cropping.
 
-Everything is free of state, and the same for signals (1D) and images (2D).
+Everything is free of state, and the same for signals (1D), images (2D) and volumes (3D).
 """
 
 from collections.abc import Callable, Iterable
@@ -20,7 +20,9 @@ PADDINGS: dict[str, Literal["reflect", "zeros", "circular"]] = {
     "zero": "zeros",
     "circular": "circular",
 }
-Kinds = tuple[type[nn.Conv1d], type[nn.Conv2d]]
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Kinds = tuple[type[nn.Conv1d], type[nn.Conv2d], type[nn.Conv3d]]
+PLAIN: Kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Sine(nn.Module):
@@ -88,8 +90,8 @@ class Style:
         kernel_size: int,
         *,
         stride: int = 1,
-        kinds: Kinds = (nn.Conv1d, nn.Conv2d),
-    ) -> nn.Conv1d | nn.Conv2d:
+        kinds: Kinds = PLAIN,
+    ) -> Conv:
         """Make a convolution that keeps the size, with PyTorch's default initialisation."""
         require_sizes(1, kernel_size=kernel_size)
         if kernel_size % 2 == 0:
@@ -106,13 +108,17 @@ class Style:
             padding_mode=PADDINGS[self.padding] if kernel_size > 1 else "zeros",
         )
 
+    def layer(self, name: str) -> Callable[..., nn.Module]:
+        """Look up torch's layer of that name for these dimensions."""
+        found: Callable[..., nn.Module] = getattr(nn, f"{name}{self.dims}d")
+        return found
+
     def norm(self, channels: int) -> list[nn.Module]:
         """Make the normalisation: a list of one, or of none."""
         if self.normalisation == "batch":
-            batch = nn.BatchNorm1d if self.dims == 1 else nn.BatchNorm2d
-            return [batch(channels, track_running_stats=False)]
+            return [self.layer("BatchNorm")(channels, track_running_stats=False)]
         if self.normalisation == "instance":
-            return [(nn.InstanceNorm1d if self.dims == 1 else nn.InstanceNorm2d)(channels)]
+            return [self.layer("InstanceNorm")(channels)]
         return [MeanOnlyNorm(channels)] if self.normalisation == "mean-only" else []
 
     def activate(self) -> list[nn.Module]:
@@ -157,13 +163,17 @@ class BoundedConv2d(_Bounded, nn.Conv2d):
     """`torch.nn.Conv2d` with a bound on its spectral norm."""
 
 
+class BoundedConv3d(_Bounded, nn.Conv3d):
+    """`torch.nn.Conv3d` with a bound on its spectral norm."""
+
+
 def bounded_conv(
     in_channels: int, out_channels: int, kernel_size: int, bound: float | None, style: Style
-) -> nn.Conv1d | nn.Conv2d:
+) -> Conv:
     """Make a convolution with a bound on its spectral norm, or without one."""
     if bound is not None and not bound > 0:
         raise InvalidInputError(f"lipschitz must be positive, or None for no bound; got {bound}")
-    kinds: Kinds = (nn.Conv1d, nn.Conv2d) if bound is None else (BoundedConv1d, BoundedConv2d)
+    kinds = PLAIN if bound is None else (BoundedConv1d, BoundedConv2d, BoundedConv3d)
     made = style.conv(in_channels, out_channels, kernel_size, kinds=kinds)
     if isinstance(made, _Bounded) and bound is not None:
         made.bound = bound
@@ -178,6 +188,14 @@ def require_padded(padding: str, kernel_size: int) -> None:
             f"padding={padding!r} has no effect on kernels of size 1: leave it out, or choose a "
             "larger kernel_size"
         )
+
+
+def separable(line: Float[Tensor, " taps"], dims: int) -> Float[Tensor, "*taps"]:
+    """Make the filter that acts by the same taps along each axis."""
+    kernel = line
+    for _ in range(dims - 1):
+        kernel = kernel[..., None] * line
+    return kernel
 
 
 class Generator(nn.Sequential):

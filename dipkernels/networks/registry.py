@@ -29,7 +29,10 @@ from dipkernels.priors.prior import ImagePrior
 
 __all__ = ["Entry", "Variant", "create", "entry", "names"]
 
-CONVOLUTIONAL: dict[str, Any] = {"dimensions": (1, 2), "least_side": 3}  # signals and images
+CONVOLUTIONAL: dict[str, Any] = {
+    "dimensions": (1, 2, 3),
+    "least_side": 3,
+}  # signals, images, volumes
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ class Entry:
     code, output : str
         What `create` takes by default.
     dimensions : tuple of int
-        Of the images that it can make: 1 (signals), 2 or both.
+        Of the images that it can make: 1 (signals), 2, 3 (volumes).
     least_side : int
         Pixels that the shorter side must have.
     """
@@ -268,8 +271,9 @@ def create(
     ----------
     name : str
         One of `names`.
-    image_size : int, (height, width) or (length,)
-        Of the image; an int means a square, ``(length,)`` a signal, which only some have.
+    image_size : int or tuple of int
+        Of the image; an int means a square. ``(length,)`` is a signal and ``(depth, height,
+        width)`` a volume, which only some make: ``entry(name).dimensions`` says which.
     channels : int
         Of the image.
     variant : str, optional
@@ -356,10 +360,10 @@ def create(
 def _checked_size(image_size: Any, channels: Any, images: Any) -> Spatial:
     size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
     whole = all(isinstance(number, int) for number in (*size, channels, images))
-    if not whole or len(size) not in (1, 2) or min(*size, channels, images) < 1:
+    if not whole or not 1 <= len(size) <= 3 or min(*size, channels, images) < 1:
         raise InvalidInputError(
-            "image_size must be positive (height, width) or (length,), channels and images "
-            f"positive, got {image_size}, {channels} and {images}"
+            "image_size must be positive, (length,), (height, width) or (depth, height, width), "
+            f"channels and images positive, got {image_size}, {channels} and {images}"
         )
     # The image, its gradient, what is measured and the clean one: the least that anything takes.
     shown = "x".join(map(str, size))

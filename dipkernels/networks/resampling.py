@@ -4,8 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dipkernels.networks.layers import Style, require_choice
+from dipkernels.networks.layers import Style, require_choice, separable
 
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # what "bilinear" means in each dimension
 UPSAMPLINGS = ("bilinear", "nearest", "gaussian", "transposed")
 DOWNSAMPLINGS = ("stride", "average", "max")
 
@@ -22,16 +23,13 @@ def upsampler(mode: str, channels: int, style: Style, *, level: int) -> nn.Modul
         return GaussianUpsample(style.dims, sigma)
     if mode == "transposed":
         return transposed_conv(channels, channels, style)
-    if mode == "bilinear" and style.dims == 1:
-        mode = "linear"
+    mode = LINEAR[style.dims] if mode == "bilinear" else mode
     return nn.Upsample(scale_factor=2, mode=mode)
 
 
-def transposed_conv(
-    in_channels: int, out_channels: int, style: Style
-) -> nn.ConvTranspose1d | nn.ConvTranspose2d:
+def transposed_conv(in_channels: int, out_channels: int, style: Style) -> nn.Module:
     """Make a learned transposed convolution (size 4, stride 2, padding 1): sides double."""
-    make = nn.ConvTranspose1d if style.dims == 1 else nn.ConvTranspose2d
+    make = style.layer("ConvTranspose")
     return make(in_channels, out_channels, 4, stride=2, padding=1, bias=style.bias)
 
 
@@ -49,10 +47,7 @@ def down_block(
 
 def pool(downsampling: str, style: Style) -> nn.Module:
     """Make a pooling over 2 pixels of each axis."""
-    if downsampling == "average":
-        make = nn.AvgPool1d if style.dims == 1 else nn.AvgPool2d
-        return make(2, ceil_mode=True)
-    return (nn.MaxPool1d if style.dims == 1 else nn.MaxPool2d)(2, ceil_mode=True)
+    return style.layer("AvgPool" if downsampling == "average" else "MaxPool")(2, ceil_mode=True)
 
 
 class GaussianUpsample(nn.Module):
@@ -79,7 +74,10 @@ class GaussianUpsample(nn.Module):
     ) -> Float[Tensor, "batch channels *doubled"]:
         """Upsample."""
         channels = x.shape[1]
-        kernel = self.taps if self.dims == 1 else torch.outer(self.taps, self.taps)
+        kernel = separable(self.taps, self.dims)
         weight = kernel.expand(channels, 1, *kernel.shape)
-        apply = torch.conv_transpose1d if self.dims == 1 else torch.conv_transpose2d
-        return apply(x, weight, None, stride=2, padding=2, output_padding=1, groups=channels)
+        apply = getattr(torch, f"conv_transpose{self.dims}d")
+        doubled: Tensor = apply(
+            x, weight, None, stride=2, padding=2, output_padding=1, groups=channels
+        )
+        return doubled

@@ -62,8 +62,8 @@ def require_plane(name: str, size: Spatial) -> None:
     """Check that a size is a height and a width."""
     if len(size) != 2:
         raise InvalidInputError(
-            f"'{name}' makes images of (height, width), but image_size is {size}: for signals of "
-            "one axis take a convolutional prior, such as 'skip', 'deep-decoder' or 'conv-decoder'"
+            f"'{name}' makes images of (height, width), but image_size is {size}: for signals and "
+            "volumes take a convolutional prior, such as 'skip', 'deep-decoder' or 'conv-decoder'"
         )
 
 

@@ -145,6 +145,7 @@ VARIANTS = {
         {"width": (8, 16, 32, 64, 128), "skip_channels": (0, 0, 0, 4, 4), "code_channels": 3},
         iterations=2400,
     ),
+    "volume": Variant({"width": 32, "scales": 4}, iterations=2000),  # ours, for a depth of pixels
     "inpaint-vase": Variant(
         {"skip_channels": 0, "upsampling": "nearest"}, iterations=5001, code="meshgrid"
     ),

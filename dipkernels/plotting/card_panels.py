@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from dipkernels.plotting.style import MEASURED, PALETTE, THEORY, band, draw_pixels
+from dipkernels.plotting.style import MEASURED, PALETTE, THEORY, band, draw_pixels, middle_slices
 from dipkernels.plotting.style import NOISY as SECOND
 
 PHOTOGRAPHS = "#9AA3AD"
@@ -76,6 +76,7 @@ def draw_filter(axes: Axes, card: xr.Dataset) -> None:
         axes.plot(np.arange(len(row)) - card.attrs["filter_pixel"], row, color=MEASURED, lw=1.2)
         axes.set(ylim=(-1.05, 1.1), xlabel="pixel from the centre")
         return
+    row = middle_slices(row, np.nan) if row.ndim == 3 else row
     drawn = axes.imshow(
         np.sign(row) * np.sqrt(np.abs(row)),
         cmap="RdBu_r",

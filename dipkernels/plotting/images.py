@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
-from dipkernels.plotting.style import by_image, panels, show, show_image
+from dipkernels.plotting.style import by_image, panels, show
 
 Datasets = Mapping[str, xr.Dataset]
 
@@ -18,7 +18,7 @@ def plot_images(fits: Datasets) -> Figure:
     ----------
     fits : mapping of str to Dataset
         Results of `dipkernels.fit` on one task. Of several seeds the first is shown, of several
-        images each; signals are drawn as curves.
+        images each; signals are drawn as curves, volumes as their three middle slices.
 
     Returns
     -------
@@ -61,7 +61,7 @@ def plot_eigenvectors(kernels: Datasets, *, count: int = 6) -> Figure:
     Returns
     -------
     Figure
-        One row a prior; grey is 0.
+        One row a prior; grey is 0. Signals and volumes as in `plot_images`.
     """
     count = min(count, *(kernel.sizes["rank"] for kernel in kernels.values()))
     figure, axes = panels(count * len(kernels), columns=count, width=1.4, height=1.55)
@@ -70,5 +70,5 @@ def plot_eigenvectors(kernels: Datasets, *, count: int = 6) -> Figure:
             vector = kernel.eigenvector.values[rank]
             value = float(kernel.top_eigenvalue[rank]) / kernel.largest_eigenvalue
             label = f"{name}\n{value:.2g}" if rank == 0 else f"{value:.2g}"
-            show_image(axes[row * count + rank], 0.5 + 0.5 * vector / np.abs(vector).max(), label)
+            show(axes[row * count + rank], 0.5 + 0.5 * vector / np.abs(vector).max(), label)
     return figure

@@ -10,9 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.images.axes import AXES
+from dipkernels.images.axes import pixel_axes
 from dipkernels.images.metrics import decibels
-from dipkernels.plotting.style import PALETTE, band, colours, heat_map, panels, show_image
+from dipkernels.plotting.style import (
+    PALETTE,
+    band,
+    colours,
+    heat_map,
+    middle_slices,
+    panels,
+    show,
+    show_image,
+)
 from dipkernels.tasks import Task
 
 UNITS = "white = 1"
@@ -28,16 +37,16 @@ def plot_uncertainty(task: Task, maps: xr.Dataset) -> Figure:
     Parameters
     ----------
     task : Task
-        That was sampled: an image, or a signal.
+        That was sampled: an image, a volume, or a signal.
     maps : xarray.Dataset
         As `dipkernels.sampling.uncertainty.maps` makes them; the width is that of the widest level.
 
     Returns
     -------
     Figure
-        Of an image: panels, with root mean squares over channels of deviation and error, on one
-        scale, and the mean width over channels. Of a signal: for each channel the mean with a band,
-        and below it deviation and error.
+        Of an image, or the middle slices of a volume: panels, with root mean squares over channels
+        of deviation and error, on one scale, and the mean width over channels. Of a signal: for
+        each channel the mean with a band, and below it deviation and error.
 
     Raises
     ------
@@ -57,7 +66,7 @@ def _images(task: Task, maps: xr.Dataset) -> Figure:
     clean = _scaled(task, "clean")
     pictures = {} if clean is None else {"truth": clean}
     measured = _scaled(task, "measurement")
-    if measured is not None and measured.ndim == 3 and len(measured) in (1, 3):
+    if measured is not None and measured.ndim == len(task.shape) and len(measured) in (1, 3):
         pictures["measured"] = measured
     title = "mean of the draws"
     if task.clean is not None:
@@ -92,6 +101,8 @@ def _measured(axis: Axes, task: Task, picture: np.ndarray) -> None:
     if counted.shape != picture.shape or counted.all():
         show_image(axis, picture, "measured")
         return
+    if picture.ndim == 4:
+        picture, counted = middle_slices(picture), middle_slices(counted)
     whole = counted.any(axis=0)
     colour = np.broadcast_to(picture, (3, *picture.shape[1:])).copy()
     colour[:, ~whole] = np.array(NOT_COUNTED)[:, None]
@@ -282,7 +293,7 @@ def _diagnosed(
     title = "R-hat (1.01 at most)"
     if name != "rhat":
         title = f"bulk effective draws (at least {100 * int(diagnosis.attrs['chains'])})"
-    dims = AXES[len(task.shape) - 1]
+    dims = pixel_axes(task.shape)[1:]
     places = [diagnosis[dim].values for dim in dims]
     if len(places) == 1:
         top = limits[1]
@@ -299,7 +310,7 @@ def _diagnosed(
     side = tuple(-(-n // cell) for n in task.shape[1:])
     table = np.full(side, np.nan)
     worst.at(table, tuple(place // cell for place in places), values)
-    cells = f", cells of {cell}x{cell} pixels" if cell > 1 else ""
+    cells = f", cells of {'x'.join([str(cell)] * len(side))} pixels" if cell > 1 else ""
     label, cmap = ("R-hat", "magma") if name == "rhat" else ("effective draws", "viridis")
     title += f"\nworst of the channels{cells}"
     heat_map(axis, table, title, label, limits=limits, cmap=cmap)
@@ -310,7 +321,7 @@ def _cell(entries: int, task: Task) -> int:
     pixels = int(np.prod(task.shape[1:]))
     if entries >= pixels:
         return 1
-    return int(np.ceil(np.sqrt(2 * pixels / max(entries, 1))))
+    return int(np.ceil((2 * pixels / max(entries, 1)) ** (1 / (len(task.shape) - 1))))
 
 
 def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
@@ -319,7 +330,7 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     Parameters
     ----------
     task : Task
-        Of images; titles give PSNR over the whole image where it has a clean one.
+        Titles give PSNR over the whole image where it has a clean one.
     posteriors : mapping of str to Dataset
         As `gp.GPPosterior.dataset` makes them; the last one's standard deviation is shown.
 
@@ -331,25 +342,25 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     Raises
     ------
     InvalidInputError
-        If it's of a signal, or there is no posterior.
+        If there is no posterior.
     """
-    if len(task.shape) != 3 or not posteriors:
-        raise InvalidInputError(
-            f"expected an image and at least one posterior, got shape {task.shape} and "
-            f"{len(posteriors)} posteriors"
-        )
+    if not posteriors:
+        raise InvalidInputError("plot_posteriors needs at least one posterior, got none")
     figure, axes = panels(len(posteriors) + 2, columns=len(posteriors) + 2, width=2.2, height=2.3)
-    show_image(axes[0], task.measurement.cpu().numpy(), f"measured ({task.name})")
+    show(axes[0], task.measurement.cpu().numpy(), f"measured ({task.name})")
     for axis, (name, found) in zip(axes[1:], posteriors.items(), strict=False):
         title = name
         if task.clean is not None:
             error = float(np.mean((found["mean"].values - task.clean.cpu().numpy()) ** 2))
             title += f"\n{float(decibels(error / task.data_range**2)):.2f} dB"
-        show_image(axis, found["mean"].values, title)
+        show(axis, found["mean"].values, title)
     name, last = list(posteriors.items())[-1]
     deviation = last["standard_deviation"].mean("channel").values
     title = f"standard deviation,\n{name}"
-    heat_map(axes[-1], deviation, title, "units of the image", shrink=0.75)
+    if deviation.ndim == 1:
+        show(axes[-1], deviation, title)
+    else:
+        heat_map(axes[-1], deviation, title, "units of the image", shrink=0.75)
     return figure
 
 

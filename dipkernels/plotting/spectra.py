@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import AXES
 from dipkernels.plotting.style import (
     band,
     figure_of,
@@ -335,7 +336,7 @@ def plot_bands(result: xr.Dataset) -> Figure:
             "select an image of several"
         )
     figure, axes = panels(len(shown), width=3.1 if len(shown) > 1 else 4.6)
-    dims = 1 + ("y" in result.dims)
+    dims = max(1, sum(axis in result.dims for axis in AXES[max(AXES)]))
     for panel, (kind, label) in zip(axes, shown.items(), strict=True):
         edges = band_edges(dims=dims, corners=kind != "band")
         _draw_bands(panel, result, kind, edges)

@@ -109,6 +109,7 @@ def heat_map(
     shrink: float = 0.8,
 ) -> None:
     """Draw values as colours with their bar, which ends in a point if some are above the limit."""
+    values = middle_slices(values, np.nan) if values.ndim == 3 else values
     bottom, top = limits
     extend = "max" if top is not None and (values > top).any() else "neither"
     shown = np.ma.masked_invalid(values)
@@ -129,8 +130,8 @@ def shared_legend(figure: Figure, axes: Axes) -> None:
 
 
 def draw_pixels(axes: Axes, image: np.ndarray, aspect: Any = None) -> None:
-    """Draw an image, every pixel as it is."""
-    pixels = np.clip(image, 0, 1)
+    """Draw an image, every pixel as it is; of a volume the middle slices."""
+    pixels = np.clip(middle_slices(image) if image.ndim == 4 else image, 0, 1)
     pixels = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels.mean(axis=0)
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=aspect)
 
@@ -142,10 +143,26 @@ def show_image(axes: Axes, image: np.ndarray, title: str = "") -> None:
     axes.set_title(title, fontsize=8)
 
 
+def middle_slices(volume: np.ndarray, fill: float = 1.0) -> np.ndarray:
+    """Lay the middle slices of ``(..., z, y, x)`` side by side: y x, right of it y z, below z x."""
+    z, y, x = volume.shape[-3:]
+    gap = max(1, max(z, y, x) // 32)
+    plane = np.full((*volume.shape[:-3], y + gap + z, x + gap + z), fill, dtype=volume.dtype)
+    plane[..., :y, :x] = volume[..., z // 2, :, :]
+    plane[..., :y, x + gap :] = volume[..., x // 2].swapaxes(-1, -2)
+    plane[..., y + gap :, :x] = volume[..., y // 2, :]
+    return plane
+
+
 def show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
-    """Draw an image, or a signal as curves."""
-    if picture.ndim == 3:
+    """Draw an image, a signal as curves, a volume as its middle slices."""
+    if picture.ndim in (3, 4):
         show_image(axes, picture, title)
+        return
+    if picture.ndim > 4:  # a measurement that is no image
+        axes.text(0.5, 0.5, "x".join(map(str, picture.shape)), ha="center", va="center")
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=8)
         return
     axes.plot(picture.T, lw=0.8)
     axes.set_xticks([])

@@ -10,7 +10,7 @@ from dipkernels.base.memory import require_free
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 
-Spatial = tuple[int, ...]  # (length,) or (height, width)
+Spatial = tuple[int, ...]  # (length,), (height, width) or (depth, height, width)
 
 NOISE_SCALE = 0.1  # noise is uniform on [0, 0.1] (Ulyanov et al.'s code, and all after it)
 FOURIER_SCALE = 10.0  # deviation of the frequencies, in cycles per image (Tancik et al. 2020)

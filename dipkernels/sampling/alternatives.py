@@ -13,7 +13,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.fits import fit
-from dipkernels.images.axes import AXES
+from dipkernels.images.axes import pixel_axes
 from dipkernels.kernels.ntk import NTK, require_parameters
 from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.linalg import conjugate_gradients
@@ -208,7 +208,7 @@ def linearised(
 
 
 def _of_draws(images: np.ndarray, task: Task, attributes: dict[str, Any]) -> xr.Dataset:
-    draws = (("chain", "draw", "channel", *AXES[len(task.shape) - 1]), images[None])
+    draws = (("chain", "draw", *pixel_axes(task.shape)), images[None])
     own = {"task": task.name, "noise_sigma": task.noise_sigma / task.data_range}
     kept = own | describe_measurement(task) | attributes
     return xr.Dataset({"draws": draws} | known_of(task), {"chain": [0]}, kept)

@@ -8,7 +8,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from dipkernels.images.axes import AXES
+from dipkernels.images.axes import pixel_axes
 from dipkernels.sampling.settings import ChainSettings
 from dipkernels.sampling.summaries import known_of
 from dipkernels.tasks import Task
@@ -136,7 +136,7 @@ class Collector:
         peak, count = self.task.data_range, self.iterations
         trace = self.trace[:count].cpu().numpy()
         ended = ~np.isfinite(trace[..., 0])
-        pixels = ("channel", *AXES[len(self.task.shape) - 1])
+        pixels = pixel_axes(self.task.shape)
         variables: dict[str, Any] = {}
         for index, name in enumerate(self.columns):
             attributes = {"units": "dB"} if name.startswith("psnr") else {}

@@ -12,7 +12,7 @@ from torch import Tensor
 from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.regularisers import total_variation
-from dipkernels.images.axes import AXES
+from dipkernels.images.axes import pixel_axes
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.spectra.bands import band_edges
 from dipkernels.spectra.bins import radial_frequency
@@ -103,7 +103,7 @@ def describe_measurement(task: Task) -> dict[str, str | float]:
 
 def known_of(task: Task) -> dict[str, Any]:
     """Make the variables of a dataset that tell what draws are held against."""
-    pixels = ("channel", *AXES[len(task.shape) - 1])
+    pixels = pixel_axes(task.shape)
     found: dict[str, Any] = {}
     if task.clean is not None:
         found["clean"] = (pixels, (task.clean / task.data_range).cpu().numpy())

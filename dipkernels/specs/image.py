@@ -11,24 +11,41 @@ if TYPE_CHECKING:
     from dipkernels.images import ImageFile
 
 
-def read_image(source: str, white: float | None = None, *, mask: bool = False) -> "ImageFile":
+def read_image(
+    source: str,
+    white: float | None = None,
+    *,
+    mask: bool = False,
+    channel_axis: int | None = None,
+    volume: bool = False,
+) -> "ImageFile":
     """Read an image or a mask in any range, once; it must not be changed."""
     from dipkernels.images.named import is_file
 
     changed = Path(source).stat().st_mtime_ns if is_file(source) else 0
-    return _read_image(source, changed, white, mask)
+    return _read_image(source, changed, white, mask, channel_axis, volume)
 
 
 @functools.lru_cache(maxsize=16)  # runs of one image follow each other
-def _read_image(source: str, changed: int, white: float | None, mask: bool) -> "ImageFile":
+def _read_image(
+    source: str,
+    changed: int,
+    white: float | None,
+    mask: bool,
+    channel_axis: int | None,
+    volume: bool,
+) -> "ImageFile":
     from dipkernels import images
     from dipkernels.images.files import read_mask
+    from dipkernels.images.pixels import Said
 
     if mask:
-        return read_mask(source)
+        return read_mask(source, Said(volume=volume))
     with warnings.catch_warnings():  # `make_task` asks for white
         warnings.simplefilter("ignore", UnitWarning)
-        return images.read(source, white=white, any_range=True)
+        return images.read(
+            source, channel_axis=channel_axis, volume=volume, white=white, any_range=True
+        )
 
 
 def is_own(source: str) -> bool:

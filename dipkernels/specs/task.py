@@ -5,7 +5,7 @@ plans read them off its signature.
 """
 
 import inspect
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
@@ -40,7 +40,7 @@ class Picture:
     """What a task is made of: the image as it was read, the size to bring it to, files, a seed."""
 
     file: "ImageFile"
-    size: tuple[int, int]
+    size: tuple[int, ...]
     files: "Mapping[str, ImageFile]"
     seed: int
 
@@ -188,7 +188,7 @@ def require_effects(
 
 
 def make_task(
-    task: Options, image: "ImageFile", size: tuple[int, int], files: "Mapping[str, ImageFile]"
+    task: Options, image: "ImageFile", size: tuple[int, ...], files: "Mapping[str, ImageFile]"
 ) -> "Task":
     """Make a task, on the CPU, from its name and all its options, the seed included."""
     kind, white = task_kind(task["name"]), task.get("white")
@@ -282,8 +282,8 @@ def _with_holes(picture: Picture) -> "tuple[Picture, Tensor]":
         raise ImageError("the mask 'holes' needs an image with transparent or NaN pixels")
     if picture.size != tuple(known.shape):
         raise ImageError(
-            f"an image with holes can't be scaled to {picture.size[0]}x{picture.size[1]}: its size "
-            f"is {known.shape[0]}x{known.shape[1]}; take 'native'"
+            f"an image with holes can't be scaled to {_by(picture.size)}: its size is "
+            f"{_by(known.shape)}; take 'native'"
         )
     filled = picture.native.where(known, picture.native.new_zeros(()))
     return replace(picture, file=replace(picture.file, image=filled)), known
@@ -331,8 +331,8 @@ def _mask(picture: Picture, kind: str, known: float | None, hides: str | None) -
     light = mask_light(picture.files["mask"], kind, hides)
     if tuple(light.shape) not in (native, size):
         raise ImageError(
-            f"the mask {kind} has {light.shape[0]}x{light.shape[1]} pixels, the image "
-            f"{native[0]}x{native[1]}: they must be of one size"
+            f"the mask {kind} has {_by(light.shape)} pixels, the image {_by(native)}: they must be "
+            "of one size"
         )
     found = images.resize(light[None], size)[0] > 0.5
     if not bool(found.any()):
@@ -389,6 +389,10 @@ def _check_flash(task: Options, said: Container[str], spell: Spelling) -> None:
             f"task 'flash' needs {spell('flash')}, the photograph with flash; the image is the one "
             "without"
         )
+
+
+def _by(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
 
 
 def _draws_nothing(task: Options) -> bool:

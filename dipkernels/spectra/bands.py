@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import AXES
 from dipkernels.images.metrics import grey
 from dipkernels.spectra.bins import corner, radial_frequency
 
@@ -191,7 +192,7 @@ def band_edges(*, dims: int, corners: bool) -> np.ndarray:
     Parameters
     ----------
     dims : int
-        1 or 2.
+        1, 2 or 3.
     corners : bool
         Whether the last reaches to the corner.
 
@@ -205,8 +206,8 @@ def band_edges(*, dims: int, corners: bool) -> np.ndarray:
     InvalidInputError
         If images have other dimensions.
     """
-    if dims not in (1, 2):
-        raise InvalidInputError(f"bands are of signals (dims 1) or images (dims 2), got {dims}")
+    if dims not in AXES:
+        raise InvalidInputError(f"bands are of images of 1, 2 or 3 dimensions, got dims {dims}")
     edges = NYQUIST * np.arange(BANDS + 1) / BANDS
     if corners:
         edges[-1] = corner((1,) * dims)
@@ -238,7 +239,7 @@ def _batched(images: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _require_fit(images: torch.Size, reference: torch.Size) -> None:
-    fits = len(images) in (3, 4) and images[1:] == reference[1:] and len(images) == len(reference)
+    fits = len(images) - 2 in AXES and images[1:] == reference[1:] and len(images) == len(reference)
     if not fits or not images.numel() or reference[0] not in (1, images[0]):
         raise InvalidInputError(
             f"images {tuple(images)} and reference {tuple(reference)} don't fit: "

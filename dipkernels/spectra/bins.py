@@ -1,4 +1,4 @@
-"""Radial bins of spatial frequencies, in one and two dimensions."""
+"""Radial bins of spatial frequencies, in one, two and three dimensions."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,13 @@ import xarray as xr
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import SIZES
 
 Edges = Sequence[float] | np.ndarray
 
 # Where the last of the default bins ends, and where those before it must: beyond the corner.
-_LAST = {1: 0.53, 2: 0.75}
-_REACHED = {1: 0.505, 2: 0.72}
+_LAST = {1: 0.53, 2: 0.75, 3: 0.9}
+_REACHED = {1: 0.505, 2: 0.72, 3: 0.875}
 
 
 @checked
@@ -22,13 +23,14 @@ def radial_frequency(size: Sequence[int]) -> np.ndarray:
 
     Parameters
     ----------
-    size : (length,) or (height, width)
+    size : (length,), (height, width) or (depth, height, width)
         Of the grid.
 
     Returns
     -------
     ndarray, shape ``size``
-        Cycles per pixel, in FFT order: up to 1/2 along an axis, up to ``sqrt(1/2)`` in the corner.
+        Cycles per pixel, in FFT order: up to 1/2 along an axis, up to ``sqrt(dimensions) / 2`` in
+        the corner.
     """
     return np.asarray(np.hypot.reduce([np.abs(axis) for axis in frequency_axes(size)]))
 
@@ -44,7 +46,7 @@ def bin_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
 
     Parameters
     ----------
-    size : (length,) or (height, width)
+    size : (length,), (height, width) or (depth, height, width)
         Of the image.
     count : int
         Of bins, about.
@@ -57,12 +59,11 @@ def bin_edges(size: Sequence[int], count: int = 14) -> np.ndarray:
     Raises
     ------
     InvalidInputError
-        If the size isn't that of a signal or an image, or no bin is asked for.
+        If the size isn't that of a signal, an image or a volume, or no bin is asked for.
     """
     if len(size) not in _LAST or min(size) < 1 or count < 1:
         raise InvalidInputError(
-            f"bins need a size (length,) or (height, width) and a count of at least 1, got "
-            f"{tuple(size)} and {count}"
+            f"bins need a size {SIZES} and a count of at least 1, got {tuple(size)} and {count}"
         )
     # In cycles per image: one-cycle bins, and a cubic term that brings the last to the corner.
     last, reached = _LAST[len(size)], _REACHED[len(size)]

@@ -13,6 +13,7 @@ from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive
 from dipkernels.base.statistics import with_errors
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import AXES
 from dipkernels.spectra.bins import radial_frequency
 from dipkernels.spectra.modes import AnyKernel, ProbedModes, QuadraticForms, modes_of
 from dipkernels.spectra.power import is_constant, periodogram
@@ -150,7 +151,7 @@ def comb_response(
 
 
 def _whole(size: tuple[int, ...], period: int) -> tuple[int, ...]:
-    if len(size) not in (1, 2):
+    if len(size) not in AXES:
         raise InvalidInputError(
             f"expected images (images, channels, *spatial), got {len(size)} spatial axes"
         )

@@ -15,6 +15,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import AXES, SHAPES
 
 DEFAULT_PROBES = 3
 LAYERS = "layer"
@@ -71,10 +72,10 @@ class ProbedModes:
         seed: int,
         size: tuple[int, ...] | None = None,
     ) -> None:
-        if len(shape) not in (2, 3) or math.prod(shape) != kernel.shape[0]:
+        if len(shape) - 1 not in AXES or math.prod(shape) != kernel.shape[0]:
             raise InvalidInputError(
                 f"shape {tuple(shape)} doesn't fit a kernel of size {kernel.shape[0]}: expected "
-                "(channels, length) or (channels, height, width)"
+                f"{SHAPES}"
             )
         if probes < 2:
             raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {probes}")
@@ -161,7 +162,7 @@ def modes_of(
         if not found:
             raise InvalidInputError(
                 f"a {type(kernel).__name__} doesn't know the shape of its images: pass shape, "
-                "(channels, length) or (channels, height, width)"
+                f"{SHAPES}"
             )
         return ProbedModes(kernel, found, DEFAULT_PROBES if probes is None else probes, seed)
     if not isinstance(kernel, KnownSpectrum | xr.Dataset):

@@ -15,6 +15,7 @@ from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import AXES, SHAPES
 from dipkernels.images.sizes import Size
 from dipkernels.priors.draws import FIXED, Codes, draw_images
 from dipkernels.priors.prior import ImagePrior, describe_prior
@@ -53,8 +54,8 @@ def periodogram(
     Raises
     ------
     InvalidInputError
-        If the images aren't real, and 1D or 2D with an axis for images and channels, or there is no
-        such window.
+        If the images aren't real, and of 1, 2 or 3 dimensions with an axis for images and channels,
+        or there is no such window.
     """
     require_images(images)
     require_choice("window", window, WINDOWS)
@@ -76,10 +77,10 @@ def periodogram(
 
 def require_images(images: Tensor) -> None:
     """Check that there are axes for images, channels and space."""
-    if images.dim() not in (3, 4) or not images.numel():
+    if images.dim() - 2 not in AXES or not images.numel():
         raise InvalidInputError(
-            f"expected images (images, channels, length) or (images, channels, height, width), got "
-            f"shape {tuple(images.shape)}: image[None] is one image"
+            f"expected images with one axis more in front than {SHAPES}; got shape "
+            f"{tuple(images.shape)}: image[None] is one image"
         )
 
 

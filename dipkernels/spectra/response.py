@@ -51,7 +51,7 @@ def frequency_response(
     kernel : SymmetricOperator, LayerKernels, StationaryKernel or Dataset
         An operator over flattened images ``(channels, *spatial)``; those of all layers cost no
         more than one. A stationary kernel; or what `dipkernels.kernels.covariance` returns.
-    shape : (channels, length) or (channels, height, width), optional
+    shape : tuple of int, ``(channels, *spatial)``, optional
         Of an operator's images; by default its ``image_shape``.
     which : {"covariance", "ntk"}, optional
         Of a stationary kernel, which must say so.
@@ -162,7 +162,7 @@ def anisotropy(
     """
     modes = modes_of(kernel, shape, which=which, probes=probes, seed=seed)
     if len(modes.size) != 2:
-        raise InvalidInputError(f"orientation is of 2D images, got signals of size {modes.size}")
+        raise InvalidInputError(f"orientation is of 2D images, got images of size {modes.size}")
     radii = checked_edges(edges, modes.size)
     sectors = _sectors(modes.size, radii)
     means = modes.means([s for part in sectors for s in part], "orientation", progress=progress)

@@ -9,6 +9,7 @@ import xarray as xr
 from dipkernels.base.origin import provenance
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
+from dipkernels.images.axes import pixel_axes
 from dipkernels.kernels import NTK
 from dipkernels.linalg import KrylovSpace, ritz_pairs, spectral_density
 from dipkernels.priors.prior import ImagePrior, describe_prior
@@ -31,7 +32,8 @@ def measure_kernel(
     ``response_standard_error``), and over ``rank``: ``top_eigenvalue``, ``residual`` and the images
     ``eigenvector``. Its ``learning_rate`` is that of descent at half of its limit of stability.
     """  # noqa: DOC201
-    shape = (ntk.image_shape[0], ntk.image_shape[1], ntk.image_shape[2])
+    shape = ntk.image_shape
+    pixels = pixel_axes(shape)
     density = spectral_density(spaces)
     response = frequency_response(ntk, shape, seed=seed, progress=progress)
     pairs = ritz_pairs(spaces, EIGENVECTORS)
@@ -40,7 +42,7 @@ def measure_kernel(
         {
             "top_eigenvalue": ("rank", pairs.values.cpu().numpy()),
             "residual": ("rank", pairs.residuals.cpu().numpy()),
-            "eigenvector": (("rank", "channel", "y", "x"), vectors),
+            "eigenvector": (("rank", *pixels), vectors),
         },
         {"rank": np.arange(1, len(vectors) + 1)},
     )

@@ -4,10 +4,12 @@ Both are batched and differentiable almost everywhere; crops at the border are t
 published code, so that its thresholds keep their meaning.
 """
 
+import functools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool1d, avg_pool2d, pad
+from torch.nn.functional import avg_pool1d
 
 _BOX = 9  # pixels of the box filter that blurs again
 _MIN_SIDE = 12  # pixels a side that blur's crops need
@@ -20,13 +22,13 @@ def blur(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
     """Measure how little an image changes if it is blurred once more.
 
     With ``D`` the absolute differences of neighbours along an axis, and ``B`` those of the image
-    after a box filter of 9 pixels along that axis, ``sum(min(D, B)) / sum(D)``; the larger one of
-    the two axes.
+    after a box filter of 9 pixels along that axis, ``sum(min(D, B)) / sum(D)``; the largest one of
+    all axes.
 
     Parameters
     ----------
     images : Tensor, shape (runs, spatial...)
-        Grey; one or two spatial axes.
+        Grey; published for two spatial axes, the same with one or three.
 
     Returns
     -------
@@ -41,21 +43,19 @@ def blur(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
     """
     if min(images.shape[1:]) < _MIN_SIDE:
         return images.new_full((len(images),), torch.nan)
-    if images.ndim == 2:
-        return _blur_along_last(images)
-    inner = slice(6, -5)
-    along_x = _blur_along_last(images[:, inner, :])
-    along_y = _blur_along_last(images[:, :, inner].transpose(1, 2))
-    return torch.fmax(along_x, along_y)
+    along = []
+    for axis in range(1, images.ndim):
+        inner = [slice(6, -5)] * (images.ndim - 1)
+        inner[axis - 1] = slice(None)
+        along.append(_blur_along_last(images[(slice(None), *inner)].movedim(axis, -1)))
+    return functools.reduce(torch.fmax, along)
 
 
 # Of the pixels 6 to n - 6 and their left neighbours.
 def _blur_along_last(images: Tensor) -> Tensor:
     n = images.shape[-1]
-    if images.ndim == 2:
-        again = avg_pool1d(images[:, None], _BOX, stride=1)[:, 0]
-    else:
-        again = avg_pool2d(images[:, None], (1, _BOX), stride=1)[:, 0]
+    lines = images.reshape(-1, 1, n)
+    again = avg_pool1d(lines, _BOX, stride=1).reshape(*images.shape[:-1], n - _BOX + 1)
     sharp = images[..., 5 : n - 5].diff(dim=-1).abs()
     blurred = again[..., 1 : n - 9].diff(dim=-1).abs()  # whose pixel 0 is the image's pixel 4
     axes = tuple(range(1, images.ndim))
@@ -66,13 +66,14 @@ def sharpness(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
     """Measure the largest steps between neighbours.
 
     Of every pixel the largest of its neighbours' values minus its own (8 neighbours, 2 in one
-    dimension); these sorted from large to small, the first two dropped, the next 999 weighted by
-    ``exp(-0.01 rank)``, rank counted from 0 before the dropping; their root mean square.
+    dimension, 26 in three); these sorted from large to small, the first two dropped, the next 999
+    weighted by ``exp(-0.01 rank)``, rank counted from 0 before the dropping; their root mean
+    square.
 
     Parameters
     ----------
     images : Tensor, shape (runs, spatial...)
-        Grey; one or two spatial axes.
+        Grey; published for two spatial axes, the same with one or three.
 
     Returns
     -------
@@ -99,11 +100,11 @@ def sharpness(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
 # Largest value among the neighbours of each pixel, itself left out; beyond the border there are
 # none (the published code sets them to 0, which is never the largest for outputs in [0, 1]).
 def _largest_neighbour(images: Tensor) -> Tensor:
-    n = images.shape[-1]
-    wide = pad(images, (1, 1), value=-torch.inf)
-    beside = torch.maximum(wide[..., :n], wide[..., 2:])
-    if images.ndim == 2:
-        return beside
-    rows = pad(torch.maximum(beside, images), (0, 0, 1, 1), value=-torch.inf)
-    above_below = torch.maximum(rows[:, :-2], rows[:, 2:])
-    return torch.maximum(above_below, beside)
+    largest = torch.full_like(images, -torch.inf)
+    for axis in range(1, images.ndim):
+        block = torch.maximum(largest, images)  # with the pixel itself
+        border = torch.full_like(block.narrow(axis, 0, 1), -torch.inf)
+        wide = torch.cat([border, block, border], dim=axis)
+        for start in (0, 2):
+            largest = torch.maximum(largest, wide.narrow(axis, start, images.shape[axis]))
+    return largest

@@ -77,7 +77,9 @@ class AxisReader:
             try:
                 read = images.parse_size("" if isinstance(size, bool) else str(size))
             except InvalidInputError:
-                self.report(place, f"must be pixels such as 64, 48x64 or native, got {size!r}")
+                self.report(
+                    place, f"must be pixels such as 64, 48x64, 8x48x64 or native, got {size!r}"
+                )
                 continue
             value = (read, read) if isinstance(read, int) else read
             found.append(Setting(value, {"size": str(size)}, place, {}))

@@ -207,7 +207,7 @@ def _checked_runs(
             asked = {k: v for setting in point for k, v in setting.asked.items()}
             # Pixels are hashed once for each image, not once for each run.
             pixels = {name: _hash(name, file, hashes) for name, file in task.sources.items()}
-            shape = size.value or read_image(image.sources["image"]).image.shape[1:]
+            shape = _sides(size, read_image(image.sources["image"]).image.shape[1:])
             configuration = {
                 "prior": {**prior.value},
                 "task": {k: v for k, v in task.value.items() if v or k not in NEWER},
@@ -227,6 +227,14 @@ def _checked_runs(
             runs.append(run)
             bar.advance()
     return runs
+
+
+def _sides(size: Setting, native: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the sides of a task: one number is that of all axes of the image."""
+    if size.value is None:
+        return tuple(native)
+    one = size.asked["size"].isdigit()
+    return (size.value[0],) * len(native) if one else tuple(size.value)
 
 
 def _hash(name: str, file: str, known: dict[tuple[bool, str], str]) -> str:
@@ -285,9 +293,8 @@ class _Combinations:
     def _task(self, run: Run, problem: Setting, said: str) -> Task | None:
         given = run.configuration
         files = {name: read_image(s, mask=name == "mask") for name, s in run.sources.items()}
-        height, width = given["size"]
         try:
-            return make_task(given["task"], files["image"], (height, width), files)
+            return make_task(given["task"], files["image"], tuple(given["size"]), files)
         except DipkernelsError as error:
             self._report(problem, error, said)
             return None

@@ -130,8 +130,7 @@ class Run:
                     f"{self.sources[name]} isn't the image any more that it was when the plan was "
                     "read: run the sweep again"
                 )
-        height, width = given["size"]
-        task = make_task(given["task"], files["image"], (height, width), files)
+        task = make_task(given["task"], files["image"], tuple(given["size"]), files)
         if given["prior"]["output"] == "255":
             task = task.in_range(255.0)
         return make_prior(given["prior"], task).to(device=device), task

@@ -58,7 +58,7 @@ def check_factor(image_shape: Shape, factor: int) -> Shape:
         raise InvalidInputError(f"a factor must be an integer of at least 2, got {factor}")
     if any(side % factor for side in sides) or not sides:
         fitting = tuple(side // factor * factor for side in sides)
-        remedy = f"crop it to {'x'.join(map(str, fitting))} (in 2D by dipkernels.images.crop)"
+        remedy = f"crop it to {'x'.join(map(str, fitting))} (by dipkernels.images.crop)"
         remedy = remedy if min(fitting, default=0) > 0 else "take a larger one"
         raise InvalidInputError(
             f"an image of size {'x'.join(map(str, sides))} can't be divided by {factor}: {remedy}"
@@ -68,7 +68,10 @@ def check_factor(image_shape: Shape, factor: int) -> Shape:
 
 def _along_axes(x: Tensor, matrices: list[Tensor]) -> Tensor:
     x = x @ matrices[-1].T
-    return x if len(matrices) == 1 else matrices[0] @ x
+    x = x if len(matrices) == 1 else matrices[-2] @ x
+    for axis, matrix in enumerate(matrices[:-2], start=-len(matrices)):
+        x = (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return x
 
 
 # Row i holds the kernel about the centre of block i; pixels beyond the border are the last one.

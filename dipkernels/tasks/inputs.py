@@ -11,6 +11,8 @@ from torch import Tensor
 from dipkernels.base.checks import as_annotated
 from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
+from dipkernels.images.axes import AXES, SHAPES, require_spatial
+from dipkernels.images.pixels import ROUNDING
 from dipkernels.tasks.operators import Operator
 
 
@@ -21,11 +23,15 @@ def require_image(image: object, what: str = "clean image") -> Tensor:
             f"the {what} must be a tensor, got {type(image).__name__}: see dipkernels.images.load, "
             "or torch.from_numpy for an array"
         )
-    if image.dim() not in (2, 3) or not image.is_floating_point() or image.numel() == 0:
+    if image.is_complex():
         raise ImageError(
-            f"the {what} must be a floating-point tensor (channels, height, width) or, in 1D, "
-            f"(channels, length), got {image.dtype} of shape {tuple(image.shape)}: see "
-            "dipkernels.images.load"
+            f"the {what} is complex, of {image.dtype}: dipkernels.images.from_complex makes two "
+            "real channels of each"
+        )
+    if image.dim() - 1 not in AXES or not image.is_floating_point() or image.numel() == 0:
+        raise ImageError(
+            f"the {what} must be a floating-point tensor, {SHAPES}; got {image.dtype} of shape "
+            f"{tuple(image.shape)}: see dipkernels.images.load"
         )
     require_finite(image, what)
     return image
@@ -40,6 +46,7 @@ def require_parts(task: Any) -> None:
             "dipkernels.tasks makes tasks with their operators"
         )
     shape = operator.image_shape
+    require_spatial(shape, "the image of a task")
     shapes = {"measurement": operator.measurement_shape, "clean": shape, "guide": None}
     for name, expected in shapes.items():
         _require_part(name, getattr(task, name), expected, optional=name != "measurement")
@@ -97,12 +104,12 @@ def require_finite(x: Tensor, what: str) -> None:
 def as_bytes(image: Tensor, what: str) -> np.ndarray:
     """Round an image in [0, 1] to 8 bits."""
     low, high = float(image.min()), float(image.max())
-    if low < 0 or high > 1:
+    if low < -ROUNDING or high > 1 + ROUNDING:
         raise ImageError(
-            f"{what} rounds the image to 8 bits, but it has values from {low:g} to {high:g}; "
+            f"{what} rounds the image to 8 bits, but it has values from {low:.9g} to {high:.9g}; "
             "scale them to [0, 1]"
         )
-    return np.asarray(image.detach().cpu().mul(255).round().byte().numpy())
+    return np.asarray(image.detach().cpu().clamp(0, 1).mul(255).round().byte().numpy())
 
 
 def require_noise(noise_sigma: float, image: Tensor | None = None) -> float:

@@ -20,9 +20,9 @@ SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 @checked
 def dejpeg(
-    clean: Float[Tensor, "channels height width"] | None = None,
+    clean: Float[Tensor, "channels *spatial"] | None = None,
     *,
-    measurement: Float[Tensor, "channels height width"] | None = None,
+    measurement: Float[Tensor, "channels *spatial"] | None = None,
     quality: int | None = None,
     subsampling: str | None = None,
 ) -> Task:
@@ -71,7 +71,8 @@ def _compress(clean: Tensor, quality: object, subsampling: str | None) -> Tensor
         raise InvalidInputError(f"JPEG's quality is an integer from 1 to 100, got {quality}")
     if clean.dim() != 3 or clean.shape[0] not in (1, 3):
         raise ImageError(
-            f"JPEG knows images of 1 or 3 channels, got shape {tuple(clean.shape)}: pick channels"
+            f"JPEG knows images of two dimensions and 1 or 3 channels, got shape "
+            f"{tuple(clean.shape)}: pick channels"
         )
     if clean.shape[0] == 1 and subsampling is not None:
         raise InvalidInputError("subsampling has no effect on a grey image")

@@ -12,6 +12,7 @@ from torch import Tensor
 from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
+from dipkernels.images.axes import AXES, SIZES
 
 Length = int | float  # pixels, or a fraction of the side
 
@@ -24,7 +25,7 @@ def bernoulli_mask(
 
     Parameters
     ----------
-    size : (height, width) or (length,)
+    size : (length,), (height, width) or (depth, height, width)
         Of the image.
     known : float
         Probability of keeping a pixel, strictly between 0 and 1.
@@ -59,7 +60,7 @@ def region_mask(
 
     Parameters
     ----------
-    size : (height, width) or (length,)
+    size : (length,), (height, width) or (depth, height, width)
         Of the image.
     hole : int, float or one per axis
         Extent of the hole: an int in pixels, a float as a fraction of the image's side (then
@@ -68,7 +69,7 @@ def region_mask(
         Its middle, likewise. The hole starts at the pixel nearest to where that puts it.
     shape : str
         ``"rectangle"`` or ``"ellipse"``: the pixels whose centres lie in it. In 1D both are an
-        interval.
+        interval, in 3D a cuboid and an ellipsoid.
 
     Returns
     -------
@@ -144,7 +145,9 @@ def text_mask(
     """
     size = _checked_size(size)
     if len(size) != 2:
-        raise InvalidInputError(f"text covers images (height, width), got a size of {size}")
+        raise InvalidInputError(
+            f"text covers images of two dimensions, (height, width), got a size of {size}"
+        )
     if not isinstance(font_size, int) or not 4 <= font_size <= size[0]:
         raise InvalidInputError(
             f"font_size must be an integer from 4 to the image's height, {size[0]} pixels, got "
@@ -188,10 +191,8 @@ def _random_words(draws: torch.Generator, count: int = 12) -> str:
 
 
 def _checked_size(size: Sequence[int]) -> tuple[int, ...]:
-    if len(size) not in (1, 2) or min(size) < 1:
-        raise InvalidInputError(
-            f"a mask's size is (height, width) or (length,), all positive, got {tuple(size)}"
-        )
+    if len(size) not in AXES or min(size) < 1:
+        raise InvalidInputError(f"a mask's size is {SIZES}, all positive, got {tuple(size)}")
     return tuple(size)
 
 

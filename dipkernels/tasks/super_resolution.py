@@ -107,7 +107,9 @@ def _downsample(clean: Tensor, factor: int, operator: Operator, downsampling: st
     if downsampling == "lanczos":
         return operator.forward(clean)
     if clean.dim() != 3:
-        raise InvalidInputError("downsampling='pillow' is for images, not for 1D signals")
+        raise InvalidInputError(
+            f"downsampling='pillow' is for images of two dimensions, got shape {tuple(clean.shape)}"
+        )
     return pillow_downsample(clean, factor)
 
 

@@ -21,9 +21,9 @@ from dipkernels.tasks.splits import check_second, draw_held_out, draw_second
 class Task(Scored):
     """One measurement ``measurement = operator(clean) + noise`` and how to score a fit of it.
 
-    Made by the functions of this package, such as `denoise`. In 2D ``spatial`` is
-    ``(height, width)``, in 1D ``(length,)``. All methods take images with any leading batch axes,
-    are differentiable and can be mapped over by `torch.func.vmap`.
+    Made by the functions of this package, such as `denoise`. ``spatial`` is ``(length,)``,
+    ``(height, width)`` or ``(depth, height, width)``. All methods take images with any leading
+    batch axes, are differentiable and can be mapped over by `torch.func.vmap`.
 
     Attributes
     ----------

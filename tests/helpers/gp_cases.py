@@ -88,6 +88,21 @@ CASES: dict[str, tuple[Callable[[], GaussianProcess], Callable[[], Task], tuple[
         lambda: tasks.denoise(image(2, 7, 10), noise_sigma=SIGMA),
         ("fourier", "primal", "dual"),
     ),
+    "inpaint a volume": (
+        lambda: GaussianProcess(matern(1.5, 0.1), MEAN),
+        lambda: tasks.inpaint(image(2, 3, 4, 5), scattered(3, 4, 5), noise_sigma=SIGMA),
+        ("dual",),
+    ),
+    "denoise a torus of volumes with phases": (
+        lambda: GaussianProcess(phased(4, 6, 4), MEAN, periodic=True),
+        lambda: tasks.denoise(image(1, 4, 6, 4), noise_sigma=SIGMA),
+        ("fourier", "primal"),
+    ),
+    "super-resolve a volume": (
+        lambda: GaussianProcess(rbf(1.5, 0.1), MEAN),
+        lambda: tasks.super_resolve(image(1, 4, 6, 4), factor=2, border=1, noise_sigma=SIGMA),
+        ("dual",),
+    ),
     "denoise a torus with phases": (
         lambda: GaussianProcess(phased(6, 8), MEAN, periodic=True),
         lambda: tasks.denoise(image(2, 6, 8), noise_sigma=SIGMA),

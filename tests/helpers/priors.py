@@ -67,7 +67,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 
 
 def draw_size(seed: int, dims: int = 2) -> tuple[int, ...]:
-    """Draw an odd length, and in 2D another width."""
+    """Draw an odd length, in 2D another width, and in 3D a few pixels of depth."""
     rng = random.Random(seed)
     first = rng.randrange(5, 22, 2)
-    return (first, rng.choice([side for side in range(4, 22) if side != first]))[:dims]
+    plane = (first, rng.choice([side for side in range(4, 22) if side != first]))[:dims]
+    return plane if dims < 3 else (rng.randrange(3, 6), *(min(side, 9) for side in plane))

@@ -339,8 +339,8 @@ def test_wrong_samples_are_refused() -> None:
         covariance_of([fields], 9, (1, 9, 11))
     with pytest.raises(InvalidInputError, match="images of shape"):
         covariance_of([fields[:, :, 1:]], 8, (1, 9, 11))
-    with pytest.raises(InvalidInputError, match="1 or 2 dimensions"):
-        covariance_of([fields[..., None]], 8, (1, 9, 11, 1))
+    with pytest.raises(InvalidInputError, match="one, two or three dimensions"):
+        covariance_of([fields[..., None, None]], 8, (1, 9, 11, 1, 1))
     fields[3, 0, 2, 2] = torch.nan
     with pytest.raises(DivergenceError, match="isn't finite"):
         covariance_of([fields], 8, (1, 9, 11))

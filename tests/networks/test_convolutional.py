@@ -1,5 +1,6 @@
 """The convolutional families against independent evaluations, and their published sizes."""
 
+import functools
 import math
 from collections.abc import Callable
 from itertools import pairwise
@@ -27,7 +28,7 @@ from helpers.references import (
     u_net,
 )
 
-SIZES = [(16, 24), (13, 22), (31, 17), (29,)]
+SIZES = [(16, 24), (13, 22), (31, 17), (29,), pytest.param((9, 10, 11), marks=pytest.mark.slow)]
 
 
 def build(name: str, size: tuple[int, ...], **options: object) -> tuple[ImagePrior, list[Tensor]]:
@@ -316,7 +317,7 @@ def test_full_resolution_networks_of_heckel_and_soltanolkotabi(
     reference = Reference(values, activation="relu", bias=False)
     x = prior.code[0].numpy()
     line = np.array([1.0, 3.0, 3.0, 1.0]) / 4
-    kernel = line if len(size) == 1 else np.outer(line, line)
+    kernel = functools.reduce(np.multiply.outer, [line] * len(size))
     for _ in range(3):
         filtered = [
             convolve(channel[None], kernel[None, None], padding=padding, border=(2, 1))

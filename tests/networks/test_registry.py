@@ -19,16 +19,28 @@ from helpers.priors import SMALL, draw_size, make, perturbed
 
 @dataclass(frozen=True)
 class Case:
-    """A registered prior, for signals or for images."""
+    """A registered prior, for signals, images or volumes."""
 
     name: str
     dims: int
 
     def make(self, size: tuple[int, ...] = (9, 14), **settings: object) -> ImagePrior:
-        return make(self.name, size[-self.dims :], **settings)
+        return make(self.name, self.size(*size), **settings)
+
+    def size(self, height: int = 9, width: int = 14) -> tuple[int, ...]:
+        """Give the size in the case's dimensions: of a volume a smaller one."""
+        return {1: (width,), 2: (height, width), 3: (4, 6, 7)}[self.dims]
 
 
-CASES = [Case(name, dims) for name in networks.names() for dims in networks.entry(name).dimensions]
+CASES = [
+    # The layers of volumes are the same in all: two networks stand for them in the quick part.
+    pytest.param(
+        Case(name, dims),
+        marks=pytest.mark.slow if dims == 3 and name not in ("skip", "deep-decoder") else (),
+    )
+    for name in networks.names()
+    for dims in networks.entry(name).dimensions
+]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case.name}-{case.dims}D")
@@ -61,7 +73,7 @@ def test_image_is_pure_and_leaves_the_global_random_state(case: Case) -> None:
     first = prior.image(parameters)
     prior.image(prior.init(4))
     assert torch.equal(prior.image(parameters), first)
-    assert prior.sample(2, seed=1).shape == (2, 3, *(9, 14)[-case.dims :])
+    assert prior.sample(2, seed=1).shape == (2, 3, *case.size())
     assert all(torch.equal(parameters[key], kept[key]) for key in kept)
     assert global_random_states() == before
 
@@ -74,7 +86,7 @@ def test_a_new_module_makes_the_same_image(case: Case) -> None:
 
 
 def test_init_depends_on_the_seed_alone(case: Case) -> None:
-    size = (9, 14)[-case.dims :]
+    size = case.size()
     prior = networks.create(case.name, image_size=size, **SMALL.get(case.name, {}))
     first, other = prior.init(3), prior.init(4)
     torch.manual_seed(1234)
@@ -103,8 +115,8 @@ def test_init_many_stacks_and_vmap_equals_separate_images(case: Case) -> None:
     torch.testing.assert_close(vmap(prior.image)(many), separate, rtol=0, atol=1e-12)
 
 
-# A constraint's singular value is a constant of its derivatives, to about a thousandth.
-FROZEN = {"lipschitz-decoder": 1e-3}
+# A constraint's singular value is a constant of its derivatives, to one or two thousandths.
+FROZEN = {"lipschitz-decoder": 2e-3}
 
 
 def test_derivatives_are_those_of_differences_and_adjoint(case: Case) -> None:
@@ -139,7 +151,7 @@ def test_any_size_gives_an_image_of_that_size_in_the_open_unit_interval(
     case: Case, seed: int
 ) -> None:
     size = draw_size(seed, case.dims)
-    prior = case.make(size, channels=1 + seed, output="sigmoid")
+    prior = make(case.name, size, channels=1 + seed, output="sigmoid")
     image = prior.image(prior.init(seed))
     assert prior.shape == image.shape == (1 + seed, *size)
     assert 0 < image.min() < image.max() < 1
@@ -159,7 +171,7 @@ def test_several_images_are_those_of_the_network_with_each_code(case: Case) -> N
     one = case.make((6, 8), code="noise", channels=2, output="none")
     parameters = perturbed(three.init(1), seed=2)
     inner = {key.removeprefix("network."): value for key, value in parameters.items()}
-    assert three.shape == (6, *(6, 8)[-case.dims :])
+    assert three.shape == (6, *case.size(6, 8))
     codes = three.code.chunk(3, dim=1)
     assert torch.equal(codes[0], one.code)
     assert not torch.equal(codes[1], codes[0])
@@ -171,7 +183,7 @@ def test_several_images_are_those_of_the_network_with_each_code(case: Case) -> N
 
 
 def test_to_moves_and_keeps_the_original(case: Case, device: str) -> None:
-    size = (9, 14)[-case.dims :]
+    size = case.size()
     prior = networks.create(case.name, image_size=size, **SMALL.get(case.name, {}))
     double = prior.to(device=device, dtype=torch.float64)
     assert (prior.dtype, prior.device.type) == (torch.float32, "cpu")
@@ -272,12 +284,13 @@ def test_unknown_option_lists_the_known_ones() -> None:
 
 
 def test_too_small_an_image_says_what_would_do(case: Case) -> None:
-    size, said = ((1, 40), "1x40") if case.dims == 2 else ((1,), "1")
+    size = ((1,), (1, 40), (1, 40, 20))[case.dims - 1]
+    said = "x".join(map(str, size))
     with pytest.raises(InvalidInputError, match=rf"of {said} pixels .*small for '{case.name}'"):
         networks.create(case.name, image_size=size, **SMALL.get(case.name, {}))
 
 
-@pytest.mark.parametrize("size", [0, (0, 8), (8, -1), (), (8, 8, 8), (8.5, 8.0), (8.0,)])
+@pytest.mark.parametrize("size", [0, (0, 8), (8, -1), (), (8, 8, 8, 8), (8.5, 8.0), (8.0,)])
 def test_bad_image_sizes(size: object) -> None:
     untyped: Callable[..., ImagePrior] = inspect.unwrap(
         networks.create

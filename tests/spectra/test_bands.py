@@ -237,8 +237,8 @@ def test_bands_refuse_images_of_another_shape(make_bands: type) -> None:
             bands(draw(*shape))
     with pytest.raises(InvalidInputError, match="don't fit"):
         make_bands(draw(2, 1, 12, 13))(draw(3, 1, 12, 13))
-    with pytest.raises(InvalidInputError, match="got 3"):
-        band_edges(dims=3, corners=True)
+    with pytest.raises(InvalidInputError, match="got dims 4"):
+        band_edges(dims=4, corners=True)
 
 
 def test_bands_go_on_from_a_checkpoint_for_every_image_and_seed(tmp_path: Path) -> None:

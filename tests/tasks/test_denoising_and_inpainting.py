@@ -288,8 +288,8 @@ def test_images_must_be_finite(value: float) -> None:
 
 def test_images_must_be_floating_point_with_channels() -> None:
     unchecked = inspect.unwrap(tasks.denoise)  # past the checks of shapes and types
-    for wrong in (torch.ones(5), torch.ones(2, 3, 4, 5), torch.ones(3, 4, 5).byte()):
-        with pytest.raises(ImageError, match=r"floating-point tensor \(channels, height, width\)"):
+    for wrong in (torch.ones(5), torch.ones(2, 3, 4, 5, 6), torch.ones(3, 4, 5).byte()):
+        with pytest.raises(ImageError, match=r"floating-point tensor, \(channels, length\)"):
             unchecked(wrong)
 
 

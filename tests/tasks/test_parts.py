@@ -94,9 +94,12 @@ def test_scores_are_of_floating_point_tensors(score: str, monkeypatch: pytest.Mo
 ARRAY = torch.rand(3, 9, 9).numpy()
 NO_TENSORS = {
     "crop": (lambda: images.crop(ARRAY, 4), "image must be a Tensor, got a ndarray"),
-    "crop's size": (lambda: images.crop(IMAGE, "4"), "size must be a whole number or two whole"),
+    "crop's size": (
+        lambda: images.crop(IMAGE, "4"),
+        "size must be a whole number or several whole",
+    ),
     "resize": (lambda: images.resize(ARRAY, 4), "image must be a Tensor"),
-    "resize's size": (lambda: images.resize(IMAGE, 4.5), "size must be a whole number or two"),
+    "resize's size": (lambda: images.resize(IMAGE, 4.5), "size must be a whole number or several"),
     "luma": (lambda: images.luma(ARRAY), "image must be a Tensor"),
     "luma of bytes": (lambda: images.luma(torch.ones(3, 4, 4).byte()), "luma is of a floating-poi"),
     "parse_size": (lambda: images.parse_size(4), "text must be a word, got 4"),
@@ -111,7 +114,7 @@ def test_what_is_no_image_is_named(case: str, monkeypatch: pytest.MonkeyPatch) -
         act()
 
 
-@pytest.mark.parametrize("wrong", [torch.ones(1, 4, 4, dtype=torch.uint8), torch.ones(4, 4)])
+@pytest.mark.parametrize("wrong", [torch.ones(1, 4, 4, dtype=torch.uint8), torch.ones(4)])
 def test_what_is_saved_is_floating_point_with_channels(
     tmp_path, wrong: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

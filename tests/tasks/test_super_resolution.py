@@ -169,7 +169,7 @@ def test_options_of_super_resolution() -> None:
             tasks.super_resolve(clean, factor=4, border=border)
     with pytest.raises(InvalidInputError, match=r"'lanczos' .* or 'pillow', got 'bicubic'"):
         tasks.super_resolve(clean, downsampling="bicubic")
-    with pytest.raises(InvalidInputError, match="is for images, not for 1D"):
+    with pytest.raises(InvalidInputError, match="is for images of two dimensions"):
         tasks.super_resolve(draw(1, 16), downsampling="pillow")
     with pytest.raises(ImageError, match=r"rounds .* to 8 bits, but .* to 1\.[0-9]*; scale"):
         tasks.super_resolve(clean + 1, downsampling="pillow")

@@ -16,7 +16,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import RunningMoments
 from dipkernels.base.words import readable_bytes
 from dipkernels.errors import DivergenceError, InvalidInputError
-from dipkernels.images.axes import AXES
+from dipkernels.images.axes import AXES, require_spatial
 from dipkernels.kernels.covariances import hypotheses
 from dipkernels.kernels.covariances.lagged import LaggedProducts
 from dipkernels.priors.draws import FIXED, Codes, draw_images
@@ -45,7 +45,7 @@ def covariance(
     Parameters
     ----------
     prior : ImagePrior
-        Any network, in 1D or 2D.
+        Any network, in one, two or three dimensions.
     samples : int
         Initialisations.
     seed, first, codes
@@ -134,9 +134,10 @@ def covariance_of(
     Returns
     -------
     xarray.Dataset
-        ``kernel(lag_y, lag_x)`` or ``kernel(lag_x)``, with axes ``channel`` and ``other_channel``
-        in front where asked for; ``mean(channel, y, x)`` and ``second_moment(channel, y, x)``
-        (about 0, or about the centre); ``phase_kernel(phase_y, phase_x, lag_y, lag_x)``;
+        Over the lags and pixels of images; of signals ``x`` alone, of volumes ``z`` too:
+        ``kernel(lag_y, lag_x)``, with axes ``channel`` and ``other_channel`` in front where asked
+        for; ``mean(channel, y, x)`` and ``second_moment(channel, y, x)`` (about 0, or about the
+        centre); ``phase_kernel(phase_y, phase_x, lag_y, lag_x)``;
         ``full_kernel(output, other_output)`` over the flattened image. Each has a standard error
         over samples under its name with ``_standard_error``. Tests: ``p_value``, ``z`` (its
         normal score) over ``test``; attributes ``variance_spread`` (relative standard deviation
@@ -272,10 +273,7 @@ def _check(samples: int, size: tuple[int, ...], centre: str) -> None:
             f"centre='ensemble' takes samples in groups of {GROUP}: choose a multiple of it, "
             f"not {samples}"
         )
-    if len(size) not in AXES:
-        raise InvalidInputError(
-            f"expected images (channels, *spatial) of 1 or 2 dimensions, got spatial {size}"
-        )
+    require_spatial((1, *size), "an image whose covariance is estimated")
 
 
 # Batches in float64, of whole groups where samples are grouped.

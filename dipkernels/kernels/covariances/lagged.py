@@ -20,7 +20,7 @@ class LaggedProducts:
 
     Parameters
     ----------
-    size : (length,) or (height, width)
+    size : (length,), (height, width) or (depth, height, width)
         Of the images.
     boundary : {"linear", "circular"}
         ``"linear"`` takes the pairs of pixels that both lie in the image and divides by their

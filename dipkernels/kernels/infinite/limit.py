@@ -206,7 +206,8 @@ def infinite_width(
     if single_code(prior, "infinite_width").dim() not in (3, 4):
         raise InvalidInputError(
             f"{prior.name} takes a code of shape {tuple(prior.code.shape)}: the theory is for "
-            "convolutional networks on a code (1, channels, *grid)"
+            "convolutional networks of one or two dimensions, on a code (1, channels, *grid); the "
+            "covariance and the NTK of this one can be measured, by covariance and NTK"
         )
     draws = Initialisations(prior, seed)
     given = check_given(variances, draws.first)

@@ -2,7 +2,7 @@
 
 A matrix over ``N`` pixels that is unchanged by shifts of ``T`` pixels is block-circulant: in the
 Fourier basis over the ``N/T`` coarse positions it falls into ``N/T`` Hermitian blocks of size
-``T``; in 2D likewise along each axis.
+``T``; in more dimensions likewise along each axis.
 """
 
 import math
@@ -19,10 +19,13 @@ def at_lags(values: Tensor, size: tuple[int, ...], first: int | None = None) -> 
         p = torch.arange(t, device=values.device)
         p = p[first : first + 1] if axis == 0 and first is not None else p
         index.append((p[:, None] + torch.arange(n, device=values.device)) % t)
-    if len(size) == 1:
-        spread = values[index[0]]
-    else:
-        spread = values[index[0][:, None, :, None], index[1][None, :, None, :]]
+    dims = len(size)
+    where = []
+    for axis, phases in enumerate(index):
+        shape = [1] * (2 * dims)
+        shape[axis], shape[dims + axis] = phases.shape
+        where.append(phases.reshape(shape))
+    spread = values[tuple(where)]
     return spread if first is None else spread[0]
 
 

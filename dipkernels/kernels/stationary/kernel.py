@@ -64,9 +64,9 @@ class StationaryKernel:
 
     def __post_init__(self) -> None:
         shape = tuple(self.covariance_table.shape)
-        if len(shape) not in (2, 4):
+        if len(shape) not in (2, 4, 6):
             raise InvalidInputError(
-                f"a table has as many axes of phases as of lags, (T, N) or (T1, T2, N1, N2); got "
+                f"a table has as many axes of phases as of lags, 1 to 3, as (T1, T2, N1, N2); got "
                 f"{shape}; StationaryKernel.from_lags takes lags alone"
             )
         for name, table in (("covariance", self.covariance_table), ("ntk", self.ntk_table)):
@@ -119,7 +119,7 @@ class StationaryKernel:
 
         Parameters
         ----------
-        size : (length,) or (height, width)
+        size : (length,), (height, width) or (depth, height, width)
             Of the torus.
         variance, mean : float
             Of each value.
@@ -135,7 +135,7 @@ class StationaryKernel:
 
     @property
     def dims(self) -> int:
-        """1 for signals, 2 for images."""
+        """1 for signals, 2 for images, 3 for volumes."""
         return self.covariance_table.dim() // 2
 
     @property
