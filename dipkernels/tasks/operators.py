@@ -6,12 +6,12 @@ that all of them can be differentiated and mapped over (`torch.func.vmap`).
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 
 __all__ = ["Operator"]
@@ -97,6 +97,38 @@ class Operator(ABC):
         moved = copy.copy(self)
         moved._move(device, dtype)
         return moved
+
+    def norm(
+        self,
+        *,
+        iterations: int = 30,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> float:
+        """Estimate the largest singular value by power iteration.
+
+        Parameters
+        ----------
+        iterations : int
+            Of ``A^T A``, each a call of the operator and of its adjoint.
+        device, dtype
+            Of the images that it's called with: where the operator is, and in what it computes.
+
+        Returns
+        -------
+        float
+            From below, usually to within some percent; 0 if the operator is.
+        """
+        x = torch.randn(self.image_shape, generator=generator("operator norm", 0))
+        x, found = x.to(device, dtype), 0.0
+        for _ in range(iterations):
+            length = float(x.norm())
+            if not length > 0:
+                return 0.0
+            measured = self.forward(x / length)
+            found = max(found, float(measured.norm()))
+            x = self.adjoint(measured)
+        return found
 
     @abstractmethod
     def _forward(self, image: Tensor) -> Tensor: ...
@@ -191,34 +223,6 @@ class BlockDiagonal(Operator):
         ]
         known = [mask for mask in masks if mask is not None]
         self.mask = torch.cat(known) if len(known) == len(masks) else None
-
-
-class Physics(Operator):
-    """An object with deepinv's methods ``A(x)`` and ``A_adjoint(y)`` on ``(batch, *shape)``."""
-
-    def __init__(self, physics: Any, image_shape: Shape, measurement_shape: Shape) -> None:
-        super().__init__(image_shape, measurement_shape)
-        self.physics = physics
-        self.name = f"{type(physics).__name__} (an external physics)"
-
-    def _forward(self, image: Tensor) -> Tensor:
-        return self._batched(self.physics.A, image, self.image_shape, self.measurement_shape)
-
-    def _adjoint(self, measurement: Tensor) -> Tensor:
-        call = self.physics.A_adjoint
-        return self._batched(call, measurement, self.measurement_shape, self.image_shape)
-
-    @staticmethod
-    def _batched(call: Any, x: Tensor, before: Shape, after: Shape) -> Tensor:
-        batch = x.shape[: x.dim() - len(before)]
-        out: Tensor = call(x.reshape(-1, *before))
-        return out.reshape(*batch, *after)
-
-    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
-        if hasattr(self.physics, "to"):
-            self.physics = copy.deepcopy(self.physics)  # modules move in place
-            moved = self.physics.to(device=device, dtype=dtype)
-            self.physics = self.physics if moved is None else moved
 
 
 def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:

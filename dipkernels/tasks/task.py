@@ -385,7 +385,7 @@ class Task(Scored):
     def _operator_mask(self) -> Tensor:
         if self.operator.mask is None:
             raise InvalidInputError(
-                f"this '{self.name}' task has no mask: its operator is {self.operator.name}. "
-                "Kernel theory needs a task that measures pixels, such as denoise or inpaint"
+                f"this '{self.name}' task has no mask: its operator is {self.operator.name}; "
+                "task.counted says which numbers of the measurement count"
             )
         return self.operator.mask
