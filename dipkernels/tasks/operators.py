@@ -36,10 +36,13 @@ class Operator(ABC):
     mask : Tensor of bool or None
         Which entries of the image are measured, of shape ``spatial`` or ``(channels, *spatial)``,
         where the operator does nothing else; None for any other operator.
+    beyond_kernels : str
+        Why kernels can't predict fits of what it measures; empty if they can.
     """
 
     name = "linear operator"
     mask: Bool[Tensor, "..."] | None = None
+    beyond_kernels = ""
 
     def __init__(self, image_shape: Shape, measurement_shape: Shape) -> None:
         self.image_shape = tuple(image_shape)
@@ -165,6 +168,7 @@ class JpegIdentity(Identity):
     """
 
     name = "JPEG compression (fitted as the identity)"
+    beyond_kernels = "JPEG rounds, which is neither linear nor white noise"
 
     def __init__(self, image_shape: Shape) -> None:
         super().__init__(image_shape)
@@ -198,6 +202,7 @@ class BlockDiagonal(Operator):
             _stacked([block.measurement_shape for block in blocks]),
         )
         self.blocks = blocks
+        self.beyond_kernels = next((b.beyond_kernels for b in blocks if b.beyond_kernels), "")
         self._set_mask()
 
     def _forward(self, image: Tensor) -> Tensor:

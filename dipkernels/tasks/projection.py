@@ -48,8 +48,9 @@ class Radon(Wrapped):
     >>> operator = Radon((1, 8, 8), angles=4)
     >>> operator.measurement_shape
     (1, 4, 12)
-    >>> operator.forward(torch.ones(1, 8, 8)).sum(dim=-1).round()  # the area, 1, in bins an 8th wide
-    tensor([[8., 8., 8., 8.]])
+    >>> seen = operator.forward(torch.ones(1, 8, 8))
+    >>> seen.sum(dim=-1).round() / 8  # the area, whatever the angle
+    tensor([[1., 1., 1., 1.]])
     """
 
     @checked

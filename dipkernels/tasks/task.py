@@ -140,6 +140,11 @@ class Task(Scored):
         return self.counted.double().mean().item()
 
     @property
+    def beyond_kernels(self) -> str:
+        """Why kernels can't predict a fit of this task; empty if they can."""
+        return self.operator.beyond_kernels
+
+    @property
     def has_held_out(self) -> bool:
         """True if some measured entries are held out."""
         return self.held_out is not None
