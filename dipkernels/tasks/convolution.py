@@ -11,6 +11,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Operator
 
@@ -123,6 +124,11 @@ class Blur(Operator):
         self._torus = [n if periodic else next_fast_len(n, real=True) for n in padded]
         self._padded = padded
         self._transfer = self._exact = torch.fft.rfftn(self._on_torus(), dim=self._axes)
+
+    @property
+    def identity(self) -> str:
+        """Name it by its point-spread function."""
+        return f"{self.name} {digest(self.psf)}"
 
     # The point-spread function on the torus; a periodic one is centred, and wraps around.
     def _on_torus(self) -> Tensor:

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.origin import digest
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Operator
@@ -45,6 +46,8 @@ class Fourier(Operator):
     >>> operator.measurement_shape
     (2, 1, 32)
     """
+
+    grid = False
 
     @checked
     def __init__(
@@ -86,6 +89,12 @@ class Fourier(Operator):
         share = mask.double().mean().item()
         seen = "" if coils is None else f", {len(coils)} coils"
         self.name = f"Fourier coefficients ({share:.0%} of them{seen})"
+
+    @property
+    def identity(self) -> str:
+        """Name it by its frequencies and coils."""
+        coils = [] if self._exact is None else [torch.view_as_real(self._exact)]
+        return f"{self.name} {self.complex_image} {digest(self.frequencies, *coils)}"
 
     def _forward(self, image: Tensor) -> Tensor:
         pairs = 2 if self.complex_image else 1

@@ -43,10 +43,16 @@ class Operator(ABC):
     name = "linear operator"
     mask: Bool[Tensor, "..."] | None = None
     beyond_kernels = ""
+    grid = True  # whether a measurement of the image's axes is a picture: a hint for solvers
 
     def __init__(self, image_shape: Shape, measurement_shape: Shape) -> None:
         self.image_shape = tuple(image_shape)
         self.measurement_shape = tuple(measurement_shape)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others of its name, for records of runs."""
+        return self.name
 
     def forward(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Apply the operator.

@@ -53,6 +53,8 @@ class Radon(Wrapped):
     tensor([[1., 1., 1., 1.]])
     """
 
+    grid = False
+
     @checked
     def __init__(
         self,
@@ -79,6 +81,11 @@ class Radon(Wrapped):
         self._exact = strip_matrix(shape[1:], self.angles, self.detectors)
         self._device = torch.device("cpu")
         self._made: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+
+    @property
+    def identity(self) -> str:
+        """Name it by its angles."""
+        return f"{self.name} {self.detectors} {self.angles.tolist()}"
 
     def call(self, images: Tensor) -> Tensor:
         """Project."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.origin import digest
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Operator
@@ -68,6 +69,11 @@ class RandomSensing(Operator):
         signs = torch.randint(2, (self.size,), generator=draws) * 2 - 1
         self._rows = self._exact = signs.double()
         self._index = torch.randperm(self.size, generator=draws)[:count].sort().values
+
+    @property
+    def identity(self) -> str:
+        """Name it by its entries."""
+        return f"{self.name} {digest(self._exact)}"
 
     def _forward(self, image: Tensor) -> Tensor:
         flat = image.flatten(-len(self.image_shape))
