@@ -165,11 +165,11 @@ class Observation:
         k, channels = self.covariance, self.task.shape[0]
         if not k.definite:
             return torch.clone
-        random, total = generator("gp diagonal", 0), 0.0
+        random, total = generator("gp diagonal", 0), torch.zeros((), dtype=torch.float64)
         for size in k.batches(_DRAWS, channels):
             drawn = self.forward(k.crop(k.draw((size, channels), random)))
-            total = total + drawn.square().sum(dim=0)
-        diagonal = (torch.as_tensor(total) / _DRAWS).flatten() + self.variance
+            total = total.to(k.device) + drawn.square().sum(dim=0)
+        diagonal = (total / _DRAWS).flatten() + self.variance
         diagonal = diagonal.clamp(min=_FLOOR * float(diagonal.max()))
         return lambda rows: rows / diagonal
 

@@ -51,7 +51,7 @@ def _deblur(
     from dipkernels import tasks
     from dipkernels.tasks.convolution import as_psf
 
-    table = as_psf(picture.files["psf"].image) if psf else tasks.gaussian_psf(blur or 1.0)
+    table = as_psf(picture.files["psf"].image) if psf else tasks.gaussian_psf(blur)
     if not measured:
         operator = tasks.Blur(picture.shown.shape, table, boundary)
         return _simulated(picture, operator, noise_sigma, "deblur")

@@ -83,7 +83,7 @@ def as_operator(
     elif _is_matrix(given):
         return _probed(_of_matrix(given, shape), ("the matrix", "its transpose"))
     elif callable(given):
-        named = name or getattr(given, "__name__", type(given).__name__)
+        named = str(name or getattr(given, "__name__", type(given).__name__))
         return _of_function(given, adjoint, shape, batched, named)
     else:
         raise InvalidInputError(

@@ -45,7 +45,7 @@ def gaussian_psf(sigma: Any, *, axes: int = 2) -> Float[Tensor, "*size"]:
     >>> gaussian_psf(1.0).shape
     torch.Size([9, 9])
     """
-    sigmas = [sigma] * axes if isinstance(sigma, Real) else list(sigma)
+    sigmas: list[float] = [sigma] * axes if isinstance(sigma, Real) else list(sigma)  # type: ignore[list-item]
     if not sigmas or not all(0 < s < math.inf for s in sigmas):
         raise InvalidInputError(
             f"the deviation of a blur must be positive and finite, in pixels, got {sigma}"
@@ -144,7 +144,8 @@ class Blur(Operator):
 
     def _forward(self, image: Tensor) -> Tensor:
         wide = self._convolved(self._extended(image), self._transfer)
-        return wide[(..., *(slice(s, s + n) for s, n in self._kept()))]
+        inside: Any = (..., *(slice(s, s + n) for s, n in self._kept()))
+        return wide[inside]
 
     def _adjoint(self, measurement: Tensor) -> Tensor:
         around = [
@@ -164,7 +165,9 @@ class Blur(Operator):
         modes = torch.fft.rfftn(wide, s=self._torus, dim=self._axes)
         modes = modes * transfer.to(modes.dtype)
         found = torch.fft.irfftn(modes, s=self._torus, dim=self._axes)
-        return found[(..., *(slice(n) for n in self._padded))]
+        inside: Any = (..., *(slice(n) for n in self._padded))
+        kept: Tensor = found[inside]
+        return kept
 
     def _extended(self, image: Tensor) -> Tensor:
         for axis, (dim, n) in enumerate(zip(self._axes, self.image_shape[1:], strict=True)):

@@ -115,7 +115,7 @@ class Fourier(Operator):
         size = self.image_shape[1:]
         modes = kept.new_zeros(*kept.shape[:-1], torch.Size(size).numel())
         modes = modes.index_copy(-1, self._index, kept).unflatten(-1, size)
-        x = torch.fft.ifftn(modes, dim=self._axes, norm="ortho")
+        x: Tensor = torch.fft.ifftn(modes, dim=self._axes, norm="ortho")
         if self._coils is not None:
             x = (x * self._coils.to(x.dtype).conj()).sum(dim=-len(self.image_shape))
         if not self.complex_image:

@@ -105,9 +105,9 @@ def wrap_physics(physics: Any, shape: Sequence[int], like: Tensor) -> Physics:
 # Whether both calls work in another type, once the physics has moved there.
 def _takes(operator: Physics, like: Tensor) -> bool:
     with contextlib.suppress(Exception):  # whatever the physics raises
-        moved = operator.to(dtype=like.dtype)
-        image = moved.back(like.new_zeros(1, *operator.measurement_shape))
-        return image.dtype == like.dtype == moved.call(image).dtype
+        moved: Any = operator.to(dtype=like.dtype)
+        image = moved._back_project(like.new_zeros(1, *operator.measurement_shape))
+        return bool(image.dtype == like.dtype == moved._project(image).dtype)
     return False
 
 

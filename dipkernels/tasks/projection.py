@@ -1,5 +1,6 @@
 """Radon transform: what parallel beams add up of an image, at several angles."""
 
+import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -87,11 +88,14 @@ class Radon(Wrapped):
         """Name it by its angles."""
         return f"{self.name} {self.detectors} {self.angles.tolist()}"
 
-    def call(self, images: Tensor) -> Tensor:
+    def __deepcopy__(self, memo: object) -> "Radon":  # nothing in it is ever changed
+        return copy.copy(self)
+
+    def _project(self, images: Tensor) -> Tensor:
         """Project."""
         return self._times(0, images, self.measurement_shape)
 
-    def back(self, measured: Tensor) -> Tensor:
+    def _back_project(self, measured: Tensor) -> Tensor:
         """Back-project."""
         return self._times(1, measured, self.image_shape)
 
@@ -169,6 +173,7 @@ def _shadow(at: np.ndarray, inner: float, outer: float) -> np.ndarray:
 def _sparse(matrix: scipy.sparse.csr_matrix, dtype: torch.dtype, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch says that its sparse rows are young
-        parts = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices))
+        rows, columns = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices))
         values = torch.from_numpy(matrix.data).to(dtype)
-        return torch.sparse_csr_tensor(*parts, values, size=matrix.shape).to(device)
+        size = [int(side) for side in matrix.shape]
+        return torch.sparse_csr_tensor(rows, columns, values, size).to(device)

@@ -79,16 +79,19 @@ class RandomSensing(Operator):
         flat = image.flatten(-len(self.image_shape))
         rows = self._rows.to(flat.dtype)
         if self.matrix == "gaussian":
-            return flat @ rows.T
+            found: Tensor = flat @ rows.T
+            return found
         return _hartley(flat * rows).index_select(-1, self._index)
 
     def _adjoint(self, measurement: Tensor) -> Tensor:
         rows = self._rows.to(measurement.dtype)
         if self.matrix == "gaussian":
-            return (measurement @ rows).unflatten(-1, self.image_shape)
+            found: Tensor = (measurement @ rows).unflatten(-1, self.image_shape)
+            return found
         wide = measurement.new_zeros(*measurement.shape[:-1], self.size)
         wide = wide.index_copy(-1, self._index, measurement)
-        return (_hartley(wide) * rows).unflatten(-1, self.image_shape)
+        image: Tensor = (_hartley(wide) * rows).unflatten(-1, self.image_shape)
+        return image
 
     def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
         self._exact = self._exact.to(device=device)
@@ -99,5 +102,5 @@ class RandomSensing(Operator):
 
 # Orthonormal, symmetric, its own inverse.
 def _hartley(x: Tensor) -> Tensor:
-    modes = torch.fft.fft(x, norm="ortho")
+    modes: Tensor = torch.fft.fft(x, norm="ortho")
     return modes.real - modes.imag

@@ -21,7 +21,7 @@ class ByAdjoint(torch.autograd.Function):
     """A linear map whose derivatives, in both modes, are the map and its adjoint."""
 
     @staticmethod
-    def forward(x: Tensor, call: Call, back: Call) -> Tensor:  # type: ignore[override]
+    def forward(x: Tensor, call: Call, back: Call) -> Tensor:
         """Call it."""
         found: Tensor = call(x.detach())
         return found
@@ -32,12 +32,12 @@ class ByAdjoint(torch.autograd.Function):
         _, ctx.call, ctx.back = inputs
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         """Apply the adjoint, which can be differentiated again."""
         return ByAdjoint.apply(gradient, ctx.back, ctx.call), None, None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Any:  # type: ignore[override]
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Any:
         """Apply the map."""
         return ByAdjoint.apply(tangent, ctx.call, ctx.back)
 
@@ -61,10 +61,12 @@ class Wrapped(Operator):
         return found
 
     def _measure(self, image: Tensor) -> Tensor:
-        return self._through(self.call, image, self.image_shape, self.measurement_shape)
+        return self._through(self._project, image, self.image_shape, self.measurement_shape)
 
     def _spread(self, measurement: Tensor) -> Tensor:
-        return self._through(self.back, measurement, self.measurement_shape, self.image_shape)
+        return self._through(
+            self._back_project, measurement, self.measurement_shape, self.image_shape
+        )
 
     def _through(self, call: Call, x: Tensor, before: Shape, after: Shape) -> Tensor:
         batch = x.shape[: x.dim() - len(before)]
@@ -74,11 +76,11 @@ class Wrapped(Operator):
         found: Tensor = call(rows)
         return found.to(x).reshape(*batch, *after)
 
-    def call(self, images: Tensor) -> Tensor:
+    def _project(self, images: Tensor) -> Tensor:
         """Measure ``(batch, *image_shape)``."""
         raise NotImplementedError
 
-    def back(self, measured: Tensor) -> Tensor:
+    def _back_project(self, measured: Tensor) -> Tensor:
         """Apply the adjoint to ``(batch, *measurement_shape)``."""
         raise NotImplementedError
 
@@ -91,13 +93,13 @@ class Physics(Wrapped):
         self.physics = physics
         self.name = f"{type(physics).__name__} (an external physics)"
 
-    def call(self, images: Tensor) -> Tensor:
+    def _project(self, images: Tensor) -> Tensor:
         """Call ``A``."""
         with torch.no_grad():
             found: Tensor = self.physics.A(images)
         return found
 
-    def back(self, measured: Tensor) -> Tensor:
+    def _back_project(self, measured: Tensor) -> Tensor:
         """Call ``A_adjoint``."""
         with torch.no_grad():
             found: Tensor = self.physics.A_adjoint(measured)
@@ -130,7 +132,7 @@ class Function(Wrapped):
         self.function, self.transposed = forward, adjoint
         self.batched, self.arrays, self.is_complex, self.name = batched, arrays, is_complex, name
 
-    def call(self, images: Tensor) -> Tensor:
+    def _project(self, images: Tensor) -> Tensor:
         """Call the function, and stack the parts of complex numbers."""
         with torch.no_grad():
             found = self._each(self.function, images)
@@ -138,7 +140,7 @@ class Function(Wrapped):
             found = torch.stack([found.real, found.imag], dim=1)
         return found.reshape(len(images), *self.measurement_shape)
 
-    def back(self, measured: Tensor) -> Tensor:
+    def _back_project(self, measured: Tensor) -> Tensor:
         """Call the adjoint, or derive it by reverse mode."""
         rows = torch.complex(measured[:, 0], measured[:, 1]) if self.is_complex else measured
         if self.transposed is None:
