@@ -106,7 +106,7 @@ def _of_function(
     batched: bool,
     name: str,
 ) -> Operator:
-    found, dtype, arrays = _tried(forward, shape, batched)
+    found, dtype, arrays = _tried(forward, adjoint, shape, batched)
     if arrays and adjoint is None:
         raise InvalidInputError(
             f"{name} returns NumPy's arrays, of which no adjoint can be derived: give adjoint=, or "
@@ -135,7 +135,10 @@ def _of_function(
 
 # What a function returns for an image, the type in which it works, and whether it's NumPy's.
 def _tried(
-    forward: Callable[[Any], Any], shape: Shape, batched: bool
+    forward: Callable[[Any], Any],
+    adjoint: Callable[[Any], Any] | None,
+    shape: Shape,
+    batched: bool,
 ) -> tuple[Tensor, torch.dtype, bool]:
     image = torch.randn(shape, generator=generator("physics", 0)).double()
     image = image[None] if batched else image
@@ -146,6 +149,8 @@ def _tried(
             try:
                 with torch.no_grad():
                     out = forward(x.numpy() if arrays else x)
+                    if adjoint is not None:  # NumPy's functions take some of torch's tensors
+                        adjoint(out)
                 is_array = not isinstance(out, Tensor)
                 found = torch.from_numpy(np.array(out)) if is_array else out.detach()
                 if found.numel() and found.dtype != torch.bool:
@@ -157,7 +162,9 @@ def _tried(
             except Exception as error:  # whatever the function raises
                 errors.append(f"{type(error).__name__}: {error}")
     said = f": {errors[0]}" if errors else ": it must return floating-point numbers"
-    raise InvalidInputError(f"the function failed on an image of shape {shape}{said}")
+    raise InvalidInputError(
+        f"the function failed on an image of shape {shape}, or its adjoint{said}"
+    )
 
 
 def _is_matrix(given: Any) -> bool:

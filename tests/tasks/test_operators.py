@@ -237,6 +237,11 @@ WAYS = {
         SHAPE,
         adjoint=lambda y: (y @ MATRIX.numpy()).reshape(SHAPE),
     ),
+    "NumPy in disguise": lambda: as_operator(
+        lambda x: np.cumsum(x, axis=-1),  # which calls a tensor's own method
+        SHAPE,
+        adjoint=lambda y: np.cumsum(y[..., ::-1], axis=-1)[..., ::-1],
+    ),
     "float32 alone": lambda: as_operator(lambda x: x.float().flip(-1), SHAPE),
     "non-contiguous alone": lambda: as_operator(lambda x: x.view(-1)[:5], SHAPE),
 }  # fmt: skip
