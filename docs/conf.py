@@ -56,6 +56,7 @@ html_sidebars = {
         "quickstart",
         "reading-the-report",
         "tasks",
+        "operators",
         "fitting",
         "stopping",
         "stopping.bands",

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 DEFAULT_PRIORS_TEXT = "skip deep-decoder vit conv3-vit vit-conv3 mixer"
 
 
-@groups.expanded(task=groups.task_group("denoise", "inpaint"), run=groups.RUN)
+KINDS = ("denoise", "inpaint", "super-resolve", "deblur", "radon", "fourier", "sense", "demosaick")
+
+
+@groups.expanded(task=groups.task_group(*KINDS, "operator"), run=groups.RUN)
 def compare(
     task: groups.TaskWords,
     image: options.ImageOption = "astronaut",

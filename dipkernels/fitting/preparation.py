@@ -180,6 +180,8 @@ def describe_task(task: Task, prior: ImagePrior) -> list[Any]:
         [task.score_region, *task.regions],
         # It tells operators and held-out pixels apart, up to the order of its sum.
         f"{float(task.misfit(probe)):.5g}",
+        # a blur keeps that image as it is
+        *([task.operator.identity] if task.operator.identity != task.operator.name else []),
     ]
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.checks import require_choice
+from dipkernels.base.seeds import generator
 from dipkernels.errors import AccuracyWarning, InvalidInputError
 from dipkernels.gp.torus import TorusCovariance, same
 from dipkernels.linalg import Solution, conjugate_gradients
@@ -17,6 +18,8 @@ SOLVERS = ("auto", "fourier", "primal", "dual")
 SCATTERED = 0.5  # of the mixed neighbours that chance would give
 SPARSE = 0.1  # below this share of the torus the dual form is smaller and as fast
 _FLOOR = 1e-10  # of the largest eigenvalue: what a preconditioner may divide by at no noise
+_DRAWS = 32  # of the prior, whose mean square is a diagonal
+_SPREAD = 0.1  # of the largest: a response that is more negative isn't one of nearby pixels
 
 
 class Observation:
@@ -110,7 +113,7 @@ class Observation:
     def _primal(self, measurement: Tensor) -> Tensor:
         k, s2 = self.covariance, self.variance
         root = k.function(lambda v: v.clamp(min=0).sqrt())
-        share = self.count / (self.shape[0] * math.prod(k.torus))
+        share = self._response()
         precondition = k.function(lambda v: 1 / (1 + share * v.clamp(min=0) / s2))
         fields = (self.task.shape[0], *k.torus)
 
@@ -131,11 +134,44 @@ class Observation:
         )
         return root(self.last.x.reshape(-1, *fields))
 
+    # What A^T A is as a filter on the torus: a share of the pixels; or its response to a point in
+    # the middle, as at half of the frequencies, if that is one of nearby pixels.
+    def _response(self) -> Tensor | float:
+        k, size = self.covariance, self.task.shape[1:]
+        numbers = self.task.shape[0] * math.prod(k.torus)
+        if self._masks_pixels:
+            return self.count / numbers
+        channels, centre = self.task.shape[0], [n // 2 for n in size]
+        points = torch.zeros(channels, *self.task.shape, dtype=torch.float64, device=k.device)
+        for channel in range(channels):
+            points[(channel, channel, *centre)] = 1
+        seen = self.adjoint(self.forward(points))
+        column = torch.stack([seen[c, c] for c in range(channels)]).mean(dim=0)
+        share = float(column[tuple(centre)]) * math.prod(size) / math.prod(k.torus)
+        if not k.whole or math.prod(k.period) > 1:
+            return share
+        response = torch.fft.rfftn(column.roll([-c for c in centre], tuple(range(len(size))))).real
+        top = float(response.max())
+        return share if float(response.min()) < -_SPREAD * top else response.clamp(min=0)
+
     def _dual_preconditioner(self) -> Callable[[Tensor], Tensor]:
         if self._masks_pixels:
             return self._masked(self.covariance)
         grid = self._measured_grid()
-        return torch.clone if grid is None else self._masked(grid)
+        return self._by_diagonal() if grid is None else self._masked(grid)
+
+    # Divide by the variance of each number, as draws of the prior have it.
+    def _by_diagonal(self) -> Callable[[Tensor], Tensor]:
+        k, channels = self.covariance, self.task.shape[0]
+        if not k.definite:
+            return torch.clone
+        random, total = generator("gp diagonal", 0), torch.zeros((), dtype=torch.float64)
+        for size in k.batches(_DRAWS, channels):
+            drawn = self.forward(k.crop(k.draw((size, channels), random)))
+            total = total.to(k.device) + drawn.square().sum(dim=0)
+        diagonal = (total / _DRAWS).flatten() + self.variance
+        diagonal = diagonal.clamp(min=_FLOOR * float(diagonal.max()))
+        return lambda rows: rows / diagonal
 
     # Embed, divide by the spectrum, restrict.
     def _masked(self, k: TorusCovariance) -> Callable[[Tensor], Tensor]:
@@ -151,7 +187,7 @@ class Observation:
     def _measured_grid(self) -> TorusCovariance | None:
         size = self.shape[1:]
         dims = tuple(range(len(size)))
-        if len(self.shape) != len(self.task.shape):
+        if len(self.shape) != len(self.task.shape) or not self.task.operator.grid:
             return None
         unit = torch.zeros(self.shape, dtype=torch.float64, device=self.counted.device)
         centre = tuple(n // 2 for n in size)
@@ -167,8 +203,11 @@ class Observation:
         if self.exact:
             return "fourier"
         # A border of unknown pixels is a block, whatever the mask inside it: 2 to 5 times dearer.
-        whole = self._masks_pixels and self.covariance.whole
-        usable = whole and self.variance > 0 and self.covariance.definite
+        usable = self.covariance.whole and self.variance > 0 and self.covariance.definite
+        if not self._masks_pixels:
+            picture = len(self.shape) == len(self.task.shape) and self.task.operator.grid
+            small = picture and 2 * self.count < math.prod(self.task.shape)
+            return "primal" if usable and not small else "dual"
         return "primal" if usable and self._scattered() else "dual"
 
     def _scattered(self) -> bool:

@@ -10,6 +10,28 @@ from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.tasks import Task
 
 
+class Sight:
+    """What a task measures of flattened images, a row each, and its transpose; in float64."""
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._task = task.to(device=device, dtype=torch.float64)
+        self._counted = self._task.counted
+        self.size = int(self._counted.sum())
+        self.image_size = torch.Size(task.shape).numel()
+        precision = getattr(task.operator, "precision", None) or torch.float64
+        self.eps = torch.finfo(precision).eps
+
+    def measure(self, images: Float[Tensor, "k n"]) -> Float[Tensor, "k m"]:
+        """Apply the operator; 0 where an entry doesn't count."""
+        measured = self._task.forward(images.reshape(-1, *self._task.shape))
+        return (measured * self._counted).flatten(1)
+
+    def spread(self, measured: Float[Tensor, "k m"]) -> Float[Tensor, "k n"]:
+        """Apply the transpose."""
+        rows = measured.reshape(-1, *self._counted.shape) * self._counted
+        return self._task.adjoint(rows).flatten(1)
+
+
 class ObservedKernel(SymmetricOperator):
     """``A K A^T``, with A the forward operator of a task, restricted to the entries that count.
 

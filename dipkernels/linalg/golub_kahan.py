@@ -36,23 +36,51 @@ class Factor(Protocol):
         """Multiply rows (k, P) by ``B``: columns (n, k)."""
 
 
+@runtime_checkable
+class Measuring(Protocol):
+    """A linear map M from images, rows of n numbers, to what is measured of them, in float64."""
+
+    size: int  # numbers of the measurement that may differ from 0
+    image_size: int
+    eps: float  # rounding of its products
+
+    def measure(self, images: Tensor) -> Tensor:
+        """Apply it."""
+
+    def spread(self, measured: Tensor) -> Tensor:
+        """Apply its transpose."""
+
+
+class _Mask:
+    def __init__(self, mask: Tensor | None, size: int) -> None:
+        self._mask, self.eps, self.image_size = mask, 0.0, size
+        self.size = size if mask is None else int(mask.sum())
+
+    def measure(self, images: Tensor) -> Tensor:
+        return images if self._mask is None else images * self._mask
+
+    def spread(self, measured: Tensor) -> Tensor:
+        return measured
+
+
 @dataclass(frozen=True, eq=False)
 class FactoredSpace:
-    """What a block Krylov space of ``A = M B B^T M`` knows about functions of A.
+    """What a block Krylov space of ``A = M B B^T M^T`` knows about functions of A.
 
-    The rows Q are orthonormal, ``B^T Q_m^T = U^T L_m^T`` and ``M B U^T = Q^T L``, where ``L`` has a
-    row for each of Q and ``L_m`` its first m, those that have been multiplied. The projection of A,
-    ``L_m L_m^T``, is positive semi-definite whatever rounding does.
+    The rows Q are orthonormal, ``(M B)^T Q_m^T = U^T L_m^T`` and ``M B U^T = Q^T L``, where ``L``
+    has a row for each of Q and ``L_m`` its first m, those that have been multiplied. The projection
+    of A, ``L_m L_m^T``, is positive semi-definite whatever rounding does.
     """
 
     lower: np.ndarray  # L, (rows, columns)
     coordinates: np.ndarray  # of the starts in the first rows, (width, starts)
-    basis: Float[Tensor, "rows n"]  # Q
-    images: Float[Tensor, "columns n"]  # B U^T, before the mask
+    basis: Float[Tensor, "rows m"]  # Q
+    images: Float[Tensor, "columns n"]  # B U^T, before they are measured
     blocks: tuple[tuple[int, int], ...]  # rows multiplied, and columns, after every step
     size: int  # dimensions that there are
     rounding: float  # how far singular values of B may be off, relative to the largest one
     relative: float  # and relative to themselves
+    tall: bool = False  # whether more is measured than there are images to measure
 
     @property
     def matvecs(self) -> int:
@@ -66,8 +94,8 @@ class FactoredSpace:
 
     @property
     def complete(self) -> bool:
-        """Whether the rows span all there is, so that every eigenvalue is known."""
-        return self.invariant and self.matvecs == self.size
+        """Whether the rows span all there is, so that every eigenvalue but 0 is known."""
+        return self.invariant and self.size == (len(self.images) if self.tall else self.matvecs)
 
     @property
     def largest(self) -> float:
@@ -106,9 +134,9 @@ class FactoredSpace:
         steps: int | None = None,
         sign: int = 0,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients of ``A f(A) v`` in `images`, and how far it leaves the space, by function.
+        """Coefficients of ``B (M B)^T f(A) v`` in `images`, and how far it leaves the space.
 
-        By the first steps alone, or with eigenvalues as far off as they may be.
+        By function, by the first steps alone, or with eigenvalues as far off as they may be.
         """  # noqa: DOC201
         rows, columns = self.blocks[(len(self.blocks) if steps is None else steps) - 1]
         square = self.lower[:rows, :columns]
@@ -147,13 +175,16 @@ class GolubKahan:
     Memory: ``2 m n`` numbers of 8 bytes for m products, and 4 blocks of parameters.
     """
 
-    def __init__(self, factor: Factor, starts: Float[Tensor, "n k"], mask: Tensor | None) -> None:
-        self._factor, self._mask = factor, mask
+    def __init__(
+        self, factor: Factor, starts: Float[Tensor, "m k"], seen: Tensor | Measuring | None
+    ) -> None:
         rows = starts.to(factor.device, torch.float64).T
-        rows = rows if mask is None else rows * mask
-        n = rows.shape[1]
-        self._size = n if mask is None else int(mask.sum())
-        self._basis, self._images = rows.new_empty(0, n), rows.new_empty(0, n)
+        m = rows.shape[1]
+        if seen is None or isinstance(seen, Tensor):
+            seen = _Mask(seen, m)
+            rows = seen.measure(rows)
+        self._factor, self._seen, self._size = factor, seen, seen.size
+        self._basis, self._images = rows.new_empty(0, m), rows.new_empty(0, seen.image_size)
         self._lower = np.zeros((0, 0))
         self._rows = self._columns = self._done = 0
         self._blocks: list[tuple[int, int]] = []
@@ -181,14 +212,15 @@ class GolubKahan:
 
     def space(self) -> FactoredSpace:
         """Hand out what is known so far."""
-        eps = torch.finfo(self._factor.dtype).eps
+        eps = max(torch.finfo(self._factor.dtype).eps, self._seen.eps)
         return FactoredSpace(
             lower=self._lower[: self._rows, : self._columns].copy(),
             coordinates=self._coordinates,
             basis=self._basis[: self._rows],
             images=self._images[: self._columns],
             blocks=tuple(self._blocks),
-            size=self._size,
+            size=min(self._size, self._seen.image_size),
+            tall=self._size > self._seen.image_size,
             rounding=max(self._stray, ROUNDINGS * eps),
             relative=RELATIVE * eps,
         )
@@ -196,7 +228,7 @@ class GolubKahan:
     def _step(self) -> None:
         first, width, before = self._done, self.width, self._columns
         self._reserve(self._rows + width, self._columns + width)
-        block = self._basis[first : self._rows].T
+        block = self._seen.spread(self._basis[first : self._rows]).T
         rows = self._factor.transposed(block.to(self._factor.dtype))
         if self._last is not None:
             weights = self._lower[first : self._rows, before - len(self._last) : before]
@@ -211,8 +243,9 @@ class GolubKahan:
         if not images.isfinite().all():
             raise DivergenceError("a product with the Jacobian is NaN or infinite")
         self._images[before : self._columns] = images
-        self._scale = max(self._scale, float(images.norm(dim=1).max()))
-        for i, image in enumerate(images if self._mask is None else images * self._mask):
+        measured = self._seen.measure(images)
+        self._scale = max(self._scale, float(measured.norm(dim=1).max()))
+        for i, image in enumerate(measured):
             column, known = before + i, self._lower[: self._done, before + i].copy()
             found = self._append(image, _BREAKDOWN * self._scale)
             # What rounding makes of the zeros of L. It meets the column once more in L L^T, and

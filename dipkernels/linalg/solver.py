@@ -166,7 +166,9 @@ class _State:
         last, before = torch.stack(list(self.taken)).unflatten(0, (2, DELAY)).sum(dim=1)
         rate = (last / before.clamp(min=1e-300)).clamp(max=_SLOWEST)
         estimate = (last / (1 - rate) / self.energy).sqrt().clamp(max=1)
-        rounding = self.residual.norm(dim=1) <= _ROUNDING * self.scale
+        left = self.residual.norm(dim=1) / self.scale
+        rounding = left <= _ROUNDING
+        estimate = torch.where(rounding, torch.minimum(estimate, left), estimate)
         return estimate, (estimate > tolerance) & ~rounding
 
     def keep(self, which: Tensor) -> None:

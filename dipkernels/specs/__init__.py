@@ -2,3 +2,5 @@
 
 A task or a network that is registered is offered by every command and every sweep.
 """
+
+from dipkernels.specs import measuring as measuring  # registers its kinds

@@ -19,7 +19,10 @@ def run_record(
     """List all that the result of a command depends on, for `RunFolder.open`."""
     from dipkernels.base.origin import digest, provenance
 
+    operator = task.operator
+    named = {} if operator.identity == operator.name else {"operator": operator.identity}
     return {
+        **named,
         "command": command,
         "image": image,
         "task": repr(task),

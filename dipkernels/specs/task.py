@@ -26,8 +26,8 @@ Options = Mapping[str, Any]
 
 Noise = Annotated[
     float,
-    "Standard deviation of the noise, a number or 25/255; white is 1. (default: 25/255 to denoise, "
-    "else 0)",
+    "Standard deviation of the noise, a number or 25/255, in units of the measurement; white is 1. "
+    "(default: 25/255 to denoise, else 0)",
 ]
 Measured = Annotated[bool, "The image is the measurement itself, noisy or damaged already."]
 Clean = Annotated[str, "With --measured: the clean image, to score against."]
@@ -252,7 +252,8 @@ def _inpaint(
     mask: Annotated[
         str,
         "For inpaint: a file, white = known; bernoulli, region, text; or holes, the transparent or "
-        "NaN pixels of the image.",
+        "NaN pixels of the image. For fourier: a file, white = measured, frequency 0 in the "
+        "middle; or lines.",
     ] = "bernoulli",
     mask_hides: Annotated[
         str | None,
@@ -260,7 +261,9 @@ def _inpaint(
         "it has alpha, else black)",
     ] = None,
     known: Annotated[
-        float | None, "Fraction of pixels that a bernoulli mask keeps. (default: 0.5)"
+        float | None,
+        "Fraction of pixels that a bernoulli mask keeps (default: 0.5), of Fourier lines, or of "
+        "random combinations to numbers of the image (default: 0.25).",
     ] = None,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,

@@ -20,7 +20,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.fitting.optimisers import default_learning_rate
 from dipkernels.images.metrics import decibels
-from dipkernels.kernels import NTK, RestrictedKernel
+from dipkernels.kernels import NTK, ObservedKernel, RestrictedKernel
 from dipkernels.linalg import top_eigenpairs
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.spectra.bins import bin_edges, bin_masks, radial_frequency
@@ -61,7 +61,7 @@ def audit(
     prior : ImagePrior
         The network, of 1D or 2D images.
     task : Task
-        Of the prior's shape, that measures pixels, with its clean image in [0, 1].
+        Of the prior's shape, any linear measurement, with its clean image in [0, 1].
     folder : str or Path, optional
         Where all is kept as soon as it's there: the same call with the same folder goes on where
         it was cut off. By default a temporary one.
@@ -105,8 +105,10 @@ def audit(
     Costs the fits, ``steps`` products for each optimiser, some times the number of modes for
     these, and ``2 (modes + probes)`` products at each check. Memory: two
     linearisations of the network, and two images for each Krylov step. The split by modes is by
-    the eigenvectors of the kernel on the measured pixels. Source: Jacot et al. 2018 for the
-    prediction; Tachella et al. 2021 for Adam's metric; Fort et al. 2020 for the drift of kernels.
+    the eigenvectors of the kernel on the measured pixels; under another operator than a mask by
+    those of the kernel on images, and the misfit is that of the image ``A^T (A f - y)``. Source:
+    Jacot et al. 2018 for the prediction; Tachella et al. 2021 for Adam's metric; Fort et al. 2020
+    for the drift of kernels.
 
     Examples
     --------
@@ -119,7 +121,7 @@ def audit(
     settings = gather(AuditSettings, None, options, "audit")
     check_shape(task, prior.shape)
     known_image(task)
-    outputs = int(task.measured.sum())  # raises where no pixels are measured
+    outputs = int(task.counted.sum())
     if settings.modes > outputs:
         raise InvalidInputError(f"{settings.modes} modes are more than {outputs} measured outputs")
     task = task.to(device=prior.device, dtype=prior.dtype)
@@ -203,9 +205,11 @@ class _Audit:
 
     def _modes(self) -> xr.Dataset:
         subject, settings = self._subject, self._settings
-        measured = subject.task.measured.flatten()
-        indices = measured.nonzero()[:, 0]
         whole = subject.ntk
+        measured = torch.ones(whole.shape[0], dtype=torch.bool, device=whole.device)
+        if subject.task.operator.mask is not None:
+            measured = subject.task.measured.flatten()
+        indices = measured.nonzero()[:, 0]
         kernel = RestrictedKernel(whole, indices) if len(indices) < len(measured) else whole
         with Progress(20 * settings.modes, "eigenvectors", enabled=subject.progress) as bar:
             pairs = top_eigenpairs(
@@ -249,7 +253,7 @@ class _Audit:
         if rate is None and name == "adam":
             rate = default_learning_rate(name, subject.prior, {})
         elif rate is None:
-            rate = stable_learning_rate(subject.ntk, largest_eigenvalue=float(modes.value[0]))
+            rate = self._stable_rate(float(modes.value[0]))
         fit = Trajectory(subject, name, rate, settings, self._folder)
         measured = fit.run()
         predicted = self._folder.stage(f"{name}/prediction", lambda: self._predict(name, rate, fit))
@@ -266,9 +270,15 @@ class _Audit:
         result = xr.merge([compared, xr.concat(drift, "check")], combine_attrs="drop")
         return result.assign(learning_rate=rate, seconds=measured.seconds)
 
+    def _stable_rate(self, largest: float) -> float:
+        ntk, task = self._subject.ntk, self._subject.task
+        if task.operator.mask is not None:
+            return stable_learning_rate(ntk, largest_eigenvalue=largest)
+        return stable_learning_rate(ObservedKernel(ntk, task))
+
     def _predict(self, name: str, rate: float, fit: Trajectory) -> xr.Dataset:
         subject, recorded = self._subject, self._settings.recorded
-        descent = GradientDescent.of_fit(rate, recorded, subject.ntk.shape[0])
+        descent = GradientDescent.of_fit(rate, recorded, subject.task.measurement.numel())
         if name == "adam":
             metric = fit.metric(self._settings.freeze)
             linear = self._linear(NTK(subject.prior, subject.ntk.parameters, metric=metric))
@@ -336,7 +346,8 @@ class _Audit:
         )
 
 
-# To the clean image, and to the measurement where there is one.
+# To the clean image, and to the measurement, as the adjoint's image.
 def _errors(images: Tensor, task: Task) -> tuple[Tensor, Tensor]:
-    misfit = images - task.measurement.double().flatten()
-    return images - known_image(task).double().flatten(), misfit * task.measured.flatten()
+    exact = task.to(dtype=torch.float64)
+    misfit = (exact.forward(images.reshape(-1, *task.shape)) - exact.measurement) * task.counted
+    return images - known_image(exact).flatten(), exact.adjoint(misfit).flatten(1)

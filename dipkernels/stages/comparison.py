@@ -279,13 +279,21 @@ def _run_stages(
     for step in STEPS:
         key, options, subject = f"{name}/{step.key}", step.options(settings.effort(name)), shared
         if step.paced:
-            options |= {"learning_rate": float(done["kernel"].learning_rate)}
+            options |= _pace(shared.task, done)
         if step.stage == "fit":
             seeds = settings.fit_seeds if step.every_seed else None
             subject = shared.for_fit(folder.checkpoint(key), seeds)
         compute = partial(find_stage(step.stage).run, subject, **options)
         done[step.key] = folder.stage(key, partial(timed, compute))
     return done
+
+
+# That of the kernel, which masks leave stable; under another operator, what the prediction finds.
+def _pace(task: Task, done: Stages) -> dict[str, float]:
+    if task.operator.mask is not None:
+        return {"learning_rate": float(done["kernel"].learning_rate)}
+    before = done.get("prediction")
+    return {} if before is None else {"learning_rate": float(before.learning_rate)}
 
 
 def load_stages(folder: RunFolder, name: str) -> Stages:

@@ -9,6 +9,7 @@ import xarray as xr
 from dipkernels.base.origin import provenance
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
+from dipkernels.kernels import ObservedKernel
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.stages.stage import Stage, Value
 from dipkernels.stages.subject import Subject
@@ -42,9 +43,10 @@ def _prediction(
         progress=subject.progress,
     )
     if learning_rate is None:
-        learning_rate = stable_learning_rate(ntk, largest_eigenvalue=expansion.largest)
+        measured = ObservedKernel(ntk, task)
+        learning_rate = stable_learning_rate(measured, largest_eigenvalue=expansion.largest)
     flow = learning_curve(expansion)
-    dynamics = GradientDescent.of_fit(learning_rate, iterations, ntk.shape[0])
+    dynamics = GradientDescent.of_fit(learning_rate, iterations, task.measurement.numel())
     descent = learning_curve(expansion, dynamics)
     merged = xr.merge(
         [flow, descent.rename({name: f"descent_{name}" for name in descent.data_vars})],

@@ -171,6 +171,45 @@ def text_mask(
     return known
 
 
+@checked
+def bayer_mask(size: Sequence[int], *, pattern: str = "RGGB") -> Bool[Tensor, "3 height width"]:
+    """Make the mask of a camera's mosaic: each pixel measures one of three colours.
+
+    Parameters
+    ----------
+    size : (height, width)
+        Of the image.
+    pattern : str
+        Colours of the four pixels of a tile: both of the upper row, then of the lower one.
+
+    Returns
+    -------
+    Tensor of bool, shape (3, height, width)
+        True where a colour is measured. For `inpaint`, or `as_operator`.
+
+    Raises
+    ------
+    InvalidInputError
+        If the pattern isn't four letters of R, G and B, each of them at least once.
+
+    Examples
+    --------
+    >>> bayer_mask((2, 4)).int()[0]
+    tensor([[1, 0, 1, 0],
+            [0, 0, 0, 0]], dtype=torch.int32)
+    """
+    size = _checked_size(size)
+    if len(pattern) != 4 or set(pattern) != set("RGB") or len(size) != 2:
+        raise InvalidInputError(
+            "a mosaic of an image (height, width) has a pattern of four letters, each of R, G and B"
+            f" at least once, such as RGGB, got '{pattern}' of size {size}"
+        )
+    found = torch.zeros(3, *size, dtype=torch.bool)
+    for number, colour in enumerate(pattern):
+        found["RGB".index(colour), number // 2 :: 2, number % 2 :: 2] = True
+    return found
+
+
 def _interval(extent: float, middle: float, side: int) -> tuple[int, int]:
     if math.isfinite(extent) and math.isfinite(middle):
         length = math.floor(extent + 0.5)

@@ -6,12 +6,12 @@ that all of them can be differentiated and mapped over (`torch.func.vmap`).
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 
 __all__ = ["Operator"]
@@ -36,14 +36,23 @@ class Operator(ABC):
     mask : Tensor of bool or None
         Which entries of the image are measured, of shape ``spatial`` or ``(channels, *spatial)``,
         where the operator does nothing else; None for any other operator.
+    beyond_kernels : str
+        Why kernels can't predict fits of what it measures; empty if they can.
     """
 
     name = "linear operator"
     mask: Bool[Tensor, "..."] | None = None
+    beyond_kernels = ""
+    grid = True  # whether a measurement of the image's axes is a picture: a hint for solvers
 
     def __init__(self, image_shape: Shape, measurement_shape: Shape) -> None:
         self.image_shape = tuple(image_shape)
         self.measurement_shape = tuple(measurement_shape)
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others of its name, for records of runs."""
+        return self.name
 
     def forward(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Apply the operator.
@@ -98,6 +107,38 @@ class Operator(ABC):
         moved._move(device, dtype)
         return moved
 
+    def norm(
+        self,
+        *,
+        iterations: int = 30,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> float:
+        """Estimate the largest singular value by power iteration.
+
+        Parameters
+        ----------
+        iterations : int
+            Of ``A^T A``, each a call of the operator and of its adjoint.
+        device, dtype
+            Of the images that it's called with: where the operator is, and in what it computes.
+
+        Returns
+        -------
+        float
+            From below, usually to within some percent; 0 if the operator is.
+        """
+        x = torch.randn(self.image_shape, generator=generator("operator norm", 0))
+        x, found = x.to(device, dtype), 0.0
+        for _ in range(iterations):
+            length = float(x.norm())
+            if not length > 0:
+                return 0.0
+            measured = self.forward(x / length)
+            found = max(found, float(measured.norm()))
+            x = self.adjoint(measured)
+        return found
+
     @abstractmethod
     def _forward(self, image: Tensor) -> Tensor: ...
 
@@ -133,6 +174,7 @@ class JpegIdentity(Identity):
     """
 
     name = "JPEG compression (fitted as the identity)"
+    beyond_kernels = "JPEG rounds, which is neither linear nor white noise"
 
     def __init__(self, image_shape: Shape) -> None:
         super().__init__(image_shape)
@@ -166,6 +208,7 @@ class BlockDiagonal(Operator):
             _stacked([block.measurement_shape for block in blocks]),
         )
         self.blocks = blocks
+        self.beyond_kernels = next((b.beyond_kernels for b in blocks if b.beyond_kernels), "")
         self._set_mask()
 
     def _forward(self, image: Tensor) -> Tensor:
@@ -191,34 +234,6 @@ class BlockDiagonal(Operator):
         ]
         known = [mask for mask in masks if mask is not None]
         self.mask = torch.cat(known) if len(known) == len(masks) else None
-
-
-class Physics(Operator):
-    """An object with deepinv's methods ``A(x)`` and ``A_adjoint(y)`` on ``(batch, *shape)``."""
-
-    def __init__(self, physics: Any, image_shape: Shape, measurement_shape: Shape) -> None:
-        super().__init__(image_shape, measurement_shape)
-        self.physics = physics
-        self.name = f"{type(physics).__name__} (an external physics)"
-
-    def _forward(self, image: Tensor) -> Tensor:
-        return self._batched(self.physics.A, image, self.image_shape, self.measurement_shape)
-
-    def _adjoint(self, measurement: Tensor) -> Tensor:
-        call = self.physics.A_adjoint
-        return self._batched(call, measurement, self.measurement_shape, self.image_shape)
-
-    @staticmethod
-    def _batched(call: Any, x: Tensor, before: Shape, after: Shape) -> Tensor:
-        batch = x.shape[: x.dim() - len(before)]
-        out: Tensor = call(x.reshape(-1, *before))
-        return out.reshape(*batch, *after)
-
-    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
-        if hasattr(self.physics, "to"):
-            self.physics = copy.deepcopy(self.physics)  # modules move in place
-            moved = self.physics.to(device=device, dtype=dtype)
-            self.physics = self.physics if moved is None else moved
 
 
 def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:

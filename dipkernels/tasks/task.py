@@ -140,6 +140,11 @@ class Task(Scored):
         return self.counted.double().mean().item()
 
     @property
+    def beyond_kernels(self) -> str:
+        """Why kernels can't predict a fit of this task; empty if they can."""
+        return self.operator.beyond_kernels
+
+    @property
     def has_held_out(self) -> bool:
         """True if some measured entries are held out."""
         return self.held_out is not None
@@ -385,7 +390,7 @@ class Task(Scored):
     def _operator_mask(self) -> Tensor:
         if self.operator.mask is None:
             raise InvalidInputError(
-                f"this '{self.name}' task has no mask: its operator is {self.operator.name}. "
-                "Kernel theory needs a task that measures pixels, such as denoise or inpaint"
+                f"this '{self.name}' task has no mask: its operator is {self.operator.name}; "
+                "task.counted says which numbers of the measurement count"
             )
         return self.operator.mask

@@ -10,6 +10,7 @@ from dipkernels.theory.linear import linear_fit
 from dipkernels.theory.momentum import FrozenAdam, Momentum
 from dipkernels.theory.scores import score
 from dipkernels.theory.spectrum import KernelSpectrum, kernel_spectrum
+from dipkernels.theory.unseen import unseen_error
 from dipkernels.theory.wiener import covariance_spectrum, stationary_wiener
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "response_drift",
     "score",
     "stationary_wiener",
+    "unseen_error",
 ]

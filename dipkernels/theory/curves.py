@@ -139,7 +139,7 @@ def learning_curve(expansion: Expansion, dynamics: Dynamics | None = None) -> xr
         noise=expansion.noise,
         largest_eigenvalue=expansion.largest,
         matvecs=expansion.matvecs,
-        outputs=expansion.outputs,
+        outputs=expansion.entries,
     )
 
 

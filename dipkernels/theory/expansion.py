@@ -62,6 +62,11 @@ class Expansion(ABC):
         """Number of the network's outputs: channels times pixels."""
 
     @property
+    def entries(self) -> int:
+        """Numbers of the measurement, over which the loss of a fit is a mean."""
+        return self.outputs
+
+    @property
     def times(self) -> np.ndarray:
         """Times at which the flow is evaluated by default, ascending."""
         return default_times(self.largest)
@@ -107,10 +112,21 @@ def default_times(largest: float, points: int = 181) -> np.ndarray:
 
 
 def check_shape(task: Task, shape: tuple[int, ...]) -> None:
-    """Require a task of a prior's or a kernel's images."""
+    """Require a task of a prior's or a kernel's images, of the kind that kernels predict."""
+    require_linear(task)
     if task.shape != shape:
         raise InvalidInputError(
             f"the task has shape {task.shape}, the prior makes images of shape {shape}"
+        )
+
+
+def require_linear(task: Task) -> None:
+    """Require a measurement that kernels predict: linear, with the squared error as its loss."""
+    why = task.beyond_kernels
+    if why:
+        raise InvalidInputError(
+            f"kernel predictions don't apply to this '{task.name}' task: {why}. Fits and samplers "
+            "take it"
         )
 
 

@@ -13,6 +13,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.ntk import NTK
+from dipkernels.kernels.observed import ObservedKernel, Sight
 from dipkernels.linalg.golub_kahan import FactoredSpace, GolubKahan
 from dipkernels.tasks import Task
 from dipkernels.theory.expansion import Noise, check_shape, known_image
@@ -52,7 +53,7 @@ def expand(
         At initialisation, or at any parameters of a fit, from which its further course is
         predicted.
     task : Task
-        Of the prior's shape, with its clean image.
+        Of the prior's shape, with its clean image; any linear measurement.
     noise : {"expected", "realised"}
         What is predicted: the mean over noises of the task's variance, which must be independent
         of the parameters; or the fit of this task's own measurement. At parameters that have been
@@ -80,8 +81,8 @@ def expand(
     Raises
     ------
     InvalidInputError
-        If task and kernel differ in shape, the task has no clean image or measures something else
-        than pixels, fewer than 2 steps or 1 probe are asked for, the tolerance is negative, or
+        If task and kernel differ in shape, the task has no clean image or isn't linear with
+        Gaussian noise, fewer than 2 steps or 1 probe are asked for, the tolerance is negative, or
         probes are set for realised noise.
 
     Notes
@@ -100,11 +101,13 @@ def expand(
     known_image(task)
     probes, seed = check_effort(noise, steps, tolerance, probes, seed, ntk.shape[0])
     begun = ntk.image.double().flatten()
-    starts = [known_image(task).to(begun.device).double().flatten() - begun]
     if noise == "realised":
-        starts = [task.measurement.to(begun.device).double().flatten() - begun]
-    elif task.noise_sigma > 0:
-        starts += list(ntk.rademacher(probes, derive("variance", seed)).double().T)
+        starts = [yet_to_learn(task, begun)]
+    else:
+        starts = [seen_by(task, known_image(task).to(begun.device).double().flatten() - begun)]
+    if noise == "expected" and task.noise_sigma > 0:
+        signs = ObservedKernel(ntk, task).rademacher(probes, derive("variance", seed)).double()
+        starts += list(signs.T * task.counted.to(begun.device).flatten())
     title = f"{ntk.prior.name}: prediction"
     return _grow(ntk, task, noise, torch.stack(starts, dim=1), steps, tolerance, title, progress)
 
@@ -163,19 +166,44 @@ def _ceiling(bounds: list[tuple[int, float]]) -> float | None:
     return float(lows[-1] + RISES * rise)
 
 
-def golub_kahan(ntk: NTK, task: Task, starts: Float[Tensor, "n k"]) -> GolubKahan:
-    """Begin a Krylov space of the kernel on what a task measures."""
+def golub_kahan(ntk: NTK, task: Task, starts: Float[Tensor, "m k"]) -> GolubKahan:
+    """Begin a Krylov space of the kernel of what a task measures."""
+    if task.operator.mask is None:
+        return GolubKahan(ntk.factor(), starts, Sight(task, ntk.device))
     measured = task.measured.to(ntk.device).flatten()
     return GolubKahan(ntk.factor(), starts, None if bool(measured.all()) else measured)
+
+
+def seen_by(task: Task, image: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+    """Measure a flattened image, 0 where nothing counts."""
+    if task.operator.mask is None:
+        return Sight(task, image.device).measure(image[None])[0]
+    return image * task.measured.to(image.device).flatten()
+
+
+def yet_to_learn(task: Task, begun: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+    """Measurement less what is measured of an image, noise included."""
+    counted = task.counted.to(begun.device).flatten()
+    measurement = task.measurement.to(begun.device).double().flatten()
+    return measurement * counted - seen_by(task, begun)
 
 
 def expansion_of(task: Task, begun: Tensor, noise: Noise, space: FactoredSpace) -> KrylovExpansion:
     """Gather what is predicted of a fit that begins at an image."""
     begun = begun.double().flatten()
+    gain = 1.0
+    if task.operator.mask is None:
+        measured, dtype = torch.zeros_like(begun, dtype=torch.bool), task.measurement.dtype
+        gain = task.operator.norm(device=task.measurement.device, dtype=dtype)
+    else:
+        measured = task.measured.to(begun.device).flatten()
     return KrylovExpansion(
         noise=noise,
         residual=known_image(task).to(begun.device).double().flatten() - begun,
-        measured=task.measured.to(begun.device).flatten(),
+        measured=measured,
+        counted=int(task.counted.sum()),
+        length=task.measurement.numel(),
+        gain=gain,
         regions={name: mask.to(begun.device).flatten() for name, mask in task.regions.items()},
         score_region=task.score_region,
         noise_sigma=task.noise_sigma,

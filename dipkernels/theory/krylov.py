@@ -23,6 +23,7 @@ from dipkernels.theory.expansion import (
 BAND_ERRORS = 2.0
 RESIDUAL = 256  # part of a singular value's relative rounding that squares of images have
 TIMES_AT_ONCE = 16
+POWERS = 20  # iterations, for a factor of an error bar
 
 _Bounds = tuple[np.ndarray, np.ndarray, np.ndarray]  # lower, middle, upper, each (time, region)
 _Function = Callable[[np.ndarray], np.ndarray]
@@ -32,18 +33,26 @@ _Function = Callable[[np.ndarray], np.ndarray]
 class KrylovExpansion(Expansion):
     """What a Krylov space of a kernel tells about a task.
 
-    It is of the kernel on the measured outputs: from the start, and from random signs, none
-    without noise, or if it is realised.
+    It is of ``A Theta A^T``, the kernel of what is measured: from the start, and from random signs,
+    none without noise, or if it is realised.
     """
 
     noise: Noise
     residual: Float[Tensor, " n"]  # clean - f_0: what a perfect fit has yet to learn
-    measured: Bool[Tensor, " n"]  # which outputs the loss sees
+    measured: Bool[Tensor, " n"]  # which outputs the loss sees as they are
     regions: dict[str, Bool[Tensor, " n"]]
     score_region: str
     noise_sigma: float
     space: FactoredSpace
+    counted: int  # numbers of the measurement that count
+    length: int  # and all, over which the loss is a mean
+    gain: float = 1.0  # largest singular value of the operator
     ceiling: float | None = None  # of the peak, in dB, where its bound from above is extrapolated
+
+    @property
+    def entries(self) -> int:
+        """Count them, whether they count or not."""
+        return self.length
 
     @property
     def probes(self) -> int:
@@ -98,7 +107,9 @@ class KrylovExpansion(Expansion):
         if not self.probes:
             return np.full(len(dynamics.times), np.nan)
         left = _mean([_probe_rules(self, i)[0](dynamics.decay) for i in range(self.probes)])
-        return np.asarray(int(self.measured.sum()) - left)
+        if self.space.complete:  # eigenvalues that are 0 and in no space
+            left = left + self.counted - self.space.matvecs
+        return np.asarray(self.counted - left)
 
 
 def _bias_by_quadrature(expansion: KrylovExpansion, dynamics: Dynamics) -> _Bounds:
@@ -176,12 +187,32 @@ def _variance(
         return noise * low, noise * middle, noise * high
     sizes = np.array([int(mask.sum()) for mask in expansion.regions.values()])
     spread = middle / sizes
-    if bool(expansion.measured.all()) and list(expansion.regions) == ["whole"]:
+    if not bool(expansion.measured.any()):  # another operator than a mask
+        spread = spread * _stiffest(expansion, dynamics)
+    elif bool(expansion.measured.all()) and list(expansion.regions) == ["whole"]:
         rules = [_probe_rules(expansion, i)[0] for i in range(expansion.probes)]
         fourth = _mean([rule(lambda x: dynamics.learned(x) ** 4) for rule in rules])[:, None]
         spread = np.maximum(fourth - n * middle**2, 0) / n**2
     error = deviations * np.sqrt(2 * spread / expansion.probes)
     return noise * np.maximum(low - error, 0), noise * middle, noise * (high + error)
+
+
+# Largest eigenvalue of the form of a probe, R^T R with R from unit noise to images, of which a mask
+# has 1: by power iteration in the space, from all times at once.
+def _stiffest(expansion: KrylovExpansion, dynamics: Dynamics) -> np.ndarray:
+    values, coefficients = expansion.space.eigenpairs()
+    found = []
+    for mask in expansion.regions.values():
+        images = expansion.space.images[:, mask]
+        gram = coefficients.T @ as_array(images @ images.T) @ coefficients
+        scale = dynamics.accumulated(values)
+        x, largest = np.ones_like(scale), np.zeros(len(scale))
+        for _ in range(POWERS):
+            length = np.linalg.norm(x, axis=1, keepdims=True)
+            x = scale * ((scale * x / np.where(length > 0, length, 1.0)) @ gram)
+            largest = np.linalg.norm(x, axis=1)
+        found.append(largest)
+    return np.stack(found, axis=1)
 
 
 def _mean(samples: list[np.ndarray] | tuple[np.ndarray, ...]) -> np.ndarray:
@@ -239,7 +270,8 @@ def _action_errors(
         if bounded and not bool((mask & ~expansion.measured).any()):
             gap[:, i] = norm / np.sqrt(float(sizes[i]))
         else:
-            typical = norm / np.sqrt(float(expansion.measured.sum()))
+            directions = min(expansion.counted, expansion.outputs)
+            typical = norm / (max(expansion.gain, 1e-300) * np.sqrt(directions))
             gap[:, i] = np.maximum(gap[:, i], typical)
     gap += rounded
     return np.maximum(root - gap, 0) ** 2, root**2, (root + gap) ** 2

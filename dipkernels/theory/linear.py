@@ -15,16 +15,16 @@ from dipkernels.linalg.golub_kahan import FactoredSpace
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
 from dipkernels.theory.expansion import check_shape
-from dipkernels.theory.growing import expansion_of, golub_kahan
+from dipkernels.theory.growing import expansion_of, golub_kahan, yet_to_learn
 from dipkernels.theory.krylov import KrylovExpansion
 
 
 @dataclass(frozen=True, eq=False)
 class LinearFit:
-    """A fit of the linearised network to a measurement: ``f_t = f_0 + Theta phi(M Theta M) r``."""
+    """A fit of the linearised network: ``f_t = f_0 + Theta A^T phi(A Theta A^T) r``."""
 
     start: Float[Tensor, " n"]  # f_0
-    space: FactoredSpace  # of the kernel on the measured outputs, from r, the measurement less f_0
+    space: FactoredSpace  # of the measured kernel, from r, the measurement less A f_0
 
     def expansion(self, task: Task) -> KrylovExpansion:
         """Say what the space tells about the error of the fit to the task's clean image."""
@@ -59,7 +59,7 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     ntk : NTK
         At initialisation; with a metric, for the optimiser that it's of.
     task : Task
-        Of the prior's shape, that measures pixels.
+        Of the prior's shape; any linear measurement.
     steps : int
         At least 2; no more than pixels are taken.
     progress : bool
@@ -77,7 +77,7 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     Raises
     ------
     InvalidInputError
-        If task and kernel differ in shape, or the task measures something else than pixels.
+        If task and kernel differ in shape, or the task isn't linear with Gaussian noise.
 
     Notes
     -----
@@ -87,7 +87,7 @@ def linear_fit(ntk: NTK, task: Task, *, steps: int = 120, progress: bool = False
     if steps < 2:
         raise InvalidInputError(f"at least 2 steps are needed, got {steps}")
     start = ntk.image.double().flatten()
-    residual = task.measurement.to(ntk.device).double().flatten() - start
+    residual = yet_to_learn(task, start)
     with Progress(steps, f"{ntk.prior.name}: prediction", enabled=progress) as bar:
         run = golub_kahan(ntk, task, residual[:, None]).extend(steps, progress=bar)
     return LinearFit(start, run.space())

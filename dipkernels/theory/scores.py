@@ -48,14 +48,15 @@ def score(
     prior : ImagePrior
         Any network.
     task : Task or sequence of Task
-        With clean images; only those, the level of the noise and the mask are used, not the
+        With clean images; only those, the level of the noise and the operator are used, not the
         measurement. Several share the kernel with the ``dense`` method.
     seed : int or sequence of int
         Of the initialisations (and the probes). Several tell how far the score depends on them.
     method : {"auto", "dense", "lanczos"}
         ``"dense"`` forms the kernel in float64 and decomposes it: exact, for up to a few thousand
         outputs, fully measured. ``"lanczos"`` takes a few hundred products at any size, with any
-        mask, in the prior's own type. ``"auto"`` is dense up to 1536 fully measured outputs.
+        linear operator, in the prior's own type. ``"auto"`` is dense up to 1536 fully measured
+        outputs.
     steps : int, optional
         Of `expand` at most.
     probes : int, optional
@@ -76,8 +77,8 @@ def score(
     Raises
     ------
     InvalidInputError
-        If a task doesn't fit the prior, has no clean image, or measures something else than
-        pixels; if the method is unknown, can't be had for a mask, or an option has no effect.
+        If a task doesn't fit the prior, has no clean image, or isn't linear with Gaussian noise;
+        if the method is unknown, can't be had for the operator, or an option has no effect.
 
     Notes
     -----
@@ -140,11 +141,11 @@ def check_score(
     for task in tasks:
         check_shape(task, prior.shape)
         known_image(task)
-    full = all(bool(task.measured.all()) for task in tasks)
+    full = all(task.operator.mask is not None and bool(task.measured.all()) for task in tasks)
     if method == "dense" and not full:
         raise InvalidInputError(
-            'with missing pixels a score takes method="lanczos": the dense one is for fully '
-            "measured images"
+            "with missing pixels, or another operator than the identity, a score takes "
+            'method="lanczos": the dense one is for fully measured images'
         )
     n = int(np.prod(prior.shape))
     method = method if method != "auto" else "dense" if full and n <= DENSE_OUTPUTS else "lanczos"

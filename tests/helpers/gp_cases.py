@@ -44,6 +44,10 @@ def phased(*size: int) -> StationaryKernel:
     return convolve(activate(kernel, "leaky-relu"), 1, Weights.ntk(2.0, 0.02))
 
 
+def measured(operator: tasks.Operator) -> Task:
+    return tasks.measure(operator, image(*operator.image_shape), noise_sigma=SIGMA, seed=1)
+
+
 # name: process, task, solvers that can do it
 CASES: dict[str, tuple[Callable[[], GaussianProcess], Callable[[], Task], tuple[str, ...]]] = {
     "denoise a signal": (
@@ -71,6 +75,36 @@ CASES: dict[str, tuple[Callable[[], GaussianProcess], Callable[[], Task], tuple[
     "inpaint with phases": (
         lambda: GaussianProcess(phased(12, 14), MEAN),
         lambda: tasks.inpaint(image(1, 5, 7), scattered(5, 7), noise_sigma=SIGMA),
+        ("primal", "dual"),
+    ),
+    "deblur": (
+        lambda: GaussianProcess(matern(2.5, 0.1), MEAN),
+        lambda: measured(tasks.Blur((2, 6, 7), tasks.gaussian_psf(0.7))),
+        ("primal", "dual"),
+    ),
+    "deblur a torus": (
+        lambda: GaussianProcess(smooth(8, 7), MEAN, periodic=True),
+        lambda: measured(tasks.Blur((1, 8, 7), tasks.gaussian_psf(0.6), "periodic")).hold_out(0.2),
+        ("primal", "dual"),
+    ),
+    "radon": (
+        lambda: GaussianProcess(matern(2.5, 0.1, smoothness=0.5), MEAN),
+        lambda: measured(tasks.Radon((1, 6, 7), 5)),
+        ("primal", "dual"),
+    ),
+    "radon on a torus": (
+        lambda: GaussianProcess(smooth(7, 7), MEAN, periodic=True),
+        lambda: measured(tasks.Radon((2, 7, 7), 4)),
+        ("primal", "dual"),
+    ),
+    "fourier": (
+        lambda: GaussianProcess(matern(2.0, 0.1), MEAN),
+        lambda: measured(tasks.Fourier((1, 7, 8), tasks.line_mask((7, 8), known=0.5))),
+        ("primal", "dual"),
+    ),
+    "random combinations with phases": (
+        lambda: GaussianProcess(phased(8, 8), MEAN, periodic=True),
+        lambda: measured(tasks.RandomSensing((1, 8, 8), 30)),
         ("primal", "dual"),
     ),
     "super-resolve": (

@@ -149,6 +149,34 @@ def test_the_linearised_posterior_under_a_gain_is_the_dense_one() -> None:
     np.testing.assert_allclose(result["mean"].values.ravel(), mean, atol=1e-9)
 
 
+OPERATORS: dict[str, Callable[[tuple[int, ...]], tasks.Operator]] = {
+    "blur": lambda shape: tasks.Blur(shape, tasks.gaussian_psf((0.3, 0.8)), "replicate"),
+    "radon": lambda shape: tasks.Radon(shape, 5),
+    "fourier": lambda shape: tasks.Fourier(shape, tasks.line_mask(shape[1:], known=0.5)),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_linearised_posterior_under_an_operator_is_the_dense_one(name: str) -> None:
+    prior, clean = make_prior(smooth_kernel(1, 1.5)), clean_image()
+    operator = OPERATORS[name](tuple(clean.shape))
+    task = tasks.measure(operator, clean, noise_sigma=SIGMA).hold_out(0.1)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
+    result = sampling.linearised(
+        posterior, prior.init(1), draws=400, tolerance=1e-12, max_iterations=200
+    )
+    kernel, matrix = DEVIATION**2 * smooth_kernel(1, 1.5), dense_operator(task).numpy()
+    gain = np.linalg.solve(
+        matrix @ kernel @ matrix.T + SIGMA**2 * np.eye(len(matrix)), matrix @ kernel
+    ).T
+    seen = (task.measurement * task.counted).numpy().ravel()
+    np.testing.assert_allclose(result["mean"].values.ravel(), gain @ seen, atol=1e-9)
+    variance = np.diag(kernel - gain @ matrix @ kernel)
+    found = result["draws"].values.reshape(400, -1).var(axis=0)
+    # the sample variance of 400 Gaussians, over 32 pixels: 5 standard errors
+    np.testing.assert_allclose(found, variance, rtol=5 * np.sqrt(2 / 400))
+
+
 def test_of_a_real_network_it_is_that_of_its_jacobian() -> None:
     net = lambda: nn.Sequential(  # noqa: E731
         nn.Conv1d(2, 4, 3, padding=1), nn.BatchNorm1d(4), nn.ReLU(), nn.Conv1d(4, 2, 1)

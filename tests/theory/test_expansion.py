@@ -83,7 +83,7 @@ def test_predictions_need_pixels_and_a_clean_image() -> None:
     with pytest.raises(InvalidInputError, match="to a clean image; this task has none"):
         expand(ntk, blind)
     jpeg = tasks.dejpeg(clean, measurement=clean)
-    with pytest.raises(InvalidInputError, match="has no mask: its operator is JPEG compression"):
+    with pytest.raises(InvalidInputError, match="don't apply to this 'dejpeg' task: JPEG rounds"):
         expand(ntk, jpeg)
 
 

@@ -1,0 +1,272 @@
+"""Kinds of tasks that measure something else than pixels: blurs, projections, frequencies, ..."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Container
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.specs.task import (
+    FILES,
+    Clean,
+    Measured,
+    Noise,
+    Options,
+    Picture,
+    Spelling,
+    register_task,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dipkernels.tasks import Operator, Task
+
+LINES = "lines"
+
+
+def _simulated(picture: Picture, operator: "Operator", noise_sigma: float, name: str) -> "Task":
+    from dipkernels import tasks
+
+    clean = picture.shown
+    return tasks.measure(operator, clean, noise_sigma=noise_sigma, seed=picture.seed, name=name)
+
+
+def _deblur(
+    picture: Picture,
+    *,
+    blur: Annotated[float | None, "Deviation of a Gaussian blur, in pixels."] = None,
+    psf: Annotated[str, "Or the image of a point, a file; it is scaled to sum to 1."] = "",
+    boundary: Annotated[
+        str,
+        "What lies beyond the image of a blur: reflect, replicate, periodic, zero, or valid, where "
+        "nobody knows.",
+    ] = "reflect",
+    noise_sigma: Noise = 0.0,
+    measured: Measured = False,
+    clean: Clean = "",
+) -> "Task":
+    from dipkernels import tasks
+    from dipkernels.tasks.convolution import as_psf
+
+    table = as_psf(picture.files["psf"].image) if psf else tasks.gaussian_psf(blur)
+    if not measured:
+        operator = tasks.Blur(picture.shown.shape, table, boundary)
+        return _simulated(picture, operator, noise_sigma, "deblur")
+    seen = picture.shown
+    margin = [k - 1 if boundary == "valid" else 0 for k in table.shape]
+    shape = (seen.shape[0], *(n + m for n, m in zip(seen.shape[1:], margin, strict=True)))
+    truth = picture.files["clean"].image if clean else None
+    operator = tasks.Blur(shape, table, boundary)
+    return tasks.measure(operator, truth, measurement=seen, noise_sigma=noise_sigma, name="deblur")
+
+
+def _check_deblur(task: Options, said: Container[str], spell: Spelling) -> None:
+    if bool(task["psf"]) == (task["blur"] is not None):
+        raise InvalidInputError(
+            f"task 'deblur' needs either {spell('blur')}, the deviation of a Gaussian in pixels, "
+            f"or {spell('psf')}, a file with the image of a point"
+            + (", not both" if task["psf"] else "")
+        )
+
+
+def _radon(
+    picture: Picture,
+    *,
+    angles: Annotated[int, "Of a Radon transform, evenly spaced over 180 degrees."] = 60,
+    detectors: Annotated[
+        int | None, "Of a Radon transform, each a pixel wide. (default: all that see the image)"
+    ] = None,
+    noise_sigma: Noise = 0.0,
+) -> "Task":
+    from dipkernels import tasks
+
+    operator = tasks.Radon(picture.shown.shape, angles, detectors)
+    return _simulated(picture, operator, noise_sigma, "radon")
+
+
+def _fourier(
+    picture: Picture,
+    *,
+    mask: Annotated[str, "A file, or lines."] = LINES,
+    known: Annotated[float | None, "Share of the lines. (default: 0.25)"] = None,
+    centre: Annotated[
+        float | None, "Share of the Fourier lines that are the middle ones. (default: 0.08)"
+    ] = None,
+    noise_sigma: Noise = 0.0,
+) -> "Task":
+    from dipkernels import tasks
+
+    if mask == LINES:
+        shares = {"known": known, "centre": centre}
+        said = {key: share for key, share in shares.items() if share is not None}
+        found = tasks.line_mask(picture.size, seed=picture.seed, **said)
+    else:
+        found = _frequencies(picture, mask)
+    operator = tasks.Fourier(picture.shown.shape, found)
+    return _simulated(picture, operator, noise_sigma, "fourier")
+
+
+def _frequencies(picture: Picture, source: str) -> "Tensor":
+    from dipkernels.images.files import mask_light
+
+    light = mask_light(picture.files["mask"], source)
+    if tuple(light.shape) != tuple(picture.size):
+        raise ImageError(
+            f"the mask {source} has {light.shape[0]}x{light.shape[1]} frequencies, the image "
+            f"{picture.size[0]}x{picture.size[1]} pixels: they must be of one size"
+        )
+    if not bool((light > 0.5).any()):
+        raise ImageError(f"the mask {source} is all black: white means measured")
+    return light > 0.5
+
+
+def _check_fourier(task: Options, said: Container[str], spell: Spelling) -> None:
+    for name in ("known", "centre"):
+        if task["mask"] != LINES and task[name] is not None:
+            raise InvalidInputError(
+                f"{spell(name)} has no effect with {spell('mask')} '{task['mask']}': it is a share "
+                "of lines that are drawn"
+            )
+
+
+def _sense(
+    picture: Picture,
+    *,
+    known: Annotated[float | None, "Combinations over numbers of the image."] = None,
+    matrix: Annotated[str, "Of random combinations: hartley or gaussian."] = "hartley",
+    noise_sigma: Noise = 0.0,
+) -> "Task":
+    from dipkernels import tasks
+
+    share = 0.25 if known is None else known
+    if not 0 < share <= 1:
+        raise InvalidInputError(f"the share of combinations must be in (0, 1], got {share}")
+    count = max(1, round(share * picture.shown.numel()))
+    operator = tasks.RandomSensing(picture.shown.shape, count, matrix, picture.seed)
+    return _simulated(picture, operator, noise_sigma, "sense")
+
+
+def _demosaick(
+    picture: Picture,
+    *,
+    pattern: Annotated[str, "Colours of a camera's mosaic, a tile of 2x2: RGGB, ..."] = "RGGB",
+    noise_sigma: Noise = 0.0,
+) -> "Task":
+    from dipkernels import tasks
+
+    clean = picture.shown
+    if clean.shape[0] != 3:
+        raise ImageError(f"a mosaic is of three colours, the image has {clean.shape[0]} channel(s)")
+    mask = tasks.bayer_mask(picture.size, pattern=pattern)
+    operator = tasks.as_operator(mask, clean.shape)
+    return _simulated(picture, operator, noise_sigma, "demosaick")
+
+
+def _operator(
+    picture: Picture,
+    *,
+    operator: Annotated[
+        str,
+        "FILE.py:NAME or MODULE:NAME, a function of the image's shape (channels, height, width) "
+        "that returns what dipkernels.tasks.as_operator takes, or a task. It is run.",
+    ] = "",
+    noise_sigma: Noise = 0.0,
+) -> "Task":
+    from dipkernels import tasks
+
+    shape = tuple(picture.shown.shape)
+    try:
+        made = load_function(operator)(shape)
+    except InvalidInputError:
+        raise
+    except Exception as error:  # whatever it raises
+        raise InvalidInputError(
+            f"{operator} failed on the shape {shape}: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(made, tasks.Task):
+        found = tasks.as_operator(made, shape)
+        return _simulated(picture, found, noise_sigma, "operator")
+    if made.shape != shape or noise_sigma:
+        raise InvalidInputError(
+            f"{operator} made a task of shape {made.shape}, of images of {shape}: its own shape "
+            "and noise count, so that others have no effect"
+        )
+    return made
+
+
+def _check_operator(task: Options, said: Container[str], spell: Spelling) -> None:
+    if not task["operator"]:
+        raise InvalidInputError(
+            f"task 'operator' needs {spell('operator')} FILE.py:NAME, a function that makes one"
+        )
+
+
+def load_function(source: str) -> Any:
+    """Import a function that is named as ``FILE.py:NAME`` or ``MODULE:NAME``."""
+    place, _, name = source.rpartition(":")
+    if not place or not name.isidentifier():
+        raise InvalidInputError(f"expected FILE.py:NAME or MODULE:NAME, got '{source}'")
+    if place.endswith(".py") and not Path(place).is_file():
+        raise InvalidInputError(f"there is no file {place}, which is to hold {name}")
+    try:
+        module = _module_of_file(Path(place)) if place.endswith(".py") else _module(place)
+    except Exception as error:  # whatever it raises
+        raise InvalidInputError(
+            f"{place} can't be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not callable(getattr(module, name, None)):
+        raise InvalidInputError(f"{place} has no function '{name}'")
+    return getattr(module, name)
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(name)
+
+
+def _module_of_file(path: Path) -> Any:
+    name = f"_dipkernels_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError("it is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # for what looks itself up, as dataclasses do
+    spec.loader.exec_module(module)
+    return module
+
+
+def _draws_lines(task: Options) -> bool:
+    return task["mask"] == LINES or _draws(task)
+
+
+def _draws(task: Options) -> bool:
+    return not task.get("measured", False) and task.get("noise_sigma", 0.0) > 0
+
+
+def _always(task: Options) -> bool:
+    return True
+
+
+register_task(
+    "deblur",
+    _deblur,
+    files={"psf": ("",), **FILES},
+    check=_check_deblur,
+    simulates="it is blurred",
+)
+register_task("radon", _radon, simulates="its projections are taken")
+register_task(
+    "fourier",
+    _fourier,
+    files={"mask": (LINES,)},
+    draws=_draws_lines,
+    check=_check_fourier,
+    simulates="some of its Fourier coefficients are taken",
+)
+register_task("sense", _sense, draws=_always, simulates="random combinations of it are taken")
+register_task("demosaick", _demosaick, simulates="a mosaic of its colours is taken")
+register_task(
+    "operator", _operator, check=_check_operator, simulates="what the operator measures is taken"
+)
