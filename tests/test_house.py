@@ -59,7 +59,7 @@ MAY_IMPORT = {
 }
 # Lines of each package, at most.
 CEILINGS = {
-    "base": 800,
+    "base": 880,
     "bridges": 850,
     "cli": 1800,
     "fingerprints": 950,
@@ -75,13 +75,13 @@ CEILINGS = {
     "priors": 2750,
     "reports": 850,
     "sampling": 3350,
-    "specs": 900,
+    "specs": 960,
     "spectra": 1650,
     "stages": 2100,
     "stopping": 2350,
     "storage": 1050,
     "sweep": 2350,
-    "tasks": 3350,
+    "tasks": 3450,
     "theory": 2550,
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
