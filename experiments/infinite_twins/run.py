@@ -207,7 +207,7 @@ def draw(chosen: Preset, output: Path) -> None:
 
 def draw_spectra(chosen: Preset, spectra: pd.DataFrame) -> Figure:
     """Draw sorted eigenvalues of the NTK, a panel a network."""
-    figure, axes = panels(len(chosen.networks), width=2.9 * len(chosen.networks), height=2.9)
+    figure, axes = panels(len(chosen.networks), width=3.1, height=2.9)
     for axis, name in zip(axes, chosen.networks, strict=True):
         of = spectra[spectra.network == name]
         for place, width in enumerate([str(w) for w in chosen.widths]):
@@ -223,7 +223,7 @@ def draw_spectra(chosen: Preset, spectra: pd.DataFrame) -> Figure:
 
 def draw_widths(chosen: Preset, found: pd.DataFrame) -> Figure:
     """Draw differences from the limit in dB, a dot an image and seed."""
-    figure, axes = panels(len(chosen.networks), width=2.9 * len(chosen.networks), height=2.9)
+    figure, axes = panels(len(chosen.networks), width=3.1, height=2.9)
     for axis, name in zip(axes, chosen.networks, strict=True):
         of = found[found.network == name]
         limit = of[of.width == INFINITE].set_index("image")
