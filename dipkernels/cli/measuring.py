@@ -1,5 +1,6 @@
 """``dipkernels ntk`` and ``dipkernels spectrum``."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -113,9 +114,8 @@ def spectrum(
     stage, found = find_stage("kernel"), {}
     for number, (name, prior) in enumerate(priors.items(), start=1):
         subject = Subject(prior.to(device=run.target), seed=seed, progress=not run.quiet)
-        found[name] = folder.stage(
-            f"{name}/kernel", lambda on=subject: stage.run(on, steps=steps, probes=probes)
-        )
+        measure = partial(stage.run, subject, steps=steps, probes=probes)
+        found[name] = folder.stage(f"{name}/kernel", measure)
         run.say(f"[{number}/{len(priors)}] {name}: {found[name].matvecs:.0f} products")
     _draw(found, [folder.path / f"spectrum.{suffix}" for suffix in formats])
     typer.echo(_table(found))
@@ -141,7 +141,8 @@ def _draw(found: "dict[str, xr.Dataset]", paths: "list[Path]") -> None:
     for draw, title, panel in zip(draws, titles, axes, strict=True):
         draw(found, ax=panel)
         panel.set_title(title)
-        panel.get_legend().remove()
+        if legend := panel.get_legend():
+            legend.remove()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
     for path in paths:

@@ -45,7 +45,7 @@ def colours(names: Iterable[Name]) -> dict[Name, str]:
     return {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(names)}
 
 
-def styles(names: Iterable[Name]) -> dict[Name, dict[str, str]]:
+def styles(names: Iterable[Name]) -> dict[Name, dict[str, Any]]:
     """Give each prior a colour, line and marker: with eight colours, all of 32 look different."""
     lines, markers = ("-", "--", ":", "-."), (".", "s", "^", "x")
     return {
