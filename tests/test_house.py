@@ -63,7 +63,7 @@ CEILINGS = {
     "bridges": 850,
     "cli": 1800,
     "fingerprints": 950,
-    "fitting": 2050,
+    "fitting": 2080,
     "gp": 1750,
     "images": 1650,
     "kernels": 6850,

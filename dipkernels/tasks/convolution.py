@@ -63,7 +63,7 @@ class Blur(Operator):
 
     Parameters
     ----------
-    image_shape : (channels, *spatial)
+    image_shape : ``(channels, *spatial)``
         Of the sharp image.
     psf : Tensor, shape ``spatial'`` or ``(channels, *spatial')``
         The image of a point, as it is: its sum is what the brightness is multiplied by. Its middle

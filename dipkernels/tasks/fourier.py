@@ -18,7 +18,7 @@ class Fourier(Operator):
 
     Parameters
     ----------
-    image_shape : (channels, *spatial)
+    image_shape : ``(channels, *spatial)``
         Of the image.
     mask : Tensor of bool, shape ``spatial``
         True where a frequency is measured; frequency 0 is in the middle, at ``side // 2``.

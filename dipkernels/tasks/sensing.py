@@ -20,7 +20,7 @@ class RandomSensing(Operator):
 
     Parameters
     ----------
-    image_shape : (channels, *spatial)
+    image_shape : ``(channels, *spatial)``
         Of the image, n numbers.
     count : int
         Of measurements, from 1; at most n with ``"hartley"``.

@@ -59,14 +59,14 @@ def unseen_error(
 
     Examples
     --------
-    >>> from dipkernels import NTK, networks
+    >>> from dipkernels import NTK, images, networks
     >>> from dipkernels.tasks import bernoulli_mask, inpaint
     >>> from dipkernels.theory import GradientFlow, expand
     >>> prior = networks.create("deep-decoder", image_size=8, channels=1, width=8)
-    >>> task = inpaint(torch.rand(1, 8, 8), bernoulli_mask((8, 8)))
+    >>> task = inpaint(images.load("camera", size=8), bernoulli_mask((8, 8)))
     >>> expansion = expand(NTK(prior, prior.init(0)), task)
     >>> late = unseen_error(expansion, task, GradientFlow(np.array([1e9])))
-    >>> bool(late.unseen > late.seen)  # the hole
+    >>> bool((late.unseen > 0).all())  # the hole
     True
     """
     check_shape(task, task.shape)

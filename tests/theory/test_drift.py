@@ -144,5 +144,5 @@ def test_what_cant_be_compared_is_refused() -> None:
         kernel_drift(a, b, known=torch.ones(9, 2, dtype=torch.float64))
     with pytest.raises(InvalidInputError, match="zero"):
         kernel_drift(DenseOperator(torch.zeros(9, 9, dtype=torch.float64)), b)
-    with pytest.raises(InvalidInputError, match=r"size \(length,\) or \(height, width\)"):
+    with pytest.raises(InvalidInputError, match=r"size \(length,\), \(height, width\) or"):
         response_drift({0: a}, (9,))
