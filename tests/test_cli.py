@@ -14,25 +14,13 @@ import skimage.io
 import torch
 
 import dipkernels
-from dipkernels import cli, networks
+from dipkernels import networks
 from dipkernels.cli import completion
 from dipkernels.images.named import BUNDLED
 from dipkernels.stages import comparison
 from dipkernels.storage import netcdf as results
 from dipkernels.storage.checkpoints import Saver, read_checkpoint
-
-
-def call(*arguments: str) -> int:
-    """Run the command line in this process; return its exit code."""
-    old = sys.argv
-    sys.argv = ["dipkernels", *arguments]
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        sys.argv = old
-    return 0
+from helpers.commands import call
 
 
 @pytest.fixture
@@ -149,6 +137,8 @@ BAD_FITS: dict[str, tuple[tuple[str, ...], str]] = {
     "blur of 0": (("--task", "deblur", "--blur", "0"), "must be positive and finite, in pixels"),
     "boundary": (("--task", "deblur", "--blur", "1", "--boundary", "wrap"), "must be one of ref"),
     "angles": (("--task", "radon", "--angles", "0"), "needs at least 1 angle, got 0"),
+    "too many angles": (("--task", "radon", "--angles", "1000000000"), "take fewer angles"),
+    "too wide a blur": (("--task", "deblur", "--blur", "1e9"), "take a smaller one"),
     "blurred projections": (("--task", "radon", "--blur", "2"), "--blur has no effect on task"),
     "lines of a file": (
         ("--task", "fourier", "--mask", "camera", "--known", "0.5"),

@@ -1,7 +1,6 @@
 """The command line on volumes, signals, complex images and any number of channels."""
 
 import functools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,12 @@ import pytest
 import tifffile
 import torch
 
-from dipkernels import cli, images, sweep
+from dipkernels import images, sweep
 from dipkernels.cli import groups
 from dipkernels.storage import netcdf
+from helpers.commands import call
 
 RNG = np.random.default_rng(0)
-
-
-def call(*arguments: str) -> int:
-    """Run the command line in this process; return its exit code."""
-    old = sys.argv
-    sys.argv = ["dipkernels", *arguments]
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        sys.argv = old
-    return 0
 
 
 @pytest.fixture
@@ -141,3 +128,27 @@ def test_a_sweep_brings_a_volume_to_one_number_of_pixels(files: Path) -> None:
     })  # fmt: skip
     shapes = [run.make()[1].shape for run in plan.runs]
     assert shapes == [(1, 4, 4, 4), (1, 4, 7, 9), (1, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("name", ["signal.npy", "stack.tif"])
+def test_a_blur_has_the_axes_of_the_image(name: str, files: Path, tmp_path: Path) -> None:
+    arguments = ("fit", "deep-decoder", "--image", str(files / name), "--task", "deblur", "--blur")
+    options = ("--options", "width=4 upsamplings=1", "--iterations", "2", "--quiet")
+    assert (
+        call(*arguments, "1", "--boundary", "zero", *options, "--output", str(tmp_path / "out"))
+        == 0
+    )
+    measured = netcdf.load(tmp_path / "out" / "fit.nc").measurement
+    assert measured.dims[1:] == (("x",) if name == "signal.npy" else ("z", "y", "x"))
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "raise KeyError('no')", "def make(: 1"])
+def test_a_file_of_operators_that_ends_is_said(
+    body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(body, encoding="utf-8")
+    arguments = ("fit", "deep-decoder", "--size", "8", "--task", "operator", "--operator")
+    assert call(*arguments, f"{file}:make", "--output", str(tmp_path / "out")) == 2
+    said = capsys.readouterr().err
+    assert "mine.py can't be imported" in said and len(said.splitlines()) == 1

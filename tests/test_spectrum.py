@@ -1,6 +1,5 @@
 """Kernel spectra of several networks: figures of what functions return, and the command."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +7,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from dipkernels import NTK, cli, networks, plotting
+from dipkernels import NTK, networks, plotting
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.plotting.style import styles
 from dipkernels.spectra import frequency_response
+from helpers.commands import call
 
 
 @pytest.fixture(scope="module")
@@ -68,24 +68,17 @@ def test_figures_are_written_as_their_suffix_says(tmp_path: Path, ntk: NTK) -> N
         plotting.save_figure(figure, tmp_path / "a.xyz")
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["dipkernels", "spectrum", *arguments])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 SMALL = ("--size", "8", "--channels", "1", "--steps", "4", "--quiet")
 
 
 def test_the_command_compares_networks_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "out"
     options = (*SMALL, "--output", str(folder))
-    assert call(monkeypatch, "deep-decoder", *options) == 0
+    assert call("spectrum", "deep-decoder", *options) == 0
     before = (folder / "deep-decoder" / "kernel.nc").stat().st_mtime_ns
-    assert call(monkeypatch, "deep-decoder", "siren", *options, "--figures", "png,svg") == 0
+    assert call("spectrum", "deep-decoder", "siren", *options, "--figures", "png,svg") == 0
     assert (folder / "deep-decoder" / "kernel.nc").stat().st_mtime_ns == before
     assert {path.name for path in folder.glob("spectrum.*")} == {"spectrum.png", "spectrum.svg"}
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
@@ -106,9 +99,8 @@ def test_the_command_compares_networks_and_goes_on(
 def test_what_does_not_fit_is_one_sentence(
     arguments: tuple[str, ...],
     message: str,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call(monkeypatch, *arguments) == 2
+    assert call("spectrum", *arguments) == 2
     shown = capsys.readouterr().err.strip()
     assert message in shown and len(shown.splitlines()) == 1

@@ -147,6 +147,17 @@ class FactoredSpace:
         coefficients = within @ square
         return coefficients, coefficients @ self.lower[rows:, :columns].T
 
+    def images_of(
+        self,
+        functions: Callable[[np.ndarray], np.ndarray],
+        steps: int | None = None,
+        sign: int = 0,
+    ) -> Float[Tensor, "functions n"]:
+        """Make ``B (M B)^T f(A) v`` of the first start, by function; see `action`."""
+        coefficients, _ = self.action(functions, 0, steps, sign)
+        rows = torch.from_numpy(coefficients).to(self.images.device)
+        return rows @ self.images[: rows.shape[1]]
+
     def moved(self, values: np.ndarray, sign: int) -> np.ndarray:
         """Move eigenvalues as far up (1) or down (-1) as rounding may have moved them."""
         off = self.relative * np.sqrt(values) + self.rounding * np.sqrt(self.largest)

@@ -17,6 +17,7 @@ from dipkernels.specs.task import (
     Picture,
     Spelling,
     register_task,
+    sides,
 )
 
 if TYPE_CHECKING:
@@ -51,7 +52,11 @@ def _deblur(
     from dipkernels import tasks
     from dipkernels.tasks.convolution import as_psf
 
-    table = as_psf(picture.files["psf"].image) if psf else tasks.gaussian_psf(blur)
+    table = (
+        as_psf(picture.files["psf"].image)
+        if psf
+        else tasks.gaussian_psf(blur, axes=len(picture.size))
+    )
     if not measured:
         operator = tasks.Blur(picture.shown.shape, table, boundary)
         return _simulated(picture, operator, noise_sigma, "deblur")
@@ -115,8 +120,8 @@ def _frequencies(picture: Picture, source: str) -> "Tensor":
     light = mask_light(picture.files["mask"], source)
     if tuple(light.shape) != tuple(picture.size):
         raise ImageError(
-            f"the mask {source} has {light.shape[0]}x{light.shape[1]} frequencies, the image "
-            f"{picture.size[0]}x{picture.size[1]} pixels: they must be of one size"
+            f"the mask {source} has {sides(light.shape)} frequencies, the image "
+            f"{sides(picture.size)} pixels: they must be of one size"
         )
     if not bool((light > 0.5).any()):
         raise ImageError(f"the mask {source} is all black: white means measured")
@@ -182,7 +187,7 @@ def _operator(
         made = load_function(operator)(shape)
     except InvalidInputError:
         raise
-    except Exception as error:  # whatever it raises
+    except (Exception, SystemExit) as error:  # whatever it raises
         raise InvalidInputError(
             f"{operator} failed on the shape {shape}: {type(error).__name__}: {error}"
         ) from error
@@ -212,18 +217,15 @@ def load_function(source: str) -> Any:
     if place.endswith(".py") and not Path(place).is_file():
         raise InvalidInputError(f"there is no file {place}, which is to hold {name}")
     try:
-        module = _module_of_file(Path(place)) if place.endswith(".py") else _module(place)
-    except Exception as error:  # whatever it raises
+        is_file = place.endswith(".py")
+        module = _module_of_file(Path(place)) if is_file else importlib.import_module(place)
+    except (Exception, SystemExit) as error:  # whatever it raises
         raise InvalidInputError(
             f"{place} can't be imported: {type(error).__name__}: {error}"
         ) from error
     if not callable(getattr(module, name, None)):
         raise InvalidInputError(f"{place} has no function '{name}'")
     return getattr(module, name)
-
-
-def _module(name: str) -> Any:
-    return importlib.import_module(name)
 
 
 def _module_of_file(path: Path) -> Any:
@@ -245,10 +247,6 @@ def _draws(task: Options) -> bool:
     return not task.get("measured", False) and task.get("noise_sigma", 0.0) > 0
 
 
-def _always(task: Options) -> bool:
-    return True
-
-
 register_task(
     "deblur",
     _deblur,
@@ -265,7 +263,9 @@ register_task(
     check=_check_fourier,
     simulates="some of its Fourier coefficients are taken",
 )
-register_task("sense", _sense, draws=_always, simulates="random combinations of it are taken")
+register_task(
+    "sense", _sense, draws=lambda task: True, simulates="random combinations of it are taken"
+)
 register_task("demosaick", _demosaick, simulates="a mosaic of its colours is taken")
 register_task(
     "operator", _operator, check=_check_operator, simulates="what the operator measures is taken"

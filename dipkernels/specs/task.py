@@ -285,8 +285,8 @@ def _with_holes(picture: Picture) -> "tuple[Picture, Tensor]":
         raise ImageError("the mask 'holes' needs an image with transparent or NaN pixels")
     if picture.size != tuple(known.shape):
         raise ImageError(
-            f"an image with holes can't be scaled to {_by(picture.size)}: its size is "
-            f"{_by(known.shape)}; take 'native'"
+            f"an image with holes can't be scaled to {sides(picture.size)}: its size is "
+            f"{sides(known.shape)}; take 'native'"
         )
     filled = picture.native.where(known, picture.native.new_zeros(()))
     return replace(picture, file=replace(picture.file, image=filled)), known
@@ -334,8 +334,8 @@ def _mask(picture: Picture, kind: str, known: float | None, hides: str | None) -
     light = mask_light(picture.files["mask"], kind, hides)
     if tuple(light.shape) not in (native, size):
         raise ImageError(
-            f"the mask {kind} has {_by(light.shape)} pixels, the image {_by(native)}: they must be "
-            "of one size"
+            f"the mask {kind} has {sides(light.shape)} pixels, the image {sides(native)}: they "
+            "must be of one size"
         )
     found = images.resize(light[None], size)[0] > 0.5
     if not bool(found.any()):
@@ -394,8 +394,9 @@ def _check_flash(task: Options, said: Container[str], spell: Spelling) -> None:
         )
 
 
-def _by(sides: Sequence[int]) -> str:
-    return "x".join(map(str, sides))
+def sides(size: Sequence[int]) -> str:
+    """Write a size as 48x64."""
+    return "x".join(map(str, size))
 
 
 def _draws_nothing(task: Options) -> bool:

@@ -11,6 +11,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.memory import require_free
 from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Operator
@@ -39,6 +40,8 @@ def gaussian_psf(sigma: Any, *, axes: int = 2) -> Float[Tensor, "*size"]:
     ------
     InvalidInputError
         If a deviation isn't positive and finite.
+    MemoryLimitError
+        If it is so large that its table doesn't fit into memory.
 
     Examples
     --------
@@ -50,9 +53,14 @@ def gaussian_psf(sigma: Any, *, axes: int = 2) -> Float[Tensor, "*size"]:
         raise InvalidInputError(
             f"the deviation of a blur must be positive and finite, in pixels, got {sigma}"
         )
+    reaches = [max(1, math.ceil(TAIL * s)) for s in sigmas]
+    require_free(
+        24 * math.prod(2 * reach + 1 for reach in reaches),
+        f"a Gaussian blur of deviation {sigma} pixels",
+        "take a smaller one",
+    )
     found = torch.ones((), dtype=torch.float64)
-    for s in sigmas:
-        reach = max(1, math.ceil(TAIL * s))
+    for s, reach in zip(sigmas, reaches, strict=True):
         distance = torch.arange(-reach, reach + 1, dtype=torch.float64) / s
         found = found[..., None] * torch.exp(-distance.square() / 2)
     return found / found.sum()
@@ -214,6 +222,7 @@ def as_psf(image: Tensor) -> Float[Tensor, "*size"]:
     psf = image.double().mean(dim=0) if image.dim() > 2 else image.double()
     if not bool((psf >= 0).all()) or not float(psf.sum()) > 0:
         raise InvalidInputError(
-            "the image of a point can't be negative, nor all black: it's what a point looks like"
+            "the image of a point can't be negative, NaN, nor all black: it's what a point looks "
+            "like"
         )
     return psf / psf.sum()

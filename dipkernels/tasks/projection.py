@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Shape
 from dipkernels.tasks.wrapped import Wrapped
+
+ENTRY = 200  # bytes a pixel and angle, while both matrices are made
 
 
 class Radon(Wrapped):
@@ -35,6 +38,8 @@ class Radon(Wrapped):
     ------
     InvalidInputError
         If the image isn't 2D, or there is no angle or detector.
+    MemoryLimitError
+        If its matrix doesn't fit into memory.
 
     Notes
     -----
@@ -69,8 +74,10 @@ class Radon(Wrapped):
         if isinstance(angles, int):
             if angles < 1:
                 raise InvalidInputError(f"a Radon transform needs at least 1 angle, got {angles}")
+            _require_room(shape, angles)
             angles = [180 * i / angles for i in range(angles)]
         self.angles = _numbers(angles)
+        _require_room(shape, len(self.angles))
         diagonal = math.hypot(*shape[1:])
         least = math.ceil(diagonal)
         least += (least - shape[2]) % 2  # edges of bins are edges of columns
@@ -114,6 +121,14 @@ class Radon(Wrapped):
     def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
         if device is not None and torch.device(device) != self._device:
             self._device, self._made = torch.device(device), {}
+
+
+def _require_room(shape: Shape, angles: int) -> None:
+    require_free(
+        ENTRY * math.prod(shape[1:]) * angles,
+        f"the matrix of a Radon transform of {shape[1]}x{shape[2]} pixels at {angles} angles",
+        "take fewer angles or a smaller image",
+    )
 
 
 def _numbers(angles: Any) -> np.ndarray:

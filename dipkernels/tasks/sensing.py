@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.memory import require_free
 from dipkernels.base.origin import digest
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
@@ -35,6 +36,8 @@ class RandomSensing(Operator):
     ------
     InvalidInputError
         If the count is out of range or the matrix unknown.
+    MemoryLimitError
+        If a matrix that is formed doesn't fit into memory.
 
     Notes
     -----
@@ -63,6 +66,11 @@ class RandomSensing(Operator):
         self.name = f"{count} random combinations ({matrix})"
         draws = generator("sensing", seed)
         if matrix == "gaussian":
+            require_free(
+                24 * count * self.size,
+                f"a matrix of {count} by {self.size} normal numbers",
+                "measure fewer, or take matrix='hartley', which isn't formed",
+            )
             entries = torch.randn(count, self.size, generator=draws, dtype=torch.float64)
             self._rows = self._exact = entries / self.size**0.5
             return

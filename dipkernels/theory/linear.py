@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,14 +39,13 @@ class LinearFit:
 
     def _learned(self, dynamics: Dynamics, steps: int | None = None) -> Tensor:
         with np.errstate(over="ignore", invalid="ignore"):
-            coefficients, _ = self.space.action(dynamics.accumulated, 0, steps)
-        if not np.isfinite(coefficients).all():
+            learned = self.space.images_of(dynamics.accumulated, steps)
+        if not bool(learned.isfinite().all()):
             raise DivergenceError(
                 "the prediction overflows: the optimiser diverges with that step on a largest "
                 f"eigenvalue of {self.space.largest:.3g}; use a smaller one"
             )
-        rows = torch.from_numpy(coefficients).to(self.start.device)
-        return rows @ self.space.images[: rows.shape[1]]
+        return learned
 
 
 @checked

@@ -11,23 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from dipkernels import cli, sweep
+from dipkernels import sweep
+from helpers.commands import call
 from helpers.studies import log, write_study
 
 ROOT = Path(__file__).parents[2]
-
-
-def call(*arguments: str) -> int:
-    """Run the command line in this process; return its exit code."""
-    old = sys.argv
-    sys.argv = ["dipkernels", *arguments]
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    finally:
-        sys.argv = old
-    return 0
 
 
 def test_a_sweep_from_its_list_to_its_table(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels import NTK, ImagePrior, Task, fit, tasks
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import AccuracyWarning, InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.kernels import ObservedKernel
 from dipkernels.stages.audits import audit
@@ -170,6 +170,18 @@ def test_errors_are_split_by_the_null_space(name: str) -> None:
         assert float(found.unseen[-1]) > 5 * float(found.seen[-1])
     with pytest.raises(InvalidInputError, match="threshold must be in"):
         unseen_error(expansion, task, dynamics, threshold=1.0)
+
+
+def test_a_split_that_products_do_not_resolve_is_said() -> None:
+    task, prior = made("blur"), kernel_of()[0]
+    single = prior.to(dtype=torch.float32)
+    expansion = expand(NTK(single, single.init(0)), task, steps=6, tolerance=0)
+    early, late = (GradientFlow(np.array([t / expansion.largest])) for t in (1e-2, 1e12))
+    found = unseen_error(expansion, task, early)
+    assert (found.unresolved < 1e-4 * (found.seen + found.unseen)).all()
+    with pytest.warns(AccuracyWarning, match="don't resolve"):
+        found = unseen_error(expansion, task, late)
+    assert (found.unresolved > 0.01 * (found.seen + found.unseen)).all()
 
 
 def test_scores_and_audits_take_operators() -> None:
