@@ -22,6 +22,7 @@ def ntk(
 ) -> None:
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
     from dipkernels import networks, plotting
+    from dipkernels.base.mounts import stays
     from dipkernels.base.spread import spread_note
     from dipkernels.images import parse_size
     from dipkernels.stages.registry import find_stage
@@ -53,7 +54,8 @@ def ntk(
         ("frequency_response", plotting.plot_responses),
         ("eigenvectors", plotting.plot_eigenvectors),
     ):
-        plotting.save_figure(draw({prior: result}), folder.path / f"{name}.png")
+        if not stays(folder.path / f"{name}.png"):
+            plotting.save_figure(draw({prior: result}), folder.path / f"{name}.png")
     typer.echo(
         f"{prior}: {made.parameter_count:,} parameters, trace {result.trace:.4g} +- "
         f"{result.trace_standard_error:.2g} (error over {probes} probes), "

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.spread import spread_words
 from dipkernels.errors import InvalidInputError
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Peak:
     """Highest PSNR to the clean image: over seeds the mean, and how much they differ.
@@ -36,6 +38,7 @@ class Peak:
         return f"{decibels} ({spread_words(self.seeds)}) at iteration {self.iteration:.0f}"
 
 
+@checked
 def peak(result: xr.Dataset) -> Peak:
     """Find the peak of a fit.
 
@@ -64,6 +67,7 @@ def peak(result: xr.Dataset) -> Peak:
     return Peak(float(psnr.mean()), _over_seeds(psnr), float(where.median()), seeds)
 
 
+@checked
 def summary(result: xr.Dataset) -> str:
     """Say in a line what a fit came to.
 

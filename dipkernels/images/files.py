@@ -30,6 +30,7 @@ NUMPY = b"\x93NUMPY"
 HIDES = ("black", "white", "transparent", "opaque")  # what of a mask's file means missing
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ImageFile:
     """An image with what its file says of itself; see `read`.

@@ -10,6 +10,7 @@ from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.tasks import Task
 
 
+@checked
 class ObservedKernel(SymmetricOperator):
     """``A K A^T``, with A the forward operator of a task, restricted to the entries that count.
 

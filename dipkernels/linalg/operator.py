@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import DivergenceError, InvalidInputError
@@ -20,6 +21,7 @@ ANOTHER = (
 )
 
 
+@checked
 class SymmetricOperator(LinearOperator):
     """A symmetric matrix ``A`` of size ``n``, of which only products are ever formed.
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.networks.layers import PADDINGS, Generator, Style, require_padded, require_sizes
 from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
 from dipkernels.priors.codes import Spatial
@@ -15,6 +16,7 @@ PHANTOM = "Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours"
 PUBLISHED = Style(activation="relu", bias=False)
 
 
+@checked
 class ConvNet(Generator):
     """Convolutions with activation and normalisation at full resolution, and a last one.
 
@@ -64,6 +66,7 @@ class ConvNet(Generator):
         super().__init__(*blocks, style.conv(width, channels, last_kernel_size))
 
 
+@checked
 class FixedConvNet(Generator):
     """Fixed binomial filters at full resolution, with learned 1x1 convolutions between.
 

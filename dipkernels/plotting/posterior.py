@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import AXES
 from dipkernels.images.metrics import decibels
@@ -22,6 +23,7 @@ POINTS = 2000  # of a trace, at most
 MOST = 0.995  # of the values are within a scale of colours
 
 
+@checked
 def plot_uncertainty(task: Task, maps: xr.Dataset) -> Figure:
     """Draw the truth, the measurement, the posterior mean, and how sure it is.
 
@@ -133,6 +135,7 @@ def _signals(task: Task, maps: xr.Dataset) -> Figure:
     return figure
 
 
+@checked
 def plot_calibration(calibrations: Mapping[str, xr.Dataset]) -> Figure:
     """Draw coverage, sparsification, and errors against the deviations that predicted them.
 
@@ -182,6 +185,7 @@ def plot_calibration(calibrations: Mapping[str, xr.Dataset]) -> Figure:
     return figure
 
 
+@checked
 def plot_chains(task: Task, result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> Figure:
     """Draw what chains did, and where their draws agree.
 
@@ -313,6 +317,7 @@ def _cell(entries: int, task: Task) -> int:
     return int(np.ceil(np.sqrt(2 * pixels / max(entries, 1))))
 
 
+@checked
 def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     """Draw a measurement, the posterior means of several processes, and one's deviation.
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.plotting.style import band, colours, over_seeds, panels, shared_legend
 from dipkernels.spectra import band_edges
@@ -18,6 +19,7 @@ Datasets = Mapping[str, xr.Dataset]
 MOST_LAYERS = 8  # that can be told apart; what is left is summed
 
 
+@checked
 def plot_spectra(spectra: Datasets, *, reference: xr.Dataset | None = None) -> Figure:
     """Draw responses of any kernels, or powers of images, on the same axes.
 
@@ -84,6 +86,7 @@ def frequency_axis(panel: Axes) -> None:
     panel.set_xlabel("spatial frequency (cycles/pixel)")
 
 
+@checked
 def plot_densities(kernels: Datasets) -> Figure:
     """Draw the number of eigenvalues per decade against the eigenvalue, relative to the largest.
 
@@ -114,6 +117,7 @@ def plot_densities(kernels: Datasets) -> Figure:
     return figure
 
 
+@checked
 def plot_responses(kernels: Datasets) -> Figure:
     """Draw how strongly each spatial frequency is fitted, relative to the lowest ring.
 
@@ -142,6 +146,7 @@ def plot_responses(kernels: Datasets) -> Figure:
     return figure
 
 
+@checked
 def plot_layers(responses: Datasets) -> Figure:
     """Draw what each layer adds to the frequency response, one panel a network.
 
@@ -199,6 +204,7 @@ def _draw_layers(panel: Axes, response: xr.Dataset) -> None:
     )  # fmt: skip
 
 
+@checked
 def plot_bands(result: xr.Dataset) -> Figure:
     """Draw the frequency bands that a fit recorded, against iterations.
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors import codes as code_kinds
@@ -18,6 +19,7 @@ LARGEST_BATCH = 64
 Codes = str | Callable[[int], Tensor]
 
 
+@checked
 def draw_images(
     prior: ImagePrior,
     samples: int,

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 Code = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
+@checked
 class ImagePrior(MadeNetwork):
     """The random image ``f(theta; z)``: any torch module, its fixed code, its own initialiser.
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import yaml
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 Where = tuple[str | int, ...]
 
 
+@checked
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a plan.

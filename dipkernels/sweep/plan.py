@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
@@ -34,6 +35,7 @@ DEFAULTS: dict[str, list[Any]] = {
 Point = tuple[Setting, Setting, Setting, Setting, Setting, Setting]
 
 
+@checked
 @dataclass(frozen=True)
 class Sweep:
     """What a sweep runs.
@@ -56,6 +58,7 @@ class Sweep:
         return len(self.runs)
 
 
+@checked
 def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> Sweep:
     """Read a plan and check all of it.
 

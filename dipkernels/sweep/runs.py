@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dipkernels.base.checks import checked
 from dipkernels.base.origin import digest
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
@@ -26,6 +27,7 @@ RESULTS_VERSION = 1
 KEY_LENGTH = 24  # of the hash's digits, in names of folders
 
 
+@checked
 @dataclass(frozen=True)
 class Run:
     """One run: a prior, a task on an image, a seed, and what is measured of them.

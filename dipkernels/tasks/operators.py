@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 __all__ = ["Operator"]
@@ -19,6 +20,7 @@ __all__ = ["Operator"]
 Shape = tuple[int, ...]
 
 
+@checked
 class Operator(ABC):
     """A linear map from images to measurements.
 
@@ -109,6 +111,7 @@ class Operator(ABC):
             self.mask = self.mask.to(device=device)
 
 
+@checked
 class Identity(Operator):
     """Measures every entry of the image as it is."""
 
@@ -125,6 +128,7 @@ class Identity(Operator):
         return measurement
 
 
+@checked
 class JpegIdentity(Identity):
     """The identity, for an image that JPEG has compressed: it has no mask that theory could use.
 
@@ -139,6 +143,7 @@ class JpegIdentity(Identity):
         self.mask = None
 
 
+@checked
 class Masking(Operator):
     """Measures some pixels; the others are 0 in the measurement."""
 
@@ -155,6 +160,7 @@ class Masking(Operator):
         return measurement * self.mask
 
 
+@checked
 class BlockDiagonal(Operator):
     """Several images one after the other along the channels, each with its own operator."""
 
@@ -193,6 +199,7 @@ class BlockDiagonal(Operator):
         self.mask = torch.cat(known) if len(known) == len(masks) else None
 
 
+@checked
 class Physics(Operator):
     """An object with deepinv's methods ``A(x)`` and ``A_adjoint(y)`` on ``(batch, *shape)``."""
 

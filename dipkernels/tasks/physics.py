@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.inputs import require_finite, require_image, require_noise
@@ -14,6 +15,7 @@ from dipkernels.tasks.operators import Physics
 from dipkernels.tasks.task import Task
 
 
+@checked
 def from_physics(
     physics: Any,
     measurement: Float[Tensor, "..."],

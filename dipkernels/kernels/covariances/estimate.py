@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import RunningMoments
@@ -27,6 +27,7 @@ CENTRES = ("none", "image", "ensemble")
 GROUP = 8  # samples that are centred on their common mean
 
 
+@checked
 def covariance(
     prior: ImagePrior,
     samples: int = 256,
@@ -93,6 +94,7 @@ def covariance(
     )
 
 
+@checked
 def covariance_of(
     batches: Iterable[Tensor],
     samples: int,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive, generator
 from dipkernels.kernels.stationary.blocks import phase_means
 from dipkernels.kernels.stationary.kernel import StationaryKernel
@@ -23,6 +24,7 @@ MOST_VALUES = 2**20  # drawn in all: 4096 images of 16x16
 LEAST_DRAWS, MOST_DRAWS = 64, 2**18
 
 
+@checked
 @dataclass(frozen=True)
 class Draws:
     """Fields of many independent channels, and random directions of their tangents.
