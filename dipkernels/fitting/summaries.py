@@ -92,8 +92,11 @@ def summary(result: xr.Dataset) -> str:
     words = sorted({str(word) for word in np.asarray(result.status).ravel()})
     chosen = ""
     if "chosen" in result:
-        where = ", ".join(str(i) for i in np.atleast_1d(result.chosen).ravel())
+        found = [int(i) for i in np.atleast_1d(result.chosen).ravel()]
+        where = ", ".join(str(i) if i >= 0 else "none" for i in found)
         chosen = f", {result.stop} chose iteration {where}"
+        if max(found) < 0:
+            chosen = f", {result.stop} found no iteration to choose"
     return f"{what} of {last} ({', '.join(words)}{chosen}), {result.seconds:.0f} s"
 
 

@@ -8,10 +8,12 @@ from skimage.transform import resize as resize_array
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import shown
 from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 
 Size = tuple[int, int]
+MOST = 2**16 - 1  # rows or columns
 
 
 @checked
@@ -33,7 +35,7 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     Raises
     ------
     InvalidInputError
-        If the size isn't positive or exceeds the image's.
+        If the size isn't positive or exceeds the image's, or the image has no rows.
 
     Examples
     --------
@@ -42,6 +44,8 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     torch.Size([3, 256, 384])
     """
     new_height, new_width = _checked(size)
+    if image.dim() < 2:
+        raise InvalidInputError(f"an image has rows and columns, got shape {tuple(image.shape)}")
     height, width = image.shape[-2:]
     if new_height > height or new_width > width:
         raise InvalidInputError(
@@ -73,7 +77,7 @@ def resize(
     Raises
     ------
     InvalidInputError
-        If the size isn't positive.
+        If the size isn't positive, or the image has no pixel.
     MemoryLimitError
         If the image of that size doesn't fit into the memory that is free.
 
@@ -87,15 +91,17 @@ def resize(
     height, width = image.shape[-2:]
     if (height, width) == (new_height, new_width):
         return image
+    if image.numel() == 0:
+        raise InvalidInputError(f"an image of shape {tuple(image.shape)} has no pixel to scale")
     scale = max(new_height / height, new_width / width)
     covered = (
         max(new_height, math.floor(height * scale + 0.5)),
         max(new_width, math.floor(width * scale + 0.5)),
     )
-    channels, shown = image.shape[0], "x".join(map(str, covered))
+    channels, covers = image.shape[0], "x".join(map(str, covered))
     # In float64: the image, what it is scaled to, and a copy of each for filter and channels.
     numbers = 2 * channels * (height * width + covered[0] * covered[1])
-    require_free(8 * numbers, f"scaling to {shown} pixels", "choose a smaller size")
+    require_free(8 * numbers, f"scaling to {covers} pixels", "choose a smaller size")
     array = image.detach().cpu().permute(1, 2, 0).double().numpy()
     array = resize_array(array, covered, order=1, mode="reflect", anti_aliasing=scale < 1)
     return crop(torch.from_numpy(array.transpose(2, 0, 1)), size).to(image).contiguous()
@@ -131,9 +137,10 @@ def parse_size(text: str) -> int | Size | None:
         numbers = [int(part) for part in text.lower().split("x")]
     except ValueError:
         numbers = []
-    if len(numbers) not in (1, 2) or min(numbers) < 1:
+    if len(numbers) not in (1, 2) or not 1 <= min(numbers) <= max(numbers) <= MOST:
         raise InvalidInputError(
-            f"--size must be a positive number of pixels, HEIGHTxWIDTH or 'native', got '{text}'"
+            f"--size must be a positive number of pixels up to {MOST}, HEIGHTxWIDTH or 'native', "
+            f"got {shown(text)}"
         )
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 

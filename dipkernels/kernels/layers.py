@@ -278,7 +278,9 @@ def jacobian_of(tangents: Tangents, indices: Tensor) -> Parameters:
 
 
 def forms_of(gradients: Parameters, metric: Parameters | None) -> Parameters:
-    """Sum products of gradients with themselves, ``(k,)`` for each parameter."""
+    """Sum products of gradients with themselves, ``(k,)`` for each parameter; of 16 bits in 32."""
+    short = (torch.float16, torch.bfloat16)
+    gradients = {k: g.float() if g.dtype in short else g for k, g in gradients.items()}
     weighted = weigh(gradients, metric)
     return {key: (g * weighted[key]).reshape(len(g), -1).sum(dim=1) for key, g in gradients.items()}
 

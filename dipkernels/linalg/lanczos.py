@@ -85,6 +85,11 @@ class KrylovSpace:
         values, vectors : ndarray, shapes (m,) and (m, m)
             Ritz values, ascending, negative rounding set to 0; coefficients in the basis, one a
             column.
+
+        Raises
+        ------
+        InvalidInputError
+            If there aren't as many steps.
         """
         m = len(self.alpha) if steps is None else steps
         if not 1 <= m <= len(self.alpha):

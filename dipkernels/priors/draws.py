@@ -68,8 +68,9 @@ def draw_images(
     for start in range(first, first + samples, size):
         stop = min(start + size, first + samples)
         seeds = [derive(f"sample-{i}", seed) for i in range(start, stop)]
-        with torch.no_grad():
-            yield _images(prior, seeds, draw)
+        with torch.no_grad():  # not around the yield: whoever stops in between would stay in it
+            images = _images(prior, seeds, draw)
+        yield images
 
 
 def _images(prior: ImagePrior, seeds: list[int], draw: Callable[[int], Tensor] | None) -> Tensor:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 from torch.utils._pytree import tree_leaves, tree_map
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.priors.stateless import has_ties, hollowed
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
@@ -312,6 +312,12 @@ def without_checkpoints(seen: "Observed | None" = None) -> Iterator[None]:
 def _note(seen: "Observed | None") -> None:
     if seen is not None:
         seen.checkpoints = True
+
+
+def require_finite_images(images: Tensor, prior: object) -> None:
+    """Check images that initialisations have made."""
+    if not images.isfinite().all():
+        raise DivergenceError(f"{prior} makes images with NaN or infinity: check the network")
 
 
 def tensors_of(code: Any) -> list[Tensor]:

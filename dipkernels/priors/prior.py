@@ -15,7 +15,7 @@ from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.priors.evaluation import tensors_of
+from dipkernels.priors.evaluation import require_finite_images, tensors_of
 from dipkernels.priors.initialisation import DEFAULT, Initialisation, check_initialisation
 from dipkernels.priors.making import MadeNetwork
 from dipkernels.priors.stateless import IMAGE, NORMALISATIONS, Modes, Parameters, parameters_of
@@ -353,13 +353,17 @@ class ImagePrior(MadeNetwork):
         ------
         InvalidInputError
             If n is less than 1.
+        DivergenceError
+            If an image isn't finite.
         """
         if n < 1:
             raise InvalidInputError(f"at least 1 sample must be drawn, got {n}")
         with torch.no_grad():
-            return torch.stack(
+            images = torch.stack(
                 [self.image(self.init(derive(f"sample-{i}", seed))) for i in range(n)]
             )
+        require_finite_images(images, self)
+        return images
 
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None

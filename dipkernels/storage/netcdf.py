@@ -16,6 +16,10 @@ from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.storage.hashes import HOW, SEALED, is_whole, seal
 
 PARTIAL = ".partial"
+DAMAGED = (
+    "can't read {} as netCDF: it is damaged or something else ({}); remove it, and what made it "
+    "makes it anew"
+)
 CLASSIC = b"CDF"  # how a netCDF 3 file begins
 # Attributes and variables of this package's results from before they were called so.
 OURS = "version_dipkernels"  # an attribute of all of them
@@ -79,21 +83,20 @@ def load(path: str | Path) -> xr.Dataset:
     """
     try:
         whole = is_whole(Path(path))
+        if whole is False:
+            raise InvalidInputError(DAMAGED.format(path, "its SHA-256 isn't that of its content"))
         with Path(path).open("rb") as file:
             classic = file.read(len(CLASSIC)) == CLASSIC
-        if whole is False:
-            raise ValueError("its SHA-256 isn't that of its content")
         found = xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
         if found.attrs.pop(SEALED, None) is not None and whole is None:
-            raise ValueError("its end is missing")
+            raise InvalidInputError(DAMAGED.format(path, "its end is missing"))
+    except InvalidInputError:
+        raise
     except FileNotFoundError as error:
         raise InvalidInputError(f"can't read {path} as netCDF: there is no such file") from error
     except Exception as error:  # h5py raises whatever its C library meets
         said = str(error) or type(error).__name__
-        raise InvalidInputError(
-            f"can't read {path} as netCDF: it is damaged or something else ({said}); remove it, "
-            "and what made it makes it anew"
-        ) from error
+        raise InvalidInputError(DAMAGED.format(path, said)) from error
     if OURS not in found.attrs:  # a dataset of the user's own keeps its names
         return found
     found.attrs = renamed(found.attrs)

@@ -5,7 +5,6 @@ last and makes the run done; ``failure.json`` and ``failure.txt`` say why one fa
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ import xarray as xr
 from dipkernels.base.origin import provenance
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.stages.stage import Measured
-from dipkernels.storage.locks import holder
 from dipkernels.storage.hashes import as_json, read_json
+from dipkernels.storage.locks import holder
 from dipkernels.storage.netcdf import load, renamed, save, write_text
 from dipkernels.storage.runs import SETTINGS_FILE, STORE_FILE, RunFolder
 from dipkernels.sweep.runs import RESULTS_VERSION, Run

@@ -231,7 +231,7 @@ class _Checks:
         if min(size) > 2:
             contrasts["stationary neighbours"] = hypotheses.neighbour_contrasts(size)
         products = LaggedProducts(size, **lagged)
-        if len(size) == 2 and len(products.lags[0]) > 2:
+        if len(size) == 2 and min(map(len, products.lags)) > 2:
             contrasts["symmetry of axes"] = hypotheses.symmetry_contrasts(products)
             rotations = hypotheses.rotation_contrasts(products)
             if rotations is not None:
