@@ -7,6 +7,7 @@ annotation; here is who asks, and when.
 
 import functools
 import inspect
+import sys
 import sysconfig
 import threading
 import types
@@ -124,6 +125,8 @@ def _checked_call(function: Any, nan: bool) -> Any:
     @functools.wraps(function)
     def with_checks(*args: Any, **kwargs: Any) -> Any:
         nonlocal signature, parameters
+        if _is_compiling():  # torch.compile reads this code, too
+            return function(*args, **kwargs)
         if signature is None:  # at the first call, when all names that annotations use are there
             found = inspect.signature(function)
             parameters = _parameters(found, function)
@@ -198,6 +201,11 @@ def _read(name: str, value: Any, kind: Kind, call: Call) -> Any:
 
 def _sentence(name: str, value: Any, kind: Kind) -> str:
     return f"{name} must be {kind.words}, got {shown(value)}"
+
+
+def _is_compiling() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
 
 
 class _Inside(threading.local):

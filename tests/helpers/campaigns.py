@@ -1,4 +1,4 @@
-"""Sizes of campaigns: a small share of each runs with all tests, the whole of it with the long ones.
+"""Sizes of campaigns: a share of each runs with all tests, the whole with the long ones.
 
 The whole is multiplied by the environment variable DIPKERNELS_CAMPAIGN, a number, where it is set.
 """
