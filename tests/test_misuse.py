@@ -28,7 +28,7 @@ from dipkernels.spectra import (
     sparsity,
 )
 from dipkernels.stages.audits import audit
-from dipkernels.stopping import Monitor, PredictedOptimum, stopping_time
+from dipkernels.stopping import PredictedOptimum, stopping_time
 from dipkernels.theory import (
     FrozenAdam,
     GradientDescent,

@@ -315,7 +315,8 @@ def _like(protocol: type) -> Kind:
 
 
 def _is_sequence(value: Any) -> bool:
-    if isinstance(value, str | bytes | dict) or not hasattr(value, "__len__"):
+    is_dataset = type(value).__module__.startswith("xarray") and hasattr(value, "data_vars")
+    if isinstance(value, str | bytes | dict) or is_dataset or not hasattr(value, "__len__"):
         return False
     if isinstance(value, np.ndarray) or is_tensor(value):
         return value.ndim > 0
@@ -349,7 +350,7 @@ def _sequence(of: Any, inside: tuple[Any, ...], name: str) -> Kind:
             return value
         if not _is_sequence(value):
             raise Refused
-        if not item.words or isinstance(value, range):
+        if not item.words or (isinstance(value, range) and inside[0] in (int, float)):
             return value
         items = value.tolist() if isinstance(value, np.ndarray) else value
         sizes = dict(call.sizes)
@@ -399,6 +400,8 @@ def _mapping(inside: tuple[Any, ...], name: str) -> Kind:
 def _tensor(value: Any, call: Call, name: str) -> Any:
     """Convert an array, or nested lists of numbers, once."""
     if is_tensor(value):
+        if value.layout != sys.modules["torch"].strided:
+            raise Refused(f"{name} must be a dense tensor, got {value.layout}: x.to_dense() is one")
         return value
     if isinstance(value, str | bytes | dict | set | Real | types.NoneType):
         raise Refused

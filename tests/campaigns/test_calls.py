@@ -18,7 +18,7 @@ from helpers.campaigns import sizes
 
 SECONDS = 10  # of a call
 # Of all calls: those that no check of their own foresaw, and the boundary put into a sentence.
-UNFORESEEN = 0.12
+UNFORESEEN = 0.08
 
 
 class Hang(BaseException):

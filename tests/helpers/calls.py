@@ -372,6 +372,8 @@ WRONG: dict[str, Callable[[], Any]] = {
 
 # Right where an argument is called so: such a call may take its time.
 RIGHT_SOMEWHERE = ("prior", "task", "kernel", "parameters", "path", "folder")
+# What takes its time by design gets values of wrong types alone.
+HEAVY = ("fingerprint", "plan_fingerprint", "audit", "compare", "calibrate", "deep_ensemble")
 # What makes a call quick.
 SMALL = {
     "iterations": 3,
@@ -447,6 +449,8 @@ def _drawn(name: str, function: Callable[..., Any], rng: random.Random) -> Wrong
         fitting = values_that_fit(repr(known.get(each)), lambda each=each: known.get(each, Any))
         fitting = [name for name in fitting if name not in RIGHT_SOMEWHERE]
         others = [name for name in WRONG if not (name in RIGHT_SOMEWHERE and each == name)]
+        if any(name.endswith(f":{heavy}") for heavy in HEAVY):
+            others, fitting = [other for other in others if other not in fitting], []
         wrong[each] = rng.choice(fitting if fitting and rng.random() < 0.5 else others)
     return WrongCall(name, bound, given | {k: WRONG[v]() for k, v in wrong.items()}, wrong)
 

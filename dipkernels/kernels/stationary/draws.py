@@ -17,6 +17,7 @@ from torch.func import jvp
 
 from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive, generator
+from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import phase_means
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
@@ -126,7 +127,17 @@ class Draws:
         -------
         Draws
             In whose tangents are random directions of it.
+
+        Raises
+        ------
+        InvalidInputError
+            If it has another shape.
         """
+        if change.shape != self.fields.shape:
+            raise InvalidInputError(
+                f"change must have the shape of the fields, {tuple(self.fields.shape)}, got "
+                f"{tuple(change.shape)}"
+            )
         random = generator("channel parameter", self.seed)
         shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
         directions = torch.randn(shape, dtype=torch.float64, generator=random)
