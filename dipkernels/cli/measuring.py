@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dipkernels.cli import groups
-from dipkernels.cli.options import PriorArgument, RunWords, SeedOption, option
+from dipkernels.cli.options import PriorArgument, RunWords, SeedOption, option, require_positive
 from dipkernels.errors import InvalidInputError
 
 
@@ -33,6 +33,7 @@ def ntk(
         raise InvalidInputError("--size native needs an image; give pixels, such as 64 or 48x64")
     if steps < 2 or probes < 2:
         raise InvalidInputError(f"--steps and --probes must be at least 2, got {steps}, {probes}")
+    require_positive(steps=steps, probes=probes)
     made = networks.create(prior, image_size=pixels, channels=channels, code_seed=seed)
     made = made.to(device=target)
     record = {

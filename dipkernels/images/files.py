@@ -222,6 +222,8 @@ def load_mask(
 def read_mask(source: str | Path) -> ImageFile:
     """Read the file of a mask, whose white is its type's or its own maximum."""
     pixels = _find(source, None)
+    if pixels.values.dtype.kind not in "biuf":
+        raise ImageError(f"{source} holds {pixels.values.dtype}, no numbers that are a mask")
     finite = pixels.values[np.isfinite(pixels.values)] if pixels.top is None else np.ones(1)
     white = pixels.top or max(1.0, float(finite.max(initial=1)))
     return _image_file(to_fractions(pixels, str(source), white), pixels, white)

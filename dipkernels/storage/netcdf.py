@@ -121,7 +121,7 @@ def write_text(text: str, path: Path, *, durable: bool = False) -> None:
             partial.write_text(text, encoding="utf-8")
             if durable:
                 to_disk(partial)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise OutputError(f"can't write {path}: {error}") from error
 
 
