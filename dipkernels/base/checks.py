@@ -165,7 +165,10 @@ def _checked_call(function: Any, nan: bool) -> Any:
 
 
 def _parameters(signature: inspect.Signature, function: Any) -> list[_Parameter]:
-    several = {inspect.Parameter.VAR_POSITIONAL: "items", inspect.Parameter.VAR_KEYWORD: "values"}
+    several: dict[Any, str] = {
+        inspect.Parameter.VAR_POSITIONAL: "items",
+        inspect.Parameter.VAR_KEYWORD: "values",
+    }
     read = [
         _Parameter(
             name,

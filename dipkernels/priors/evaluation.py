@@ -320,6 +320,17 @@ def require_finite_images(images: Tensor, prior: object) -> None:
         raise DivergenceError(f"{prior} makes images with NaN or infinity: check the network")
 
 
+def require_like(code: Any, own: Any) -> Any:
+    """Check a code that is given in place of another: as many tensors, of as many channels."""
+    given, kept = tensors_of(code), tensors_of(own)
+    if [(x.dim(), x.shape[1:2]) for x in given] != [(x.dim(), x.shape[1:2]) for x in kept]:
+        raise InvalidInputError(
+            f"code must be of shape {', '.join(str(tuple(x.shape)) for x in kept)}, as the "
+            f"prior's own, got {', '.join(str(tuple(x.shape)) for x in given)}"
+        )
+    return code
+
+
 def tensors_of(code: Any) -> list[Tensor]:
     """List the tensors of a code, which may be a tuple or a dict of them."""
     return [each for each in tree_leaves(code) if isinstance(each, Tensor)]

@@ -15,7 +15,7 @@ from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.priors.evaluation import require_finite_images, tensors_of
+from dipkernels.priors.evaluation import require_finite_images, require_like, tensors_of
 from dipkernels.priors.initialisation import DEFAULT, Initialisation, check_initialisation
 from dipkernels.priors.making import MadeNetwork
 from dipkernels.priors.stateless import IMAGE, NORMALISATIONS, Modes, Parameters, parameters_of
@@ -275,10 +275,10 @@ class ImagePrior(MadeNetwork):
         Raises
         ------
         InvalidInputError
-            If a parameter is missing or there is one too many.
+            If a parameter is missing, there is one too many, or the code has other channels.
         """
         self._require_own(parameters)
-        return self._image(parameters, code)
+        return self._image(parameters, code if code is None else require_like(code, self.code))
 
     def images(self, parameters: Parameters, codes: Tensor | None = None) -> Tensor:
         """Evaluate the network at several sets of parameters, in one pass where torch can.
