@@ -14,7 +14,8 @@ import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
-from dipkernels.base.kinds import Call, Kind, Refused, described, kind_of, shown
+from dipkernels.base.kinds import Kind, kind_of
+from dipkernels.base.values import Call, Refused, described, shown
 from dipkernels.errors import (
     ArgumentsError,
     DipkernelsError,

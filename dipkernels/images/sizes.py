@@ -8,8 +8,8 @@ from skimage.transform import resize as resize_array
 from torch import Tensor
 
 from dipkernels.base.checks import checked
-from dipkernels.base.kinds import shown
 from dipkernels.base.memory import require_free
+from dipkernels.base.values import shown
 from dipkernels.errors import InvalidInputError
 
 Size = tuple[int, int]

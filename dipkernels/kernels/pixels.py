@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
-from dipkernels.base.kinds import shown
+from dipkernels.base.values import shown
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.linear import LinearOperator
 from dipkernels.linalg.operator import SymmetricOperator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dipkernels.base.checks import checked
-from dipkernels.base.kinds import shown
 from dipkernels.base.progress import Progress
+from dipkernels.base.values import shown
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.image import image_hash, read_image
