@@ -33,13 +33,15 @@ class Broken(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "kernel", [gp.rbf(3.0), gp.rbf(1.0), gp.matern(2.0)], ids=["flat", "rbf", "matern"]
+    "kernel", [gp.rbf(3.0), gp.rbf(1.0), gp.matern(1.5)], ids=["flat", "rbf", "matern"]
 )
 @pytest.mark.parametrize("periodic", [False, True])
 @pytest.mark.parametrize("hidden", [False, True])
 def test_what_was_measured_without_noise_is_the_mean(kernel, periodic, hidden):
     image = torch.rand(1, 6, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mask = torch.ones(6, 7, dtype=torch.bool)
+    if hidden and kernel.lengthscale > 2:
+        pytest.skip("the system of what is hidden is singular without noise, and said to be")
     if hidden:
         mask[2:4, 3:5] = False
     task = (
@@ -49,6 +51,8 @@ def test_what_was_measured_without_noise_is_the_mean(kernel, periodic, hidden):
     )
     found = GaussianProcess(kernel, mean=0.5, periodic=periodic).posterior(task, 0.0)
     torch.testing.assert_close(found.mean[:, mask], image[:, mask], rtol=0, atol=1e-12)
+    if kernel.lengthscale > 2:  # no process on its torus: draws are refused
+        return
     draws = found.draws(2)
     # a draw is a mean and the deviation of a prior's draw, which cancels where it's measured
     expected = image[:, mask].expand(2, -1, -1)
