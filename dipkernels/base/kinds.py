@@ -109,7 +109,7 @@ def _float(value: Any, call: Call, name: str) -> float:
     try:
         kept = float(number)
     except OverflowError:
-        kept = math.inf if number > 0 else -math.inf
+        kept = math.inf if number > 0 else -math.inf  # type: ignore[operator]
     if math.isnan(kept) and not call.nan:
         raise Refused
     return kept
@@ -119,11 +119,12 @@ def _int(value: Any, call: Call, name: str) -> int:
     number = _scalar(value)
     if isinstance(number, bool) or not isinstance(number, Integral):
         raise Refused
-    if not -INT64 <= int(number) < INT64:
+    whole = int(number)
+    if not -INT64 <= whole < INT64:
         raise Refused(f"{name} must be a whole number of 64 bits, got {shown(value)}")
-    if not call.nan and abs(number) > MOST and name not in (*RANGES, *OF_BYTES):
+    if not call.nan and abs(whole) > MOST and name not in (*RANGES, *OF_BYTES):
         raise Refused(f"{name} must be a whole number up to {MOST}, got {shown(value)}")
-    return int(number)
+    return whole
 
 
 # A number in an array or a tensor without axes is one.
@@ -248,8 +249,9 @@ def _instance(of: type) -> Kind:
     def keep(value: Any, call: Call, name: str) -> Any:
         if not isinstance(value, of):
             raise Refused
-        if of is np.ndarray and value.dtype.kind not in "biufc":
-            raise Refused(f"{name} must be an array of numbers, got one of {value.dtype}")
+        dtype = getattr(value, "dtype", None)
+        if isinstance(dtype, np.dtype) and of is np.ndarray and dtype.kind not in "biufc":
+            raise Refused(f"{name} must be an array of numbers, got one of {dtype}")
         return value
 
     return Kind(called, keep)
@@ -272,7 +274,7 @@ def _is_sequence(value: Any) -> bool:
     if isinstance(value, str | bytes | dict) or is_dataset or not hasattr(value, "__len__"):
         return False
     if isinstance(value, np.ndarray) or is_tensor(value):
-        return value.ndim > 0
+        return bool(value.ndim)
     return isinstance(value, collections.abc.Iterable)
 
 
