@@ -18,6 +18,10 @@ class InvalidInputError(DipkernelsError, ValueError):
     """A value that can't be used: wrong shape, range, name or combination."""
 
 
+class ArgumentsError(InvalidInputError):
+    """Arguments that don't go together, or that no check foresaw; its cause is what went wrong."""
+
+
 class ImageError(InvalidInputError):
     """An image or a mask that can't be read or used."""
 

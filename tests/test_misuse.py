@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
@@ -28,7 +28,7 @@ from dipkernels.spectra import (
     sparsity,
 )
 from dipkernels.stages.audits import audit
-from dipkernels.stopping import Monitor, PredictedOptimum, stopping_time
+from dipkernels.stopping import PredictedOptimum, stopping_time
 from dipkernels.theory import (
     FrozenAdam,
     GradientDescent,
@@ -68,8 +68,11 @@ MISUSES = {
     "rate": (lambda: GradientDescent.of_fit("a", 3, 5), "learning_rate must be a number"),
     "outputs": (lambda: GradientDescent.of_fit(0.1, 3, 0), "at least 1 output, got 0"),
     "iterations": (lambda: Momentum.of_fit(0.1, 0.9, [1], 5), "whole number or a NumPy array"),
-    "response": (lambda: frequency_response(IMAGE, 3), "shape must be several whole numbers"),
-    "images": (lambda: periodogram([1.0]), "images must be a Tensor, got [1.0]"),
+    "response": (
+        lambda: frequency_response(IMAGE, 3),
+        "kernel must be a QuadraticForms, with quadratic_form or a KnownSpectrum",
+    ),
+    "images": (lambda: periodogram([1.0]), "shape (images, channels, *spatial)"),
     "prior": (lambda: prior_spectrum("conv"), "prior must be an ImagePrior, got 'conv'"),
     "rings": (lambda: bin_edges((8, 8), 0), "a count of at least 1, got (8, 8) and 0"),
     "spectrum": (lambda: half_power_frequency(3), "response must be a Dataset"),
@@ -90,29 +93,35 @@ def test_a_wrong_argument_is_named(misuse):
 SOME = np.arange(3)
 # The same where the shape checks of tests would be the first to say so.
 PLAIN: dict[str, tuple[Callable[[], object], str]] = {
-    "several": (lambda: tasks.several(3), "several takes a list of tasks, got int"),
-    "kernel": (lambda: NTK(3, {}), "a kernel is of an ImagePrior at its parameters"),
+    "several": (lambda: tasks.several(3), "tasks must be several values, each a Task, got 3"),
+    "kernel": (lambda: NTK(3, {}), "prior must be an ImagePrior, got 3"),
     "times": (lambda: GradientFlow([1.0]), "times must be a NumPy array, got [1.0]"),
     "words": (lambda: GradientFlow(np.array(["a"])), "an array of numbers, got one of <U1"),
     "step": (lambda: GradientDescent("a", SOME), "step must be a number, got 'a'"),
     "momentum": (lambda: Momentum(1.0, "a", SOME), "momentum must be a number, got 'a'"),
     "taken": (lambda: FrozenAdam(1.0, SOME, taken=1.5), "taken must be a whole number, got 1.5"),
     "optimum": (lambda: PredictedOptimum(1.5), "iteration must be a whole number, got 1.5"),
-    "spaces": (lambda: effective_rank(None), "expected a list of KrylovSpace"),
-    "no kernel": (lambda: comb_response(3, 4), "expected a symmetric operator, the kernels"),
+    "spaces": (
+        lambda: effective_rank(None),
+        "probes must be several values, each a KrylovSpace, got None",
+    ),
+    "no kernel": (
+        lambda: comb_response(3, 4),
+        "kernel must be a QuadraticForms, with quadratic_form or a",
+    ),
     "audit": (lambda: audit(3, 4), "prior must be an ImagePrior, got 3"),
     "rates": (
         lambda: audit(vit(), tasks.denoise(IMAGE), learning_rates=0.1),
-        "optimisers must be a list of names, and",
+        "learning_rates must be a mapping of numbers or None, got 0.1",
     ),
     "a rate": (
         lambda: audit(vit(), tasks.denoise(IMAGE), learning_rates={"adam": "x"}),
-        "a learning rate must be a number, got 'x'",
+        "learning_rates must be a mapping of numbers or None, got",
     ),
-    "frozen": (lambda: vit().frozen([1]), "frozen takes a dict of tensors"),
+    "frozen": (lambda: vit().frozen([1]), "values must be a mapping of tensors, got [1]"),
     "gp's kernel": (
         lambda: gp.GaussianProcess(3),
-        "expected a LagKernel, a StationaryKernel or a DenseKernel",
+        "kernel must be a LagKernel or a StationaryKernel or a DenseKernel, got 3",
     ),
     "gp's mean": (lambda: gp.GaussianProcess(gp.rbf(1.0), mean="a"), "mean must be a number"),
     "covariance": (lambda: gp.from_covariance(None), "dataset must be a Dataset, got None"),
@@ -122,11 +131,14 @@ PLAIN: dict[str, tuple[Callable[[], object], str]] = {
             lambda bounds=bounds: gp.fit_hyperparameters(
                 tasks.denoise(IMAGE), gp.rbf(1.0), bounds=bounds
             ),
-            f"bounds must be two positive, ascending numbers, got {bounds!r}",
+            "bounds must be",
         )
         for bounds in ("ab", ("a", "b"), 3, (1.0,), (2.0, 1.0), (0.0, math.inf))
     },
-    "complex": (lambda: periodogram(SIGNAL + 1j), "expected real images, got torch.complex64"),
+    "complex": (
+        lambda: periodogram(SIGNAL + 1j),
+        "images must be a Tensor of floating-point numbers",
+    ),
 }
 
 
@@ -159,7 +171,7 @@ def test_classes_and_tensors_are_checked_but_not_what_anything_may_be():
         as_annotated("x", 3, Float[torch.Tensor, " n"] | None)
     with pytest.raises(InvalidInputError, match="x must be an NTK, got a Tensor"):
         as_annotated("x", torch.zeros(200), NTK)
-    for annotation in (Any, object, Sequence[float], list[int], Sequence[float] | None, Monitor):
+    for annotation in (Any, object):
         assert as_annotated("x", "anything", annotation) == "anything"
     assert as_annotated("x", 10**400, float) == math.inf
 

@@ -9,6 +9,7 @@ import xarray as xr
 
 from dipkernels import open_run, sweep
 from dipkernels.errors import InvalidInputError, OutputError
+from dipkernels.storage.hashes import read_json
 from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
 
 BEFORE = {
@@ -130,7 +131,7 @@ def test_a_sweep_from_before_it_shared_the_layout_of_run_folders_goes_on(tmp_pat
     plan = sweep.load({"priors": "vit", "images": "camera", "sizes": 8, "measure": measure})
     sweep.run(plan, tmp_path)
     file = tmp_path / "runs" / plan.runs[0].key / SETTINGS_FILE
-    record = json.loads(file.read_text())
+    record = read_json(file)  # without its hash, which there wasn't then
     file.write_text(json.dumps({**record, "configuration": record.pop("settings")}))
     assert sweep.run(plan, tmp_path).skipped == 1
     assert open_run(file.parent).settings == plan.runs[0].configuration

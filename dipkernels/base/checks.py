@@ -1,73 +1,78 @@
-"""Checks values that users give against the annotations of what takes them, in one sentence."""
+"""Checks values that users give against the annotations of what takes them, in one sentence.
+
+`checked` is the boundary of the package: on a function it checks the arguments of every call, on a
+class those of its constructor and of its public methods. `dipkernels.base.kinds` says what fits an
+annotation; here is who asks, and when.
+"""
 
 import functools
 import inspect
-import math
-import os
+import sys
+import sysconfig
+import threading
 import types
-from collections.abc import Callable, Sequence
-from numbers import Integral, Real
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar, get_args
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
-import numpy as np
+from dipkernels.base.kinds import Kind, kind_of
+from dipkernels.base.values import Call, Refused, described, shown
+from dipkernels.errors import (
+    ArgumentsError,
+    DipkernelsError,
+    InvalidInputError,
+    MemoryLimitError,
+)
 
-from dipkernels.errors import InvalidInputError
+Made = TypeVar("Made", bound=Callable[..., Any])
 
-LONGEST = 200  # of what a message shows of a value
-P = ParamSpec("P")
-R = TypeVar("R")
-
-# What a value may be, how it is kept (NumPy's numbers as Python's), what to ask for.
-_Kind = tuple[tuple[type, ...], Callable[[Any], Any], str]
-_KINDS: dict[Any, _Kind] = {
-    float: ((Real,), lambda number: _float(number), "a number"),
-    int: ((Integral,), int, "a whole number"),
-    bool: ((bool,), bool, "True or False"),
-    str: ((str,), str, "a word"),
-    Path: ((os.PathLike,), lambda path: path, "a path"),
-    tuple[int, ...]: ((tuple, list), tuple, "several whole numbers"),
-    tuple[int, int]: ((tuple, list), tuple, "two whole numbers"),
-    Sequence[int]: ((tuple, list, range), tuple, "several whole numbers"),
-    np.ndarray: ((np.ndarray,), lambda array: array, "a NumPy array"),
-    types.NoneType: ((types.NoneType,), lambda _: None, "None"),
-}
-# Classes that say nothing of a value.
-_ANYTHING = (object, Any, inspect.Parameter.empty)
+# What torch and NumPy say of a size that no memory holds, or that no number of bytes can count.
+NO_MEMORY = (
+    "defaultcpuallocator",
+    "can't allocate memory",
+    "not enough memory",
+    "storage size calculation overflowed",
+    "invalid size: overflow",
+    "maximum supported dimension",
+    "array is too big",
+    "maximum allowed dimension",
+    "maximum allowed size",
+    "numel: integer multiplication overflow",
+    "integer multiplication overflow",
+    "size is too large",
+    "overflow when unpacking long",
+)
 
 
-def as_annotated(name: str, value: Any, annotation: Any) -> Any:
-    """Check a value against an annotation.
+def as_annotated(
+    name: str, value: Any, annotation: Any, *, nan: bool = True, call: Call | None = None
+) -> Any:
+    """Check a value against an annotation; `nan` allows NaN for a number.
 
     Examples
     --------
     >>> as_annotated("rate", 1, float | None)
     1.0
-    """  # noqa: DOC201, DOC501
-    union = get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    kinds = [(member, _kind(member)) for member in union]
-    if any(kind is None for _, kind in kinds):
-        return value
-    for member, kind in kinds:
-        allowed, keep, _ = kind  # type: ignore[misc]
-        if isinstance(value, bool) and member in (int, float):
-            continue
-        if isinstance(value, allowed) and _holds_numbers(value, get_args(member)):
-            return keep(value)
-    wanted = " or ".join(kind[2] for _, kind in kinds if kind is not None)
-    given = repr(value) if len(repr(value)) < LONGEST else f"a {type(value).__name__}"
-    raise InvalidInputError(f"{name} must be {wanted}, got {given}")
+    """  # noqa: DOC201
+    return _read(name, value, kind_of(annotation), Call(nan=nan) if call is None else call)
 
 
 def require_choice(name: str, value: object, choices: Sequence[object]) -> None:
     """Check that a value is one of a few."""
-    if value not in choices:
+    if not any(isinstance(value, type(c)) and value == c for c in choices):
         listed = ", ".join(map(str, choices))
-        raise InvalidInputError(f"{name} must be one of {listed}, got {value!r}")
+        raise InvalidInputError(f"{name} must be one of {listed}, got {shown(value)}")
 
 
-def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Check the plain arguments of every call, before anything runs on them.
+@overload
+def checked(made: Made) -> Made: ...
+@overload
+def checked(*, nan: bool) -> Callable[[Made], Made]: ...
+def checked(made: Any = None, *, nan: bool = False) -> Any:
+    """Check the arguments of every call, before anything runs on them.
+
+    Of a class: of its constructor and its public methods. Arrays and lists of numbers become
+    tensors where a tensor is asked for. What no check foresaw ends in a sentence that names the
+    arguments, with the error as its cause. `nan`: numbers may be NaN or of any size, as results.
 
     Examples
     --------
@@ -78,50 +83,177 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     Traceback (most recent call last):
     dipkernels.errors.InvalidInputError: number must be a number, got 'a'
     """  # noqa: DOC201
-    signature = inspect.signature(function)
-    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    annotations = {
-        name: parameter.annotation
-        for name, parameter in signature.parameters.items()
-        if parameter.kind not in several
-    }
+    if made is None:
+        return functools.partial(checked, nan=nan)
+    return _checked_class(made, nan) if isinstance(made, type) else _checked_call(made, nan)
+
+
+def is_checked(function: object) -> bool:
+    """Tell whether `checked` stands before a function, or a method."""
+    return bool(getattr(function, "_is_checked", False))
+
+
+def _checked_class(made: type, nan: bool) -> type:
+    for name, member in list(vars(made).items()):
+        if name.startswith("_") and name not in ("__init__", "__call__"):
+            continue
+        if name == "forward":  # of a torch module, which torch calls and traces
+            continue
+        if name == "__init__" and getattr(made, "_is_protocol", False):  # typing's own
+            continue
+        if isinstance(member, classmethod | staticmethod):
+            wrapped: Any = type(member)(_checked_call(member.__func__, nan))
+        elif isinstance(member, types.FunctionType):
+            wrapped = _checked_call(member, nan)
+        else:
+            continue
+        setattr(made, name, wrapped)
+    return made
+
+
+class _Parameter(NamedTuple):
+    name: str
+    kind: Kind
+    of_each: str  # "" or which of several values: "items", "values"
+
+
+def _checked_call(function: Any, nan: bool) -> Any:
+    if is_checked(function):
+        return function
+    signature: inspect.Signature | None = None
+    parameters: list[_Parameter] = []
 
     @functools.wraps(function)
-    def with_checks(*args: P.args, **kwargs: P.kwargs) -> R:
+    def with_checks(*args: Any, **kwargs: Any) -> Any:
+        nonlocal signature, parameters
+        if _is_compiling():  # torch.compile reads this code, too
+            return function(*args, **kwargs)
+        if signature is None:  # at the first call, when all names that annotations use are there
+            found = inspect.signature(function)
+            parameters = _parameters(found, function)
+            signature = found
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError:  # Python says it better, with the function's name
             return function(*args, **kwargs)
-        for name in [each for each in bound.arguments if each in annotations]:
-            bound.arguments[name] = as_annotated(name, bound.arguments[name], annotations[name])
-        return function(*bound.args, **bound.kwargs)
+        given, call = bound.arguments, Call(nan=nan)
+        for name, kind, several in parameters:
+            if name not in given:
+                continue
+            if not several:
+                given[name] = _read(name, given[name], kind, call)
+            elif several == "items":
+                given[name] = tuple(_read(name, value, kind, call) for value in given[name])
+            else:
+                given[name] = {k: _read(k, v, kind, call) for k, v in given[name].items()}
+        if _inside.calls:  # what a caller of ours catches stays what it is
+            return function(*bound.args, **bound.kwargs)
+        _inside.calls = True
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except (DipkernelsError, Warning):
+            raise
+        except Exception as error:
+            told = _told(error, function, given)
+            if told is None:
+                raise
+            raise told from error
+        finally:
+            _inside.calls = False
 
+    with_checks._is_checked = True  # type: ignore[attr-defined]
     return with_checks
 
 
-def _kind(annotation: Any) -> _Kind | None:
-    if annotation in _KINDS:
-        return _KINDS[annotation]
-    # of jaxtyping; shapes are said by what takes them
-    array = getattr(annotation, "array_type", None)
-    found = annotation if array is None else array
-    if not isinstance(found, type) or found in _ANYTHING or getattr(found, "_is_protocol", False):
-        return None
-    article = "an" if found.__name__[0] in "AEIO" or found.__name__ == "NTK" else "a"
-    return (found,), lambda value: value, f"{article} {found.__name__}"
+def _parameters(signature: inspect.Signature, function: Any) -> list[_Parameter]:
+    several: dict[Any, str] = {
+        inspect.Parameter.VAR_POSITIONAL: "items",
+        inspect.Parameter.VAR_KEYWORD: "values",
+    }
+    read = [
+        _Parameter(
+            name,
+            kind_of(_resolved(each.annotation, function), name),
+            several.get(each.kind, ""),
+        )
+        for name, each in signature.parameters.items()
+    ]
+    return [each for each in read if each.kind.words]
 
 
-def _float(number: Any) -> float:
+# Names that only type checkers know are not checked.
+def _resolved(annotation: Any, function: Any) -> Any:
+    if not isinstance(annotation, str):
+        return annotation
+    inner = inspect.unwrap(function)
+
+    def of(value: Any) -> None: ...
+
+    of.__annotations__ = {"value": annotation}
     try:
-        return float(number)
-    except OverflowError:
-        return math.inf if number > 0 else -math.inf
+        return get_type_hints(of, inner.__globals__, include_extras=True)["value"]
+    except (NameError, SyntaxError, TypeError):
+        return Any
 
 
-def _holds_numbers(value: Any, kinds: tuple[Any, ...]) -> bool:
-    if not isinstance(value, tuple | list):
-        return True
-    items = list(value)
-    if Ellipsis not in kinds and kinds.count(int) > 1 and len(items) != len(kinds):
-        return False
-    return all(isinstance(item, Integral) and not isinstance(item, bool) for item in items)
+def _read(name: str, value: Any, kind: Kind, call: Call) -> Any:
+    try:
+        return kind.keep(value, call, name)
+    except Refused as refused:
+        raise InvalidInputError(refused.sentence or _sentence(name, value, kind)) from None
+
+
+def _sentence(name: str, value: Any, kind: Kind) -> str:
+    return f"{name} must be {kind.words}, got {shown(value)}"
+
+
+def _is_compiling() -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.compiler.is_compiling())
+
+
+class _Inside(threading.local):
+    calls = False
+
+
+_inside = _Inside()
+
+
+# What was right in its type and couldn't be, in words: a size that no memory holds, a dataset of
+# another kind, arguments that don't go together. What a user's own code raises stays as it is.
+def _told(error: Exception, function: Any, given: dict[str, Any]) -> DipkernelsError | None:
+    frames = list(_frames(error))
+    of_checkers = type(error).__module__.split(".")[0] in ("beartype", "jaxtyping")
+    if of_checkers or any(_is_users(frame) for frame in frames):
+        return None
+    called, said = function.__qualname__.removesuffix(".__init__"), str(error).lower()
+    values = {name: value for name, value in given.items() if name not in ("self", "cls")}
+    told = ", ".join(f"{name}={described(value)}" for name, value in values.items())
+    if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
+        return MemoryLimitError(
+            f"{called}({told}) needs more memory than there is: choose smaller sizes or counts"
+        )
+    what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+    return ArgumentsError(
+        f"{called} can't use these arguments, got {told} ({what}): its documentation says what "
+        "each must be, and how they go together"
+    )
+
+
+def _frames(error: Exception) -> Iterator[types.FrameType]:
+    trace = error.__traceback__
+    trace = trace.tb_next if trace is not None else None
+    while trace is not None:
+        yield trace.tb_frame
+        trace = trace.tb_next
+
+
+# Neither of this package nor installed.
+def _is_users(frame: types.FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", "")).split(".")[0]
+    file = frame.f_code.co_filename
+    installed = file.startswith(("<", *_LIBRARIES)) or "site-packages" in file
+    return module != "dipkernels" and not installed
+
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")})

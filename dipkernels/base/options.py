@@ -44,7 +44,7 @@ def settings(kind: type[S]) -> type[S]:
 def check_options(given: Any) -> None:
     """Check types and choices of all fields; NumPy's numbers become Python's."""
     for each in fields(given):
-        value = as_annotated(each.name, getattr(given, each.name), each.type)
+        value = as_annotated(each.name, getattr(given, each.name), each.type, nan=False)
         object.__setattr__(given, each.name, value)
     for each in fields(given):
         value, choices = getattr(given, each.name), each.metadata.get("choices", ())
@@ -67,7 +67,9 @@ def gather(kind: type[S], given: S | None, options: Mapping[str, Any], caller: s
             + f"; {hint}" * bool(hint)
         )
     types = {each.name: each.type for each in _fields(kind)}
-    read = {name: as_annotated(name, value, types[name]) for name, value in options.items()}
+    read = {
+        name: as_annotated(name, value, types[name], nan=False) for name, value in options.items()
+    }
     return kind(**read) if given is None else replace(given, **read)  # type: ignore[type-var]
 
 

@@ -10,9 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
+
 Value = TypeVar("Value", float, Tensor)
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class Estimate(Generic[Value]):
     """A value with its standard error and its cost.

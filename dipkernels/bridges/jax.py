@@ -39,6 +39,7 @@ DTYPES = ("float32", "float64")
 ALIGNED = 64  # bytes
 
 
+@checked
 @dataclass(frozen=True)
 class JaxFunction:
     """What a JAX function is, in the words of an `ImagePrior`.
@@ -62,6 +63,7 @@ class JaxFunction:
     device: torch.device
 
 
+@checked
 class JaxNTK(NTK):
     """Empirical neural tangent kernel ``Theta = J M J^T`` of a JAX function at given parameters.
 
@@ -249,6 +251,7 @@ class _JaxTangents(Tangents):
         return context
 
 
+@checked
 def tensors_of(parameters: Any) -> Parameters:
     """Name the parameters of a JAX function, as `JaxNTK` does.
 

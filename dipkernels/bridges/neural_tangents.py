@@ -28,6 +28,7 @@ __all__ = ["dense_kernel", "infinite_width", "require"]
 AXES = {1: "NWC", 2: "NHWC"}
 
 
+@checked
 def infinite_width(prior: ImagePrior, code: StationaryKernel, *, seed: int = 0) -> StationaryKernel:
     """Let neural-tangents compute the kernels of a circular convolutional network.
 
@@ -128,6 +129,7 @@ def dense_kernel(kernel_fn: Callable[..., Any], code: Tensor) -> DenseKernel:
     return DenseKernel(covariance, ntk, sides)
 
 
+@checked
 def require() -> tuple[Any, Any]:
     """Import jax and `neural_tangents.stax`.
 

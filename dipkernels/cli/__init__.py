@@ -3,6 +3,7 @@
 Heavy modules are imported inside the commands, so that ``--help`` answers at once.
 """
 
+import io
 import sys
 import warnings
 from typing import Annotated
@@ -49,6 +50,9 @@ def of_all_commands(
     ] = 0,
 ) -> None:
     """Take what stands before any command."""
+    for stream in (sys.stdout, sys.stderr):  # names of files may hold what is no letter
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     listen(verbose)
 
 

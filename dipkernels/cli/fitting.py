@@ -115,6 +115,7 @@ def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile") -> None:
     import torch
 
     from dipkernels import images, plotting
+    from dipkernels.base.mounts import stays
     from dipkernels.images.writing import suffix_for
     from dipkernels.stopping import format_panel, stopping_panel
     from dipkernels.storage.netcdf import write_text
@@ -128,7 +129,8 @@ def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile") -> None:
     if "psnr_clean" in result:
         figures["stopping"] = plotting.plot_stopping(result, panel)
     for name, figure in figures.items():
-        plotting.save_figure(figure, folder / f"{name}.png")
+        if not stays(folder / f"{name}.png"):
+            plotting.save_figure(figure, folder / f"{name}.png")
     for name in ("best", "final", "average", "chosen_image"):
         if name not in result:
             continue
@@ -138,9 +140,12 @@ def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile") -> None:
                 continue
             of_seed = "" if seed is None else f"-seed{int(seed)}"
             suffix = suffix_for(picture.shape[0], file.bits, picture.ndim - 1)
+            path = folder / f"{name}{of_seed}{suffix}"
+            if stays(path):
+                continue
             images.save(
                 torch.from_numpy(picture.values),
-                folder / f"{name}{of_seed}{suffix}",
+                path,
                 bits=file.bits,
                 white=file.white,
                 profile=file.profile,

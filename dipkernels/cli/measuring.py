@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dipkernels.cli import groups
-from dipkernels.cli.options import PriorArgument, RunWords, SeedOption, argument, option
+from dipkernels.cli.options import (
+    PriorArgument,
+    RunWords,
+    SeedOption,
+    argument,
+    option,
+    require_positive,
+)
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -30,6 +37,7 @@ def ntk(
 ) -> None:
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
     from dipkernels import networks, plotting
+    from dipkernels.base.mounts import stays
     from dipkernels.base.spread import spread_note
     from dipkernels.images import parse_size
     from dipkernels.stages.registry import find_stage
@@ -40,6 +48,7 @@ def ntk(
         raise InvalidInputError("--size native needs an image; give pixels, such as 64 or 48x64")
     if steps < 2 or probes < 2:
         raise InvalidInputError(f"--steps and --probes must be at least 2, got {steps}, {probes}")
+    require_positive(steps=steps, probes=probes)
     made = networks.create(prior, image_size=pixels, channels=channels, code_seed=seed)
     made = made.to(device=target)
     record = {
@@ -61,7 +70,8 @@ def ntk(
         ("frequency_response", plotting.plot_responses),
         ("eigenvectors", plotting.plot_eigenvectors),
     ):
-        plotting.save_figure(draw({prior: result}), folder.path / f"{name}.png")
+        if not stays(folder.path / f"{name}.png"):
+            plotting.save_figure(draw({prior: result}), folder.path / f"{name}.png")
     typer.echo(
         f"{prior}: {made.parameter_count:,} parameters, trace {result.trace:.4g} +- "
         f"{result.trace_standard_error:.2g} (error over {probes} probes), "

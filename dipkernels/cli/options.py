@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dipkernels.base.kinds import MOST
 from dipkernels.base.words import read_number
 from dipkernels.cli.completion import Completer, complete_image, complete_prior
 from dipkernels.errors import InvalidInputError
@@ -95,8 +96,10 @@ def interrupted(output: Path | None = None, done: str = "") -> typer.Exit:
 
 
 def require_positive(**given: int | None) -> None:
-    """Refuse numbers of options that aren't at least 1."""
+    """Refuse numbers of options that aren't at least 1, or beyond any count."""
     for name, value in given.items():
+        if value is not None and value > MOST:
+            raise InvalidInputError(f"--{name} must be at most {MOST}, got {value}")
         if value is not None and value < 1:
             raise InvalidInputError(f"--{name} must be at least 1, got {value}")
 

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.origin import provenance
 from dipkernels.base.seeds import as_seeds
 from dipkernels.errors import InvalidInputError
@@ -39,6 +40,7 @@ class Folder(Protocol):
         """Path of the checkpoint of a fit, which need not be there."""
 
 
+@checked
 def fingerprint(
     prior: ImagePrior,
     task: Task | None = None,
@@ -167,6 +169,7 @@ def fingerprint(
     )
 
 
+@checked
 def plan_fingerprint(
     prior: ImagePrior,
     task: Task | None = None,

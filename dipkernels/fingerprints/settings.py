@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dipkernels.base.checks import checked
 from dipkernels.base.options import check_options
 from dipkernels.errors import InvalidInputError
 
@@ -18,6 +19,7 @@ RINGS, SECTORS, PERIODS = 15, 9, 3  # at most, of responses that are probed
 NEIGHBOURS = 9  # rows beside each other, at most
 
 
+@checked
 @dataclass(frozen=True)
 class FingerprintEffort:
     """How much is spent on one fingerprint.

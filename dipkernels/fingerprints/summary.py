@@ -5,6 +5,8 @@ import math
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
+
 # Attributes that are numbers of a row as they are.
 PLAIN = (
     "parameters",
@@ -35,6 +37,7 @@ FITS = (
 )
 
 
+@checked
 def fingerprint_row(card: xr.Dataset) -> dict[str, object]:
     """Condense a fingerprint to the numbers of a table.
 

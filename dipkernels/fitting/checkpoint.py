@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.metric import adam_metric
 from dipkernels.priors.prior import Parameters
@@ -11,6 +12,7 @@ PARAMETERS = "parameters"
 _BETA, _EPSILON = 0.999, 1e-8  # torch's defaults, with which every fit's Adam is made
 
 
+@checked
 def load_parameters(path: str | Path) -> Parameters:
     """Read the parameters of the network from a fit's checkpoint.
 
@@ -32,6 +34,7 @@ def load_parameters(path: str | Path) -> Parameters:
     return _of_one_run(read_checkpoint(Path(path))[1][PARAMETERS])
 
 
+@checked
 def load_adam_metric(path: str | Path) -> Parameters:
     """Read the metric in which Adam sees the parameters from a fit's checkpoint.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.interruption import Interrupted
 from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import provenance
@@ -48,6 +49,7 @@ class FitInterrupted(Interrupted):
 
 
 @takes(FitSettings)
+@checked
 def fit(
     prior: ImagePrior,
     task: Task | Sequence[Task],

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.kernels.ntk import NTK
@@ -53,6 +54,7 @@ def default_learning_rate(
     return stable_learning_rate(ObservedKernel(ntk, task))
 
 
+@checked
 def stable_learning_rate(
     ntk: SymmetricOperator, *, largest_eigenvalue: float | None = None
 ) -> float:

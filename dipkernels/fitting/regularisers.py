@@ -4,11 +4,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.settings import TOTAL_VARIATIONS
 from dipkernels.priors.prior import Parameters
 
 
+@checked
 def total_variation(images: Tensor, kind: str = "anisotropic", *, spatial_dims: int = 2) -> Tensor:
     """Total variation of images: the sum of their neighbour differences, over all channels.
 

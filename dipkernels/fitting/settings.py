@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from dipkernels.base.checks import checked
 from dipkernels.base.options import check_options, option, settings
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.schedules import SCHEDULES
@@ -12,6 +13,7 @@ PRECISIONS = ("float", "tf32", "bf16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 
 
+@checked
 @settings
 class FitSettings:
     """The options of `dipkernels.fit` that decide its result.

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.spread import spread_words
 from dipkernels.errors import InvalidInputError
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Peak:
     """Highest PSNR to the clean image: over seeds the mean, and how much they differ.
@@ -36,6 +38,7 @@ class Peak:
         return f"{decibels} ({spread_words(self.seeds)}) at iteration {self.iteration:.0f}"
 
 
+@checked
 def peak(result: xr.Dataset) -> Peak:
     """Find the peak of a fit.
 
@@ -64,6 +67,7 @@ def peak(result: xr.Dataset) -> Peak:
     return Peak(float(psnr.mean()), _over_seeds(psnr), float(where.median()), seeds)
 
 
+@checked
 def summary(result: xr.Dataset) -> str:
     """Say in a line what a fit came to.
 
@@ -88,8 +92,11 @@ def summary(result: xr.Dataset) -> str:
     words = sorted({str(word) for word in np.asarray(result.status).ravel()})
     chosen = ""
     if "chosen" in result:
-        where = ", ".join(str(i) for i in np.atleast_1d(result.chosen).ravel())
+        found = [int(i) for i in np.atleast_1d(result.chosen).ravel()]
+        where = ", ".join(str(i) if i >= 0 else "none" for i in found)
         chosen = f", {result.stop} chose iteration {where}"
+        if max(found) < 0:
+            chosen = f", {result.stop} found no iteration to choose"
     return f"{what} of {last} ({', '.join(words)}{chosen}), {result.seconds:.0f} s"
 
 

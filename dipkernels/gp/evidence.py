@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.observation import Observation
@@ -19,6 +19,7 @@ METHODS = ("auto", "fourier", "dense", "lanczos")
 _BLOCK = 256  # columns of a dense matrix that are formed at once
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """``log p(y)``, natural logarithm, of all entries that count.
@@ -44,6 +45,7 @@ class Evidence:
     method: str
 
 
+@checked
 class MeasuredCovariance(SymmetricOperator):
     """``A K A^T`` over the entries that count: the covariance of measurements without noise."""
 

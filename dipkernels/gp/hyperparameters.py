@@ -31,6 +31,7 @@ _GRID = 7  # length-scales that are tried before the best is refined
 _EXPECTED = 25  # length-scales in all, for the bar
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class FittedHyperparameters:
     """What maximises the evidence.

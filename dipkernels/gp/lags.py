@@ -14,6 +14,7 @@ from dipkernels.errors import InvalidInputError
 _SMOOTHNESS = (0.5, 1.5, 2.5)
 
 
+@checked
 @dataclass(frozen=True)
 class LagKernel:
     """``outputscale * correlation(distance / lengthscale)``, an isotropic covariance.

@@ -79,8 +79,16 @@ class Observation:
 
     def gain(self, measurement: Tensor) -> Tensor:
         """Multiply by ``K A^T (A K A^T + s2)^(-1)``: the part of images that measurements tell."""
-        k, s2 = self.covariance, self.variance
         measurement = measurement * self.counted
+        if self.variance or not self._masks_pixels:
+            return self._solved(measurement)
+        # Pixels that were measured without noise are known, however badly their system is posed.
+        if bool(self.counted.all()):
+            return measurement
+        return torch.where(self.counted, measurement, self._solved(measurement))
+
+    def _solved(self, measurement: Tensor) -> Tensor:
+        k, s2 = self.covariance, self.variance
         if self.solver == "fourier":
             return k.function(lambda v: share_of(v, v + s2))(measurement)
         if self.solver == "primal":

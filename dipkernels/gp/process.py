@@ -25,6 +25,7 @@ from dipkernels.tasks import Task
 _VARIANCES = ("auto", "fourier", "draws", "solves")
 
 
+@checked
 class GaussianProcess:
     """A Gaussian process over the pixels of an image; its channels are independent and alike.
 
@@ -193,6 +194,7 @@ class GaussianProcess:
         return GPPosterior(self, observation)
 
 
+@checked
 class GPPosterior:
     """A Gaussian process given a measurement: all of it is Gaussian, and in float64.
 

@@ -15,6 +15,7 @@ from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.blocks import block_matrices
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class TabulatedKernel:
     """A kernel made of an estimate.

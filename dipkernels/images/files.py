@@ -31,6 +31,7 @@ NUMPY = b"\x93NUMPY"
 HIDES = ("black", "white", "transparent", "opaque")  # what of a mask's file means missing
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ImageFile:
     """An image with what its file says of itself; see `read`.
@@ -236,6 +237,8 @@ def read_mask(source: str | Path, said: Said) -> ImageFile:
     pixels = _find(source, said)
     if pixels.values.dtype.kind == "c":
         raise ImageError(f"the mask {source} holds complex values: say what is known by 0 and 1")
+    if pixels.values.dtype.kind not in "biuf":
+        raise ImageError(f"{source} holds {pixels.values.dtype}, no numbers that are a mask")
     finite = pixels.values[np.isfinite(pixels.values)] if pixels.top is None else np.ones(1)
     white = pixels.top or max(1.0, float(finite.max(initial=1)))
     return _image_file(to_fractions(pixels, str(source), white), pixels, white)

@@ -19,6 +19,7 @@ from dipkernels.errors import ImageError, InvalidInputError
 WINDOW = 7  # of SSIM, scikit-image's default
 
 
+@checked
 def mse(
     image: Float[Tensor, "..."],
     reference: Float[Tensor, "channels *spatial"],
@@ -65,6 +66,7 @@ def region_mse(
     return squared.where(mask, squared.new_zeros(())).sum(dim=axes) / mask.sum()
 
 
+@checked
 def psnr(
     image: Float[Tensor, "..."],
     reference: Float[Tensor, "channels *spatial"],
@@ -142,6 +144,7 @@ def decibels(mse: ArrayLike | float) -> np.ndarray:
         return np.asarray(-10 * np.log10(mse))
 
 
+@checked
 def ssim(
     image: Float[Tensor, "..."],
     reference: Float[Tensor, "channels *spatial"],

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 
+from dipkernels.base.checks import checked
 from dipkernels.base.words import meant
 from dipkernels.errors import ImageError
 
@@ -39,6 +40,7 @@ SUFFIXES = {
 }
 
 
+@checked
 def names() -> list[str]:
     """Names that `load` accepts: bundled images, then those found below ``DIPKERNELS_DATA``.
 

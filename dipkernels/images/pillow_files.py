@@ -26,8 +26,8 @@ REFUSED = {
 def read_by_pillow(path: Path) -> Pixels:
     """Read a file, turned upright."""
     with Image.open(path) as picture:
-        _require_readable(picture, path)
         require_room((picture.height, picture.width, len(picture.getbands())), path)
+        _require_readable(picture, path)
         pixels = _read(picture, path)
         # Pillow turns TIFFs itself, while it reads them, and forgets the tag.
         orientation = picture.getexif().get(ORIENTATION)

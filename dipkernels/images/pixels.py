@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dipkernels.base.memory import require_free
-from dipkernels.errors import ImageError
+from dipkernels.errors import ImageError, MemoryLimitError
 
+MOST = 3 * 10**8  # numbers of a file
 ROUNDING = 1e-5  # beyond [0, 1], which a few operations in float32 leave
 # What brings an image upright, by the orientation that its file states (TIFF's tag and EXIF's).
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -61,8 +62,14 @@ class Pixels:
 
 def require_room(shape: tuple[int, ...], source: object) -> None:
     """Refuse to decode what doesn't fit into memory, in its own type and in float32."""
-    shown = "x".join(map(str, shape))
-    require_free(8 * int(np.prod(shape, dtype=float)), f"{source}, an image of {shown},", "crop it")
+    shown, numbers = "x".join(map(str, shape)), int(np.prod(shape, dtype=float))
+    if numbers > MOST:
+        raise MemoryLimitError(
+            f"{source}, an image of {shown}, holds {numbers:.2g} numbers, of which at most "
+            f"{MOST:.0e} are read: crop it"
+        )
+    # as decoded, as fractions in float64, and in float32
+    require_free(13 * numbers, f"{source}, an image of {shown},", "crop it")
 
 
 def without_alpha(values: np.ndarray, *, premultiplied: bool = False) -> Pixels:

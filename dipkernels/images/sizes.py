@@ -9,9 +9,11 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.base.memory import require_free
+from dipkernels.base.values import shown
 from dipkernels.errors import InvalidInputError
 
 Size = tuple[int, ...]
+MOST = 2**16 - 1  # pixels along an axis
 
 
 @checked
@@ -33,7 +35,7 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     Raises
     ------
     InvalidInputError
-        If the size isn't positive or exceeds the image's.
+        If the size isn't positive or exceeds the image's, or the image has no rows.
 
     Examples
     --------
@@ -42,8 +44,13 @@ def crop(image: Float[Tensor, "..."], size: int | Size) -> Float[Tensor, "..."]:
     torch.Size([3, 256, 384])
     """
     wanted = _sides(size, 2 if isinstance(size, int) else len(size))
+    if image.dim() < len(wanted):
+        raise InvalidInputError(
+            f"an image of {_by(wanted)} pixels has {len(wanted)} axes of space, got shape "
+            f"{tuple(image.shape)}"
+        )
     sides = tuple(image.shape[-len(wanted) :])
-    if len(sides) < len(wanted) or any(n > m for n, m in zip(wanted, sides, strict=True)):
+    if any(n > m for n, m in zip(wanted, sides, strict=True)):
         raise InvalidInputError(
             f"can't crop an image of {_by(sides)} pixels to {_by(wanted)}: choose a smaller size, "
             "or resize"
@@ -75,7 +82,8 @@ def resize(
     Raises
     ------
     InvalidInputError
-        If the size isn't positive, or has another number of axes than the image.
+        If the size isn't positive, or has another number of axes than the image, or the image has
+        no pixel.
     MemoryLimitError
         If the image of that size doesn't fit into the memory that is free.
 
@@ -89,6 +97,8 @@ def resize(
     sides, wanted = tuple(spatial), _sides(size, len(spatial))
     if sides == wanted:
         return image
+    if image.numel() == 0:
+        raise InvalidInputError(f"an image of shape {tuple(image.shape)} has no pixel to scale")
     scale = max(new / old for new, old in zip(wanted, sides, strict=True))
     covered = tuple(
         max(new, math.floor(old * scale + 0.5)) for new, old in zip(wanted, sides, strict=True)
@@ -131,10 +141,10 @@ def parse_size(text: str) -> int | Size | None:
         numbers = [int(part) for part in text.lower().split("x")]
     except ValueError:
         numbers = []
-    if not 1 <= len(numbers) <= 3 or min(numbers) < 1:
+    if not 1 <= len(numbers) <= 3 or not 1 <= min(numbers) <= max(numbers) <= MOST:
         raise InvalidInputError(
-            "--size must be a positive number of pixels, HEIGHTxWIDTH, DEPTHxHEIGHTxWIDTH or "
-            f"'native', got '{text}'"
+            f"--size must be a positive number of pixels up to {MOST}, HEIGHTxWIDTH, "
+            f"DEPTHxHEIGHTxWIDTH or 'native', got {shown(text)}"
         )
     return numbers[0] if len(numbers) == 1 else tuple(numbers)
 

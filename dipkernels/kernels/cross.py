@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.metric import weigh
 from dipkernels.linalg.linear import LinearOperator
@@ -14,6 +15,7 @@ from dipkernels.priors.tangents import Tangents
 Codes = Tensor | Sequence[Tensor]
 
 
+@checked
 class CrossKernel(LinearOperator):
     """``J_1 M J_2^T``, between the images of two codes, or of two sets of codes.
 

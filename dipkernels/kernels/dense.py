@@ -19,6 +19,7 @@ LOST = 1e-6  # of the covariance's root, outside of what the tangent kernel reac
 WHICH = ("covariance", "ntk")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class DenseKernel:
     """Covariance and neural tangent kernel of one channel of an image, over all pairs of pixels.
@@ -214,6 +215,7 @@ class DenseKernel:
         return f"DenseKernel(size {'x'.join(map(str, self.size))})"
 
 
+@checked
 class DenseImageKernel(Kernel):
     """A matrix ``(n, n)`` over the pixels of one channel, as a kernel over images of several."""
 

@@ -3,12 +3,14 @@
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.kernels.metric import weigh
 from dipkernels.linalg.linear import LinearOperator
 from dipkernels.priors.stateless import Parameters
 from dipkernels.priors.tangents import Tangents
 
 
+@checked
 class JacobianFactor(LinearOperator):
     """``B = J M^(1/2)``, of shape (n, P), whose square ``B B^T`` is the kernel.
 

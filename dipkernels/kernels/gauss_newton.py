@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.factor import JacobianFactor
 from dipkernels.linalg.operator import SymmetricOperator
@@ -13,6 +14,7 @@ from dipkernels.priors.stateless import Parameters
 _ROWS = 64  # of the Jacobian, that are formed at a time
 
 
+@checked
 class GaussNewton(SymmetricOperator):
     """The Gauss-Newton matrix ``B^T W B`` of squared errors, on flattened parameters.
 

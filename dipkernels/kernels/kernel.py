@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.kernels.pixels import KernelBlock, Pixels, pixel_indices
 from dipkernels.linalg.composites import PRODUCTS, SUMS, SymmetricProduct, SymmetricSum
 from dipkernels.linalg.density import effective_rank, spectral_density
@@ -17,6 +18,7 @@ from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
 
 
+@checked
 class Kernel(SymmetricOperator):
     """A symmetric operator over flattened images ``(channels, *spatial)``.
 
@@ -129,6 +131,7 @@ class Kernel(SymmetricOperator):
         return KernelBlock(self, indices, indices).to_dense()
 
 
+@checked
 class RestrictedKernel(Kernel):
     """The part of a kernel of some pixels: an operator over these alone.
 
@@ -164,6 +167,7 @@ class RestrictedKernel(Kernel):
         return f"RestrictedKernel({self.shape[0]} pixels of {self._whole!r})"
 
 
+@checked
 class KernelSum(SymmetricSum, Kernel):
     """A weighted sum of symmetric operators, of which some are kernels over images of one shape."""
 
@@ -186,6 +190,7 @@ class KernelSum(SymmetricSum, Kernel):
         return functools.reduce(torch.add, parts)
 
 
+@checked
 class KernelProduct(SymmetricProduct, Kernel):
     """A symmetric product whose outer factor is a kernel."""
 

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.statistics import mean_and_error
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.kernel import Kernel
@@ -19,6 +20,7 @@ from dipkernels.priors.prior import Parameters
 from dipkernels.priors.tangents import Tangents
 
 
+@checked
 def select_parameters(names: Sequence[str], patterns: str | Sequence[str]) -> list[str]:
     """Find the parameters that are meant.
 
@@ -68,6 +70,7 @@ def group_by_module(names: Sequence[str]) -> dict[str, list[str]]:
     return groups
 
 
+@checked
 class LayerKernels:
     """The kernels ``Theta_l = J_l M_l J_l^T`` of all layers l of an NTK.
 
@@ -275,7 +278,9 @@ def jacobian_of(tangents: Tangents, indices: Tensor) -> Parameters:
 
 
 def forms_of(gradients: Parameters, metric: Parameters | None) -> Parameters:
-    """Sum products of gradients with themselves, ``(k,)`` for each parameter."""
+    """Sum products of gradients with themselves, ``(k,)`` for each parameter; of 16 bits in 32."""
+    short = (torch.float16, torch.bfloat16)
+    gradients = {k: g.float() if g.dtype in short else g for k, g in gradients.items()}
     weighted = weigh(gradients, metric)
     return {key: (g * weighted[key]).reshape(len(g), -1).sum(dim=1) for key, g in gradients.items()}
 
@@ -285,6 +290,7 @@ def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
     return functools.reduce(torch.add, [values[key] for key in keys])
 
 
+@checked
 class LayerKernel(Kernel):
     """The kernel of one layer, by the passes of the whole.
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.priors.prior import Parameters
 
 Metric = Parameters | Callable[[Parameters], Parameters]
 
 
+@checked
 def adam_metric(mean_squares: Mapping[str, Tensor], *, epsilon: float = 1e-8) -> Parameters:
     """Turn Adam's mean squares of gradients into its metric, ``D = 1 / (sqrt(v) + epsilon)``.
 
@@ -49,6 +51,7 @@ def adam_metric(mean_squares: Mapping[str, Tensor], *, epsilon: float = 1e-8) ->
     return metric
 
 
+@checked
 def adam_metric_of(optimiser: torch.optim.Adam, parameters: Mapping[str, Tensor]) -> Parameters:
     """Read the metric of Adam's next step off its state.
 

@@ -30,6 +30,7 @@ from dipkernels.priors.tangents import Tangents
 logger = logging.getLogger(__name__)
 
 
+@checked
 class NTK(Kernel):
     """Empirical neural tangent kernel ``Theta = J M J^T`` of the image at given parameters.
 

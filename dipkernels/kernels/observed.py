@@ -32,6 +32,7 @@ class Sight:
         return self._task.adjoint(rows).flatten(1)
 
 
+@checked
 class ObservedKernel(SymmetricOperator):
     """``A K A^T``, with A the forward operator of a task, restricted to the entries that count.
 

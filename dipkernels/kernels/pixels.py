@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
+from dipkernels.base.values import shown
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.linear import LinearOperator
 from dipkernels.linalg.operator import SymmetricOperator
@@ -15,6 +17,7 @@ Pixels = Tensor | np.ndarray | Sequence[int] | slice
 _BLOCK = 256 * 2**20  # bytes of whole images that a product with a part may take
 
 
+@checked
 def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
     """Translate a choice of pixels to indices of the flattened image.
 
@@ -41,7 +44,12 @@ def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
         if pixels != slice(None):
             raise InvalidInputError(f"of slices only : is understood, got {pixels}: give indices")
         return torch.arange(n)
-    chosen = torch.as_tensor(pixels).cpu()
+    try:
+        chosen = torch.as_tensor(pixels).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidInputError(
+            f"pixels must be a mask of bool or a list of integers, got {shown(pixels)}"
+        ) from None
     if chosen.dtype == torch.bool:
         if tuple(chosen.shape) not in (image_shape, image_shape[1:]):
             raise InvalidInputError(
@@ -66,6 +74,7 @@ def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
     return indices
 
 
+@checked
 class KernelBlock(LinearOperator):
     """Rows and columns of a kernel: a rectangular matrix, of which only products are formed.
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import AccuracyWarning, NotSymmetricError
 
 _CLEARLY = 0.05
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Symmetry:
     """What probes have seen of an operator's symmetry and sign.

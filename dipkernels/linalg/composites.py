@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.linear import LinearOperator
 from dipkernels.linalg.operator import SymmetricOperator
@@ -9,6 +10,7 @@ from dipkernels.linalg.operator import SymmetricOperator
 Term = tuple[float, LinearOperator]
 
 
+@checked
 class Adjoint(LinearOperator):
     """The transpose of an operator."""
 
@@ -31,6 +33,7 @@ class Adjoint(LinearOperator):
         return f"Adjoint({self.operator!r})"
 
 
+@checked
 class WeightedSum(LinearOperator):
     """``sum_i c_i A_i`` of operators of one size, dtype and device."""
 
@@ -57,6 +60,7 @@ class WeightedSum(LinearOperator):
         return f"({' + '.join(f'{c!r} * {each!r}' for c, each in self.terms)})"
 
 
+@checked
 class SymmetricSum(WeightedSum, SymmetricOperator):
     """A weighted sum of symmetric operators: forms and exact diagonals at the price of each."""
 
@@ -74,6 +78,7 @@ class SymmetricSum(WeightedSum, SymmetricOperator):
         return _summed([c * each._exact_diagonal(block) for c, each in self.terms])
 
 
+@checked
 class OperatorProduct(LinearOperator):
     """``A_1 A_2 ... A_r``, multiplied from the right."""
 
@@ -101,6 +106,7 @@ class OperatorProduct(LinearOperator):
         return f"({' @ '.join(map(repr, self.factors))})"
 
 
+@checked
 class SymmetricProduct(OperatorProduct, SymmetricOperator):
     """``B K B^T`` or ``B B^T``, B a product; forms cost what they do with the middle."""
 

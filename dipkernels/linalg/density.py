@@ -93,6 +93,7 @@ def spectral_density(
     )
 
 
+@checked
 def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     """Estimate two effective ranks, from Lanczos runs of random probes.
 

@@ -19,6 +19,7 @@ from dipkernels.linalg.operator import SymmetricOperator, identity_of
 from dipkernels.storage.checkpoints import Saver
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class Eigenpairs:
     """Leading eigenpairs of a symmetric operator.
@@ -42,6 +43,7 @@ class Eigenpairs:
     matvecs: int
 
 
+@checked
 def ritz_pairs(spaces: Sequence[KrylovSpace], k: int) -> Eigenpairs:
     """Best approximations of the leading eigenpairs from the union of Krylov spaces.
 

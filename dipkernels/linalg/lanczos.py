@@ -20,6 +20,7 @@ UNSEEN = Symmetry(0.0, 0.0, 0)
 _BREAKDOWN = 1e-13  # size of a residual, relative to the operator's, that is rounding in float64
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class KrylovSpace:
     """What Lanczos knows about ``A`` from one start vector ``v``.
@@ -84,13 +85,21 @@ class KrylovSpace:
         values, vectors : ndarray, shapes (m,) and (m, m)
             Ritz values, ascending, negative rounding set to 0; coefficients in the basis, one a
             column.
+
+        Raises
+        ------
+        InvalidInputError
+            If there aren't as many steps.
         """
         m = len(self.alpha) if steps is None else steps
+        if not 1 <= m <= len(self.alpha):
+            raise InvalidInputError(f"steps must be from 1 to {len(self.alpha)}, got {steps}")
         tridiagonal = np.diag(self.alpha[:m]) + np.diag(self.beta[: max(m - 1, 0)], 1)
         values, vectors = np.linalg.eigh(tridiagonal, UPLO="U")
         return np.maximum(values, 0.0), vectors
 
 
+@checked
 class Lanczos:
     """Lanczos recurrences of several start vectors, sharing block products with the operator.
 

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 
@@ -41,6 +42,7 @@ def array_type(dtype: torch.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype == torch.float64 else np.float32)
 
 
+@checked
 class LinearOperator(ABC):
     """A real matrix ``A`` of size ``(m, n)``, of which only products are ever formed.
 

@@ -3,10 +3,12 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.operator import SymmetricOperator
 
 
+@checked
 class DenseOperator(SymmetricOperator):
     """A symmetric matrix that is held in memory.
 
@@ -51,6 +53,7 @@ class DenseOperator(SymmetricOperator):
         return f"DenseOperator({self.shape[0]}x{self.shape[1]}, {self.dtype})"
 
 
+@checked
 class DiagonalOperator(SymmetricOperator):
     """A diagonal matrix: weights, a mask, or the identity to be added to another operator.
 

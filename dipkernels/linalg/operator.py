@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import DivergenceError, InvalidInputError
@@ -20,6 +21,7 @@ ANOTHER = (
 )
 
 
+@checked
 class SymmetricOperator(LinearOperator):
     """A symmetric matrix ``A`` of size ``n``, of which only products are ever formed.
 
@@ -75,11 +77,20 @@ class SymmetricOperator(LinearOperator):
         Estimate
             Unbiased. With m probes the standard deviation is at most
             ``sqrt(2 / m) * frobenius_norm(A)``.
+
+        Raises
+        ------
+        DivergenceError
+            If it isn't finite.
         """
         if probes is None:
             return Estimate(float(self._exact_diagonal().double().sum()), 0.0, self.shape[0])
         samples = self.quadratic_form(self.rademacher(probes, seed)).double()
         mean, error = mean_and_error(samples)
+        if not mean.isfinite():
+            raise DivergenceError(
+                f"the trace isn't finite in {self.dtype}: its products overflow, or hold NaN"
+            )
         return Estimate(float(mean), float(error), probes)
 
     def quadratic_form(self, block: Tensor | np.ndarray) -> Any:

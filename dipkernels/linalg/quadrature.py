@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from dipkernels.base.checks import checked
+
 Array = np.ndarray
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Quadrature:
     """A rule ``v^T f(A) v = sum_j weights_j f(nodes_j)``.

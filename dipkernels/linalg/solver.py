@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import AccuracyWarning, InvalidInputError, NotSymmetricError
 from dipkernels.linalg.linear import LinearOperator
 from dipkernels.linalg.operator import SymmetricOperator
@@ -21,6 +22,7 @@ _SLOWEST = 0.999  # rate of convergence that is reckoned with, in steps of DELAY
 _ROUNDING = 1e-15  # of a right-hand side: residuals below it can't be trusted
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class Solution:
     """What conjugate gradients found.
@@ -53,6 +55,7 @@ class Solution:
         return f"Solution({found})"
 
 
+@checked
 def conjugate_gradients(
     product: Product,
     right: Float[Tensor, "k n"],

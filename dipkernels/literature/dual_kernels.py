@@ -45,6 +45,7 @@ def circulant(
     return torch.stack([placed.roll(tuple(shift.tolist()), axes) for shift in pixels])
 
 
+@checked
 def dual_kernel(
     taps: Float[Tensor, "*kernel_size"],
     size: tuple[int, ...],
@@ -112,6 +113,7 @@ class _TwoLayerGenerator(nn.Module):
         return torch.einsum("bw...,w->b...", hidden, self.signs)[:, None]
 
 
+@checked
 def two_layer_generator(
     taps: Float[Tensor, "*kernel_size"], size: tuple[int, ...], width: int
 ) -> ImagePrior:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.generators import ConvNet, FixedConvNet
 from dipkernels.networks.mixer import MLPMixer
@@ -26,6 +27,7 @@ from dipkernels.priors.prior import single_code
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d)
 
 
+@checked
 class Encoder:
     """Features of input images in a prior's network, averaged over positions.
 
@@ -180,6 +182,7 @@ _CONVOLUTIONAL: dict[type[nn.Module], Callable[[nn.Module], str]] = {
 }
 
 
+@checked
 def standardised(
     inputs: Float[Tensor, "n channels *spatial"],
 ) -> Float[Tensor, "n channels *spatial"]:
@@ -198,6 +201,7 @@ def standardised(
     return (inputs - inputs.mean()) / inputs.std()
 
 
+@checked
 def faces(channels: int = 1) -> tuple[Float[Tensor, "200 channels 25 25"], list[int]]:
     """Load scikit-image's bundled task: faces (1) and other pieces of photographs (0).
 

@@ -9,6 +9,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import Kernel
 from dipkernels.kernels.pixels import Pixels
@@ -16,6 +17,7 @@ from dipkernels.linalg import SymmetricOperator
 from dipkernels.literature.non_local_means import local_window, share_outside
 
 
+@checked
 def induced_filter(kernel: Kernel, pixels: Pixels) -> Float[Tensor, "m n"]:
     """Read the filters of some pixels off a kernel.
 
@@ -45,6 +47,7 @@ def induced_filter(kernel: Kernel, pixels: Pixels) -> Float[Tensor, "m n"]:
     return rows / sums[:, None]
 
 
+@checked
 def twicing(
     operator: SymmetricOperator,
     target: Float[Tensor, " n"],
@@ -94,6 +97,7 @@ def twicing(
     return torch.stack(iterates)
 
 
+@checked
 def residual_correlation(
     residual: Float[Tensor, "channels *spatial"], max_lag: int
 ) -> Float[Tensor, " lags"]:
@@ -127,6 +131,7 @@ def residual_correlation(
     return torch.stack(products) / products[0]
 
 
+@checked
 def compare_filters(
     weights: Float[Tensor, "m n"],
     reference: Float[Tensor, "m n"],

@@ -10,12 +10,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import vjp, vmap
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors import ImagePrior, Parameters
 
 AT_ONCE = 32  # backward passes in one
 
 
+@checked
 def jacobian_norms(
     prior: ImagePrior,
     images: Mapping[str, Float[Tensor, "channels *spatial"]],
@@ -70,6 +72,7 @@ def jacobian_norms(
     )
 
 
+@checked
 def jacobian(
     prior: ImagePrior, parameters: Parameters, *, layers: Sequence[str] | None = None
 ) -> Float[Tensor, "n p"]:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary import activation as dual_activation
 from dipkernels.networks.layers import PADDINGS
@@ -36,6 +37,7 @@ def patches(
     return whole.permute(order).reshape(image[0].numel(), -1)
 
 
+@checked
 def non_local_means_weights(
     image: Float[Tensor, "channels *spatial"],
     patch_size: int,
@@ -80,6 +82,7 @@ def non_local_means_weights(
     return weights / weights.sum(dim=1, keepdim=True)
 
 
+@checked
 def patch_tangent_kernel(
     code: Float[Tensor, "channels *spatial"],
     patch_size: int,

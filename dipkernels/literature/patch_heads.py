@@ -22,6 +22,7 @@ import xarray as xr
 from jaxtyping import Int
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
@@ -53,6 +54,7 @@ RANDOM_PAIRS = 6
 NEAR = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
+@checked
 def patch_covariance(
     prior: ImagePrior,
     samples: int = 256,
@@ -125,6 +127,7 @@ def patch_covariance(
     return _described(dataset, prior, seed=seed, first=first, side=side, samples=samples)
 
 
+@checked
 def patch_ntk(
     prior: ImagePrior,
     samples: int = 4,
@@ -198,6 +201,7 @@ def patch_ntk(
     )
 
 
+@checked
 def factorisation_against_width(
     priors: Mapping[int, ImagePrior],
     samples: int = 4,
@@ -250,6 +254,7 @@ def factorisation_against_width(
     )
 
 
+@checked
 def patch_response(
     dataset: xr.Dataset, *, edges: Sequence[float] | np.ndarray | None = None
 ) -> xr.Dataset:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import grad, vmap
 
+from dipkernels.base.checks import checked
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive, generator
@@ -38,6 +39,7 @@ __all__ = [
 KINDS = ("nngp", "ntk")
 
 
+@checked
 def input_kernel(
     prior: ImagePrior,
     inputs: Float[Tensor, "n channels *spatial"],
@@ -139,6 +141,7 @@ def input_kernel(
     )
 
 
+@checked
 def shift_invariance(
     prior: ImagePrior,
     inputs: Float[Tensor, "n channels *spatial"],

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import standard_error
 from dipkernels.errors import InvalidInputError
@@ -13,6 +14,7 @@ from dipkernels.errors import InvalidInputError
 RIDGES = tuple(10.0**power for power in range(-7, 2))
 
 
+@checked
 def kernel_regression(
     kernels: xr.Dataset,
     labels: Sequence[int],

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels import tasks
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import fit
@@ -18,6 +19,7 @@ from dipkernels.priors import ImagePrior
 from dipkernels.theory import GradientDescent
 
 
+@checked
 def image_and_noise(
     image: Float[Tensor, "channels *spatial"], *, seed: int = 0
 ) -> dict[str, Float[Tensor, "channels *spatial"]]:
@@ -55,6 +57,7 @@ def image_and_noise(
     return {name: each * (image.norm() / each.norm()) for name, each in found.items()}
 
 
+@checked
 def predicted_speed(
     ntk: NTK,
     targets: Mapping[str, Float[Tensor, "channels *spatial"]],
@@ -134,6 +137,7 @@ def predicted_speed(
     )
 
 
+@checked
 def fitting_speed(
     prior: ImagePrior,
     targets: Mapping[str, Float[Tensor, "channels *spatial"]],

@@ -6,6 +6,7 @@ import xarray as xr
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.base.statistics import RunningMoments
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.mixer import MLPMixer
@@ -17,6 +18,7 @@ from dipkernels.priors import ImagePrior
 MOST_TOKENS = 2048
 
 
+@checked
 def patch_side(prior: ImagePrior) -> int:
     """Find the side of the patches that a prior's head makes.
 

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import require_choice, require_sizes
 from dipkernels.networks.registry import Options, family, register
@@ -18,6 +19,7 @@ ACTIVATIONS = ("sine", "relu")
 CODE = 512  # sines and cosines of 256 frequencies
 
 
+@checked
 class CoordinateNetwork(nn.Module):
     """A perceptron with the same weights at every pixel, of sines (SIREN) or of ReLUs.
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from dipkernels.base.checks import checked
 from dipkernels.networks.generators import PHANTOM, PUBLISHED
 from dipkernels.networks.layers import (
     CentreCrop,
@@ -31,6 +32,7 @@ ORDERS = (
 )
 
 
+@checked
 class Decoder(Generator):
     """Blocks of convolution, x2 upsampling, activation, normalisation; then a 1x1 convolution.
 
@@ -105,6 +107,7 @@ class Decoder(Generator):
         super().__init__(*layers, CentreCrop(size), style.conv(width, channels, 1))
 
 
+@checked
 class TransposedDecoder(Generator):
     """Transposed convolutions with activation and normalisation; then a 1x1 convolution.
 
@@ -154,6 +157,7 @@ class TransposedDecoder(Generator):
         super().__init__(*layers, CentreCrop(size), style.conv(last, channels, 1))
 
 
+@checked
 class LipschitzDecoder(Generator):
     """Double blocks with a bound on every convolution's spectral norm, and x2 upsampling between.
 

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.networks.layers import (
     PADDINGS,
     Generator,
@@ -22,6 +23,7 @@ PHANTOM = "Heckel & Soltanolkotabi 2020, phantom (by SGD); Adam's rate ours"
 PUBLISHED = Style(activation="relu", bias=False)
 
 
+@checked
 class ConvNet(Generator):
     """Convolutions with activation and normalisation at full resolution, and a last one.
 
@@ -71,6 +73,7 @@ class ConvNet(Generator):
         super().__init__(*blocks, style.conv(width, channels, last_kernel_size))
 
 
+@checked
 class FixedConvNet(Generator):
     """Fixed binomial filters at full resolution, with learned 1x1 convolutions between.
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Generator, require_sizes
 from dipkernels.networks.registry import Options, family, register
@@ -20,6 +21,7 @@ __all__ = ["ConvolutionStack"]
 REFLECTED = 2  # pixels that reflection padding needs along an axis
 
 
+@checked
 class ConvolutionStack(nn.Module):
     """3 x 3 convolutions with ReLU between (not after), which keep the image's shape.
 

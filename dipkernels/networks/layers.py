@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.codes import Spatial
 
@@ -198,6 +199,7 @@ def separable(line: Float[Tensor, " taps"], dims: int) -> Float[Tensor, "*taps"]
     return kernel
 
 
+@checked
 class Generator(nn.Sequential):
     """A sequence of layers from a code to an image, without an output non-linearity."""
 

@@ -8,6 +8,7 @@ import math
 
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.networks.patches import PatchNetwork, draw_normal
 from dipkernels.networks.registry import Options, family, register
 from dipkernels.networks.scaling import fitted_patch
@@ -41,6 +42,7 @@ class _Block(nn.Module):
         return output
 
 
+@checked
 class MLPMixer(PatchNetwork):
     """MLP-Mixer that decodes its tokens to the patches of an image.
 

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 
+@checked
 class PatchNetwork(nn.Module):
     """Embeds the patches of a code as tokens, and decodes its last tokens to those of an image.
 

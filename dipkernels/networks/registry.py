@@ -47,6 +47,7 @@ Builder = Callable[..., Recipe]
 Options = dict[str, Any]
 
 
+@checked
 @dataclass(frozen=True)
 class Variant:
     """Other published settings of a registered prior; what is None is as in its entry.
@@ -66,6 +67,7 @@ class Variant:
     output: str | None = None
 
 
+@checked
 @dataclass(frozen=True)
 class Entry:
     """A registered prior.
@@ -208,6 +210,7 @@ def family(
     return decorator
 
 
+@checked
 def names() -> list[str]:
     """List the registered priors.
 
@@ -224,6 +227,7 @@ def names() -> list[str]:
     return list(_ENTRIES)
 
 
+@checked
 def entry(name: str) -> Entry:
     """Look up a registered prior.
 
@@ -382,7 +386,10 @@ def _with_code_channels(
             f"'{found.name}' has no option {', '.join(unknown)}; it has: {', '.join(found.options)}"
         )
     signature = inspect.signature(found.builder)
-    checked = {k: as_annotated(k, v, signature.parameters[k].annotation) for k, v in given.items()}
+    checked = {
+        k: as_annotated(k, v, signature.parameters[k].annotation, nan=False)
+        for k, v in given.items()
+    }
     options = {**found.preset, **checked}
     fixed = codes.fixed_channels(code, dims)
     if fixed is None or "code_channels" not in found.options:

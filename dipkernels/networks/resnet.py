@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.networks.layers import Generator, Style, require_sizes
 from dipkernels.networks.registry import CONVOLUTIONAL, Options, family, register
 from dipkernels.priors.codes import Spatial
@@ -11,6 +12,7 @@ from dipkernels.priors.codes import Spatial
 __all__ = ["ResNet"]
 
 
+@checked
 class ResNet(Generator):
     """Residual blocks at full resolution, between two 3x3 convolutions.
 

@@ -46,6 +46,11 @@ def scaled_halvings(published: int, size: Spatial, kernel_size: int = 3) -> int:
     while halvings < published and (side + 1) // 2 >= least:
         side = (side + 1) // 2
         halvings += 1
+    if published and not halvings and (min(size) + 1) // 2 >= 3:
+        raise InvalidInputError(
+            f"kernels of {kernel_size} pixels don't fit an image of {'x'.join(map(str, size))}, "
+            "which is to be halved: choose smaller kernels"
+        )
     return halvings
 
 

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Generator, require_sizes
 from dipkernels.networks.registry import Options, family, register
@@ -112,6 +113,7 @@ def _normalised(layer: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(layer, nn.BatchNorm2d(channels), nn.LeakyReLU(0.2))
 
 
+@checked
 class SelfAttentionNet(Generator):
     """Hourglass of local self-attention, with narrow skip connections.
 

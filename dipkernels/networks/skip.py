@@ -6,6 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Generator, Style, centre_crop, require_sizes
 from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
@@ -18,6 +19,7 @@ __all__ = ["SkipNet"]
 _T = TypeVar("_T", int, str)
 
 
+@checked
 class SkipNet(Generator):
     """U-net with narrow skip connections, the original deep image prior.
 

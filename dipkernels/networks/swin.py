@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.patches import PatchNetwork, draw_normal
 from dipkernels.networks.registry import Options, family, register
@@ -111,6 +112,7 @@ class _PatchMerging(nn.Module):
         return merged
 
 
+@checked
 class SwinTransformer(PatchNetwork):
     """Swin Transformer that decodes its tokens to an image.
 

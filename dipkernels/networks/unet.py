@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Style, centre_crop, require_choice, require_sizes
 from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
@@ -18,6 +19,7 @@ POOLINGS = ("max", "average")
 PUBLISHED = Style(normalisation="instance", activation="relu", padding="zero")
 
 
+@checked
 class UNet(nn.Module):
     """U-net with wide skip connections: pooling, pairs of convolutions, concatenation.
 

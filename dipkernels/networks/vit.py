@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.networks.patches import PatchNetwork
 from dipkernels.networks.registry import Options, family, register
 from dipkernels.networks.scaling import fitted_patch
@@ -75,6 +76,7 @@ def _initialise(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+@checked
 class VisionTransformer(PatchNetwork):
     """Vision Transformer that decodes its tokens to the patches of an image.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dipkernels.base.checks import checked
 from dipkernels.base.devices import is_present, parse_device
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.fits import fit
@@ -34,6 +35,7 @@ SECONDS_PER_MODULE = 0.02
 RATE_PRODUCTS = 40  # at most, by which gradient descent finds its step
 
 
+@checked
 def plan(
     prior: ImagePrior,
     task: Task | Sequence[Task] | None = None,

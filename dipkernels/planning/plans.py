@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dipkernels.base.checks import checked
 from dipkernels.base.words import readable_bytes, readable_seconds
 from dipkernels.errors import MemoryLimitError
 from dipkernels.planning.rehearsal import ACTIVATIONS, ALLOCATOR, BASIS, PRODUCT, RECORD, STATE
@@ -18,6 +19,7 @@ REMEDIES = {
 }
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Plan:
     """What a fit and products with the kernel will take.

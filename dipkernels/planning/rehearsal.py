@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
+from dipkernels.base.checks import checked
 from dipkernels.fitting.descent import BATCHING_DEVICES, Descent
 from dipkernels.fitting.optimisers import LBFGS_HISTORY
 from dipkernels.fitting.record import Record
@@ -178,6 +179,7 @@ def rehearse_kernel(
     return _complete(parts, ledger, device)
 
 
+@checked
 class _Rehearsed(NTK):
     # The kernel without its checks, which look at numbers.
     def __init__(

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.plotting.style import PALETTE, panels
 
@@ -13,6 +14,7 @@ _SHOWN = 4  # lines of modes and of rings, at most
 _COLUMNS = 4
 
 
+@checked
 def plot_audit(found: xr.Dataset) -> Figure:
     """Draw an audit: one row an optimiser, measured solid and predicted dashed.
 

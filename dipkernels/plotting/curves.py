@@ -7,6 +7,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipkernels.base.checks import checked
 from dipkernels.fitting import Peak, peak
 from dipkernels.plotting.style import (
     MEASURED,
@@ -25,6 +26,7 @@ Datasets = Mapping[str, xr.Dataset]
 MOST = 60.0  # dB; bounds may be infinite
 
 
+@checked
 def plot_fits(fits: Datasets, predictions: Datasets | None = None) -> Figure:
     """Draw PSNR to the clean and to the measured image against iterations, one panel a fit.
 
@@ -92,6 +94,7 @@ def _peak_band(panel: Axes, prediction: xr.Dataset) -> None:
         )  # fmt: skip
 
 
+@checked
 def plot_descent(fits: Datasets, predictions: Datasets) -> Figure:
     """Draw gradient descent, measured and predicted at the same iterations, one panel a prior.
 
@@ -128,6 +131,7 @@ def plot_descent(fits: Datasets, predictions: Datasets) -> Figure:
     return figure
 
 
+@checked
 def plot_predictions(predictions: Datasets) -> Figure:
     """Draw the predicted PSNR of gradient flow against time, all priors together.
 
@@ -161,6 +165,7 @@ def plot_predictions(predictions: Datasets) -> Figure:
     return figure
 
 
+@checked
 def plot_predicted_against_measured(adam: Datasets, predictions: Datasets) -> Figure:
     """Draw the measured peak under Adam against the peak that the kernel predicts.
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.lines import Line2D
 
+from dipkernels.base.checks import checked
 from dipkernels.fingerprints import fingerprint_row
 from dipkernels.plotting import card_panels as panels
 
@@ -44,6 +45,7 @@ _RC: Any = {
 }
 
 
+@checked
 def plot_fingerprint(card: xr.Dataset) -> Figure:
     """Draw the card of one prior.
 

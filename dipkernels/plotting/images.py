@@ -6,11 +6,13 @@ import numpy as np
 import xarray as xr
 from matplotlib.figure import Figure
 
+from dipkernels.base.checks import checked
 from dipkernels.plotting.style import by_image, panels, show
 
 Datasets = Mapping[str, xr.Dataset]
 
 
+@checked
 def plot_images(fits: Datasets) -> Figure:
     """Draw the clean and measured images, then every prior's image at initialisation, peak and end.
 
@@ -48,6 +50,7 @@ def plot_images(fits: Datasets) -> Figure:
     return figure
 
 
+@checked
 def plot_eigenvectors(kernels: Datasets, *, count: int = 6) -> Figure:
     """Draw the leading eigenvectors of each kernel: the images that the network learns first.
 

@@ -9,6 +9,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import pixel_axes
 from dipkernels.images.metrics import decibels
@@ -31,6 +32,7 @@ POINTS = 2000  # of a trace, at most
 MOST = 0.995  # of the values are within a scale of colours
 
 
+@checked
 def plot_uncertainty(task: Task, maps: xr.Dataset) -> Figure:
     """Draw the truth, the measurement, the posterior mean, and how sure it is.
 
@@ -144,6 +146,7 @@ def _signals(task: Task, maps: xr.Dataset) -> Figure:
     return figure
 
 
+@checked
 def plot_calibration(calibrations: Mapping[str, xr.Dataset]) -> Figure:
     """Draw coverage, sparsification, and errors against the deviations that predicted them.
 
@@ -193,6 +196,7 @@ def plot_calibration(calibrations: Mapping[str, xr.Dataset]) -> Figure:
     return figure
 
 
+@checked
 def plot_chains(task: Task, result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> Figure:
     """Draw what chains did, and where their draws agree.
 
@@ -324,6 +328,7 @@ def _cell(entries: int, task: Task) -> int:
     return int(np.ceil((2 * pixels / max(entries, 1)) ** (1 / (len(task.shape) - 1))))
 
 
+@checked
 def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     """Draw a measurement, the posterior means of several processes, and one's deviation.
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import AXES
 from dipkernels.plotting.style import (
@@ -29,6 +30,7 @@ LEAST = 0.3  # eigenvalues per decade that are shown
 MOST_LAYERS = 8  # that can be told apart; what is left is summed
 
 
+@checked
 def plot_spectra(
     spectra: Datasets, *, reference: xr.Dataset | None = None, ax: Axes | None = None
 ) -> Figure:
@@ -95,6 +97,7 @@ def frequency_axis(panel: Axes) -> None:
     panel.set_xlabel("spatial frequency (cycles/pixel)")
 
 
+@checked
 def plot_densities(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     """Draw the number of eigenvalues per decade against the eigenvalue, relative to the largest.
 
@@ -133,6 +136,7 @@ def plot_densities(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     return figure_of(panel)
 
 
+@checked
 def plot_eigenvalues(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     """Draw the eigenvalues from the largest on, against their index, relative to the largest.
 
@@ -213,6 +217,7 @@ def _largest(kernel: xr.Dataset) -> float:
     return float(found)
 
 
+@checked
 def plot_responses(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     """Draw how strongly each spatial frequency is fitted, relative to the lowest ring.
 
@@ -247,6 +252,7 @@ def plot_responses(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     return figure
 
 
+@checked
 def plot_layers(responses: Datasets) -> Figure:
     """Draw what each layer adds to the frequency response, one panel a network.
 
@@ -304,6 +310,7 @@ def _draw_layers(panel: Axes, response: xr.Dataset) -> None:
     )  # fmt: skip
 
 
+@checked
 def plot_bands(result: xr.Dataset) -> Figure:
     """Draw the frequency bands that a fit recorded, against iterations.
 

@@ -6,6 +6,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.plotting.style import colours, panels
 from dipkernels.stopping import stopping_panel
@@ -13,6 +14,7 @@ from dipkernels.stopping import stopping_panel
 _MARKERS = "osD^vP*X<>hd"
 
 
+@checked
 def plot_stopping(result: xr.Dataset, panel: xr.Dataset | None = None) -> Figure:
     """Draw PSNR to the clean image against iterations, with one mark for every rule.
 

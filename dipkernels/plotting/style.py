@@ -10,7 +10,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dipkernels.errors import OutputError
+from dipkernels.base.checks import checked
+from dipkernels.errors import InvalidInputError, OutputError
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; grey last.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#5D5D5D", "#B8A900")
@@ -73,6 +74,8 @@ def panels(
     count: int, *, columns: int = 3, width: float = 3.1, height: float = 2.5
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure of equal panels."""
+    if count < 1:
+        raise InvalidInputError("there is nothing to plot: give at least one dataset")
     columns = min(columns, count)
     rows = -(-count // columns)
     with mpl.rc_context(_RC):
@@ -170,6 +173,7 @@ def show(axes: Axes, picture: np.ndarray, title: str = "") -> None:
     axes.set_title(title, fontsize=8)
 
 
+@checked
 def save_figure(figure: Figure, path: str | Path) -> None:
     """Write a figure, in the format of the path's suffix.
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors import codes as code_kinds
@@ -18,6 +19,7 @@ LARGEST_BATCH = 64
 Codes = str | Callable[[int], Tensor]
 
 
+@checked
 def draw_images(
     prior: ImagePrior,
     samples: int,
@@ -66,8 +68,9 @@ def draw_images(
     for start in range(first, first + samples, size):
         stop = min(start + size, first + samples)
         seeds = [derive(f"sample-{i}", seed) for i in range(start, stop)]
-        with torch.no_grad():
-            yield _images(prior, seeds, draw)
+        with torch.no_grad():  # not around the yield: whoever stops in between would stay in it
+            images = _images(prior, seeds, draw)
+        yield images
 
 
 def _images(prior: ImagePrior, seeds: list[int], draw: Callable[[int], Tensor] | None) -> Tensor:

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import checkpoint
 from torch.utils._pytree import tree_leaves, tree_map
 
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.priors.stateless import has_ties, hollowed
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
@@ -312,6 +312,23 @@ def without_checkpoints(seen: "Observed | None" = None) -> Iterator[None]:
 def _note(seen: "Observed | None") -> None:
     if seen is not None:
         seen.checkpoints = True
+
+
+def require_finite_images(images: Tensor, prior: object) -> None:
+    """Check images that initialisations have made."""
+    if not images.isfinite().all():
+        raise DivergenceError(f"{prior} makes images with NaN or infinity: check the network")
+
+
+def require_like(code: Any, own: Any) -> Any:
+    """Check a code that is given in place of another: as many tensors, of as many channels."""
+    given, kept = tensors_of(code), tensors_of(own)
+    if [(x.dim(), x.shape[1:2]) for x in given] != [(x.dim(), x.shape[1:2]) for x in kept]:
+        raise InvalidInputError(
+            f"code must be of shape {', '.join(str(tuple(x.shape)) for x in kept)}, as the "
+            f"prior's own, got {', '.join(str(tuple(x.shape)) for x in given)}"
+        )
+    return code
 
 
 def tensors_of(code: Any) -> list[Tensor]:

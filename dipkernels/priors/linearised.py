@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.priors.prior import Code, ImagePrior
 from dipkernels.priors.stateless import Parameters
@@ -72,6 +73,7 @@ def linearised_image(tangents: Tangents, parameters: Parameters) -> Tensor:
     return image
 
 
+@checked
 class LinearisedPrior(ImagePrior):
     """A network frozen at its linearisation: the image ``f0 + J (theta - theta0)``.
 

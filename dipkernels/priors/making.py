@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.evaluation import Network, Observed, arguments, copied, tensors_of
 from dipkernels.priors.initialisation import Initialisation
@@ -18,6 +19,7 @@ from dipkernels.priors.purity import (
 from dipkernels.priors.stateless import IMAGE, Modes, Parameters, build, converted, parameters_of
 
 
+@checked
 class MadeNetwork:
     """What `ImagePrior` knows of its network, and nobody else asks for."""
 

@@ -6,6 +6,7 @@ import sys
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.memory import free_bytes, linux_bytes
 from dipkernels.priors.linearised import LinearisedPrior
 from dipkernels.priors.prior import ImagePrior, Parameters
@@ -37,6 +38,7 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
     return sum(saved.values())
 
 
+@checked
 class Unfilled(ImagePrior):
     """A prior whose parameters are never drawn: to trace it with tensors that hold no numbers.
 
@@ -56,6 +58,7 @@ class Unfilled(ImagePrior):
         }
 
 
+@checked
 class UnfilledLinearised(LinearisedPrior):
     """The same of a linearised prior, which is traced when parameters are first asked for."""
 

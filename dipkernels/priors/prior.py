@@ -15,7 +15,7 @@ from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.priors.evaluation import tensors_of
+from dipkernels.priors.evaluation import require_finite_images, require_like, tensors_of
 from dipkernels.priors.initialisation import DEFAULT, Initialisation, check_initialisation
 from dipkernels.priors.making import MadeNetwork
 from dipkernels.priors.stateless import IMAGE, NORMALISATIONS, Modes, Parameters, parameters_of
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 Code = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
 
+@checked
 class ImagePrior(MadeNetwork):
     """The random image ``f(theta; z)``: any torch module, its fixed code, its own initialiser.
 
@@ -274,10 +275,10 @@ class ImagePrior(MadeNetwork):
         Raises
         ------
         InvalidInputError
-            If a parameter is missing or there is one too many.
+            If a parameter is missing, there is one too many, or the code has other channels.
         """
         self._require_own(parameters)
-        return self._image(parameters, code)
+        return self._image(parameters, code if code is None else require_like(code, self.code))
 
     def images(self, parameters: Parameters, codes: Tensor | None = None) -> Tensor:
         """Evaluate the network at several sets of parameters, in one pass where torch can.
@@ -352,13 +353,17 @@ class ImagePrior(MadeNetwork):
         ------
         InvalidInputError
             If n is less than 1.
+        DivergenceError
+            If an image isn't finite.
         """
         if n < 1:
             raise InvalidInputError(f"at least 1 sample must be drawn, got {n}")
         with torch.no_grad():
-            return torch.stack(
+            images = torch.stack(
                 [self.image(self.init(derive(f"sample-{i}", seed))) for i in range(n)]
             )
+        require_finite_images(images, self)
+        return images
 
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dipkernels import plotting
+from dipkernels.base.checks import checked
 from dipkernels.reports.pages import drawn, write_page
 from dipkernels.reports.table import COLUMNS, csv_table, notes, table_cells
 from dipkernels.stages.comparison import STAGES, load_stages, summary_row
@@ -30,6 +31,7 @@ DRAWINGS: dict[str, tuple[Callable[..., Figure], Sequence[str], Sequence[str]]] 
 }  # fmt: skip
 
 
+@checked
 def write_report(
     folder: RunFolder, priors: list[str] | tuple[str, ...], task: Task | None = None
 ) -> Path:

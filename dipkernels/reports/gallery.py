@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 
 from dipkernels import fingerprints, plotting
+from dipkernels.base.checks import checked
 from dipkernels.base.origin import digest, provenance
 from dipkernels.base.seeds import as_seeds
 from dipkernels.base.spread import spread_note
@@ -25,6 +26,7 @@ CARD = "card"  # of the stored result, below the prior's name
 PAGE, TABLE = "index.html", "summary.csv"
 
 
+@checked
 def gallery_settings(
     task: Task, effort: FingerprintEffort, *, image: str, seed: int = 0, device: str = "cpu"
 ) -> dict[str, object]:
@@ -70,6 +72,7 @@ def gallery_settings(
     }
 
 
+@checked
 def stored_card(
     folder: RunFolder,
     name: str,
@@ -106,6 +109,7 @@ def stored_card(
     return card
 
 
+@checked
 def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     """Draw the cards of a folder and write its table and page.
 

@@ -1,7 +1,6 @@
 """What all pages share: a template, the settings of a run folder, and figures within the page."""
 
 import base64
-import json
 from importlib import resources
 from pathlib import Path
 
@@ -9,14 +8,15 @@ import jinja2
 from matplotlib.figure import Figure
 
 from dipkernels import plotting
+from dipkernels.base.mounts import stays
 from dipkernels.storage.netcdf import write_text
-from dipkernels.storage.runs import SETTINGS_FILE, RunFolder
+from dipkernels.storage.runs import RunFolder
 
 
 def write_page(folder: RunFolder, file: str, template: str, **fields: object) -> Path:
     """Fill a template with fields and the folder's settings, and write it there."""
-    stored = json.loads((folder.path / SETTINGS_FILE).read_text(encoding="utf-8"))
-    settings = stored.pop("settings")
+    stored = folder.record
+    settings = stored.pop("settings", {})
     text = resources.files(__package__).joinpath(f"{template}.html.jinja").read_text("utf-8")
     page = jinja2.Environment(autoescape=True).from_string(text)
     path = folder.path / file
@@ -33,5 +33,6 @@ def drawn(figures: dict[str, Figure], folder: Path) -> list[dict[str, str]]:
     """Write figures as PNG, and embed them."""
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        plotting.save_figure(figure, folder / f"{name}.png")
+        if not stays(folder / f"{name}.png"):
+            plotting.save_figure(figure, folder / f"{name}.png")
     return [{"name": name, "data": embedded(folder / f"{name}.png")} for name in figures]

@@ -8,6 +8,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from dipkernels import plotting, sampling
+from dipkernels.base.checks import checked
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import MissingExtraError
 from dipkernels.plotting.posterior import psnr_of, region_words
@@ -64,6 +65,7 @@ _SCORES = {
 }
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class PosteriorReport:
     """What `posterior_page` wrote and found.
@@ -86,6 +88,7 @@ class PosteriorReport:
         return "\n".join([self.headline, *self.lines])
 
 
+@checked
 def posterior_page(
     folder: RunFolder, result: xr.Dataset, task: Task, *, words: str, headline: str | None = None
 ) -> PosteriorReport:

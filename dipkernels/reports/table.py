@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dipkernels.base.checks import checked
 from dipkernels.base.spread import spread_note
 from dipkernels.tasks import Task
 
@@ -134,6 +135,7 @@ COLUMNS: Sequence[Column] = (
 )
 
 
+@checked
 def format_table(rows: Sequence[Row], task: Task | None = None) -> str:
     """Lay out the table as text.
 

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.special
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.sampling.summaries import (
     check_levels,
@@ -20,6 +21,7 @@ from dipkernels.tasks import Task
 __all__ = ["intervals", "quantile", "radius"]
 
 
+@checked
 def intervals(result: xr.Dataset, task: Task, *, levels: Sequence[float] = LEVELS) -> xr.Dataset:
     """Intervals that held-out pixels have calibrated, by split-conformal prediction.
 
@@ -115,6 +117,7 @@ def intervals(result: xr.Dataset, task: Task, *, levels: Sequence[float] = LEVEL
     )
 
 
+@checked
 def quantile(scores: Sequence[float] | np.ndarray, level: float, *, groups: int = 0) -> float:
     """Conformal quantile: a further score is at most this with at least the level's probability.
 
@@ -159,6 +162,7 @@ def quantile(scores: Sequence[float] | np.ndarray, level: float, *, groups: int 
     return float(scores[rank - 1]) if rank <= len(scores) else math.inf
 
 
+@checked
 def radius(risks: Sequence[float] | np.ndarray, level: float) -> float:
     """Radius of a ball around a restored image that holds the clean one, by risks of others.
 

@@ -34,6 +34,7 @@ LEAST_DRAWS = 4  # ArviZ gives no answer for fewer
 PIXELS = 400
 
 
+@checked
 def to_inference_data(result: xr.Dataset) -> Any:
     """Hand the draws to ArviZ.
 
@@ -149,6 +150,7 @@ def _states(result: xr.Dataset) -> dict[str, Any]:
     return found
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Convergence:
     """Whether chains have converged, in words.
@@ -175,6 +177,7 @@ class Convergence:
         return f"NOT CONVERGED: {'; '.join(self.reasons)}."
 
 
+@checked
 def verdict(diagnosis: xr.Dataset) -> Convergence:
     """Judge the diagnostics.
 
@@ -270,6 +273,7 @@ def _slow(diagnosis: xr.Dataset, *, several: bool) -> tuple[list[str], list[str]
     return [said(_words(names[i]), [i]) for i in numbers], found
 
 
+@checked
 def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:
     """Say what a run came to; the first line says whether it has converged.
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import as_annotated
+from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.origin import digest
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
@@ -27,6 +27,7 @@ LEAST_SHARE = 1 / 300
 PRIOR_DRAWS = 16  # of the initialisation, whose moments become the weight prior
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class WeightPrior:
     """Independent Gaussians over the parameters.
@@ -51,6 +52,7 @@ def half_squares(weights: WeightPrior, leaves: Parameters) -> Float[Tensor, " ch
     return 0.5 * torch.stack(parts).sum(dim=0)
 
 
+@checked
 def initialisation_prior(prior: ImagePrior, *, seed: int = 0) -> WeightPrior:
     """Gaussians with the mean and the variance of the network's own initialisation.
 
@@ -80,6 +82,7 @@ def initialisation_prior(prior: ImagePrior, *, seed: int = 0) -> WeightPrior:
     return WeightPrior(mean, deviation, INITIALISATION)
 
 
+@checked
 def isotropic_prior(prior: ImagePrior, deviation: float, name: str | None = None) -> WeightPrior:
     """Gaussians around 0 with one deviation for all parameters.
 
@@ -112,6 +115,7 @@ def isotropic_prior(prior: ImagePrior, deviation: float, name: str | None = None
     return WeightPrior(means, values, name or f"isotropic({deviation:.6g})")
 
 
+@checked
 def weight_decay_prior(
     prior: ImagePrior, task: Task, weight_decay: float, *, noise_sigma: float | None = None
 ) -> WeightPrior:
@@ -149,6 +153,7 @@ def weight_decay_prior(
     return isotropic_prior(prior, deviation, f"weight-decay({weight_decay:.6g})")
 
 
+@checked
 class WeightPosterior:
     """Density of the parameters of a network, given one measurement.
 

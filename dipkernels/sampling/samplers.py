@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.options import gather, takes
 from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
@@ -21,6 +22,7 @@ from dipkernels.sampling.steps import SAMPLERS, STEP_SHARE
 
 
 @takes(ChainSettings)
+@checked
 def sample(
     posterior: WeightPosterior,
     settings: ChainSettings | None = None,

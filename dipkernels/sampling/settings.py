@@ -3,6 +3,7 @@
 import math
 from dataclasses import asdict, replace
 
+from dipkernels.base.checks import checked
 from dipkernels.base.options import check_options, option, settings
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.schedules import learning_rate_factor
@@ -16,6 +17,7 @@ WARM_UP = 2000  # iterations, after which the step is chosen anew; at 800 L stil
 DRAWS = 200  # about as many are kept of each chain unless `thin` says otherwise
 
 
+@checked
 @settings
 class ChainSettings:
     """The options of `dipkernels.sampling.sample` that decide its result.

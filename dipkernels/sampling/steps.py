@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ SAMPLERS: dict[str, Sampler] = {
 }
 
 
+@checked
 def register_sampler(
     name: str,
     step: Step,

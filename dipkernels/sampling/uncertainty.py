@@ -8,6 +8,7 @@ import scipy.special
 import torch
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.sampling.summaries import (
     check_levels,
@@ -25,6 +26,7 @@ SHARPNESS_LEVEL = 0.9
 BINS = 10
 
 
+@checked
 def maps(
     result: xr.Dataset, *, levels: Sequence[float] = LEVELS, noise_sigma: float = 0.0
 ) -> xr.Dataset:
@@ -79,6 +81,7 @@ def maps(
     )
 
 
+@checked
 def calibrate(
     draws: np.ndarray,
     truth: np.ndarray,
@@ -179,6 +182,7 @@ def calibrate(
     )
 
 
+@checked
 def calibration(
     result: xr.Dataset, task: Task, *, levels: Sequence[float] = CURVE
 ) -> dict[str, xr.Dataset]:

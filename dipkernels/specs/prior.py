@@ -67,10 +67,12 @@ def parse_options(prior: str, text: str) -> dict[str, object]:
             raise InvalidInputError(
                 f"--options must be like \"width=64 upsampling=nearest\", got '{pair}'"
             )
+        if name in found:
+            raise InvalidInputError(f"--options says {name} twice: keep one of them")
         if name not in allowed:
             raise InvalidInputError(f"'{prior}' has no option {name}; it has: {', '.join(allowed)}")
         try:
             found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             found[name] = value
     return found

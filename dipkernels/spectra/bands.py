@@ -20,6 +20,7 @@ _SLACK = 1e-9  # so that a frequency on an edge isn't moved by rounding
 Images = Float[Tensor, "images channels *spatial"]
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class BandFit:
     """An output's bands held against those of a reference.
@@ -38,6 +39,7 @@ class BandFit:
     error: Tensor
 
 
+@checked
 class _Bands:
     """What both kinds know of their reference."""
 
@@ -53,6 +55,7 @@ class _Bands:
         return transform
 
 
+@checked
 class AmplitudeBands(_Bands):
     """Frequency-band correspondence with a fixed reference, as published.
 
@@ -96,6 +99,7 @@ class AmplitudeBands(_Bands):
         return amplitude <= torch.finfo(amplitude.dtype).eps * norm
 
 
+@checked
 class ComplexBands(_Bands):
     """Frequency bands of an output against those of a clean image, phases and corners included.
 

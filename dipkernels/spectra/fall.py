@@ -15,6 +15,7 @@ NYQUIST = 0.5
 FEWEST = 3  # bins that tell a line from a curve
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class RollOff:
     """A power law ``f ** -exponent``, fitted to a spectrum.

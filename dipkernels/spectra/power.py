@@ -18,6 +18,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import AXES, SHAPES
 from dipkernels.images.sizes import Size
 from dipkernels.priors.draws import FIXED, Codes, draw_images
+from dipkernels.priors.evaluation import require_finite_images
 from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.spectra.bins import Edges, bin_masks, mean_radii, mode_counts
 
@@ -164,6 +165,8 @@ def prior_spectrum(
     ------
     InvalidInputError
         As of `draw_images` and `radial_power`.
+    DivergenceError
+        If an image isn't finite.
 
     Notes
     -----
@@ -180,6 +183,7 @@ def prior_spectrum(
     rows = []
     with Progress(samples, f"spectrum of {prior.name}", enabled=progress) as bar:
         for images in draw_images(prior, samples, seed=seed, first=first, codes=codes):
+            require_finite_images(images, prior)
             rows.append(_binned_power(images, edges, window, centre))
             bar.advance(len(images))
     dataset = _dataset(np.concatenate(rows), prior.shape[1:], edges, window, centre)

@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from scipy.stats import t as student
 
+from dipkernels.base.checks import checked
 from dipkernels.base.origin import digest, provenance
 from dipkernels.fitting import peak
 from dipkernels.networks import ImagePrior, create
@@ -39,6 +40,7 @@ __all__ = [
 Stages = dict[str, xr.Dataset]
 
 
+@checked
 @dataclass(frozen=True)
 class Effort:
     """How much is spent on one prior.
@@ -79,6 +81,7 @@ EFFORTS = {
 }
 
 
+@checked
 @dataclass(frozen=True)
 class ComparisonSettings:
     """All that the results of a comparison depend on.
@@ -197,6 +200,7 @@ STEPS = (
 STAGES = tuple(step.key for step in STEPS)
 
 
+@checked
 def make_priors(
     names: Iterable[str], task: Task, *, seed: int = 0, device: str | torch.device = "cpu"
 ) -> dict[str, ImagePrior]:
@@ -227,6 +231,7 @@ def make_priors(
     }
 
 
+@checked
 def compare(
     priors: Mapping[str, ImagePrior],
     task: Task,
@@ -296,6 +301,7 @@ def _pace(task: Task, done: Stages) -> dict[str, float]:
     return {} if before is None else {"learning_rate": float(before.learning_rate)}
 
 
+@checked
 def load_stages(folder: RunFolder, name: str) -> Stages:
     """Load what a run folder holds of one prior.
 
@@ -315,6 +321,7 @@ def load_stages(folder: RunFolder, name: str) -> Stages:
     return {stage: dataset for stage, dataset in found.items() if dataset is not None}
 
 
+@checked
 def summary_row(name: str, stages: Stages) -> dict[str, object]:
     """Condense the stages of one prior, as far as they are done, to a row of the table.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dipkernels import planning
+from dipkernels.base.checks import checked
 from dipkernels.priors.memory import resident_bytes
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.stages.comparison import STEPS, ComparisonSettings
@@ -35,6 +36,7 @@ class ComparisonPlan:
         return self
 
 
+@checked
 def plan_comparison(
     priors: Mapping[str, ImagePrior],
     task: Task,

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from dipkernels.base.checks import checked
 from dipkernels.base.words import suggest
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.stages import fits, kernel, posterior, predictions
@@ -22,6 +23,7 @@ _BUILT_IN = (
 _STAGES: dict[str, Stage] = {each.name: each for each in _BUILT_IN}
 
 
+@checked
 def register_measurement(
     name: str,
     function: Callable[..., Any],
@@ -77,6 +79,7 @@ def register_measurement(
     _STAGES[name] = made
 
 
+@checked
 def measurement_names() -> list[str]:
     """List the measurements that are registered.
 

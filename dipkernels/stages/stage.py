@@ -10,7 +10,7 @@ from typing import Any
 
 import xarray as xr
 
-from dipkernels.base.checks import as_annotated
+from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.task import Option
@@ -23,6 +23,7 @@ Check = Callable[[ImagePrior, Task, dict[str, Any]], None]
 COLUMNS = ("prior", "task", "image", "size", "seed", "measure", "seconds", "device")
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Measured:
     """What a measurement gives.
@@ -61,7 +62,7 @@ class Stage:
 
     def value(self, option: str, given: Any) -> Any:
         """Check one value of an option by itself."""
-        kept = as_annotated(option, given, self.options[option].annotation)
+        kept = as_annotated(option, given, self.options[option].annotation, nan=False)
         if self.check_value is not None:
             self.check_value(option, kept)
         return kept

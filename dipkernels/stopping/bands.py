@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.spectra.bands import BANDS, AmplitudeBands, ComplexBands
 from dipkernels.stopping.monitors import Images, Monitor, NeedsTasks, at_least_float32
@@ -14,6 +15,7 @@ from dipkernels.tasks import Task
 __all__ = ["CleanBands", "FrequencyBands"]
 
 
+@checked
 class _Bands(Monitor, NeedsTasks):
     # A monitor that remembers the images of its fit, and nothing of its outputs.
 
@@ -28,6 +30,7 @@ class _Bands(Monitor, NeedsTasks):
             )
 
 
+@checked
 class FrequencyBands(_Bands):
     """Frequency-band correspondence of every output with the measured image, as published.
 
@@ -60,6 +63,7 @@ class FrequencyBands(_Bands):
         return self._compare(images.to(at_least_float32(images)))  # type: ignore[misc, return-value]
 
 
+@checked
 class CleanBands(_Bands):
     """Frequency bands of every output against the clean image, phases and corners included.
 

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.rules import Decision, NotApplicableError, Rule, clean_psnr
 
 Traces = xr.Dataset | Sequence[xr.Dataset]
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Calibration(Rule):
     """Stop at an iteration that was fixed beforehand, see `calibrate`.
@@ -44,6 +46,7 @@ class Calibration(Rule):
         return Decision(self.iteration, self.iteration)
 
 
+@checked
 def calibrate(traces: Traces, *, average: bool = False) -> Calibration:
     """Find the iteration that is best on average over training images.
 
@@ -76,6 +79,7 @@ def calibrate(traces: Traces, *, average: bool = False) -> Calibration:
     return Calibration(best, float(mean[best]), len(curves))
 
 
+@checked
 def leave_one_out(traces: Traces, *, average: bool = False) -> xr.Dataset:
     """Calibrate on all images but one, and judge that one, in turn.
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import grey
 from dipkernels.stopping.reference_free import blur, sharpness
@@ -21,6 +22,7 @@ __all__ = ["BlurSharpness", "MovingVariance", "NeedsTasks", "NeedsTwins", "Windo
 Images = Float[Tensor, "runs channels *spatial"]
 
 
+@checked
 @runtime_checkable
 class Monitor(Protocol):
     """What a fit asks of a monitor.
@@ -68,6 +70,7 @@ class Monitor(Protocol):
         """
 
 
+@checked
 @runtime_checkable
 class NeedsTasks(Protocol):
     """A monitor that compares outputs with what was measured, or with the truth."""
@@ -85,6 +88,7 @@ class NeedsTasks(Protocol):
         ...
 
 
+@checked
 @runtime_checkable
 class NeedsTwins(Protocol):
     """A monitor that compares outputs with those of twins: of other tasks, fitted beside."""
@@ -110,6 +114,7 @@ class NeedsTwins(Protocol):
         ...
 
 
+@checked
 class _Keeping(Monitor):
     # A monitor with memory: named tensors, none before the first output, and a count of outputs.
 
@@ -140,6 +145,7 @@ class _Keeping(Monitor):
             self._kept = {name: tensor.to(images.device) for name, tensor in self._kept.items()}
 
 
+@checked
 class WindowedVariance(_Keeping):
     """Variance of the last outputs around their mean, the score of ES-WMV.
 
@@ -237,6 +243,7 @@ class WindowedVariance(_Keeping):
         self._kept["fresh_squares"] = squares + _total(difference * (new - moved))
 
 
+@checked
 class MovingVariance(_Keeping):
     """Exponential moving variance of the outputs, the score of ES-EMV.
 
@@ -286,6 +293,7 @@ class MovingVariance(_Keeping):
         return variance.to(at_least_float32(images))[:, None]
 
 
+@checked
 class BlurSharpness(Monitor):
     """Blurriness and sharpness of every output, whose ratio the spectral-bias rule watches.
 
@@ -314,6 +322,7 @@ def register_monitor(name: str, factory: Callable[[], Monitor]) -> None:
     _MONITORS[name] = factory
 
 
+@checked
 def monitor_names(task: Task | None = None) -> list[str]:
     """List the monitors that `make_monitor` makes.
 
@@ -343,6 +352,7 @@ def _can_follow(monitor: Monitor, task: Task) -> bool:
     return True
 
 
+@checked
 def make_monitor(name: str) -> Monitor:
     """Make a monitor with its published settings.
 

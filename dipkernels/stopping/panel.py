@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.published import Oracle
@@ -20,6 +21,7 @@ from dipkernels.stopping.rules import (
 _LEADING = ("image", "seed")
 
 
+@checked
 def stopping_panel(
     result: xr.Dataset, rules: Sequence[RuleLike] | None = None, average: bool = False
 ) -> xr.Dataset:
@@ -121,6 +123,7 @@ def single_runs(result: xr.Dataset) -> Iterator[tuple[tuple[int, ...], xr.Datase
         yield index, trace
 
 
+@checked
 def detections(result: xr.Dataset, rule: RuleLike) -> np.ndarray:
     """Say which runs should have stopped by now: what a running fit asks now and then.
 
@@ -153,6 +156,7 @@ def detections(result: xr.Dataset, rule: RuleLike) -> np.ndarray:
     return fired
 
 
+@checked
 def format_panel(panel: xr.Dataset) -> str:
     """Lay out a panel as text.
 

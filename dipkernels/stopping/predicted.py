@@ -10,6 +10,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.rules import Decision, Rule
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class StoppingTime:
     """Where a predicted curve is best, in the score region.
@@ -102,6 +103,7 @@ def stopping_time(
     )
 
 
+@checked
 @dataclass(frozen=True)
 class PredictedOptimum(Rule):
     """Stop where a predicted learning curve is best; see `of_curve`.

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.rules import (
     Decision,
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 
+@checked
 class WindowedVarianceRule(Rule):
     """ES-WMV: the output where the variance of the last outputs is lowest.
 
@@ -63,6 +65,7 @@ class WindowedVarianceRule(Rule):
         return patient_minimum(score, self.patience, start=int(full[0]))
 
 
+@checked
 class MovingVarianceRule(Rule):
     """ES-EMV: the output where the exponential moving variance is lowest.
 
@@ -97,6 +100,7 @@ class MovingVarianceRule(Rule):
         return patient_minimum(score, self.patience, self.start)
 
 
+@checked
 class BlurSharpnessRule(Rule):
     """Spectral-bias rule: stop once the ratio of blurriness to sharpness no longer changes.
 
@@ -158,6 +162,7 @@ class BlurSharpnessRule(Rule):
         return np.concatenate([np.full(2 * n + 1, np.nan), change])
 
 
+@checked
 class Discrepancy(Rule):
     """Discrepancy principle: stop once the misfit is down to the noise.
 
@@ -191,6 +196,7 @@ class Discrepancy(Rule):
         return replace(decision, value=float(error[decision.chosen]))
 
 
+@checked
 class HeldOut(Rule):
     """Held-out pixels: the output that predicts best what was measured but not fitted.
 
@@ -213,6 +219,7 @@ class HeldOut(Rule):
         return patient_minimum(error, self.patience)
 
 
+@checked
 class DeltaMSE(Rule):
     """The transformer report's criterion: how far the output is from the noise but not the truth.
 
@@ -260,6 +267,7 @@ class DeltaMSE(Rule):
         return Decision(chosen, value=float(difference[chosen]))
 
 
+@checked
 class Oracle(Rule):
     """The best output of the trace, which only who knows the clean image can choose.
 
@@ -282,6 +290,7 @@ class Oracle(Rule):
         return Decision(chosen, value=float(psnr[chosen]))
 
 
+@checked
 class Last(Rule):
     """No rule: the output of the last iteration."""
 

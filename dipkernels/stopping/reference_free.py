@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
+from dipkernels.base.checks import checked
+
 _BOX = 9  # pixels of the box filter that blurs again
 _MIN_SIDE = 12  # pixels a side that blur's crops need
 _RANKS = 1001  # of the sorted differences: two are dropped, 999 are used
@@ -18,6 +20,7 @@ _DROPPED = 2
 _RANK_DECAY = 0.01
 
 
+@checked
 def blur(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
     """Measure how little an image changes if it is blurred once more.
 
@@ -62,6 +65,7 @@ def _blur_along_last(images: Tensor) -> Tensor:
     return torch.minimum(sharp, blurred).sum(dim=axes) / sharp.sum(dim=axes)
 
 
+@checked
 def sharpness(images: Float[Tensor, "runs *spatial"]) -> Float[Tensor, " runs"]:
     """Measure the largest steps between neighbours.
 

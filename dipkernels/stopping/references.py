@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.monitors import Images, Monitor, NeedsTasks, at_least_float32
 from dipkernels.stopping.rules import (
@@ -27,6 +28,7 @@ OTHER_CHANNELS = 4  # that help to predict one: those of the nearest numbers
 ENTRIES = 10  # for each coefficient, at least
 
 
+@checked
 class TwoCopies(Rule):
     """Two noisy copies: the output that is nearest to a second measurement, which isn't fitted.
 
@@ -55,6 +57,7 @@ class TwoCopies(Rule):
         return patient_minimum(squared_error(error), self.patience)
 
 
+@checked
 class PseudoReferenceRule(Rule):
     """Pseudo-reference: the output that is nearest to a second copy made of the first.
 
@@ -86,6 +89,7 @@ class PseudoReferenceRule(Rule):
         return patient_minimum(values(trace, "pseudo_reference", hint), self.patience)
 
 
+@checked
 class PseudoReference(Monitor, NeedsTasks):
     """Mean squared distance of every output to its pseudo-reference.
 
@@ -116,6 +120,7 @@ class PseudoReference(Monitor, NeedsTasks):
         return torch.cat(distances)[:, None]
 
 
+@checked
 def pseudo_reference(
     task: Task,
 ) -> tuple[Float[Tensor, "channels *spatial"], Float[Tensor, "channels *spatial"]]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError, UnknownNameError
 
 
@@ -23,6 +24,7 @@ class TooShortError(NotApplicableError):
     """A rule can't say anything yet, because the trace is too short."""
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Decision:
     """What a rule says of one trace.
@@ -43,6 +45,7 @@ class Decision:
     value: float = float("nan")
 
 
+@checked
 class Rule(ABC):
     """A stopping rule: derive from it, give it a name, and write `decide`.
 
@@ -120,6 +123,7 @@ class Rule(ABC):
             return None
 
 
+@checked
 class FunctionRule(Rule):
     """A function of a trace as a rule.
 
@@ -152,6 +156,7 @@ RuleLike = Rule | str | Callable[[xr.Dataset], Decision | int]
 _FACTORIES: dict[str, Callable[[], Rule]] = {}
 
 
+@checked
 def register_rule(name: str, factory: Callable[[], Rule]) -> None:
     """Add a rule to those that `stopping_panel` judges by default and a fit can stop by.
 
@@ -172,6 +177,7 @@ def register_rule(name: str, factory: Callable[[], Rule]) -> None:
     _FACTORIES[name] = factory
 
 
+@checked
 def rule_names() -> list[str]:
     """List the rules that are registered.
 
@@ -183,6 +189,7 @@ def rule_names() -> list[str]:
     return list(_FACTORIES)
 
 
+@checked
 def make_rule(rule: RuleLike) -> Rule:
     """Make a rule of whatever names one.
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.signal import lfilter
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.monitors import (
@@ -36,6 +37,7 @@ STRENGTH = 0.05  # where no noise level is known
 HINT = "fit with the monitor 'twin'"
 
 
+@checked
 class Twin(Monitor, NeedsTasks, NeedsTwins):
     """Degrees of freedom of a fit, by a twin whose measurement has pseudo-noise added.
 
@@ -143,6 +145,7 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
         return torch.cat(rows).to(dtype)
 
 
+@checked
 class _OfTwin(Rule):
     # Where a fit by Adam jumps and its twin doesn't, single values tell nothing.
     monitor = "twin"
@@ -159,6 +162,7 @@ class _OfTwin(Rule):
         return np.asarray(lfilter([new], [1, -self.averaging], single - single[0]) + single[0])
 
 
+@checked
 class Sure(_OfTwin):
     """SURE: the output whose risk, estimated by degrees of freedom, is lowest.
 
@@ -195,6 +199,7 @@ class Sure(_OfTwin):
         return patient_minimum(misfit + variance * (2 * freedom - 1), self.patience)
 
 
+@checked
 class PseudoNoise(_OfTwin):
     """Orthogonality of pseudo-noise: the output at which what is left is most like noise.
 

@@ -1,10 +1,11 @@
 """Checkpoints: the whole state of a computation in one safetensors file, whole or not at all."""
 
+import hashlib
 import json
 import logging
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.storage.netcdf import PARTIAL, remove_partial, replacing, to_disk
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "dipkernels-checkpoint-1"
+FORMAT = "dipkernels-checkpoint-2"
+UNHASHED = "dipkernels-checkpoint-1"  # from before checkpoints held a hash
 SECONDS = 30.0  # between two saves
 SHARE = 0.05  # of the time is spent on saving, at most
 
 
+@checked
 def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
     """Write a checkpoint, atomically: after a crash at any moment there's the old one or this.
 
@@ -45,7 +49,8 @@ def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any])
     tensors: dict[str, Tensor] = {}
     tree = _flatten(state, "", tensors)
     _part_storages(tensors)
-    metadata = {"format": FORMAT, "identity": json.dumps(identity), "state": json.dumps(tree)}
+    texts = {"identity": json.dumps(identity), "state": json.dumps(tree)}
+    metadata = {"format": FORMAT, **texts, "sha256": _hash(texts, tensors)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
@@ -54,6 +59,9 @@ def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any])
             scratch.mkdir()
             try:
                 save_file(tensors, scratch / "state", metadata=metadata)
+                # safetensors' own is for the user alone: colleagues continue runs, too
+                (scratch / "mode").touch()
+                (scratch / "state").chmod((scratch / "mode").stat().st_mode)
                 (scratch / "state").replace(partial)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -66,6 +74,7 @@ def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any])
         ) from error
 
 
+@checked
 def load_checkpoint(
     path: Path, identity: dict[str, Any], kind: str = "computation"
 ) -> dict[str, Any] | None:
@@ -106,6 +115,7 @@ def load_checkpoint(
     return state
 
 
+@checked
 def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read any checkpoint.
 
@@ -124,9 +134,17 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     InvalidInputError
         If there is no such file or it isn't a checkpoint.
     """
-    metadata, tensors = _read(path)
-    state: dict[str, Any] = _unflatten(json.loads(metadata["state"]), tensors)
-    return json.loads(metadata["identity"]), state
+    try:
+        metadata, tensors = _read(path)
+        state: dict[str, Any] = _unflatten(json.loads(metadata["state"]), tensors)
+        return json.loads(metadata["identity"]), state
+    except InvalidInputError:
+        raise
+    except Exception as error:  # whatever a damaged file leads to
+        raise InvalidInputError(
+            f"{path} can't be read as a checkpoint ({error}): it is damaged or something else; "
+            "remove it to start afresh"
+        ) from error
 
 
 class Saver:
@@ -159,19 +177,32 @@ class Saver:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise InvalidInputError(
-                    f"{path} holds tensors but is no checkpoint of this package: choose another"
-                )
-            # Cloned: those of the file needn't be aligned as new ones are.
-            return metadata, {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+        if metadata.get("format") not in (FORMAT, UNHASHED):
+            raise InvalidInputError(
+                f"{path} holds tensors but is no checkpoint of this package, of a later version, "
+                "or damaged: choose another, or remove it to start afresh"
+            )
+        # Cloned: those of the file needn't be aligned as new ones are.
+        tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
+    if metadata["format"] == UNHASHED:
+        logger.info("%s is from before checkpoints held a hash: read without one", path)
+    elif metadata.get("sha256") != _hash(metadata, tensors):
         raise InvalidInputError(
-            f"{path} can't be read as a checkpoint ({error}): remove it to start afresh"
-        ) from error
+            f"{path} is damaged: its SHA-256 isn't that of its content; remove it to start afresh"
+        )
+    return metadata, tensors
+
+
+def _hash(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256()
+    for name in ("identity", "state"):
+        found.update(f"{len(texts[name])}:{texts[name]}".encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 # Tensors go into `tensors` by their path; everything else into a tree that JSON can hold.

@@ -1,7 +1,6 @@
 """Saving and loading results: netCDF, written whole or not at all."""
 
 import contextlib
-import json
 import os
 import shutil
 import uuid
@@ -11,15 +10,23 @@ from typing import Any
 
 import xarray as xr
 
+from dipkernels.base.checks import checked
+from dipkernels.base.mounts import stays
 from dipkernels.errors import InvalidInputError, OutputError
+from dipkernels.storage.hashes import HOW, SEALED, is_whole, seal
 
 PARTIAL = ".partial"
+DAMAGED = (
+    "can't read {} as netCDF: it is damaged or something else ({}); remove it, and what made it "
+    "makes it anew"
+)
 CLASSIC = b"CDF"  # how a netCDF 3 file begins
 # Attributes and variables of this package's results from before they were called so.
 OURS = "version_dipkernels"  # an attribute of all of them
 RENAMED = {"products": "matvecs", "freedom": "degrees_of_freedom"}
 
 
+@checked
 def save(
     dataset: xr.Dataset, path: str | Path, *, classic: bool = False, durable: bool = False
 ) -> None:
@@ -44,14 +51,17 @@ def save(
     """
     try:
         with replacing(Path(path)) as partial:
-            if not (classic and _written_as_classic(dataset, partial)):
-                dataset.to_netcdf(partial, engine="h5netcdf")
+            sealed = dataset.assign_attrs({SEALED: HOW})
+            if not (classic and _written_as_classic(sealed, partial)):
+                sealed.to_netcdf(partial, engine="h5netcdf")
+            seal(partial)
             if durable:
                 to_disk(partial)
     except OSError as error:
         raise OutputError(f"can't write {path}: {error}") from error
 
 
+@checked
 def load(path: str | Path) -> xr.Dataset:
     """Read a dataset into memory.
 
@@ -68,14 +78,25 @@ def load(path: str | Path) -> xr.Dataset:
     Raises
     ------
     InvalidInputError
-        If there is no such file or it isn't netCDF.
+        If there is no such file, it isn't netCDF, or it is damaged: its SHA-256 isn't that of its
+        content. Files that this package wrote before it kept hashes are read without one.
     """
     try:
+        whole = is_whole(Path(path))
+        if whole is False:
+            raise InvalidInputError(DAMAGED.format(path, "its SHA-256 isn't that of its content"))
         with Path(path).open("rb") as file:
             classic = file.read(len(CLASSIC)) == CLASSIC
         found = xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
-    except (OSError, ValueError, TypeError) as error:
-        raise InvalidInputError(f"can't read {path} as netCDF: {error}") from error
+        if found.attrs.pop(SEALED, None) is not None and whole is None:
+            raise InvalidInputError(DAMAGED.format(path, "its end is missing"))
+    except InvalidInputError:
+        raise
+    except FileNotFoundError as error:
+        raise InvalidInputError(f"can't read {path} as netCDF: there is no such file") from error
+    except Exception as error:  # h5py raises whatever its C library meets
+        said = str(error) or type(error).__name__
+        raise InvalidInputError(DAMAGED.format(path, said)) from error
     if OURS not in found.attrs:  # a dataset of the user's own keeps its names
         return found
     found.attrs = renamed(found.attrs)
@@ -93,12 +114,14 @@ def renamed(values: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def write_text(text: str, path: Path, *, durable: bool = False) -> None:
     """Write a text file atomically, as `save` does."""
+    if stays(path):
+        return
     try:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
             if durable:
                 to_disk(partial)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise OutputError(f"can't write {path}: {error}") from error
 
 
@@ -127,15 +150,6 @@ def remove_partial(path: Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 partial.unlink()
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a mapping from a text file; None if there is none, or it can't be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
 
 
 def to_disk(path: Path) -> None:

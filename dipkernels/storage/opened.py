@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.storage.netcdf import load, read_json
+from dipkernels.storage.hashes import read_json
+from dipkernels.storage.netcdf import load
 from dipkernels.storage.runs import SETTINGS_FILE, STORE_FILE, RunFolder
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class StoredStages(Mapping[str, xr.Dataset]):
         return f"StoredStages({', '.join(self._files)})"
 
 
+@checked
 @dataclass(frozen=True)
 class OpenedRun:
     """A run folder to read.
@@ -99,6 +102,7 @@ class OpenedRun:
         return sorted(self.path.rglob("*.csv"))
 
 
+@checked
 def open_run(path: str | Path) -> OpenedRun:
     """Open what a command, an experiment or a sweep has stored.
 
@@ -142,7 +146,7 @@ def open_run(path: str | Path) -> OpenedRun:
     else:
         about = RunFolder(folder).record
         settings = about.pop("settings", None)
-    if about is None or settings is None:
+    if about is None or not isinstance(settings, dict):
         has = f"its {SETTINGS_FILE} can't be read" if (folder / SETTINGS_FILE).exists() else ""
         raise InvalidInputError(
             f"{path} {has or 'holds no run'}: give the folder that a command said at its end "

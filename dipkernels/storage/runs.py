@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.base.interruption import Interrupted
 from dipkernels.base.origin import provenance
-from dipkernels.errors import DipkernelsError, OutputError
-from dipkernels.storage.netcdf import PARTIAL, load, read_json, save, write_text
+from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
+from dipkernels.storage.hashes import as_json, read_json
+from dipkernels.storage.netcdf import PARTIAL, load, save, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ HASH = "_sha256"  # ends the names of settings that are fingerprints of arrays
 MOST_SHOWN, LONGEST_SHOWN = 8, 60  # differences, and characters of a value
 
 
+@checked
 @dataclass(frozen=True)
 class RunFolder:
     """A folder of results of one command with one set of settings.
@@ -61,8 +64,13 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if (path / SETTINGS_FILE).exists():
-                before = json.loads((path / SETTINGS_FILE).read_text(encoding="utf-8"))
-                _require_equal(before["settings"], json.loads(json.dumps(settings)), path)
+                before = folder.settings
+                if not isinstance(before, dict):
+                    raise OutputError(
+                        f"{path / SETTINGS_FILE} is damaged, or no file of this package: move "
+                        "the folder away, or choose another --output"
+                    )
+                _require_equal(before, json.loads(json.dumps(settings)), path)
                 return folder
             # What a process that was killed has left doesn't count, nor what one is just writing.
             others = any(not item.name.endswith(PARTIAL) for item in path.iterdir())
@@ -75,7 +83,7 @@ class RunFolder:
             folder.note(settings)
         except OutputError:
             raise
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError) as error:
             raise OutputError(f"can't use {path} as output folder: {error}") from error
         return folder
 
@@ -88,9 +96,18 @@ class RunFolder:
             All that the results depend on, fit for JSON.
         **about
             Anything else, fit for JSON.
+
+        Raises
+        ------
+        InvalidInputError
+            If they aren't fit for JSON.
         """
         record = {"settings": settings, **about, **provenance("cpu")}
-        write_text(json.dumps(record, indent=2) + "\n", self.path / SETTINGS_FILE)
+        try:
+            text = as_json(record, indent=2)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidInputError(f"settings must be fit for JSON: {error}") from error
+        write_text(text, self.path / SETTINGS_FILE)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -103,7 +120,8 @@ class RunFolder:
     @property
     def settings(self) -> dict[str, Any] | None:
         """All that the results depend on; None if nothing was written, or it can't be read."""
-        return self.record.get("settings")
+        found = self.record.get("settings")
+        return found if isinstance(found, dict) else None
 
     def stage(
         self,
@@ -173,11 +191,9 @@ class RunFolder:
         xarray.Dataset or None
             None if there is none, or it can't be read (it is computed anew then).
         """
-        if not self.file(name).exists():
-            return None
         try:
-            return load(self.file(name))
-        except DipkernelsError as error:
+            return load(self.file(name)) if self.file(name).exists() else None
+        except (DipkernelsError, OSError) as error:
             logger.warning("%s counts as not done: %s", name, error)
             return None
 
@@ -229,6 +245,7 @@ class RunFolder:
         return self.path / f"{name}.nc"
 
 
+@checked
 def is_interrupted(result: xr.Dataset) -> bool:
     """Tell whether a fit was cut off by Ctrl-C.
 
@@ -246,6 +263,7 @@ def is_interrupted(result: xr.Dataset) -> bool:
     return "interrupted" in np.ravel(status).tolist()
 
 
+@checked
 def default_folder(label: str) -> Path:
     """Choose a new folder for a run.
 

@@ -241,7 +241,7 @@ def _checker(name: str, annotation: Any) -> Callable[[Any], Any]:
         if isinstance(value, str) and float in (annotation, *get_args(annotation)):
             with contextlib.suppress(ValueError):  # what is no fraction is named below
                 value = read_number(value)
-        return as_annotated(name, value, annotation)
+        return as_annotated(name, value, annotation, nan=False)
 
     return check
 

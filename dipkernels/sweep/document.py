@@ -1,17 +1,19 @@
 """A YAML document with the line of everything in it, and what is wrong with it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 Where = tuple[str | int, ...]
 
 
+@checked
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a plan.
@@ -86,9 +88,13 @@ _Loader.add_implicit_resolver(
 )
 
 
+MOST_LEVELS, MOST_NODES = 40, 200_000  # of a plan, with all that its aliases repeat
+
+
 def read_document(text: str, source: str) -> Document:
     """Read YAML, safely: plain values only."""
     try:
+        _require_bounded(text)
         root = yaml.compose(text, Loader=_Loader)
         value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -96,6 +102,9 @@ def read_document(text: str, source: str) -> Document:
         what = getattr(error, "problem", None) or " ".join(str(error).split())
         line = None if mark is None else mark.line + 1
         raise SweepFileError(source, [Problem((), f"not YAML: {what}", line)]) from error
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError) as error:
+        said = f"not YAML of plain values: {error}"  # of a date or a number that is none
+        raise SweepFileError(source, [Problem((), said)]) from error
     document = Document(value, source, text)
     problems: list[Problem] = []
     if root is not None:
@@ -103,6 +112,48 @@ def read_document(text: str, source: str) -> Document:
     if problems:
         raise SweepFileError(source, problems)
     return document
+
+
+def _require_bounded(text: str) -> None:
+    """Refuse what has no end: each node is counted once for each time that it is said."""
+    sizes: dict[str, int] = {}  # of what is anchored; -1 while it is open
+    open_: list[tuple[str | None, int]] = []
+    count = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.AliasEvent):
+            size = sizes.get(event.anchor, 1)
+            if size < 0:
+                _refuse(event, f"*{event.anchor} is a part of itself")
+            count += size
+        elif isinstance(event, yaml.NodeEvent):
+            count += 1
+            if isinstance(event, yaml.CollectionStartEvent):
+                open_.append((event.anchor, count))
+                if event.anchor:
+                    sizes[event.anchor] = -1
+            elif event.anchor:
+                sizes[event.anchor] = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = open_.pop()
+            if anchor:
+                sizes[anchor] = count - before + 1
+        if len(open_) > MOST_LEVELS:
+            _refuse(event, f"a plan has at most {MOST_LEVELS} levels")
+        if count > MOST_NODES:
+            _refuse(event, f"a plan holds at most {MOST_NODES} values, with what aliases repeat")
+
+
+def _refuse(event: yaml.Event, text: str) -> NoReturn:
+    raise yaml.MarkedYAMLError(problem=text, problem_mark=event.start_mark)
+
+
+def require_shallow(value: Any, levels: int = 0) -> None:
+    """Refuse a mapping that holds itself, or too many levels."""
+    if levels > MOST_LEVELS:
+        raise InvalidInputError(f"a plan has at most {MOST_LEVELS} levels, and isn't in itself")
+    items = value.values() if isinstance(value, Mapping) else value
+    for item in items if isinstance(value, Mapping | list | tuple) else ():
+        require_shallow(item, levels + 1)
 
 
 def dotted(where: Where) -> str:

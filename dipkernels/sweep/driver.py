@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.origin import digest
 from dipkernels.base.progress import Progress
@@ -34,6 +35,7 @@ POLL = 1.0  # seconds from one look at runs that another sweep is at to the next
 Report = Callable[[Run, dict[str, Any]], None]
 
 
+@checked(nan=True)
 @dataclass
 class Summary:
     """What has become of a sweep.
@@ -86,6 +88,7 @@ class SweepInterrupted(KeyboardInterrupt):
         self.summary = summary
 
 
+@checked
 def run(
     plan: Sweep,
     store: str | Path,

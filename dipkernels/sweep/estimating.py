@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
 from dipkernels.planning import plan as plan_fit
 from dipkernels.specs.record import canonical
@@ -21,6 +22,7 @@ class SweepCost:
     bytes: int
 
 
+@checked
 def estimate(plan: Sweep, *, device: str = "cpu", progress: bool = False) -> SweepCost:
     """Time a few steps of each kind of fit.
 

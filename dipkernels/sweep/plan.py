@@ -1,6 +1,7 @@
 """Plans: what a file asks for, run by run, checked before anything runs."""
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dipkernels.base.checks import checked
 from dipkernels.base.progress import Progress
+from dipkernels.base.values import shown
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.image import image_hash, read_image
@@ -17,13 +20,21 @@ from dipkernels.specs.record import canonical
 from dipkernels.specs.task import NEWER, make_task
 from dipkernels.stages.registry import find_stage
 from dipkernels.sweep.axes import AxisReader, Setting
-from dipkernels.sweep.document import Document, SweepFileError, Where, read_document
+from dipkernels.sweep.document import (
+    Document,
+    SweepFileError,
+    Where,
+    read_document,
+    require_shallow,
+)
 from dipkernels.sweep.runs import Run, import_modules
 from dipkernels.tasks import Task
 
 if TYPE_CHECKING:
     from dipkernels.sweep.schema import Block
 
+MOST_BYTES = 10**6  # of a file
+MOST_RUNS = 200_000
 AXES = ("priors", "tasks", "images", "sizes", "seeds", "measure")
 DEFAULTS: dict[str, list[Any]] = {
     "tasks": ["denoise"],
@@ -34,6 +45,7 @@ DEFAULTS: dict[str, list[Any]] = {
 Point = tuple[Setting, Setting, Setting, Setting, Setting, Setting]
 
 
+@checked
 @dataclass(frozen=True)
 class Sweep:
     """What a sweep runs.
@@ -56,6 +68,7 @@ class Sweep:
         return len(self.runs)
 
 
+@checked
 def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> Sweep:
     """Read a plan and check all of it.
 
@@ -126,6 +139,11 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> S
                     else _settings(reader, axis, given, where, number)
                 )
             axes.append(read[where])
+        if len(points) + math.prod(map(len, axes)) > MOST_RUNS:
+            raise SweepFileError(
+                document.source,
+                [document.problem((), f"a plan has at most {MOST_RUNS} runs: make several of it")],
+            )
         points += itertools.product(*axes)  # type: ignore[arg-type]
     runs = _checked_runs(points, reader, tuple(form.imports), folder, progress=progress)
     if reader.problems:
@@ -135,13 +153,23 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> S
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:
     if isinstance(source, Mapping):
+        require_shallow(source)
         text = yaml.safe_dump(_plain_mapping(source), sort_keys=False)
         return Document(yaml.safe_load(text), "the plan", text), Path.cwd()
     path = Path(source)
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device may never end
+            raise InvalidInputError(f"can't read the plan {path}: it is no regular file")
+        if path.stat().st_size > MOST_BYTES:
+            raise InvalidInputError(
+                f"can't read the plan {path}: it has {path.stat().st_size} bytes, and a plan at "
+                f"most {MOST_BYTES}"
+            )
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"can't read the plan {path}: {error}") from error
+    except InvalidInputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"can't read the plan {shown(str(path))}: {error}") from error
     return read_document(text, str(path)), path.resolve().parent
 
 

@@ -4,11 +4,12 @@ import functools
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 
+from dipkernels.base.checks import checked
 from dipkernels.base.origin import digest
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
@@ -26,6 +27,7 @@ RESULTS_VERSION = 1
 KEY_LENGTH = 24  # of the hash's digits, in names of folders
 
 
+@checked
 @dataclass(frozen=True)
 class Run:
     """One run: a prior, a task on an image, a seed, and what is measured of them.
@@ -99,7 +101,18 @@ class Run:
         -------
         Run
             The same.
+
+        Raises
+        ------
+        InvalidInputError
+            If it has other entries.
         """
+        known = {each.name for each in fields(cls)}
+        if unknown := sorted(map(str, {*record} ^ known)):
+            raise InvalidInputError(
+                f"a run's record has the entries {', '.join(sorted(known))}; there is one too many "
+                f"or too few: {', '.join(unknown)[:100]}"
+            )
         return cls(**{**record, "imports": tuple(record["imports"])})
 
     def make(self, device: str | torch.device = "cpu") -> tuple[ImagePrior, Task]:
@@ -168,7 +181,7 @@ def import_modules(names: tuple[str, ...], folder: str) -> None:
     for name in names:
         try:
             importlib.import_module(name)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InvalidInputError(
                 f"can't import {name} ({type(error).__name__}: {error}): it must be a module in "
                 f"{folder or 'this folder'} or one that is installed"

@@ -19,6 +19,9 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+MOST_SEEDS = 100_000  # of one axis
+
+
 # Where one value is enough, a list stands for several, one run each.
 Several = Annotated[list[T], BeforeValidator(_as_list), Field(min_length=1)]
 
@@ -34,6 +37,8 @@ def _as_seeds(value: Any) -> Any:
     whole = all(isinstance(n, int) and not isinstance(n, bool) for n in (first, count))
     if set(value) - {"from", "count"} or not whole or count is None or count < 1:
         raise ValueError(f"must be like 0, [0, 1, 2] or {{from: 0, count: 3}}, got {value}")
+    if count > MOST_SEEDS:
+        raise ValueError(f"must be at most {MOST_SEEDS} seeds, got {count}")
     return list(range(first, first + count))
 
 

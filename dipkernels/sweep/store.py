@@ -5,7 +5,6 @@ last and makes the run done; ``failure.json`` and ``failure.txt`` say why one fa
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ import xarray as xr
 from dipkernels.base.origin import provenance
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.stages.stage import Measured
+from dipkernels.storage.hashes import as_json, read_json
 from dipkernels.storage.locks import holder
-from dipkernels.storage.netcdf import load, read_json, renamed, save, write_text
+from dipkernels.storage.netcdf import load, renamed, save, write_text
 from dipkernels.storage.runs import SETTINGS_FILE, STORE_FILE, RunFolder
 from dipkernels.sweep.runs import RESULTS_VERSION, Run
 
@@ -42,7 +42,10 @@ class Store:
         marker = store.path / STORE_FILE
         try:
             if marker.exists():
-                found = json.loads(marker.read_text(encoding="utf-8")).get("format")
+                content = read_json(marker)
+                if content is None:
+                    raise OutputError(f"{marker} is damaged: choose another folder as store")
+                found = content.get("format")
                 if found != FORMAT:
                     raise OutputError(f"{path} is a store of another kind ({found}, not {FORMAT})")
                 return store
@@ -188,4 +191,4 @@ def require_free(path: Path) -> None:
 
 
 def _write(content: Mapping[str, Any], file: Path) -> None:
-    write_text(json.dumps(content, indent=1) + "\n", file, durable=True)
+    write_text(as_json(content), file, durable=True)

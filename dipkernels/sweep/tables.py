@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.sweep.plan import Sweep
 from dipkernels.sweep.runs import Run
@@ -17,6 +18,7 @@ KINDS = ("dataframe", "dataset")
 UNITS = {"seconds": "s"} | dict.fromkeys(("score", "score_lower", "score_upper"), "dB")
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class Status:
     """How far a sweep is.
@@ -43,6 +45,7 @@ class Status:
         return "\n".join(lines)
 
 
+@checked
 def status(store: str | Path, plan: Sweep | None = None) -> Status:
     """Say which runs are done, failed and why, running or missing.
 
@@ -75,6 +78,7 @@ def status(store: str | Path, plan: Sweep | None = None) -> Status:
     return found
 
 
+@checked
 def table(
     store: str | Path, kind: str = "dataframe", *, plan: Sweep | None = None
 ) -> pd.DataFrame | xr.Dataset:
@@ -120,6 +124,7 @@ def table(
     return frame if kind == "dataframe" else _as_dataset(frame)
 
 
+@checked
 def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     """Put runs together that differ in nothing but their seed.
 
@@ -146,6 +151,7 @@ def over_seeds(frame: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
+@checked
 def load_result(store: str | Path, run: str | Run) -> xr.Dataset:
     """Load all that a run gave: of a fit its curves and images.
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import (
     DipkernelsError,
     InvalidInputError,
@@ -189,6 +190,7 @@ class LocalProcesses(Executor):
 
 
 @contextlib.contextmanager
+@checked
 def connect(scheduler: str) -> Iterator[Executor]:
     """Use the workers of a running Dask cluster.
 

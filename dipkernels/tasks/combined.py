@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import BlockDiagonal
 from dipkernels.tasks.task import Task
 
 
+@checked
 def several(tasks: Sequence[Task]) -> Task:
     """Put tasks together: their images lie one after the other along the channels.
 

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.inputs import as_bytes
 from dipkernels.tasks.operators import Operator, Shape
@@ -25,6 +26,7 @@ def lanczos_kernel(factor: int) -> np.ndarray:
     return np.asarray(weights / weights.sum())
 
 
+@checked
 class LanczosDownsampling(Operator):
     """Lanczos filter, replicated borders, and every ``factor``-th pixel of the result.
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 
@@ -19,6 +20,7 @@ __all__ = ["Operator"]
 Shape = tuple[int, ...]
 
 
+@checked
 class Operator(ABC):
     """A linear map from images to measurements.
 
@@ -150,6 +152,7 @@ class Operator(ABC):
             self.mask = self.mask.to(device=device)
 
 
+@checked
 class Identity(Operator):
     """Measures every entry of the image as it is."""
 
@@ -166,6 +169,7 @@ class Identity(Operator):
         return measurement
 
 
+@checked
 class JpegIdentity(Identity):
     """The identity, for an image that JPEG has compressed: it has no mask that theory could use.
 
@@ -181,6 +185,7 @@ class JpegIdentity(Identity):
         self.mask = None
 
 
+@checked
 class Masking(Operator):
     """Measures some pixels; the others are 0 in the measurement."""
 
@@ -197,6 +202,7 @@ class Masking(Operator):
         return measurement * self.mask
 
 
+@checked
 class BlockDiagonal(Operator):
     """Several images one after the other along the channels, each with its own operator."""
 

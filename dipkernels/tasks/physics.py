@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.inputs import require_finite, require_image, require_noise
@@ -15,6 +16,7 @@ from dipkernels.tasks.task import Task
 from dipkernels.tasks.wrapped import Physics, require_adjoint, require_linear
 
 
+@checked
 def from_physics(
     physics: Any,
     measurement: Float[Tensor, "..."],

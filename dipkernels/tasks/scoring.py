@@ -4,11 +4,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.metrics import mse_to_psnr, region_mse, ssim
 from dipkernels.tasks.inputs import require_region
 
 
+@checked
 class Scored:
     """What has a clean image, perhaps, and regions to score it in."""
 

@@ -17,6 +17,7 @@ from dipkernels.tasks.scoring import Scored
 from dipkernels.tasks.splits import check_second, draw_held_out, draw_second
 
 
+@checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Task(Scored):
     """One measurement ``measurement = operator(clean) + noise`` and how to score a fit of it.

@@ -17,6 +17,7 @@ from dipkernels.theory.expansion import Errors, Expansion
 RESOLVED_DB = 1.0
 
 
+@checked(nan=True)
 @dataclass(frozen=True)
 class PredictedPeak:
     """The best moment of a predicted fit.

@@ -85,6 +85,7 @@ def kernel_drift(
     return xr.Dataset(found, attrs={"matvecs": 2 * columns})
 
 
+@checked
 def response_drift(
     kernels: dict[int, QuadraticForms],
     image_shape: tuple[int, ...],

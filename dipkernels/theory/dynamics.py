@@ -9,6 +9,7 @@ from dipkernels.base.checks import as_annotated, checked
 from dipkernels.errors import InvalidInputError
 
 
+@checked
 class Dynamics(ABC):
     """What a linear optimiser is to a prediction: scalar functions of an eigenvalue.
 
@@ -124,6 +125,7 @@ def iterations_of_fit(iterations: int | np.ndarray) -> np.ndarray:
     return iterations if isinstance(iterations, np.ndarray) else np.arange(iterations + 1)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class GradientFlow(Dynamics):
     """Gradient flow on ``|f - y|^2 / 2``: the error decays as ``exp(-t x)``.
@@ -167,6 +169,7 @@ class GradientFlow(Dynamics):
         return True
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class GradientDescent(Dynamics):
     """Plain gradient descent with a constant step: the error decays as ``(1 - step x)^i``.

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks import Task
 from dipkernels.theory.dynamics import Dynamics
@@ -25,6 +26,7 @@ class Errors:
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # the middle, where it is a sum
 
 
+@checked
 class Expansion(ABC):
     """What a kernel knows about a task, enough to predict every linear optimiser on it.
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.images.metrics import decibels
 from dipkernels.linalg.golub_kahan import FactoredSpace
 from dipkernels.linalg.quadrature import Quadrature
@@ -29,6 +30,7 @@ _Bounds = tuple[np.ndarray, np.ndarray, np.ndarray]  # lower, middle, upper, eac
 _Function = Callable[[np.ndarray], np.ndarray]
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class KrylovExpansion(Expansion):
     """What a Krylov space of a kernel tells about a task.

@@ -15,6 +15,7 @@ from dipkernels.theory.dynamics import (
 )
 
 
+@checked
 class _Remembering(Dynamics):
     """Those of ``v <- keep v + gain (1 - x a)``, ``a <- a + step v``, with a what accumulates."""
 
@@ -86,6 +87,7 @@ def _power(matrix: np.ndarray, exponent: int) -> np.ndarray:
     return np.asarray(result)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Momentum(_Remembering):
     """Gradient descent with heavy-ball momentum, as torch's SGD steps.
@@ -171,6 +173,7 @@ class Momentum(_Remembering):
         return self.momentum, 1.0, 0.0
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class FrozenAdam(_Remembering):
     """Adam with a preconditioner that stands still; its first moments move as in torch.

@@ -22,6 +22,7 @@ ROWS_BUDGET = 4 * 2**30
 COLUMNS_AT_ONCE = 2**15
 
 
+@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class KernelSpectrum:
     """All eigenvalues and eigenvectors of a kernel over n outputs.
@@ -123,6 +124,7 @@ class KernelSpectrum:
         return ExactExpansion(self.values, self.rounding, along, noisy, noise_sigma)
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class ExactExpansion(Expansion):
     """What all eigenvectors of a kernel tell about a fully measured image.

@@ -37,7 +37,8 @@ def install(package: str) -> None:
 
 def _checked(made: Any) -> Any:
     if isinstance(made, type):
-        if dataclasses.is_dataclass(made) and "__init__" in vars(made):
+        made_init = vars(made).get("__init__")
+        if dataclasses.is_dataclass(made) and made_init and not hasattr(made_init, "_is_checked"):
             made.__init__ = _checked(made.__init__)
         return made
     if not made.__annotations__:

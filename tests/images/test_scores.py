@@ -1,5 +1,6 @@
 """Scores against scikit-image's, over images, signals, batches and regions."""
 
+import inspect
 import math
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_regions_of_scores_must_fit_and_not_be_empty() -> None:
     border[3:6, 3:5] = False
     with pytest.raises(ImageError, match="no pixel at least 3 pixels away from the border"):
         images.ssim(image, image, border)
-    unchecked = images.mse.__wrapped__  # past the checks of types
+    unchecked = inspect.unwrap(images.mse)  # past the checks of types
     with pytest.raises(ImageError, match=r"must be boolean, got torch\.float32"):
         unchecked(image, image, torch.ones(9, 8))
 
@@ -112,7 +113,7 @@ def test_scores_of_equal_images() -> None:
 def test_scores_need_one_shape() -> None:
     image, grey = draw_image(3, 9, 8), draw_image(1, 9, 8)
     for score in (images.mse, images.ssim):
-        unchecked = score.__wrapped__  # past the checks of shapes
+        unchecked = inspect.unwrap(score)  # past the checks of shapes
         with pytest.raises(InvalidInputError, match=r"\(3, 9, 8\) can't be .*\(1, 9, 8\)"):
             unchecked(image, grey)
     with pytest.raises(InvalidInputError, match="at least 7 pixels along each axis, got 9x6"):

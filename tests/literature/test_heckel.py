@@ -189,7 +189,7 @@ def test_jacobian_norms_are_roots_of_quadratic_forms() -> None:
         jacobian_norms(prior, {"a": image[0]}, [0])
     with pytest.raises(InvalidInputError, match="nope is no parameter"):
         jacobian_norms(prior, {"a": image}, [0], layers=["nope"])
-    with pytest.raises(InvalidInputError, match="a list of names"):
+    with pytest.raises(InvalidInputError, match="layers must be several words"):
         jacobian(prior, prior.init(0), layers=convolution_weights(prior)[0])
     code = torch.randn(1, 2, 4, generator=torch.Generator().manual_seed(1))
     flat = ImagePrior(lambda: nn.Linear(4, 9), code)  # no convolutions: not 0, but an error

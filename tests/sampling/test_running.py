@@ -93,7 +93,7 @@ def test_settings_are_options_in_one_object(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(InvalidInputError, match="sample has no option steps; it has: method, iter"):
         sampling.sample(posterior, steps=3)
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
-    with pytest.raises(InvalidInputError, match="settings of sample must be a ChainSettings"):
+    with pytest.raises(InvalidInputError, match="settings must be a ChainSettings"):
         sampling.sample(posterior, FitSettings())  # type: ignore[arg-type]
 
 
@@ -218,7 +218,7 @@ def test_wrong_options_are_told(options: dict[str, Any], message: str) -> None:
 
 def test_a_start_that_is_no_dict_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
-    with pytest.raises(InvalidInputError, match="start must be a dict of parameters"):
+    with pytest.raises(InvalidInputError, match="start must be a mapping of tensors"):
         run("sgld", 30, start=[1])
 
 

@@ -198,5 +198,5 @@ def test_a_spectrum_without_a_positive_lowest_ring_has_no_half_power() -> None:
     with pytest.raises(InvalidInputError, match="a power law needs"):
         roll_off(flat.assign(power=flat.power / 0.0))
     for edges in (np.array(0.1), np.array(["a"]), np.ones((2, 2))):
-        with pytest.raises(InvalidInputError, match="must be a list of numbers"):
+        with pytest.raises(InvalidInputError, match=r"edges .*must be"):
             radial_power(draw(1, 1, 40), edges=edges)

@@ -234,7 +234,7 @@ def test_held_out_errors_and_misfit_share_the_sum_of_squares(task: Task) -> None
 
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
 def test_fractions_to_hold_out_lie_between_0_and_1(fraction: float) -> None:
-    with pytest.raises(InvalidInputError, match=rf"must be in \(0, 1\), got {fraction}"):
+    with pytest.raises(InvalidInputError, match=rf"must be .*, got {fraction}"):
         inpainting().hold_out(fraction)
 
 

@@ -254,7 +254,7 @@ def test_physics_that_can_not_be_used() -> None:
         tasks.from_physics(physics, measurement * float("nan"), (2, 4, 5))
     with pytest.raises(InvalidInputError, match="noise_sigma must be finite"):
         tasks.from_physics(physics, measurement, (2, 4, 5), noise_sigma=float("inf"))
-    unchecked = tasks.from_physics.__wrapped__  # past the checks of types
+    unchecked = inspect.unwrap(tasks.from_physics)  # past the checks of types
     with pytest.raises(ImageError, match=r"torch\.complex128: view complex numbers as two"):
         unchecked(physics, measurement.to(torch.complex128), (2, 4, 5))
 

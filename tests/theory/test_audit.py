@@ -292,7 +292,7 @@ def test_what_cant_be_audited_is_refused() -> None:
         ({"probes": 2.0}, "probes must be a whole number"),
         ({"checks": 5}, "checks must be several whole numbers"),
         ({"checks": [2.5]}, "whole number"),
-        ({"optimisers": "adam"}, "a list of names"),
+        ({"optimisers": "adam"}, "optimisers must be several words"),
     ):
         with pytest.raises(InvalidInputError, match=text):
             audit(prior, task, **{"iterations": 9, "freeze": 2, "modes": 2, **wrong})  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.statistics import RunningMoments
@@ -27,6 +27,7 @@ CENTRES = ("none", "image", "ensemble")
 GROUP = 8  # samples that are centred on their common mean
 
 
+@checked
 def covariance(
     prior: ImagePrior,
     samples: int = 256,
@@ -93,6 +94,7 @@ def covariance(
     )
 
 
+@checked
 def covariance_of(
     batches: Iterable[Tensor],
     samples: int,
@@ -230,7 +232,7 @@ class _Checks:
         if min(size) > 2:
             contrasts["stationary neighbours"] = hypotheses.neighbour_contrasts(size)
         products = LaggedProducts(size, **lagged)
-        if len(size) == 2 and len(products.lags[0]) > 2:
+        if len(size) == 2 and min(map(len, products.lags)) > 2:
             contrasts["symmetry of axes"] = hypotheses.symmetry_contrasts(products)
             rotations = hypotheses.rotation_contrasts(products)
             if rotations is not None:

@@ -8,13 +8,14 @@ from jaxtyping import Float
 from scipy.fft import next_fast_len
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 
 BOUNDARIES = ("linear", "circular")
 CHANNELS = ("average", "each", "cross")
 
 
+@checked
 class LaggedProducts:
     """Means of ``f_c(p) f_c'(p + r)`` over all pixels p, or all of one phase, for a set of lags r.
 

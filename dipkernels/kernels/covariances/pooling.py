@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.covariances.estimate import GROUP
 
@@ -13,6 +14,7 @@ SETTINGS = ("prior", "codes", "boundary", "centre", "channels", "period", "dtype
 TESTED = ("variance_spread", "skewness", "excess_kurtosis")
 
 
+@checked
 def pool_covariances(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     """Pool estimates of the same covariance from independent samples.
 
@@ -54,6 +56,7 @@ def pool_covariances(datasets: Sequence[xr.Dataset]) -> xr.Dataset:
     return pooled.assign_attrs(samples=int(samples.sum()), rows=int(rows.sum()))
 
 
+@checked
 def radial_average(dataset: xr.Dataset) -> xr.Dataset:
     """Average a stationary kernel over lags of equal length.
 

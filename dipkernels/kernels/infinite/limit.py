@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite import arithmetic, layouts, pointwise, resampling
 from dipkernels.kernels.infinite.codes import code_kernel
@@ -72,6 +72,7 @@ _OPERATIONS = (
 RULES = {name: rule for rule, names in _OPERATIONS for name in names.split()}
 
 
+@checked
 def register_activation(
     name: str, function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]
 ) -> None:
@@ -116,6 +117,7 @@ def register_activation(
     RULES[name] = pointwise.named_activation(name)
 
 
+@checked
 @dataclass(frozen=True)
 class InfiniteWidth:
     """Kernels of an infinite-width limit, and what to know about them.
@@ -136,6 +138,7 @@ class InfiniteWidth:
     notes: tuple[str, ...]
 
 
+@checked
 def infinite_width(
     prior: ImagePrior,
     *,

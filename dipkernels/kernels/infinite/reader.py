@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite.features import Branch, Features, Known
@@ -19,6 +20,7 @@ from dipkernels.kernels.stationary import mixed
 from dipkernels.priors.prior import Parameters
 
 
+@checked
 @dataclass(frozen=True)
 class Operation:
     """One operation that the reader understood.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.kernels.stationary.piecewise import PiecewiseLinear, clamped
 from dipkernels.kernels.stationary.quadrature import (
@@ -24,6 +25,7 @@ from dipkernels.kernels.stationary.quadrature import (
 Dual = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
+@checked
 @dataclass(frozen=True)
 class Activation:
     """A pointwise non-linearity and its duals.
@@ -268,6 +270,7 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
 }
 
 
+@checked
 def activation(name: str, **options: float) -> Activation:
     """Make an activation by name.
 

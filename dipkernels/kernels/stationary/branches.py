@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import torch
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import outer
 from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
 from dipkernels.kernels.stationary.maps import summed
 
 
+@checked
 def mixed(kernels: Sequence[StationaryKernel], channels: Sequence[int]) -> StationaryKernel:
     """Concatenate channels: what a convolution then averages over.
 
@@ -47,6 +49,7 @@ def mixed(kernels: Sequence[StationaryKernel], channels: Sequence[int]) -> Stati
     )
 
 
+@checked
 def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel:
     """Add the features of two branches, whose channels are independent given what comes before.
 
@@ -75,6 +78,7 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
     )
 
 
+@checked
 def translated(kernel: StationaryKernel, shift: float) -> StationaryKernel:
     """Add a constant to all features.
 

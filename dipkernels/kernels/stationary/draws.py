@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive, generator
+from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import phase_means
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
@@ -23,6 +25,7 @@ MOST_VALUES = 2**20  # drawn in all: 4096 images of 16x16
 LEAST_DRAWS, MOST_DRAWS = 64, 2**18
 
 
+@checked
 @dataclass(frozen=True)
 class Draws:
     """Fields of many independent channels, and random directions of their tangents.
@@ -124,7 +127,17 @@ class Draws:
         -------
         Draws
             In whose tangents are random directions of it.
+
+        Raises
+        ------
+        InvalidInputError
+            If it has another shape.
         """
+        if change.shape != self.fields.shape:
+            raise InvalidInputError(
+                f"change must have the shape of the fields, {tuple(self.fields.shape)}, got "
+                f"{tuple(change.shape)}"
+            )
         random = generator("channel parameter", self.seed)
         shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
         directions = torch.randn(shape, dtype=torch.float64, generator=random)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import (
@@ -21,6 +21,7 @@ from dipkernels.kernels.stationary.blocks import (
 INDEFINITE = 1e-8  # of the largest eigenvalue: what rounding may leave below zero
 
 
+@checked
 @dataclass(frozen=True)
 class StationaryKernel:
     """Covariance and neural tangent kernel of one channel of an infinitely wide network's features.

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.activations import Activation, activation
 from dipkernels.kernels.stationary.blocks import at_lags
 from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
 
 
+@checked
 @dataclass(frozen=True)
 class Weights:
     """Statistics of a convolution's random weights, and what they add to the tangent kernel.
@@ -77,6 +79,7 @@ class Weights:
         return cls(variance, bias_variance, float(fan_in), float(bias))
 
 
+@checked
 def convolve(
     kernel: StationaryKernel,
     kernel_size: int | Sequence[int],
@@ -130,6 +133,7 @@ def convolve(
     )
 
 
+@checked
 def activate(
     kernel: StationaryKernel, function: str | Activation, **options: float
 ) -> StationaryKernel:
@@ -164,6 +168,7 @@ def activate(
     return StationaryKernel(covariance, tangent, chosen.mean(kernel.variances))
 
 
+@checked
 def filtered(
     kernel: StationaryKernel, taps: Tensor, *, before: int | Sequence[int] | None = None
 ) -> StationaryKernel:
@@ -211,6 +216,7 @@ def filtered(
     return mapped(kernel, apply, mean)
 
 
+@checked
 def stride(
     kernel: StationaryKernel, step: int | Sequence[int], *, start: int | Sequence[int] = 0
 ) -> StationaryKernel:
@@ -254,6 +260,7 @@ def stride(
     return mapped(kernel, lambda table: at_phases(table)[kept].contiguous(), at_phases(kernel.mean))
 
 
+@checked
 def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> StationaryKernel:
     """Average over blocks of pixels.
 
@@ -274,6 +281,7 @@ def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> Station
     return stride(filtered(kernel, box, before=[0] * kernel.dims), sizes)
 
 
+@checked
 def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
     """Count pixels from another one: phase 0 is then ``start``'s.
 

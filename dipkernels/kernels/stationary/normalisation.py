@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import at_lags
 from dipkernels.kernels.stationary.branches import translated
@@ -21,6 +21,7 @@ LOG_STEP = 0.1
 MOST_PIXELS = 8192
 
 
+@checked
 def centred(kernel: StationaryKernel, *, learned_bias: bool = False) -> StationaryKernel:
     """Subtract each channel's mean over the image.
 
@@ -46,6 +47,7 @@ def centred(kernel: StationaryKernel, *, learned_bias: bool = False) -> Stationa
     )
 
 
+@checked
 def batch_norm(
     kernel: StationaryKernel,
     *,
@@ -111,6 +113,7 @@ def batch_norm(
     )
 
 
+@checked
 def group_norm(
     kernel: StationaryKernel,
     *,

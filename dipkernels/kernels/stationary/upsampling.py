@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dipkernels.base.checks import require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import outer
 from dipkernels.kernels.stationary.kernel import StationaryKernel
@@ -16,6 +16,7 @@ MODES = ("nearest", "bilinear", "sinc", "zero")
 NYQUIST = 1e-12  # of the largest value of the spectrum: what counts as no energy
 
 
+@checked
 def upsample(
     kernel: StationaryKernel, factor: int, mode: str, *, max_period: int | None = None
 ) -> StationaryKernel:
@@ -78,6 +79,7 @@ def _along(
     return replace(kernel, covariance_table=fine[0], ntk_table=fine[1], mean=mean)
 
 
+@checked
 def pixel_shuffle(
     kernel: StationaryKernel, factor: int, *, max_period: int | None = None
 ) -> StationaryKernel:
