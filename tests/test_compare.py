@@ -223,6 +223,24 @@ def test_table_is_as_wide_as_its_head_and_shows_missing_stages() -> None:
     assert lines[2].split() == ["skip", *["-"] * (len(COLUMNS) - 2), "0"]
 
 
+def test_table_says_which_fits_diverged() -> None:
+    prior = small_priors()["deep-decoder"]
+    adam = fit(prior, small_task(), iterations=4, seed=range(3), learning_rate=1e-3)
+    for many, deviation in ((1, True), (2, False)):  # one seed that is left has no deviation
+        ended = adam.copy(deep=True)
+        ended["psnr_clean"].loc[{"iteration": 4, "seed": range(many)}] = np.nan
+        ended["status"][:many] = "diverged"
+        row = job.summary_row("deep-decoder", {"fit_adam": ended})
+        text = format_table([row])
+        assert row["diverged"] == many
+        assert f"deep-decoder: {many} of 3 fits diverged" in text
+        assert "nan" not in text
+        gap = ended.psnr_clean.isel(iteration=-1) - ended.psnr_noisy.isel(iteration=-1)
+        left = gap.sel(region="whole").values[many:]
+        spread = f" +- {left.std(ddof=1):.2f}" if deviation else ""
+        assert f" {left.mean():+.2f}{spread}  " in text
+
+
 @pytest.mark.slow
 def test_plan_counts_what_will_run() -> None:
     task, priors = small_task(), small_priors()

@@ -70,7 +70,7 @@ MISUSES = {
     "iterations": (lambda: Momentum.of_fit(0.1, 0.9, [1], 5), "whole number or a NumPy array"),
     "response": (
         lambda: frequency_response(IMAGE, 3),
-        "kernel must be a QuadraticForms, with quadratic_form or a KnownSpectrum",
+        "kernel must be a QuadraticForms (with quadratic_form) or a KnownSpectrum",
     ),
     "images": (lambda: periodogram([1.0]), "shape (images, channels, *spatial)"),
     "prior": (lambda: prior_spectrum("conv"), "prior must be an ImagePrior, got 'conv'"),
@@ -107,7 +107,7 @@ PLAIN: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "no kernel": (
         lambda: comb_response(3, 4),
-        "kernel must be a QuadraticForms, with quadratic_form or a",
+        "kernel must be a QuadraticForms (with quadratic_form) or a",
     ),
     "audit": (lambda: audit(3, 4), "prior must be an ImagePrior, got 3"),
     "rates": (

@@ -111,7 +111,7 @@ def _float(value: Any, call: Call, name: str) -> float:
     except OverflowError:
         kept = math.inf if number > 0 else -math.inf  # type: ignore[operator]
     if math.isnan(kept) and not call.nan:
-        raise Refused
+        raise Refused(f"{name} must be a finite number, got nan")
     return kept
 
 
@@ -214,7 +214,9 @@ def _within(kind: Kind, limit: Between) -> Kind:
 def _one_of(kinds: list[Kind]) -> Kind:
     if any(not kind.words for kind in kinds):
         return ANYTHING
-    words = " or ".join(kind.words for kind in kinds)
+    words = " or ".join(dict.fromkeys(kind.words for kind in kinds))
+    for one in kinds:  # not "a Task or several values, each a Task"
+        words = words.replace(f" or several values, each {one.words}", ", or several")
 
     def keep(value: Any, call: Call, name: str) -> Any:
         said, sizes = "", dict(call.sizes)
@@ -266,7 +268,7 @@ def _like(protocol: type) -> Kind:
             raise Refused
         return value
 
-    return Kind(f"a {protocol.__name__}, with {', '.join(sorted(asked))}", keep)
+    return Kind(f"a {protocol.__name__} (with {', '.join(sorted(asked))})", keep)
 
 
 def _is_sequence(value: Any) -> bool:
@@ -344,7 +346,11 @@ def _mapping(inside: tuple[Any, ...], name: str) -> Kind:
             return value
         for k, v in value.items():
             call.sizes = dict(sizes)
-            kept[key.keep(k, call, name)] = new = value_kind.keep(v, call, f"{name}[{shown(k)}]")
+            try:
+                kept_key = key.keep(k, call, name)
+            except Refused:
+                raise Refused(f"each key of {name} must be {key.words}, got {shown(k)}") from None
+            kept[kept_key] = new = value_kind.keep(v, call, f"{name}[{shown(k)}]")
             changed = changed or new is not v
         call.sizes = sizes
         return kept if changed else value

@@ -80,12 +80,20 @@ class Observation:
     def gain(self, measurement: Tensor) -> Tensor:
         """Multiply by ``K A^T (A K A^T + s2)^(-1)``: the part of images that measurements tell."""
         measurement = measurement * self.counted
-        if self.variance or not self._masks_pixels:
+        if self.variance or not self._masks_pixels or self._of_low_rank():
             return self._solved(measurement)
         # Pixels that were measured without noise are known, however badly their system is posed.
         if bool(self.counted.all()):
             return measurement
         return torch.where(self.counted, measurement, self._solved(measurement))
+
+    def _of_low_rank(self) -> bool:
+        """Tell eigenvalues that are 0, with a gap to the others, from those that fade away."""
+        if self.solver != "fourier":
+            return False
+        values = self.covariance.eigenvalues.abs()
+        some = values[values > 0]
+        return len(some) < values.numel() and bool(some.min() > _FLOOR * values.max())
 
     def _solved(self, measurement: Tensor) -> Tensor:
         k, s2 = self.covariance, self.variance

@@ -39,13 +39,20 @@ def _peak(row: Row) -> str:
     if "peak_psnr" not in row:
         return "-"
     mark = "+" if row["peak_iteration"] == row["iterations"] else ""
-    deviation = f" +- {row['peak_psnr_spread']:.2f}" if row.get("seeds", 1) != 1 else ""
+    deviation = _deviation(row, "peak_psnr_spread")
     return f"{row['peak_psnr']:.2f}{deviation} @ {row['peak_iteration']}{mark}"
 
 
+# Nothing of one seed, be it all that were asked for or the only one that didn't diverge.
+def _deviation(row: Row, key: str) -> str:
+    value = float(str(row.get(key, math.nan)))
+    return f" +- {value:.2f}" if math.isfinite(value) else ""
+
+
 def _gap(row: Row) -> str:
-    deviation = f" +- {row['final_gap_spread']:.2f}" if "final_gap_spread" in row else ""
-    return _number(row, "final_gap", "+.2f") + deviation
+    if not math.isfinite(float(str(row.get("final_gap", math.nan)))):
+        return "-"
+    return _number(row, "final_gap", "+.2f") + _deviation(row, "final_gap_spread")
 
 
 def _predicted(row: Row) -> str:
@@ -66,7 +73,7 @@ def _beyond(row: Row) -> str:
     if "beyond_kernel" not in row:
         return "-"
     value, low, high = (f"{row[f'beyond_kernel{end}']:+.1f}" for end in ("", "_lower", "_upper"))
-    return f"{value} [{low}, {high}]"
+    return f"{value} [{low}, {high}]" if "nan" not in low + high else f"{value} [no interval]"
 
 
 def _descent(row: Row) -> str:
@@ -170,7 +177,17 @@ def notes(rows: Sequence[Row], task: Task | None = None) -> list[str]:
     """Say what the table is to be read against."""
     seeds = max((int(str(row.get("seeds", 1))) for row in rows), default=1)
     said = spread_note(seeds, single="predictions, gradient descent and half-power frequencies")
-    return [*_verdict(rows), said]
+    return [*_verdict(rows), *_diverged(rows), said]
+
+
+# Whose numbers are those of other seeds, and of iterations before.
+def _diverged(rows: Sequence[Row]) -> list[str]:
+    return [
+        f"{row['prior']}: {row['diverged']} of {row['seeds']} fits diverged; its peak is of the "
+        "iterations before, its final gap of the others."
+        for row in rows
+        if row.get("diverged")
+    ]
 
 
 # In a sentence, what the intervals tell of each network.

@@ -352,6 +352,7 @@ def summary_row(name: str, stages: Stages) -> dict[str, object]:
             "iterations": adam.sizes["iteration"] - 1,
             "final_gap": float(gap.mean()),
             "status": _status(adam),
+            "diverged": int((np.atleast_1d(np.asarray(adam.status)) == "diverged").sum()),
         }
         if highest.seeds > 1:
             row["final_gap_spread"] = float(gap.std("seed", ddof=1))

@@ -28,7 +28,7 @@ SHARE = 0.05  # of the time is spent on saving, at most
 
 
 @checked
-def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, identity: dict[str, Any], state: dict[Any, Any]) -> None:
     """Write a checkpoint, atomically: after a crash at any moment there's the old one or this.
 
     Parameters

@@ -163,8 +163,8 @@ def test_cross_kernel_between_sizes_and_between_parameters(ntk: NTK) -> None:
         (CODES[0], r"got \(3, 5, 7\)"),
         ([CODES], r"got \(2, 3, 5, 7\)"),
         ([], "no code is given"),
-        (3, "codes must be a tensor .* got a int"),
-        ("noise", "codes must be a tensor .* got a str"),
+        (3, "other must be an NTK or a Tensor or several tensors, got 3"),
+        ("noise", "other must be an NTK or a Tensor or several tensors, got 'noise'"),
     ],
 )
 @pytest.mark.usefixtures("unchecked")
@@ -328,7 +328,7 @@ def test_spectrum_of_any_symmetric_operator(ntk: NTK) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_what_needs_another_kind_of_operator_says_so(ntk: NTK, several: NTK) -> None:
     task, cross = tasks.denoise(torch.rand(*SHAPE)), ntk.cross(several)
-    with pytest.raises(InvalidInputError, match=r"expected a symmetric .* got a CrossKernel"):
+    with pytest.raises(InvalidInputError, match=r"kernel must be .* got CrossKernel"):
         frequency_response(cross, SHAPE)
     for made in (2 * ntk, ntk.gauss_newton(), cross):
         for function in (expand, linear_fit):
@@ -358,7 +358,7 @@ def test_fourier_modes_have_real_forms_of_every_layer(ntk: NTK) -> None:
 
 @pytest.mark.usefixtures("unchecked")
 def test_gradients_of_complex_and_foreign_images_are_refused(ntk: NTK) -> None:
-    with pytest.raises(InvalidInputError, match=r"gradients are of real images: take images\.real"):
+    with pytest.raises(InvalidInputError, match=r"of floating-point numbers .* got complex128"):
         ntk.vjp(torch.ones(N, 1, dtype=torch.complex128))
     with pytest.raises(InvalidInputError, match=r"expected torch.float64 .* got torch.float32"):
         ntk.vjp(torch.ones(N, 1))

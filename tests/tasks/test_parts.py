@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import jaxtyping
@@ -19,7 +20,7 @@ WHOLE = {"whole": torch.ones(2, 6, 8, dtype=torch.bool)}
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "noise": ({"noise_sigma": -1.0}, "noise_sigma must be finite and not negative, got -1.0"),
-    "no noise": ({"noise_sigma": math.nan}, "noise_sigma must be a number, got nan"),
+    "no noise": ({"noise_sigma": math.nan}, "noise_sigma must be a finite number, got nan"),
     "word": ({"noise_sigma": "a"}, "noise_sigma must be a number"),
     "region": ({"score_region": "nothing"}, "no region 'nothing' in this task; it has: whole"),
     "of its own": ({"score_region": "hole", "regions": WHOLE}, "no region 'hole'"),
@@ -118,13 +119,16 @@ def test_what_is_no_image_is_named(case: str, monkeypatch: pytest.MonkeyPatch) -
         act()
 
 
-@pytest.mark.parametrize("wrong", [torch.ones(1, 4, 4, dtype=torch.uint8), torch.ones(4)])
 def test_what_is_saved_is_floating_point_with_channels(
-    tmp_path, wrong: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(InvalidInputError, match="must be a Tensor of floating-point"):
-        images.save(wrong, tmp_path / "image.png")
+        images.save(torch.ones(1, 4, 4, dtype=torch.uint8), tmp_path / "image.png")
+    with pytest.raises(
+        ImageError, match=r"\(channels, length\).* got torch.float32 of shape \(4,\)"
+    ):
+        images.save(torch.ones(4), tmp_path / "image.png")
     holes = torch.full((1, 4, 4), math.nan)
     with pytest.raises(ImageError, match=r"holds 16 NaN .* bits=32"):
         images.save(holes, tmp_path / "image.png")

@@ -74,7 +74,7 @@ def test_small_steps_of_descent_are_the_flow() -> None:
         (lambda: GradientDescent(1.0, np.array([1.0])), "iterations must be integers, got float64"),
         (lambda: GradientDescent(0.0, np.arange(3)), "positive and finite, got 0.0"),
         (lambda: GradientDescent(math.inf, np.arange(3)), "positive and finite, got inf"),
-        (lambda: GradientDescent(math.nan, np.arange(3)), "positive and finite, got nan"),
+        (lambda: GradientDescent(math.nan, np.arange(3)), "step must be a finite number, got nan"),
     ],
 )
 def test_dynamics_validate_their_settings(make: Callable[[], Dynamics], message: str) -> None:
