@@ -58,10 +58,10 @@ def child():
         os.dup2(null, 1)
         os.dup2(null, 2)
         try:
-            app(command, standalone_mode=False)
+            code = app(command, standalone_mode=False)  # which doesn't exit
         except BaseException as error:
             os._exit(getattr(error, "exit_code", 3))
-        os._exit(0)
+        os._exit(code if isinstance(code, int) else 0)
     return process
 
 
