@@ -5,6 +5,10 @@ import functools
 import hashlib
 import importlib.metadata
 import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,8 +26,46 @@ def provenance(device: str | torch.device) -> dict[str, str]:
         "device": f"{device} ({name})",
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "created": now(),
     }
+
+
+def session() -> dict[str, str]:
+    """Say which command computes, from which commit of a checkout, and when it began."""
+    found = {"command_line": command_line(), "started": now()}
+    return found | ({"commit": commit} if (commit := checkout_commit()) else {})
+
+
+def now() -> str:
+    """Say the time, in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def command_line() -> str:
+    """Write the command of this process as it would be typed again."""
+    program, *arguments = sys.argv or [""]
+    path = Path(program)
+    module = f"python -m {path.parent.name}".split() if path.name == "__main__.py" else [path.name]
+    return shlex.join([*module, *arguments])
+
+
+@functools.cache
+def checkout_commit() -> str:
+    """Name the commit of the checkout that this package is run from, or nothing."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return ""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return f"{commit} with changes" if _git(root, "diff", "--stat", "HEAD") else commit
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def digest(*items: Tensor | str) -> str:

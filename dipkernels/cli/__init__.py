@@ -20,6 +20,7 @@ from dipkernels.cli.sampling import posterior
 from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
 from dipkernels.cli.talking import listen, one_line, show_version
 from dipkernels.errors import DipkernelsError
+from dipkernels.specs.loading import own_traceback
 
 __all__ = ["app", "main"]
 
@@ -70,5 +71,7 @@ def main() -> None:
     try:
         app()
     except DipkernelsError as error:
+        if own := own_traceback(error):
+            typer.echo(f"{own}\n", err=True)
         typer.echo(f"dipkernels: {error}", err=True)
         sys.exit(2)

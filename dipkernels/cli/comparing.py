@@ -9,7 +9,7 @@ from dipkernels.base.words import duration, readable_bytes
 from dipkernels.cli import groups, options
 from dipkernels.cli.options import option
 from dipkernels.errors import InvalidInputError
-from dipkernels.specs.prior import require_range
+from dipkernels.specs.prior import named_priors, require_range
 
 if TYPE_CHECKING:
     from dipkernels.stages.comparison import ComparisonSettings
@@ -27,11 +27,12 @@ def compare(
     image: options.ImageOption = "astronaut",
     size: options.AnySizeOption = None,
     priors: Annotated[
-        str, option("Names, separated by spaces (in quotes) or commas.")
+        str, option(f"{options.KNOWN_PRIORS} Separated by spaces (in quotes) or commas.")
     ] = DEFAULT_PRIORS_TEXT,
     iterations: Annotated[
         int | None, option("Of Adam and of gradient descent, each. (default: by prior)")
     ] = None,
+    code: options.OwnCodeOption = None,
     seed: options.SeedOption = 0,
     seeds: Annotated[int, option("So many initialisations are fitted with Adam, together.")] = 3,
     *,
@@ -54,12 +55,12 @@ def compare(
             "give it by --clean, or use 'dipkernels fit --measured'"
         )
     settings = job.ComparisonSettings(image, iterations, seed, str(target), seeds)
-    made = job.make_priors(names, found, seed=seed, device=settings.device)
+    made = named_priors(names, found.shape, code=code, seed=seed, device=settings.device)
     for each in made.values():
         require_range(each, found)
     label = f"compare-{Path(image).stem}-{'x'.join(map(str, found.shape[1:]))}"
     planned = plan_comparison(made, found, settings, timed=not run.quiet).require()
-    folder = run.open(label, settings.record(found, made))
+    folder = run.open(label, settings.record(found, made), names)
     run.say(options.describe(found, image, seed, target, note=task.note(image)))
     if not run.quiet:  # without a timed plan
         run.say(_said(planned, settings))
@@ -73,12 +74,12 @@ def compare(
     try:
         rows = job.compare(made, found, folder, settings, progress=not run.quiet, report=report)
     except KeyboardInterrupt:
-        page = write_report(folder, list(made), found)
+        page = write_report(folder, list(made), found, formats=run.formats)
         raise options.interrupted(folder.path, f"What was done is in {page}") from None
     except BaseException:
-        write_report(folder, list(made), found)
+        write_report(folder, list(made), found, formats=run.formats)
         raise
-    page = write_report(folder, list(made), found)
+    page = write_report(folder, list(made), found, formats=run.formats)
     run.say("")
     typer.echo(format_table(rows, found))
     typer.echo(f"\nReport: {page}")

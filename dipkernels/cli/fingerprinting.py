@@ -9,7 +9,7 @@ from dipkernels.base.words import duration
 from dipkernels.cli import groups, options
 from dipkernels.cli.options import option
 from dipkernels.errors import DipkernelsError, InvalidInputError
-from dipkernels.specs.prior import require_range
+from dipkernels.specs.prior import named_priors, require_range
 
 if TYPE_CHECKING:
     from dipkernels.fingerprints import FingerprintEffort
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 @groups.expanded(run=groups.RUN)
 def fingerprint(
-    names: Annotated[
-        list[str] | None, options.argument("Of priors; 'dipkernels list' shows them.")
-    ] = None,
+    names: Annotated[list[str] | None, options.argument(options.KNOWN_PRIORS)] = None,
     every: Annotated[bool, option("All registered priors.", "--all")] = False,
     image: options.ImageOption = "astronaut",
     size: Annotated[
@@ -32,6 +30,7 @@ def fingerprint(
     iterations: Annotated[int, option("Of Adam.")] = 300,
     steps: Annotated[int, option("Steps of the prediction at most.")] = 150,
     samples: Annotated[int, option("Initialisations that are drawn.")] = 32,
+    code: options.OwnCodeOption = None,
     seed: options.SeedOption = 0,
     *,
     run: options.RunWords,
@@ -43,23 +42,17 @@ def fingerprint(
 
     if every == bool(names):
         raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
-    chosen = list(dict.fromkeys(names or networks.names()))
     effort = FingerprintEffort(samples=samples, iterations=iterations, steps=steps)
     target = run.target
     words = groups.task_group("denoise").build({"task": "denoise"})
     task = words.make(image, size, seed)
-    channels, *spatial = task.shape
-    priors = {
-        name: networks.create(
-            name, image_size=tuple(spatial), channels=channels, code_seed=seed
-        ).to(device=target)
-        for name in chosen
-    }
+    named = names or networks.names()
+    priors = named_priors(named, task.shape, code=code, seed=seed, device=target)
     record = gallery_settings(task, effort, image=image, seed=seed, device=str(target))
     for each in priors.values():
         require_range(each, task)
-    label = f"fingerprint-{Path(image).stem}-{'x'.join(map(str, spatial))}"
-    folder = run.open(label, record)
+    label = f"fingerprint-{Path(image).stem}-{'x'.join(map(str, task.shape[1:]))}"
+    folder = run.open(label, record, named, joinable=True)
     if not run.quiet:
         if note := words.note(image):
             typer.echo(note.replace("; if it is the measurement itself: --measured", ""))
@@ -70,12 +63,13 @@ def fingerprint(
             run.say(f"[{number}/{len(priors)}] {name}: {card.attrs['seconds']:.0f} s")
     except BaseException as error:
         done = "No card was done"
-        if any(folder.file(f"{name}/card").exists() for name in chosen):
-            done = f"The cards that were done are in {gallery_page(folder, chosen)}"
+        if any(folder.file(f"{name}/card").exists() for name in priors):
+            page = gallery_page(folder, list(priors), formats=run.formats)
+            done = f"The cards that were done are in {page}"
         if not isinstance(error, KeyboardInterrupt):
             raise
         raise options.interrupted(folder.path, done) from None
-    typer.echo(f"Cards: {gallery_page(folder, chosen)}")
+    typer.echo(f"Cards: {gallery_page(folder, list(priors), formats=run.formats)}")
 
 
 def _announce(

@@ -82,7 +82,7 @@ def fit(
     asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
     asked |= {} if found.second is None else {"second_sha256": digest(found.second)}
     record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
-    folder = run.open(f"fit-{prior}-{Path(image).stem}", record)
+    folder = run.open(f"fit-{made.name}-{Path(image).stem}", record, [prior])
     held = f", {hold_out:.0%} held out" if hold_out else ""
     run.say(options.describe(found, image, seed, target, held, task.note(image)))
     broken = False
@@ -103,14 +103,14 @@ def fit(
         )
     except fitting.FitInterrupted as interrupt:
         result, broken = interrupt.result, True
-    write_fit(result, folder.path, task.read(image))
-    typer.echo(f"{prior}: {fitting.summary(result)}. Results: {folder.path}")
+    write_fit(result, folder.path, task.read(image), run)
+    typer.echo(f"{made.name}: {fitting.summary(result)}. Results: {folder.path}")
     if broken:
         raise options.interrupted(folder.path)
     run.say("\n" + (folder.path / "stopping.txt").read_text(encoding="utf-8").rstrip())
 
 
-def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile") -> None:
+def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile", run: options.RunWords) -> None:
     """Write the figures, images and stopping panel of a fit; images as deep as the one read."""
     import torch
 
@@ -129,8 +129,7 @@ def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile") -> None:
     if "psnr_clean" in result:
         figures["stopping"] = plotting.plot_stopping(result, panel)
     for name, figure in figures.items():
-        if not stays(folder / f"{name}.png"):
-            plotting.save_figure(figure, folder / f"{name}.png")
+        run.draw(figure, folder / name)
     for name in ("best", "final", "average", "chosen_image"):
         if name not in result:
             continue

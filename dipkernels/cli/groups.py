@@ -2,15 +2,18 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
 
 from dipkernels.base.options import option as declared
 from dipkernels.cli.completion import one_of
 from dipkernels.cli.options import RunWords, option
 from dipkernels.errors import InvalidInputError
-from dipkernels.specs.prior import make_prior, parse_options, require_code_effect
+from dipkernels.specs.prior import build_prior, make_prior, parse_options, require_code_effect
 from dipkernels.specs.task import (
     files_of,
     make_task,
@@ -69,10 +72,15 @@ def expanded(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., N
 
         @functools.wraps(command)
         def called(**typed: Any) -> None:
+            if not typed.get("quiet", True) and sys.stderr.isatty():
+                typer.echo("Loading PyTorch ...", err=True)  # it takes seconds
             for name, group in groups.items():
                 own = {each.name: typed.pop(each.name) for each in group.parameters}
                 typed[name] = group.build(own)
             command(**typed)
+            for each in typed.values():
+                if isinstance(each, RunWords):
+                    each.finish()
 
         called.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
         called.__annotations__ = {each.name: each.annotation for each in listed}
@@ -249,8 +257,16 @@ class NetworkWords:
     """What was typed of a network, apart from its name."""
 
     variant: str | None = _of_network(None, "Other published settings.")
-    options: str = _of_network("", 'Of the network: "width=64 upsampling=nearest".')
-    code: str | None = _of_network(None, "noise, meshgrid, fourier or phases.", "its own")
+    options: str = _of_network(
+        "", 'Of the network, or of the function that makes yours: "width=64 upsampling=nearest".'
+    )
+    code: str | None = _of_network(
+        None,
+        "noise, meshgrid, fourier or phases; with channels, noise:32; of your own network also with"
+        " a grid, noise:32x16x16.",
+        "its own; your own network's is noise of the image's size, with as many channels as its "
+        "first convolution takes",
+    )
     output_range: str | None = _of_network(None, "sigmoid, none or 255.", "its own")
     initialisation: str = _of_network(
         "default", "default, kaiming-normal, xavier-uniform, orthogonal, ..."
@@ -262,7 +278,17 @@ class NetworkWords:
         """Make the network for a task, and bring the task into its range."""
         require_code_effect(self.code, task, f"--code {self.code}")
         task = task.in_range(255.0) if self.output_range == "255" else task
-        prior = {
+        return make_prior(self.words(name, seed), task).to(device=device), task
+
+    def build(
+        self, name: str, shape: tuple[int, ...], *, seed: int, device: "torch.device"
+    ) -> "ImagePrior":
+        """Make the network for images of a shape."""
+        return build_prior(self.words(name, seed), shape).to(device=device)
+
+    def words(self, name: str, seed: int) -> dict[str, Any]:
+        """Say all of a network that its maker wants to know."""
+        return {
             "name": name,
             "variant": self.variant,
             "code": self.code,
@@ -271,7 +297,6 @@ class NetworkWords:
             "initialisation": self.initialisation,
             "options": parse_options(name, self.options),
         }
-        return make_prior(prior, task).to(device=device), task
 
     def record(self) -> dict[str, Any]:
         """List the words for the settings of a run folder."""

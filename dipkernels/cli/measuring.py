@@ -7,6 +7,8 @@ import typer
 
 from dipkernels.cli import groups
 from dipkernels.cli.options import (
+    KNOWN_PRIORS,
+    OwnCodeOption,
     PriorArgument,
     RunWords,
     SeedOption,
@@ -15,19 +17,21 @@ from dipkernels.cli.options import (
     require_positive,
 )
 from dipkernels.errors import InvalidInputError
+from dipkernels.specs.prior import named_priors
+from dipkernels.specs.record import network_hash
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import xarray as xr
+    from matplotlib.figure import Figure
 
-FORMATS = ("png", "pdf", "svg")
+EXACT_SIZE = Annotated[str, option("Pixels: 64, 48x64 (height x width) or 8x48x64.")]
 
 
-@groups.expanded(run=groups.RUN)
+@groups.expanded(network=groups.NETWORK, run=groups.RUN)
 def ntk(
     prior: PriorArgument,
-    size: Annotated[str, option("Pixels: 64, 48x64 (height x width) or 8x48x64.")] = "64",
+    network: groups.NetworkWords,
+    size: EXACT_SIZE = "64",
     channels: Annotated[int, option("Of the image.")] = 3,
     steps: Annotated[int, option("Lanczos steps of each probe.")] = 60,
     probes: Annotated[int, option("Random probes.")] = 2,
@@ -36,21 +40,14 @@ def ntk(
     run: RunWords,
 ) -> None:
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
-    from dipkernels import networks, plotting
-    from dipkernels.base.mounts import stays
+    from dipkernels import plotting
     from dipkernels.base.spread import spread_note
-    from dipkernels.images import parse_size
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
 
-    target, pixels = run.target, parse_size(size)
-    if pixels is None:
-        raise InvalidInputError("--size native needs an image; give pixels, such as 64 or 48x64")
-    if steps < 2 or probes < 2:
-        raise InvalidInputError(f"--steps and --probes must be at least 2, got {steps}, {probes}")
-    require_positive(steps=steps, probes=probes)
-    made = networks.create(prior, image_size=pixels, channels=channels, code_seed=seed)
-    made = made.to(device=target)
+    shape = shape_of(size, channels)
+    _require_effort(steps, probes)
+    made = network.build(prior, shape, seed=seed, device=run.target)
     record = {
         "command": "ntk",
         "prior": prior,
@@ -58,10 +55,11 @@ def ntk(
         "steps": steps,
         "probes": probes,
         "seed": seed,
-        "device": str(target),
+        "device": str(run.target),
     }
-    label = f"ntk-{prior}-{'x'.join(map(str, made.shape[1:]))}"
-    folder = run.open(label, record)
+    if network != groups.NetworkWords():  # folders of earlier versions have none
+        record |= network.record() | {"network_sha256": network_hash(made)}
+    folder = run.open(f"ntk-{made.name}-{'x'.join(map(str, shape[1:]))}", record, [prior])
     subject = Subject(made, seed=seed, progress=not run.quiet)
     stage = find_stage("kernel")
     result = folder.stage("kernel", lambda: stage.run(subject, steps=steps, probes=probes))
@@ -70,78 +68,79 @@ def ntk(
         ("frequency_response", plotting.plot_responses),
         ("eigenvectors", plotting.plot_eigenvectors),
     ):
-        if not stays(folder.path / f"{name}.png"):
-            plotting.save_figure(draw({prior: result}), folder.path / f"{name}.png")
+        run.draw(draw({made.name: result}), folder.path / name)
     typer.echo(
-        f"{prior}: {made.parameter_count:,} parameters, trace {result.trace:.4g} +- "
+        f"{made.name}: {made.parameter_count:,} parameters, trace {result.trace:.4g} +- "
         f"{result.trace_standard_error:.2g} (error over {probes} probes), "
         f"largest eigenvalue {result.largest_eigenvalue:.4g}, "
-        f"half-power frequency {result.half_power_frequency:.3f} cycles/pixel, "
+        f"half-power frequency {_half(result)}, "
         f"{result.matvecs:.0f} products. {spread_note()} Results: {folder.path}"
     )
 
 
 @groups.expanded(run=groups.RUN)
 def spectrum(
-    names: Annotated[list[str] | None, argument("Of priors; 'dipkernels list' shows them.")] = None,
+    names: Annotated[list[str] | None, argument(KNOWN_PRIORS)] = None,
     every: Annotated[bool, option("All registered priors.", "--all")] = False,
-    size: Annotated[str, option("Pixels: 64, 48x64 (height x width) or 8x48x64.")] = "64",
+    size: EXACT_SIZE = "64",
     channels: Annotated[int, option("Of the image.")] = 3,
     steps: Annotated[int, option("Lanczos steps of each probe.")] = 60,
     probes: Annotated[int, option("Random probes.")] = 2,
+    code: OwnCodeOption = None,
     seed: SeedOption = 0,
-    figures: Annotated[str, option("Formats of the figure: png, pdf, svg, or several.")] = "png",
     *,
     run: RunWords,
 ) -> None:
     """Compare the kernel spectra of several networks: one figure, one table."""
     from dipkernels import networks
-    from dipkernels.images import parse_size
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
 
     if every == bool(names):
         raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
-    pixels, formats = parse_size(size), _formats(figures)
-    if pixels is None:
-        raise InvalidInputError("--size native needs an image; give pixels, such as 64 or 48x64")
-    if steps < 2 or probes < 2:
-        raise InvalidInputError(f"--steps and --probes must be at least 2, got {steps}, {probes}")
-    priors = {
-        name: networks.create(name, image_size=pixels, channels=channels, code_seed=seed)
-        for name in dict.fromkeys(names or networks.names())
-    }
-    shape = list(next(iter(priors.values())).shape)
+    shape = shape_of(size, channels)
+    _require_effort(steps, probes)
+    named = names or networks.names()
+    priors = named_priors(named, shape, code=code, seed=seed)
     record = {
         "command": "spectrum",
-        "shape": shape,
+        "shape": list(shape),
         "steps": steps,
         "probes": probes,
         "seed": seed,
         "device": str(run.target),
     }
-    folder = run.open(f"spectrum-{'x'.join(map(str, shape[1:]))}", record)
+    label = f"spectrum-{'x'.join(map(str, shape[1:]))}"
+    folder = run.open(label, record, named, joinable=True)
     stage, found = find_stage("kernel"), {}
     for number, (name, prior) in enumerate(priors.items(), start=1):
         subject = Subject(prior.to(device=run.target), seed=seed, progress=not run.quiet)
         measure = partial(stage.run, subject, steps=steps, probes=probes)
         found[name] = folder.stage(f"{name}/kernel", measure)
         run.say(f"[{number}/{len(priors)}] {name}: {found[name].matvecs:.0f} products")
-    _draw(found, [folder.path / f"spectrum.{suffix}" for suffix in formats])
+    run.draw(_drawn(found), folder.path / "spectrum")
     typer.echo(_table(found))
     typer.echo(f"One seed: no spread over initialisations. Results: {folder.path}")
 
 
-def _formats(typed: str) -> list[str]:
-    formats = [word.strip().lower() for word in typed.split(",")]
-    if unknown := [word for word in formats if word not in FORMATS]:
-        raise InvalidInputError(
-            f"--figures takes {', '.join(FORMATS)}, or several with commas; got '{unknown[0]}'"
-        )
-    return formats
+def shape_of(size: str, channels: int) -> tuple[int, ...]:
+    """Read the shape of an image that isn't there: channels, and sides."""
+    from dipkernels.images import parse_size
+
+    pixels = parse_size(size)
+    if pixels is None:
+        raise InvalidInputError("--size native needs an image; give pixels, such as 64 or 48x64")
+    require_positive(channels=channels)
+    return (channels, *((pixels, pixels) if isinstance(pixels, int) else pixels))
 
 
-def _draw(found: "dict[str, xr.Dataset]", paths: "list[Path]") -> None:
+def _require_effort(steps: int, probes: int) -> None:
+    if steps < 2 or probes < 2:
+        raise InvalidInputError(f"--steps and --probes must be at least 2, got {steps}, {probes}")
+    require_positive(steps=steps, probes=probes)
+
+
+def _drawn(found: "dict[str, xr.Dataset]") -> "Figure":
     from dipkernels import plotting
     from dipkernels.plotting.style import panels
 
@@ -155,8 +154,12 @@ def _draw(found: "dict[str, xr.Dataset]", paths: "list[Path]") -> None:
             legend.remove()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=8)
-    for path in paths:
-        plotting.save_figure(figure, path)
+    return figure
+
+
+def _half(kernel: "xr.Dataset") -> str:
+    half = float(kernel.half_power_frequency)
+    return f"{half:.3f} cycles/pixel" if half < 1 else "none (the response falls to half nowhere)"
 
 
 def _table(found: "dict[str, xr.Dataset]") -> str:

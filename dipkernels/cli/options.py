@@ -1,5 +1,6 @@
 """Options that several commands share, and how a command begins and ends."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +15,17 @@ from dipkernels.errors import InvalidInputError
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
 
     from dipkernels.storage.runs import RunFolder
     from dipkernels.tasks import Task
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
-KNOWN_PRIOR = "A name; 'dipkernels list' shows them."
+KNOWN_PRIOR = (
+    "A name ('dipkernels list' shows them), or your own: FILE.py:FACTORY or MODULE:FACTORY, a "
+    "function or class that returns a torch.nn.Module or an ImagePrior. It is run."
+)
+KNOWN_PRIORS = KNOWN_PRIOR.replace("A name", "Names", 1)
 
 
 def option(
@@ -52,6 +58,19 @@ AnySizeOption = Annotated[
         "signals, native)"
     ),
 ]
+# Of commands that take several networks.
+OwnCodeOption = Annotated[
+    str | None,
+    option(
+        "Of your own networks: noise, meshgrid, fourier or phases; with channels, noise:32, or a "
+        "shape, noise:32x16x16. (default: noise of the image's size, with as many channels as the "
+        "first convolution takes)",
+    ),
+]
+FORMATS = ("png", "pdf", "svg")
+FiguresOption = Annotated[
+    str, option("Formats of figures: png, pdf, svg, or several with commas; pages hold PNG.")
+]
 SeedOption = Annotated[int, option("Of code, noise, weights and probes.")]
 DeviceOption = Annotated[str, option("cpu, cuda or cuda:N.")]
 QuietOption = Annotated[bool, option("Print the result only.", "--quiet")]
@@ -67,6 +86,25 @@ class RunWords:
         option("Run folder; an unfinished run in it is continued. (default: a new one)"),
     ] = None
     quiet: QuietOption = False
+    figures: FiguresOption = "png"
+
+    def __post_init__(self) -> None:
+        unknown = [each for each in self.formats if each not in FORMATS]
+        if unknown:
+            raise InvalidInputError(
+                f"--figures takes {', '.join(FORMATS)}, or several with commas; got '{unknown[0]}'"
+            )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Suffixes of figures."""
+        return tuple(dict.fromkeys(word.strip().lower() for word in self.figures.split(",")))
+
+    def draw(self, figure: "Figure", path: Path) -> None:
+        """Write a figure in all formats, to a path without its suffix."""
+        from dipkernels.plotting.style import save_figures
+
+        save_figures(figure, path, self.formats)
 
     @cached_property
     def target(self) -> "torch.device":
@@ -75,11 +113,35 @@ class RunWords:
 
         return resolve_device(self.device)
 
-    def open(self, label: str, record: dict[str, Any]) -> "RunFolder":
-        """Make the run folder, or open the one that has the same record."""
+    def open(
+        self,
+        label: str,
+        record: dict[str, Any],
+        names: Iterable[str] = (),
+        *,
+        joinable: bool = False,
+    ) -> "RunFolder":
+        """Make the run folder, or open the one that has the same record.
+
+        Networks of the user's own are known by their files. Others may join a folder whose record
+        doesn't name them.
+        """
+        from dipkernels.specs.prior import origins
         from dipkernels.storage.runs import RunFolder, default_folder
 
-        return RunFolder.open(self.output or default_folder(label), record)
+        loaded = origins(names)
+        if not joinable:
+            record |= {f"content of {k}_sha256": o["content_sha256"] for k, o in loaded.items()}
+        folder = RunFolder.open(self.output or default_folder(label), record, loaded=loaded)
+        self.__dict__["opened"] = folder
+        if joinable:
+            folder.join(loaded)
+        return folder
+
+    def finish(self) -> None:
+        """Note that the command came to its end."""
+        if "opened" in self.__dict__:
+            self.__dict__["opened"].finish()
 
     def say(self, text: str) -> None:
         """Print what isn't the result."""

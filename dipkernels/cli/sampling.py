@@ -130,9 +130,9 @@ def posterior(
         return
     settings = {"method": method, "seed": seed, **network.record(), "hold_out": hold_out}
     record = run_record("posterior", image, found, made, settings | resolved)
-    folder = run.open(f"posterior-{named}-{Path(image).stem}", record)
+    folder = run.open(f"posterior-{made.name}-{Path(image).stem}", record, [named])
     run.say(f"Results as they come: {folder.path}\n")
-    _run(job, folder)
+    _run(job, folder, run.formats)
 
 
 def _plans(job: Job, *, timed: bool) -> "dict[str, Plan]":
@@ -182,7 +182,7 @@ def _held_out(task: "Task") -> float:
     return held / (held + counted)
 
 
-def _run(job: Job, folder: "RunFolder") -> None:
+def _run(job: Job, folder: "RunFolder", formats: tuple[str, ...]) -> None:
     """Compute or continue, and write the page of what there is."""
     from dipkernels import reports, sampling
 
@@ -197,7 +197,12 @@ def _run(job: Job, folder: "RunFolder") -> None:
         method = known_methods()[job.method]
         headline = None if method.headline is None else method.headline(result)
         written = reports.posterior_page(
-            folder, result, job.task, words=method.words, headline=headline
+            folder,
+            result,
+            job.task,
+            words=method.words,
+            headline=headline,
+            formats=formats,
         )
         typer.echo(f"{written}\nPage: {written.page}")
     if broken:

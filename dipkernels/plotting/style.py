@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.base.checks import checked
+from dipkernels.base.mounts import stays
 from dipkernels.errors import InvalidInputError, OutputError
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; grey last.
@@ -195,3 +196,11 @@ def save_figure(figure: Figure, path: str | Path) -> None:
             figure.savefig(path, dpi=130)
     except (OSError, ValueError) as error:  # the latter of a suffix that isn't known
         raise OutputError(f"can't write figure {path}: {error}") from error
+
+
+def save_figures(figure: Figure, path: Path, formats: Iterable[str] = ("png",)) -> None:
+    """Write a figure beside itself in several formats, but for files that can't be written anew."""
+    for suffix in formats:
+        file = path.with_name(f"{path.name}.{suffix}")
+        if not stays(file):
+            save_figure(figure, file)

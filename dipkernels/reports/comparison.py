@@ -33,7 +33,11 @@ DRAWINGS: dict[str, tuple[Callable[..., Figure], Sequence[str], Sequence[str]]] 
 
 @checked
 def write_report(
-    folder: RunFolder, priors: list[str] | tuple[str, ...], task: Task | None = None
+    folder: RunFolder,
+    priors: list[str] | tuple[str, ...],
+    task: Task | None = None,
+    *,
+    formats: Sequence[str] = ("png",),
 ) -> Path:
     """Draw all figures of a run folder and write its table and page, as far as it got.
 
@@ -45,6 +49,8 @@ def write_report(
         In the order of the table.
     task : Task, optional
         That was fitted: the page then says what the measured image itself scores.
+    formats : sequence of str
+        Of the figures beside the page, which holds PNG: ``"pdf"``, ``"svg"``.
 
     Returns
     -------
@@ -70,7 +76,7 @@ def write_report(
         columns=COLUMNS,
         cells=table_cells(rows, task),
         notes=notes(rows, task),
-        figures=drawn(figures, folder.path / "figures"),
+        figures=drawn(figures, folder.path / "figures", formats),
         complete=all(
             len(found) == len(STAGES) and not any(map(is_interrupted, found.values()))
             for found in done.values()

@@ -16,6 +16,7 @@ from dipkernels.base.spread import spread_note
 from dipkernels.fingerprints import FingerprintEffort
 from dipkernels.fingerprints.rows import neighbourhood
 from dipkernels.networks import ImagePrior
+from dipkernels.plotting.style import save_figures
 from dipkernels.reports.pages import embedded, write_page
 from dipkernels.reports.table import PARAMETERS, PRIOR, Column, csv_table, plain
 from dipkernels.storage.netcdf import save, write_text
@@ -110,7 +111,9 @@ def stored_card(
 
 
 @checked
-def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
+def gallery_page(
+    folder: RunFolder, names: Sequence[str] | None = None, *, formats: Sequence[str] = ("png",)
+) -> Path:
     """Draw the cards of a folder and write its table and page.
 
     Parameters
@@ -119,6 +122,8 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
         That holds ``NAME/card.nc`` of each prior, from `dipkernels.fingerprints.fingerprint`.
     names : sequence of str, optional
         Which, in this order; cards of others that the folder holds follow by name.
+    formats : sequence of str
+        Of the cards' figures beside the page, which holds PNG: ``"pdf"``, ``"svg"``.
 
     Returns
     -------
@@ -134,7 +139,7 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     drawn = {name: card for name, card in cards.items() if card is not None}
     rows = [fingerprints.fingerprint_row(card) for card in drawn.values()]
     write_text(csv_table(rows), folder.path / TABLE)
-    pictures = {name: _picture(folder, name, card) for name, card in drawn.items()}
+    pictures = {name: _picture(folder, name, card, formats) for name, card in drawn.items()}
     return write_page(
         folder,
         PAGE,
@@ -146,12 +151,13 @@ def gallery_page(folder: RunFolder, names: Sequence[str] | None = None) -> Path:
     )
 
 
-def _picture(folder: RunFolder, name: str, card: xr.Dataset) -> str:
-    path = folder.path / f"{name}.png"
-    source = folder.file(f"{name}/{CARD}")
-    if not path.exists() or path.stat().st_mtime < source.stat().st_mtime:
-        plotting.save_figure(plotting.plot_fingerprint(card), path)
-    return embedded(path)
+def _picture(folder: RunFolder, name: str, card: xr.Dataset, formats: Sequence[str]) -> str:
+    made = folder.file(f"{name}/{CARD}").stat().st_mtime
+    files = {each: folder.path / f"{name}.{each}" for each in ("png", *formats)}
+    old = [k for k, file in files.items() if not file.exists() or file.stat().st_mtime < made]
+    if old:
+        save_figures(plotting.plot_fingerprint(card), folder.path / name, old)
+    return embedded(files["png"])
 
 
 # Text and number of each cell; what isn't a finite number sorts last.

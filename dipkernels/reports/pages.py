@@ -1,14 +1,14 @@
 """What all pages share: a template, the settings of a run folder, and figures within the page."""
 
 import base64
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
 import jinja2
 from matplotlib.figure import Figure
 
-from dipkernels import plotting
-from dipkernels.base.mounts import stays
+from dipkernels.plotting.style import save_figures
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import RunFolder
 
@@ -29,10 +29,11 @@ def embedded(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode("ascii")
 
 
-def drawn(figures: dict[str, Figure], folder: Path) -> list[dict[str, str]]:
-    """Write figures as PNG, and embed them."""
+def drawn(
+    figures: dict[str, Figure], folder: Path, formats: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Write figures as PNG, and in other formats, and embed them."""
     folder.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        if not stays(folder / f"{name}.png"):
-            plotting.save_figure(figure, folder / f"{name}.png")
+        save_figures(figure, folder / name, {"png", *formats})
     return [{"name": name, "data": embedded(folder / f"{name}.png")} for name in figures]

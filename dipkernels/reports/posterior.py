@@ -1,5 +1,6 @@
 """The page of a posterior: verdict first, then target, maps, calibration and diagnostics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,13 @@ class PosteriorReport:
 
 @checked
 def posterior_page(
-    folder: RunFolder, result: xr.Dataset, task: Task, *, words: str, headline: str | None = None
+    folder: RunFolder,
+    result: xr.Dataset,
+    task: Task,
+    *,
+    words: str,
+    headline: str | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> PosteriorReport:
     """Draw the maps, calibration and diagnostics of a posterior, and write its page.
 
@@ -107,6 +114,8 @@ def posterior_page(
     headline : str, optional
         The verdict of a method that runs no chain of a target; that of chains is by their
         diagnostics.
+    formats : sequence of str
+        Of the figures beside the page, which holds PNG: ``"pdf"``, ``"svg"``.
 
     Returns
     -------
@@ -147,7 +156,7 @@ def posterior_page(
         result=result.attrs,
         task=task,
         target=_target(result),
-        figures=drawn(figures, folder.path),
+        figures=drawn(figures, folder.path, formats),
         level=f"{level:.0%}",
         cells=[_cells(name, found, level) for name, found in calibrations.items()],
         diagnostics="" if diagnosis is None else sampling.summary(result, diagnosis),

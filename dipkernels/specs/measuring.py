@@ -1,13 +1,10 @@
 """Kinds of tasks that measure something else than pixels: blurs, projections, frequencies, ..."""
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Container
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.specs.loading import call, load_function
 from dipkernels.specs.task import (
     FILES,
     Clean,
@@ -183,14 +180,7 @@ def _operator(
     from dipkernels import tasks
 
     shape = tuple(picture.shown.shape)
-    try:
-        made = load_function(operator)(shape)
-    except InvalidInputError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever it raises
-        raise InvalidInputError(
-            f"{operator} failed on the shape {shape}: {type(error).__name__}: {error}"
-        ) from error
+    made = call(operator, load_function(operator), shape)
     if not isinstance(made, tasks.Task):
         found = tasks.as_operator(made, shape)
         return _simulated(picture, found, noise_sigma, "operator")
@@ -207,36 +197,6 @@ def _check_operator(task: Options, said: Container[str], spell: Spelling) -> Non
         raise InvalidInputError(
             f"task 'operator' needs {spell('operator')} FILE.py:NAME, a function that makes one"
         )
-
-
-def load_function(source: str) -> Any:
-    """Import a function that is named as ``FILE.py:NAME`` or ``MODULE:NAME``."""
-    place, _, name = source.rpartition(":")
-    if not place or not name.isidentifier():
-        raise InvalidInputError(f"expected FILE.py:NAME or MODULE:NAME, got '{source}'")
-    if place.endswith(".py") and not Path(place).is_file():
-        raise InvalidInputError(f"there is no file {place}, which is to hold {name}")
-    try:
-        is_file = place.endswith(".py")
-        module = _module_of_file(Path(place)) if is_file else importlib.import_module(place)
-    except (Exception, SystemExit) as error:  # whatever it raises
-        raise InvalidInputError(
-            f"{place} can't be imported: {type(error).__name__}: {error}"
-        ) from error
-    if not callable(getattr(module, name, None)):
-        raise InvalidInputError(f"{place} has no function '{name}'")
-    return getattr(module, name)
-
-
-def _module_of_file(path: Path) -> Any:
-    name = f"_dipkernels_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError("it is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # for what looks itself up, as dataclasses do
-    spec.loader.exec_module(module)
-    return module
 
 
 def _draws_lines(task: Options) -> bool:

@@ -28,8 +28,15 @@ def run_record(
         "task": repr(task),
         "measurement_sha256": digest(task.measurement),
         "prior": repr(prior),
-        "network_sha256": digest(*prior.code_tensors, str(prior.parameter_shapes)),
+        "network_sha256": network_hash(prior),
         **settings,
         "device": str(prior.device),
         "version": provenance("cpu")["version_dipkernels"],
     }
+
+
+def network_hash(prior: "ImagePrior") -> str:
+    """Hash the code and the shapes of the parameters of a network."""
+    from dipkernels.base.origin import digest
+
+    return digest(*prior.code_tensors, str(prior.parameter_shapes))

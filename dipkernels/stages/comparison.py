@@ -18,7 +18,8 @@ from scipy.stats import t as student
 from dipkernels.base.checks import checked
 from dipkernels.base.origin import digest, provenance
 from dipkernels.fitting import peak
-from dipkernels.networks import ImagePrior, create
+from dipkernels.networks import ImagePrior
+from dipkernels.specs.prior import named_priors
 from dipkernels.stages.predictions import PEAK
 from dipkernels.stages.registry import find_stage
 from dipkernels.stages.stage import timed
@@ -204,12 +205,13 @@ STAGES = tuple(step.key for step in STEPS)
 def make_priors(
     names: Iterable[str], task: Task, *, seed: int = 0, device: str | torch.device = "cpu"
 ) -> dict[str, ImagePrior]:
-    """Make registered priors that fit a task.
+    """Make priors that fit a task by their names.
 
     Parameters
     ----------
     names : iterable of str
-        Registered; said twice counts once.
+        Registered, or ``"FILE.py:FACTORY"`` and ``"MODULE:FACTORY"``, which are run; said twice
+        counts once.
     task : Task
         Gives size and channels.
     seed : int
@@ -220,15 +222,9 @@ def make_priors(
     Returns
     -------
     dict of str to ImagePrior
-        By name, on the device.
+        By name, or by a short label if it's the user's own, on the device.
     """
-    channels, *size = task.shape
-    return {
-        name: create(name, image_size=tuple(size), channels=channels, code_seed=seed).to(
-            device=device
-        )
-        for name in names
-    }
+    return named_priors(names, task.shape, seed=seed, device=device)
 
 
 @checked

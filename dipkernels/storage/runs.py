@@ -1,5 +1,6 @@
 """Run folders: results on disk as soon as they exist, resumable, never overwritten by others."""
 
+import contextlib
 import datetime
 import json
 import logging
@@ -13,7 +14,7 @@ import xarray as xr
 
 from dipkernels.base.checks import checked
 from dipkernels.base.interruption import Interrupted
-from dipkernels.base.origin import provenance
+from dipkernels.base.origin import now, provenance, session
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
 from dipkernels.storage.hashes import as_json, read_json
 from dipkernels.storage.netcdf import PARTIAL, load, save, write_text
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 SETTINGS_FILE = "run.json"
 STORE_FILE = "store.json"  # of a sweep, whose runs are run folders
 HASH = "_sha256"  # ends the names of settings that are fingerprints of arrays
+MOST_KEPT = 50  # commands that continued a run
 MOST_SHOWN, LONGEST_SHOWN = 8, 60  # differences, and characters of a value
 
 
@@ -40,7 +42,7 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def open(cls, path: Path, settings: dict[str, Any]) -> "RunFolder":
+    def open(cls, path: Path, settings: dict[str, Any], **about: Any) -> "RunFolder":
         """Create a run folder, or open the one that holds a run with the same settings.
 
         Parameters
@@ -49,11 +51,14 @@ class RunFolder:
             Of the folder; parents are created.
         settings : dict
             All that the results depend on, fit for JSON.
+        **about
+            What else is written down with them when the folder is made.
 
         Returns
         -------
         RunFolder
-            With its settings written.
+            With its settings written. ``run.json`` says which command line began it, when and from
+            which commit, and the same of each that continued it.
 
         Raises
         ------
@@ -71,16 +76,17 @@ class RunFolder:
                         "the folder away, or choose another --output"
                     )
                 _require_equal(before, json.loads(json.dumps(settings)), path)
+                folder._add(continued=[*folder.record.get("continued", ()), session()][-MOST_KEPT:])
                 return folder
             # What a process that was killed has left doesn't count, nor what one is just writing.
             others = any(not item.name.endswith(PARTIAL) for item in path.iterdir())
             if others and (path / SETTINGS_FILE).exists():  # another process was faster
-                return cls.open(path, settings)
+                return cls.open(path, settings, **about)
             if others:
                 raise OutputError(
                     f"{path} is not empty and holds no run of dipkernels: choose another --output"
                 )
-            folder.note(settings)
+            folder.note(settings, **about)
         except OutputError:
             raise
         except (OSError, ValueError) as error:
@@ -102,12 +108,47 @@ class RunFolder:
         InvalidInputError
             If they aren't fit for JSON.
         """
-        record = {"settings": settings, **about, **provenance("cpu")}
+        record = {"settings": settings, **about, **session(), **provenance("cpu")}
         try:
             text = as_json(record, indent=2)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInputError(f"settings must be fit for JSON: {error}") from error
         write_text(text, self.path / SETTINGS_FILE)
+
+    def finish(self) -> None:
+        """Write down that the command came to its end, and when."""
+        self._add(finished=now())
+
+    def join(self, loaded: dict[str, dict[str, str]]) -> None:
+        """Write down networks of files, by label, that join a folder of several.
+
+        Parameters
+        ----------
+        loaded : dict of str to dict
+            Of each its ``source``, ``file`` and ``content_sha256``.
+
+        Raises
+        ------
+        OutputError
+            If the folder's results of a label are of another file, or of another version of it.
+        """
+        before = self.record.get("loaded", {})
+        for label, here in loaded.items():
+            there = before.get(label, here)
+            if there["content_sha256"] != here["content_sha256"]:
+                raise OutputError(
+                    f"{self.path} holds results of {label} from {there['file']} as it was then: "
+                    f"{here['file']} has another content; choose another --output"
+                )
+        if {**before, **loaded} != before:
+            self._add(loaded={**before, **loaded})
+
+    # Where it can't be written, what is there is only read.
+    def _add(self, **about: Any) -> None:
+        file = self.path / SETTINGS_FILE
+        with contextlib.suppress(OutputError):
+            if found := read_json(file):
+                write_text(as_json({**found, **about}, indent=2), file)
 
     @property
     def record(self) -> dict[str, Any]:
