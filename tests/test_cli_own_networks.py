@@ -136,8 +136,8 @@ def test_what_does_not_fit_is_said(
     assert not (nets / "out").exists()
     # where it began in the user's file, and no line of this package or of torch
     own = [line for line in lines if line.startswith('  File "')]
-    assert bool(own) == (name.rpartition(":")[2] in ("Broken", "fails", "Small") and "fail" in message
-                         or name.endswith("Broken"))  # fmt: skip
+    began = message.endswith(("(1, 5, 8, 8)", "'missing'", "no weights today"))
+    assert bool(own) == began
     assert all(str(nets) in line for line in own)
 
 

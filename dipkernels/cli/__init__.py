@@ -16,7 +16,9 @@ from dipkernels.cli.fingerprinting import fingerprint
 from dipkernels.cli.fitting import fit
 from dipkernels.cli.listing import list_names
 from dipkernels.cli.measuring import ntk, spectrum
+from dipkernels.cli.regressing import covariance, gp
 from dipkernels.cli.sampling import posterior
+from dipkernels.cli.scoring import audit, score
 from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
 from dipkernels.cli.talking import listen, one_line, show_version
 from dipkernels.errors import DipkernelsError
@@ -57,11 +59,24 @@ def of_all_commands(
     listen(verbose)
 
 
-for command in (
-    *(compare, fit, posterior, fingerprint, ntk, spectrum),
-    *(experiment, sweep, sweep_status, sweep_table),
-):
-    app.command()(command)
+EXAMPLES = {
+    compare: 'compare --image photo.png --size 48x64 --priors "skip vit nets.py:MyNet"',
+    fit: "fit skip --task inpaint --mask text --iterations 500 --seeds 2",
+    posterior: "posterior skip --image astronaut --size 64",
+    fingerprint: "fingerprint skip vit nets.py:MyNet",
+    ntk: "ntk swin --size 64 --steps 60 --figures pdf",
+    spectrum: "spectrum skip deep-decoder vit nets.py:MyNet --figures png,pdf",
+    score: "score skip deep-decoder vit --image camera --size 32 --seeds 3",
+    audit: 'audit deep-decoder --iterations 500 --checks "50 500"',
+    covariance: "covariance vit --size 32 --samples 128 --codes noise",
+    gp: "gp conv-decoder --task inpaint --noise-sigma 0.02 --size 32",
+    experiment: "experiment low_pass --preset cpu --check",
+    sweep: "sweep plan.yaml --workers 2 --output runs/widths",
+    sweep_status: "sweep-status runs/widths",
+    sweep_table: "sweep-table runs/widths --csv widths.csv",
+}
+for command, example in EXAMPLES.items():
+    app.command(epilog=f"Example: dipkernels {example}")(command)
 app.command("list")(list_names)
 
 

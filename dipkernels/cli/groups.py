@@ -98,7 +98,7 @@ def help_of(option: Field[Any]) -> str:
     return f"{help.removesuffix('.')}{said}.{default}"
 
 
-def settings_group(kind: type) -> Group:
+def settings_group(kind: type, panel: str = ON_FIT) -> Group:
     """Make options of the fields of settings; what isn't typed has the default."""
     parameters = []
     for each in fields(kind):
@@ -106,7 +106,7 @@ def settings_group(kind: type) -> Group:
         made = option(
             help_of(each),
             *_flag(each.name, each.type),
-            panel=each.metadata["panel"] or ON_FIT,
+            panel=each.metadata["panel"] or panel,
             complete=one_of(choices) if choices else None,
         )
         parameters.append(_parameter(each.name, Annotated[each.type, made], each.default))

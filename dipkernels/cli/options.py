@@ -1,6 +1,7 @@
 """Options that several commands share, and how a command begins and ends."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +74,9 @@ FiguresOption = Annotated[
 ]
 SeedOption = Annotated[int, option("Of code, noise, weights and probes.")]
 DeviceOption = Annotated[str, option("cpu, cuda or cuda:N.")]
+PlanOption = Annotated[
+    bool, option("Say what would be done and what it takes; do nothing.", "--plan")
+]
 QuietOption = Annotated[bool, option("Print the result only.", "--quiet")]
 
 
@@ -125,7 +129,7 @@ class RunWords:
 
         Networks of the user's own are known by their files. Others may join a folder whose record
         doesn't name them.
-        """
+        """  # noqa: DOC201
         from dipkernels.specs.prior import origins
         from dipkernels.storage.runs import RunFolder, default_folder
 
@@ -142,6 +146,14 @@ class RunWords:
         """Note that the command came to its end."""
         if "opened" in self.__dict__:
             self.__dict__["opened"].finish()
+
+    def table(self, folder: "RunFolder", rows: Sequence[dict[str, Any]], name: str) -> None:
+        """Write rows as CSV and as JSON beside the results."""
+        from dipkernels.reports.table import csv_table
+        from dipkernels.storage.netcdf import write_text
+
+        write_text(csv_table(rows), folder.path / f"{name}.csv")
+        write_text(json.dumps(rows, indent=1) + "\n", folder.path / f"{name}.json")
 
     def say(self, text: str) -> None:
         """Print what isn't the result."""

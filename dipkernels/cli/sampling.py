@@ -100,9 +100,7 @@ def posterior(
     ] = 0.1,
     method: Annotated[str, option(f"{', '.join(known_methods())}.", panel=ON_METHOD)] = "sghmc",
     seed: Annotated[int, option("Of code, noise, mask, weights and chains.")] = 0,
-    plan: Annotated[
-        bool, option("Say what would be done and what it takes; do nothing.", "--plan")
-    ] = False,
+    plan: options.PlanOption = False,
     *,
     run: options.RunWords,
 ) -> None:

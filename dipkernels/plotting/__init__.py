@@ -9,6 +9,7 @@ from dipkernels.plotting.curves import (
 )
 from dipkernels.plotting.fingerprint import plot_fingerprint
 from dipkernels.plotting.images import plot_eigenvectors, plot_images
+from dipkernels.plotting.initialisation import plot_covariance, plot_scores
 from dipkernels.plotting.posterior import (
     plot_calibration,
     plot_chains,
@@ -31,6 +32,7 @@ __all__ = [
     "plot_bands",
     "plot_calibration",
     "plot_chains",
+    "plot_covariance",
     "plot_densities",
     "plot_descent",
     "plot_eigenvalues",
@@ -43,6 +45,7 @@ __all__ = [
     "plot_predicted_against_measured",
     "plot_predictions",
     "plot_responses",
+    "plot_scores",
     "plot_spectra",
     "plot_stopping",
     "plot_uncertainty",

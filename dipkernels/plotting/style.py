@@ -108,7 +108,7 @@ def heat_map(
     title: str,
     label: str,
     *,
-    limits: tuple[float, float | None] = (0.0, None),
+    limits: tuple[float | None, float | None] = (0.0, None),
     cmap: str = "viridis",
     shrink: float = 0.8,
 ) -> None:

@@ -3,6 +3,7 @@
 Naming one runs it, as ``python FILE.py`` would.
 """
 
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -10,7 +11,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError
 
 _FILES: set[str] = set()  # that were loaded, as frames of tracebacks name them
@@ -76,7 +76,7 @@ def file_of(source: str) -> Path:
 
 def content_hash(source: str) -> str:
     """Hash the text of its file; what that imports isn't looked at."""
-    return digest(file_of(source).read_text(encoding="utf-8", errors="surrogateescape"))
+    return hashlib.sha256(file_of(source).read_bytes()).hexdigest()
 
 
 def own_traceback(error: BaseException | None) -> str:
@@ -101,7 +101,7 @@ def _is_own(value: Any, module: str) -> bool:
 
 
 def _module_of_file(path: Path) -> Any:
-    name = f"_dipkernels_{path.stem}_{digest(str(path.resolve()))[:8]}"
+    name = f"_dipkernels_{path.stem}_{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path.resolve())
     if spec is None or spec.loader is None:
         raise ImportError("it is no Python file")

@@ -1,7 +1,7 @@
 """Kinds of tasks that measure something else than pixels: blurs, projections, frequencies, ..."""
 
 from collections.abc import Container
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.specs.loading import call, load_function

@@ -17,20 +17,27 @@ def run_record(
     command: str, image: str, task: "Task", prior: "ImagePrior", settings: dict[str, Any]
 ) -> dict[str, Any]:
     """List all that the result of a command depends on, for `RunFolder.open`."""
+    return {
+        "command": command,
+        **task_record(image, task),
+        "prior": repr(prior),
+        "network_sha256": network_hash(prior),
+        **settings,
+        "device": str(prior.device),
+    }
+
+
+def task_record(image: str, task: "Task") -> dict[str, Any]:
+    """List what of a task the result of a command depends on."""
     from dipkernels.base.origin import digest, provenance
 
     operator = task.operator
     named = {} if operator.identity == operator.name else {"operator": operator.identity}
     return {
         **named,
-        "command": command,
         "image": image,
         "task": repr(task),
         "measurement_sha256": digest(task.measurement),
-        "prior": repr(prior),
-        "network_sha256": network_hash(prior),
-        **settings,
-        "device": str(prior.device),
         "version": provenance("cpu")["version_dipkernels"],
     }
 

@@ -129,8 +129,32 @@ def audit(
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
         run = RunFolder.open(Path(folder), settings.identity(prior, task))
-        subject = Subject(prior, task, seed=settings.seed, progress=progress)
-        return run.stage("audit", _Audit(subject, settings, run).result)
+        return audit_in(run, prior, task, settings, progress=progress)
+
+
+def audit_in(
+    folder: RunFolder, prior: ImagePrior, task: Task, settings: AuditSettings, *, progress: bool
+) -> xr.Dataset:
+    """Run an audit in a folder that is open, or read it there."""
+    subject = Subject(prior, task, seed=settings.seed, progress=progress)
+    return folder.stage("audit", _Audit(subject, settings, folder).result)
+
+
+def audit_rows(found: xr.Dataset) -> list[dict[str, Any]]:
+    """Condense an audit to a row for each optimiser."""
+    rows = []
+    for name in found.optimiser.values:
+        one = found.sel(optimiser=name)
+        last = one.isel(check=-1)
+        row: dict[str, Any] = {"optimiser": str(name)}
+        for key in ("measured_peak_psnr", "predicted_peak_psnr", "largest_gap", "learning_rate"):
+            row[key] = float(one[key])
+        for key in ("measured_peak_iteration", "predicted_peak_iteration"):
+            row[key] = int(one[key])
+        for key in ("relative_change", "alignment"):
+            row[key] = float(last[key])
+        rows.append(row)
+    return rows
 
 
 class Parts:

@@ -87,7 +87,7 @@ def _score(
     return score(
         subject.prior,
         subject.task,
-        seed=subject.seed,
+        seed=subject.seed if subject.seeds is None else subject.seeds,
         method=method,
         steps=steps,
         probes=probes,
@@ -96,16 +96,18 @@ def _score(
 
 
 def _score_row(result: xr.Dataset) -> dict[str, Value]:
-    one = result.isel(image=0, seed=0)
-    return {
+    row: dict[str, Value] = {
         "parameters": int(result.parameters),
-        "score": float(one.psnr),
-        "score_lower": float(one.psnr_lower),
-        "score_upper": float(one.psnr_upper),
-        "score_resolved": bool(one.resolved),
-        "degrees_of_freedom": float(one.degrees_of_freedom),
-        "matvecs": int(one.matvecs),
+        "score": float(result.psnr.mean()),
+        "score_lower": float(result.psnr_lower.mean()),
+        "score_upper": float(result.psnr_upper.mean()),
+        "score_resolved": bool(result.resolved.all()),
+        "degrees_of_freedom": float(result.degrees_of_freedom.mean()),
+        "matvecs": int(result.matvecs.sum()),
     }
+    if result.sizes["seed"] == 1:
+        return row
+    return row | {"score_spread": float(result.score_spread), "seeds": result.sizes["seed"]}
 
 
 def _check_score(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from dipkernels.base.checks import checked
 from dipkernels.base.words import suggest
 from dipkernels.errors import InvalidInputError, UnknownNameError
-from dipkernels.stages import fits, kernel, posterior, predictions
+from dipkernels.stages import covariances, fits, kernel, posterior, predictions
 from dipkernels.stages.stage import Check, Stage
 from dipkernels.stages.subject import Subject
 
@@ -19,6 +19,7 @@ _BUILT_IN = (
     kernel.STAGE,
     posterior.STAGE,
     predictions.PREDICTION,
+    covariances.STAGE,
 )
 _STAGES: dict[str, Stage] = {each.name: each for each in _BUILT_IN}
 
