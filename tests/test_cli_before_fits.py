@@ -48,9 +48,9 @@ def test_scores_are_those_of_the_function_in_order(
 
 
 def test_an_audit_is_kept_and_condensed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("audit", "deep-decoder", *CODED, "--options", "width=4 upsamplings=1",
-               "--iterations", "6", "--steps", "4", "--modes", "2", "--optimisers", "gradient-descent", "--checks",
-               "2 6", "--output", str(tmp_path / "out"))  # fmt: skip
+    effort = ["--iterations=6", "--steps=4", "--modes=2", "--optimisers=gradient-descent"]
+    network = ("deep-decoder", "--options", "width=4 upsamplings=1", "--checks", "2 6")
+    command = ("audit", *network, *CODED, *effort, "--output", str(tmp_path / "out"))
     assert call(*command) == 0
     (row,) = table(tmp_path / "out", "audit")
     found = load(tmp_path / "out" / "audit.nc").sel(optimiser="gradient-descent")

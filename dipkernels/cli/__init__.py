@@ -6,6 +6,7 @@ Heavy modules are imported inside the commands, so that ``--help`` answers at on
 import io
 import sys
 import warnings
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -59,7 +60,7 @@ def of_all_commands(
     listen(verbose)
 
 
-EXAMPLES = {
+EXAMPLES: dict[Callable[..., None], str] = {
     compare: 'compare --image photo.png --size 48x64 --priors "skip vit nets.py:MyNet"',
     fit: "fit skip --task inpaint --mask text --iterations 500 --seeds 2",
     posterior: "posterior skip --image astronaut --size 64",

@@ -14,6 +14,7 @@ from dipkernels.cli.completion import one_of
 from dipkernels.cli.options import DeviceOption, argument, interrupted, option
 from dipkernels.errors import InvalidInputError, OutputError, UnknownNameError
 
+BEYOND = 1  # exit code where a table doesn't agree
 PRESETS = ("smoke", "cpu", "paper")
 MARK = "harness.py"  # a folder that is called `experiments` and holds this is one of dipkernels
 INDEX_ROW = re.compile(r"^\| *\[`(\w+)`\]\([^)]*\) *\|([^|]*)\|([^|]*)\|", re.MULTILINE)
@@ -45,6 +46,10 @@ def experiment(
         Path | None,
         option("Folder of results; a run in it continues. (default: runs/NAME-PRESET)"),
     ] = None,
+    check: Annotated[
+        bool,
+        option("Compare its tables with those committed, by their spread; 1 if beyond.", "--check"),
+    ] = False,
     show: Annotated[bool, option("All, with claims and verdicts.", "--list")] = False,
 ) -> None:
     """Repeat an experiment of this project's checkout; what is done already isn't done again."""
@@ -54,10 +59,12 @@ def experiment(
         raise InvalidInputError(f"--preset must be one of {', '.join(PRESETS)}, got '{preset}'")
     folder = find_experiments()
     if name is None:
-        if (preset, device, output) != ("cpu", "cpu", None):
+        if (preset, device, output, check) != ("cpu", "cpu", None, False):
             raise InvalidInputError("--list runs nothing: other options have no effect with it")
         typer.echo(describe(folder))
         return
+    if check and preset != "cpu":
+        raise InvalidInputError(f"--check compares with tables of --preset cpu, not of {preset}")
     main = load_main(folder, name)
     target = output or Path("runs") / f"{name}-{preset}"
     if target.exists() and not target.is_dir():
@@ -66,7 +73,31 @@ def experiment(
         main(["--preset", preset, "--output", str(target), "--device", device])
     except KeyboardInterrupt:
         raise interrupted(done=f"What was done is in {target}") from None
+    finish(target)
     typer.echo(f"Results: {target}")
+    if check:
+        compare(target, folder / name)
+
+
+def compare(made: Path, kept: Path) -> None:
+    """Say how the tables of a run agree with those of the checkout."""
+    from dipkernels.reports.repeated import check_tables
+
+    found = check_tables(made, kept)
+    typer.echo("\n".join(map(str, found)))
+    beyond = [each.name for each in found if each.beyond]
+    if not beyond:
+        typer.echo(f"All {len(found)} table(s) agree with those in {kept}")
+        return
+    typer.echo(f"Beyond their spread: {', '.join(beyond)}; kept in {kept}", err=True)
+    raise typer.Exit(BEYOND)
+
+
+def finish(folder: Path) -> None:
+    """Note that the experiment came to its end, if its folder is a run's."""
+    from dipkernels.storage.runs import RunFolder
+
+    RunFolder(folder).finish()
 
 
 def find_experiments() -> Path:

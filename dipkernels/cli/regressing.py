@@ -127,7 +127,7 @@ def covariance(
     subject = Subject(made, seed=seed, progress=not run.quiet)
     stage = find_stage("covariance")
     result = folder.stage("covariance", partial(stage.run, subject, **chosen))
-    row = {"network": made.name, **(stage.row(result) if stage.row else {})}
+    row = {"network": made.name, **stage.row_of(result)}
     run.table(folder, [row], "covariance")
     run.draw(plotting.plot_covariance(result), folder.path / "covariance")
     typer.echo(_tests(row))

@@ -81,7 +81,7 @@ def score(
         results[name] = folder.stage(f"{name}/score", partial(stage.run, subject, **effort))
         run.say(f"[{number}/{len(priors)}] {name}: {float(results[name].seconds.sum()):.0f} s")
     order = sorted(results, key=lambda name: -float(results[name].score))
-    rows = [{"network": name, **stage.row(results[name])} for name in order]
+    rows = [{"network": name, **stage.row_of(results[name])} for name in order]
     run.table(folder, rows, "scores")
     run.draw(plotting.plot_scores(results), folder.path / "scores")
     typer.echo(_ranking(rows, seeds))

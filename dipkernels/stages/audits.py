@@ -24,8 +24,9 @@ from dipkernels.kernels import NTK, ObservedKernel, RestrictedKernel
 from dipkernels.linalg import top_eigenpairs
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.spectra.bins import bin_edges, bin_masks, radial_frequency
+from dipkernels.stages.settings import AuditSettings
 from dipkernels.stages.subject import Subject
-from dipkernels.stages.trajectories import AuditSettings, Trajectory
+from dipkernels.stages.trajectories import Trajectory
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 from dipkernels.theory import GradientDescent, GradientFlow, learning_curve, linear_fit

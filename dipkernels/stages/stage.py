@@ -67,6 +67,10 @@ class Stage:
             self.check_value(option, kept)
         return kept
 
+    def row_of(self, dataset: xr.Dataset) -> dict[str, Value]:
+        """Condense its dataset to a row of a table."""
+        return {} if self.row is None else dict(self.row(dataset))
+
     def run(self, subject: Subject, /, **options: Any) -> xr.Dataset:
         """Compute the dataset."""
         found: xr.Dataset = self.function(subject, **options)
