@@ -2,13 +2,14 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dipkernels.cli import groups, options
 from dipkernels.cli.groups import ON_FIT
 from dipkernels.cli.options import option
+from dipkernels.errors import OutputError
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.specs.record import run_record
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from dipkernels.images import ImageFile
+    from dipkernels.storage.runs import RunFolder
 
 
 @groups.expanded(
@@ -82,7 +84,7 @@ def fit(
     asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
     asked |= {} if found.second is None else {"second_sha256": digest(found.second)}
     record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
-    folder = run.open(f"fit-{made.name}-{Path(image).stem}", record, [prior])
+    folder = run.open(f"fit-{made.name}-{Path(image).stem}", record, [prior], prepare=extend)
     held = f", {hold_out:.0%} held out" if hold_out else ""
     run.say(options.describe(found, image, seed, target, held, task.note(image)))
     broken = False
@@ -108,6 +110,46 @@ def fit(
     if broken:
         raise options.interrupted(folder.path)
     run.say("\n" + (folder.path / "stopping.txt").read_text(encoding="utf-8").rstrip())
+
+
+def extend(folder: "RunFolder", record: dict[str, Any]) -> None:
+    """Let a folder that holds fewer iterations of the same fit go on; its result is kept."""
+    before, asked = folder.settings or {}, record["iterations"]
+    done = before.get("iterations")
+    same = {**record, "iterations": done}
+    if not isinstance(done, int) or done == asked or folder.differences(same):
+        return  # what else differs is said when the folder is opened
+    stored = folder.stored("fit")
+    ended = "" if stored is None else _how_it_ended(stored)
+    why = ""
+    if asked < done:
+        why = f"it has {done} already, and {asked} are fewer"
+    elif record["schedule"] != "constant":
+        why = f"its schedule '{record['schedule']}' is laid out over {done} iterations"
+    elif ended:
+        why = f"it {ended}"
+    elif not folder.checkpoint("fit").exists():
+        why = f"its checkpoint {folder.checkpoint('fit').name} isn't there"
+    if why:
+        raise OutputError(
+            f"the fit in {folder.path} can't go on to {asked} iterations: {why}; fit anew with "
+            "another --output"
+        )
+    kept = folder.file(f"fit-{done}")
+    if stored is not None:
+        folder.file("fit").replace(kept)
+    folder.amend(record)
+    typer.echo(f"The fit in {folder.path} goes on from {done} to {asked} iterations; {kept.name} "
+               "keeps its result")  # fmt: skip
+
+
+def _how_it_ended(stored: "xr.Dataset") -> str:
+    """Say of a fit that no more iterations are of use to."""
+    of_runs = stored["status"].values.ravel() if "status" in stored else [stored.attrs["status"]]
+    status = [str(each) for each in of_runs]
+    if "stopped" in status:
+        return "was stopped by its rule"
+    return "diverged" if all(each == "diverged" for each in status) else ""
 
 
 def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile", run: options.RunWords) -> None:

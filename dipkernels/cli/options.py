@@ -1,7 +1,7 @@
 """Options that several commands share, and how a command begins and ends."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,6 +124,7 @@ class RunWords:
         names: Iterable[str] = (),
         *,
         joinable: bool = False,
+        prepare: "Callable[[RunFolder, dict[str, Any]], None] | None" = None,
     ) -> "RunFolder":
         """Make the run folder, or open the one that has the same record.
 
@@ -136,7 +137,10 @@ class RunWords:
         loaded = origins(names)
         if not joinable:
             record |= {f"content of {k}_sha256": o["content_sha256"] for k, o in loaded.items()}
-        folder = RunFolder.open(self.output or default_folder(label), record, loaded=loaded)
+        path = self.output or default_folder(label)
+        if prepare is not None:
+            prepare(RunFolder(path), record)
+        folder = RunFolder.open(path, record, loaded=loaded)
         self.__dict__["opened"] = folder
         if joinable:
             folder.join(loaded)

@@ -119,6 +119,32 @@ class RunFolder:
         """Write down that the command came to its end, and when."""
         self._add(finished=now())
 
+    def differences(self, settings: dict[str, Any]) -> list[str]:
+        """Say in words how settings differ from those of the folder.
+
+        Parameters
+        ----------
+        settings : dict
+            Fit for JSON.
+
+        Returns
+        -------
+        list of str
+            Empty where a folder of these settings would be continued.
+        """
+        return _differences(self.settings or {}, json.loads(json.dumps(settings)))
+
+    def amend(self, settings: dict[str, Any]) -> None:
+        """Take other settings for those of the folder, whose results go on under them.
+
+        Parameters
+        ----------
+        settings : dict
+            Fit for JSON. ``run.json`` keeps those before under ``amended``.
+        """
+        before = {"settings": self.settings, "until": now()}
+        self._add(settings=settings, amended=[*self.record.get("amended", ()), before])
+
     def join(self, loaded: dict[str, dict[str, str]]) -> None:
         """Write down networks of files, by label, that join a folder of several.
 

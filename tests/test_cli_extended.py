@@ -1,0 +1,96 @@
+"""A fit that goes on in its folder, and what ``run.json`` says of a run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dipkernels.base.origin import checkout_commit, command_line
+from dipkernels.cli.fitting import extend
+from dipkernels.errors import OutputError
+from dipkernels.storage import RunFolder, load
+from helpers.commands import call
+
+FIT = ("fit", "deep-decoder", "--options", "width=4 upsamplings=1", "--size", "8", "--image",
+       "camera", "--quiet")  # fmt: skip
+
+
+def iterate(folder: Path, count: int, *others: str) -> int:
+    return call(*FIT, "--iterations", str(count), "--output", str(folder), *others)
+
+
+def test_a_fit_goes_on_where_it_ended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert iterate(tmp_path / "a", 4) == 0
+    begun = load(tmp_path / "a" / "fit.nc")
+    assert iterate(tmp_path / "a", 7) == 0
+    assert "goes on from 4 to 7 iterations; fit-4.nc keeps its result" in capsys.readouterr().out
+    longer, kept = load(tmp_path / "a" / "fit.nc"), load(tmp_path / "a" / "fit-4.nc")
+    assert np.array_equal(kept.loss, begun.loss) and longer.sizes["iteration"] == 8
+    assert np.array_equal(longer.loss[:5], begun.loss)  # it isn't fitted anew
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert record["settings"]["iterations"] == 7
+    assert [each["settings"]["iterations"] for each in record["amended"]] == [4]
+    assert iterate(tmp_path / "a", 5) == 2
+    assert "it has 7 already, and 5 are fewer" in capsys.readouterr().err
+    assert iterate(tmp_path / "a", 9, "--learning-rate", "0.1") == 2
+    assert "iterations: 7 there, 9 now; learning_rate" in capsys.readouterr().err
+    (tmp_path / "a" / "fit.safetensors").unlink()
+    assert iterate(tmp_path / "a", 9) == 2
+    assert "its checkpoint fit.safetensors isn't there" in capsys.readouterr().err
+    assert load(tmp_path / "a" / "fit.nc").sizes["iteration"] == 8  # nothing is lost
+
+
+@pytest.mark.parametrize(
+    ("settings", "attributes", "message"),
+    [
+        ({"schedule": "cosine"}, {"status": "finished"}, "schedule 'cosine' is laid out over 4"),
+        ({"schedule": "constant"}, {"status": "stopped"}, "it was stopped by its rule"),
+        ({"schedule": "constant"}, {"status": "diverged"}, "it diverged"),
+    ],
+)
+def test_what_cannot_go_on_says_why(
+    tmp_path: Path, settings: dict[str, str], attributes: dict[str, str], message: str
+) -> None:
+    import xarray as xr
+
+    folder = RunFolder.open(tmp_path / "a", {"iterations": 4, **settings})
+    folder.stage("fit", lambda: xr.Dataset(attrs=attributes))
+    folder.checkpoint("fit").touch()
+    before = sorted((tmp_path / "a").iterdir())
+    with pytest.raises(OutputError, match=f"{message}.*another --output"):
+        extend(folder, {"iterations": 8, **settings})
+    assert sorted((tmp_path / "a").iterdir()) == before
+
+
+def test_a_run_says_what_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["/usr/bin/dipkernels", "fit", "skip", "--options", "width=8 b=1"]
+    )
+    assert command_line() == "dipkernels fit skip --options 'width=8 b=1'"
+    monkeypatch.setattr(sys, "argv", ["/there/dipkernels/__main__.py", "list"])
+    assert command_line() == "python -m dipkernels list"
+    folder = RunFolder.open(tmp_path / "run", {"a": 1})
+    assert folder.record["command_line"] == "python -m dipkernels list"
+    assert {"version_torch", "version_numpy", "version_dipkernels", "python"} <= set(folder.record)
+    assert "finished" not in folder.record
+    folder.finish()
+    monkeypatch.setattr(sys, "argv", ["mine.py"])
+    again = RunFolder.open(tmp_path / "run", {"a": 1}).record
+    assert again["command_line"] == "python -m dipkernels list"
+    assert [each["command_line"] for each in again["continued"]] == ["mine.py"]
+    assert again["started"] <= again["finished"]
+    root = Path(__file__).parents[1]
+    if (root / ".git").exists():
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True
+        )
+        assert again["commit"].split()[0] == done.stdout.strip() == checkout_commit().split()[0]
+
+
+def test_the_command_line_starts_without_torch() -> None:
+    code = "import sys, dipkernels.cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
