@@ -57,15 +57,15 @@ def checkout_commit() -> str:
         return ""
     try:
         commit = _git(root, "rev-parse", "HEAD")
-        return f"{commit} with changes" if _git(root, "diff", "--stat", "HEAD") else commit
+        changed = commit.returncode or _git(root, "diff", "--quiet", "HEAD").returncode
+        return commit.stdout.strip() + " with changes" * (changed == 1)
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
-def _git(root: Path, *arguments: str) -> str:
+def _git(root: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = ["git", "-C", str(root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    return done.stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
 
 
 def digest(*items: Tensor | str) -> str:

@@ -35,6 +35,7 @@ def compare(
     code: options.OwnCodeOption = None,
     seed: options.SeedOption = 0,
     seeds: Annotated[int, option("So many initialisations are fitted with Adam, together.")] = 3,
+    plan: options.PlanOption = False,
     *,
     run: options.RunWords,
 ) -> None:
@@ -47,6 +48,7 @@ def compare(
     if not names:
         raise InvalidInputError("--priors names no prior; 'dipkernels list' shows them")
     options.require_positive(iterations=iterations, seeds=seeds)
+    options.require_said(plan, run)
     target = run.target
     found = task.make(image, size, seed)
     if found.clean is None:
@@ -60,10 +62,12 @@ def compare(
         require_range(each, found)
     label = f"compare-{Path(image).stem}-{'x'.join(map(str, found.shape[1:]))}"
     planned = plan_comparison(made, found, settings, timed=not run.quiet).require()
-    folder = run.open(label, settings.record(found, made), names)
     run.say(options.describe(found, image, seed, target, note=task.note(image)))
     if not run.quiet:  # without a timed plan
         run.say(_said(planned, settings))
+    if plan:
+        return
+    folder = run.open(label, settings.record(found, made), names)
     run.say(f"Results as they come: {folder.path}\n")
     done: list[str] = []
 

@@ -54,15 +54,18 @@ def fit(
     ] = None,
     seed: Annotated[int, option("Of code, noise, mask and weights.", panel=ON_FIT)] = 0,
     seeds: Annotated[int, option("So many initialisations at once.", panel=ON_FIT)] = 1,
+    plan: options.PlanOption = False,
     *,
     run: options.RunWords,
 ) -> None:
     """Fit one network to one image; write curves, images and where stopping rules would stop."""
     from dipkernels import fitting, planning
     from dipkernels.base.origin import digest
+    from dipkernels.base.words import readable_bytes, readable_seconds
     from dipkernels.stopping import monitor_names
 
     options.require_positive(seeds=seeds)
+    options.require_said(plan, run)
     target = run.target
     found = task.make(image, size, seed, hold_out)
     if second is not None:
@@ -71,22 +74,28 @@ def fit(
         )
     made, found = network.make(prior, found, seed=seed, device=target)
     # What can't be, or doesn't fit, is said before a folder is made.
-    planning.plan(
+    planned = planning.plan(
         made,
         found,
         seeds=seeds,
         monitors=monitor_names(found),
         stop=stop,
         checkpoint=True,
-        timed=False,
+        timed=plan,
         **asdict(settings),
     ).require()
+    held = f", {hold_out:.0%} held out" if hold_out else ""
+    run.say(options.describe(found, image, seed, target, held, task.note(image)))
+    if plan:
+        typer.echo(
+            f"{planned.runs} run(s) of {settings.iterations} iterations, {made.parameter_count:,} "
+            f"parameters each: {readable_seconds(planned.seconds)}, {readable_bytes(planned.bytes)}"
+        )
+        return
     asked = {"hold_out": hold_out, "seed": seed, "seeds": seeds, "stop": stop}
     asked |= {} if found.second is None else {"second_sha256": digest(found.second)}
     record = run_record("fit", image, found, made, asdict(settings) | network.record() | asked)
     folder = run.open(f"fit-{made.name}-{Path(image).stem}", record, [prior], prepare=extend)
-    held = f", {hold_out:.0%} held out" if hold_out else ""
-    run.say(options.describe(found, image, seed, target, held, task.note(image)))
     broken = False
     try:
         result = folder.stage(

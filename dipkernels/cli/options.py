@@ -182,6 +182,12 @@ def require_positive(**given: int | None) -> None:
             raise InvalidInputError(f"--{name} must be at least 1, got {value}")
 
 
+def require_said(plan: bool, run: RunWords) -> None:
+    """Refuse a plan that would be left out."""
+    if plan and run.quiet:
+        raise InvalidInputError("--plan prints what --quiet would leave out: choose one")
+
+
 def describe(
     task: "Task", image: str, seed: int, device: object, held_out: str = "", note: str = ""
 ) -> str:

@@ -41,6 +41,7 @@ def gp(
     from dipkernels import plotting
     from dipkernels.stages.processes import regress
 
+    options.require_said(plan, run)
     if settings.needs_network and prior is None:
         raise InvalidInputError(
             f"--kernel {settings.kernel} is that of a network: name one, as in 'dipkernels gp "
@@ -101,7 +102,7 @@ def covariance(
     codes: Annotated[
         str, option("fixed: one code for all; or noise, phases, fourier: drawn for each.")
     ] = "fixed",
-    centre: Annotated[
+    centring: Annotated[
         str, option("none: the second moment about 0, as in theory; image; or ensemble.")
     ] = "none",
     max_lag: Annotated[int | None, option("In pixels. (default: half a side)")] = None,
@@ -118,7 +119,7 @@ def covariance(
     shape = shape_of(size, channels)
     words = network if network.output_range else replace(network, output_range=BEFORE_OUTPUT)
     made = words.build(prior, shape, seed=seed, device=run.target)
-    chosen = {"samples": samples, "codes": codes, "centre": centre, "max_lag": max_lag}
+    chosen = {"samples": samples, "codes": codes, "centre": centring, "max_lag": max_lag}
     record = {"command": "covariance", "prior": repr(made), "seed": seed, **chosen}
     record |= network.record() | {"network_sha256": network_hash(made), "device": str(run.target)}
     label = f"covariance-{made.name}-{'x'.join(map(str, shape[1:]))}"

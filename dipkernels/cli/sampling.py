@@ -110,8 +110,7 @@ def posterior(
             f"name one prior, as in 'dipkernels posterior skip' or with --prior skip, got '{name}' "
             f"and '{prior}'; 'dipkernels list' shows them"
         )
-    if plan and run.quiet:
-        raise InvalidInputError("--plan prints what --quiet would leave out: choose one")
+    options.require_said(plan, run)
     named = name or prior or PRIOR
     if not (name or prior):
         network = replace(network, options=network.options or PRIOR_OPTIONS)

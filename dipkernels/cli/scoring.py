@@ -51,6 +51,7 @@ def score(
 
     if every == bool(names):
         raise InvalidInputError("give names of priors, or --all; 'dipkernels list' shows them")
+    options.require_said(plan, run)
     options.require_positive(seeds=seeds, steps=steps, probes=probes)
     found = task.make(image, size, seed)
     named = names or networks.names()
@@ -137,6 +138,7 @@ def audit(
     from dipkernels import plotting
     from dipkernels.stages.audits import audit_in, audit_rows
 
+    options.require_said(plan, run)
     settings = AuditSettings(seed=seed, **_read(given))
     found = task.make(image, size, seed, pixels=32)
     made, found = network.make(prior, found, seed=seed, device=run.target)

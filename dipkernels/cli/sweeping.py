@@ -28,9 +28,11 @@ def sweep(
     retry_failed: Annotated[
         bool, option("Run again what failed before.", "--retry-failed")
     ] = False,
-    dry_run: Annotated[bool, option("Check the plan and list its runs only.", "--dry-run")] = False,
+    dry_run: Annotated[
+        bool, option("Check the plan and list its runs only.", "--plan", "--dry-run")
+    ] = False,
     estimate: Annotated[
-        bool, option("With --dry-run: time some steps of each network.", "--estimate")
+        bool, option("With --plan: time some steps of each network.", "--estimate")
     ] = False,
     device: DeviceOption = "cpu",
     quiet: QuietOption = False,
@@ -44,7 +46,7 @@ def sweep(
             "--workers and --threads have no effect with --scheduler: the cluster has its own"
         )
     if estimate and not dry_run:
-        raise InvalidInputError("--estimate has no effect without --dry-run")
+        raise InvalidInputError("--estimate has no effect without --plan")
     plan = job.load(file, progress=not quiet)
     store = output or Path("runs") / f"sweep-{file.stem}"
     if dry_run:

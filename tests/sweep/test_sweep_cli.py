@@ -115,7 +115,7 @@ def test_estimates_count_every_fit(tmp_path: Path, capsys: pytest.CaptureFixture
     [
         (["nowhere.yaml"], "can't read the plan"),
         (["{}", "--scheduler", "tcp://h:1", "--workers", "2"], "no effect with --scheduler"),
-        (["{}", "--estimate"], "no effect without --dry-run"),
+        (["{}", "--estimate"], "no effect without --plan"),
         (["{}", "--workers", "0"], "must be at least 1"),
         (["{}", "--device", "tpu"], "no such device"),
     ],
