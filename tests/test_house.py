@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "base": "errors",
     "bridges": "base errors kernels linalg networks priors",
     "cli": "base errors fingerprints fitting images networks planning plotting reports"
-    " sampling specs stages stopping storage sweep tasks",
+    " sampling specs stages stopping storage sweep tasks theory",
     "errors": "",
     "fingerprints": "base errors images kernels planning priors spectra stages tasks theory",
     "fitting": "base errors images kernels linalg priors stopping storage tasks",
@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "sampling": "base errors fitting images kernels linalg planning priors spectra storage tasks",
     "specs": "base errors images networks priors tasks",
     "spectra": "base errors images priors",
-    "stages": "base errors fitting images kernels linalg networks planning priors sampling specs"
+    "stages": "base errors fitting gp images kernels linalg networks planning priors sampling specs"
     " spectra stopping storage tasks theory",
     "stopping": "base errors images spectra tasks",
     "storage": "base errors",
@@ -59,9 +59,9 @@ MAY_IMPORT = {
 }
 # Lines of each package, at most.
 CEILINGS = {
-    "base": 1460,
+    "base": 1500,
     "bridges": 860,
-    "cli": 1800,
+    "cli": 2300,
     "fingerprints": 950,
     "fitting": 2080,
     "gp": 1790,
@@ -71,15 +71,15 @@ CEILINGS = {
     "literature": 2220,
     "networks": 2980,
     "planning": 850,
-    "plotting": 2010,
+    "plotting": 2180,
     "priors": 2750,
-    "reports": 890,
+    "reports": 1080,
     "sampling": 3350,
-    "specs": 960,
+    "specs": 1200,
     "spectra": 1650,
-    "stages": 2100,
+    "stages": 2360,
     "stopping": 2370,
-    "storage": 1200,
+    "storage": 1260,
     "sweep": 2440,
     "tasks": 3450,
     "theory": 2550,
