@@ -140,6 +140,10 @@ def test_a_covariance_with_its_tests(tmp_path: Path, capsys: pytest.CaptureFixtu
         (("gp", "--kernel", "cosine", *CODED), "kernel must be one of"),
         (("covariance", "skip", "--size", "native"), "--size native needs an image"),
         (("covariance", "skip", "--samples", "0"), "--samples must be at least 1"),
+        (
+            ("covariance", "deep-decoder", "--size", "8", "--quiet", "--codes", "static"),
+            "codes must",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(
@@ -153,3 +157,22 @@ def test_what_does_not_fit_is_one_sentence(
     assert call(*arguments) == 2
     shown = capsys.readouterr().err.strip()
     assert message in shown and len(shown.splitlines()) == 1, shown
+    assert list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])  # no run that isn't one
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, stages = tmp_path / "out", []
+
+    def interrupt(self: object, name: str, compute: object) -> None:
+        stages.append(name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dipkernels.storage.runs.RunFolder.stage", interrupt)
+    command = ("covariance", "deep-decoder", "--size", "8", "--output", str(folder))
+    assert call(*command) == 130
+    assert f"the same command with --output {folder} continues" in capsys.readouterr().err
+    assert stages == ["covariance"] and (folder / "run.json").exists()
+    assert call("ntk", "deep-decoder", "--size", "8", "--output", str(folder)) == 2
+    assert "holds a run of 'dipkernels covariance', another command" in capsys.readouterr().err

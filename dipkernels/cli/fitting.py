@@ -128,28 +128,40 @@ def extend(folder: "RunFolder", record: dict[str, Any]) -> None:
     same = {**record, "iterations": done}
     if not isinstance(done, int) or done == asked or folder.differences(same):
         return  # what else differs is said when the folder is opened
-    stored = folder.stored("fit")
+    stored, state = folder.stored("fit"), folder.checkpoint("fit")
+    reached = _reached(stored, state)
     ended = "" if stored is None else _how_it_ended(stored)
     why = ""
-    if asked < done:
-        why = f"it has {done} already, and {asked} are fewer"
-    elif record["schedule"] != "constant":
+    if asked < reached:
+        why = f"it has {reached} already, and {asked} are fewer"
+    elif reached and record["schedule"] != "constant":
         why = f"its schedule '{record['schedule']}' is laid out over {done} iterations"
     elif ended:
         why = f"it {ended}"
-    elif not folder.checkpoint("fit").exists():
-        why = f"its checkpoint {folder.checkpoint('fit').name} isn't there"
+    elif reached and not state.exists():
+        why = f"its checkpoint {state.name} isn't there"
     if why:
         raise OutputError(
             f"the fit in {folder.path} can't go on to {asked} iterations: {why}; fit anew with "
             "another --output"
         )
-    kept = folder.file(f"fit-{done}")
+    said = ""
     if stored is not None:
-        folder.file("fit").replace(kept)
+        folder.file("fit").replace(folder.file(f"fit-{reached}"))
+        said = f"; fit-{reached}.nc keeps its result"
     folder.amend(record)
-    typer.echo(f"The fit in {folder.path} goes on from {done} to {asked} iterations; {kept.name} "
-               "keeps its result")  # fmt: skip
+    typer.echo(f"The fit in {folder.path} goes on from {reached} to {asked} iterations{said}")
+
+
+def _reached(stored: "xr.Dataset | None", checkpoint: Path) -> int:
+    """Count the iterations that are done."""
+    if stored is not None:
+        return int(stored.sizes.get("iteration", 1)) - 1
+    if not checkpoint.exists():
+        return 0
+    from dipkernels.storage.checkpoints import read_checkpoint
+
+    return int(read_checkpoint(checkpoint)[1]["iteration"])
 
 
 def _how_it_ended(stored: "xr.Dataset") -> str:

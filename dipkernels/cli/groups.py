@@ -1,5 +1,6 @@
 """Options that several commands share, read off what declares them: settings and kinds of tasks."""
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -77,10 +78,11 @@ def expanded(**groups: Group) -> Callable[[Callable[..., None]], Callable[..., N
             for name, group in groups.items():
                 own = {each.name: typed.pop(each.name) for each in group.parameters}
                 typed[name] = group.build(own)
-            command(**typed)
-            for each in typed.values():
-                if isinstance(each, RunWords):
-                    each.finish()
+            with contextlib.ExitStack() as stack:
+                for each in typed.values():
+                    if isinstance(each, RunWords):
+                        stack.enter_context(each)
+                command(**typed)
 
         called.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
         called.__annotations__ = {each.name: each.annotation for each in listed}

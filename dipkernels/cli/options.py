@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from dipkernels.base.kinds import MOST
 from dipkernels.base.words import read_number
 from dipkernels.cli.completion import Completer, complete_image, complete_prior
-from dipkernels.errors import InvalidInputError
+from dipkernels.errors import DipkernelsError, InvalidInputError
 
 if TYPE_CHECKING:
     import torch
@@ -146,10 +147,24 @@ class RunWords:
             folder.join(loaded)
         return folder
 
-    def finish(self) -> None:
-        """Note that the command came to its end."""
-        if "opened" in self.__dict__:
-            self.__dict__["opened"].finish()
+    def __enter__(self) -> "RunWords":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        folder: RunFolder | None = self.__dict__.get("opened")
+        if folder is None:
+            return
+        if kind is None:
+            folder.finish()
+        elif isinstance(value, DipkernelsError):
+            folder.leave()
+        elif isinstance(value, KeyboardInterrupt):
+            raise interrupted(folder.path) from None
 
     def table(self, folder: "RunFolder", rows: Sequence[dict[str, Any]], name: str) -> None:
         """Write rows as CSV and as JSON beside the results."""

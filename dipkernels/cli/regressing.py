@@ -123,7 +123,10 @@ def covariance(
     record = {"command": "covariance", "prior": repr(made), "seed": seed, **chosen}
     record |= network.record() | {"network_sha256": network_hash(made), "device": str(run.target)}
     label = f"covariance-{made.name}-{'x'.join(map(str, shape[1:]))}"
-    run.say(f"{made}, before any sigmoid of its output; {samples} initialisations")
+    run.say(
+        f"{made.name}, {made.parameter_count:,} parameters, before any sigmoid of its output: "
+        f"{samples} draws"
+    )
     folder = run.open(label, record, [prior])
     subject = Subject(made, seed=seed, progress=not run.quiet)
     stage = find_stage("covariance")

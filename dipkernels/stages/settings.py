@@ -99,7 +99,8 @@ class AuditSettings:
             raise InvalidInputError(f"a learning rate of {idle[0]} has no effect: it isn't audited")
         if "adam" in self.optimisers and self.freeze > self.iterations:
             raise InvalidInputError(
-                f"Adam's metric can't be frozen at iteration {self.freeze} of {self.iterations}"
+                f"Adam's metric can't be frozen at iteration {self.freeze} of {self.iterations}: "
+                "choose a smaller freeze"
             )
 
     @property

@@ -119,6 +119,13 @@ class RunFolder:
         """Write down that the command came to its end, and when."""
         self._add(finished=now())
 
+    def leave(self) -> None:
+        """Remove a folder that holds nothing but its settings: what was asked for can't be done."""
+        with contextlib.suppress(OSError):
+            if [item.name for item in self.path.iterdir()] == [SETTINGS_FILE]:
+                (self.path / SETTINGS_FILE).unlink()
+                self.path.rmdir()
+
     def differences(self, settings: dict[str, Any]) -> list[str]:
         """Say in words how settings differ from those of the folder.
 
@@ -358,6 +365,12 @@ def _length(result: xr.Dataset) -> int:
 
 
 def _require_equal(before: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    command = before.get("command")
+    if command is not None and command != now.get("command"):
+        raise OutputError(
+            f"{path} holds a run of 'dipkernels {command}', another command: choose another "
+            "--output"
+        )
     found = _differences(before, now)
     if found:
         more = f"; and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
