@@ -15,7 +15,7 @@ from dipkernels.specs.record import network_hash, task_record
 from dipkernels.stages.settings import ProcessSettings
 
 ON_PROCESS = "Process"
-# What a covariance is about is the network before its sigmoid.
+# What a covariance is about is the network before its sigmoid; --output-range adds one.
 BEFORE_OUTPUT = "none"
 
 
@@ -124,7 +124,7 @@ def covariance(
     record |= network.record() | {"network_sha256": network_hash(made), "device": str(run.target)}
     label = f"covariance-{made.name}-{'x'.join(map(str, shape[1:]))}"
     run.say(
-        f"{made.name}, {made.parameter_count:,} parameters, before any sigmoid of its output: "
+        f"{made.name}, {made.parameter_count:,} parameters, no sigmoid added to its images: "
         f"{samples} draws"
     )
     folder = run.open(label, record, [prior])

@@ -126,6 +126,8 @@ def _draw_lags(axis: Axes, found: xr.Dataset) -> None:
 
 
 def _draw_curve(axis: Axes, found: xr.Dataset, name: str) -> None:
+    if name == "power":  # that of frequency 0 has no place on a logarithmic axis
+        found = found.isel(frequency=found.frequency.values > 0)
     curve, error = found[name], 2 * found[f"{name}_standard_error"].values
     x = curve[curve.dims[0]].values
     band(axis, x, curve.values - error, curve.values + error, MEASURED)

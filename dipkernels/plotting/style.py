@@ -120,6 +120,7 @@ def heat_map(
     drawn = axes.imshow(shown, cmap=cmap, vmin=bottom, vmax=top, interpolation="nearest")
     bar = axes.figure.colorbar(drawn, ax=axes, shrink=shrink, extend=extend)
     bar.ax.tick_params(labelsize=6)
+    bar.ax.yaxis.get_offset_text().set_fontsize(6)
     bar.set_label(label, fontsize=7)
     axes.set_axis_off()
     axes.set_title(title, fontsize=8)
