@@ -159,6 +159,9 @@ def test_codes_follow_the_stated_rule(nets: Path) -> None:
     assert not torch.equal(made("nets.py:Small"), made("nets.py:Small", code_seed=1))
     assert made("nets.py:prior").shape == (1, 2, 8, 12)  # its own
     assert made("skip", code="noise:4").shape[1] == 4  # of a registered one, too
+    assert made("nets.py:prior", output="none").shape == (1, 2, 8, 12)  # as covariances ask for
+    with pytest.raises(InvalidInputError, match="--output-range has no effect"):
+        made("nets.py:prior", output="sigmoid")
     with pytest.raises(InvalidInputError, match="makes images of 3x8x8"):
         made("nets.py:ready")
     assert build_prior(words_of("nets.py:ready"), (3, 8, 8)).name == "ready"

@@ -206,7 +206,9 @@ def _arguments(
 
 
 def _require_left(prior: Mapping[str, Any], guide: "Tensor | None") -> None:
-    said = {"--code": prior["code"], "--output-range": prior["output"], "--task flash": guide}
+    said = {"--code": prior["code"], "--task flash": guide}
+    if prior["output"] != "none":  # which adds nothing
+        said["--output-range"] = prior["output"]
     if prior["initialisation"] != "default":
         said["--initialisation"] = prior["initialisation"]
     for option, value in said.items():

@@ -63,7 +63,9 @@ def regress(
             found.attrs["psnr_measured"] = float(exact.psnr(exact.measurement))
         found.attrs["score_region"] = task.score_region
     named = {} if prior is None else describe_prior(prior)
-    return found.assign_attrs(kernel=chosen.kernel, seed=seed, **named, **provenance("cpu"))
+    return found.assign_attrs(
+        kernel=chosen.kernel, seed=seed, **named, **provenance(task.measurement.device)
+    )
 
 
 def _ordinary(task: Task, chosen: ProcessSettings, seed: int, progress: bool) -> GaussianProcess:
