@@ -36,7 +36,7 @@ def test_columns_are_compared_by_what_is_known_of_them(folders: tuple[Path, Path
     assert beyond(folders, KEPT) == []
     (found,) = check_tables(*folders)
     assert (found.by_spread, found.by_seeds, found.by_share) == (["psnr"], ["peak"], ["rate"])
-    assert found.skipped == ["seconds"]
+    assert (found.keys, found.skipped) == (["network", "seed"], ["seconds"])
     assert max(map(len, str(found).splitlines())) <= 80
     # three of the spread of 0.2, and three standard deviations of 21 and 22, which is 0.7071
     assert beyond(folders, KEPT.replace("skip,0,0.1,20.0", "skip,0,0.1,20.59")) == []

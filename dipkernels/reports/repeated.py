@@ -22,6 +22,7 @@ class TableCheck:
 
     name: str
     rows: int = 0
+    keys: list[str] = field(default_factory=list)  # tell rows apart, and must be equal
     by_spread: list[str] = field(default_factory=list)  # a column beside it
     by_seeds: list[str] = field(default_factory=list)  # its spread over seeds in the kept table
     by_share: list[str] = field(default_factory=list)  # neither: `SHARE`
@@ -32,6 +33,7 @@ class TableCheck:
         verdict = f"{len(self.beyond)} beyond" if self.beyond else "agrees"
         lines = [f"{self.name}: {self.rows} rows, {verdict}"]
         for words, names in (
+            ("rows are found by", self.keys),
             (f"within {DEVIATIONS:g} of the spread in a column beside them", self.by_spread),
             (f"within {DEVIATIONS:g} standard deviations over the seeds kept", self.by_seeds),
             (f"no spread is kept, within {SHARE:.0%} of the column's r.m.s.", self.by_share),
@@ -64,7 +66,7 @@ def _compare(check: TableCheck, made: pd.DataFrame, kept: pd.DataFrame) -> None:
     if missing := [name for name in kept if name not in made]:
         check.beyond.append(f"columns that aren't there: {', '.join(missing)}")
         return
-    keys = _keys(kept)
+    keys = check.keys = _keys(kept)
     check.skipped += [name for name in kept if name in TIMES]
     spreads = {name: beside for name in kept if (beside := _spread_of(name, kept))}
     left = [n for n in kept if n not in (*keys, *spreads.values(), *check.skipped)]
