@@ -63,7 +63,7 @@ CEILINGS = {
     "bridges": 860,
     "cli": 2300,
     "fingerprints": 950,
-    "fitting": 2080,
+    "fitting": 2270,
     "gp": 1790,
     "images": 1670,
     "kernels": 6850,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dipkernels.fitting.optimisers import stable_learning_rate as stable_learning_rate
     from dipkernels.fitting.regularisers import total_variation as total_variation
     from dipkernels.fitting.settings import FitSettings as FitSettings
+    from dipkernels.fitting.snapshots import snapshot_images as snapshot_images
     from dipkernels.fitting.summaries import Peak as Peak
     from dipkernels.fitting.summaries import peak as peak
     from dipkernels.fitting.summaries import summary as summary
@@ -27,6 +28,7 @@ _NAMES = {
     "load_adam_metric": "checkpoint",
     "load_parameters": "checkpoint",
     "peak": "summaries",
+    "snapshot_images": "snapshots",
     "stable_learning_rate": "optimisers",
     "summary": "summaries",
     "total_variation": "regularisers",

@@ -108,6 +108,12 @@ class _Layout:
         for name, pictures in self.record.pictures.items():
             array = self.unfold(pictures.cpu().numpy())
             found[name] = (*self.lead, *self.pixels), array / array.dtype.type(self.data_range)
+        found |= self.record.snapshots.variables(
+            self.length,
+            self.record.pictures["final"],
+            ("image",) if self.many_images else (),
+            self.tasks[0].shape,
+        )
         if self.record.knows_truth:
             found["clean"] = self._by_image(
                 [_array(task.clean, task.data_range) for task in self.tasks]

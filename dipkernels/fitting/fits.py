@@ -113,7 +113,10 @@ def fit(
         hole and known). Images over ``(channel, y, x)`` (``x`` alone of signals, ``z`` too of
         volumes): ``clean``, ``measurement``, ``initial``, ``final``, ``average`` and ``best`` (of
         the highest ``psnr_clean`` in the task's score region: an oracle's choice), and ``mse``,
-        ``psnr`` and ``ssim`` of the last three over ``(picture, region)``. ``rollbacks``: how
+        ``psnr`` and ``ssim`` of the last three over ``(picture, region)``. Over ``snapshot``, whose
+        values are iterations: ``snapshots``, images on the way of the first seed, which
+        `dipkernels.fitting.snapshot_images` reads (the last that was finite, of a run that has
+        diverged). ``rollbacks``: how
         often backtracking acted. With `stop`: ``chosen`` and ``stopped``, the iteration that the
         rule chose and that at which it fired (-1 if it didn't), and the image ``chosen_image``.
         Attributes: ``peak_psnr``, ``peak_iteration``, ``status`` ("finished", "stopped",
@@ -146,7 +149,8 @@ def fit(
     A loss that stops being finite, or reaches a million times the first one, ends its run with
     status "diverged"; the result, its images included, ends before that iteration (the fit itself
     notices up to 50 iterations later). Cost per iteration: a forward and a backward pass of each
-    run. Memory: five copies of the parameters and the activations of one pass, times the runs.
+    run. Memory: five copies of the parameters and the activations of one pass, times the runs; a
+    byte a snapshot, pixel and channel of each image.
     Source: Ulyanov et al. 2017.
 
     Examples
@@ -171,7 +175,8 @@ def fit(
     warn_of_ranges(prior, tasks)
     tasks = [each.to(device=prior.device, dtype=prior.dtype) for each in tasks]
     rule = None if stop is None else make_rule(stop)
-    record = Record(tasks, len(seeds), settings.averaging, make_monitors(monitors, rule))
+    watching = make_monitors(monitors, rule)
+    record = Record(tasks, len(seeds), settings.averaging, watching, settings.snapshots)
     check_twins(record.twins, settings)
     stopper = None if rule is None else Stopper(rule, record)
     saver = state = None

@@ -136,6 +136,7 @@ def identity_of(
 ) -> dict[str, Any]:
     """Say what a checkpoint belongs to."""
     values = settings.record()
+    del values["snapshots"]  # they change nothing else, and may be fewer from here on
     if settings.schedule == "constant":
         del values["iterations"]
     return {

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dipkernels.fitting.snapshots import Snapshots
 from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.stopping import Monitor
 from dipkernels.stopping.monitors import NeedsTasks, NeedsTwins
@@ -27,9 +28,15 @@ class Record:
     BLOCK = 50
 
     def __init__(
-        self, tasks: Sequence[Task], seeds: int, averaging: float, monitors: Sequence[Monitor] = ()
+        self,
+        tasks: Sequence[Task],
+        seeds: int,
+        averaging: float,
+        monitors: Sequence[Monitor] = (),
+        snapshots: int = 0,
     ) -> None:
         self.tasks, self.seeds, self.runs = list(tasks), seeds, len(tasks) * seeds
+        self.snapshots = Snapshots(snapshots, seeds, [task.data_range for task in tasks])
         self.monitors = list(monitors)
         self.twins: list[Task] = []  # fitted beside the tasks, for monitors that compare with them
         self._twins_of: list[tuple[NeedsTwins, slice]] = []  # and the runs of each of these
@@ -99,6 +106,7 @@ class Record:
         self._pending.append(torch.stack(columns, dim=1))
         self.pictures["final"] = self._where_running(images, self.pictures["final"])
         self.pictures["average"] = self._where_running(average, self.pictures["average"])
+        self.snapshots.add(self.iterations - 1, self.pictures["final"])
 
     def flush(self) -> bool:
         """Fetch the scores recorded since the last time."""
@@ -130,6 +138,7 @@ class Record:
             "limit": self._limit,
             "running": self._running,
             "monitors": [monitor.state() for monitor in self.monitors],
+            "snapshots": self.snapshots.state(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -142,6 +151,8 @@ class Record:
         )
         for monitor, content in zip(self.monitors, state["monitors"], strict=True):
             monitor.load(content)
+        if "snapshots" in state:  # not in checkpoints of version 0.1
+            self.snapshots.load(state["snapshots"], device)
 
     def _keep_best(self, score: Tensor, images: Tensor) -> None:
         better = self._running & (score < self._lowest)

@@ -53,6 +53,11 @@ class FitSettings:
         default=0.99,
         help="Decay of the running average of the outputs, in [0, 1). It doesn't change the fit.",
     )
+    snapshots: int = option(
+        default=40,
+        help="Most images that are kept while the fit goes on, evenly spread over the logarithm of "
+        "iterations; 0 keeps none. In 8 bits, of the first seed, of volumes the middle slices.",
+    )
     input_noise: float = option(
         default=0.0,
         help="Standard deviation of the Gaussian noise that is added to the code anew at every "
@@ -126,6 +131,8 @@ class FitSettings:
     def _require_ranges(self) -> None:
         if self.iterations < 1:
             raise InvalidInputError(f"iterations must be at least 1, got {self.iterations}")
+        if self.snapshots < 0:
+            raise InvalidInputError(f"snapshots must not be negative, got {self.snapshots}")
         if not 0 <= self.averaging < 1:
             raise InvalidInputError(f"averaging must be in [0, 1), got {self.averaging}")
         if self.relinearise is not None and self.relinearise < 1:

@@ -72,7 +72,8 @@ def rehearse_fit(
     settings = replace(settings, compile=None)
     tasks = [copy.deepcopy(task) for task in tasks]
     shapes = unfilled(prior)
-    record = Record(tasks, seeds, settings.averaging, copy.deepcopy(list(monitors)))
+    watching = copy.deepcopy(list(monitors))
+    record = Record(tasks, seeds, settings.averaging, watching, settings.snapshots)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True), Ledger(device) as ledger:
             rates = [1.0] * seeds
@@ -94,6 +95,7 @@ def _iterate(
     losses, images = descent.evaluate()
     before = ledger.live
     record.add(losses.detach(), images.detach())
+    held += _snapshots_to_come(record, images, descent.settings.iterations)
     if stops:
         held.append(images.new_empty(Record.BLOCK + 1, *images.shape))
     recorded, images_shape = ledger.live - before, images.shape
@@ -118,6 +120,13 @@ def _iterate(
         RECORD: recorded,
         CHECKPOINT: saved,
     }
+
+
+# What the iterations that aren't rehearsed will keep.
+def _snapshots_to_come(record: Record, images: Tensor, iterations: int) -> list[Tensor]:
+    count = min(record.snapshots.most, iterations + 1) - ITERATIONS
+    shapes = record.snapshots.shapes(images) if count > 0 else []
+    return [images.new_empty(count, *shape, dtype=torch.uint8) for shape in shapes]
 
 
 # Tensors go to the file as they are, but for what monitors and a stopping rule hand out and what
