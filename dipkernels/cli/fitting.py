@@ -62,6 +62,7 @@ def fit(
     from dipkernels import fitting, planning
     from dipkernels.base.origin import digest
     from dipkernels.base.words import readable_bytes, readable_seconds
+    from dipkernels.reports import fit_page
     from dipkernels.stopping import monitor_names
 
     options.require_positive(seeds=seeds)
@@ -115,7 +116,8 @@ def fit(
     except fitting.FitInterrupted as interrupt:
         result, broken = interrupt.result, True
     write_fit(result, folder.path, task.read(image), run)
-    typer.echo(f"{made.name}: {fitting.summary(result)}. Results: {folder.path}")
+    page = fit_page(folder, result, found)
+    typer.echo(f"{made.name}: {fitting.summary(result)}. Results: {folder.path}\nReport: {page}")
     if broken:
         raise options.interrupted(folder.path)
     run.say("\n" + (folder.path / "stopping.txt").read_text(encoding="utf-8").rstrip())

@@ -1,19 +1,29 @@
-"""The page of a comparison: figures, table and words in one self-contained HTML file."""
+"""The page of a comparison: verdict, table, images through the iterations, and what kernels say."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import xarray as xr
 from matplotlib.figure import Figure
 
 from dipkernels import plotting
 from dipkernels.base.checks import checked
+from dipkernels.plotting.spectra import LEAST
+from dipkernels.plotting.style import styles
+from dipkernels.reports.citing import reopening
 from dipkernels.reports.pages import drawn, write_page
-from dipkernels.reports.table import COLUMNS, csv_table, notes, table_cells
+from dipkernels.reports.table import COLUMNS, baseline_rows, csv_table, measured_psnr, notes
+from dipkernels.reports.verdicts import comparison_verdict
 from dipkernels.stages.comparison import STAGES, load_stages, summary_row
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import RunFolder, is_interrupted
 from dipkernels.tasks import Task
+from dipkernels.theory.curves import resolved_stretch
+
+if TYPE_CHECKING:
+    from dipkernels.reports.interactive import Chart
 
 ADAM, KERNEL, PREDICTION, DESCENT = STAGES
 # How each figure is drawn, from which stages, and which of them must be there.
@@ -29,6 +39,44 @@ DRAWINGS: dict[str, tuple[Callable[..., Figure], Sequence[str], Sequence[str]]] 
     "eigenvectors": (plotting.plot_eigenvectors, [KERNEL], [KERNEL]),
     "spectral_density": (plotting.plot_densities, [KERNEL], [KERNEL]),
 }  # fmt: skip
+# Those that stand on the page as pictures; of the others it has what moves.
+PICTURES = {
+    "predicted_against_measured": (
+        "Did the kernel predict the fit?",
+        "On the diagonal, the peak of the fit with Adam is the one predicted from the kernel at "
+        "initialisation. Above it, the fit did better: the kernel changed on the way, or Adam is "
+        "not gradient descent. Bars: the band of the numerics; an arrow starts at what a peak that "
+        "isn't resolved at least reaches.",
+    ),
+    "gradient_descent": (
+        "Where the theory is at home: plain gradient descent",
+        "Measured and predicted at the same iterations, at half of the limit of stability. The "
+        "kernel is held at its initial value; where the curves part, it has changed.",
+    ),
+    "eigenvectors": (
+        "Leading eigenvectors of the kernels",
+        "The images that gradient descent learns first (grey is 0), with their eigenvalues relative "
+        "to the largest.",
+    ),
+}
+RESPONSE = (
+    "Which frequencies are fitted first",
+    "Mean of |J^T e_k|^2 over rings of spatial frequency, relative to the lowest ring. A falling "
+    "curve is a low-pass filter, a flat one has no preference.",
+)
+PREDICTED = (
+    "Predicted learning curves",
+    "Expected PSNR of gradient flow; a line ends where the products spent no longer tell it to "
+    "1 dB. Time counts iterations of gradient descent at half of its limit of stability.",
+)
+DENSITY = (
+    "Spectra of the kernels",
+    "Eigenvalues per decade, by stochastic Lanczos quadrature. Below about 1e-4 the quadrature "
+    "resolves the total only.",
+)
+REOPENED = """print(run.table())  # the numbers of the table, as a pandas.DataFrame
+fit = run.stages["{first}/{stage}"]  # an xarray.Dataset; white is 1
+images = dipkernels.fitting.snapshot_images(fit)  # over (snapshot, channel, y, x)"""
 
 
 @checked
@@ -55,7 +103,8 @@ def write_report(
     Returns
     -------
     Path
-        Of ``report.html``; beside it are ``summary.csv`` and ``figures/*.png``.
+        Of ``report.html``, which works without the other files and without a network, of at most
+        6 MB as `fit_page` says; beside it are ``summary.csv`` and ``figures/*.png``.
     """
     done = {name: load_stages(folder, name) for name in priors}
     stages: dict[str, dict[str, Any]] = {
@@ -67,18 +116,138 @@ def write_report(
         for name, (draw, taken, needed) in DRAWINGS.items()
         if all(stages[stage] for stage in needed)
     }
+    pictures = drawn(figures, folder.path / "figures", formats)
     rows = [summary_row(name, found) for name, found in done.items() if found]
     write_text(csv_table(rows), folder.path / "summary.csv")
+    complete = all(
+        len(found) == len(STAGES) and not any(map(is_interrupted, found.values()))
+        for found in done.values()
+    )
+    baseline = measured_psnr(task)
+    sound, verdict = comparison_verdict(rows, baseline)
     return write_page(
         folder,
         "report.html",
-        "comparison",
-        columns=COLUMNS,
-        cells=table_cells(rows, task),
+        "fits",
+        sound=sound and complete,
+        verdict=verdict,
+        python=reopening(folder.path, REOPENED.format(first=next(iter(priors), ""), stage=ADAM)),
+        figures=[
+            {**each, "title": PICTURES[each["name"]][0], "words": PICTURES[each["name"]][1]}
+            for each in pictures
+            if each["name"] in PICTURES
+        ],
         notes=notes(rows, task),
-        figures=drawn(figures, folder.path / "figures", formats),
-        complete=all(
-            len(found) == len(STAGES) and not any(map(is_interrupted, found.values()))
-            for found in done.values()
-        ),
+        **_words(folder, complete, baseline),
+        **_moving(stages, baseline),
+        **_table(rows, task),
     )
+
+
+def _words(folder: RunFolder, complete: bool, baseline: float | None) -> dict[str, Any]:
+    asked: dict[str, Any] = folder.settings or {}
+    channels, *size = asked["shape"]
+    noise = f", noise sigma {asked['noise_sigma']:.4g}" if asked.get("noise_sigma") else ""
+    warning = (
+        "This run is not complete: it was interrupted, or is still going on. The same command "
+        "continues it."
+    )
+    return {
+        "title": f"{asked['task']} of {asked['image']}",
+        "question": "Which networks carry an image prior, and did their kernels know?",
+        "lead": (
+            f"{asked['task']} of {asked['image']}, {'x'.join(map(str, size))} pixels, {channels} "
+            f"channel{'' if channels == 1 else 's'}{noise}, seed {asked['seed']}, on "
+            f"{asked['device']}. Scores are PSNR to the clean image in dB."
+        ),
+        "baseline": None if baseline is None else f"The measured image itself: {baseline:.2f} dB.",
+        "warning": "" if complete else warning,
+    }
+
+
+def _table(rows: Sequence[dict[str, object]], task: Task | None) -> dict[str, Any]:
+    from dipkernels.reports.interactive import cells_of, head_of
+
+    beside = [{"cells": cells_of(COLUMNS, row), "fixed": True} for row in baseline_rows(task)]
+    shown = [{"cells": cells_of(COLUMNS, row)} for row in rows]
+    return {"columns": head_of(COLUMNS), "rows": [*shown, *beside]}
+
+
+def _moving(stages: dict[str, dict[str, Any]], baseline: float | None) -> dict[str, Any]:
+    if not stages[ADAM]:  # nothing to move
+        return {}
+    from dipkernels.reports.interactive import fits_fields
+
+    peaks = {
+        name: float(each.peak_psnr)
+        for name, each in stages[PREDICTION].items()
+        if name in stages[ADAM] and (each.peak_resolved or each.attrs.get("peak_extrapolated"))
+    }
+    looks = styles(stages[ADAM])
+    return fits_fields(
+        stages[ADAM],
+        peaks=peaks,
+        measured=baseline,
+        further=_charts(stages[KERNEL], stages[PREDICTION], looks),
+    )
+
+
+def _charts(
+    kernels: Mapping[str, xr.Dataset], predictions: Mapping[str, xr.Dataset], looks: Any
+) -> "list[Chart]":
+    from dipkernels.reports.charts import network_lines
+
+    found: list[Any] = []
+    frequency, time = "spatial frequency (cycles per pixel)", "time x largest eigenvalue"
+    if kernels:
+        responses = {n: _response(kernel) for n, kernel in kernels.items()}
+        densities = {n: _density(kernel) for n, kernel in kernels.items()}
+        found.append(
+            (
+                "chart-response",
+                RESPONSE,
+                lambda: network_lines(
+                    responses, looks, frequency, "response / lowest ring", y_axis_type="log"
+                ),
+            )
+        )
+    if predictions:
+        curves = {n: _predicted(each) for n, each in predictions.items()}
+        found.append(
+            (
+                "chart-predicted",
+                PREDICTED,
+                lambda: network_lines(curves, looks, time, "expected PSNR (dB)", x_axis_type="log"),
+            )
+        )
+    if kernels:
+        log = {"x_axis_type": "log", "y_axis_type": "log"}
+        found.append(
+            (
+                "chart-density",
+                DENSITY,
+                lambda: network_lines(
+                    densities, looks, "eigenvalue / largest", "eigenvalues per decade", **log
+                ),
+            )
+        )
+    return found
+
+
+def _response(kernel: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    values = kernel.response.values
+    return kernel.frequency.values[1:], values[1:] / values[1]
+
+
+def _density(kernel: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    density = kernel.density.values
+    shown = density > LEAST
+    return kernel.eigenvalue.values[shown] / kernel.largest_eigenvalue, density[shown]
+
+
+def _predicted(prediction: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    score = prediction.sel(region=prediction.score_region)
+    told = resolved_stretch(prediction, prediction.score_region)
+    time = prediction.time.values * prediction.largest_eigenvalue
+    shown = (time > 0) & (np.arange(len(time)) < told)
+    return time[shown], score.psnr.values[shown]

@@ -2,26 +2,41 @@
 
 import base64
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dipkernels.plotting.style import save_figures
+from dipkernels.reports.charts import library
+from dipkernels.reports.citing import citation
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import RunFolder
+
+HERE = Path(__file__).parent
 
 
 def write_page(folder: RunFolder, file: str, template: str, **fields: object) -> Path:
     """Fill a template with fields and the folder's settings, and write it there."""
     stored = folder.record
     settings = stored.pop("settings", {})
-    text = resources.files(__package__).joinpath(f"{template}.html.jinja").read_text("utf-8")
-    page = jinja2.Environment(autoescape=True).from_string(text)
+    # Whatever a user or a file has named is escaped: these alone are taken as they are.
+    own = {"css": _read("page.css"), "script": _read("page.js")}
+    if "data" in fields:
+        own["library"] = library()
+    shared = {name: Markup(text) for name, text in own.items()} | {"cite": citation()}
+    surroundings = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(HERE))
+    surroundings.policies["json.dumps_kwargs"] = {}  # in their order, by which Bokeh's refer back
+    page = surroundings.get_template(f"{template}.html.jinja")
     path = folder.path / file
-    write_text(page.render(settings=settings, provenance=stored, **fields), path)
+    text = page.render(**shared, settings=settings, provenance=stored, **fields)
+    write_text(text, path)
     return path
+
+
+def _read(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def embedded(path: Path) -> str:

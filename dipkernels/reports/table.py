@@ -11,6 +11,7 @@ from dipkernels.base.spread import spread_note
 from dipkernels.tasks import Task
 
 Row = dict[str, object]
+END = 0.02  # of the iterations: a peak in there may well be none
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,16 @@ def plain(title: str, key: str, pattern: str, meaning: str) -> Column:
     return Column(title, key, lambda row: _number(row, key, pattern), meaning)
 
 
+def number_of(row: Row, key: str, missing: float = float("nan")) -> float:
+    """Give a number of a row."""
+    return float(str(row.get(key, missing)))
+
+
+def still_rising(row: Row) -> bool:
+    """Say whether a fit ended on the way up, as its peak among the last iterations tells."""
+    return number_of(row, "peak_iteration") >= (1 - END) * number_of(row, "iterations")
+
+
 def _number(row: Row, key: str, pattern: str) -> str:
     value = row.get(key)
     return "-" if value is None else format(value, pattern)
@@ -38,7 +49,7 @@ def _peak(row: Row) -> str:
         return _number(row, "measured_psnr", ".2f")
     if "peak_psnr" not in row:
         return "-"
-    mark = "+" if row["peak_iteration"] == row["iterations"] else ""
+    mark = "+" if still_rising(row) else ""
     deviation = _deviation(row, "peak_psnr_spread")
     return f"{row['peak_psnr']:.2f}{deviation} @ {row['peak_iteration']}{mark}"
 
@@ -100,7 +111,8 @@ COLUMNS: Sequence[Column] = (
         "Adam: peak dB @ it.",
         "peak_psnr",
         _peak,
-        "Highest PSNR to the clean image and its iteration; + if it was still rising at the end. "
+        "Highest PSNR to the clean image and its iteration; + if that is among the last 2 %, so that "
+        "it was still rising at the end. "
         "With several seeds: their mean and standard deviation, and the median iteration.",
     ),
     Column(
@@ -206,16 +218,20 @@ def _verdict(rows: Sequence[Row]) -> list[str]:
 
 def table_cells(rows: Sequence[Row], task: Task | None = None) -> list[list[str]]:
     """Make the texts of the table, row by row; that of the measured image comes last."""
-    return [[column.cell(row) for column in COLUMNS] for row in [*rows, *_baseline(task)]]
+    return [[column.cell(row) for column in COLUMNS] for row in [*rows, *baseline_rows(task)]]
 
 
-def _baseline(task: Task | None) -> list[Row]:
+def baseline_rows(task: Task | None) -> list[Row]:
+    """Make the row of the measured image itself, if it has a score."""
+    psnr = measured_psnr(task)
+    return [] if psnr is None else [{"prior": "measured image", "measured_psnr": psnr}]
+
+
+def measured_psnr(task: Task | None) -> float | None:
+    """PSNR of the measured image itself, where it is one, of all pixels, and the truth known."""
     if task is None or task.clean is None or task.measurement.shape != task.shape:
-        return []
-    if not bool(task.counted.all()):
-        return []
-    psnr = float(task.psnr(task.measurement))
-    return [{"prior": "measured image", "measured_psnr": psnr}]
+        return None
+    return float(task.psnr(task.measurement)) if bool(task.counted.all()) else None
 
 
 def csv_table(rows: Sequence[Row]) -> str:

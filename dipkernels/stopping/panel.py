@@ -228,13 +228,13 @@ def _judge(rule: Rule, trace: xr.Dataset, curve: np.ndarray | None) -> dict[str,
     return row
 
 
-_HEAD = ("rule", "stopped at", "chosen", "PSNR dB", "regret dB", "")
+PANEL_HEAD = ("rule", "stopped at", "chosen", "PSNR dB", "regret dB", "")
 _PATTERNS = {"stopped": ".0f", "chosen": ".0f", "psnr": ".2f", "regret": ".2f"}
 
 
 def _table(panel: xr.Dataset) -> str:
-    rows = [_HEAD, *(_row(panel.isel(rule=i)) for i in range(panel.sizes["rule"]))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD) - 1)]
+    rows = [PANEL_HEAD, *(panel_row(panel.isel(rule=i)) for i in range(panel.sizes["rule"]))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(PANEL_HEAD) - 1)]
     lines = []
     for name, *cells, note in rows:
         padded = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
@@ -243,7 +243,8 @@ def _table(panel: xr.Dataset) -> str:
     return "\n".join(lines)
 
 
-def _row(rule: xr.Dataset) -> tuple[str, ...]:
+def panel_row(rule: xr.Dataset) -> tuple[str, ...]:
+    """Lay out one rule: name, stopped at, chosen, PSNR, regret, what else is to be said."""
     name = str(rule["rule"].item()) + ("*" if rule["needs_truth"].item() else "")
     applicable = np.atleast_1d(rule["applicable"].values)
     cells = [_cell(np.atleast_1d(rule[key].values), key) for key in _PATTERNS]

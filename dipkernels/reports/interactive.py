@@ -1,0 +1,189 @@
+"""What the pages of fits and of comparisons share: images through the iterations, with curves."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+
+from dipkernels import networks
+from dipkernels.fitting import peak
+from dipkernels.plotting.style import styles
+from dipkernels.reports import charts
+from dipkernels.reports.frames import (
+    Frames,
+    error_power,
+    first_run,
+    frames_of,
+    references_of,
+    sheets,
+)
+from dipkernels.reports.table import Column, Row
+
+if TYPE_CHECKING:
+    from bokeh.plotting import figure as Figure
+
+Datasets = Mapping[str, xr.Dataset]
+PARTS = (
+    ("image", "image"),
+    ("measured", "minus measured"),
+    ("clean", "minus clean"),
+)
+REFERENCES = {"clean": "clean image", "measured": "measured image"}
+CURVES = (
+    "PSNR at every iteration",
+    "Solid: to the clean image. Dashed: to the measured one. Dotted: the peak that the kernel at "
+    "initialisation predicts. Grey: the measured image itself. The dashed upright line is the "
+    "iteration of the slider.",
+)
+POWER = (
+    "Error by spatial frequency",
+    "At the iteration of the slider: how much of the {} is left at each spatial frequency, averaged "
+    "over rings. Dashed grey: the measured image. Images in 8 bits can't show less than 1e-6.",
+)
+Chart = tuple[str, tuple[str, str], Callable[[], "Figure"]]
+
+
+def fits_fields(
+    fits: Datasets,
+    *,
+    peaks: Mapping[str, float] | None = None,
+    measured: float | None = None,
+    further: Sequence[Chart] = (),
+) -> dict[str, Any]:
+    """Make the fields of the template for what moves, from results of `dipkernels.fit` by name."""
+    looks = styles(fits)
+    known = references_of(next(iter(fits.values())))
+    best = sorted(fits, key=lambda name: -_highest(fits[name]))  # of equal ones the first
+    sides = [*best, *(name for name in REFERENCES if name in known)]
+    frames = {name: frames_of(fit) for name, fit in fits.items()}
+    sheet, beside, kept, block = sheets(frames, known)
+    power, noise, radii = _powers(kept, known)
+    drawn: list[Chart] = [
+        ("chart-psnr", CURVES, lambda: charts.learning_chart(fits, looks, peaks or {}, measured))
+    ]
+    if radii is not None:
+        words = POWER[0], POWER[1].format("error" if "clean" in known else "residual")
+        drawn.append(
+            ("chart-power", words, lambda: charts.frequency_chart(radii, power, looks, noise))
+        )
+    drawn += further
+    data = {
+        "fits": {
+            name: _scores(first_run(fits[name]), kept[name])
+            | {"frames": sheet[name], "power": _rounded(power.get(name))}
+            for name in fits
+        },
+        "references": beside,
+        "charts": {name: charts.as_json(make()) for name, _, make in drawn},
+        "scale": _scale(known),
+        "block": block,
+        "signal": next(iter(frames.values())).pixels.ndim == 3,
+        "start": _start(fits[best[0]]),
+        "said": {"measured": "" if measured is None else f"{measured:.2f} dB to clean"},
+    }
+    return {
+        "data": data,
+        "names": list(fits),
+        "colours": {name: look["color"] for name, look in looks.items()},
+        "choices": [(name, name) for name in fits]
+        + [(name, text) for name, text in REFERENCES.items() if name in known],
+        "chosen": {"left": sides[0], "right": sides[1] if len(sides) > 1 else sides[0]},
+        "parts": [(part, text) for part, text in PARTS if part == "image" or part in known],
+        "charts": [(name, *words) for name, words, _ in drawn],
+        "frames_note": _note(fits, kept, known, block),
+        "sources": _sources(fits),
+    }
+
+
+def cells_of(columns: Sequence[Column], row: Row) -> list[dict[str, object]]:
+    """Lay out a row: texts, and what they sort by."""
+    return [{"text": column.cell(row), "sort": row.get(column.key, "")} for column in columns]
+
+
+def head_of(columns: Sequence[Column]) -> list[dict[str, object]]:
+    """Say what the columns are."""
+    return [{"title": each.title, "meaning": each.meaning, "words": False} for each in columns]
+
+
+def _powers(
+    kept: Mapping[str, Frames], known: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
+    reference = known.get("clean", known.get("measured"))
+    if reference is None:
+        return {}, None, None
+    found = {name: error_power(frames, reference) for name, frames in kept.items()}
+    if any(each is None for each in found.values()):
+        return {}, None, None
+    power = {name: each[1] for name, each in found.items() if each is not None}
+    radii = next(each[0] for each in found.values() if each is not None)
+    noise = None
+    if {"clean", "measured"} <= known.keys():
+        beside = error_power(Frames([0], known["measured"][None]), known["clean"])
+        noise = None if beside is None else beside[1][0]
+    return power, noise, radii
+
+
+def _rounded(power: np.ndarray | None) -> list[list[float]]:
+    return [] if power is None else [[float(f"{x:.3g}") for x in row] for row in power]
+
+
+def _scores(one: xr.Dataset, frames: Frames) -> dict[str, Any]:
+    at = one.isel(iteration=frames.iterations)
+    found = {"iterations": frames.iterations, "noisy": _numbers(at.psnr_noisy), "clean": None}
+    if "psnr_clean" in one:
+        found["clean"] = _numbers(at.psnr_clean.sel(region=one.score_region))
+    return found
+
+
+def _numbers(values: xr.DataArray) -> list[float | None]:
+    return [round(float(x), 3) if np.isfinite(x) else None for x in values.values]
+
+
+# Of differences: what is brighter or darker than nearly all of the noise ends in white or black.
+def _scale(known: Mapping[str, np.ndarray]) -> float:
+    if not {"clean", "measured"} <= known.keys():
+        return 0.25
+    error = np.abs(known["measured"] - known["clean"])
+    error = error[:, known["mask"][0] > 0] if "mask" in known else error
+    return max(0.05, round(float(np.quantile(error, 0.995)), 2)) if error.size else 0.25
+
+
+# Where there is no clean image, all are alike.
+def _highest(fit: xr.Dataset) -> float:
+    found = peak(fit).psnr if "psnr_clean" in fit else 0.0
+    return found if np.isfinite(found) else -np.inf
+
+
+def _start(fit: xr.Dataset) -> int:
+    if "psnr_clean" in fit and np.isfinite(first_run(fit).peak_psnr):
+        return int(first_run(fit).peak_iteration)
+    return int(fit.sizes["iteration"]) - 1
+
+
+def _note(
+    fits: Datasets, kept: Mapping[str, Frames], known: Mapping[str, np.ndarray], block: int
+) -> str:
+    said = [
+        f"{max(len(frames.iterations) for frames in kept.values())} images of each fit at most are "
+        "kept, in 8 bits, evenly spread over the logarithm of iterations; the one shown is the last "
+        "that was kept up to the iteration of the slider, which arrow keys move, too."
+    ]
+    if "measured" in known or "clean" in known:
+        said.append(
+            f"Of differences grey is 0, white {_scale(known):g} or more, black as much below."
+        )
+    if block > 1:
+        said.append(f"To keep this page small, {block}x{block} pixels are averaged.")
+    if any("seed" in fit.dims and fit.sizes["seed"] > 1 for fit in fits.values()):
+        said.append(
+            "Images are of the first seed; curves are means, in bands from lowest to highest."
+        )
+    if any("image" in fit.dims for fit in fits.values()):
+        said.append("Of several images that were fitted together the first is shown.")
+    return " ".join(said)
+
+
+def _sources(fits: Datasets) -> list[tuple[str, str]]:
+    registered = networks.names()
+    return [(name, networks.entry(name).source) for name in fits if name in registered]

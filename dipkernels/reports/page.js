@@ -1,0 +1,237 @@
+"use strict";
+(() => {
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const make = (tag, attributes = {}, text = "") => {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
+  return made;
+};
+const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+// --- Tables: a head or a choice sorts, a word filters.
+for (const table of all("table.sorts")) {
+  const body = table.tBodies[0], heads = all("th", table);
+  const order = (column, down) => {
+    heads.forEach(head => head.removeAttribute("aria-sort"));
+    heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
+    const key = row => row.cells[column].dataset.sort;
+    const compare = (a, b) => {
+      const [x, y] = [key(a), key(b)];
+      if (x === "" || y === "") return (x === "") - (y === "");  // what is missing comes last
+      const difference = isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y;
+      return down ? -difference : difference;
+    };
+    const rows = [...body.rows], fixed = row => row.classList.contains("fixed");
+    body.append(...rows.filter(row => !fixed(row)).sort(compare), ...rows.filter(fixed));
+    table.dispatchEvent(new Event("sorted"));
+  };
+  const titles = heads.map(head => head.textContent);
+  heads.forEach((head, column) => {
+    const button = make("button", { type: "button" }, head.textContent);
+    button.onclick = () => order(column, head.getAttribute("aria-sort") === "ascending");
+    head.replaceChildren(button);
+  });
+  const tools = document.querySelector(`.table-tools[data-for="${table.id}"]`);
+  if (!tools) continue;
+  const search = make("input", { type: "search", placeholder: "Filter rows", "aria-label": "Filter rows" });
+  search.oninput = () => {
+    const word = search.value.toLowerCase();
+    for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(word);
+  };
+  const choice = make("select", { "aria-label": "Sort by" });
+  choice.append(make("option", { value: "" }, "Sort by …"));
+  titles.forEach((title, column) => {
+    choice.append(make("option", { value: `${column} up` }, `${title}, lowest first`));
+    choice.append(make("option", { value: `${column} down` }, `${title}, highest first`));
+  });
+  choice.onchange = () => {
+    const [column, way] = choice.value.split(" ");
+    if (way) order(Number(column), way === "down");
+  };
+  tools.append(search, choice);
+}
+
+const holder = document.getElementById("page-data");
+if (!holder) return;
+const data = JSON.parse(holder.textContent);
+const names = Object.keys(data.fits);
+const slider = document.getElementById("iteration");
+const positions = [...new Set(names.flatMap(name => data.fits[name].iterations))].sort((a, b) => a - b);
+
+// --- Images: a sheet of frames, whose numbers are read back from its pixels.
+class Sheet {
+  constructor(given) {
+    Object.assign(this, given);
+    this.picture = new Image();
+    this.ready = new Promise(done => { this.picture.onload = done; });
+    this.picture.src = given.sheet;
+  }
+  // The values of a frame, (channels, height, width) one after another.
+  values(frame) {
+    if (this.frame === frame) return this.read;
+    const canvas = make("canvas", { width: this.width, height: this.height });
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    const column = frame % this.columns, row = Math.floor(frame / this.columns);
+    context.drawImage(this.picture, -column * this.width, -row * this.height);
+    const bytes = context.getImageData(0, 0, this.width, this.height).data;
+    const size = this.width * this.height, found = new Float32Array(this.channels * size);
+    const low = this.low[frame], scale = (this.high[frame] - low) / 255;
+    for (let pixel = 0; pixel < size; pixel++)
+      for (let c = 0; c < this.channels; c++) found[c * size + pixel] = low + scale * bytes[4 * pixel + c];
+    [this.frame, this.read] = [frame, found];
+    return found;
+  }
+}
+const sheets = {};
+for (const name of names) sheets[name] = new Sheet(data.fits[name].frames);
+for (const name of Object.keys(data.references)) sheets[name] = new Sheet(data.references[name]);
+const reference = name => data.references[name] ? sheets[name].values(0) : null;
+
+const minus = (values, other, mask) => {
+  if (!other) return null;
+  const size = mask ? mask.length : 1;
+  return values.map((value, i) => (value - other[i]) * (mask ? mask[i % size] : 1));
+};
+
+// grey is 0 of a difference
+const paint = (canvas, values, given, difference) => {
+  const size = given.width * given.height;
+  if (data.signal) return plotSignal(canvas, values, given, difference);
+  [canvas.width, canvas.height] = [given.width, given.height];
+  const picture = new ImageData(given.width, given.height);
+  for (let pixel = 0; pixel < size; pixel++) {
+    for (let c = 0; c < 3; c++) {
+      const value = values[(given.channels === 3 ? c : 0) * size + pixel];
+      const share = difference ? 0.5 + value / (2 * data.scale) : value;
+      picture.data[4 * pixel + c] = Math.round(255 * Math.min(1, Math.max(0, share)));
+    }
+    picture.data[4 * pixel + 3] = 255;
+  }
+  canvas.getContext("2d").putImageData(picture, 0, 0);
+};
+const plotSignal = (canvas, values, given, difference) => {
+  [canvas.width, canvas.height] = [480, 240];
+  const context = canvas.getContext("2d");
+  context.strokeStyle = colour("--accent");
+  const [low, high] = difference ? [-data.scale, data.scale] : [-0.05, 1.05];
+  for (let line = 0; line < given.height; line++) {
+    context.beginPath();
+    for (let i = 0; i < given.width; i++) {
+      const y = 240 * (high - values[line * given.width + i]) / (high - low);
+      context.lineTo(480 * (i + 0.5) / given.width, y);
+    }
+    context.stroke();
+  }
+};
+
+// The last frame of a network that isn't after this iteration.
+const frameOf = (name, iteration) => {
+  const at = data.fits[name].iterations;
+  let frame = 0;
+  while (frame + 1 < at.length && at[frame + 1] <= iteration) frame++;
+  return frame;
+};
+const decibels = value => value === null ? "unknown" : `${value.toFixed(2)} dB`;
+
+const panes = all(".pane").map(root => {
+  const pane = { root, choice: root.querySelector("select"), parts: {} };
+  for (const figure of all("figure", root)) pane.parts[figure.dataset.part] = figure;
+  pane.choice.onchange = () => draw(pane);
+  for (const [part, figure] of Object.entries(pane.parts)) {
+    const canvas = figure.querySelector("canvas");
+    const tell = event => {
+      const values = pane.values && pane.values[part];
+      if (!values) return;
+      const given = sheets[pane.choice.value], box = canvas.getBoundingClientRect();
+      const x = Math.min(given.width - 1, Math.max(0, Math.floor((event.clientX - box.left) / box.width * given.width)));
+      const y = Math.min(given.height - 1, Math.max(0, Math.floor((event.clientY - box.top) / box.height * given.height)));
+      const size = given.width * given.height, each = [];
+      if (data.signal) for (let line = 0; line < given.height; line++) each.push(values[line * given.width + x]);
+      else for (let c = 0; c < given.channels; c++) each.push(values[c * size + y * given.width + x]);
+      const where = data.signal ? `x ${x}` : `x ${x * data.block}, y ${y * data.block}`;
+      root.querySelector(".value").textContent = `${figure.dataset.name}, ${where}: ${each.map(v => v.toFixed(3)).join("  ")}`;
+    };
+    canvas.addEventListener("pointermove", tell);
+    canvas.addEventListener("pointerdown", tell);
+  }
+  return pane;
+});
+const draw = pane => {
+  const name = pane.choice.value, fit = data.fits[name], sheet = sheets[name];
+  const frame = fit ? frameOf(name, positions[slider.value]) : 0;
+  const values = sheet.values(frame), mask = reference("mask");
+  pane.values = {
+    image: values,
+    measured: name === "measured" ? null : minus(values, reference("measured"), mask),
+    clean: name === "clean" ? null : minus(values, reference("clean")),
+  };
+  for (const [part, figure] of Object.entries(pane.parts)) {
+    figure.hidden = !pane.values[part];
+    if (pane.values[part]) paint(figure.querySelector("canvas"), pane.values[part], sheet, part !== "image");
+  }
+  pane.root.querySelector(".at").textContent = !fit ? data.said[name] || "" :
+    `iteration ${fit.iterations[frame]}: ${fit.clean ? decibels(fit.clean[frame]) + " to clean, " : ""}`
+    + `${decibels(fit.noisy[frame])} to measured`;
+  pane.root.dataset.iteration = fit ? fit.iterations[frame] : "";
+};
+
+// --- Curves, by Bokeh.
+const plots = {};
+const dress = plot => {
+  const [ink, soft, line] = ["--ink", "--soft", "--line"].map(colour);
+  for (const axis of [...plot.left, ...plot.below]) {
+    axis.axis_label_text_color = ink;
+    axis.major_label_text_color = soft;
+    for (const part of ["axis_line_color", "major_tick_line_color"]) axis[part] = soft;
+    axis.minor_tick_line_color = null;
+  }
+  for (const grid of plot.center) if ("grid_line_color" in grid) grid.grid_line_color = line;
+  plot.outline_line_color = line;
+  for (const each of plot.renderers) {
+    if (each.tags.includes("reference")) each.glyph.line_color = soft;
+  }
+};
+const hidden = () => new Set(all(".networks input").filter(box => !box.checked).map(box => box.value));
+const toggle = () => {
+  const off = hidden();
+  for (const plot of Object.values(plots))
+    for (const each of plot.renderers) each.visible = !each.tags.some(tag => off.has(tag));
+};
+const mark = () => {
+  const iteration = positions[slider.value];
+  document.getElementById("iteration-said").textContent = `iteration ${iteration}`;
+  slider.setAttribute("aria-valuetext", `iteration ${iteration}`);
+  panes.forEach(draw);
+  for (const plot of Object.values(plots)) {
+    for (const each of plot.center) if (each.name === "mark") each.location = iteration + 1;
+    for (const each of plot.renderers) {
+      const name = each.tags[0];
+      if (each.name === "at-iteration" && data.fits[name])
+        each.data_source.data = { ...each.data_source.data, power: data.fits[name].power[frameOf(name, iteration)] };
+    }
+  }
+};
+
+const start = async () => {
+  await Promise.all(Object.values(sheets).map(sheet => sheet.ready));
+  slider.max = positions.length - 1;
+  const best = positions.findIndex(iteration => iteration >= data.start);
+  slider.value = best < 0 ? positions.length - 1 : best;
+  for (const [id, item] of Object.entries(data.charts)) {
+    const shown = await Bokeh.embed.embed_item(item, id);
+    const view = [...shown.roots ?? Object.values(shown)][0];
+    plots[id] = view.model;
+    dress(view.model);
+  }
+  slider.oninput = mark;
+  all(".networks input").forEach(box => { box.onchange = toggle; });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    Object.values(plots).forEach(dress);
+    panes.forEach(draw);
+  });
+  mark();
+  document.documentElement.dataset.ready = "yes";
+};
+start();
+})();

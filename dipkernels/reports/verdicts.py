@@ -1,0 +1,112 @@
+"""The sentences that a page begins with: what a fit, or a comparison, came to."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+from scipy.stats import ttest_ind_from_stats
+
+from dipkernels.base.spread import spread_words
+from dipkernels.fitting import peak
+from dipkernels.reports.table import Row, measured_psnr, number_of, still_rising
+from dipkernels.storage.runs import is_interrupted
+from dipkernels.tasks import Task
+
+FALL = 0.1  # dB below the peak, from which on a fit is said to have fallen
+LEVEL = 0.05  # of the test by which means over seeds are told apart
+
+
+def fit_verdict(result: xr.Dataset, task: Task | None) -> tuple[bool, str]:
+    """Say what a fit came to, and whether that is as it should be."""
+    name, last = result.prior, result.sizes["iteration"] - 1
+    said, sound = [], True
+    words = sorted(
+        {str(word) for word in np.ravel(result.get("status", result.attrs.get("status")))}
+    )
+    if "diverged" in words or is_interrupted(result):
+        said.append(f"The fit {' and '.join(words)} after {last} iterations.")
+        sound = False
+    if "psnr_clean" not in result:
+        final = float(result.psnr_noisy.isel(iteration=-1).mean())
+        said.append(
+            f"{name} comes within {final:.2f} dB of the measured image in {last} iterations; the "
+            "clean image isn't known, so that only a stopping rule can say which image to take."
+        )
+        return sound, " ".join([*said, *_chosen(result)])
+    highest = peak(result)
+    spread = f" +- {highest.spread:.2f}" if highest.seeds > 1 else ""
+    sentence = f"{name} reaches {highest.psnr:.2f}{spread} dB at iteration {highest.iteration:.0f}"
+    baseline = measured_psnr(task)
+    if baseline is not None:
+        gain = highest.psnr - baseline
+        way = f"{gain:.1f} dB above" if gain > 0 else f"{-gain:.1f} dB below"
+        sentence += f", {way} the measured image ({baseline:.2f} dB)"
+        sound = sound and gain > 0
+    said.append(f"{sentence} ({spread_words(highest.seeds)}).")
+    end = result.psnr_clean.sel(region=result.score_region).isel(iteration=-1)
+    end = float(end.where(np.isfinite(end)).mean())
+    if still_rising({"peak_iteration": highest.iteration, "iterations": last}):
+        said.append(f"It was still rising when it ended, after {last} iterations.")
+    elif end < highest.psnr - FALL:
+        said.append(f"After {last} iterations it has fallen to {end:.2f} dB.")
+    return sound, " ".join([*said, *_chosen(result)])
+
+
+def _chosen(result: xr.Dataset) -> list[str]:
+    if "chosen" not in result:
+        return []
+    found = [int(i) for i in np.ravel(result.chosen)]
+    where = ", ".join("none" if i < 0 else str(i) for i in found)
+    return [f"The stopping rule {result.stop} chose iteration {where}."]
+
+
+def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[bool, str]:
+    """Say which network comes nearest to the clean image, and what can be told of it."""
+    fitted = [row for row in rows if "peak_psnr" in row]
+    if not fitted:
+        return False, "No network has been fitted yet."
+    first, *others = sorted(fitted, key=lambda row: -number_of(row, "peak_psnr"))
+    top, seeds = number_of(first, "peak_psnr"), int(number_of(first, "seeds", 1.0))
+    spread = f" +- {number_of(first, 'peak_psnr_spread'):.2f}" if seeds > 1 else ""
+    what = f"{first['prior']} comes nearest to the clean image: {top:.2f}{spread} dB"
+    sound = True
+    if baseline is not None:
+        gain = top - baseline
+        sound = gain > 0
+        way = f"{gain:.1f} dB above" if sound else f"{-gain:.1f} dB below"
+        what += f", {way} the measured image ({baseline:.2f} dB)"
+    said = [f"{what} ({spread_words(seeds)})."]
+    if others and seeds > 1:
+        same = [str(row["prior"]) for row in others if not _told_apart(first, row)]
+        if same:
+            said.append(f"{_listed(same)} can't be told from it by these seeds.")
+    if baseline is not None and sound:
+        worse = [str(r["prior"]) for r in others if number_of(r, "peak_psnr") <= baseline]
+        if worse:
+            said.append(
+                f"{_listed(worse)} never {_does(worse, 'gets', 'get')} above the measured image."
+            )
+    rising = [str(row["prior"]) for row in fitted if still_rising(row)]
+    if rising:
+        said.append(f"{_listed(rising)} {_does(rising, 'was', 'were')} still rising at the end.")
+    return sound, " ".join(said)
+
+
+# Welch's test on the means over seeds.
+def _told_apart(one: Row, other: Row) -> bool:
+    values = [
+        (number_of(row, "peak_psnr"), number_of(row, "peak_psnr_spread"), number_of(row, "seeds"))
+        for row in (one, other)
+    ]
+    if values[0][1] == values[1][1] == 0:
+        return values[0][0] != values[1][0]
+    test = ttest_ind_from_stats(*values[0], *values[1], equal_var=False)
+    return bool(test.pvalue < LEVEL)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _does(names: Sequence[str], one: str, several: str) -> str:
+    return one if len(names) == 1 else several
