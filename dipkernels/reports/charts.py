@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 if TYPE_CHECKING:
-    from bokeh.plotting import figure as Figure
+    from bokeh.plotting import figure
 
 MOST = 500  # points of a curve
 Datasets = Mapping[str, xr.Dataset]
@@ -23,7 +23,7 @@ def library() -> str:
     return "\n".join(Resources(mode="inline", components=["bokeh"]).js_raw)
 
 
-def as_json(plot: "Figure") -> Any:
+def as_json(plot: "figure") -> Any:
     """Describe a chart for `Bokeh.embed.embed_item`."""
     from bokeh.embed import json_item
 
@@ -32,7 +32,7 @@ def as_json(plot: "Figure") -> Any:
 
 def learning_chart(
     fits: Datasets, looks: Looks, peaks: Mapping[str, float], measured: float | None
-) -> "Figure":
+) -> "figure":
     """Draw PSNR against iterations: to clean, to measured, what a kernel predicts at its peak."""
     plot = _figure("iteration", "PSNR (dB)", x_axis_type="log")
     end = max(fit.sizes["iteration"] for fit in fits.values())
@@ -62,7 +62,7 @@ def learning_chart(
 
 
 # The axis is of iteration + 1, which has a logarithm at the first.
-def _iteration_ticks(plot: "Figure", end: int) -> None:
+def _iteration_ticks(plot: "figure", end: int) -> None:
     from bokeh.models import FixedTicker
 
     iterations = [0, *(n * 10**power for power in range(9) for n in (1, 3) if n * 10**power < end)]
@@ -72,31 +72,31 @@ def _iteration_ticks(plot: "Figure", end: int) -> None:
 
 # Of several seeds the mean, in a band from the lowest to the highest.
 def _curve(
-    plot: "Figure", at: np.ndarray, curve: xr.DataArray, words: tuple[str, str], look: Any
+    plot: "figure", at: np.ndarray, curve: xr.DataArray, words: tuple[str, str], look: Any
 ) -> None:
     values = curve.isel(iteration=at)
     if "seed" in values.dims:
         ends = {"x": at + 1, "low": values.min("seed").values, "high": values.max("seed").values}
         shade = {"fill_color": look["line_color"], "fill_alpha": 0.15}
-        plot.varea("x", "low", "high", source=_source(ends), tags=[words[0]], **shade)
+        band = plot.varea("x", "low", "high", source=_source(ends), **shade)
+        band.tags = [words[0]]
         values = values.mean("seed")
     name, what = ([word] * len(at) for word in words)
     source = {"iteration": at, "x": at + 1, "psnr": values.values, "name": name, "what": what}
-    plot.line("x", "psnr", source=_source(source), tags=[words[0]], **look)
+    plot.line("x", "psnr", source=_source(source), **look).tags = [words[0]]
 
 
-def _level(plot: "Figure", end: int, psnr: float, words: tuple[str, str], look: Any) -> None:
+def _level(plot: "figure", end: int, psnr: float, words: tuple[str, str], look: Any) -> None:
     name, what = ([word] * 2 for word in words)
     source = {"x": [1, end], "psnr": [psnr] * 2, "iteration": ["any"] * 2}
     tag = "reference" if look["line_color"] == "gray" else words[0]
-    plot.line(
-        "x", "psnr", source=_source(source | {"name": name, "what": what}), tags=[tag], **look
-    )
+    words_of = {"name": name, "what": what}
+    plot.line("x", "psnr", source=_source(source | words_of), **look).tags = [tag]
 
 
 def frequency_chart(
     frequency: np.ndarray, power: Mapping[str, np.ndarray], looks: Looks, noise: np.ndarray | None
-) -> "Figure":
+) -> "figure":
     """Draw the power of the error at each spatial frequency; a page moves it through iterations."""
     plot = _figure("spatial frequency (cycles per pixel)", "power of the error", y_axis_type="log")
     shown = [values for values in (*power.values(), noise) if values is not None]
@@ -109,24 +109,24 @@ def frequency_chart(
             {"frequency": frequency, "power": values[-1], "name": [name] * len(frequency)}
         )
         look = {"line_color": looks[name]["color"], "line_width": 2, "name": "at-iteration"}
-        plot.line("frequency", "power", source=source, tags=[name], **look)
+        plot.line("frequency", "power", source=source, **look).tags = [name]
     if noise is not None:
         source = {"frequency": frequency, "power": noise, "name": ["measured"] * len(frequency)}
         look = {"line_color": "gray", "line_width": 1.5, "line_dash": "dashed"}
-        plot.line("frequency", "power", source=_source(source), tags=["reference"], **look)
+        plot.line("frequency", "power", source=_source(source), **look).tags = ["reference"]
     _hover(plot, [("", "@name"), ("frequency", "@frequency{0.000}"), ("power", "@power{0.00e+0}")])
     return plot
 
 
 def network_lines(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]], looks: Looks, x: str, y: str, **axes: str
-) -> "Figure":
+) -> "figure":
     """Draw one curve a network."""
     plot = _figure(x, y, **axes)
     for name, (at, values) in curves.items():
         source = _source({"x": at, "y": values, "name": [name] * len(at)})
         look = {"line_color": looks[name]["color"], "line_dash": DASHES[looks[name]["ls"]]}
-        plot.line("x", "y", source=source, tags=[name], line_width=2, **look)
+        plot.line("x", "y", source=source, line_width=2, **look).tags = [name]
     _hover(plot, [("", "@name"), (x, "@x{0.000 a}"), (y, "@y{0.000 a}")])
     return plot
 
@@ -139,10 +139,10 @@ def thinned(count: int, keep: Any = (), most: int = MOST) -> np.ndarray:
     return np.union1d(np.union1d(spaced, [0, count - 1]), np.asarray(keep, dtype=int)).astype(int)
 
 
-def _figure(x: str, y: str, **axes: Any) -> "Figure":
-    from bokeh.plotting import figure
+def _figure(x: str, y: str, **axes: Any) -> "figure":
+    from bokeh import plotting
 
-    plot: Figure = figure(
+    plot = plotting.figure(
         height=340,
         sizing_mode="stretch_width",
         x_axis_label=x,
@@ -173,7 +173,7 @@ def _source(columns: Mapping[str, Any]) -> Any:
     return ColumnDataSource(as_drawn)
 
 
-def _hover(plot: "Figure", said: list[tuple[str, str]]) -> None:
+def _hover(plot: "figure", said: list[tuple[str, str]]) -> None:
     from bokeh.models import HoverTool
     from bokeh.models.glyphs import Line
 
@@ -181,7 +181,7 @@ def _hover(plot: "Figure", said: list[tuple[str, str]]) -> None:
     plot.add_tools(HoverTool(tooltips=said, line_policy="nearest", renderers=lines))
 
 
-def _mark(plot: "Figure") -> None:
+def _mark(plot: "figure") -> None:
     from bokeh.models import Span
 
     line = Span(location=1, dimension="height", line_color="#888888", line_dash="dashed")

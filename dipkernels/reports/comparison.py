@@ -55,8 +55,8 @@ PICTURES = {
     ),
     "eigenvectors": (
         "Leading eigenvectors of the kernels",
-        "The images that gradient descent learns first (grey is 0), with their eigenvalues relative "
-        "to the largest.",
+        "The images that gradient descent learns first (grey is 0), with their eigenvalues "
+        "relative to the largest.",
     ),
 }
 RESPONSE = (

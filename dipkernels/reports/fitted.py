@@ -109,9 +109,9 @@ def _lead(result: xr.Dataset, image: str) -> str:
     channels = f"{shape['channel']} channel{'' if shape['channel'] == 1 else 's'}"
     return (
         f"{result.task} of {image}, {pixels} pixels, {channels}{noise}; {result.optimiser}, "
-        f"{result.sizes['iteration'] - 1} iterations, {result.attrs.get('parameters', 0):,} parameters, "
-        f"on {result.attrs.get('device', 'cpu')}. Scores are PSNR to the clean image in dB, over the "
-        f"region '{result.score_region}'."
+        f"{result.sizes['iteration'] - 1} iterations, {result.attrs.get('parameters', 0):,} "
+        f"parameters, on {result.attrs.get('device', 'cpu')}. Scores are PSNR to the clean image "
+        f"in dB, over the region '{result.score_region}'."
     )
 
 

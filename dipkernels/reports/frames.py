@@ -76,10 +76,8 @@ def _laid_out(yx: np.ndarray, zx: np.ndarray, zy: np.ndarray) -> np.ndarray:
 
 
 def error_power(frames: Frames, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Power of the difference at each spatial frequency: radii, and ``(frames, radii)``.
-
-    White noise has its variance at every frequency; the constant image is left out.
-    """
+    """Power of the difference at each spatial frequency: radii, and ``(frames, radii)``."""
+    # As of `radial_power`: white noise has its variance at every frequency. Without the constant.
     errors = torch.from_numpy(np.nan_to_num(frames.pixels - reference))
     if min(errors.shape[2:]) < 4:  # two rings at most
         return None
@@ -101,11 +99,8 @@ def references_of(fit: xr.Dataset) -> dict[str, np.ndarray]:
 def sheets(
     fits: Mapping[str, Frames], references: Mapping[str, np.ndarray], budget: int = BYTES
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Frames], int]:
-    """Encode all images: sheets of fits, of references, the frames kept, pixels in a block.
-
-    All have one size. Where they are too many bytes, frames are left out, then blocks of pixels
-    averaged.
-    """
+    """Encode all images: sheets of fits, of references, the frames kept, pixels in a block."""
+    # All have one size. Of too many bytes frames are left out, then blocks of pixels averaged.
     for block, step in REDUCTIONS:
         kept = {name: frames.every(step) for name, frames in fits.items()}
         encoded = {name: _sheet(frames.pixels, block) for name, frames in kept.items()}

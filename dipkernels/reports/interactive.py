@@ -21,7 +21,7 @@ from dipkernels.reports.frames import (
 from dipkernels.reports.table import Column, Row
 
 if TYPE_CHECKING:
-    from bokeh.plotting import figure as Figure
+    from bokeh.plotting import figure
 
 Datasets = Mapping[str, xr.Dataset]
 PARTS = (
@@ -38,10 +38,11 @@ CURVES = (
 )
 POWER = (
     "Error by spatial frequency",
-    "At the iteration of the slider: how much of the {} is left at each spatial frequency, averaged "
-    "over rings. Dashed grey: the measured image. Images in 8 bits can't show less than 1e-6.",
+    "At the iteration of the slider: how much of the {} is left at each spatial frequency, "
+    "averaged over rings. Dashed grey: the measured image. Images in 8 bits can't show less than "
+    "1e-6.",
 )
-Chart = tuple[str, tuple[str, str], Callable[[], "Figure"]]
+Chart = tuple[str, tuple[str, str], Callable[[], "figure"]]
 
 
 def fits_fields(
@@ -165,9 +166,9 @@ def _note(
     fits: Datasets, kept: Mapping[str, Frames], known: Mapping[str, np.ndarray], block: int
 ) -> str:
     said = [
-        f"{max(len(frames.iterations) for frames in kept.values())} images of each fit at most are "
-        "kept, in 8 bits, evenly spread over the logarithm of iterations; the one shown is the last "
-        "that was kept up to the iteration of the slider, which arrow keys move, too."
+        f"At most {max(len(frames.iterations) for frames in kept.values())} images of each fit "
+        "are here, in 8 bits, evenly spread over the logarithm of iterations; what is shown is the "
+        "last of them up to the iteration of the slider, which arrow keys move, too."
     ]
     if "measured" in known or "clean" in known:
         said.append(

@@ -108,11 +108,11 @@ const paint = (canvas, values, given, difference) => {
     }
     picture.data[4 * pixel + 3] = 255;
   }
-  canvas.getContext("2d").putImageData(picture, 0, 0);
+  canvas.getContext("2d", { willReadFrequently: true }).putImageData(picture, 0, 0);
 };
 const plotSignal = (canvas, values, given, difference) => {
   [canvas.width, canvas.height] = [480, 240];
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true });
   context.strokeStyle = colour("--accent");
   const [low, high] = difference ? [-data.scale, data.scale] : [-0.05, 1.05];
   for (let line = 0; line < given.height; line++) {

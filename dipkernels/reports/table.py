@@ -111,8 +111,8 @@ COLUMNS: Sequence[Column] = (
         "Adam: peak dB @ it.",
         "peak_psnr",
         _peak,
-        "Highest PSNR to the clean image and its iteration; + if that is among the last 2 %, so that "
-        "it was still rising at the end. "
+        "Highest PSNR to the clean image and its iteration; + if that is among the last 2 %, so "
+        "that it was still rising at the end. "
         "With several seeds: their mean and standard deviation, and the median iteration.",
     ),
     Column(
