@@ -41,9 +41,10 @@ def learning_chart(
     for name, fit in fits.items():
         one = fit.isel(image=0) if "image" in fit.dims else fit
         look = {"line_color": looks[name]["color"], "line_width": 2}
-        keep = [] if "peak_iteration" not in one else np.ravel(one.peak_iteration)
+        known = "psnr_clean" in one
+        keep = np.ravel(one.peak_iteration) if known else np.empty(0)
         at = thinned(fit.sizes["iteration"], keep)
-        if "psnr_clean" in one:
+        if known:
             clean = one.psnr_clean.sel(region=one.score_region)
             tops.append(float(clean.where(np.isfinite(clean)).max()))
             _curve(plot, at, clean, (name, "to clean"), look)
@@ -55,7 +56,7 @@ def learning_chart(
     if measured is not None:
         _level(plot, end, measured, ("measured image", "to clean"), {"line_color": "gray"})
     if "psnr_clean" in next(iter(fits.values())):  # the PSNR to what is fitted exactly has no end
-        plot.y_range.end = max(tops) + 4
+        plot.y_range.update(end=max(tops) + 4)
     _hover(plot, [("", "@name, @what"), ("iteration", "@iteration"), ("PSNR", "@psnr{0.00} dB")])
     _mark(plot)
     return plot
@@ -103,7 +104,7 @@ def frequency_chart(
     positive = np.concatenate([np.ravel(values) for values in shown])
     positive = positive[positive > 0]
     if len(positive):
-        plot.y_range.start, plot.y_range.end = positive.min() / 1.5, positive.max() * 1.5
+        plot.y_range.update(start=positive.min() / 1.5, end=positive.max() * 1.5)
     for name, values in power.items():
         source = _source(
             {"frequency": frequency, "power": values[-1], "name": [name] * len(frequency)}
@@ -174,15 +175,16 @@ def _source(columns: Mapping[str, Any]) -> Any:
 
 
 def _hover(plot: "figure", said: list[tuple[str, str]]) -> None:
-    from bokeh.models import HoverTool
-    from bokeh.models.glyphs import Line
+    from bokeh.models import HoverTool, Line
+    from bokeh.models.renderers import GlyphRenderer
 
-    lines = [each for each in plot.renderers if isinstance(each.glyph, Line)]
+    drawn = [each for each in plot.renderers if isinstance(each, GlyphRenderer)]
+    lines: list[Any] = [each for each in drawn if isinstance(each.glyph, Line)]
     plot.add_tools(HoverTool(tooltips=said, line_policy="nearest", renderers=lines))
 
 
 def _mark(plot: "figure") -> None:
-    from bokeh.models import Span
+    from bokeh.models.annotations import Span
 
     line = Span(location=1, dimension="height", line_color="#888888", line_dash="dashed")
     line.name = "mark"

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dipkernels import __version__
+import dipkernels
 
 TITLE = (
     "dipkernels: priors over images that neural networks carry, measured and held against kernel "
@@ -15,7 +15,7 @@ def citation() -> str:
     """Write the BibTeX entry of the version that made the page."""
     return (
         f"@software{{dipkernels,\n  title   = {{{TITLE}}},\n  author  = {{{{{AUTHORS}}}}},\n"
-        f"  version = {{{__version__}}},\n  year    = {{{YEAR}}}\n}}"
+        f"  version = {{{dipkernels.__version__}}},\n  year    = {{{YEAR}}}\n}}"
     )
 
 

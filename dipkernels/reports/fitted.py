@@ -118,7 +118,7 @@ def _lead(result: xr.Dataset, image: str) -> str:
 def _rules(result: xr.Dataset, baseline: float | None) -> list[dict[str, object]]:
     panel = stopping_panel(result)
     panel = panel.isel(image=0) if "image" in panel.dims else panel
-    rows = []
+    rows: list[dict[str, object]] = []
     for i in range(panel.sizes["rule"]):
         one = panel.isel(rule=i)
         keys = [float(one[key].mean()) for key in ("stopped", "chosen", "psnr", "regret")]

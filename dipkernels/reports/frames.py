@@ -143,9 +143,11 @@ def _sheet(pixels: np.ndarray, block: int) -> dict[str, Any]:
 def _averaged(pixels: np.ndarray, block: int) -> np.ndarray:
     height, width = (n // block for n in pixels.shape[2:])
     if not height or not width:
-        return pixels.mean(axis=(2, 3), keepdims=True)
+        return np.asarray(pixels.mean(axis=(2, 3), keepdims=True))
     whole = pixels[:, :, : height * block, : width * block]
-    return whole.reshape(*pixels.shape[:2], height, block, width, block).mean(axis=(3, 5))
+    return np.asarray(
+        whole.reshape(*pixels.shape[:2], height, block, width, block).mean(axis=(3, 5))
+    )
 
 
 def _encoded(plane: np.ndarray) -> str:

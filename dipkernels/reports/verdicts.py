@@ -1,6 +1,7 @@
 """The sentences that a page begins with: what a fit, or a comparison, came to."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -20,9 +21,8 @@ def fit_verdict(result: xr.Dataset, task: Task | None) -> tuple[bool, str]:
     """Say what a fit came to, and whether that is as it should be."""
     name, last = result.prior, result.sizes["iteration"] - 1
     said, sound = [], True
-    words = sorted(
-        {str(word) for word in np.ravel(result.get("status", result.attrs.get("status")))}
-    )
+    status: Any = result["status"].values if "status" in result else result.attrs.get("status")
+    words = sorted({str(word) for word in np.ravel(status)})
     if "diverged" in words or is_interrupted(result):
         said.append(f"The fit {' and '.join(words)} after {last} iterations.")
         sound = False
