@@ -17,14 +17,18 @@ from dipkernels.fingerprints import FingerprintEffort
 from dipkernels.fingerprints.rows import neighbourhood
 from dipkernels.networks import ImagePrior
 from dipkernels.plotting.style import save_figures
+from dipkernels.reports.citing import reopening
+from dipkernels.reports.interactive import head_of
 from dipkernels.reports.pages import embedded, write_page
-from dipkernels.reports.table import PARAMETERS, PRIOR, Column, csv_table, plain
+from dipkernels.reports.table import PARAMETERS, PRIOR, Column, csv_table, plain, still_rising
 from dipkernels.storage.netcdf import save, write_text
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
 CARD = "card"  # of the stored result, below the prior's name
 PAGE, TABLE = "index.html", "summary.csv"
+_REOPENED = """print(run.table())  # the numbers of the table, as a pandas.DataFrame
+cards = {name: card for name, card in run.stages.items() if name.endswith("/card")}"""
 
 
 @checked
@@ -144,11 +148,25 @@ def gallery_page(
         folder,
         PAGE,
         "gallery",
-        columns=_COLUMNS,
-        lines=[_line(row) for row in rows],
+        title=f"fingerprints of {len(rows)} priors",
+        verdict=_verdict(rows),
+        sound=True,
+        columns=head_of(_COLUMNS),
+        rows=[{"cells": _line(row)} for row in rows],
         note=spread_note(),
         pictures=pictures,
+        python=reopening(folder.path, _REOPENED),
     )
+
+
+# The extremes, which the table sorts by.
+def _verdict(rows: Sequence[dict[str, Any]]) -> str:
+    known = [row for row in rows if math.isfinite(row.get("peak_psnr", math.nan))]
+    if not known:
+        return f"{len(rows)} fingerprints; no fit among them has a score."
+    best = max(known, key=lambda row: row["peak_psnr"])
+    said = f"{best['prior']} comes nearest to the clean image: {best['peak_psnr']:.1f} dB"
+    return f"{said} at iteration {best['peak_iteration']} (one seed: no spread)."
 
 
 def _picture(folder: RunFolder, name: str, card: xr.Dataset, formats: Sequence[str]) -> str:
@@ -180,7 +198,7 @@ def _predicted(row: dict[str, Any]) -> str:
 
 
 def _measured(row: dict[str, Any]) -> str:
-    mark = "+" if row["peak_iteration"] == row["iterations"] else ""
+    mark = "+" if still_rising(row) else ""
     return f"{row['peak_psnr']:.1f} @ {row['peak_iteration']}{mark}"
 
 

@@ -24,7 +24,8 @@ for (const table of all("table.sorts")) {
     };
     const rows = [...body.rows], fixed = row => row.classList.contains("fixed");
     body.append(...rows.filter(row => !fixed(row)).sort(compare), ...rows.filter(fixed));
-    table.dispatchEvent(new Event("sorted"));
+    const cards = document.getElementById("cards");  // in the order of the rows
+    if (cards) for (const row of body.rows) cards.append(document.getElementById(row.cells[0].textContent));
   };
   const titles = heads.map(head => head.textContent);
   heads.forEach((head, column) => {

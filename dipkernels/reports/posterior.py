@@ -13,6 +13,7 @@ from dipkernels.base.checks import checked
 from dipkernels.base.spread import spread_note
 from dipkernels.errors import MissingExtraError
 from dipkernels.plotting.posterior import psnr_of, region_words
+from dipkernels.reports.citing import reopening
 from dipkernels.reports.pages import drawn, write_page
 from dipkernels.reports.table import csv_table
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
@@ -52,6 +53,14 @@ _TARGET = (
     ("thin", "iterations from draw to draw", "d"),
     ("error", "relative error of the solves, at most", ".2g"),
 )
+
+_REOPENED = """result = run.stages["posterior"]  # an xarray.Dataset; white is 1
+print(result.draws.dims, result.attrs["method"])
+uncertainty = dipkernels.sampling.uncertainty
+maps = uncertainty.maps(result, levels=(0.5, 0.9))  # mean, std, lower, upper"""
+_OF_CHAINS = """
+print(dipkernels.sampling.summary(result))  # the diagnostics, by ArviZ
+arviz_data = dipkernels.sampling.to_inference_data(result)"""
 
 # Of the template's columns, in their order: variable and pattern.
 _SCORES = {
@@ -149,7 +158,9 @@ def posterior_page(
         folder,
         PAGE,
         "posterior",
-        headline=first,
+        title=f"posterior of {(folder.settings or {}).get('image', 'an image')}"
+        f" by {result.attrs.get('prior', 'network')}",
+        verdict=first,
         sound=sound,
         lines=lines,
         words=words,
@@ -160,8 +171,7 @@ def posterior_page(
         level=f"{level:.0%}",
         cells=[_cells(name, found, level) for name, found in calibrations.items()],
         diagnostics="" if diagnosis is None else sampling.summary(result, diagnosis),
-        path=repr(str(folder.file("posterior"))),
-        chains="iteration" in result.dims,
+        python=reopening(folder.path, _REOPENED + _OF_CHAINS * ("iteration" in result.dims)),
     )
     return PosteriorReport(page, first, tuple(lines))
 
