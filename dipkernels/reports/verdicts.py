@@ -34,7 +34,7 @@ def fit_verdict(result: xr.Dataset, task: Task | None) -> tuple[bool, str]:
         )
         return sound, " ".join([*said, *_chosen(result)])
     highest = peak(result)
-    spread = f" +- {highest.spread:.2f}" if highest.seeds > 1 else ""
+    spread = _spread(highest.spread)
     sentence = f"{name} reaches {highest.psnr:.2f}{spread} dB at iteration {highest.iteration:.0f}"
     baseline = measured_psnr(task)
     if baseline is not None:
@@ -62,12 +62,12 @@ def _chosen(result: xr.Dataset) -> list[str]:
 
 def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[bool, str]:
     """Say which network comes nearest to the clean image, and what can be told of it."""
-    fitted = [row for row in rows if "peak_psnr" in row]
+    fitted = [row for row in rows if np.isfinite(number_of(row, "peak_psnr"))]
     if not fitted:
         return False, "No network has been fitted yet."
     first, *others = sorted(fitted, key=lambda row: -number_of(row, "peak_psnr"))
     top, seeds = number_of(first, "peak_psnr"), int(number_of(first, "seeds", 1.0))
-    spread = f" +- {number_of(first, 'peak_psnr_spread'):.2f}" if seeds > 1 else ""
+    spread = _spread(number_of(first, "peak_psnr_spread"))
     what = f"{first['prior']} comes nearest to the clean image: {top:.2f}{spread} dB"
     sound = True
     if baseline is not None:
@@ -90,6 +90,11 @@ def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[boo
     if rising:
         said.append(f"{_listed(rising)} {_does(rising, 'was', 'were')} still rising at the end.")
     return sound, " ".join(said)
+
+
+# Of one seed, or of one that didn't diverge, there is none.
+def _spread(deviation: float) -> str:
+    return f" +- {deviation:.2f}" if np.isfinite(deviation) else ""
 
 
 # Welch's test on the means over seeds.
