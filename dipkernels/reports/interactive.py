@@ -119,7 +119,7 @@ def _powers(
     power = {name: each[1] for name, each in found.items() if each is not None}
     radii = next(each[0] for each in found.values() if each is not None)
     noise = None
-    if {"clean", "measured"} <= known.keys():
+    if {"clean", "measured"} <= known.keys() and "mask" not in known:  # holes have no noise
         beside = error_power(Frames([0], known["measured"][None]), known["clean"])
         noise = None if beside is None else beside[1][0]
     return power, noise, radii
@@ -143,10 +143,9 @@ def _numbers(values: xr.DataArray) -> list[float | None]:
 
 # Of differences: what is brighter or darker than nearly all of the noise ends in white or black.
 def _scale(known: Mapping[str, np.ndarray]) -> float:
-    if not {"clean", "measured"} <= known.keys():
+    if not {"clean", "measured"} <= known.keys() or "mask" in known:
         return 0.25
     error = np.abs(known["measured"] - known["clean"])
-    error = error[:, known["mask"][0] > 0] if "mask" in known else error
     return max(0.05, round(float(np.quantile(error, 0.995)), 2)) if error.size else 0.25
 
 

@@ -34,6 +34,8 @@ def fit_verdict(result: xr.Dataset, task: Task | None) -> tuple[bool, str]:
         )
         return sound, " ".join([*said, *_chosen(result)])
     highest = peak(result)
+    if not np.isfinite(highest.psnr):
+        return False, " ".join([*said, f"{name} has no finite score."])
     spread = _spread(highest.spread)
     sentence = f"{name} reaches {highest.psnr:.2f}{spread} dB at iteration {highest.iteration:.0f}"
     baseline = measured_psnr(task)
