@@ -151,9 +151,10 @@ def _announce(job: Job, plans: "dict[str, Plan]", image: str, note: str) -> None
     typer.echo(f"{job.prior.name}, {job.prior.parameter_count:,} parameters; method {job.method}:")
     typer.echo(f"  {known_methods()[job.method].words}")
     if "temperature" in o:
-        sigma = job.posterior.noise_sigma / task.data_range
+        law, sigma = task.law, job.posterior.noise_sigma / task.data_range
+        known = f"likelihood with sigma {sigma:.3g}" if law.takes_sigma else f"misfit {law.name}"
         typer.echo(
-            f"  Target: likelihood with sigma {sigma:.3g}, prior on the weights "
+            f"  Target: {known}, prior on the weights "
             f"{job.posterior.weight_prior.name}, temperature {o['temperature']:g}."
         )
     for name, planned in plans.items():

@@ -281,7 +281,9 @@ class Descent:
             self._accepted_mse = mse.clone()
             self._accepted = {key: leaf.detach().clone() for key, leaf in self.leaves.items()}
             return
-        fallen = ~(mse <= self._accepted_mse * 10 ** (decibels / 10))  # NaN has fallen, too
+        # in absolute value: one's own misfit may be negative
+        allowed = (10 ** (decibels / 10) - 1) * self._accepted_mse.abs()
+        fallen = ~(mse <= self._accepted_mse + allowed)  # NaN has fallen, too
         self._accepted_mse = torch.where(fallen, self._accepted_mse, mse)
         self.rollbacks += fallen
         for key, leaf in self.leaves.items():

@@ -1,5 +1,6 @@
 """Optimisers of a fit, and the step that gradient descent can take."""
 
+import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -14,6 +15,8 @@ from dipkernels.linalg.eigenpairs import top_eigenpairs
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.operators import Scaled
 
 ADAM_LEARNING_RATE = 1e-3
 LBFGS_HISTORY = 10
@@ -49,9 +52,23 @@ def default_learning_rate(
     if optimiser == "l-bfgs":
         return 1.0
     ntk = NTK(prior, parameters)
-    if task is None or task.operator.mask is not None:
+    if task is None or (task.operator.mask is not None and task.law == SQUARES):
         return stable_learning_rate(ntk)
-    return stable_learning_rate(ObservedKernel(ntk, task))
+    return stable_learning_rate(curved(ntk, task))
+
+
+def curved(ntk: NTK, task: Task, sigma: float | None = None) -> ObservedKernel:
+    """Half of the curvature of the loss: what is measured of the kernel, and what errors cost."""
+    # D A K A^T D, with D^2 half of the second derivative of the cost, which is 1 of squares
+    if task.law == SQUARES:
+        return ObservedKernel(ntk, task)
+    task = task.to(device=ntk.device, dtype=ntk.dtype)
+    seen = task.forward(ntk.image.reshape(task.shape).to(ntk.dtype))
+    sigma = task.noise_sigma if sigma is None else sigma
+    half = task.law.curvature(seen, task.measurement, sigma) / 2
+    roots = half.sqrt().expand(task.measurement.shape)
+    plain = dataclasses.replace(task, law=SQUARES, operator=Scaled(task.operator, roots))
+    return ObservedKernel(ntk, plain)
 
 
 @checked

@@ -16,6 +16,7 @@ from dipkernels.priors.prior import ImagePrior, single_code
 from dipkernels.priors.reach import output_range
 from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import SQUARES
 from dipkernels.tasks.ranges import out_of_range
 
 
@@ -60,8 +61,8 @@ def check_runs(
             )
         if _kind(each) != _kind(tasks[0]):
             raise InvalidInputError(
-                "tasks that are fitted together must be alike: of one kind, range and set of "
-                "regions, all with or all without clean image, held-out pixels and second "
+                "tasks that are fitted together must be alike: of one kind, range, misfit and set "
+                "of regions, all with or all without clean image, held-out pixels and second "
                 f"measurement; got {tasks[0]!r} and {each!r}"
             )
         if each.guide is not None and not _is_code(each.guide, prior):
@@ -123,6 +124,7 @@ def _kind(task: Task) -> tuple[object, ...]:
         truth,
         held_out,
         task.data_range,
+        task.law,
     )
 
 
@@ -183,6 +185,7 @@ def describe_task(task: Task, prior: ImagePrior) -> list[Any]:
         f"{float(task.misfit(probe)):.5g}",
         # a blur keeps that image as it is
         *([task.operator.identity] if task.operator.identity != task.operator.name else []),
+        *([] if task.law == SQUARES else [task.law.name]),
     ]
 
 

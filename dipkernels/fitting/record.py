@@ -12,6 +12,7 @@ from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.stopping import Monitor
 from dipkernels.stopping.monitors import NeedsTasks, NeedsTwins
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import SQUARES
 
 RUNAWAY = 1e6  # a loss so many times the first one has run away: 60 dB worse than no fit at all
 PICTURES = ("initial", "final", "average", "best")
@@ -85,14 +86,15 @@ class Record:
             names = PICTURES if self.knows_truth else PICTURES[:3]
             # A copy: with CUDA graphs the next iteration may reuse the memory.
             self.pictures = dict.fromkeys(names, images.clone())
-            self._limit = RUNAWAY * losses
+            self._limit = RUNAWAY * losses.abs()  # one's own misfit may be negative
             average = images
         else:
             average = torch.lerp(images, self.pictures["average"], self._averaging)
         self._running = self._running & losses.isfinite() & (losses <= self._limit)
-        noisy = losses / self._fractions
-        columns = [self._running.to(losses.dtype), losses, noisy]
-        columns.append(self._by_task("misfit", average) / self._fractions)
+        squares = self.tasks[0].law == SQUARES
+        noisy = losses if squares else self._by_task("squared_error", images)
+        columns = [self._running.to(losses.dtype), losses, noisy / self._fractions]
+        columns.append(self._by_task("squared_error", average) / self._fractions)
         if self.tasks[0].has_held_out:
             columns.append(self._by_task("held_out_mse", images) / self._units)
         if self.tasks[0].second is not None:

@@ -13,6 +13,7 @@ from dipkernels.errors import AccuracyWarning, InvalidInputError
 from dipkernels.gp.torus import TorusCovariance, same
 from dipkernels.linalg import Solution, conjugate_gradients
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import require_squares
 
 SOLVERS = ("auto", "fourier", "primal", "dual")
 SCATTERED = 0.5  # of the mixed neighbours that chance would give
@@ -35,6 +36,7 @@ class Observation:
         max_iterations: int,
     ) -> None:
         require_choice("solver", solver, SOLVERS)
+        require_squares(task.law, "the posterior of a Gaussian process")
         self.task, self.covariance, self.variance = task, covariance, variance
         self.tolerance, self.max_iterations = tolerance, max_iterations
         self.shape = tuple(task.measurement.shape)

@@ -24,6 +24,7 @@ from dipkernels.plotting.style import (
     show_image,
 )
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import SQUARES
 
 UNITS = "white = 1"
 NOT_COUNTED = mpl.colors.to_rgb("#56B4E9")
@@ -241,8 +242,9 @@ def plot_chains(task: Task, result: xr.Dataset, diagnosis: xr.Dataset | None = N
 def _trace_misfit(axis: Axes, task: Task, result: xr.Dataset) -> None:
     loss = result["loss"] / task.measured_fraction
     sigma = float(result.attrs.get("noise_sigma", 0.0)) * task.data_range
-    label = "mean squared misfit (measured pixels)"
-    if sigma:
+    squares = task.law == SQUARES
+    label = f"mean {'squared ' if squares else ''}misfit (measured pixels)"
+    if sigma and squares:
         loss, label = loss / sigma**2, "mean squared misfit\nover the noise's variance"
         axis.axhline(1, color="0.5", lw=0.9, ls=":", label="of the truth")
     _traces(axis, result, loss)

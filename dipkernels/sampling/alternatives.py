@@ -21,6 +21,7 @@ from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.summaries import describe_measurement, known_of
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import require_squares
 
 PICTURES = ("final", "average", "chosen_image")
 
@@ -150,6 +151,7 @@ def linearised(
             f"{draws}, {max_iterations} and {tolerance}"
         )
     prior, task, weights = posterior.prior, posterior.task, posterior.weight_prior
+    require_squares(task.law, "the posterior of a linearised network")
     require_parameters(prior, parameters)
     variances = {k: weights.deviation[k].square().expand(w.shape) for k, w in parameters.items()}
     ntk = NTK(prior, parameters, metric=variances)

@@ -12,10 +12,9 @@ from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.origin import digest
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.optimisers import stable_learning_rate
+from dipkernels.fitting.optimisers import curved, stable_learning_rate
 from dipkernels.fitting.preparation import warn_of_ranges
 from dipkernels.kernels.ntk import NTK
-from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.steps import STEP_SHARE
 from dipkernels.tasks import Task
@@ -123,7 +122,9 @@ def weight_decay_prior(
 
     A fit descends ``misfit + weight_decay |w|^2 / 2``, where the misfit is a mean over all n
     entries of the measurement. That is the potential of a posterior times ``2 noise_sigma^2 / n``
-    if the deviation of the weights is ``noise_sigma sqrt(2 / (n weight_decay))``.
+    if the deviation of the weights is ``noise_sigma sqrt(2 / (n weight_decay))``; of another misfit
+    than squares, times ``1 / (n s)`` if it's ``1 / sqrt(n s weight_decay)``, s being the scale of
+    the task's law.
 
     Parameters
     ----------
@@ -149,7 +150,7 @@ def weight_decay_prior(
     if not 0 < weight_decay < float("inf"):
         raise InvalidInputError(f"weight_decay must be positive and finite, got {weight_decay}")
     sigma = _noise(task, noise_sigma)
-    deviation = sigma * (2 / (task.measurement.numel() * weight_decay)) ** 0.5
+    deviation = (task.measurement.numel() * task.law.scale(sigma) * weight_decay) ** -0.5
     return isotropic_prior(prior, deviation, f"weight-decay({weight_decay:.6g})")
 
 
@@ -161,8 +162,10 @@ class WeightPosterior:
 
         U(w) = |y - A f(w)|^2 / (2 noise_sigma^2) + |(w - mean) / deviation|^2 / 2,
 
-    over the measured entries y. The temperature divides likelihood and prior alike (a *cold
-    posterior* below 1); 1 is Bayes' rule.
+    over the measured entries y. Of a task with another misfit than squares, the first term is the
+    sum of what its law (`dipkernels.tasks.misfits`) says: ``noise_sigma`` is the standard deviation
+    of Laplace's noise; Poisson's and functions of yours have none. The temperature divides
+    likelihood and prior alike (a *cold posterior* below 1); 1 is Bayes' rule.
 
     Parameters
     ----------
@@ -171,7 +174,7 @@ class WeightPosterior:
     task : Task
         What was measured; moved to the prior's device and type.
     noise_sigma : float, optional
-        Deviation of the measurement's Gaussian noise, in the task's units; by default the task's.
+        Standard deviation of an entry's noise, in the task's units; by default the task's.
     weight_prior : "initialisation", float or WeightPrior
         ``"initialisation"`` is `initialisation_prior`; a number is the deviation of all parameters
         around 0.
@@ -188,7 +191,8 @@ class WeightPosterior:
     Raises
     ------
     InvalidInputError
-        If something doesn't fit, or the noise is 0: the likelihood is a density only with noise.
+        If something doesn't fit, the noise is 0 (the likelihood is a density only with noise), or
+        a noise is given that the likelihood doesn't have.
 
     Examples
     --------
@@ -231,7 +235,7 @@ class WeightPosterior:
         self.weight_prior = _weight_prior(prior, weight_prior)
         self.scales = _scales(self.weight_prior)
         # The misfit is a mean over all entries of the measurement.
-        self.scale = task.measurement.numel() / (2 * self.noise_sigma**2)
+        self.scale = task.measurement.numel() * task.law.scale(self.noise_sigma)
 
     def potentials(
         self, leaves: Parameters, misfits: Float[Tensor, " chains"]
@@ -278,7 +282,8 @@ class WeightPosterior:
             As `ImagePrior.init` returns.
         share : float
             Of the limit of stability, ``2 / L``; in (0, 1). L bounds the largest eigenvalue of
-            the Gauss-Newton Hessian: that of the NTK, as the task measures it, over noise_sigma^2,
+            the Gauss-Newton Hessian: that of the NTK, as the task measures it, over noise_sigma^2
+            (times the curvature of what errors cost, where these aren't squares),
             plus the largest precision of the weight prior, in the units in which chains move
             (`scales`). A plain Langevin step makes the variance
             along the stiffest direction ``1 / (1 - share)`` times too large, one with a momentum
@@ -301,11 +306,12 @@ class WeightPosterior:
         if self.scales:
             units = {key: self.scales.get(key, 1.0) ** 2 for key in parameters}
             metric = {key: torch.full_like(p, units[key]) for key, p in parameters.items()}
-        kernel = ObservedKernel(NTK(self.prior, parameters, metric=metric), self.task)
+        ntk, law = NTK(self.prior, parameters, metric=metric), self.task.law
+        kernel = curved(ntk, self.task, self.noise_sigma)
         largest = kernel.shape[0] / (2 * stable_learning_rate(kernel))
         deviations = self.weight_prior.deviation.items()
         precision = max((self.scales.get(key, 1.0) / float(d.min())) ** 2 for key, d in deviations)
-        return share * 2 / (largest / self.noise_sigma**2 + precision)
+        return share * 2 / (2 * law.scale(self.noise_sigma) * largest + precision)
 
     def record(self) -> dict[str, str | float]:
         """Say what is sampled, fit for the attributes of a dataset.
@@ -316,7 +322,7 @@ class WeightPosterior:
             Noise in units in which white is 1.
         """
         return {
-            "target": "exp(-U/temperature), U = |y - A f(w)|^2 / (2 noise_sigma^2) + "
+            "target": f"exp(-U/temperature), U = {self.task.law.target} + "
             "|(w - mean) / deviation|^2 / 2",
             "noise_sigma": self.noise_sigma / self.task.data_range,
             "weight_prior": self.weight_prior.name,
@@ -350,6 +356,13 @@ def _scales(weights: WeightPrior) -> dict[str, float]:
 
 
 def _noise(task: Task, noise_sigma: float | None) -> float:
+    if not task.law.takes_sigma:
+        if noise_sigma is not None:
+            raise InvalidInputError(
+                f"noise_sigma has no effect: the misfit is {task.law.name}, which is the whole "
+                "negative log-likelihood"
+            )
+        return task.noise_sigma
     sigma = task.noise_sigma if noise_sigma is None else noise_sigma
     sigma = float(as_annotated("noise_sigma", sigma, float))
     if not 0 < sigma < float("inf"):

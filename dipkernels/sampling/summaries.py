@@ -17,6 +17,7 @@ from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.spectra.bands import band_edges
 from dipkernels.spectra.bins import radial_frequency
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import SQUARES
 
 TEMPERATURE = "kinetic_temperature"  # over chain and iteration, of samplers with a momentum
 CONSTANT = "misfit_of_constant"  # of the grey that is nearest to the measurement; as the loss
@@ -93,6 +94,8 @@ def describe_measurement(task: Task) -> dict[str, str | float]:
         "counted": digest(task.counted.cpu()),
         "measurement_sum": float(values @ weights),
     }
+    if task.law != SQUARES:
+        return found | {"misfit": repr(task.law) if task.law.by_entry else task.law.name}
     measured, counted = task.measurement.double(), task.counted.double()
     grey = (measured * counted).sum() / counted.sum().clamp(min=1)
     constant = float(((measured - grey).square() * counted).mean())
@@ -143,6 +146,11 @@ def what_is_measured(pooled: np.ndarray, task: Task) -> tuple[np.ndarray, np.nda
 
 def noise_of(result: xr.Dataset, task: Task) -> float:
     """Deviation of the errors of a measurement, in units of white: as sampled, or as stated."""
+    if task.law != SQUARES:
+        raise InvalidInputError(
+            "held-out entries are compared with draws that get Gaussian noise, and this task's "
+            f"misfit is {task.law.name}: compare with a clean image"
+        )
     return float(result.attrs.get("noise_sigma", task.noise_sigma / task.data_range))
 
 

@@ -44,7 +44,13 @@ class Job:
                 f"{self.spell('likelihood_sigma')} {given:g} is more than white, which is 1: "
                 f"{given:g} of 255 grey levels are {given:g}/255"
             )
-        if not sigma > 0:
+        takes_sigma = self.task.law.takes_sigma
+        if given is not None and not takes_sigma:
+            raise InvalidInputError(
+                f"{self.spell('likelihood_sigma')} has no effect: the task's misfit is "
+                f"{self.task.law.name}, which is the whole likelihood"
+            )
+        if not sigma > 0 and takes_sigma:
             raise InvalidInputError(
                 f"the likelihood needs noise, and task '{self.task.name}' has none here: "
                 f"{self.spell('noise_sigma')} adds some to the measurement, "
@@ -54,8 +60,8 @@ class Job:
         return sampling.WeightPosterior(
             self.prior,
             self.task,
-            noise_sigma=sigma,
-            weight_prior=self._weight_prior(sigma),
+            noise_sigma=sigma if takes_sigma else None,
+            weight_prior=self._weight_prior(sigma if takes_sigma else None),
             temperature=self.options["temperature"],
         )
 
@@ -116,7 +122,7 @@ class Job:
 
         return chain_seeds(chains, self.seed)
 
-    def _weight_prior(self, sigma: float) -> "WeightPrior | str":
+    def _weight_prior(self, sigma: float | None) -> "WeightPrior | str":
         from dipkernels import sampling
         from dipkernels.sampling.posterior import INITIALISATION
 

@@ -30,6 +30,7 @@ from dipkernels.stopping.rules import (
     values,
 )
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import require_squares
 
 __all__ = ["PseudoNoise", "Sure", "Twin"]
 
@@ -104,6 +105,8 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
 
     def begin(self, tasks: Sequence[Task], seeds: int) -> None:
         """Draw the signs for every task."""
+        for task in tasks:
+            require_squares(task.law, "the comparison with a twin")
         self._tasks, self._signs, self._twins = list(tasks), [], None
         halves = [task.noise_sigma / task.data_range / 2 for task in tasks]
         self._strengths = [self.strength or (half if half > 0 else STRENGTH) for half in halves]

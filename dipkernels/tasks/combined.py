@@ -46,6 +46,10 @@ def several(tasks: Sequence[Task]) -> Task:
             "tasks that hold out pixels or were measured twice, or several of several, can't be "
             "put together: hold out of the result, and give all single tasks at once"
         )
+    if not tasks[0].law.by_entry:
+        raise InvalidInputError(
+            f"the misfit is {tasks[0].law.name}, which is of one measurement: fit the tasks apart"
+        )
     operator = BlockDiagonal([task.operator for task in tasks])
     measurement = torch.cat([task.measurement for task in tasks])
     regions = {name: torch.cat([task.regions[name] for task in tasks]) for name in tasks[0].regions}
@@ -66,6 +70,7 @@ def several(tasks: Sequence[Task]) -> Task:
         score_region=tasks[0].score_region,
         images=len(tasks),
         data_range=tasks[0].data_range,
+        law=tasks[0].law,
     )
 
 
@@ -86,6 +91,7 @@ def _shared(task: Task) -> dict[str, object]:
         "shape": task.shape,
         "measurement's shape": tuple(task.measurement.shape),
         "noise_sigma": task.noise_sigma,
+        "misfit": task.law,
         "range": task.data_range,
         "clean image or the lack of one": "none" if task.clean is None else "one",
         "regions": ", ".join(task.regions),

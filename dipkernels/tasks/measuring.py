@@ -1,10 +1,14 @@
 """`measure`: a task of any operator."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.seeds import generator
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.inputs import (
     draw_noise,
@@ -14,6 +18,7 @@ from dipkernels.tasks.inputs import (
     require_noise,
     require_unused,
 )
+from dipkernels.tasks.misfits import Misfit, Weighted, as_misfit
 from dipkernels.tasks.operators import Operator
 from dipkernels.tasks.task import Task
 
@@ -27,8 +32,9 @@ def measure(
     noise_sigma: float = 0.0,
     seed: int = 0,
     name: str = "measure",
+    misfit: str | Misfit | Weighted | Callable[[Tensor, Tensor], Any] = "squares",
 ) -> Task:
-    """Make a task of what any linear operator measures, with white Gaussian noise.
+    """Make a task of what any linear operator measures, with white Gaussian noise or another.
 
     Parameters
     ----------
@@ -46,6 +52,10 @@ def measure(
         Of the noise.
     name : str
         Of the task.
+    misfit : {"squares", "l1"}, object of `dipkernels.tasks.misfits`, or callable
+        What errors cost, see `Task.with_misfit`. The noise that is simulated has the law whose
+        negative log-likelihood it is: Laplace's of deviation ``noise_sigma``, counts of photons,
+        Gaussian noise of deviation ``noise_sigma / sqrt(weight)``; of a function, Gaussian.
 
     Returns
     -------
@@ -81,7 +91,7 @@ over whole)
         operator = operator.to(device=clean.device, dtype=clean.dtype)
         exact = operator.forward(clean)
         sigma = require_noise(noise_sigma, exact)
-        measurement = exact + sigma * draw_noise(exact, seed)
+        measurement = _drawn(exact, sigma, seed, misfit)
         if operator.mask is not None:  # entries that aren't measured stay 0
             measurement = measurement * operator.mask
     else:
@@ -90,7 +100,20 @@ over whole)
         require_finite(measurement, "measurement")
         sigma = require_noise(noise_sigma, measurement)
         operator = operator.to(device=measurement.device, dtype=measurement.dtype)
-    return Task(name, measurement, operator, sigma, clean)
+    task = Task(name, measurement, operator, sigma, clean)
+    return task if misfit == "squares" else task.with_misfit(misfit)
+
+
+def _drawn(exact: Tensor, sigma: float, seed: int, misfit: Any) -> Tensor:
+    if isinstance(misfit, Weighted):
+        roots = misfit.roots.to(exact)
+        if roots.shape != exact.shape:
+            raise InvalidInputError(
+                f"weights have the measurement's shape {tuple(exact.shape)}, got "
+                f"{tuple(roots.shape)}"
+            )
+        return exact + sigma / roots * draw_noise(exact, seed)
+    return as_misfit(misfit).draw(exact, sigma, generator("noise", seed))
 
 
 def _real(measurement: Tensor, operator: Operator) -> Tensor:

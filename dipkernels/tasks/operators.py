@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.origin import digest
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 
@@ -38,12 +39,15 @@ class Operator(ABC):
     mask : Tensor of bool or None
         Which entries of the image are measured, of shape ``spatial`` or ``(channels, *spatial)``,
         where the operator does nothing else; None for any other operator.
+    taken : Tensor of bool, shape ``measurement_shape``, or None
+        Which entries of the measurement were measured; None: all, or those of the mask.
     beyond_kernels : str
         Why kernels can't predict fits of what it measures; empty if they can.
     """
 
     name = "linear operator"
     mask: Bool[Tensor, "..."] | None = None
+    taken: Bool[Tensor, "..."] | None = None
     beyond_kernels = ""
     grid = True  # whether a measurement of the image's axes is a picture: a hint for solvers
 
@@ -240,6 +244,49 @@ class BlockDiagonal(Operator):
         ]
         known = [mask for mask in masks if mask is not None]
         self.mask = torch.cat(known) if len(known) == len(masks) else None
+        if any(block.taken is not None for block in self.blocks):
+            self.taken = torch.cat([taken_of(block) for block in self.blocks])
+
+
+@checked
+class Scaled(Operator):
+    """Another operator, each entry of whose measurement is multiplied by a number."""
+
+    grid = False
+
+    def __init__(self, inner: Operator, factors: Float[Tensor, "..."]) -> None:
+        super().__init__(inner.image_shape, inner.measurement_shape)
+        self.inner, self.factors = inner, factors
+        self.name = f"weighted {inner.name}"
+        self.beyond_kernels = inner.beyond_kernels
+        self.precision = getattr(inner, "precision", None)
+        known = inner.mask is not None or inner.taken is not None
+        self.taken = taken_of(inner) if known else None
+
+    @property
+    def identity(self) -> str:
+        """Name it by its factors."""
+        return f"weighted {self.inner.identity} {digest(self.factors)}"
+
+    def _forward(self, image: Tensor) -> Tensor:
+        return self.inner.forward(image) * self.factors
+
+    def _adjoint(self, measurement: Tensor) -> Tensor:
+        return self.inner.adjoint(measurement * self.factors)
+
+    def _move(self, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+        self.inner = self.inner.to(device=device, dtype=dtype)
+        self.factors = self.factors.to(device=device, dtype=dtype)
+        self.taken = None if self.taken is None else self.taken.to(device=device)
+
+
+def taken_of(operator: Operator) -> Tensor:
+    """Entries of a measurement that were measured, on the operator's device."""
+    if operator.taken is not None:
+        return operator.taken
+    if operator.mask is None:
+        return torch.ones(operator.measurement_shape, dtype=torch.bool)
+    return operator.mask.expand(operator.image_shape)
 
 
 def mask_regions(operator: Operator, device: torch.device) -> dict[str, Tensor]:

@@ -25,12 +25,6 @@ def draw_held_out(counted: Tensor, fraction: float, seed: int) -> Tensor:
     return counted & drawn.reshape(pixels.shape)
 
 
-def draw_second(exact: Tensor, noise_sigma: float, seed: int) -> Tensor:
-    """Measure once more, with white Gaussian noise of its own."""
-    noise = torch.randn(exact.shape, generator=generator("second measurement", seed))
-    return exact + noise_sigma * noise.to(exact)
-
-
 def check_second(second: Tensor, measurement: Tensor, taken: Tensor) -> None:
     """Check that it's another measurement of the same kind, where one was taken."""
     if second.shape != measurement.shape:

@@ -1,8 +1,10 @@
 """`Task`: what was measured, how, and what to score where."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,16 +12,18 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
+from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.inputs import require_parts, require_region
-from dipkernels.tasks.operators import Operator, mask_regions
-from dipkernels.tasks.scoring import Scored
-from dipkernels.tasks.splits import check_second, draw_held_out, draw_second
+from dipkernels.tasks.judging import Judged
+from dipkernels.tasks.misfits import SQUARES, Misfit, Weighted, as_misfit
+from dipkernels.tasks.operators import Operator, Scaled, mask_regions
+from dipkernels.tasks.splits import check_second, draw_held_out
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Task(Scored):
+class Task(Judged):
     """One measurement ``measurement = operator(clean) + noise`` and how to score a fit of it.
 
     Made by the functions of this package, such as `denoise`. ``spatial`` is ``(length,)``,
@@ -53,6 +57,9 @@ class Task(Scored):
         White, in units of the images: 1, unless `in_range` made it another.
     second : Tensor, shape of the measurement, or None
         Another measurement of the image, with noise of its own (see `measured_twice`).
+    law : Misfit
+        What an error costs, of `dipkernels.tasks.misfits`; the squared error, unless
+        `with_misfit` or `measure` made it another.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Task(Scored):
     held_out: Bool[Tensor, "..."] | None = None
     data_range: float = 1.0
     second: Float[Tensor, "..."] | None = None
+    law: Misfit = SQUARES
 
     def __post_init__(self) -> None:
         require_parts(self)
@@ -79,12 +87,20 @@ class Task(Scored):
             if self.score_region == "whole" and "hole" in masks:
                 object.__setattr__(self, "score_region", "hole")
         require_region(self.score_region, self.regions)
+        if self.held_out is not None and not self.law.by_entry:
+            raise InvalidInputError(
+                f"the misfit is {self.law.name}, which sees the whole measurement: entries can't "
+                "be held out of it"
+            )
+        if type(self.measurement) is Tensor and not self.measurement.is_meta:
+            self.law.check(self.measurement)
 
     def __repr__(self) -> str:
         shape, measured = ("x".join(map(str, x)) for x in (self.shape, self.measurement.shape))
         seen = "" if shape == measured else f" from {measured}"
+        law = "" if self.law == SQUARES else f"misfit {self.law.name}, "
         return (
-            f"Task({self.name}, {shape}{seen}, {self.operator.name}, "
+            f"Task({self.name}, {shape}{seen}, {self.operator.name}, {law}"
             f"noise sigma {self.noise_sigma:.3g}, scored over {self.score_region})"
         )
 
@@ -130,12 +146,6 @@ class Task(Scored):
         return self._taken if self.held_out is None else self._taken & ~self.held_out
 
     @cached_property
-    def _taken(self) -> Tensor:
-        if self.operator.mask is None:
-            return torch.ones_like(self.measurement, dtype=torch.bool)
-        return self.operator.mask.expand(self.shape)
-
-    @cached_property
     def measured_fraction(self) -> float:
         """Share of the measurement's entries that count: ``misfit`` over it is a true mean."""
         return self.counted.double().mean().item()
@@ -143,7 +153,7 @@ class Task(Scored):
     @property
     def beyond_kernels(self) -> str:
         """Why kernels can't predict a fit of this task; empty if they can."""
-        return self.operator.beyond_kernels
+        return self.operator.beyond_kernels or self.law.beyond_kernels
 
     @property
     def has_held_out(self) -> bool:
@@ -180,24 +190,65 @@ class Task(Scored):
         """
         return self.operator.adjoint(measurement)
 
-    def misfit(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Mean over **all** entries of the squared error on those that count (Ulyanov et al.).
+    @checked
+    def with_misfit(
+        self, misfit: str | Misfit | Weighted | Callable[[Tensor, Tensor], Any]
+    ) -> "Task":
+        """Let errors of the measurement cost something else than their squares.
 
         Parameters
         ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
+        misfit : {"squares", "l1"}, object of `dipkernels.tasks.misfits`, or callable
+            ``"l1"`` is `Laplace`; `Poisson(peak)`; `Weighted(weights)`; or a function of a
+            prediction and the measurement that returns the negative log-likelihood (`OwnMisfit`).
 
         Returns
         -------
-        Tensor, shape ``(*batch)``
-            The loss that a fit descends. Entries that are missing or held out add nothing to the
-            sum and still count in the number that it is divided by.
+        Task
+            A copy, with the measurement as it is. Fits and samplers take it; kernels and Gaussian
+            processes only with squares, weighted or not. Weighted, the measurement is multiplied
+            by the weights' roots.
+
+        Raises
+        ------
+        InvalidInputError
+            If it's none of these, the noise level has no meaning in it, or weights don't fit.
+        ImageError
+            If its law can't make the measurement, as Poisson's none that is negative.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from dipkernels import tasks
+        >>> task = tasks.denoise(torch.zeros(1, 2, 2), noise_sigma=0.5).with_misfit("l1")
+        >>> bool(task.misfit(torch.zeros(1, 2, 2)) == task.measurement.abs().mean())
+        True
         """
-        error = self.forward(image) - self.measurement
-        if self.held_out is not None:
-            error = error * ~self.held_out
-        return error.square().mean(dim=self._measurement_axes)
+        if isinstance(misfit, Weighted):
+            return self._weighted(misfit)
+        law = as_misfit(misfit)
+        if self.noise_sigma and not law.takes_sigma and law.by_entry:
+            raise InvalidInputError(
+                f"the misfit is {law.name}, whose noise has no level of its own, but this "
+                f"'{self.name}' task has noise_sigma {self.noise_sigma:g}: make it with 0, or "
+                "simulate by the law, measure(..., misfit=)"
+            )
+        # laws are written in units in which white is 1
+        return dataclasses.replace(self, law=law.in_units(self.data_range))
+
+    def _weighted(self, misfit: Weighted) -> "Task":
+        if self.law != SQUARES or self.second is not None:
+            raise InvalidInputError(
+                "weights are for the squared error and a task that wasn't measured twice"
+            )
+        roots = misfit.roots.to(self.measurement)
+        if roots.shape != self.measurement.shape:
+            raise InvalidInputError(
+                f"weights have the measurement's shape {tuple(self.measurement.shape)}, got "
+                f"{tuple(roots.shape)}"
+            )
+        operator = Scaled(self.operator, roots)
+        return dataclasses.replace(self, operator=operator, measurement=roots * self.measurement)
 
     @checked
     def hold_out(self, fraction: float, seed: int = 0) -> "Task":
@@ -238,7 +289,7 @@ class Task(Scored):
         second : Tensor, shape of the measurement, optional
             Measured by the same operator, with noise that is independent of the measurement's; what
             it is where nothing was measured doesn't count. By default it's simulated from the clean
-            image, with white Gaussian noise of the task's level, not clipped.
+            image, with noise of the task's level by its law, not clipped.
         seed : int
             Of that noise.
 
@@ -254,13 +305,15 @@ class Task(Scored):
             image or no noise to simulate one with.
         """
         if second is None:
-            if self.clean is None or not self.noise_sigma > 0:
+            noisy = self.noise_sigma > 0 or (self.law.by_entry and not self.law.takes_sigma)
+            if self.clean is None or not noisy:
                 what = "clean image" if self.clean is None else "noise"
                 raise InvalidInputError(
                     f"a second measurement can't be simulated: this '{self.name}' task has no "
                     f"{what}; give the one that was taken"
                 )
-            second = draw_second(self.forward(self.clean), self.noise_sigma, seed)
+            random = generator("second measurement", seed)
+            second = self.law.draw(self.forward(self.clean), self.noise_sigma, random)
         second = second.to(self.measurement)
         check_second(second, self.measurement, self._taken)
         return dataclasses.replace(self, second=torch.where(self._taken, second, 0))
@@ -295,56 +348,8 @@ class Task(Scored):
             noise_sigma=factor * self.noise_sigma,
             data_range=float(data_range),
             second=None if self.second is None else factor * self.second,
+            law=self.law.in_units(factor),
         )
-
-    def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Mean squared error on the measured entries that are held out.
-
-        Parameters
-        ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            Against the noisy measurement: its expectation is the error plus the noise's variance.
-
-        Raises
-        ------
-        InvalidInputError
-            If nothing is held out.
-        """
-        if self.held_out is None:
-            raise InvalidInputError("this task holds out nothing: use task.hold_out(fraction)")
-        error = (self.forward(image) - self.measurement) * self.held_out
-        return error.square().sum(dim=self._measurement_axes) / self.held_out.sum()
-
-    def second_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Mean squared error to the second measurement, on all that was measured.
-
-        Parameters
-        ----------
-        image : Tensor, shape ``(*batch, channels, *spatial)``
-            Any images of the task's shape.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            Its expectation is the error to what the operator makes of the clean image, plus the
-            noise's variance.
-
-        Raises
-        ------
-        InvalidInputError
-            If there is no second measurement.
-        """
-        if self.second is None:
-            raise InvalidInputError(
-                "this task has one measurement: use task.measured_twice(second)"
-            )
-        error = (self.forward(image) - self.second) * self._taken
-        return error.square().sum(dim=self._measurement_axes) / self._taken.sum()
 
     def to(
         self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
@@ -383,10 +388,6 @@ class Task(Scored):
             regions={name: mask.to(device=device) for name, mask in self.regions.items()},
             held_out=None if self.held_out is None else self.held_out.to(device=device),
         )
-
-    @property
-    def _measurement_axes(self) -> tuple[int, ...]:
-        return tuple(range(-self.measurement.dim(), 0))
 
     def _operator_mask(self) -> Tensor:
         if self.operator.mask is None:

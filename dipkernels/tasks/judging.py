@@ -1,0 +1,121 @@
+"""What a fit of a measurement is judged by: its misfit, and errors to what isn't fitted."""
+
+from functools import cached_property
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dipkernels.base.checks import checked
+from dipkernels.errors import InvalidInputError
+from dipkernels.tasks.misfits import SQUARES, Misfit
+from dipkernels.tasks.operators import Operator, taken_of
+from dipkernels.tasks.scoring import Scored
+
+
+@checked
+class Judged(Scored):
+    """What has a measurement, the operator that made it, and a law of its errors."""
+
+    measurement: Float[Tensor, "..."]
+    operator: Operator
+    noise_sigma: float
+    held_out: Bool[Tensor, "..."] | None
+    second: Float[Tensor, "..."] | None
+    law: Misfit
+
+    @cached_property
+    def _taken(self) -> Tensor:
+        return taken_of(self.operator).to(self.measurement.device)
+
+    def misfit(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean over **all** entries of what the error costs on those that count (Ulyanov et al.).
+
+        Parameters
+        ----------
+        image : Tensor, shape ``(*batch, channels, *spatial)``
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape ``(*batch)``
+            The loss that a fit descends: of squares, unless `law` is another. Entries that are
+            missing or held out add nothing to the sum and still count in the number that it is
+            divided by.
+        """
+        return self._mean_cost(self.law, image)
+
+    def squared_error(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean over **all** entries of the squared error on those that count, whatever the law.
+
+        Parameters
+        ----------
+        image : Tensor, shape ``(*batch, channels, *spatial)``
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape ``(*batch)``
+            The `misfit`, of a law that is that of squares.
+        """
+        return self._mean_cost(SQUARES, image)
+
+    def _mean_cost(self, law: Misfit, image: Tensor) -> Tensor:
+        cost = law.cost(self.operator.forward(image), self.measurement)
+        if self.held_out is not None:
+            cost = cost * ~self.held_out
+        elif law != SQUARES and law.by_entry:  # of squares it's 0 where nothing was measured
+            cost = cost * self._taken
+        return cost.mean(dim=self._measurement_axes)
+
+    def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean squared error on the measured entries that are held out.
+
+        Parameters
+        ----------
+        image : Tensor, shape ``(*batch, channels, *spatial)``
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape ``(*batch)``
+            Against the noisy measurement: its expectation is the error plus the noise's variance.
+
+        Raises
+        ------
+        InvalidInputError
+            If nothing is held out.
+        """
+        if self.held_out is None:
+            raise InvalidInputError("this task holds out nothing: use task.hold_out(fraction)")
+        error = (self.operator.forward(image) - self.measurement) * self.held_out
+        return error.square().sum(dim=self._measurement_axes) / self.held_out.sum()
+
+    def second_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Mean squared error to the second measurement, on all that was measured.
+
+        Parameters
+        ----------
+        image : Tensor, shape ``(*batch, channels, *spatial)``
+            Any images of the task's shape.
+
+        Returns
+        -------
+        Tensor, shape ``(*batch)``
+            Its expectation is the error to what the operator makes of the clean image, plus the
+            noise's variance.
+
+        Raises
+        ------
+        InvalidInputError
+            If there is no second measurement.
+        """
+        if self.second is None:
+            raise InvalidInputError(
+                "this task has one measurement: use task.measured_twice(second)"
+            )
+        error = (self.operator.forward(image) - self.second) * self._taken
+        return error.square().sum(dim=self._measurement_axes) / self._taken.sum()
+
+    @property
+    def _measurement_axes(self) -> tuple[int, ...]:
+        return tuple(range(-self.measurement.dim(), 0))
