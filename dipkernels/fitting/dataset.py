@@ -13,6 +13,7 @@ from dipkernels.fitting.record import Record
 from dipkernels.images.axes import pixel_axes
 from dipkernels.images.metrics import decibels
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import SQUARES
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ def build_dataset(
 
 def _trace(layout: "_Layout") -> xr.Dataset:
     record, columns = layout.record, layout.columns
-    loss = layout.trace(columns["loss"], long_name="mean squared misfit")
+    law = record.tasks[0].law
+    named = "mean squared misfit" if law == SQUARES else f"mean misfit: {law.name}"
+    loss = layout.trace(columns["loss"], long_name=named)
     variables: dict[str, object] = {"loss": loss}
     for name in ("noisy", "average_noisy", "held_out", "second"):
         if f"mse_{name}" in columns:

@@ -65,7 +65,8 @@ def fit(
 ) -> xr.Dataset:
     """Fit a network to one measurement, or to several from several initialisations at once.
 
-    What is descended is the mean squared misfit of the measurement, plus what regularises it.
+    What is descended is the mean misfit of the measurement, of squares unless the task says
+    otherwise, plus what regularises it.
 
     Parameters
     ----------

@@ -64,7 +64,7 @@ def sample(
     Returns
     -------
     xarray.Dataset
-        Over ``chain`` and ``iteration``: ``loss`` (mean squared misfit) and, where the clean image
+        Over ``chain`` and ``iteration``: ``loss`` (the mean misfit) and, where the clean image
         is known, ``psnr_clean`` and ``psnr_mean`` (of the image, and of the running mean of the
         chain, in dB, over the task's region); with held-out pixels ``held_out`` and
         ``held_out_mean``; with a momentum ``kinetic_temperature``, that of the target for a small

@@ -24,6 +24,11 @@ class Judged(Scored):
     law: Misfit
 
     @cached_property
+    def counted(self) -> Bool[Tensor, "..."]:
+        """Shape of the measurement: True where an entry was measured and isn't held out."""
+        return self._taken if self.held_out is None else self._taken & ~self.held_out
+
+    @cached_property
     def _taken(self) -> Tensor:
         return taken_of(self.operator).to(self.measurement.device)
 
@@ -61,10 +66,10 @@ class Judged(Scored):
 
     def _mean_cost(self, law: Misfit, image: Tensor) -> Tensor:
         cost = law.cost(self.operator.forward(image), self.measurement)
-        if self.held_out is not None:
+        if law != SQUARES and law.by_entry:
+            cost = cost * self.counted
+        elif self.held_out is not None:  # squares are 0 where nothing was measured
             cost = cost * ~self.held_out
-        elif law != SQUARES and law.by_entry:  # of squares it's 0 where nothing was measured
-            cost = cost * self._taken
         return cost.mean(dim=self._measurement_axes)
 
     def held_out_mse(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:

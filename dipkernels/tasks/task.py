@@ -141,11 +141,6 @@ class Task(Judged):
         return measured if self.held_out is None else measured & ~self.held_out
 
     @cached_property
-    def counted(self) -> Bool[Tensor, "..."]:
-        """Shape of the measurement: True where an entry was measured and isn't held out."""
-        return self._taken if self.held_out is None else self._taken & ~self.held_out
-
-    @cached_property
     def measured_fraction(self) -> float:
         """Share of the measurement's entries that count: ``misfit`` over it is a true mean."""
         return self.counted.double().mean().item()
