@@ -210,6 +210,7 @@ def describe(
     channels, *spatial = task.shape
     sigma = task.noise_sigma / task.data_range if task.noise_sigma else 0.0
     noise = f", noise sigma {sigma:.3f}" if sigma else ""
+    noise += "" if task.law.name == "the squared error" else f", misfit {task.law.name}"
     mask = task.operator.mask
     hidden = 0.0 if mask is None else 1 - mask.double().mean().item()
     hides = f", the mask hides {hidden:.1%}" if hidden else ""

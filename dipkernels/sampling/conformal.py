@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.special
+import torch
 import xarray as xr
 
 from dipkernels.base.checks import checked
@@ -90,7 +91,9 @@ def intervals(result: xr.Dataset, task: Task, *, levels: Sequence[float] = LEVEL
         )
     predicted, measured = what_is_measured(pooled, task)
     mean = predicted.mean(axis=0)
-    std = np.sqrt(predicted.var(axis=0, ddof=1) + noise_of(result, task) ** 2)
+    white, sigma = task.data_range, noise_of(result, task)
+    noise = task.law.deviation(torch.from_numpy(mean * white), sigma * white) / white
+    std = np.sqrt(predicted.var(axis=0, ddof=1) + noise.numpy() ** 2)
     held = task.held_out.cpu().numpy()
     pixels = int((held.any(axis=0) if held.ndim > 1 else held).sum())
     error = np.abs(measured - mean)[held]
@@ -113,7 +116,7 @@ def intervals(result: xr.Dataset, task: Task, *, levels: Sequence[float] = LEVEL
             "gaussian": ("level", scipy.special.ndtri((1 + np.asarray(levels)) / 2)),
         },
         {"level": list(levels)},
-        {"pixels": pixels, "noise_sigma": noise_of(result, task)},
+        {"pixels": pixels, "noise_sigma": sigma},
     )
 
 

@@ -18,6 +18,7 @@ from dipkernels.sampling.summaries import (
     what_is_measured,
 )
 from dipkernels.tasks import Task
+from dipkernels.tasks.misfits import SQUARES
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 CURVE = tuple(np.linspace(0.05, 0.95, 19).round(2))
@@ -202,7 +203,8 @@ def calibration(
     dict of str to Dataset
         ``"truth"``: against the clean image over the task's score region, without the noise of the
         measurement; ``"held_out"``: against the pixels that were measured but held out, with it.
-        Those of the two that the task allows; see `calibrate`.
+        Those of the two that the task allows; see `calibrate`. The noise that draws get for the
+        second is Gaussian: a task with another misfit than squares has the first alone.
 
     Raises
     ------
@@ -217,7 +219,7 @@ def calibration(
         region = task.regions[task.score_region].expand(task.shape).numpy()
         clean = (task.clean / task.data_range).numpy()
         found["truth"] = calibrate(pooled[:, region], clean[region], levels=levels)
-    if task.held_out is not None:
+    if task.held_out is not None and task.law == SQUARES:
         held = task.held_out.numpy()
         predicted, measured = what_is_measured(pooled, task)
         found["held_out"] = calibrate(
@@ -229,7 +231,7 @@ def calibration(
     if not found:
         raise InvalidInputError(
             "nothing is known to hold the draws against: the task has no clean image and holds out "
-            "no pixels; sample task.hold_out(0.1)"
+            "no pixels that were measured with Gaussian noise; sample task.hold_out(0.1)"
         )
     return found
 

@@ -32,7 +32,8 @@ Noise = Annotated[
 Measured = Annotated[bool, "The image is the measurement itself, noisy or damaged already."]
 Clean = Annotated[str, "With --measured: the clean image, to score against."]
 # Newer than stored sweeps, and left out of a run's configuration unless they are said.
-NEWER = ("white", "clean", "mask_hides")
+NEWER = ("white", "clean", "mask_hides", "misfit")
+POISSON = "poisson"
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,12 @@ def task_options(name: str) -> dict[str, Option]:
             None,
             "Which number of the file is white: 4095 of a 12-bit camera. (default: the file's)",
         ),
+        "misfit": Option(
+            str | None,
+            None,
+            "What errors of the measurement cost: squares, l1, or poisson=PEAK, for counts of PEAK "
+            "photons at white. Simulated noise is Gaussian, or these counts. (default: squares)",
+        ),
     }
 
 
@@ -180,7 +187,15 @@ def require_effects(
         )
     if kind.check is not None:
         kind.check(task, said, spell)
-    if task["seed"] is not None and task["hold_out"] is None and not kind.draws(task):
+    counts = _photons(task, spell) is not None
+    if counts and ("noise_sigma" in said or "noise_sigma" not in kind.options):
+        raise InvalidInputError(
+            f"{spell('misfit')} {task['misfit']} is for measurements with noise that is the "
+            "counts' own: leave "
+            f"{spell('noise_sigma') if 'noise_sigma' in said else spell('misfit')} out"
+        )
+    draws = kind.draws(task) or (counts and not task.get("measured", False))
+    if task["seed"] is not None and task["hold_out"] is None and not draws:
         raise InvalidInputError(
             f"{spell('seed')} has no effect on this '{task['name']}', which draws no noise, no "
             "mask and no pixels to hold out: leave it out, or equal runs would count as several"
@@ -195,8 +210,48 @@ def make_task(
     others = {n: f if n == "mask" else _in_white(f, white, n) for n, f in files.items()}
     picture = Picture(_in_white(image, white, "the image"), size, others, task["seed"])
     said = {name: task[name] for name in kind.options if name in task}
-    made = kind.make(picture, **said)
+    if _photons(task) is not None:
+        said["noise_sigma"] = 0.0
+    made = _with_misfit(kind.make(picture, **said), task)
     return made if task["hold_out"] is None else made.hold_out(task["hold_out"], seed=task["seed"])
+
+
+def _photons(task: Options, spell: Spelling = lambda name: name) -> float | None:
+    """Read the photons at white off a misfit, None of another misfit than Poisson's."""
+    said = task.get("misfit") or ""
+    name, _, text = said.partition("=")
+    if name != POISSON:
+        if said not in ("", "squares", "l1"):
+            raise InvalidInputError(
+                f"{spell('misfit')} is squares, l1 or poisson=PEAK, such as poisson=1000, got "
+                f"'{said}'"
+            )
+        return None
+    try:
+        peak = float(text)
+    except ValueError:
+        peak = 0.0
+    if not 0 < peak < float("inf"):
+        raise InvalidInputError(
+            f"{spell('misfit')} poisson needs the photons at white, a positive number, such as "
+            f"poisson=1000, got '{said}'"
+        )
+    return peak
+
+
+def _with_misfit(made: "Task", task: Options) -> "Task":
+    """Let errors of a task cost what is said; draw photons, if it's simulated."""
+    from dipkernels.base.seeds import generator
+    from dipkernels.tasks.misfits import Poisson
+
+    peak = _photons(task)
+    if peak is None:
+        return made.with_misfit(task["misfit"]) if task.get("misfit") else made
+    law = Poisson(peak)
+    if task.get("measured", False) or made.clean is None:
+        return made.with_misfit(law)
+    counts = law.draw(made.forward(made.clean), 0.0, generator("noise", task["seed"]))
+    return replace(made, measurement=counts * made.counted, law=law)
 
 
 def _in_white(file: "ImageFile", white: float | None, name: str) -> "ImageFile":

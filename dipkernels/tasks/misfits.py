@@ -106,6 +106,23 @@ class Misfit(ABC):
             Fisher information in units of the cost.
         """
 
+    def deviation(self, exact: Float[Tensor, "..."], noise_sigma: float) -> Float[Tensor, "..."]:
+        """Give the standard deviation of every entry's noise.
+
+        Parameters
+        ----------
+        exact : Tensor
+            What would be measured without.
+        noise_sigma : float
+            Of a law that has it.
+
+        Returns
+        -------
+        Tensor, shape of ``exact``
+            ``noise_sigma``, unless the law has levels of its own.
+        """
+        return torch.full_like(exact, noise_sigma)
+
     @abstractmethod
     def draw(
         self, exact: Float[Tensor, "..."], noise_sigma: float, random: torch.Generator
@@ -270,7 +287,12 @@ class Poisson(Misfit):
     def curvature(self, prediction: Tensor, measurement: Tensor, sigma: float) -> Tensor:
         """Give the Fisher information, ``peak^2 / m``."""
         mean = self.peak * (prediction + self.background)
-        return self.peak**2 / mean.clamp(min=DARK)
+        found: Tensor = self.peak**2 / mean.clamp(min=DARK)
+        return found
+
+    def deviation(self, exact: Tensor, noise_sigma: float) -> Tensor:
+        """Give the root of the mean, over the peak."""
+        return ((exact + self.background).clamp(min=0) / self.peak).sqrt()
 
     def draw(self, exact: Tensor, noise_sigma: float, random: torch.Generator) -> Tensor:
         """Draw counts, and divide them by the peak."""

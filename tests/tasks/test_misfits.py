@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+import xarray as xr
 from torch import Tensor
 
 from dipkernels import NTK, Task, fit, gp, tasks
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.fitting.optimisers import default_learning_rate
-from dipkernels.sampling import WeightPosterior, linearised, uncertainty
+from dipkernels.sampling import WeightPosterior, conformal, linearised, uncertainty
 from dipkernels.stopping.twins import Twin
 from dipkernels.tasks import misfits
 from dipkernels.theory import GradientFlow, expand, learning_curve, linear_fit, score
@@ -321,11 +322,17 @@ def test_wrong_misfits_are_named() -> None:
         WeightPosterior(prior, flat).stable_step(prior.init(0))
 
 
-def test_held_out_counts_are_not_held_against_gaussian_noise() -> None:
-    import xarray as xr
-
-    task = tasks.inpaint(clean_image(), half_mask(3, SHAPE)).with_misfit("l1").hold_out(0.3)
-    draws = torch.rand((1, 9, *SHAPE), generator=RANDOM).numpy()
+def test_held_out_entries_are_held_against_draws_by_their_own_law() -> None:
+    clean = torch.full((1, 30, 30), 0.4, dtype=torch.float64)
+    operator = tasks.as_operator(torch.ones(clean.shape, dtype=torch.bool), clean.shape)
+    task = tasks.measure(operator, clean, misfit=misfits.Poisson(50.0)).hold_out(0.4)
+    draws = 0.4 + 1e-9 * np.random.default_rng(0).random((1, 9, 1, 30, 30))
     result = xr.Dataset({"draws": (("chain", "draw", "channel", "y", "x"), draws)})
-    with pytest.raises(InvalidInputError, match="draws that get Gaussian noise"):
-        uncertainty.calibration(result, task)
+    assert list(uncertainty.calibration(result, task)) == ["truth"]
+    blind = dataclasses.replace(task, clean=None)
+    with pytest.raises(InvalidInputError, match="measured with Gaussian noise"):
+        uncertainty.calibration(result, blind)
+    # The only spread is that of the counts, which are nearly Gaussian here.
+    found = conformal.intervals(result, task, levels=[0.8])
+    np.testing.assert_allclose(found["std"], (0.4 / 50) ** 0.5, rtol=1e-6)
+    assert float(found.factor[0]) == pytest.approx(float(found.gaussian[0]), rel=0.15)
