@@ -26,6 +26,7 @@ from dipkernels.stages.stage import timed
 from dipkernels.stages.subject import Subject
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
+from dipkernels.theory.expansion import require_linear
 
 __all__ = [
     "EFFORTS",
@@ -262,8 +263,10 @@ def compare(
     Notes
     -----
     Ctrl-C during a fit raises `FitInterrupted` once that fit has been stored; during other stages
-    it is a plain KeyboardInterrupt. What was done is on disk in both cases.
+    it is a plain KeyboardInterrupt. What was done is on disk in both cases. A task that kernels
+    don't predict is an InvalidInputError before anything runs.
     """
+    require_linear(task)
     rows = []
     for name, prior in priors.items():
         subject = Subject(prior, task, seed=settings.seed, progress=progress)

@@ -9,6 +9,7 @@ from dipkernels.priors.memory import resident_bytes
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.stages.comparison import STEPS, ComparisonSettings
 from dipkernels.tasks import Task
+from dipkernels.theory.expansion import require_linear
 
 __all__ = ["plan_comparison"]
 
@@ -59,6 +60,7 @@ def plan_comparison(
         ``seconds`` and ``bytes`` in all, and of each of its ``priors`` what `dipkernels.plan` says;
         estimates from the machine as it is now. Its ``require()`` refuses what can't fit.
     """
+    require_linear(task)
     found = {}
     for name, prior in priors.items():
         effort = settings.effort(name)
