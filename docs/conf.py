@@ -92,6 +92,7 @@ PUBLIC_MODULES = (
     "networks.vit",
     "tasks",
     "tasks.operators",
+    "tasks.misfits",
     "images",
     "fitting",
     "stopping",

@@ -13,7 +13,7 @@ from dipkernels.fitting.record import Record
 from dipkernels.images.axes import pixel_axes
 from dipkernels.images.metrics import decibels
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.laws import SQUARES
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from dipkernels.linalg.eigenpairs import top_eigenpairs
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.laws import SQUARES
 from dipkernels.tasks.operators import Scaled
 
 ADAM_LEARNING_RATE = 1e-3

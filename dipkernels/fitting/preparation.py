@@ -16,7 +16,7 @@ from dipkernels.priors.prior import ImagePrior, single_code
 from dipkernels.priors.reach import output_range
 from dipkernels.stopping import Monitor, Rule, make_monitor, monitor_names
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.laws import SQUARES
 from dipkernels.tasks.ranges import out_of_range
 
 

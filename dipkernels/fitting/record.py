@@ -12,7 +12,7 @@ from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.stopping import Monitor
 from dipkernels.stopping.monitors import NeedsTasks, NeedsTwins
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.laws import SQUARES
 
 RUNAWAY = 1e6  # a loss so many times the first one has run away: 60 dB worse than no fit at all
 PICTURES = ("initial", "final", "average", "best")

@@ -13,7 +13,7 @@ from dipkernels.errors import AccuracyWarning, InvalidInputError
 from dipkernels.gp.torus import TorusCovariance, same
 from dipkernels.linalg import Solution, conjugate_gradients
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import require_squares
+from dipkernels.tasks.laws import require_squares
 
 SOLVERS = ("auto", "fourier", "primal", "dual")
 SCATTERED = 0.5  # of the mixed neighbours that chance would give

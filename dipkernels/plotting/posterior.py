@@ -24,7 +24,7 @@ from dipkernels.plotting.style import (
     show_image,
 )
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.laws import SQUARES
 
 UNITS = "white = 1"
 NOT_COUNTED = mpl.colors.to_rgb("#56B4E9")

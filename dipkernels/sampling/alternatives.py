@@ -21,7 +21,7 @@ from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.sampling.posterior import WeightPosterior
 from dipkernels.sampling.summaries import describe_measurement, known_of
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import require_squares
+from dipkernels.tasks.laws import require_squares
 
 PICTURES = ("final", "average", "chosen_image")
 

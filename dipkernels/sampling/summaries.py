@@ -17,7 +17,7 @@ from dipkernels.images.metrics import mse_to_psnr
 from dipkernels.spectra.bands import band_edges
 from dipkernels.spectra.bins import radial_frequency
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.laws import SQUARES
 
 TEMPERATURE = "kinetic_temperature"  # over chain and iteration, of samplers with a momentum
 CONSTANT = "misfit_of_constant"  # of the grey that is nearest to the measurement; as the loss

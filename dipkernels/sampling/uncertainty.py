@@ -18,7 +18,7 @@ from dipkernels.sampling.summaries import (
     what_is_measured,
 )
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import SQUARES
+from dipkernels.tasks.laws import SQUARES
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 CURVE = tuple(np.linspace(0.05, 0.95, 19).round(2))

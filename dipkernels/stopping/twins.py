@@ -30,7 +30,7 @@ from dipkernels.stopping.rules import (
     values,
 )
 from dipkernels.tasks import Task
-from dipkernels.tasks.misfits import require_squares
+from dipkernels.tasks.laws import require_squares
 
 __all__ = ["PseudoNoise", "Sure", "Twin"]
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.tasks.misfits import SQUARES, Misfit
+from dipkernels.tasks.laws import SQUARES
+from dipkernels.tasks.misfits import Misfit
 from dipkernels.tasks.operators import Operator, taken_of
 from dipkernels.tasks.scoring import Scored
 

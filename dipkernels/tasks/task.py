@@ -16,7 +16,8 @@ from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.inputs import require_parts, require_region
 from dipkernels.tasks.judging import Judged
-from dipkernels.tasks.misfits import SQUARES, Misfit, Weighted, as_misfit
+from dipkernels.tasks.laws import SQUARES
+from dipkernels.tasks.misfits import Misfit, Weighted, as_misfit
 from dipkernels.tasks.operators import Operator, Scaled, mask_regions
 from dipkernels.tasks.splits import check_second, draw_held_out
 
