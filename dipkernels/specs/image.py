@@ -2,10 +2,11 @@
 
 import functools
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dipkernels.errors import UnitWarning
+from dipkernels.errors import InvalidInputError, UnitWarning
 
 if TYPE_CHECKING:
     from dipkernels.images import ImageFile
@@ -72,3 +73,15 @@ def resolve_source(name: str, folder: Path) -> str:
         return str(file.resolve())  # absolute: other processes must find it, too
     found = read_named(name)
     return str(found.resolve()) if isinstance(found, Path) else name
+
+
+def in_white(file: "ImageFile", white: float | None, name: str) -> "ImageFile":
+    """Take another number for white, or ask for it."""
+    from dipkernels.images.files import ask_for_white
+
+    if white is None:
+        ask_for_white(file, name)
+        return file
+    if not 0 < white < float("inf"):
+        raise InvalidInputError(f"white must be positive and finite, got {white}")
+    return replace(file, image=file.image * (file.white / white), white=float(white))

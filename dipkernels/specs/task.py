@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from dipkernels.base.words import suggest
 from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
+from dipkernels.specs.image import in_white
+from dipkernels.specs.misfit import photons, with_misfit
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +35,6 @@ Measured = Annotated[bool, "The image is the measurement itself, noisy or damage
 Clean = Annotated[str, "With --measured: the clean image, to score against."]
 # Newer than stored sweeps, and left out of a run's configuration unless they are said.
 NEWER = ("white", "clean", "mask_hides", "misfit")
-POISSON = "poisson"
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def require_effects(
         )
     if kind.check is not None:
         kind.check(task, said, spell)
-    counts = _photons(task, spell) is not None
+    counts = photons(task, spell) is not None
     if counts and ("noise_sigma" in said or "noise_sigma" not in kind.options):
         raise InvalidInputError(
             f"{spell('misfit')} {task['misfit']} is for measurements with noise that is the "
@@ -207,63 +208,13 @@ def make_task(
 ) -> "Task":
     """Make a task, on the CPU, from its name and all its options, the seed included."""
     kind, white = task_kind(task["name"]), task.get("white")
-    others = {n: f if n == "mask" else _in_white(f, white, n) for n, f in files.items()}
-    picture = Picture(_in_white(image, white, "the image"), size, others, task["seed"])
+    others = {n: f if n == "mask" else in_white(f, white, n) for n, f in files.items()}
+    picture = Picture(in_white(image, white, "the image"), size, others, task["seed"])
     said = {name: task[name] for name in kind.options if name in task}
-    if _photons(task) is not None:
+    if photons(task) is not None:
         said["noise_sigma"] = 0.0
-    made = _with_misfit(kind.make(picture, **said), task)
+    made = with_misfit(kind.make(picture, **said), task)
     return made if task["hold_out"] is None else made.hold_out(task["hold_out"], seed=task["seed"])
-
-
-def _photons(task: Options, spell: Spelling = lambda name: name) -> float | None:
-    """Read the photons at white off a misfit, None of another misfit than Poisson's."""
-    said = task.get("misfit") or ""
-    name, _, text = said.partition("=")
-    if name != POISSON:
-        if said not in ("", "squares", "l1"):
-            raise InvalidInputError(
-                f"{spell('misfit')} is squares, l1 or poisson=PEAK, such as poisson=1000, got "
-                f"'{said}'"
-            )
-        return None
-    try:
-        peak = float(text)
-    except ValueError:
-        peak = 0.0
-    if not 0 < peak < float("inf"):
-        raise InvalidInputError(
-            f"{spell('misfit')} poisson needs the photons at white, a positive number, such as "
-            f"poisson=1000, got '{said}'"
-        )
-    return peak
-
-
-def _with_misfit(made: "Task", task: Options) -> "Task":
-    """Let errors of a task cost what is said; draw photons, if it's simulated."""
-    from dipkernels.base.seeds import generator
-    from dipkernels.tasks.misfits import Poisson
-
-    peak = _photons(task)
-    if peak is None:
-        return made.with_misfit(task["misfit"]) if task.get("misfit") else made
-    law = Poisson(peak)
-    if task.get("measured", False) or made.clean is None:
-        return made.with_misfit(law)
-    counts = law.draw(made.forward(made.clean), 0.0, generator("noise", task["seed"]))
-    return replace(made, measurement=counts * made.counted, law=law)
-
-
-def _in_white(file: "ImageFile", white: float | None, name: str) -> "ImageFile":
-    """Take another number for white, or ask for it."""
-    from dipkernels.images.files import ask_for_white
-
-    if white is None:
-        ask_for_white(file, name)
-        return file
-    if not 0 < white < float("inf"):
-        raise InvalidInputError(f"white must be positive and finite, got {white}")
-    return replace(file, image=file.image * (file.white / white), white=float(white))
 
 
 def _draws_noise(task: Options) -> bool:

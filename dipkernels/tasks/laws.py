@@ -131,10 +131,27 @@ class Misfit(ABC):
         """
 
     def check(self, measurement: Tensor) -> None:  # noqa: B027
-        """Refuse a measurement that the law can't make."""
+        """Refuse a measurement that the law can't make.
+
+        Parameters
+        ----------
+        measurement : Tensor
+            Of a task.
+        """
 
     def in_units(self, factor: float) -> "Misfit":
-        """Give the same misfit of images and measurements that were multiplied by a factor."""
+        """Give the same misfit of images and measurements that were multiplied by a factor.
+
+        Parameters
+        ----------
+        factor : float
+            White in the new units over that in the old ones.
+
+        Returns
+        -------
+        Misfit
+            This one, if it doesn't know units.
+        """
         del factor
         return self
 
