@@ -122,6 +122,7 @@ PUBLIC_MODULES = (
     "priors.draws",
     "priors.linearised",
     "errors",
+    "bridges.deepinv",
     "bridges.jax",
     "bridges.neural_tangents",
     "bridges.operators",

@@ -30,7 +30,7 @@ FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in name
 MAY_IMPORT = {
     "__main__": "cli",
     "base": "errors",
-    "bridges": "base errors kernels linalg networks priors",
+    "bridges": "base errors fitting kernels linalg networks priors tasks",
     "cli": "base errors fingerprints fitting images networks planning plotting reports"
     " sampling specs stages stopping storage sweep tasks theory",
     "errors": "",
@@ -61,7 +61,7 @@ MAY_IMPORT = {
 # Lines of each package, at most.
 CEILINGS = {
     "base": 1500,
-    "bridges": 860,
+    "bridges": 1040,
     "cli": 2300,
     "fingerprints": 950,
     "fitting": 2270,

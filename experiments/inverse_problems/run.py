@@ -56,12 +56,13 @@ class Preset:
     photographs: tuple[str, ...]
     seeds: tuple[int, ...]  # of the noise and of the initialisation
     networks: dict[str, dict[str, Any]]
-    iterations: int
+    iterations: dict[str, int]
     steps: int  # of predictions, at most
     threshold: float  # of `unseen_error`
     members: int  # of the ensemble
     draws: int  # of the process
     probes: int  # of its evidence
+    products: int  # for each
     penalties: tuple[float, ...]  # of the total variation
     rounds: int
 
@@ -149,7 +150,7 @@ def solve(
     if kind:
         return predicted(chosen, prior, task, seed)
     result = fit(
-        prior, task, iterations=chosen.iterations, seed=seed, learning_rate=RATES.get(name)
+        prior, task, iterations=chosen.iterations[problem], seed=seed, learning_rate=RATES.get(name)
     )
     curve = result.psnr_clean.sel(region="whole").values
     best = int(curve.argmax())
@@ -214,8 +215,9 @@ def process(chosen: Preset, task: Task, problem: str, scales: dict[Any, Any]) ->
     key = (problem, float(task.clean.mean()))
     if key not in scales:
         scales[key] = gp.fit_hyperparameters(
-            task, gp.matern(2.0), noise_sigma=chosen.noise[problem], probes=chosen.probes
-        ).process
+            task, gp.matern(2.0), noise_sigma=chosen.noise[problem], probes=chosen.probes,
+            steps=chosen.products,
+        ).process  # fmt: skip
     found: gp.GPPosterior = scales[key].posterior(task, tolerance=1e-5)
     return found
 
@@ -245,10 +247,10 @@ def uncertainty(
     name = "phantom" if problem == "tomography" else chosen.photographs[0]
     task = measured(chosen, problem, name, chosen.seeds[0]).to(device=device)
     first = next(iter(chosen.networks))
-    made = network(chosen, first).to(device=device)
+    made, count = network(chosen, first).to(device=device), chosen.iterations[problem]
     drawn = sampling.deep_ensemble(
-        made, task, members=chosen.members, picture="average", iterations=chosen.iterations,
-    )  # fmt: skip
+        made, task, members=chosen.members, picture="average", iterations=count
+    )
     told = process(chosen, task, problem, scales).dataset(draws=chosen.draws)
     shape = (1, chosen.draws, *task.shape)
     normal = np.random.default_rng(0).standard_normal(shape)
