@@ -96,4 +96,4 @@ class AccuracyWarning(UserWarning):
 
 
 class UnitWarning(UserWarning):
-    """Numbers that look as if they were meant in another unit, or in another range."""
+    """Numbers that look as if they were meant in another unit or range, or not to be seen."""

@@ -186,12 +186,26 @@ def load(
     ImageError
         As `read` does.
 
+    Warns
+    -----
+    UnitWarning
+        If pixels are transparent, whose colours are taken as they are; and as `read` does.
+
     Examples
     --------
     >>> load("astronaut", size=(48, 64)).shape
     torch.Size([3, 48, 64])
     """
     file = read(source, channel_axis=channel_axis, volume=volume, white=white, any_range=any_range)
+    if file.alpha is not None:
+        share = 1 - file.known.double().mean().item()
+        hidden = f"{share:.1%} of its pixels" if share else "parts"
+        warnings.warn(
+            f"{source} is transparent in {hidden}, whose colours are taken as they are: "
+            "dipkernels.images.read keeps alpha, and .known says which pixels are opaque",
+            UnitWarning,
+            stacklevel=3,
+        )
     return file.image if size is None else resize(file.image, size)
 
 

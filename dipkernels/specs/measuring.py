@@ -82,11 +82,29 @@ def _radon(
         int | None, "Of a Radon transform, each a pixel wide. (default: all that see the image)"
     ] = None,
     noise_sigma: Noise = 0.0,
+    measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
-    operator = tasks.Radon(picture.shown.shape, angles, detectors)
-    return _simulated(picture, operator, noise_sigma, "radon")
+    if not measured:
+        operator = tasks.Radon(picture.shown.shape, angles, detectors)
+        return _simulated(picture, operator, noise_sigma, "radon")
+    seen = picture.native  # a sinogram, which isn't scaled: the size is that of the image sought
+    rows, columns = seen.shape[1:]
+    if picture.size == (rows, columns):
+        raise ImageError(
+            f"the size of the image can't be told from its projections, {rows} angles of {columns} "
+            "detectors: say --size (size:), such as 64 or 48x64"
+        )
+    operator = tasks.Radon((seen.shape[0], *picture.size), angles, detectors or columns)
+    if operator.measurement_shape != tuple(seen.shape):
+        raise ImageError(
+            f"projections are (channels, angles, detectors), here {tuple(seen.shape)}, but "
+            f"{angles} angles are asked for (--angles, angles:): each row of the file is an angle"
+        )
+    truth = picture.scaled(picture.files["clean"].image) if clean else None
+    return tasks.measure(operator, truth, measurement=seen, noise_sigma=noise_sigma, name="radon")
 
 
 def _fourier(
@@ -156,15 +174,27 @@ def _demosaick(
     *,
     pattern: Annotated[str, "Colours of a camera's mosaic, a tile of 2x2: RGGB, ..."] = "RGGB",
     noise_sigma: Noise = 0.0,
+    measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
-    clean = picture.shown
-    if clean.shape[0] != 3:
-        raise ImageError(f"a mosaic is of three colours, the image has {clean.shape[0]} channel(s)")
+    shown = picture.shown
+    if shown.shape[0] != 3 and not (measured and shown.shape[0] == 1):
+        raise ImageError(
+            f"a mosaic is of three colours, the image has {shown.shape[0]} channel(s)"
+            + ("; a measured one may be grey" if measured else "")
+        )
     mask = tasks.bayer_mask(picture.size, pattern=pattern)
-    operator = tasks.as_operator(mask, clean.shape)
-    return _simulated(picture, operator, noise_sigma, "demosaick")
+    operator = tasks.as_operator(mask, (3, *picture.size))
+    if not measured:
+        return _simulated(picture, operator, noise_sigma, "demosaick")
+    if picture.size != tuple(picture.native.shape[1:]):
+        raise ImageError("a mosaic can't be scaled: take the file's size, 'native'")
+    truth, seen = picture.files["clean"].image if clean else None, shown * mask
+    return tasks.measure(
+        operator, truth, measurement=seen, noise_sigma=noise_sigma, name="demosaick"
+    )
 
 
 def _operator(
@@ -214,7 +244,7 @@ register_task(
     check=_check_deblur,
     simulates="it is blurred",
 )
-register_task("radon", _radon, simulates="its projections are taken")
+register_task("radon", _radon, files=FILES, simulates="its projections are taken")
 register_task(
     "fourier",
     _fourier,
@@ -226,7 +256,7 @@ register_task(
 register_task(
     "sense", _sense, draws=lambda task: True, simulates="random combinations of it are taken"
 )
-register_task("demosaick", _demosaick, simulates="a mosaic of its colours is taken")
+register_task("demosaick", _demosaick, files=FILES, simulates="a mosaic of its colours is taken")
 register_task(
     "operator", _operator, check=_check_operator, simulates="what the operator measures is taken"
 )
