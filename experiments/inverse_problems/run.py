@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         problem, name, method, seed = key
         task = measured(chosen, problem, name, int(seed)).to(device=options.device)
         start = time.perf_counter()
-        found = solve(chosen, task, problem, method, int(seed), scales)
+        found = solve(chosen, task, key, scales)
         if found.image is not None:
             score = f"{float(task.psnr(found.image)):.2f}"
             found.peak = found.peak if found.peak[0] else (score, "", score)
@@ -131,10 +131,11 @@ def measured(chosen: Preset, problem: str, name: str, seed: int) -> Task:
 
 
 def solve(
-    chosen: Preset, task: Task, problem: str, method: str, seed: int, scales: dict[Any, Any]
+    chosen: Preset, task: Task, key: tuple[str, str, str, str], scales: dict[Any, Any]
 ) -> Found:
     """Make the image of a method."""
     assert task.clean is not None
+    problem, shown, method, seed = key[0], key[1], key[2], int(key[3])
     if method == "clean image":  # of which the split says how much a measurement leaves open
         return Found(split=split(task, torch.zeros_like(task.clean), chosen.threshold))
     if method == "grey":
@@ -144,7 +145,7 @@ def solve(
     if method == "total variation":
         return variation(chosen, task)
     if method == "Matern 3/2":
-        return Found(process(chosen, task, problem, scales).mean.float())
+        return Found(process(chosen, task, problem, shown, scales).mean.float())
     name, _, kind = method.partition(", ")
     prior = network(chosen, name).to(device=task.measurement.device)
     if kind:
@@ -209,16 +210,17 @@ def variation(chosen: Preset, task: Task) -> Found:
     return best
 
 
-def process(chosen: Preset, task: Task, problem: str, scales: dict[Any, Any]) -> gp.GPPosterior:
-    """Condition a Matern process whose scales have the most evidence, found once for an image."""
-    assert task.clean is not None
-    key = (problem, float(task.clean.mean()))
-    if key not in scales:
-        scales[key] = gp.fit_hyperparameters(
-            task, gp.matern(2.0), noise_sigma=chosen.noise[problem], probes=chosen.probes,
+def process(
+    chosen: Preset, task: Task, problem: str, name: str, scales: dict[Any, Any]
+) -> gp.GPPosterior:
+    """Condition a Matern process; its scales have the most evidence for the first seed's noise."""
+    if (problem, name) not in scales:
+        first = measured(chosen, problem, name, chosen.seeds[0]).to(device=task.measurement.device)
+        scales[problem, name] = gp.fit_hyperparameters(
+            first, gp.matern(2.0), noise_sigma=chosen.noise[problem], probes=chosen.probes,
             steps=chosen.products,
         ).process  # fmt: skip
-    found: gp.GPPosterior = scales[key].posterior(task, tolerance=1e-5)
+    found: gp.GPPosterior = scales[problem, name].posterior(task, tolerance=1e-5)
     return found
 
 
@@ -251,7 +253,7 @@ def uncertainty(
     drawn = sampling.deep_ensemble(
         made, task, members=chosen.members, picture="average", iterations=count
     )
-    told = process(chosen, task, problem, scales).dataset(draws=chosen.draws)
+    told = process(chosen, task, problem, name, scales).dataset(draws=chosen.draws)
     shape = (1, chosen.draws, *task.shape)
     normal = np.random.default_rng(0).standard_normal(shape)
     draws = told["mean"].values + told["standard_deviation"].values * normal
