@@ -263,7 +263,8 @@ def _target(result: xr.Dataset) -> list[tuple[str, str]]:
     found = []
     for name, words, pattern in _TARGET:
         value = result.attrs.get(name)
-        if value is None or (name == "noise_sigma" and "target" not in result.attrs):
+        # of a law of errors with no level of its own it's 0
+        if value is None or (name == "noise_sigma" and not (value and "target" in result.attrs)):
             continue
         several = [value] if isinstance(value, str) else np.unique(value).tolist()
         text = ", ".join(format(each, pattern) for each in several)

@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
     table = Table(output / "results.csv", FIELDS, FIELDS[:4])
     done, scales = table.done(), {}
     for key in each([key for key in units(chosen) if key not in done]):
-        problem, name, method, seed = key
+        problem, name, _, seed = key
         task = measured(chosen, problem, name, int(seed)).to(device=options.device)
         start = time.perf_counter()
         found = solve(chosen, task, key, scales)
