@@ -53,8 +53,7 @@ class Preset:
     blur: float  # deviation in pixels
     angles: int
     noise: dict[str, float]
-    photographs: tuple[str, ...]
-    seeds: tuple[int, ...]  # of the noise and of the initialisation
+    images: dict[str, dict[str, tuple[int, ...]]]  # seeds, of noise and initialisation, of each
     networks: dict[str, dict[str, Any]]
     iterations: dict[str, int]
     steps: int  # of predictions, at most
@@ -98,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
         seconds = f"{time.perf_counter() - start:.1f}"
         values = (*key, *found.peak, *parts, *found.band, found.note, seconds)
         table.append([dict(zip(FIELDS, values, strict=True))])
-    for problem in ("blur", "tomography"):
+    for problem in chosen.images:
         if not (output / f"{problem}.png").exists():
             save_figure(uncertainty(chosen, problem, output, options.device, scales),
                         output / f"{problem}.png")  # fmt: skip
@@ -110,9 +109,9 @@ def units(chosen: Preset) -> Iterator[tuple[str, str, str, str]]:
     """List problem, image, method and seed of every row."""
     methods = ["clean image", "grey", "plain", "total variation", "Matern 3/2"]
     methods += [*chosen.networks, *(f"{name}, predicted" for name in chosen.networks)]
-    for problem, names in (("tomography", ("phantom",)), ("blur", chosen.photographs)):
-        for name in names:
-            for seed in chosen.seeds:
+    for problem, images_of in chosen.images.items():
+        for name, seeds in images_of.items():
+            for seed in seeds:
                 yield from ((problem, name, method, str(seed)) for method in methods)
 
 
@@ -215,7 +214,8 @@ def process(
 ) -> gp.GPPosterior:
     """Condition a Matern process; its scales have the most evidence for the first seed's noise."""
     if (problem, name) not in scales:
-        first = measured(chosen, problem, name, chosen.seeds[0]).to(device=task.measurement.device)
+        seed = chosen.images[problem][name][0]
+        first = measured(chosen, problem, name, seed).to(device=task.measurement.device)
         scales[problem, name] = gp.fit_hyperparameters(
             first, gp.matern(2.0), noise_sigma=chosen.noise[problem], probes=chosen.probes,
             steps=chosen.products,
@@ -246,8 +246,8 @@ def uncertainty(
     chosen: Preset, problem: str, output: Path, device: torch.device, scales: dict[Any, Any]
 ) -> object:
     """Hold deviations of an ensemble and of the process against errors; draw the ensemble's."""
-    name = "phantom" if problem == "tomography" else chosen.photographs[0]
-    task = measured(chosen, problem, name, chosen.seeds[0]).to(device=device)
+    name, seeds = next(iter(chosen.images[problem].items()))
+    task = measured(chosen, problem, name, seeds[0]).to(device=device)
     first = next(iter(chosen.networks))
     made, count = network(chosen, first).to(device=device), chosen.iterations[problem]
     drawn = sampling.deep_ensemble(
@@ -274,12 +274,18 @@ def averaged(rows: list[dict[str, str]]) -> Iterator[dict[str, object]]:
         own = [row for row in rows if (row["problem"], row["method"]) == (problem, method)]
         names = list(dict.fromkeys(row["image"] for row in own))
         peaks = [[float(r["peak_psnr"] or "nan") for r in own if r["image"] == n] for n in names]
-        ends = [float(row["end_psnr"] or "nan") for row in own]
+        ends = [[float(r["end_psnr"] or "nan") for r in own if r["image"] == n] for n in names]
         seen, unseen = (np.array([float(row[k]) for row in own]) for k in ("seen", "unseen"))
-        of_images = float(np.std(np.mean(peaks, axis=1), ddof=1)) if len(names) > 1 else np.nan
-        several = len(peaks[0]) > 1
-        of_seeds = float(np.sqrt(np.var(peaks, axis=1, ddof=1).mean())) if several else np.nan
-        numbers = (float(np.mean(peaks)), of_images, of_seeds, float(np.mean(ends)))
+        means = [float(np.mean(each)) for each in peaks]
+        of_images = float(np.std(means, ddof=1)) if len(names) > 1 else np.nan
+        several = [float(np.var(each, ddof=1)) for each in peaks if len(each) > 1]
+        of_seeds = float(np.mean(several)) ** 0.5 if several else np.nan
+        numbers = (
+            float(np.mean(means)),
+            of_images,
+            of_seeds,
+            float(np.mean([np.mean(each) for each in ends])),
+        )
         share = f"{float((seen / (seen + unseen)).mean()):.3f}"
         values = (problem, method, str(len(own)), *(f"{x:.2f}" for x in numbers), share)
         yield dict(zip(MEANS, values, strict=True))
