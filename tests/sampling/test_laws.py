@@ -76,7 +76,7 @@ def test_log_densities_are_those_of_scipy(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", ["l1", "poisson"])
 def test_chains_have_the_moments_of_quadrature(name: str) -> None:
     prior, task = problem(name)
     grid = np.linspace(0.01, 1.6, 801)
