@@ -76,7 +76,7 @@ CEILINGS = {
     "priors": 2750,
     "reports": 2130,
     "sampling": 3380,
-    "specs": 1200,
+    "specs": 1300,
     "spectra": 1650,
     "stages": 2360,
     "stopping": 2370,
