@@ -3,9 +3,13 @@
 import importlib
 import inspect
 import pprint
+import sys
+from pathlib import Path
 from types import GenericAlias
 
 import dipkernels
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "dipkernels"
 author = "The dipkernels authors"
@@ -19,13 +23,35 @@ extensions = [
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
     "sphinxcontrib.bibtex",
+    "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+
+# Examples of `docs/gallery` run when pages are built; what fails ends the build.
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "subsection_order": [
+        f"gallery/{name}" for name in ("fits", "kernels", "priors", "posteriors", "many")
+    ],
+    "filename_pattern": "/plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "backreferences_dir": "api/generated/backreferences",
+    "doc_module": ("dipkernels",),
+    "abort_on_example_error": True,
+    "parallel": 2,
+    "image_scrapers": ("matplotlib", "last_figure.scrape"),
+    "ignore_repr_types": "matplotlib|'list'",
+    "download_all_examples": False,
+    "show_signature": False,
+    "remove_config_comments": True,
+    "reset_modules": ("matplotlib",),
+}
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "plain"

@@ -1,0 +1,18 @@
+"""
+Low frequencies come first
+==========================
+
+How much of each band of frequencies a fit has learned, iteration by iteration.
+"""
+
+from dipkernels import fit, images, networks, tasks
+from dipkernels.plotting import plot_bands
+
+task = tasks.denoise(images.load("camera", size=32), noise_sigma=25 / 255)
+prior = networks.create("conv-decoder", image_size=32, channels=1, width=32)
+result = fit(prior, task, iterations=150, monitors=["frequency-bands", "clean-bands"])
+
+# %%
+# Bands from low to high frequencies.
+
+plot_bands(result)

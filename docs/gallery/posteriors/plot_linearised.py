@@ -1,0 +1,27 @@
+"""
+The posterior of a linearised network
+=====================================
+
+At a fit, a network is linearised and its posterior solved in closed form: no chain, no step size.
+"""
+
+from dipkernels import fit, images, networks, sampling, tasks
+from dipkernels.plotting import plot_uncertainty
+
+task = tasks.denoise(images.load("camera", size=16), noise_sigma=25 / 255)
+prior = networks.create("deep-decoder", image_size=16, channels=1, width=16)
+posterior = sampling.WeightPosterior(prior, task)
+parameters = {}
+
+
+def keep(iteration, image, now):
+    parameters.update({key: value.clone() for key, value in now.items()})
+
+
+fit(prior, task, iterations=300, callback=keep)
+result = sampling.linearised(posterior, parameters, draws=32)
+
+# %%
+# Its map.
+
+plot_uncertainty(task, sampling.uncertainty.maps(result, noise_sigma=task.noise_sigma))

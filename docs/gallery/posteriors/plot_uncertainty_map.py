@@ -1,0 +1,22 @@
+"""
+An SGLD uncertainty map that has converged
+==========================================
+
+Chains draw images from the posterior of a network's weights. A map of their standard deviation
+means something once chains agree: that is measured first. ``dipkernels posterior`` does this at
+full size, with diagnostics.
+"""
+
+from dipkernels import images, networks, sampling, tasks
+from dipkernels.plotting import plot_uncertainty
+
+task = tasks.denoise(images.load("camera", size=16), noise_sigma=25 / 255)
+prior = networks.create("deep-decoder", image_size=16, channels=1, width=8)
+posterior = sampling.WeightPosterior(prior, task)
+result = sampling.sample(posterior, iterations=3000, chains=2)
+print(sampling.summary(result))
+
+# %%
+# Where it is sure, and where it errs.
+
+plot_uncertainty(task, sampling.uncertainty.maps(result, noise_sigma=result.noise_sigma))
