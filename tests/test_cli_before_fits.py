@@ -47,6 +47,7 @@ def test_scores_are_those_of_the_function_in_order(
     }
 
 
+@pytest.mark.slow
 def test_an_audit_is_kept_and_condensed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     effort = ["--iterations=6", "--steps=4", "--modes=2", "--optimisers=gradient-descent"]
     network = ("deep-decoder", "--options", "width=4 upsamplings=1", "--checks", "2 6")

@@ -59,7 +59,9 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nets.py").write_text(NETS)
     (tmp_path / "beside.py").write_text("CHANNELS = 6")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", ["/nowhere", *__import__("sys").path])
+    # without the folders of other tests, whose modules may have the same names
+    places = [place for place in __import__("sys").path if "pytest-of" not in place]
+    monkeypatch.setattr("sys.path", ["/nowhere", *places])
     monkeypatch.delitem(__import__("sys").modules, "beside", raising=False)
     monkeypatch.delitem(__import__("sys").modules, "nets", raising=False)
     return tmp_path

@@ -314,7 +314,11 @@ def _sequence(of: Any, inside: tuple[Any, ...], name: str) -> Kind:
         kept = []
         for each in items:  # each may have sizes of its own
             call.sizes = dict(sizes)
-            kept.append(item.keep(each, call, name))
+            try:
+                kept.append(item.keep(each, call, name))
+            except Refused as refused:
+                words = refused.sentence.replace(f"{name} must be ", f"each of {name} must be ", 1)
+                raise Refused(words) from None
         call.sizes = sizes
         if isinstance(value, list | set | frozenset) and not hasattr(value, "_fields"):
             return type(value)(kept)

@@ -12,6 +12,7 @@ from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 
+@checked
 class Misfit(ABC):
     """What an error costs; made by name or by one of the classes of this module.
 

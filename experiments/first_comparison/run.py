@@ -33,7 +33,7 @@ class Preset:
     image: str
     size: int
     seeds: int  # fitted with Adam
-    efforts: dict[str, dict[str, float | None]]
+    efforts: dict[str, dict[str, int | float | None]]
 
 
 def main(arguments: list[str] | None = None) -> None:

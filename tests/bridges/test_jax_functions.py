@@ -125,6 +125,7 @@ def dense_of(parameters: dict[str, Any], code: Any) -> Tensor:
     return torch.from_numpy(sum(each @ each.T for each in rows))
 
 
+@pytest.mark.slow
 def test_a_tree_of_parameters_is_named_by_its_paths() -> None:
     parameters, code = tree("float64")
     ntk = JaxNTK(mix, parameters, code, layers=["body"], name="mixing")

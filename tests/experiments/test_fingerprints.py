@@ -41,6 +41,7 @@ def test_smoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 def test_a_card_keeps_its_look_in_a_tenth_of_its_size(tmp_path: Path) -> None:
     experiment, side = script("fingerprints"), 192
     draw = np.random.default_rng(0)

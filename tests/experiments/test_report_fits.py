@@ -184,6 +184,7 @@ def test_jpegs_keep_the_one_output_that_is_drawn() -> None:
     np.testing.assert_array_equal(kept.output.sel(shown=2000), whole.output.sel(shown=2000))
 
 
+@pytest.mark.slow
 def test_fits_without_pictures_are_made_anew_where_they_are_drawn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from experiments.sgld_tables.run import make_task
 from experiments.sgld_verdict.arms import Scores
 
 
+@pytest.mark.slow
 def test_smallest_run_writes_its_tables_and_resumes(tmp_path: Path) -> None:
     # 3 arms of 2 seeds on one image, and 2 on two images, with known pixels pasted or not
     tables = {"results.csv": 6 + 16, "gains.csv": 1 + 4}

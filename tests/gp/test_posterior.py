@@ -158,5 +158,5 @@ def test_what_can_t_be_done_is_refused() -> None:
         GaussianProcess(smooth(10, 15)).posterior(task)
     with pytest.raises(InvalidInputError, match="must be equal"):
         GaussianProcess(smooth(10, 15), periodic=True).posterior(task)
-    with pytest.raises(InvalidInputError, match="mean must be a number, got nan"):
+    with pytest.raises(InvalidInputError, match="mean must be a finite number, got nan"):
         GaussianProcess(LagKernel("flat", torch.ones_like, 1.0), float("nan"))

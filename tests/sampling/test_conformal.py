@@ -42,7 +42,7 @@ def test_too_few_scores_promise_nothing() -> None:
     assert conformal.radius([-0.001, -0.002], 0.5) == 0.0
     for scores, level, groups, message in (
         ([], 0.5, 0, "got 0 of them"),
-        ([1.0, math.nan], 0.5, 0, "several numbers"),
+        ([1.0, math.nan], 0.5, 0, "each of scores must be a finite number"),
         ([1.0], 1.0, 0, "levels must be"),
         ([1.0], 0.5, 2, "1 scores can't be 2 groups"),
     ):

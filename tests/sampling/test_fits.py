@@ -87,6 +87,7 @@ def test_zero_kernels_are_dropped_inputs() -> None:
         torch.testing.assert_close(images[chain], net(prior.code)[0])
 
 
+@pytest.mark.slow
 def test_draws_have_the_mean_and_variance_over_all_masks(tmp_path: Path) -> None:
     """A linear network of 5 channels: its 32 images are summed with their probabilities."""
     prior, task, rate, draws = make_prior(), make_task(), 0.3, 400
@@ -119,6 +120,7 @@ def test_draws_have_the_mean_and_variance_over_all_masks(tmp_path: Path) -> None
     assert result.sizes["iteration"] == 20 + draws and result.sizes["draw"] == draws
 
 
+@pytest.mark.slow
 def test_a_single_layer_has_the_closed_form() -> None:
     """The variance of sum over c of w_c z_c x_c is rate / (1 - rate) sum of (w_c x_c)^2."""
     prior, task = make_prior(lambda: nn.Conv2d(3, 1, 1).double(), 3), make_task()

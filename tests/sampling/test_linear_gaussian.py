@@ -181,6 +181,7 @@ def curvature() -> float:
     return float(np.linalg.eigvalsh(kernel)[-1] / SIGMA**2 + 1 / DEVIATION**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "share"), [("sghmc", 0.9), ("sgld", 0.1)])
 def test_the_chosen_step_is_a_share_of_the_limit_where_the_warm_up_ends(
     method: str, share: float, tmp_path: Path
@@ -246,6 +247,7 @@ def test_an_unstable_step_is_said_to_heat() -> None:
     assert "heated" not in str(sampling.verdict(sampling.diagnose(cool)))
 
 
+@pytest.mark.slow
 def test_psgld_samples_the_posterior_in_the_metric_that_each_chain_ended_burn_in_with(
     tmp_path: Path,
 ) -> None:

@@ -39,6 +39,7 @@ def test_equal_eigenvalues_have_that_rank(rank: int) -> None:
     assert found.matvecs <= 90
 
 
+@pytest.mark.slow
 def test_estimates_err_as_they_say() -> None:
     values = 1 / (1 + torch.arange(140, dtype=torch.float64)) ** 1.2
     operator = DenseOperator(with_spectrum(values, 1))

@@ -205,6 +205,7 @@ def test_units_change_nothing() -> None:
     assert float(fits[0][0, 0]) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_a_twin_is_planned_for() -> None:
     prior, task = small_prior(), small_task()
     alone = planning.plan(prior, task, iterations=5, timed=False)

@@ -19,5 +19,5 @@ for name, of in (("network", prior), ("frozen at its linearisation", frozen)):
     result = fit(of, task, iterations=200, learning_rate=3e-3)
     axis.plot(result.psnr_clean.sel(region="whole"), label=name)
 axis.axhline(float(task.psnr(task.measurement)), color="0.6", ls="--", label="noisy image")
-axis.set(xlabel="iteration of Adam", ylabel="PSNR (dB)", xscale="symlog")
+axis.set(xlabel="iteration of Adam", ylabel="PSNR (dB)", xscale="symlog", xlim=(0, None))
 axis.legend(frameon=False)

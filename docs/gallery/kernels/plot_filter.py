@@ -2,8 +2,9 @@
 The kernel as a filter
 ======================
 
-Row by row the tangent kernel is a filter around a pixel. That of a network on a random code is
-local and much the same everywhere; Tachella et al. (2021) compare it with non-local means.
+A row of the tangent kernel is what a small step of gradient descent does to the image where one
+pixel alone is wrong: a filter around this pixel (red). It isn't the same filter everywhere, and it
+moves pixels far away: Tachella et al. (2021) compare it with non-local means.
 """
 
 import matplotlib.pyplot as plt

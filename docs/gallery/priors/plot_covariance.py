@@ -3,7 +3,8 @@ Is it a stationary Gaussian process?
 ====================================
 
 Cheng et al. (2019): a convolutional network on a stationary code is, when wide, a stationary
-Gaussian process. Its covariance is measured by lag, with tests of what it takes for granted.
+Gaussian process. Its covariance is measured by lag, with tests of what that takes for granted. This
+decoder fails those of stationarity: it upsamples, and pads its borders.
 """
 
 import matplotlib.pyplot as plt
