@@ -8,6 +8,7 @@ import numpy as np
 
 from dipkernels.plotting.style import save_figure
 from dipkernels.theory import rank_agreement
+from experiments.kernel_ranking.baselines import COLUMNS, baselines
 from experiments.kernel_ranking.ranking import plot_ranking
 from experiments.kernel_ranking.setting import PRIORS, Preset
 
@@ -21,7 +22,7 @@ Values = dict[tuple[str, str], float]  # by image and prior, the mean over seeds
 
 
 def write_report(preset: Preset, output: Path) -> str:
-    """Write ``correlations.csv``, ``transfer.csv`` and ``ranking.png``.
+    """Write ``correlations.csv``, ``baselines.csv``, ``transfer.csv`` and ``ranking.png``.
 
     Parameters
     ----------
@@ -67,6 +68,7 @@ def write_report(preset: Preset, output: Path) -> str:
         )
     columns = list(dict.fromkeys(key for row in rows for key in row))
     _write(output / "correlations.csv", columns, rows)
+    _write_baselines(preset, output, kernels, measured)
     _write_transfer(preset, output, kernels, measured)
     _draw(preset, output, kernels, measured)
     return "\n".join(
@@ -112,6 +114,19 @@ def _write(path: Path, columns: list[str], rows: list[dict[str, object]]) -> Non
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def _write_baselines(
+    preset: Preset, output: Path, kernels: dict[str, Values], measured: Values
+) -> None:
+    """Compare the score with one bit, without what is crippled here."""
+    values = kernels.get("initialisation", {})
+    images, priors = _complete(values, measured, preset)
+    priors = tuple(name for name in priors if name not in LEFT_OUT)
+    if len(priors) < 3:
+        return
+    found = baselines(priors, *(_array(x, images, priors) for x in (values, measured)))
+    _write(output / "baselines.csv", list(COLUMNS), list(found))
 
 
 def _write_transfer(

@@ -1,13 +1,17 @@
 """The smoke preset of the ranking of architectures, and that a second run does nothing."""
 
 import csv
+import importlib
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
-from helpers.experiments import harness, script
+from helpers.experiments import ROOT, harness, script
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -66,3 +70,37 @@ def test_a_kernel_is_kept_until_its_estimators_are_run(
     assert names == [name for name in preset.priors for _ in range(4)]
     assert rows(tmp_path / "estimators.csv")[: len(made)] == made
     assert kept(tmp_path) == []
+
+
+def test_the_kept_baselines_are_those_of_the_kept_tables_and_what_the_page_says(
+    tmp_path: Path,
+) -> None:
+    folder = ROOT / "kernel_ranking"
+    run = script("kernel_ranking")
+    for name in ("scores.csv", "measured.csv"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    preset = harness.settings(str(folder / "run.py"), "cpu", run.Preset)
+    report = sys.modules["experiments.kernel_ranking.report"]
+    scores = report._read(tmp_path / "scores.csv", "psnr")
+    report._write_baselines(
+        preset, tmp_path, scores, report._read(tmp_path / "measured.csv", "peak_psnr")[""]
+    )
+    found = rows(tmp_path / "baselines.csv")
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    for row, expected in zip(found, rows(folder / "baselines.csv"), strict=True):
+        assert row["what"] == expected["what"]
+        for key in ("spearman", "lower", "upper"):  # of three digits
+            assert float(row[key]) == pytest.approx(float(expected[key]), abs=0.002)
+        numbers = "{spearman} [{lower}, {upper}]".format(**expected)
+        assert f"| {row['what']} | {row['priors']} | {numbers} |" in page
+
+
+def test_the_bit_alone_adds_nothing_to_itself() -> None:
+    baselines = importlib.import_module("experiments.kernel_ranking.baselines")
+    names = (*sorted(baselines.LOW_PASS), "vit", "swin", "mixer", "conv")
+    bit = np.array([[name in baselines.LOW_PASS for name in names]] * 3, dtype=float)
+    measured = bit + 0.1 * np.random.default_rng(0).normal(size=bit.shape)
+    found = {row["what"]: row for row in baselines.baselines(names, bit, measured)}
+    assert float(found["score less low-pass or not"]["spearman"]) == 0
+    expected = np.mean([spearmanr(b, m).statistic for b, m in zip(bit, measured, strict=True)])
+    assert float(found["score"]["spearman"]) == pytest.approx(expected, abs=1e-3)
