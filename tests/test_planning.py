@@ -79,7 +79,10 @@ def test_activations_from_shapes_are_those_of_a_pass(name: str) -> None:
 )
 def test_rehearsed_fit_takes_the_tensors_of_a_fit(name: str, seeds: int, device: str) -> None:
     prior, target = make(name, (19, 22)), torch.device(device)
-    task, settings = noisy(prior), FitSettings(backtracking=5.0, total_variation_weight=1e-4)
+    task, settings = (
+        noisy(prior),
+        FitSettings(backtracking=5.0, total_variation_weight=1e-4, snapshots=0),
+    )
     needs = rehearse_fit(prior, [task], seeds, settings, device=target)
     assert needs.rehearsed
     assert (ALLOCATOR in needs.parts) == (device == "cpu")
