@@ -28,6 +28,7 @@ class Snapshots:
     def __init__(self, most: int, seeds: int, units: Sequence[float]) -> None:
         self.most, self._room = most, max(0, most - 1)  # the last iteration's has a place
         self._seeds, self._units = seeds, list(units)
+        self._scales: Tensor | None = None  # the units, once on the device
         self.iterations: list[int] = []
         self._kept: list[dict[str, Tensor]] = []
 
@@ -50,7 +51,7 @@ class Snapshots:
         at = [self.iterations[i] for i in before] + [length - 1]
         found: dict[str, Any] = {"snapshot": at}
         for name in kept[0]:
-            values = np.stack([each[name].cpu().numpy() for each in kept], axis=1)
+            values = torch.stack([each[name] for each in kept], dim=1).cpu().numpy()
             dims = (*lead, "snapshot", *_axes(name, shape))
             found[name] = (dims, values if lead else values[0])
         return found
@@ -88,8 +89,9 @@ class Snapshots:
 
     # 0 to 1, or what the image's values reach beyond.
     def _in_8_bits(self, images: Tensor) -> dict[str, Tensor]:
-        units = images.new_tensor(self._units).reshape(-1, *[1] * (images.dim() - 1))
-        views = _views(images / units)
+        if self._scales is None:
+            self._scales = images.new_tensor(self._units).reshape(-1, *[1] * (images.dim() - 1))
+        views = _views(images / self._scales)
         flat = torch.cat([view.flatten(1) for view in views.values()], dim=1)
         low, high = flat.amin(dim=1).clamp(max=0), flat.amax(dim=1).clamp(min=1)
         kept = {}

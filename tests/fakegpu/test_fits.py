@@ -91,9 +91,7 @@ TASKS: dict[str, Callable[[], Task | list[Task]]] = {
 
 
 @pytest.mark.parametrize("case", TASKS)
-def test_every_task(case: str, request: pytest.FixtureRequest) -> None:
-    if case == "physics":  # its loss differs at once; the cause isn't known yet
-        request.applymarker(pytest.mark.xfail(reason="an external physics on a rehearsed device"))
+def test_every_task(case: str) -> None:
     assert_fits_alike(make("deep-decoder", SIZE), TASKS[case](), iterations=2)
 
 

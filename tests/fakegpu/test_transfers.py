@@ -53,7 +53,7 @@ FITS: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("optimiser", FITS)
 def test_a_fit_waits_twice_a_block(optimiser: str) -> None:
     def run(prior: ImagePrior, task: Task, iterations: int) -> None:
-        fit(prior, task, iterations=iterations, optimiser=optimiser, **FITS[optimiser], snapshots=0)
+        fit(prior, task, iterations=iterations, optimiser=optimiser, **FITS[optimiser])
 
     assert between(run, 1, BLOCK - 1) == {}
     # the scores of a block, and the peak for a progress bar
@@ -62,7 +62,7 @@ def test_a_fit_waits_twice_a_block(optimiser: str) -> None:
 
 def test_a_step_of_l_bfgs_waits_for_its_line_search() -> None:
     def run(prior: ImagePrior, task: Task, iterations: int) -> None:
-        fit(prior, task, iterations=iterations, optimiser="l-bfgs", snapshots=0)
+        fit(prior, task, iterations=iterations, optimiser="l-bfgs")
 
     found = between(run, 1, 3)
     assert set(found) == {"number"}
@@ -71,7 +71,7 @@ def test_a_step_of_l_bfgs_waits_for_its_line_search() -> None:
 
 def test_a_lipschitz_decoder_waits_for_its_eigenvalues() -> None:
     def run(prior: ImagePrior, task: Task, iterations: int) -> None:
-        fit(prior, task, iterations=iterations, snapshots=0)
+        fit(prior, task, iterations=iterations)
 
     assert set(between(run, 1, 3, "lipschitz-decoder")) == {"_linalg_eigh"}
 
