@@ -177,3 +177,12 @@ def test_ctrl_c_says_how_to_go_on(
     assert stages == ["covariance"] and (folder / "run.json").exists()
     assert call("ntk", "deep-decoder", "--size", "8", "--output", str(folder)) == 2
     assert "holds a run of 'dipkernels covariance', another command" in capsys.readouterr().err
+
+
+def test_codes_that_are_none_are_named_as_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("covariance", "vit", "--codes", "banana", "--size", "8") == 2
+    said = capsys.readouterr()
+    assert "--codes must be one of fixed, noise, fourier, phases, got banana" in said.err.replace(
+        "'", ""
+    )
+    assert not said.out  # before anything is said or made

@@ -112,10 +112,13 @@ def covariance(
 ) -> None:
     """Measure what a network makes before it learns: covariance, spectrum, draws, tests."""
     from dipkernels import plotting
+    from dipkernels.base.checks import require_choice
+    from dipkernels.stages.covariances import CODES
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
 
     options.require_positive(samples=samples)
+    require_choice("--codes", codes, CODES)
     shape = shape_of(size, channels)
     words = network if network.output_range else replace(network, output_range=BEFORE_OUTPUT)
     made = words.build(prior, shape, seed=seed, device=run.target)

@@ -227,13 +227,18 @@ def _own_code(
     if guide is not None:
         return guide[None]
     kind, channels, grid = _read_code(prior["code"] or "noise")
+    if kind not in codes.KINDS:
+        raise InvalidInputError(
+            f"--code must be one of {', '.join(codes.KINDS)}, with channels and a grid if wanted, "
+            f"as in noise:32x16x16; got '{kind}'"
+        )
     size = grid or tuple(shape[1:])
-    fixed = codes.fixed_channels(str(kind), len(size))
+    fixed = codes.fixed_channels(kind, len(size))
     if channels is None:
         counts = (getattr(each, "in_channels", None) for each in network.modules())
         first = next((count for count in counts if isinstance(count, int)), CODE_CHANNELS)
         channels = fixed or first
-    return codes.make(str(kind), (channels, *size), 1, prior["code_seed"] or 0)
+    return codes.make(kind, (channels, *size), 1, prior["code_seed"] or 0)
 
 
 def _read_code(text: str | None) -> tuple[str | None, int | None, tuple[int, ...]]:

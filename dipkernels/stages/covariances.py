@@ -6,12 +6,14 @@ import xarray as xr
 
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance, radial_average
+from dipkernels.priors.codes import DRAWN
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.spectra import prior_spectrum
 from dipkernels.stages.stage import Stage, Value
 from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task
 
+CODES = ("fixed", *DRAWN)  # one for all draws, or drawn for each
 SHOWN = 6  # draws that are kept to be looked at
 
 

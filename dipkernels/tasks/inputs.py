@@ -95,6 +95,11 @@ def _require_part(
         require_finite(part, name)
 
 
+def is_rehearsal(x: Tensor) -> bool:
+    """Tell a tensor without numbers, or of torch's fake mode: others' code may not take it."""
+    return x.is_meta or hasattr(x, "fake_mode")
+
+
 def require_finite(x: Tensor, what: str) -> None:
     """Check that there is no NaN or infinity."""
     if not x.isfinite().all():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
+from dipkernels.tasks.inputs import is_rehearsal
 from dipkernels.tasks.operators import Operator, Shape
 
 ROUNDINGS = 100  # of the tests of linearity and of adjoints, times the rounding of the type
@@ -74,9 +75,9 @@ class Wrapped(Operator):
         try:
             found: Tensor = call(rows)
         except Exception:
-            if not (x.is_meta or hasattr(x, "fake_mode")):
+            if not is_rehearsal(x):
                 raise
-            return x.new_empty(*batch, *after)  # a rehearsal of what can't run without numbers
+            return x.new_empty(*batch, *after)
         return found.to(x).reshape(*batch, *after)
 
     def _project(self, images: Tensor) -> Tensor:

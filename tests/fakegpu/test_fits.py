@@ -86,6 +86,21 @@ TASKS: dict[str, Callable[[], Task | list[Task]]] = {
     "physics": lambda: tasks.from_physics(
         Blur(), Blur().A(draw(3, *SIZE)), (3, *SIZE), clean=draw(3, *SIZE), noise_sigma=0.1
     ),
+    "a function and its derived adjoint": lambda: tasks.measure(
+        tasks.as_operator(lambda x: x - 0.5 * x.roll(1, dims=-2), (3, *SIZE)),
+        draw(3, *SIZE),
+        noise_sigma=0.1,
+    ),
+    "l1": lambda: noisy().with_misfit("l1"),
+    "poisson": lambda: tasks.denoise(draw(3, *SIZE), noise_sigma=0.0).with_misfit(
+        tasks.misfits.Poisson(peak=50.0)
+    ),
+    "weights": lambda: tasks.denoise(draw(3, *SIZE), noise_sigma=0.1).with_misfit(
+        tasks.misfits.Weighted(0.5 + draw(3, *SIZE))
+    ),
+    "a function as misfit": lambda: tasks.denoise(draw(3, *SIZE), noise_sigma=0.1).with_misfit(
+        lambda p, y: torch.nn.functional.huber_loss(p, y, reduction="sum")
+    ),
     "several images": lambda: [inpainting(0), inpainting(1)],
 }
 

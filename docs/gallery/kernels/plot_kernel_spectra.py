@@ -4,7 +4,7 @@ Kernel spectra per architecture
 
 A network's tangent kernel says how fast each image is learned. Here are the kernels of four
 architectures at initialisation: how strongly each spatial frequency is fitted, and the
-eigenvalues by their index. ``dipkernels spectrum skip deep-decoder vit mixer`` draws the same.
+eigenvalues by their index. ``dipkernels spectrum skip deep-decoder vit mixer`` draws such a figure.
 """
 
 import matplotlib.pyplot as plt
