@@ -244,6 +244,8 @@ def test_more_work_takes_more_memory() -> None:
     lbfgs = untimed(prior, task, optimiser="l-bfgs")
     assert lbfgs.parts["fit"][STATE] - state == pytest.approx(25 * own, rel=0.05)
     assert "L-BFGS" in lbfgs.notes[0]
+    both = untimed(prior, task, optimiser="l-bfgs", stop="es-emv", snapshots=0)
+    assert both.parts["fit"][STATE] == pytest.approx(lbfgs.parts["fit"][STATE], rel=0.05)
     half = untimed(prior, task, precision="bf16")
     assert half.parts["fit"]["activations"] < plain.parts["fit"]["activations"]
 
@@ -321,6 +323,7 @@ class Counting(nn.Sequential):
 @pytest.mark.parametrize(
     ("options", "remedy"),
     [
+        ({"task": True, "snapshots": 900}, "snapshots=$"),
         ({"task": True}, r"image of about \d+x\d+ pixels, or a narrower network$"),
         ({"task": True, "seeds": 8}, r"fit about \d of the 8 runs at a time$"),
         ({"task": True, "monitors": ["windowed-variance"]}, "shorter window$"),

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from dipkernels.base.checks import checked
 from dipkernels.base.words import readable_bytes, readable_seconds
 from dipkernels.errors import MemoryLimitError
-from dipkernels.planning.rehearsal import ACTIVATIONS, ALLOCATOR, BASIS, PRODUCT, RECORD, STATE
+from dipkernels.planning.rehearsal import ACTIVATIONS, ALLOCATOR, BASIS, PRODUCT, RECORD, SNAPSHOTS, STATE
 
 DRAWS = "draws"  # of chains, kept on the host
 
 REMEDIES = {
     DRAWS: "keep fewer draws, by a larger thin",
     RECORD: "record fewer monitors, or give them a shorter window",
+    SNAPSHOTS: "keep fewer images on the way, by snapshots=",
     BASIS: "take fewer Lanczos steps",
     PRODUCT: "give the kernel a smaller memory_budget or multiply fewer columns at once",
 }

@@ -36,6 +36,7 @@ STATE = "parameters, gradients, optimiser"
 ACTIVATIONS = "activations"
 TEMPORARIES = "temporaries"
 RECORD = "record, monitors"
+SNAPSHOTS = "snapshots"
 CHECKPOINT = "checkpoint"
 LINEARISATION = "linearised network"
 PRODUCT = "products"
@@ -91,22 +92,24 @@ def _iterate(
     descent: Descent, record: Record, ledger: Ledger, *, stops: bool, checkpoint: bool
 ) -> dict[str, int]:
     held: list[Tensor] = []
+    vectors: list[Tensor] = []  # of L-BFGS
     activations = 0
     losses, images = descent.evaluate()
     before = ledger.live
     record.add(losses.detach(), images.detach())
-    held += _snapshots_to_come(record, images, descent.settings.iterations)
     if stops:
         held.append(images.new_empty(Record.BLOCK + 1, *images.shape))
     recorded, images_shape = ledger.live - before, images.shape
-    _step(descent, losses, images, held)
+    held += _snapshots_to_come(record, images, descent.settings.iterations)
+    shown = ledger.live - before - recorded
+    _step(descent, losses, images, vectors)
     del losses, images
     state = ledger.live
     for _ in range(ITERATIONS - 1):
         losses, images = descent.evaluate()
         activations = ledger.live - state
         record.add(losses.detach(), images.detach())
-        _step(descent, losses, images, held)
+        _step(descent, losses, images, vectors)
         del losses, images
     peak, saved = ledger.peak, 0
     if checkpoint:
@@ -114,10 +117,11 @@ def _iterate(
         saved = ledger.peak - peak
         del copies
     return {
-        STATE: state - recorded,
+        STATE: state - recorded - shown,
         ACTIVATIONS: activations,
         TEMPORARIES: peak - state - activations,
         RECORD: recorded,
+        SNAPSHOTS: shown,
         CHECKPOINT: saved,
     }
 
@@ -141,14 +145,14 @@ def _copied_to_save(descent: Descent, record: Record, block: torch.Size | None) 
 
 
 # One step of the optimiser; L-BFGS looks at numbers, but what it holds is known.
-def _step(descent: Descent, losses: Tensor, images: Tensor, held: list[Tensor]) -> None:
+def _step(descent: Descent, losses: Tensor, images: Tensor, vectors: list[Tensor]) -> None:
     if descent.settings.optimiser != "l-bfgs":
         descent.step(losses, images)
         return
     losses.sum().backward()
-    if not held:
+    if not vectors:
         leaves = descent.leaves.values()
-        held += [x.new_empty(LBFGS_VECTORS, *x.shape) for x in leaves]
+        vectors += [x.new_empty(LBFGS_VECTORS, *x.shape) for x in leaves]
 
 
 def rehearse_kernel(
