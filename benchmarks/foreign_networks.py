@@ -319,8 +319,8 @@ def transformers_rows() -> Iterator[tuple[str, Row]]:
         Row(
             lambda: hf.DPTForDepthEstimation(
                 hf.DPTConfig(
-                    **vision,
-                    backbone_out_indices=[0, 1, 0, 1],
+                    **vision | {"num_hidden_layers": 4},
+                    backbone_out_indices=[0, 1, 2, 3],
                     neck_hidden_sizes=[8, 8, 8, 8],
                     fusion_hidden_size=8,
                     is_hybrid=False,

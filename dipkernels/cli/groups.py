@@ -147,7 +147,7 @@ class TaskWords:
     ) -> "Task":
         """Read the image and make the task, with everything checked."""
         from dipkernels import images
-        from dipkernels.specs.image import read_image
+        from dipkernels.specs.image import read_files
 
         self._require_kind()
         self._require_options()
@@ -161,13 +161,7 @@ class TaskWords:
         wanted = images.parse_size(size or (str(pixels) if scaled else "native"))
         shape = native if wanted is None else wanted
         sides = (shape,) * len(native) if isinstance(shape, int) else shape
-        volume = bool(self.axes.get("volume"))
-        files = {
-            name: read_image(task[name], mask=True, volume=volume)
-            if name == "mask"
-            else self.read(task[name])
-            for name in files_of(task)
-        }
+        files = read_files({name: task[name] for name in files_of(task)}, self.axes)
         return make_task(task, file, sides, files)
 
     def note(self, image: str) -> str:

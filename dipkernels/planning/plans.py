@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from dipkernels.base.checks import checked
 from dipkernels.base.words import readable_bytes, readable_seconds
 from dipkernels.errors import MemoryLimitError
-from dipkernels.planning.rehearsal import ACTIVATIONS, ALLOCATOR, BASIS, PRODUCT, RECORD, SNAPSHOTS, STATE
+from dipkernels.planning.rehearsal import (
+    ACTIVATIONS,
+    ALLOCATOR,
+    BASIS,
+    PRODUCT,
+    RECORD,
+    SNAPSHOTS,
+    STATE,
+)
 
 DRAWS = "draws"  # of chains, kept on the host
 

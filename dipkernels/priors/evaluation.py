@@ -3,6 +3,7 @@
 import copy
 import threading
 import warnings
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -23,6 +24,8 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.priors.stateless import has_ties, hollowed
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
+_MAPPINGS = (dict, OrderedDict, defaultdict)  # hooks are kept in an OrderedDict
+_SEQUENCES = (list, deque)
 
 
 class Network:
@@ -353,19 +356,20 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
 
 
 def _shallow(value: Any) -> Any:
-    return copy.copy(value) if type(value) in (list, dict, set) else value
+    return copy.copy(value) if type(value) in (*_MAPPINGS, *_SEQUENCES, set) else value
 
 
-def _same_attributes(one: dict[str, Any], other: dict[str, Any]) -> bool:
+def _same_attributes(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
     return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
 
 
 def _same(one: Any, other: Any) -> bool:
-    if type(one) is type(other) is dict:
+    kind = type(one)
+    if kind is type(other) and kind in _MAPPINGS:
         return _same_attributes(one, other)
-    if type(one) is type(other) is list:
+    if kind is type(other) and kind in _SEQUENCES:
         return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
-    return one is other or (type(one) is type(other) is set and one == other)
+    return one is other or (kind is type(other) is set and one == other)
 
 
 # Names of each weight that is divided by its largest singular value, and of both singular vectors,

@@ -80,7 +80,13 @@ def require_pure(
     """Check that an image is the one that a new module makes of the same parameters and code."""
     with torch.no_grad(), unmoved_random_state(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a network's own have been shown
-        image = image_of()
+        try:
+            image = image_of()
+        except Exception as error:  # whatever the module raises
+            raise InvalidInputError(
+                f"{name} ran once, and fails when it's called again, with other parameters: "
+                f"{error}; look for what it keeps from call to call"
+            ) from error
         try:
             plain = plain_image_of()
         except Exception as error:  # whatever the module raises

@@ -2,9 +2,10 @@
 
 import functools
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dipkernels.errors import InvalidInputError, UnitWarning
 
@@ -47,6 +48,16 @@ def _read_image(
         return images.read(
             source, channel_axis=channel_axis, volume=volume, white=white, any_range=True
         )
+
+
+def read_files(sources: Mapping[str, str], axes: Mapping[str, Any]) -> "dict[str, ImageFile]":
+    """Read the files of a task; a mask has no channels to look for."""
+    return {name: read_image(file, **axes_of(name, axes)) for name, file in sources.items()}
+
+
+def axes_of(name: str, axes: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what `read_image` is told of a task's file, of what was said of the image's axes."""
+    return {"mask": True, "volume": bool(axes.get("volume"))} if name == "mask" else {**axes}
 
 
 def is_own(source: str) -> bool:

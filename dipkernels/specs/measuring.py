@@ -7,6 +7,7 @@ from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.specs.loading import call, load_function
 from dipkernels.specs.task import (
     FILES,
+    HOLES,
     Clean,
     Measured,
     Noise,
@@ -116,9 +117,14 @@ def _fourier(
         float | None, "Share of the Fourier lines that are the middle ones. (default: 0.08)"
     ] = None,
     noise_sigma: Noise = 0.0,
+    measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
+    if measured:
+        truth = picture.files["clean"].image if clean else None
+        return _measured_frequencies(picture, mask, truth, noise_sigma)
     if mask == LINES:
         shares = {"known": known, "centre": centre}
         said = {key: share for key, share in shares.items() if share is not None}
@@ -127,6 +133,37 @@ def _fourier(
         found = _frequencies(picture, mask)
     operator = tasks.Fourier(picture.shown.shape, found)
     return _simulated(picture, operator, noise_sigma, "fourier")
+
+
+# Complex numbers are read as two channels each; all frequencies lie on the image's grid.
+def _measured_frequencies(
+    picture: Picture, mask: str, truth: "Tensor | None", noise_sigma: float
+) -> "Task":
+    import torch
+
+    from dipkernels import tasks
+
+    values, size = picture.native, picture.size
+    if len(values) % 2 or tuple(values.shape[1:]) != tuple(size):
+        raise ImageError(
+            "Fourier coefficients are complex, one for each pixel of the image: a .npy file of "
+            f"shape (height, width) or (channels, height, width), here {len(values)} real channels "
+            f"of {sides(values.shape[1:])} numbers for an image of {sides(size)}"
+        )
+    if mask == HOLES:
+        found = values.isfinite().all(dim=0) & (values != 0).any(dim=0)
+        if not bool(found.any()):
+            raise ImageError(f"no coefficient is measured: all are 0 or NaN, which '{HOLES}' hides")
+    else:
+        found = _frequencies(picture, mask)
+    seen = torch.stack([values[0::2, found], values[1::2, found]])
+    if not bool(seen.isfinite().all()):
+        raise ImageError(
+            "coefficients that the mask calls measured are NaN or infinite: hide them by the mask, "
+            f"or take the mask '{HOLES}', which hides what is NaN or 0"
+        )
+    operator = tasks.Fourier((len(values) // 2, *size), found)
+    return tasks.measure(operator, truth, measurement=seen, noise_sigma=noise_sigma, name="fourier")
 
 
 def _frequencies(picture: Picture, source: str) -> "Tensor":
@@ -144,6 +181,16 @@ def _frequencies(picture: Picture, source: str) -> "Tensor":
 
 
 def _check_fourier(task: Options, said: Container[str], spell: Spelling) -> None:
+    mask, measured = spell("mask"), spell("measured")
+    if task["measured"] and task["mask"] == LINES:
+        raise InvalidInputError(
+            f"Fourier coefficients of a file ({measured}) need {mask}: a file that says which were "
+            f"measured, white = measured, or {HOLES}, if the others are 0 or NaN"
+        )
+    if task["mask"] == HOLES and not task["measured"]:
+        raise InvalidInputError(
+            f"{mask} {HOLES} needs {measured}: of an image all coefficients are known"
+        )
     for name in ("known", "centre"):
         if task["mask"] != LINES and task[name] is not None:
             raise InvalidInputError(
@@ -206,9 +253,13 @@ def _operator(
         "that returns what dipkernels.tasks.as_operator takes, or a task. It is run.",
     ] = "",
     noise_sigma: Noise = 0.0,
+    measured: Measured = False,
+    clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
+    if measured:
+        return _measured_by(picture, operator, clean, noise_sigma)
     shape = tuple(picture.shown.shape)
     made = call(operator, load_function(operator), shape)
     if not isinstance(made, tasks.Task):
@@ -220,6 +271,28 @@ def _operator(
             "and noise count, so that others have no effect"
         )
     return made
+
+
+# The size is that of the image sought; the file may have an axis of channels more than the data.
+def _measured_by(picture: Picture, operator: str, clean: str, noise_sigma: float) -> "Task":
+    from dipkernels import tasks
+
+    truth = picture.scaled(picture.files["clean"].image) if clean else None
+    shape = (1 if truth is None else len(truth), *picture.size)
+    made = call(operator, load_function(operator), shape)
+    if isinstance(made, tasks.Task):
+        raise InvalidInputError(
+            f"{operator} made a task, which has its own measurement: leave the measured image out"
+        )
+    found, seen = tasks.as_operator(made, shape), picture.native
+    if found.measurement_shape == tuple(seen.shape[1:]) and len(seen) == 1:
+        seen = seen[0]
+    if found.measurement_shape != tuple(seen.shape):
+        raise ImageError(
+            f"{operator} measures {found.measurement_shape} numbers of an image of {shape}, the "
+            f"file has {tuple(seen.shape)}; the size of the image is said by --size (size:)"
+        )
+    return tasks.measure(found, truth, measurement=seen, noise_sigma=noise_sigma, name="operator")
 
 
 def _check_operator(task: Options, said: Container[str], spell: Spelling) -> None:
@@ -248,7 +321,7 @@ register_task("radon", _radon, files=FILES, simulates="its projections are taken
 register_task(
     "fourier",
     _fourier,
-    files={"mask": (LINES,)},
+    files={"mask": (LINES, HOLES), **FILES},
     draws=_draws_lines,
     check=_check_fourier,
     simulates="some of its Fourier coefficients are taken",
@@ -258,5 +331,9 @@ register_task(
 )
 register_task("demosaick", _demosaick, files=FILES, simulates="a mosaic of its colours is taken")
 register_task(
-    "operator", _operator, check=_check_operator, simulates="what the operator measures is taken"
+    "operator",
+    _operator,
+    files=FILES,
+    check=_check_operator,
+    simulates="what the operator measures is taken",
 )

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from dipkernels.tasks import Task
 
 NOISE_SIGMA = 25 / 255  # that of `dipkernels.tasks.denoise`, here without torch
-MASKS = ("bernoulli", "region", "text", "holes")
+HOLES = "holes"
+MASKS = ("bernoulli", "region", "text", HOLES)
 Spelling = Callable[[str], str]  # of an option, in the words of an interface
 Options = Mapping[str, Any]
 
@@ -259,7 +260,7 @@ def _inpaint(
         str,
         "For inpaint: a file, white = known; bernoulli, region, text; or holes, the transparent or "
         "NaN pixels of the image. For fourier: a file, white = measured, frequency 0 in the "
-        "middle; or lines.",
+        "middle; lines; or holes, coefficients of a file that are 0 or NaN.",
     ] = "bernoulli",
     mask_hides: Annotated[
         str | None,
@@ -277,7 +278,7 @@ def _inpaint(
 ) -> "Task":
     from dipkernels import tasks
 
-    picture, holes = _with_holes(picture) if mask == "holes" else (picture, None)
+    picture, holes = _with_holes(picture) if mask == HOLES else (picture, None)
     given = picture.given(measured=measured, clean=clean)
     drawn = _mask(picture, mask, known, mask_hides) if holes is None else holes
     truth = _matching(picture, given.pop("clean"))
@@ -310,7 +311,7 @@ def _check_inpaint(task: Options, said: Container[str], spell: Spelling) -> None
             f"a damaged image ({measured}) needs {mask}: a file that says which of its pixels are "
             "known, or holes, if these are transparent or NaN"
         )
-    if task["mask"] == "holes" and not task["measured"]:
+    if task["mask"] == HOLES and not task["measured"]:
         raise InvalidInputError(
             f"{mask} holes needs {measured}: nobody knows the image in its holes"
         )

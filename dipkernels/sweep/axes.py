@@ -4,7 +4,7 @@ import contextlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,7 +18,7 @@ from dipkernels.specs.record import canonical
 from dipkernels.specs.task import Option, files_of, require_effects, task_options
 from dipkernels.stages.registry import find_stage
 from dipkernels.sweep.document import Document, Problem, Where
-from dipkernels.sweep.schema import Entry, PriorEntry
+from dipkernels.sweep.schema import Entry, ImageEntry, PriorEntry
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Setting:
     asked: dict[str, Any]
     where: Where
     sources: Mapping[str, str]
+    axes: Mapping[str, Any] = field(default_factory=dict)  # of an image's file
 
 
 class AxisReader:
@@ -58,15 +59,20 @@ class AxisReader:
             for setting in self._entry(group, entry, (*where, number))
         ]
 
-    def images(self, names: list[str], where: Where) -> list[Setting]:
+    def images(self, entries: list[ImageEntry], where: Where) -> list[Setting]:
         """Read images."""
         found = []
-        for number, name in enumerate(names):
+        for number, entry in enumerate(entries):
             place = (*where, number)
-            source = self._source(name, place)
-            if source is not None:
-                pixels = image_hash(read_image(source))
-                found.append(Setting(pixels, {"image": name}, place, {"image": source}))
+            axes = entry.model_dump(include={"channel_axis", "volume"}, exclude_none=True)
+            try:
+                source = self.source(entry.name)
+                pixels = image_hash(read_image(source, **axes))
+            except DipkernelsError as error:
+                self.report(place, error)
+                continue
+            asked = {"image": entry.name} | {f"image.{key}": said for key, said in axes.items()}
+            found.append(Setting(pixels, asked, place, {"image": source}, axes))
         return self._distinct(found)
 
     def sizes(self, given: list[Any], where: Where) -> list[Setting]:
@@ -189,10 +195,11 @@ class AxisReader:
             return None
         sources: dict[str, str] = {}
         for name in files_of(task):
-            source = self._source(task[name], (*where, name))
-            if source is None:
+            try:
+                sources[name] = self.source(task[name])
+            except DipkernelsError as error:
+                self.report((*where, name), error)
                 return None
-            sources[name] = source
         return sources
 
     # All values of an option that it can have; a list stands for several.
@@ -213,14 +220,12 @@ class AxisReader:
                 self.report((*where, number), f"{error}{hint}")
         return kept
 
-    def _source(self, name: str, where: Where) -> str | None:
+    def source(self, name: str) -> str:
+        """Find a file."""
         try:
-            source = resolve_source(name, self.folder)
-            read_image(source, mask=where[-1] == "mask")
+            return resolve_source(name, self.folder)
         except DipkernelsError as error:
-            self.report(where, f"{error} (files are looked for in {self.folder})")
-            return None
-        return source
+            raise type(error)(f"{error} (files are looked for in {self.folder})") from error
 
     def _distinct(self, settings: list[Setting]) -> list[Setting]:
         seen: set[str] = set()

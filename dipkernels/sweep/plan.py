@@ -14,7 +14,7 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.values import shown
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
-from dipkernels.specs.image import image_hash, read_image
+from dipkernels.specs.image import axes_of, image_hash, read_files, read_image
 from dipkernels.specs.prior import make_prior, require_code_effect
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import NEWER, make_task
@@ -195,8 +195,12 @@ def _settings(
 
 
 def _read_axis(reader: AxisReader, axis: str, given: list[Any], where: Where) -> list[Setting]:
-    from dipkernels.sweep.schema import Entry
+    from dipkernels.sweep.schema import Entry, ImageEntry
 
+    if axis == "images":
+        return reader.images(
+            [ImageEntry(name=each) if isinstance(each, str) else each for each in given], where
+        )
     if axis not in ("tasks", "measure"):
         found: list[Setting] = getattr(reader, axis)(given, where)
         return found
@@ -227,15 +231,20 @@ def _checked_runs(
 ) -> list[Run]:
     checker = _Combinations(reader)
     runs: list[Run] = []
-    hashes: dict[tuple[bool, str], str] = {}
+    hashes: dict[str, str] = {}
     with Progress(len(points), "checking the plan", enabled=progress) as bar:
         for point in points:
             prior, task, image, size, seed, measure = point
             sources = {**image.sources, **task.sources}
             asked = {k: v for setting in point for k, v in setting.asked.items()}
             # Pixels are hashed once for each image, not once for each run.
-            pixels = {name: _hash(name, file, hashes) for name, file in task.sources.items()}
-            shape = _sides(size, read_image(image.sources["image"]).image.shape[1:])
+            try:
+                pixels = {n: _hash(n, f, image.axes, hashes) for n, f in task.sources.items()}
+            except DipkernelsError as error:
+                reader.report(task.where, error)
+                continue
+            file = read_image(image.sources["image"], **image.axes)
+            shape = _sides(size, file.image.shape[1:])
             configuration = {
                 "prior": {**prior.value},
                 "task": {k: v for k, v in task.value.items() if v or k not in NEWER},
@@ -244,6 +253,8 @@ def _checked_runs(
                 "seed": seed.value,
                 "measure": measure.value,
             }
+            if image.axes:
+                configuration["axes"] = {**image.axes}
             # Seeds that the plan doesn't fix are those of the run.
             for part, key in (("prior", "code_seed"), ("task", "seed")):
                 if configuration[part][key] is None:
@@ -265,11 +276,12 @@ def _sides(size: Setting, native: tuple[int, ...]) -> tuple[int, ...]:
     return (size.value[0],) * len(native) if one else tuple(size.value)
 
 
-def _hash(name: str, file: str, known: dict[tuple[bool, str], str]) -> str:
-    mask = name == "mask"
-    if (mask, file) not in known:
-        known[mask, file] = image_hash(read_image(file, mask=mask))
-    return known[mask, file]
+def _hash(name: str, file: str, axes: Mapping[str, Any], known: dict[str, str]) -> str:
+    told = axes_of(name, axes)
+    key = canonical([file, told])
+    if key not in known:
+        known[key] = image_hash(read_image(file, **told))
+    return known[key]
 
 
 class _Combinations:
@@ -320,8 +332,8 @@ class _Combinations:
 
     def _task(self, run: Run, problem: Setting, said: str) -> Task | None:
         given = run.configuration
-        files = {name: read_image(s, mask=name == "mask") for name, s in run.sources.items()}
         try:
+            files = read_files(run.sources, given.get("axes", {}))
             return make_task(given["task"], files["image"], tuple(given["size"]), files)
         except DipkernelsError as error:
             self._report(problem, error, said)

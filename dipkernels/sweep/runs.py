@@ -13,7 +13,7 @@ from dipkernels.base.checks import checked
 from dipkernels.base.origin import digest
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
-from dipkernels.specs.image import image_hash, read_image
+from dipkernels.specs.image import image_hash, read_files
 from dipkernels.specs.prior import make_prior
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import make_task
@@ -66,7 +66,9 @@ class Run:
     @property
     def label(self) -> str:
         """Says what is run, for people."""
-        groups: dict[str, list[str]] = {"prior": [], "task": [], "measure": []}
+        groups: dict[str, list[str]] = {
+            "prior": [], "task": [], "image": [], "measure": []
+        }  # fmt: skip
         for name, value in self.asked.items():
             group, dot, option = name.partition(".")
             if dot:
@@ -136,7 +138,7 @@ class Run:
             If an image isn't there any more, or has changed since the plan was read.
         """
         given = self.configuration
-        files = {name: read_image(s, mask=name == "mask") for name, s in self.sources.items()}
+        files = read_files(self.sources, given.get("axes", {}))
         for name, image in files.items():
             if image_hash(image) != given["pixels"][name]:
                 raise ImageError(

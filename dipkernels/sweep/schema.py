@@ -54,6 +54,14 @@ class PriorEntry(_Form):
     options: dict[str, Any] = {}
 
 
+class ImageEntry(_Form):
+    """An image, and what is said of its axes and of those of a task's other files."""
+
+    name: str
+    channel_axis: int | None = None
+    volume: bool | None = None
+
+
 class Entry(BaseModel):
     """A task or a measurement: a name, and its own options."""
 
@@ -66,7 +74,7 @@ class Block(_Form):
 
     priors: Several[Annotated[PriorEntry, BeforeValidator(_as_entry)]] | None = None
     tasks: Several[Annotated[Entry, BeforeValidator(_as_entry)]] | None = None
-    images: Several[str] | None = None
+    images: Several[Annotated[ImageEntry, BeforeValidator(_as_entry)]] | None = None
     sizes: Several[Any] | None = None
     seeds: Annotated[list[int], BeforeValidator(_as_seeds), Field(min_length=1)] | None = None
     measure: Several[Annotated[Entry, BeforeValidator(_as_entry)]] | None = None
@@ -146,7 +154,9 @@ def _as_problem(document: Document, error: Any) -> Problem:
         "model_attributes_type": "a name, or a mapping with a name",
     }.get(kind, error["msg"])
     hint = (
-        ": put it in quotes" if kind == "string_type" and not isinstance(given, dict | list) else ""
+        ": put it in quotes"
+        if kind in ("string_type", "model_type") and isinstance(given, bool | int | float)
+        else ""
     )
     return document.problem(where, f"must be {wanted}, got {_shown(given)}{hint}")
 
@@ -154,7 +164,10 @@ def _as_problem(document: Document, error: Any) -> Problem:
 def _known_keys(where: Where) -> list[str]:
     if len(where) == 1:
         return list(SweepFile.model_fields)
-    return list(PriorEntry.model_fields if "priors" in where else Block.model_fields)
+    for axis, entry in (("priors", PriorEntry), ("images", ImageEntry)):
+        if axis in where:
+            return list(entry.model_fields)
+    return list(Block.model_fields)
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 Right is what a module of plain torch gives, and a Jacobian by plain autograd, in float64.
 """
 
+import collections
 import pickle
 import warnings
 from collections.abc import Callable, Iterator
@@ -345,6 +346,39 @@ def test_attributes_that_a_call_changes_are_put_back() -> None:
     assert prior.structure.calls == 0
     assert prior.structure.seen == []
     assert not hasattr(prior.structure, "last")
+
+
+def test_hooks_that_the_first_call_installs_are_not_piled_up() -> None:
+    """As Hugging Face's networks collect hidden states."""
+    seen: list[Tensor] = []
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        if not hasattr(net, "hooked"):
+            net.hooked = True
+            net.a.register_forward_hook(lambda part, given, made: seen.append(made))
+            net.history = collections.deque([0.0], maxlen=3)
+        seen.clear()
+        y = net.b(net.a(x))
+        net.history.append(1.0)
+        return y + torch.stack([each.mean() for each in seen]).sum() * sum(net.history)
+
+    prior = convolved(forward)
+    require_right(prior)
+    require_right(prior)
+    assert not prior.structure.a._forward_hooks
+
+
+def test_a_second_call_that_fails_is_said() -> None:
+    calls: list[int] = []
+
+    def forward(net: Any, x: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("the cache is full")
+        return net.b(net.a(x))
+
+    with pytest.raises(InvalidInputError, match=r"fails when it's called again.*the cache is full"):
+        convolved(forward)
 
 
 def test_what_is_kept_elsewhere_from_call_to_call_is_refused() -> None:

@@ -107,7 +107,8 @@ def test_all_problems_are_said_at_once_with_their_lines(tmp_path: Path, text: st
         ("- skip\n", 1, "this file is a list"),
         ("priors: skip\n", 1, "needs the key 'images'"),
         ("priors: skip\nimages: camera\nimports: no_such_module\n", 3, "can't import"),
-        ("priors: skip\nimages: no\n", 2, "must be a word, got False: put it in quotes"),
+        ("priors: skip\nimages: no\n", 2, "a mapping with a name, got False: put it in quotes"),
+        ("priors: skip\nimages: {name: no}\n", 2, "must be a word, got False: put it in quotes"),
         ("priors: skip\nimages: camera\nseeds: {count: 0}\n", 3, "must be like 0, [0, 1, 2]"),
     ],
 )
@@ -274,8 +275,44 @@ def test_pixels_are_hashed_once_for_each_image(monkeypatch: pytest.MonkeyPatch) 
     plan = sweep.load(SMALL | {"images": ["camera", "coins"], "seeds": {"count": 30}})
     assert (len(plan), len(hashed)) == (60, 2)
     for run in (plan.runs[0], plan.runs[-1]):
-        pixels = runs.read_image(run.sources["image"])
+        pixels = runs.read_files(run.sources, {})["image"]
         assert run.configuration["pixels"] == {"image": runs.image_hash(pixels)}
+
+
+def test_axes_of_files_are_said_of_their_image(tmp_path: Path) -> None:
+    """A stack is a volume or an image of channels, its mask alike; results keep them apart."""
+    rng = np.random.default_rng(0)
+    stack = rng.random((4, 8, 12), dtype=np.float32)
+    np.save(tmp_path / "stack.npy", stack)
+    np.save(tmp_path / "mask.npy", (rng.random((4, 8, 12)) < 0.7).astype(np.uint8))
+    text = (
+        "priors: {name: deep-decoder, options: {width: 4}}\nsizes: native\n"
+        "measure: {name: fit, iterations: 2}\n"
+    )
+
+    def runs_of(images: str, tasks: str = "denoise") -> list[sweep.Run]:
+        (tmp_path / "plan.yaml").write_text(f"{text}images: {images}\ntasks: {tasks}\n")
+        return list(sweep.load(tmp_path / "plan.yaml").runs)
+
+    (planes,) = runs_of("{name: stack.npy, channel_axis: 0}")
+    assert planes.make()[1].shape == (4, 8, 12)
+    torch.testing.assert_close(planes.make()[1].clean, torch.from_numpy(stack))
+    inpaint = "{name: inpaint, mask: mask.npy}"
+    volume, photograph = runs_of("[{name: stack.npy, volume: true}, camera]")[:2]
+    assert volume.make()[1].shape == (1, 4, 8, 12)
+    assert volume.asked["image.volume"] is True
+    assert volume.key != planes.key
+    assert "axes" not in photograph.configuration
+    (hidden,) = runs_of("{name: stack.npy, volume: true}", inpaint)
+    assert hidden.make()[1].mask.shape[-3:] == (4, 8, 12)
+    again = sweep.Run.from_record(hidden.record())
+    torch.testing.assert_close(again.make()[1].measurement, hidden.make()[1].measurement)
+    with pytest.raises(sweep.SweepFileError, match=r"(?s)line 4.*which axis holds the channels"):
+        runs_of("stack.npy")
+    with pytest.raises(sweep.SweepFileError, match="unknown key 'volum': did you mean 'volume'"):
+        runs_of("{name: stack.npy, volum: true}")
+    with pytest.raises(sweep.SweepFileError, match="mask"):
+        runs_of("{name: stack.npy, channel_axis: 0}", inpaint)
 
 
 def test_files_count_by_their_pixels(tmp_path: Path) -> None:
