@@ -413,6 +413,7 @@ def timm_rows() -> Iterator[tuple[str, Row]]:
                 embed_dim=16,
                 num_blocks=2,
                 block_layer=mixer.SpatialGatingBlock,
+                mlp_layer=import_module("timm.layers").GatedMlp,
                 mlp_ratio=2,
                 num_classes=0,
                 global_pool="",

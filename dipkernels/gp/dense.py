@@ -10,6 +10,8 @@ from dipkernels.gp.torus import Size, Spectral, TorusCovariance
 class DenseCovariance(TorusCovariance):
     """A covariance matrix, by its eigenvectors: the image is all there is."""
 
+    filters = False
+
     def __init__(self, matrix: Float[Tensor, "n n"], size: Size) -> None:
         self.period, self.torus, self.size = (1,) * len(size), size, size
         self.device = matrix.device

@@ -159,22 +159,30 @@ class Observation:
         numbers = self.task.shape[0] * math.prod(k.torus)
         if self._masks_pixels:
             return self.count / numbers
-        channels, centre = self.task.shape[0], [n // 2 for n in size]
+        column = self._response_to_a_point()
+        share = float(column.flatten()[0]) * math.prod(size) / math.prod(k.torus)
+        if not (k.whole and k.filters):
+            return share
+        response = torch.fft.rfftn(column).real
+        top = float(response.max())
+        return share if float(response.min()) < -_SPREAD * top else response.clamp(min=0)
+
+    # What A^T A makes of a point in the middle, which is moved to the torus's origin.
+    def _response_to_a_point(self) -> Tensor:
+        k, channels = self.covariance, self.task.shape[0]
+        centre = [n // 2 for n in self.task.shape[1:]]
         points = torch.zeros(channels, *self.task.shape, dtype=torch.float64, device=k.device)
         for channel in range(channels):
             points[(channel, channel, *centre)] = 1
         seen = self.adjoint(self.forward(points))
         column = torch.stack([seen[c, c] for c in range(channels)]).mean(dim=0)
-        share = float(column[tuple(centre)]) * math.prod(size) / math.prod(k.torus)
-        if not k.whole or math.prod(k.period) > 1:
-            return share
-        response = torch.fft.rfftn(column.roll([-c for c in centre], tuple(range(len(size))))).real
-        top = float(response.max())
-        return share if float(response.min()) < -_SPREAD * top else response.clamp(min=0)
+        return k.embed(column).roll([-c for c in centre], tuple(range(len(centre))))
 
     def _dual_preconditioner(self) -> Callable[[Tensor], Tensor]:
         if self._masks_pixels:
             return self._masked(self.covariance)
+        if self._filters():
+            return self._masked(self.covariance, torch.fft.rfftn(self._response_to_a_point()).real)
         grid = self._measured_grid()
         return self._by_diagonal() if grid is None else self._masked(grid)
 
@@ -191,13 +199,23 @@ class Observation:
         diagonal = diagonal.clamp(min=_FLOOR * float(diagonal.max()))
         return lambda rows: rows / diagonal
 
-    # Embed, divide by the spectrum, restrict.
-    def _masked(self, k: TorusCovariance) -> Callable[[Tensor], Tensor]:
-        floor = self.variance + _FLOOR * float(k.eigenvalues.max())
-        divide = k.function(lambda v: 1 / (v.clamp(min=0) + floor))
+    # Whether pixels of the measurement are as far apart as those of the image: a blur's are.
+    def _filters(self) -> bool:
+        grid = len(self.shape) == len(self.task.shape) and self.task.operator.grid
+        sides = zip(self.shape[1:], self.task.shape[1:], strict=True) if grid else ()
+        return grid and all(2 * m > n for m, n in sides) and self.covariance.filters
+
+    # Embed, divide by the spectrum, as the measurement filters it, restrict.
+    def _masked(
+        self, k: TorusCovariance, response: Tensor | float = 1.0
+    ) -> Callable[[Tensor], Tensor]:
+        response = torch.as_tensor(response).clamp(min=0).to(k.device)
+        floor = self.variance + _FLOOR * float(k.eigenvalues.max() * response.max())
+        divide = k.function(lambda v: 1 / (v.clamp(min=0) * response + floor))
+        inside = (..., *(slice(n) for n in self.shape[1:]))
 
         def approximate(rows: Tensor) -> Tensor:
-            return (k.crop(divide(rows.reshape(-1, *self.shape))) * self.counted).flatten(1)
+            return (divide(rows.reshape(-1, *self.shape))[inside] * self.counted).flatten(1)
 
         return approximate
 
@@ -221,12 +239,13 @@ class Observation:
         if self.exact:
             return "fourier"
         # A border of unknown pixels is a block, whatever the mask inside it: 2 to 5 times dearer.
-        usable = self.covariance.whole and self.variance > 0 and self.covariance.definite
+        usable = self.variance > 0 and self.covariance.definite
+        whole = self.covariance.whole
         if not self._masks_pixels:
             picture = len(self.shape) == len(self.task.shape) and self.task.operator.grid
-            small = picture and 2 * self.count < math.prod(self.task.shape)
-            return "primal" if usable and not small else "dual"
-        return "primal" if usable and self._scattered() else "dual"
+            dual = picture and (not whole or 2 * self.count < math.prod(self.task.shape))
+            return "primal" if usable and not dual else "dual"
+        return "primal" if usable and whole and self._scattered() else "dual"
 
     def _scattered(self) -> bool:
         mask = self.counted

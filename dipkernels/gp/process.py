@@ -163,9 +163,10 @@ class GaussianProcess:
         solver : {"auto", "fourier", "primal", "dual"}
             ``"fourier"`` where every pixel of a torus was measured, exact (of a DenseKernel: by its
             eigenvectors). Else preconditioned
-            conjugate gradients: ``"primal"`` for scattered masks on a torus (it takes noise and a
-            positive semi-definite spectrum), ``"dual"`` for blocks, images that aren't periodic
-            and other operators. ``"auto"``: the first that is possible and fits the mask.
+            conjugate gradients: ``"primal"`` for scattered masks on a torus, projections and other
+            numbers than pixels (it takes noise and a positive semi-definite spectrum), ``"dual"``
+            for blocks, images that aren't periodic, blurs. ``"auto"``: the first that is possible
+            and fits.
         tolerance : float
             Relative error of conjugate gradients in their own norm. A pixel's mean is then off
             by at most this times ``sqrt(r^T (A K A^T + s2)^(-1) r)``, about the square root of the

@@ -61,6 +61,11 @@ class TorusCovariance:
         return self.torus == self.size
 
     @property
+    def filters(self) -> bool:
+        """Whether the eigenvectors are the Fourier modes of the torus, in the order of `rfftn`."""
+        return self._vectors is None
+
+    @property
     def definite(self) -> bool:
         """Whether a process on the torus has this covariance, up to rounding."""
         return self.negativity <= ROUNDING
