@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -212,7 +213,7 @@ class Observation:
         response = torch.as_tensor(response).clamp(min=0).to(k.device)
         floor = self.variance + _FLOOR * float(k.eigenvalues.max() * response.max())
         divide = k.function(lambda v: 1 / (v.clamp(min=0) * response + floor))
-        inside = (..., *(slice(n) for n in self.shape[1:]))
+        inside: Any = (..., *(slice(n) for n in self.shape[1:]))
 
         def approximate(rows: Tensor) -> Tensor:
             return (divide(rows.reshape(-1, *self.shape))[inside] * self.counted).flatten(1)
