@@ -132,7 +132,10 @@ BAD_FITS: dict[str, tuple[tuple[str, ...], str]] = {
         ("--task", "flash", "--flash", "astronaut", "--code", "noise"),
         "--code noise has no effect",
     ),
-    "no blur": (("--task", "deblur"), "needs either --blur, the deviation of a Gaussian in pix"),
+    "no blur": (
+        ("--task", "deblur"),
+        "needs either --blur, the standard deviation of a Gaussian in pix",
+    ),
     "two blurs": (("--task", "deblur", "--blur", "1", "--psf", "camera"), "not both"),
     "blur of 0": (("--task", "deblur", "--blur", "0"), "must be positive and finite, in pixels"),
     "boundary": (("--task", "deblur", "--blur", "1", "--boundary", "wrap"), "must be one of ref"),

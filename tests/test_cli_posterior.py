@@ -409,7 +409,7 @@ def test_other_tasks_ranges_and_measurements(tmp_path: Path) -> None:
     assert run(tmp_path / "no", *short, *arguments, prior=plain) == 0
     assert not (tmp_path / "no" / "calibration.csv").exists()
     page = (tmp_path / "no" / "index.html").read_text(encoding="utf-8")
-    assert "Nothing is known to hold the spread against" in page
+    assert "The spread can't be checked: there is no clean image" in page
 
 
 def _chains(chains: int = 2, draws: int = 12, **attributes: Any) -> xr.Dataset:
@@ -452,7 +452,7 @@ def test_converged_chains_without_a_density_are_no_posterior() -> None:
     assert sound and first.startswith("Nothing speaks against")
     none = _chains(target="none is known: Adam and noise")
     sound, first = reports.posterior._verdict(none, diagnosis, "", None)
-    assert not sound and first.startswith("Not a posterior: no density is known")
+    assert not sound and first.startswith("Not a posterior: the method has no known target")
 
 
 def test_held_out_pixels_of_unknown_noise_are_said_to_be_so() -> None:

@@ -30,11 +30,11 @@ def compare(
         str, option(f"{options.KNOWN_PRIORS} Separated by spaces (in quotes) or commas.")
     ] = DEFAULT_PRIORS_TEXT,
     iterations: Annotated[
-        int | None, option("Of Adam and of gradient descent, each. (default: by prior)")
+        int | None, option("Iterations of Adam, and of gradient descent. (default: by prior)")
     ] = None,
     code: options.OwnCodeOption = None,
     seed: options.SeedOption = 0,
-    seeds: Annotated[int, option("So many initialisations are fitted with Adam, together.")] = 3,
+    seeds: Annotated[int, option("Number of initialisations that are fitted with Adam.")] = 3,
     plan: options.PlanOption = False,
     *,
     run: options.RunWords,

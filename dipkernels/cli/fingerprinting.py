@@ -25,9 +25,9 @@ def fingerprint(
     image: options.ImageOption = "astronaut",
     size: Annotated[
         str | None,
-        option("Pixels: 64, 48x64, 8x48x64 or native. (default: 64; of signals, volumes native)"),
+        option("Size in pixels: 64, 48x64, 8x48x64 or native. (default: 64; native for signals)"),
     ] = None,
-    iterations: Annotated[int, option("Of Adam.")] = 300,
+    iterations: Annotated[int, option("Iterations of Adam.")] = 300,
     steps: Annotated[int, option("Steps of the prediction at most.")] = 150,
     samples: Annotated[int, option("Initialisations that are drawn.")] = 32,
     code: options.OwnCodeOption = None,

@@ -52,8 +52,10 @@ def fit(
             panel=groups.ON_TASK,
         ),
     ] = None,
-    seed: Annotated[int, option("Of code, noise, mask and weights.", panel=ON_FIT)] = 0,
-    seeds: Annotated[int, option("So many initialisations at once.", panel=ON_FIT)] = 1,
+    seed: Annotated[int, option("Seed of code, noise, mask and weights.", panel=ON_FIT)] = 0,
+    seeds: Annotated[
+        int, option("Number of initialisations that are fitted together.", panel=ON_FIT)
+    ] = 1,
     plan: options.PlanOption = False,
     *,
     run: options.RunWords,

@@ -37,12 +37,12 @@ ALWAYS = {"seed", "hold_out"}  # options of every task, which commands take by t
 OF_AXES: dict[str, Any] = {
     "channel_axis": Annotated[
         int | None,
-        option("Of an array, or of a stack of pages: 0 if channels are first, -1 if last.",
+        option("Axis of the channels in an array or stack: 0 for the first, -1 for the last.",
                panel=ON_TASK),
     ],
     "volume": Annotated[
         bool | None,
-        option("The third axis of an array, pages or time are the depth of a volume.", "--volume",
+        option("The third axis of an array (pages, time) is the depth of a volume.", "--volume",
                panel=ON_TASK),
     ],
 }  # fmt: skip
@@ -252,20 +252,25 @@ def _of_network(default: str | None, help: str, unset: str = "") -> Any:
 class NetworkWords:
     """What was typed of a network, apart from its name."""
 
-    variant: str | None = _of_network(None, "Other published settings.")
+    variant: str | None = _of_network(
+        None, "Named variant of the network, with other published settings."
+    )
     options: str = _of_network(
-        "", 'Of the network, or of the function that makes yours: "width=64 upsampling=nearest".'
+        "", 'Options of the network, or of your factory: "width=64 upsampling=nearest".'
     )
     code: str | None = _of_network(
         None,
-        "noise, meshgrid, fourier or phases; with channels, noise:32; of your own network also with"
-        " a grid, noise:32x16x16.",
-        "its own; your own network's is noise of the image's size, with as many channels as its "
-        "first convolution takes",
+        "Input of the network: noise, meshgrid, fourier or phases; with channels, noise:32; for "
+        "your own network also with a shape, noise:32x16x16.",
+        "its own; for your own network noise of the image's size, with the channels of its first "
+        "convolution",
     )
-    output_range: str | None = _of_network(None, "sigmoid, none or 255.", "its own")
+    output_range: str | None = _of_network(
+        None, "Range of the output: sigmoid, none or 255.", "its own"
+    )
     initialisation: str = _of_network(
-        "default", "default, kaiming-normal, xavier-uniform, orthogonal, ..."
+        "default",
+        "Initialisation of the weights: default, kaiming-normal, xavier-uniform, orthogonal, ...",
     )
 
     def make(

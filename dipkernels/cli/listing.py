@@ -8,7 +8,9 @@ from dipkernels.cli.options import argument
 
 
 def list_names(
-    name: Annotated[str | None, argument("Of a prior: shows its options and variants.")] = None,
+    name: Annotated[
+        str | None, argument("Name of a prior, to show its options and variants.")
+    ] = None,
 ) -> None:
     """List the priors and the images known by name; or one prior's options and variants."""
     from dipkernels import images, networks

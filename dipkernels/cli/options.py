@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # the shell's code for Ctrl-C
 KNOWN_PRIOR = (
-    "A name ('dipkernels list' shows them), or your own: FILE.py:FACTORY or MODULE:FACTORY, a "
-    "function or class that returns a torch.nn.Module or an ImagePrior. It is run."
+    "A network: a name (see 'dipkernels list'), or your own as FILE.py:FACTORY or "
+    "MODULE:FACTORY, a function or class that returns a torch.nn.Module or an ImagePrior. It is "
+    "run."
 )
-KNOWN_PRIORS = KNOWN_PRIOR.replace("A name", "Names", 1)
+KNOWN_PRIORS = KNOWN_PRIOR.replace("A network: a name", "Networks: names", 1)
 
 
 def option(
@@ -49,36 +50,38 @@ def argument(help: str, complete: Completer = complete_prior, **others: Any) -> 
 
 PriorArgument = Annotated[str, argument(KNOWN_PRIOR)]
 ImageOption = Annotated[
-    str, option("A name (see 'dipkernels list') or any file.", complete=complete_image)
+    str, option("Image: a bundled name (see 'dipkernels list') or a file.", complete=complete_image)
 ]
-SizeOption = Annotated[str, option("Pixels: 64, 48x64 (height x width), 8x48x64 or native.")]
+SizeOption = Annotated[
+    str, option("Size in pixels: 64, 48x64 (height x width), 8x48x64 or native.")
+]
 # Of the commands that take any task.
 AnySizeOption = Annotated[
     str | None,
     option(
-        "Pixels: 64, 48x64, 8x48x64 or native. (default: 64; with --measured, and for volumes and "
-        "signals, native)"
+        "Size in pixels: 64, 48x64, 8x48x64 or native. (default: 64; with --measured, and for "
+        "volumes and signals, native)"
     ),
 ]
 # Of commands that take several networks.
 OwnCodeOption = Annotated[
     str | None,
     option(
-        "Of your own networks: noise, meshgrid, fourier or phases; with channels, noise:32, or a "
-        "shape, noise:32x16x16. (default: noise of the image's size, with as many channels as the "
-        "first convolution takes)",
+        "Input of your own networks: noise, meshgrid, fourier or phases; with channels, noise:32, "
+        "or a shape, noise:32x16x16. (default: noise of the image's size, with as many channels as "
+        "the first convolution takes)",
     ),
 ]
 FORMATS = ("png", "pdf", "svg")
 FiguresOption = Annotated[
-    str, option("Formats of figures: png, pdf, svg, or several with commas; pages hold PNG.")
+    str, option("Formats of figures: png, pdf, svg, or several with commas; pages contain PNG.")
 ]
-SeedOption = Annotated[int, option("Of code, noise, weights and probes.")]
-DeviceOption = Annotated[str, option("cpu, cuda or cuda:N.")]
+SeedOption = Annotated[int, option("Seed of code, noise, weights and probes.")]
+DeviceOption = Annotated[str, option("Device: cpu, cuda or cuda:N.")]
 PlanOption = Annotated[
-    bool, option("Say what would be done and what it takes; do nothing.", "--plan")
+    bool, option("Print what would be done and its cost, and run nothing.", "--plan")
 ]
-QuietOption = Annotated[bool, option("Print the result only.", "--quiet")]
+QuietOption = Annotated[bool, option("Print only the result.", "--quiet")]
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def gp(
     *,
     run: options.RunWords,
 ) -> None:
-    """Restore an image by a Gaussian process: mean, deviation, PSNR."""
+    """Restore an image by a Gaussian process: mean, standard deviation, PSNR."""
     from dipkernels import plotting
     from dipkernels.stages.processes import regress
 
@@ -97,7 +97,7 @@ def covariance(
     prior: options.PriorArgument,
     network: groups.NetworkWords,
     size: EXACT_SIZE = "64",
-    channels: Annotated[int, option("Of the image.")] = 3,
+    channels: Annotated[int, option("Channels of the image.")] = 3,
     samples: Annotated[int, option("Initialisations.")] = 256,
     codes: Annotated[
         str, option("fixed: one code for all; or noise, phases, fourier: drawn for each.")
@@ -105,7 +105,7 @@ def covariance(
     centring: Annotated[
         str, option("none: the second moment about 0, as in theory; image; or ensemble.")
     ] = "none",
-    max_lag: Annotated[int | None, option("In pixels. (default: half a side)")] = None,
+    max_lag: Annotated[int | None, option("Largest lag, in pixels. (default: half a side)")] = None,
     seed: options.SeedOption = 0,
     *,
     run: options.RunWords,

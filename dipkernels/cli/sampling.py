@@ -47,27 +47,36 @@ OPTIONS = {
     name: _listed(name, *each)
     for name, each in {
         **{name: (each.type, ON_METHOD, groups.help_of(each)) for name, each in CHAINS.items()},
-        "members": (int, ON_METHOD, "Fits of an ensemble."),
-        "draws": (int, ON_METHOD, "Of linearised, or of a fit with dropout."),
-        "rate": (float, ON_METHOD, "Of mc-dropout: share dropped."),
-        "temperature": (float, ON_TARGET, "1 is Bayes' rule, less is colder."),
+        "members": (int, ON_METHOD, "Number of fits of an ensemble."),
+        "draws": (int, ON_METHOD, "Number of draws of linearised, or of a fit with dropout."),
+        "rate": (float, ON_METHOD, "Dropout rate of mc-dropout."),
+        "temperature": (
+            float,
+            ON_TARGET,
+            "Temperature of the posterior: 1 is Bayes' rule, less is colder.",
+        ),
         "weight_prior": (
             str,
             ON_TARGET,
-            "initialisation, isotropic=DEVIATION or weight-decay=FACTOR.",
+            "Prior of the weights: initialisation, isotropic=DEVIATION or weight-decay=FACTOR.",
         ),
         "likelihood_sigma": (
             float,
             ON_TARGET,
-            "Deviation of the errors. (default: that of the noise)",
+            "Standard deviation of the errors. (default: that of the noise)",
         ),
         "start": (
             str,
             ON_START,
-            "fit (each chain from its own short fit), initialisation, or both (half of them each).",
+            "Where chains start: fit (each from its own short fit), initialisation, or both (half "
+            "each).",
         ),
-        "start_iterations": (int, ON_START, "Steps of that fit with Adam."),
-        "learning_rate": (float, ON_START, "Of Adam, wherever it fits. (default: published)"),
+        "start_iterations": (int, ON_START, "Steps of Adam in the fits that chains start from."),
+        "learning_rate": (
+            float,
+            ON_START,
+            "Learning rate of Adam, wherever it fits. (default: published)",
+        ),
     }.items()
 }
 
@@ -83,23 +92,29 @@ def posterior(
     network: groups.NetworkWords,
     given: dict[str, Any],
     name: Annotated[str | None, options.argument(options.KNOWN_PRIOR, metavar="PRIOR")] = None,
-    prior: Annotated[str | None, option("The same, as an option.", complete=complete_prior)] = None,
+    prior: Annotated[
+        str | None,
+        option("The network, as an option instead of the argument.", complete=complete_prior),
+    ] = None,
     image: options.ImageOption = "camera",
     size: Annotated[
         str | None,
         option(
-            "Pixels: 64, 48x64, 8x48x64 or native. (default: 32; with --measured, and for volumes "
-            "and signals, native)"
+            "Size in pixels: 64, 48x64, 8x48x64 or native. (default: 32; with --measured, and for "
+            "volumes and signals, native)"
         ),
     ] = None,
     hold_out: Annotated[
         float,
         option(
-            "Fraction of measured pixels to judge the spread by; 0 for none.", panel=groups.ON_TASK
+            "Fraction of the measured pixels that is held out to judge the spread; 0 for none.",
+            panel=groups.ON_TASK,
         ),
     ] = 0.1,
-    method: Annotated[str, option(f"{', '.join(known_methods())}.", panel=ON_METHOD)] = "sghmc",
-    seed: Annotated[int, option("Of code, noise, mask, weights and chains.")] = 0,
+    method: Annotated[
+        str, option(f"Method: {', '.join(known_methods())}.", panel=ON_METHOD)
+    ] = "sghmc",
+    seed: Annotated[int, option("Seed of code, noise, mask, weights and chains.")] = 0,
     plan: options.PlanOption = False,
     *,
     run: options.RunWords,

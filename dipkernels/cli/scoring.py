@@ -34,11 +34,13 @@ def score(
             "auto, dense (exact, up to 1536 outputs that are all measured) or lanczos (any size)."
         ),
     ] = "auto",
-    steps: Annotated[int | None, option("Of lanczos, at most. (default: 300)")] = None,
-    probes: Annotated[int | None, option("Of lanczos. (default: until they suffice)")] = None,
+    steps: Annotated[int | None, option("Largest number of Lanczos steps. (default: 300)")] = None,
+    probes: Annotated[
+        int | None, option("Number of Lanczos probes. (default: as many as are needed)")
+    ] = None,
     code: options.OwnCodeOption = None,
     seed: options.SeedOption = 0,
-    seeds: Annotated[int, option("So many initialisations of each network.")] = 1,
+    seeds: Annotated[int, option("Number of initialisations of each network.")] = 1,
     plan: options.PlanOption = False,
     *,
     run: options.RunWords,

@@ -18,13 +18,17 @@ StoreArgument = Annotated[Path, typer.Argument(help="Folder of a sweep's results
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="The plan, YAML; the documentation says how.")],
+    file: Annotated[
+        Path, typer.Argument(help="The plan, a YAML file; see 'Sweeps' in the documentation.")
+    ],
     output: Annotated[
         Path | None, option("Store; what it holds is not run again. (default: runs/sweep-FILE)")
     ] = None,
     workers: Annotated[int, option("Local processes; 1 is this one.")] = 1,
-    threads: Annotated[int | None, option("Of each local process. (default: 1)")] = None,
-    scheduler: Annotated[str | None, option("Of a running Dask cluster: tcp://HOST:PORT.")] = None,
+    threads: Annotated[int | None, option("Threads of each local process. (default: 1)")] = None,
+    scheduler: Annotated[
+        str | None, option("Address of a running Dask cluster: tcp://HOST:PORT.")
+    ] = None,
     retry_failed: Annotated[
         bool, option("Run again what failed before.", "--retry-failed")
     ] = False,

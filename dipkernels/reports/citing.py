@@ -5,7 +5,7 @@ from pathlib import Path
 import dipkernels
 
 TITLE = (
-    "dipkernels: priors over images that neural networks carry, measured and held against kernel "
+    "dipkernels: priors over images that neural networks carry, measured and compared with kernel "
     "theory"
 )
 AUTHORS, YEAR = "The dipkernels authors", "2026"

@@ -241,8 +241,8 @@ _COLUMNS: Sequence[Column] = (
         "predicted dB",
         "predicted_peak_psnr",
         _predicted,
-        "Peak of gradient flow, from the kernel alone; > where the products spent don't resolve "
-        "it but only what it at least reaches.",
+        "Peak of gradient flow, from the kernel alone; > marks a lower bound: too few "
+        "matrix-vector products to resolve the peak.",
     ),
     Column(
         "Adam dB @ it.",

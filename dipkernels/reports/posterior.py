@@ -36,14 +36,14 @@ AGAINST = {"truth": "the truth", "held_out": "held-out pixels"}
 _TARGET = (
     ("target", "density", "s"),
     ("weight_prior", "prior on the weights", "s"),
-    ("noise_sigma", "deviation of the noise (white = 1)", ".4g"),
+    ("noise_sigma", "standard deviation of the noise (white = 1)", ".4g"),
     ("temperature", "temperature (1 is Bayes' rule)", "g"),
     ("step_size", "step", ".4g"),
     ("schedule", "schedule of the step", "s"),
     ("friction", "friction", "g"),
     ("learning_rate", "learning rate", "g"),
-    ("input_noise", "deviation of the noise on the code", ".4g"),
-    ("weight_noise", "deviation of the noise on kernels, after each step", ".4g"),
+    ("input_noise", "standard deviation of the input noise", ".4g"),
+    ("weight_noise", "standard deviation of the noise on kernels, after each step", ".4g"),
     ("weight_decay", "weight decay", ".4g"),
     ("chains", "chains", "d"),
     ("members", "fits", "d"),
@@ -130,7 +130,7 @@ def posterior_page(
     -------
     PosteriorReport
         Beside its page are ``maps.png``, ``calibration.png`` and ``calibration.csv`` (where
-        something is known to hold draws against) and, of chains, ``diagnostics.png``.
+        the draws can be compared with something) and, of chains, ``diagnostics.png``.
 
     Raises
     ------
@@ -205,7 +205,10 @@ def _verdict(
         found = sampling.verdict(diagnosis)
         sound, first = found.converged, str(found)
         if sound and str(result.attrs.get("target", "")).startswith("none"):
-            sound, first = False, f"Not a posterior: no density is known that was sampled. {first}"
+            sound, first = (
+                False,
+                f"Not a posterior: the method has no known target distribution. {first}",
+            )
     else:
         sound, first = False, f"CONVERGENCE NOT CHECKED: {why_not}."
     if result.attrs.get("status") == "interrupted":
@@ -239,12 +242,14 @@ def _lines(
         lines.append(
             f"Against {AGAINST[name]}{noise}: {level:.0%} intervals hold {share:.0%} of "
             f"{found.attrs['values']} values; errors are {float(found['z_rms']):.2f} times the "
-            "deviation."
+            "standard deviation."
         )
     if task.has_held_out:
         lines.append(_conformal(sampling.conformal.intervals(result, task, levels=(level,)), level))
     if not calibrations:
-        lines.append("Nothing is known to hold the spread against: no truth, no held-out pixels.")
+        lines.append(
+            "The spread can't be checked: there is no clean image and there are no held-out pixels."
+        )
     return [*lines, spread_note()]
 
 
@@ -254,8 +259,9 @@ def _conformal(found: xr.Dataset, level: float) -> str:
     if not np.isfinite(factor):
         return f"{pixels} held-out pixels are too few for conformal intervals of {level:.0%}."
     return (
-        f"Conformal intervals: +- {factor:.2f} deviations hold {level:.0%} of new measurements, "
-        f"by {pixels} held-out pixels; {gaussian:.2f} would, were the draws right and Gaussian."
+        f"Conformal intervals: +- {factor:.2f} standard deviations hold {level:.0%} of new "
+        f"measurements, by {pixels} held-out pixels; {gaussian:.2f} would if the draws were right "
+        "and Gaussian."
     )
 
 

@@ -53,7 +53,7 @@ def gp_dip(
     step, noise of a constant deviation is added to the parameters with four axes, those of 2D
     convolutions; gains, offsets and biases get none. The images after burn-in, thinned, are
     averaged. No temperature is stated, and none follows: noise of that deviation does not belong to
-    Adam's step, so that no density is known that this would sample. For one that is, see `sample`.
+    Adam's step, so that the target distribution isn't known. For a known one, see `sample`.
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ class ChainSettings:
         help="Number of chains. Each starts from an initialisation of its own, with noise of its "
         "own. They share nothing.",
     )
-    seed: int = option(default=0, help="Of initialisations and noise.")
+    seed: int = option(default=0, help="Seed of initialisations and noise.")
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -36,12 +36,14 @@ def _simulated(picture: Picture, operator: "Operator", noise_sigma: float, name:
 def _deblur(
     picture: Picture,
     *,
-    blur: Annotated[float | None, "Deviation of a Gaussian blur, in pixels."] = None,
-    psf: Annotated[str, "Or the image of a point, a file; it is scaled to sum to 1."] = "",
+    blur: Annotated[float | None, "Standard deviation of a Gaussian blur, in pixels."] = None,
+    psf: Annotated[
+        str, "Point-spread function, an image file, instead of --blur; it is scaled to sum to 1."
+    ] = "",
     boundary: Annotated[
         str,
-        "What lies beyond the image of a blur: reflect, replicate, periodic, zero, or valid, where "
-        "nobody knows.",
+        "Boundary condition of a blur: reflect, replicate, periodic, zero, or valid, which "
+        "measures only where the whole kernel lies within the image.",
     ] = "reflect",
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
@@ -69,8 +71,8 @@ def _deblur(
 def _check_deblur(task: Options, said: Container[str], spell: Spelling) -> None:
     if bool(task["psf"]) == (task["blur"] is not None):
         raise InvalidInputError(
-            f"task 'deblur' needs either {spell('blur')}, the deviation of a Gaussian in pixels, "
-            f"or {spell('psf')}, a file with the image of a point"
+            f"task 'deblur' needs either {spell('blur')}, the standard deviation of a Gaussian in "
+            f"pixels, or {spell('psf')}, a file with the image of a point"
             + (", not both" if task["psf"] else "")
         )
 
@@ -78,9 +80,9 @@ def _check_deblur(task: Options, said: Container[str], spell: Spelling) -> None:
 def _radon(
     picture: Picture,
     *,
-    angles: Annotated[int, "Of a Radon transform, evenly spaced over 180 degrees."] = 60,
+    angles: Annotated[int, "Number of projection angles, evenly spaced over 180 degrees."] = 60,
     detectors: Annotated[
-        int | None, "Of a Radon transform, each a pixel wide. (default: all that see the image)"
+        int | None, "Number of detectors, each a pixel wide. (default: as many as see the image)"
     ] = None,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
@@ -114,7 +116,7 @@ def _fourier(
     mask: Annotated[str, "A file, or lines."] = LINES,
     known: Annotated[float | None, "Share of the lines. (default: 0.25)"] = None,
     centre: Annotated[
-        float | None, "Share of the Fourier lines that are the middle ones. (default: 0.08)"
+        float | None, "Fraction of Fourier lines that are taken from the middle. (default: 0.08)"
     ] = None,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
@@ -203,7 +205,7 @@ def _sense(
     picture: Picture,
     *,
     known: Annotated[float | None, "Combinations over numbers of the image."] = None,
-    matrix: Annotated[str, "Of random combinations: hartley or gaussian."] = "hartley",
+    matrix: Annotated[str, "Matrix of the random combinations: hartley or gaussian."] = "hartley",
     noise_sigma: Noise = 0.0,
 ) -> "Task":
     from dipkernels import tasks
@@ -219,7 +221,7 @@ def _sense(
 def _demosaick(
     picture: Picture,
     *,
-    pattern: Annotated[str, "Colours of a camera's mosaic, a tile of 2x2: RGGB, ..."] = "RGGB",
+    pattern: Annotated[str, "Colour filter of the camera, a tile of 2x2: RGGB, ..."] = "RGGB",
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
     clean: Clean = "",
@@ -249,8 +251,8 @@ def _operator(
     *,
     operator: Annotated[
         str,
-        "FILE.py:NAME or MODULE:NAME, a function of the image's shape (channels, height, width) "
-        "that returns what dipkernels.tasks.as_operator takes, or a task. It is run.",
+        "FILE.py:NAME or MODULE:NAME: a function that takes the image's shape (channels, height, "
+        "width) and returns an operator (see dipkernels.tasks.as_operator) or a task. It is run.",
     ] = "",
     noise_sigma: Noise = 0.0,
     measured: Measured = False,

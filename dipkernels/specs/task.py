@@ -33,7 +33,7 @@ Noise = Annotated[
     "(default: 25/255 to denoise, else 0)",
 ]
 Measured = Annotated[bool, "The image is the measurement itself, noisy or damaged already."]
-Clean = Annotated[str, "With --measured: the clean image, to score against."]
+Clean = Annotated[str, "The clean image to compare with, if --measured is given."]
 # Newer than stored sweeps, and left out of a run's configuration unless they are said.
 NEWER = ("white", "clean", "mask_hides", "misfit")
 
@@ -150,18 +150,20 @@ def task_options(name: str) -> dict[str, Option]:
     """List what a plan may say of a task: its own options, pixels to hold out, and a seed."""
     return {
         **task_kind(name).options,
-        "hold_out": Option(float | None, None, "Fraction of measured pixels to judge a fit by."),
-        "seed": Option(int | None, None, "Of noise, mask and held-out pixels."),
+        "hold_out": Option(
+            float | None, None, "Fraction of the measured pixels that is held out to judge a fit."
+        ),
+        "seed": Option(int | None, None, "Seed of noise, mask and held-out pixels."),
         "white": Option(
             float | None,
             None,
-            "Which number of the file is white: 4095 of a 12-bit camera. (default: the file's)",
+            "Value of white in the file: 4095 for a 12-bit camera. (default: what the file says)",
         ),
         "misfit": Option(
             str | None,
             None,
-            "What errors of the measurement cost: squares, l1, or poisson=PEAK, for counts of PEAK "
-            "photons at white. Simulated noise is Gaussian, or these counts. (default: squares)",
+            "Loss of the measurement: squares, l1, or poisson=PEAK for photon counts with PEAK "
+            "photons at white. Simulated noise follows it. (default: squares)",
         ),
     }
 
@@ -227,7 +229,7 @@ def _denoise(
     *,
     noise_sigma: Noise = NOISE_SIGMA,
     clip: Annotated[bool, "Clip the noisy image to [0, 1]."] = False,
-    shared_noise: Annotated[bool, "One noise for all channels."] = False,
+    shared_noise: Annotated[bool, "Add the same noise to all channels."] = False,
     measured: Measured = False,
     clean: Clean = "",
 ) -> "Task":
@@ -269,8 +271,8 @@ def _inpaint(
     ] = None,
     known: Annotated[
         float | None,
-        "Fraction of pixels that a bernoulli mask keeps (default: 0.5), of Fourier lines, or of "
-        "random combinations to numbers of the image (default: 0.25).",
+        "Fraction of pixels that a bernoulli mask keeps (default: 0.5), or of Fourier lines or "
+        "random combinations that are measured (default: 0.25).",
     ] = None,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
@@ -356,7 +358,7 @@ def _mask(picture: Picture, kind: str, known: float | None, hides: str | None) -
 def _dejpeg(
     picture: Picture,
     *,
-    quality: Annotated[int | None, "Of JPEG, 1 to 100. (default: 10)"] = None,
+    quality: Annotated[int | None, "JPEG quality, 1 to 100. (default: 10)"] = None,
     measured: Measured = False,
     clean: Clean = "",
 ) -> "Task":
@@ -370,7 +372,7 @@ def _dejpeg(
 def _super_resolve(
     picture: Picture,
     *,
-    factor: Annotated[int, "Of super-resolution."] = 4,
+    factor: Annotated[int, "Factor of super-resolution."] = 4,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
     clean: Clean = "",

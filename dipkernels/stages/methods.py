@@ -64,31 +64,30 @@ _LANGEVIN = {
 _ITERATES = {"burn_in": None, "thin": None, "chains": 2, "learning_rate": None}
 _OTHERS = {
     "gp-dip": Method(
-        "What Cheng et al. 2019 ran: Adam, and noise of a constant deviation on the kernels after "
-        "each step. No density is known that this would sample.",
+        "The recipe of Cheng et al. 2019: Adam, with noise of constant standard deviation on the "
+        "kernels after each step. It has no known target distribution.",
         {"iterations": 20000, **_ITERATES},
         "gp_dip",
         fit={"input_noise": INPUT_NOISE, "backtracking": 5.0, "weight_decay": 5e-8},
     ),
     "averaged": Method(
-        "Adam with noise on the code, stopped: its iterates after burn-in are the draws, their "
-        "mean the average.",
+        "Adam with input noise, stopped early: the iterates after burn-in are the draws, and their "
+        "mean is the average.",
         {"iterations": 3000, **_ITERATES},
         "averaged",
         _says(
-            "Not a posterior: {draw} iterates of each of {chain} fit(s). Their mean is what they "
-            "are for; their spread is that of the optimiser, and changes as the fit learns the "
-            "noise."
+            "Not a posterior: {draw} iterates of each of {chain} fit(s). Use their mean; their "
+            "spread comes from the optimiser, and changes as the fit learns the noise."
         ),
         fit={"input_noise": INPUT_NOISE},
     ),
     "mc-dropout": Method(
-        "A fit with dropout in front of every layer, and draws that go on dropping.",
+        "A fit with dropout before every layer; draws keep dropout switched on.",
         {"rate": 0.1, "iterations": 3000, "draws": 100, "chains": 2, "learning_rate": None},
         "mc_dropout",
         _says(
             "Not a posterior: {draw} draws of dropped channels from each of {chain} fit(s). Their "
-            "spread follows the rate, which no measurement sets."
+            "spread depends on the dropout rate, which the measurement does not determine."
         ),
     ),
     "ensemble": Method(
@@ -97,8 +96,8 @@ _OTHERS = {
         {"iterations": 1000, "members": 5, "learning_rate": None},
         "deep_ensemble",
         _says(
-            "Not a posterior: {draw} fits from different initialisations. Their spread is that of "
-            "what the initialisation leaves open; no density is known that they sample."
+            "Not a posterior: {draw} fits from different initialisations. Their spread shows the "
+            "effect of the initialisation; they have no known target distribution."
         ),
     ),
     "linearised": Method(

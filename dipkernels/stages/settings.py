@@ -24,17 +24,17 @@ OF_NETWORKS, ORDINARY = ("limit", "samples"), ("rbf", "matern")
 class AuditSettings:
     """The options of `audit` that decide its result."""
 
-    seed: int = option(default=0, help="Of the initialisation, and of all probes.")
+    seed: int = option(default=0, help="Seed of the initialisation and of all probes.")
     optimisers: Sequence[str] = option(
-        default=OPTIMISERS, help="Which fits are audited, side by side."
+        default=OPTIMISERS, help="Optimisers whose fits are audited side by side."
     )
     learning_rates: Mapping[str, float] | None = option(
         default=None,
-        help="By optimiser.",
+        help="Learning rate, by optimiser.",
         unset="half of the limit of stability for gradient descent, and the published one of a "
         "built-in prior for Adam (else 1e-3)",
     )
-    iterations: int = option(default=1000, help="Of every fit.")
+    iterations: int = option(default=1000, help="Iterations of every fit.")
     checks: Sequence[int] | None = option(
         default=None,
         help="Iterations, at least 1, at which the kernel is looked at.",
@@ -50,7 +50,8 @@ class AuditSettings:
         help="Leading eigenvectors of the kernel at initialisation by which errors are split.",
     )
     rings: int = option(
-        default=6, help="Of frequencies by which errors and responses are split, about."
+        default=6,
+        help="Approximate number of frequency rings by which errors and responses are split.",
     )
     steps: int = option(
         default=120,
@@ -141,7 +142,9 @@ class ProcessSettings:
         choices=(*OF_NETWORKS, *ORDINARY),
     )
     lengthscale: float | None = option(
-        default=None, help="Of rbf and matern, in pixels.", unset="fitted by the evidence"
+        default=None,
+        help="Length-scale of rbf and matern, in pixels.",
+        unset="fitted by the evidence",
     )
     outputscale: float | None = option(
         default=None,
@@ -149,7 +152,9 @@ class ProcessSettings:
         unset="fitted by the evidence; of a network, the power of the measurement without its "
         "noise",
     )
-    smoothness: float | None = option(default=None, help="Of matern: 0.5, 1.5 or 2.5.", unset="1.5")
+    smoothness: float | None = option(
+        default=None, help="Smoothness of matern: 0.5, 1.5 or 2.5.", unset="1.5"
+    )
     samples: int | None = option(
         default=None, help="Initialisations that samples are drawn from.", unset="256"
     )
