@@ -74,7 +74,7 @@ def plot_fingerprint(card: xr.Dataset) -> Figure:
             ((0, 2), "spectrum of samples", panels.draw_spectrum),
             ((0, 3), "response of the kernel", panels.draw_response),
             ((1, 0), "response by layer", panels.draw_layers),
-            ((1, 1), "against a shift, and combs", panels.draw_shift),
+            ((1, 1), "shift correlation and combs", panels.draw_shift),
             ((1, 2), "kernels over the lag", panels.draw_lags),
             ((1, 3), "predicted and measured", panels.draw_curves),
         )

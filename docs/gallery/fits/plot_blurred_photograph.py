@@ -2,8 +2,9 @@
 A blurred photograph
 ====================
 
-A measurement through a blur. The prediction from the kernel sees it through the same operator;
-how much of the error the operator hides, and how much is yet to be learned, is told apart.
+A network is fitted to a blurred photograph. The kernel prediction uses the same blur operator.
+``dipkernels.theory.unseen_error`` separates the predicted error into the part that the operator
+hides and the part that is yet to be learned.
 """
 
 from dipkernels import NTK, fit, images, networks, tasks
@@ -20,6 +21,6 @@ print(f"blurred {float(task.psnr(task.measurement)):.1f} dB, fit {float(result.p
 print(f"the kernel at initialisation predicts {curve.peak_psnr:.1f} dB")
 
 # %%
-# Sharp, blurred, and fitted.
+# Clean, blurred, and fitted.
 
 plot_images({"deep-decoder": result})

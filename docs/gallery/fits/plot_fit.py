@@ -1,9 +1,9 @@
 """
-A fit and its best moment
-=========================
+A fit and its best iteration
+============================
 
-A convolutional decoder is fitted to one noisy photograph. On its way to the noise it passes near
-the clean image.
+A convolutional decoder is fitted to a noisy photograph. It comes close to the clean image before
+it reproduces the noise.
 """
 
 from dipkernels import fit, images, networks, tasks
@@ -14,7 +14,7 @@ prior = networks.create("conv-decoder", image_size=32, width=64)
 result = fit(prior, task, iterations=600)
 
 # %%
-# PSNR to the clean image has a peak; PSNR to the measured one rises on.
+# PSNR to the clean image has a peak; PSNR to the measured image keeps rising.
 
 plot_fits({"conv-decoder": result})
 

@@ -1,8 +1,8 @@
 """
-Low frequencies come first
-==========================
+Low frequencies are fitted first
+================================
 
-How much of each band of frequencies a fit has learned, iteration by iteration.
+The fraction of each frequency band that a fit has learned, at every iteration.
 """
 
 from dipkernels import fit, images, networks, tasks
@@ -13,6 +13,6 @@ prior = networks.create("conv-decoder", image_size=32, channels=1, width=32)
 result = fit(prior, task, iterations=150, monitors=["frequency-bands", "clean-bands"])
 
 # %%
-# Bands from low to high frequencies.
+# Frequency bands from low to high.
 
 plot_bands(result)

@@ -2,7 +2,8 @@
 Missing pixels
 ==============
 
-Half of the pixels are hidden. The network never sees them; the score is of them alone.
+Half of the pixels are hidden. They are not used in the fit, and the score is
+computed on them alone.
 """
 
 from dipkernels import fit, images, networks, tasks
@@ -15,6 +16,6 @@ result = fit(prior, task, iterations=200)
 print(f"{float(result.peak_psnr):.1f} dB on the hidden pixels")
 
 # %%
-# Measured, and filled in.
+# The measured image, and the image filled in.
 
 plot_images({"skip": result})

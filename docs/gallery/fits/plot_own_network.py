@@ -2,8 +2,8 @@
 Your own network
 ================
 
-Any ``torch.nn.Module`` is a prior, with a function that makes it and a code that it is applied
-to.
+Any ``torch.nn.Module`` can be used as a prior. Give a function that creates it and the code that
+it is applied to.
 """
 
 import torch
@@ -32,6 +32,6 @@ result = fit(prior, task, iterations=200, learning_rate=0.01)
 print(f"{float(result.peak_psnr):.1f} dB at iteration {int(result.peak_iteration)}")
 
 # %%
-# The fit, in pictures.
+# Images of the fit.
 
 plot_images({"mine": result})

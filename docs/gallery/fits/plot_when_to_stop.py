@@ -1,9 +1,9 @@
 """
-Which moment to stop
-====================
+When to stop
+============
 
-Without the clean image nobody knows where the peak is. Rules choose a moment from what the fit
-shows; here they are compared on one fit. Pixels that are held out serve one of them.
+The peak can't be located without the clean image. Stopping rules choose an iteration from what is
+known during the fit. This example compares them on one fit. One of them uses held-out pixels.
 """
 
 from dipkernels import fit, images, networks, tasks
@@ -19,6 +19,6 @@ panel = stopping_panel(result)
 print(format_panel(panel))
 
 # %%
-# One mark for every rule, on the curve that none of them sees.
+# One mark for every rule, on the PSNR curve that none of them uses.
 
 plot_stopping(result, panel)

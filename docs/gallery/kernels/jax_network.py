@@ -2,8 +2,8 @@
 A JAX network
 =============
 
-The kernel of a JAX function is an operator like others: spectra, predictions and scores take it.
-This example needs the extra ``jax`` and Flax, and isn't run when this page is built.
+The kernel of a JAX function is an operator like any other: spectra, predictions and scores accept
+it. This example needs the extra ``jax`` and Flax, and isn't run when this page is built.
 """
 
 import flax.linen as nn

@@ -1,9 +1,10 @@
 """
-What is learned beyond the kernel
-=================================
+What a network learns beyond its kernel
+=======================================
 
-The same network, the same optimiser, the same start; but one of the two is frozen at its
-linearisation, so that its kernel never moves. What the other one gains over it is learned.
+We fit a network and its linearisation, with the same optimiser from the same initialisation. The
+kernel of the linearisation never changes. The difference between the curves is what the network
+learns beyond its kernel.
 """
 
 import matplotlib.pyplot as plt

@@ -1,6 +1,6 @@
 """
-What is learned first
-=====================
+Leading eigenvectors
+====================
 
 The leading eigenvectors of a tangent kernel are the images that gradient descent fits first.
 """

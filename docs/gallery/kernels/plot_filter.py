@@ -2,9 +2,9 @@
 The kernel as a filter
 ======================
 
-A row of the tangent kernel is what a small step of gradient descent does to the image where one
-pixel alone is wrong: a filter around this pixel (red). It isn't the same filter everywhere, and it
-moves pixels far away: Tachella et al. (2021) compare it with non-local means.
+A row of the tangent kernel shows how a small step of gradient descent changes the image if only one
+pixel (red) is wrong: it is a filter around this pixel. The filter varies over the image and also
+changes distant pixels. Tachella et al. (2021) compare it with non-local means.
 """
 
 import matplotlib.pyplot as plt

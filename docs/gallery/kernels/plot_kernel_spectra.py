@@ -1,10 +1,10 @@
 """
-Kernel spectra per architecture
-===============================
+Kernel spectra of four architectures
+====================================
 
-A network's tangent kernel says how fast each image is learned. Here are the kernels of four
-architectures at initialisation: how strongly each spatial frequency is fitted, and the
-eigenvalues by their index. ``dipkernels spectrum skip deep-decoder vit mixer`` draws such a figure.
+A network's tangent kernel determines how fast gradient descent fits each image. We compare four
+architectures at initialisation: the response at each spatial frequency, and the eigenvalues against
+their index. ``dipkernels spectrum skip deep-decoder vit mixer`` draws such a figure.
 """
 
 import matplotlib.pyplot as plt

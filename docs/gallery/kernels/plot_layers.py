@@ -1,8 +1,8 @@
 """
-Which layers the kernel comes from
-==================================
+Contributions of layers to the kernel
+=====================================
 
-A tangent kernel is a sum over layers. Each has a frequency response of its own.
+A tangent kernel is a sum over layers. Each layer has its own frequency response.
 """
 
 from dipkernels import NTK, networks

@@ -2,8 +2,8 @@
 Predict a fit from its kernel
 =============================
 
-The kernel at initialisation says how gradient descent will go as long as the network stays near
-its linearisation. Here is the prediction, and what gradient descent then does.
+The kernel at initialisation predicts gradient descent as long as the network stays close to its
+linearisation. We compare the prediction with a fit by gradient descent.
 """
 
 import matplotlib.pyplot as plt

@@ -2,7 +2,7 @@
 Rank networks without fitting them
 ==================================
 
-The peak that a kernel predicts, for several networks on the same noisy images.
+The peak PSNR that the kernel predicts, for several networks on the same noisy images.
 """
 
 import matplotlib.pyplot as plt

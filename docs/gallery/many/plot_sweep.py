@@ -1,10 +1,10 @@
 """
-A sweep, here or on a cluster
-=============================
+A sweep, on one machine or a cluster
+====================================
 
-A plan says which networks, tasks, images and seeds; a store keeps every run. The same plan runs
-in processes of this machine, or with any executor, such as Dask's on a cluster: ``sweep.run(plan,
-store, executor=...)``. What is done is not done again.
+A plan lists networks, tasks, images and seeds; a store keeps every run. The same plan runs in
+processes on one machine, or with any executor, such as Dask's on a cluster: ``sweep.run(plan,
+store, executor=...)``. Finished runs are not repeated.
 """
 
 import tempfile

@@ -2,7 +2,7 @@
 A Gaussian process fills in missing pixels
 ==========================================
 
-Its scales are fitted by the evidence of what was measured.
+The scales of the process are fitted by the evidence of the measurement.
 """
 
 from dipkernels import gp, images, tasks

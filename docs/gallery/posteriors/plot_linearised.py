@@ -2,7 +2,8 @@
 The posterior of a linearised network
 =====================================
 
-At a fit, a network is linearised and its posterior solved in closed form: no chain, no step size.
+A network is linearised at a fit. The posterior of the linearised network is Gaussian, so it needs
+no chain and no step size.
 """
 
 from dipkernels import fit, images, networks, sampling, tasks
@@ -22,6 +23,6 @@ fit(prior, task, iterations=300, callback=keep)
 result = sampling.linearised(posterior, parameters, draws=32)
 
 # %%
-# Its map.
+# Its uncertainty map.
 
 plot_uncertainty(task, sampling.uncertainty.maps(result, noise_sigma=task.noise_sigma))

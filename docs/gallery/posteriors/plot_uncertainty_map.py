@@ -2,9 +2,9 @@
 An SGLD uncertainty map that has converged
 ==========================================
 
-Chains draw images from the posterior of a network's weights. A map of their standard deviation
-means something once chains agree: that is said first. ``dipkernels posterior`` does this at full
-size, with all diagnostics.
+Chains draw images from the posterior of a network's weights. A map of their standard deviation is
+meaningful only if the chains agree, so the summary reports convergence first.
+``dipkernels posterior`` does this at full size, with all diagnostics.
 """
 
 from dipkernels import images, networks, sampling, tasks
@@ -17,6 +17,6 @@ result = sampling.sample(posterior, iterations=4000, chains=2)
 print(sampling.summary(result))
 
 # %%
-# Where it is sure, and where it errs.
+# Mean, standard deviation and error.
 
 plot_uncertainty(task, sampling.uncertainty.maps(result, noise_sigma=result.noise_sigma))

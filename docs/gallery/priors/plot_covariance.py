@@ -2,9 +2,9 @@
 Is it a stationary Gaussian process?
 ====================================
 
-Cheng et al. (2019): a convolutional network on a stationary code is, when wide, a stationary
-Gaussian process. Its covariance is measured by lag, with tests of what that takes for granted. This
-decoder fails those of stationarity: it upsamples, and pads its borders.
+According to Cheng et al. (2019), a wide convolutional network on a stationary code is a stationary
+Gaussian process. We measure the covariance by lag and test these assumptions. This decoder fails
+the tests of stationarity, because it upsamples and pads its borders.
 """
 
 import matplotlib.pyplot as plt
@@ -17,7 +17,7 @@ found = covariance(prior, 64, codes="noise", max_lag=12)
 print(found.p_value.to_series())
 
 # %%
-# By distance.
+# Covariance by distance.
 
 figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
 average = radial_average(found)

@@ -1,9 +1,9 @@
 """
-The same network, infinitely wide
-=================================
+The same network at infinite width
+==================================
 
-For many modules the limits of covariance and tangent kernel are read off the module, without a
-sample.
+For many modules the infinite-width covariance and tangent kernel are derived from the module,
+without sampling.
 """
 
 import matplotlib.pyplot as plt

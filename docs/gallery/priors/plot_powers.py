@@ -1,9 +1,9 @@
 """
-Powers of untrained networks and of photographs
-===============================================
+Power spectra of untrained networks and of photographs
+======================================================
 
-The power of samples by spatial frequency, beside that of natural images, which falls like one
-over the square.
+The power of samples by spatial frequency, compared with that of natural images, which falls
+approximately as one over the frequency squared.
 """
 
 from dipkernels import networks

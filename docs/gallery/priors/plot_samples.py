@@ -2,7 +2,7 @@
 Images of untrained networks
 ============================
 
-What a network makes with random weights is a draw from its prior over images.
+The image that a network produces with random weights is a draw from its prior over images.
 """
 
 import matplotlib.pyplot as plt
