@@ -7,7 +7,8 @@ from dipkernels import networks, tasks
 from dipkernels.base.options import gather
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import FitSettings, fit
-from dipkernels.specs import task as words
+from dipkernels.specs.pixels import NOISE_SIGMA
+from dipkernels.specs.task import task_options
 
 PRIOR = networks.create("deep-decoder", image_size=(8, 12), width=4)
 TASK = tasks.denoise(torch.full((3, 8, 12), 0.5))
@@ -31,5 +32,5 @@ def test_wrong_options_and_settings_are_said() -> None:
 
 
 def test_the_default_noise_of_words_is_that_of_tasks() -> None:
-    assert words.NOISE_SIGMA == tasks.NOISE_SIGMA
-    assert words.task_options("denoise")["noise_sigma"].default == tasks.NOISE_SIGMA
+    assert NOISE_SIGMA == tasks.NOISE_SIGMA
+    assert task_options("denoise")["noise_sigma"].default == tasks.NOISE_SIGMA

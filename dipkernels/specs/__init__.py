@@ -3,4 +3,6 @@
 A task or a network that is registered is offered by every command and every sweep.
 """
 
-from dipkernels.specs import measuring as measuring  # registers its kinds
+from dipkernels.specs import pixels as pixels  # registers its kinds, which are listed first
+
+from dipkernels.specs import measuring as measuring  # isort: skip

@@ -14,6 +14,7 @@ from dipkernels.specs.task import (
     Options,
     Picture,
     Spelling,
+    draws_noise,
     register_task,
     sides,
 )
@@ -305,11 +306,7 @@ def _check_operator(task: Options, said: Container[str], spell: Spelling) -> Non
 
 
 def _draws_lines(task: Options) -> bool:
-    return task["mask"] == LINES or _draws(task)
-
-
-def _draws(task: Options) -> bool:
-    return not task.get("measured", False) and task.get("noise_sigma", 0.0) > 0
+    return task["mask"] == LINES or draws_noise(task)
 
 
 register_task(
