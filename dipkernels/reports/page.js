@@ -56,9 +56,9 @@ for (const table of all("table.sorts")) {
 const holder = document.getElementById("page-data");
 if (!holder) return;
 const data = JSON.parse(holder.textContent);
-const names = Object.keys(data.fits);
-const slider = document.getElementById("iteration");
-const positions = [...new Set(names.flatMap(name => data.fits[name].iterations))].sort((a, b) => a - b);
+const networks = data.networks ?? {}, names = Object.keys(networks);
+const slider = document.getElementById("position");
+const positions = [...new Set(names.flatMap(name => networks[name].positions))].sort((a, b) => a - b);
 
 // --- Images: a sheet of frames, whose numbers are read back from its pixels.
 class Sheet {
@@ -85,8 +85,8 @@ class Sheet {
   }
 }
 const sheets = {};
-for (const name of names) sheets[name] = new Sheet(data.fits[name].frames);
-for (const name of Object.keys(data.references)) sheets[name] = new Sheet(data.references[name]);
+for (const name of names) sheets[name] = new Sheet(networks[name].frames);
+for (const name of Object.keys(data.references ?? {})) sheets[name] = new Sheet(data.references[name]);
 const reference = name => data.references[name] ? sheets[name].values(0) : null;
 
 const minus = (values, other, mask) => {
@@ -126,14 +126,13 @@ const plotSignal = (canvas, values, given, difference) => {
   }
 };
 
-// The last frame of a network that isn't after this iteration.
-const frameOf = (name, iteration) => {
-  const at = data.fits[name].iterations;
+// The last frame of a network that isn't after this position: an iteration, or a rank.
+const frameOf = (name, position) => {
+  const at = networks[name].positions;
   let frame = 0;
-  while (frame + 1 < at.length && at[frame + 1] <= iteration) frame++;
+  while (frame + 1 < at.length && at[frame + 1] <= position) frame++;
   return frame;
 };
-const decibels = value => value === null ? "unknown" : `${value.toFixed(2)} dB`;
 
 const panes = all(".pane").map(root => {
   const pane = { root, choice: root.querySelector("select"), parts: {} };
@@ -159,8 +158,8 @@ const panes = all(".pane").map(root => {
   return pane;
 });
 const draw = pane => {
-  const name = pane.choice.value, fit = data.fits[name], sheet = sheets[name];
-  const frame = fit ? frameOf(name, positions[slider.value]) : 0;
+  const name = pane.choice.value, own = networks[name], sheet = sheets[name];
+  const frame = own ? frameOf(name, positions[slider.value]) : 0;
   const values = sheet.values(frame), mask = reference("mask");
   pane.values = {
     image: values,
@@ -169,12 +168,10 @@ const draw = pane => {
   };
   for (const [part, figure] of Object.entries(pane.parts)) {
     figure.hidden = !pane.values[part];
-    if (pane.values[part]) paint(figure.querySelector("canvas"), pane.values[part], sheet, part !== "image");
+    if (pane.values[part]) paint(figure.querySelector("canvas"), pane.values[part], sheet, data.signed || part !== "image");
   }
-  pane.root.querySelector(".at").textContent = !fit ? data.said[name] || "" :
-    `iteration ${fit.iterations[frame]}: ${fit.clean ? decibels(fit.clean[frame]) + " to clean, " : ""}`
-    + `${decibels(fit.noisy[frame])} to measured`;
-  pane.root.dataset.iteration = fit ? fit.iterations[frame] : "";
+  pane.root.querySelector(".at").textContent = own ?
+    `${data.word} ${own.positions[frame]}: ${own.said[frame]}` : data.said[name] || "";
 };
 
 // --- Curves, by Bokeh.
@@ -200,38 +197,40 @@ const toggle = () => {
     for (const each of plot.renderers) each.visible = !each.tags.some(tag => off.has(tag));
 };
 const mark = () => {
-  const iteration = positions[slider.value];
-  document.getElementById("iteration-said").textContent = `iteration ${iteration}`;
-  slider.setAttribute("aria-valuetext", `iteration ${iteration}`);
+  const position = positions[slider.value], said = `${data.word} ${position}`;
+  document.getElementById("position-said").textContent = said;
+  slider.setAttribute("aria-valuetext", said);
   panes.forEach(draw);
   for (const plot of Object.values(plots)) {
-    for (const each of plot.center) if (each.name === "mark") each.location = iteration + 1;
+    for (const each of plot.center) if (each.name === "mark") each.location = position + data.offset;
     for (const each of plot.renderers) {
       const name = each.tags[0];
-      if (each.name === "at-iteration" && data.fits[name])
-        each.data_source.data = { ...each.data_source.data, power: data.fits[name].power[frameOf(name, iteration)] };
+      if (each.name === "at-iteration" && networks[name])
+        each.data_source.data = { ...each.data_source.data, power: networks[name].power[frameOf(name, position)] };
     }
   }
 };
 
 const start = async () => {
   await Promise.all(Object.values(sheets).map(sheet => sheet.ready));
-  slider.max = positions.length - 1;
-  const best = positions.findIndex(iteration => iteration >= data.start);
-  slider.value = best < 0 ? positions.length - 1 : best;
+  if (slider) {
+    slider.max = positions.length - 1;
+    const best = positions.findIndex(position => position >= data.start);
+    slider.value = best < 0 ? positions.length - 1 : best;
+    slider.oninput = mark;
+  }
   for (const [id, item] of Object.entries(data.charts)) {
     const shown = await Bokeh.embed.embed_item(item, id);
     const view = [...shown.roots ?? Object.values(shown)][0];
     plots[id] = view.model;
     dress(view.model);
   }
-  slider.oninput = mark;
   all(".networks input").forEach(box => { box.onchange = toggle; });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     Object.values(plots).forEach(dress);
     panes.forEach(draw);
   });
-  mark();
+  if (slider) mark();
   document.documentElement.dataset.ready = "yes";
 };
 start();
