@@ -5,6 +5,7 @@ from dipkernels.reports.fitted import fit_page
 from dipkernels.reports.gallery import gallery_page, gallery_settings, stored_card
 from dipkernels.reports.kernels import kernels_page
 from dipkernels.reports.posterior import PosteriorReport, posterior_page
+from dipkernels.reports.swept import sweep_page
 from dipkernels.reports.table import format_table
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "kernels_page",
     "posterior_page",
     "stored_card",
+    "sweep_page",
     "write_report",
 ]

@@ -211,6 +211,66 @@ const mark = () => {
   }
 };
 
+// --- A sweep: what was measured, along any of its axes.
+const study = data.study, value = id => document.getElementById(id).value;
+const columns = () => ({ x: [], y: [], low: [], high: [], color: [], label: [] });
+const add = (to, found) => Object.keys(to).forEach(key => to[key].push(found[key] ?? NaN));
+const drawStudy = () => {
+  const plot = plots["chart-study"], along = value("along"), by = value("lines"), what = value("quantity");
+  const levels = study.levels[along], groups = by ? study.levels[by] : ["all"];
+  const off = new Set(all("#series input").map((box, g) => box.checked ? -1 : g));
+  const drawn = { runs: columns(), means: columns(), bars: columns(), lines: columns() };
+  groups.forEach((group, g) => {
+    if (off.has(g)) return;
+    const color = study.palette[g % study.palette.length], line = { x: [], y: [], color, label: "" };
+    const shift = (g - (groups.length - 1) / 2) * Math.min(0.08, 0.6 / groups.length);
+    const places = levels.map(() => []);
+    study.values[what].forEach((y, run) => {
+      if (y !== null && (!by || study.codes[by][run] === g)) places[study.codes[along][run]].push([run, y]);
+    });
+    places.forEach((found, level) => {
+      if (!found.length) return;
+      const x = level + shift, mean = found.reduce((sum, [, y]) => sum + y, 0) / found.length;
+      for (const [run, y] of found) {
+        const said = Object.keys(study.levels).map(axis => `${axis} ${study.levels[axis][study.codes[axis][run]]}`);
+        add(drawn.runs, { x, y, color, label: `${y.toPrecision(4)}: ${said.join(", ")}` });
+      }
+      const squares = found.reduce((sum, [, y]) => sum + (y - mean) ** 2, 0);
+      const deviation = found.length > 1 ? Math.sqrt(squares / (found.length - 1)) : 0;
+      const runs = found.length > 1 ? ` +- ${deviation.toPrecision(2)} (${found.length} runs)` : " (1 run)";
+      const label = `${by ? `${by} ${group}, ` : ""}${along} ${levels[level]}: ${mean.toPrecision(4)}${runs}`;
+      add(drawn.means, { x, y: mean, color, label });
+      add(drawn.bars, { x, low: mean - deviation, high: mean + deviation, color, label });
+      line.x.push(x);
+      line.y.push(mean);
+    });
+    add(drawn.lines, line);
+  });
+  for (const each of plot.renderers) each.data_source.data = drawn[each.name];
+  const [axis] = plot.below;
+  axis.major_label_overrides = new Map(levels.map((label, level) => [level, label]));
+  axis.ticker.ticks = levels.map((_, level) => level);
+  axis.major_label_orientation = levels.join("").length * 9 > plot.inner_width ? 0.7 : "horizontal";
+  axis.axis_label = along;
+  plot.left[0].axis_label = what;
+  [plot.x_range.start, plot.x_range.end] = [-0.5, levels.length - 0.5];
+  const ends = [...drawn.runs.y, ...drawn.bars.low, ...drawn.bars.high];
+  const [low, high] = [Math.min(...ends), Math.max(...ends)], margin = 0.05 * (high - low) || 1;
+  if (ends.length) [plot.y_range.start, plot.y_range.end] = [low - margin, high + margin];
+};
+const listSeries = () => {
+  const by = value("lines");
+  document.getElementById("series").replaceChildren(...(by ? study.levels[by] : []).map((name, g) => {
+    const label = make("label"), box = make("input", { type: "checkbox" }), swatch = make("span", { class: "swatch" });
+    box.checked = true;
+    box.onchange = drawStudy;
+    swatch.style.borderColor = study.palette[g % study.palette.length];
+    label.append(box, swatch, name);
+    return label;
+  }));
+  drawStudy();
+};
+
 const start = async () => {
   await Promise.all(Object.values(sheets).map(sheet => sheet.ready));
   if (slider) {
@@ -231,6 +291,11 @@ const start = async () => {
     panes.forEach(draw);
   });
   if (slider) mark();
+  if (study) {
+    for (const id of ["quantity", "along"]) document.getElementById(id).onchange = drawStudy;
+    document.getElementById("lines").onchange = listSeries;
+    listSeries();
+  }
   document.documentElement.dataset.ready = "yes";
 };
 start();

@@ -79,7 +79,7 @@ def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[boo
         what += f", {way} the measured image ({baseline:.2f} dB)"
     said = [f"{what} ({spread_words(seeds)})."]
     if others and seeds > 1:
-        same = [str(row["prior"]) for row in others if not _told_apart(first, row)]
+        same = [str(row["prior"]) for row in others if not told_apart(first, row)]
         if same:
             said.append(f"{listed(same)} can't be told from it by these seeds.")
     if baseline is not None and sound:
@@ -128,10 +128,10 @@ def _spread(deviation: float) -> str:
     return f" +- {deviation:.2f}" if np.isfinite(deviation) else ""
 
 
-# Welch's test on the means over seeds.
-def _told_apart(one: Row, other: Row) -> bool:
+def told_apart(one: Row, other: Row, key: str = "peak_psnr") -> bool:
+    """Tell two means over seeds apart, by Welch's test."""
     values = [
-        (number_of(row, "peak_psnr"), number_of(row, "peak_psnr_spread"), number_of(row, "seeds"))
+        (number_of(row, key), number_of(row, f"{key}_spread"), number_of(row, "seeds"))
         for row in (one, other)
     ]
     if values[0][1] == values[1][1] == 0:
