@@ -60,7 +60,7 @@ MAY_IMPORT = {
 }
 # Lines of each package, at most.
 CEILINGS = {
-    "base": 1500,
+    "base": 1710,  # of which 190 are the displays of notebooks
     "bridges": 1040,
     "cli": 2300,
     "fingerprints": 950,
@@ -80,7 +80,7 @@ CEILINGS = {
     "spectra": 1650,
     "stages": 2360,
     "stopping": 2370,
-    "storage": 1260,
+    "storage": 1270,
     "sweep": 2470,
     "tasks": 4130,
     "theory": 2550,

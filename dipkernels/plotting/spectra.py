@@ -214,8 +214,9 @@ def counted(kernel: xr.Dataset) -> Counted:
     )
     count = counts.mean(axis=0)
     told = int((count <= count[-1] - _in_last_node(kernel)).sum())
-    ends = (np.maximum(edge, 1) for edge in (count, counts.min(axis=0), counts.max(axis=0)))
-    return Counted(relative, *ends, told, count < 0.999 * count[-1])
+    ends = (count, counts.min(axis=0), counts.max(axis=0))
+    index, low, high = (np.maximum(edge, 1) for edge in ends)
+    return Counted(relative, index, low, high, told, count < 0.999 * count[-1])
 
 
 # How many eigenvalues are in the smallest node of a probe.

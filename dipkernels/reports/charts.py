@@ -142,14 +142,14 @@ def network_lines(
     plot = blank(x, y, **axes)
     for name, curve in curves.items():
         look = {"line_color": looks[name]["color"], "line_dash": DASHES[looks[name]["ls"]]}
-        drawn, shade = [], {"fill_color": look["line_color"], "line_color": None}
+        drawn: list[Any] = []
         if curve.low is not None:
             ends = source({"at": curve.y if curve.lying else curve.x,
                             "low": curve.low, "high": curve.high})  # fmt: skip
             draw = plot.harea if curve.lying else plot.varea
             order = ("low", "high", "at") if curve.lying else ("at", "low", "high")
-            band = {key: each for key, each in shade.items() if key == "fill_color"}
-            drawn.append(draw(*order, source=ends, fill_alpha=0.15, **band))
+            band = {"fill_color": look["line_color"], "fill_alpha": 0.15}
+            drawn.append(draw(*order, source=ends, **band))
         told = len(curve.x) if curve.told is None else curve.told
         parts = [(slice(None, told), "", look, 2.0)]
         if told < len(curve.x):
@@ -184,7 +184,7 @@ def frequency_ticks(plot: "figure") -> None:
 
 def shaded_below(plot: "figure", value: float) -> None:
     """Shade in grey what is below a value."""
-    from bokeh.models import BoxAnnotation
+    from bokeh.models.annotations import BoxAnnotation
 
     plot.add_layout(BoxAnnotation(top=value, fill_color="#888888", fill_alpha=0.15))
 

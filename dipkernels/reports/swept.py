@@ -297,15 +297,22 @@ def _levels(column: pd.Series) -> tuple[list[str], list[int]]:
 def _chart() -> "figure":
     from bokeh.models import FixedTicker, HoverTool, Range1d
 
-    plot = charts.blank("along", "quantity", x_range=Range1d(-0.5, 0.5), y_range=Range1d(0, 1))
+    plot = charts.blank(
+        "along", "quantity", x_range=Range1d(start=-0.5, end=0.5), y_range=Range1d(start=0, end=1)
+    )
     plot.xaxis.ticker = FixedTicker(ticks=[0])
     empty: dict[str, list[float]] = {name: [] for name in ("x", "y", "low", "high")}
     words: dict[str, list[str]] = {"color": [], "label": []}
-    look = {"line_color": "color", "line_width": 2}
+    look: dict[str, Any] = {"line_color": "color", "line_width": 2}
     plot.multi_line("x", "y", source=charts.source(empty | words), name="lines", **look)
     plot.segment("x", "low", "x", "high", source=charts.source(empty | words), name="bars", **look)
     for name, size, alpha in (("runs", 6, 0.4), ("means", 10, 1.0)):
-        fill = {"fill_color": "color", "line_color": None, "fill_alpha": alpha, "name": name}
+        fill: dict[str, Any] = {
+            "fill_color": "color",
+            "line_color": None,
+            "fill_alpha": alpha,
+            "name": name,
+        }
         dots = plot.scatter("x", "y", source=charts.source(empty | words), size=size, **fill)
         plot.add_tools(HoverTool(tooltips=[("", "@label")], renderers=[dots]))
     return plot

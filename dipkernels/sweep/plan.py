@@ -80,7 +80,7 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> S
     source : str, Path or mapping
         A YAML file, or what one would hold.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
 
     Returns
     -------

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base import displays
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.seeds import generator
@@ -104,6 +105,9 @@ class Task(Judged):
             f"Task({self.name}, {shape}{seen}, {self.operator.name}, {law}"
             f"noise sigma {self.noise_sigma:.3g}, scored over {self.score_region})"
         )
+
+    def _repr_html_(self) -> str:
+        return displays.of_task(self)
 
     @property
     def shape(self) -> tuple[int, ...]:
