@@ -199,7 +199,7 @@ class Task(Judged):
         Parameters
         ----------
         misfit : {"squares", "l1"}, object of `dipkernels.tasks.misfits`, or callable
-            ``"l1"`` is `Laplace`; `Poisson(peak)`; `Weighted(weights)`; or a function of a
+            ``"l1"`` is `Laplace`; ``Poisson(peak)``; ``Weighted(weights)``; or a function of a
             prediction and the measurement that returns the negative log-likelihood (`OwnMisfit`).
 
         Returns
