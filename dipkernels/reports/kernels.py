@@ -1,6 +1,7 @@
 """The page of kernels: their spectra and responses, and the images that are learned first."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,7 @@ def _moving(kernels: Kernels) -> dict[str, Any]:
         "offset": 0,
         "said": {},
     }
-    shared = shared_fields(names, looks, kernel_charts(kernels, looks), data)
+    shared = shared_fields(names, looks, kernel_charts(kernels, looks, marked=True), data)
     return {
         **shared,
         **more,
@@ -217,19 +218,14 @@ def _note(block: int) -> str:
     return said + (f" {block}x{block} pixels are averaged." if block > 1 else "")
 
 
-def kernel_charts(kernels: Kernels, looks: charts.Looks) -> list[Chart]:
-    """Make the charts of kernels: response, eigenvalues, density."""
+def kernel_charts(kernels: Kernels, looks: charts.Looks, *, marked: bool = False) -> list[Chart]:
+    """Make the charts of kernels: response, eigenvalues with a mark at a rank, density."""
+    eigenvalues = partial(_eigenvalues, kernels, looks, marked=marked)
     return [
-        ("chart-response", RESPONSE, _charted(_responses, kernels, looks)),
-        ("chart-eigenvalues", EIGENVALUES, _charted(_eigenvalues, kernels, looks)),
-        ("chart-density", DENSITY, _charted(_densities, kernels, looks)),
+        ("chart-response", RESPONSE, partial(_responses, kernels, looks)),
+        ("chart-eigenvalues", EIGENVALUES, eigenvalues),
+        ("chart-density", DENSITY, partial(_densities, kernels, looks)),
     ]
-
-
-def _charted(
-    draw: Callable[[Kernels, charts.Looks], "figure"], kernels: Kernels, looks: charts.Looks
-) -> Callable[[], "figure"]:
-    return lambda: draw(kernels, looks)
 
 
 def _responses(kernels: Kernels, looks: charts.Looks) -> "figure":
@@ -246,7 +242,7 @@ def _responses(kernels: Kernels, looks: charts.Looks) -> "figure":
     return plot
 
 
-def _eigenvalues(kernels: Kernels, looks: charts.Looks) -> "figure":
+def _eigenvalues(kernels: Kernels, looks: charts.Looks, *, marked: bool) -> "figure":
     found, least = {}, 1.0
     for name, kernel in kernels.items():
         each = counted(kernel)
@@ -260,7 +256,8 @@ def _eigenvalues(kernels: Kernels, looks: charts.Looks) -> "figure":
     ranges = {"x_range": (0.8, 1.5 * most), "y_range": (least / 3, 2)}
     plot = network_lines(found, looks, "index of the eigenvalue", RELATIVE, **log, **ranges)
     charts.shaded_below(plot, SINGLE)
-    charts.mark(plot)
+    if marked:  # by a slider through ranks
+        charts.mark(plot)
     return plot
 
 

@@ -13,8 +13,9 @@ import xarray as xr
 from dipkernels import networks
 from dipkernels.errors import InvalidInputError
 from dipkernels.plotting.spectra import counted
+from dipkernels.plotting.style import styles
 from dipkernels.reports import kernels_page
-from dipkernels.reports.kernels import kernel_row
+from dipkernels.reports.kernels import kernel_charts, kernel_row
 from dipkernels.reports.verdicts import kernels_verdict
 from dipkernels.stages.registry import find_stage
 from dipkernels.stages.subject import Subject
@@ -89,6 +90,13 @@ def test_verdicts_name_who_prefers_low_frequencies(kernel: xr.Dataset) -> None:
         rows[2:]
     )
     assert kernels_verdict(rows[2:] * 2).startswith("No network prefers low frequencies")
+
+
+def test_a_slider_through_iterations_marks_no_eigenvalue(kernel: xr.Dataset) -> None:
+    kernels = {"a": kernel}
+    for marked in (False, True):
+        _, (_, _, make), _ = kernel_charts(kernels, styles(kernels), marked=marked)
+        assert [each.name for each in make().center].count("mark") == marked
 
 
 def test_other_datasets_are_refused(tmp_path: Path, kernel: xr.Dataset) -> None:
