@@ -35,7 +35,8 @@ def display(
     shown = "".join(
         '<figure style="margin: 0 .8em .4em 0; display: inline-block">'
         f'<img alt="{_safe(title)}" src="data:image/png;base64,{png(image)}" '
-        f'style="width: {SIDE}px; image-rendering: pixelated"><figcaption>{_safe(title)}</figcaption></figure>'
+        f'style="width: {SIDE}px; image-rendering: pixelated">'
+        f"<figcaption>{_safe(title)}</figcaption></figure>"
         for title, image in (pictures or {}).items()
     )
     return (
