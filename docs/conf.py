@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import os
 import pprint
 import sys
 from pathlib import Path
@@ -24,10 +25,26 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinxcontrib.bibtex",
     "sphinx_gallery.gen_gallery",
+    "short_names",
 ]
 exclude_patterns = ["_build", "gallery"]
 templates_path = ["_templates"]
 default_role = "py:obj"
+
+# Every reference resolves, or ends the build. Names of other packages are links where inventories
+# can be fetched: on Read the Docs, or with DOCS_INVENTORIES=1; elsewhere they are shown as code.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(torch|scipy|jax|neural_tangents|abc|nn)(\..*)?")]
+if os.environ.get("READTHEDOCS") or os.environ.get("DOCS_INVENTORIES"):
+    extensions.append("sphinx.ext.intersphinx")
+    intersphinx_mapping = {
+        "python": ("https://docs.python.org/3", None),
+        "numpy": ("https://numpy.org/doc/stable", None),
+        "scipy": ("https://docs.scipy.org/doc/scipy", None),
+        "torch": ("https://docs.pytorch.org/docs/stable", None),
+        "xarray": ("https://docs.xarray.dev/en/stable", None),
+        "jax": ("https://docs.jax.dev/en/latest", None),
+    }
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3

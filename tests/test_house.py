@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "plotting": "base errors fingerprints fitting images spectra stopping tasks theory",
     "priors": "base errors",
     "reports": "base errors fingerprints fitting images networks plotting sampling spectra stages"
-    " stopping storage tasks theory",
+    " stopping storage sweep tasks theory",
     "sampling": "base errors fitting images kernels linalg planning priors spectra storage tasks",
     "specs": "base errors images networks priors tasks",
     "spectra": "base errors images priors",
@@ -60,28 +60,28 @@ MAY_IMPORT = {
 }
 # Lines of each package, at most.
 CEILINGS = {
-    "base": 1500,
+    "base": 1710,  # of which 190 are the displays of notebooks
     "bridges": 1040,
-    "cli": 2310,
+    "cli": 2320,
     "fingerprints": 950,
     "fitting": 2320,
-    "gp": 1800,
+    "gp": 1810,
     "images": 1670,
     "kernels": 6850,
     "linalg": 2470,
     "literature": 2220,
     "networks": 2980,
     "planning": 850,
-    "plotting": 2180,
-    "priors": 2750,
-    "reports": 2130,
+    "plotting": 2190,
+    "priors": 2760,
+    "reports": 2800,  # of which 680 are the pages of kernels and of sweeps
     "sampling": 3380,
     "specs": 1420,
     "spectra": 1650,
     "stages": 2370,
     "stopping": 2370,
-    "storage": 1260,
-    "sweep": 2470,
+    "storage": 1270,
+    "sweep": 2530,
     "tasks": 4130,
     "theory": 2550,
 }

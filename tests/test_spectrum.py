@@ -82,7 +82,7 @@ def test_the_command_compares_networks_and_goes_on(
     assert (folder / "deep-decoder" / "kernel.nc").stat().st_mtime_ns == before
     assert {path.name for path in folder.glob("spectrum.*")} == {"spectrum.png", "spectrum.svg"}
     rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert rows[-5:] == ["network", "deep-decoder", "siren", "Trace:", "One"]
+    assert rows[-6:] == ["network", "deep-decoder", "siren", "Trace:", "One", "Report:"]
 
 
 @pytest.mark.parametrize(

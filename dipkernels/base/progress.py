@@ -1,12 +1,29 @@
-"""Progress bars: on a terminal only, and only where they were asked for."""
+"""Progress bars: on a terminal or in a notebook, and only where they were asked for."""
 
+import importlib.util
+import sys
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
 
+def in_notebook() -> bool:
+    """Say whether a notebook's kernel runs this, whose output is no terminal and shows bars."""
+    ask = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    return ask is not None and getattr(ask(), "kernel", None) is not None
+
+
+def _bar() -> Any:
+    if in_notebook() and importlib.util.find_spec("ipywidgets"):
+        from tqdm.notebook import tqdm as widget
+
+        return widget
+    return tqdm
+
+
 class Progress:
-    """A progress bar on standard error.
+    """A progress bar on standard error, or a widget of a notebook.
 
     Examples
     --------
@@ -17,9 +34,9 @@ class Progress:
 
     def __init__(self, total: int, label: str, *, enabled: bool = True) -> None:
         # disable=None is tqdm's "off unless this is a terminal"
-        self._bar = tqdm(
-            total=total, desc=label, disable=None if enabled else True, leave=False, delay=1.0
-        )
+        wanted = False if in_notebook() else None
+        disable = wanted if enabled else True
+        self._bar = _bar()(total=total, desc=label, disable=disable, leave=False, delay=1.0)
 
     def advance(self, steps: int = 1) -> None:
         """Count some more steps as done."""

@@ -1,7 +1,7 @@
 """The empirical tangent kernel of a JAX function, as an operator of ours.
 
 `JaxNTK` takes ``apply(parameters, code) -> image`` of any JAX library (Flax, Equinox, Haiku,
-`stax`, plain functions). Whatever takes an `NTK` takes it: products, eigenpairs, densities,
+``stax``, plain functions). Whatever takes an `NTK` takes it: products, eigenpairs, densities,
 responses by frequency, kernels of layers, predicted curves. Needs the extra ``jax``.
 """
 
@@ -107,7 +107,7 @@ class JaxNTK(NTK):
 
     Notes
     -----
-    Time of a product: 4/3 training steps by its operations; `benchmarks/jax_products.py` measures
+    Time of a product: 4/3 training steps by its operations; ``benchmarks/jax_products.py`` measures
     it. A block of columns is cut into powers of two, each of which is compiled once, in seconds for
     convolutions. Memory: twice what a forward pass keeps for its backward pass. A function with
     `jax.custom_vjp`, which has no forward mode, is transposed twice. float64 works whether or not

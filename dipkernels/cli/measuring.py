@@ -42,6 +42,7 @@ def ntk(
     """Measure the kernel of one network at initialisation: spectrum, response, eigenvectors."""
     from dipkernels import plotting
     from dipkernels.base.spread import spread_note
+    from dipkernels.reports import kernels_page
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
 
@@ -69,12 +70,13 @@ def ntk(
         ("eigenvectors", plotting.plot_eigenvectors),
     ):
         run.draw(draw({made.name: result}), folder.path / name)
+    page = kernels_page(folder, {made.name: result})
     typer.echo(
         f"{made.name}: {made.parameter_count:,} parameters, trace {result.trace:.4g} +- "
         f"{result.trace_standard_error:.2g} (error over {probes} probes), "
         f"largest eigenvalue {result.largest_eigenvalue:.4g}, "
         f"half-power frequency {_half(result)}, "
-        f"{result.matvecs:.0f} products. {spread_note()} Results: {folder.path}"
+        f"{result.matvecs:.0f} products. {spread_note()} Results: {folder.path}\nReport: {page}"
     )
 
 
@@ -91,8 +93,9 @@ def spectrum(
     *,
     run: RunWords,
 ) -> None:
-    """Compare the kernel spectra of several networks: one figure, one table."""
+    """Compare the kernel spectra of several networks: one figure, one table, one page."""
     from dipkernels import networks
+    from dipkernels.reports import kernels_page
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
 
@@ -120,7 +123,8 @@ def spectrum(
         run.say(f"[{number}/{len(priors)}] {name}: {found[name].matvecs:.0f} products")
     run.draw(_drawn(found), folder.path / "spectrum")
     typer.echo(_table(found))
-    typer.echo(f"One seed: no spread over initialisations. Results: {folder.path}")
+    page = kernels_page(folder, found)
+    typer.echo(f"One seed: no spread over initialisations. Results: {folder.path}\nReport: {page}")
 
 
 def shape_of(size: str, channels: int) -> tuple[int, ...]:

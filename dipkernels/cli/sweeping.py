@@ -169,6 +169,9 @@ def _list(plan: "Sweep", store: Path, device: str, *, estimated: bool, quiet: bo
 
 
 def _summarise(summary: "Summary") -> None:
+    from dipkernels.reports import sweep_page
+
     typer.echo(f"{summary} ({duration(summary.seconds)}). Results: {summary.store}")
+    typer.echo(f"Report: {sweep_page(summary.store)}")
     if summary.failed:
         typer.echo("Tracebacks: failure.txt in each run's folder; --retry-failed runs them again.")

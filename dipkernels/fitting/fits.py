@@ -93,7 +93,7 @@ def fit(
         with the same file continues what was begun, with the bits of an uninterrupted fit (on a
         CPU with as many threads); a call with more iterations goes on from there.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
     callback : callable, optional
         Called at every iteration with ``(iteration, image, parameters)``, all detached; with
         several runs, these have a leading axis over runs (task by task, seed by seed in each). It

@@ -8,6 +8,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base import displays
 from dipkernels.base.checks import as_annotated, checked, require_choice
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
@@ -210,6 +211,10 @@ class GPPosterior:
     def __repr__(self) -> str:
         sigma = self._seen.variance**0.5
         return f"GPPosterior({self._seen.task}, noise sigma {sigma:.3g}, solver {self.solver})"
+
+    def _repr_html_(self) -> str:
+        facts = [("process", repr(self.process)), ("solver", self.solver)]
+        return displays.of_posterior(self, self._seen.task, facts, self._mean)
 
     @property
     def solver(self) -> str:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base import displays
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
@@ -75,6 +76,9 @@ class LinearOperator(ABC):
     _sum_of: ClassVar[Callable[..., "LinearOperator"]]
     _product_of: ClassVar[Callable[..., "LinearOperator"]]
     _adjoint_of: ClassVar[Callable[..., "LinearOperator"]]
+
+    def _repr_html_(self) -> str:
+        return displays.of_operator(self)
 
     @abstractmethod
     def _matmat(self, block: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Spectra of kernels and images: densities, responses, powers; responses by layer; bands."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -170,33 +171,52 @@ def plot_eigenvalues(kernels: Datasets, *, ax: Axes | None = None) -> Figure:
     panel, looks = one_panel(ax), styles(kernels)
     least = 1.0
     for name, kernel in kernels.items():
-        grid = np.geomspace(1, 1e-9, 300) * _largest(kernel)
-        counts = np.array(
-            [
-                [weights[nodes >= value * (1 - 1e-9)].sum() for value in grid]
-                for nodes, weights in zip(kernel.nodes.values, kernel.weights.values, strict=True)
-            ]
-        )
-        count, shown = counts.mean(axis=0), grid / _largest(kernel)
+        found = counted(kernel)
         style = {**looks[name], "marker": ""}
-        index, told = np.maximum(count, 1), count <= count[-1] - _in_last_node(kernel)
-        panel.plot(index[told], shown[told], label=name, **style)
-        last = max(int(told.sum()) - 1, 0)
+        index, shown, last = found.index, found.relative, max(found.told - 1, 0)
+        panel.plot(index[: found.told], shown[: found.told], label=name, **style)
         panel.plot(index[last:], shown[last:], color=style["color"], ls=(0, (1, 2)), lw=1)
-        low, high = (np.maximum(edge, 1) for edge in (counts.min(axis=0), counts.max(axis=0)))
-        panel.fill_betweenx(shown, low, high, color=style["color"], alpha=0.15, lw=0)
+        panel.fill_betweenx(shown, found.low, found.high, color=style["color"], alpha=0.15, lw=0)
         if "top_eigenvalue" in kernel:
             pairs = kernel.top_eigenvalue.values / _largest(kernel)
             panel.plot(
                 np.arange(1, len(pairs) + 1), pairs, "o", mfc="white", mec=style["color"], ms=4
             )
-        whole = count < 0.999 * count[-1]  # beyond, no node is left
-        least = min(least, float(shown[whole].min(initial=1.0)))
+        least = min(least, float(shown[found.some].min(initial=1.0)))
     panel.set(xscale="log", yscale="log", ylim=(least / 3, 2))
     panel.axhspan(least / 3, max(SINGLE, least / 3), color="0.9", lw=0, zorder=0)
     panel.set(xlabel="index of the eigenvalue", ylabel="eigenvalue / largest")
     panel.legend(fontsize=7, ncols=2, frameon=False, loc="lower left")
     return figure_of(panel)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Eigenvalues relative to the largest, against how many are as large, from the largest on."""
+
+    relative: np.ndarray
+    index: np.ndarray  # the mean over the probes, at least 1
+    low: np.ndarray  # of any probe
+    high: np.ndarray
+    told: int  # points before those that the smallest nodes hold together
+    some: np.ndarray  # where a node is left
+
+
+def counted(kernel: xr.Dataset) -> Counted:
+    """Count eigenvalues above each of a grid of values."""
+    relative = np.geomspace(1, 1e-9, 300)
+    grid = relative * _largest(kernel)
+    counts = np.array(
+        [
+            [weights[nodes >= value * (1 - 1e-9)].sum() for value in grid]
+            for nodes, weights in zip(kernel.nodes.values, kernel.weights.values, strict=True)
+        ]
+    )
+    count = counts.mean(axis=0)
+    told = int((count <= count[-1] - _in_last_node(kernel)).sum())
+    ends = (count, counts.min(axis=0), counts.max(axis=0))
+    index, low, high = (np.maximum(edge, 1) for edge in ends)
+    return Counted(relative, index, low, high, told, count < 0.999 * count[-1])
 
 
 # How many eigenvalues are in the smallest node of a probe.

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dipkernels.base import displays
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.evaluation import Network, Observed, arguments, copied, tensors_of
@@ -70,6 +71,9 @@ class MadeNetwork:
         self.shape = shape_of_image(seen.output, output, self.name)
         if check:
             self._check(parameters, draws=bool(draws))
+
+    def _repr_html_(self) -> str:
+        return displays.of_prior(self)
 
     def _image(self, parameters: Parameters, code: Any = None) -> Tensor:
         return self._image_of(self._evaluate(parameters, self.code if code is None else code))

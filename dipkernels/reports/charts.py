@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from bokeh.plotting import figure
 
 MOST = 500  # points of a curve
+FLOOR = 1e-30  # where a shaded area ends, below any axis
+FREQUENCIES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # cycles per pixel
 Datasets = Mapping[str, xr.Dataset]
 Looks = Mapping[str, dict[str, Any]]
 DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dotdash"}
@@ -34,7 +37,7 @@ def learning_chart(
     fits: Datasets, looks: Looks, peaks: Mapping[str, float], measured: float | None
 ) -> "figure":
     """Draw PSNR against iterations: to clean, to measured, what a kernel predicts at its peak."""
-    plot = _figure("iteration", "PSNR (dB)", x_axis_type="log")
+    plot = blank("iteration", "PSNR (dB)", x_axis_type="log")
     end = max(fit.sizes["iteration"] for fit in fits.values())
     _iteration_ticks(plot, end)
     tops = [*peaks.values(), *([] if measured is None else [measured])]
@@ -58,7 +61,7 @@ def learning_chart(
     if "psnr_clean" in next(iter(fits.values())):  # the PSNR to what is fitted exactly has no end
         plot.y_range.update(end=max(tops) + 4)
     _hover(plot, [("", "@name, @what"), ("iteration", "@iteration"), ("PSNR", "@psnr{0.00} dB")])
-    _mark(plot)
+    mark(plot)
     return plot
 
 
@@ -79,57 +82,111 @@ def _curve(
     if "seed" in values.dims:
         ends = {"x": at + 1, "low": values.min("seed").values, "high": values.max("seed").values}
         shade = {"fill_color": look["line_color"], "fill_alpha": 0.15}
-        band = plot.varea("x", "low", "high", source=_source(ends), **shade)
+        band = plot.varea("x", "low", "high", source=source(ends), **shade)
         band.tags = [words[0]]
         values = values.mean("seed")
     name, what = ([word] * len(at) for word in words)
-    source = {"iteration": at, "x": at + 1, "psnr": values.values, "name": name, "what": what}
-    plot.line("x", "psnr", source=_source(source), **look).tags = [words[0]]
+    found = {"iteration": at, "x": at + 1, "psnr": values.values, "name": name, "what": what}
+    plot.line("x", "psnr", source=source(found), **look).tags = [words[0]]
 
 
 def _level(plot: "figure", end: int, psnr: float, words: tuple[str, str], look: Any) -> None:
     name, what = ([word] * 2 for word in words)
-    source = {"x": [1, end], "psnr": [psnr] * 2, "iteration": ["any"] * 2}
+    found = {"x": [1, end], "psnr": [psnr] * 2, "iteration": ["any"] * 2}
     tag = "reference" if look["line_color"] == "gray" else words[0]
     words_of = {"name": name, "what": what}
-    plot.line("x", "psnr", source=_source(source | words_of), **look).tags = [tag]
+    plot.line("x", "psnr", source=source(found | words_of), **look).tags = [tag]
 
 
 def frequency_chart(
     frequency: np.ndarray, power: Mapping[str, np.ndarray], looks: Looks, noise: np.ndarray | None
 ) -> "figure":
     """Draw the power of the error at each spatial frequency; a page moves it through iterations."""
-    plot = _figure("spatial frequency (cycles per pixel)", "power of the error", y_axis_type="log")
+    plot = blank("spatial frequency (cycles per pixel)", "power of the error", y_axis_type="log")
     shown = [values for values in (*power.values(), noise) if values is not None]
     positive = np.concatenate([np.ravel(values) for values in shown])
     positive = positive[positive > 0]
     if len(positive):
         plot.y_range.update(start=positive.min() / 1.5, end=positive.max() * 1.5)
     for name, values in power.items():
-        source = _source(
+        found = source(
             {"frequency": frequency, "power": values[-1], "name": [name] * len(frequency)}
         )
         look = {"line_color": looks[name]["color"], "line_width": 2, "name": "at-iteration"}
-        plot.line("frequency", "power", source=source, **look).tags = [name]
+        plot.line("frequency", "power", source=found, **look).tags = [name]
     if noise is not None:
-        source = {"frequency": frequency, "power": noise, "name": ["measured"] * len(frequency)}
+        measured = {"frequency": frequency, "power": noise, "name": ["measured"] * len(frequency)}
         look = {"line_color": "gray", "line_width": 1.5, "line_dash": "dashed"}
-        plot.line("frequency", "power", source=_source(source), **look).tags = ["reference"]
+        plot.line("frequency", "power", source=source(measured), **look).tags = ["reference"]
     _hover(plot, [("", "@name"), ("frequency", "@frequency{0.000}"), ("power", "@power{0.00e+0}")])
     return plot
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A line of a network, with a band of its error; from a point on it isn't resolved."""
+
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    lying: bool = False  # the band is one of x, not of y
+    told: int | None = None  # points that are resolved; all, by default
+    rings: tuple[Any, Any] = ((), ())  # points that are marked: x and y
+
+
 def network_lines(
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], looks: Looks, x: str, y: str, **axes: str
+    curves: Mapping[str, Curve], looks: Looks, x: str, y: str, **axes: Any
 ) -> "figure":
-    """Draw one curve a network."""
-    plot = _figure(x, y, **axes)
-    for name, (at, values) in curves.items():
-        source = _source({"x": at, "y": values, "name": [name] * len(at)})
+    """Draw one curve a network; what isn't resolved is dotted, and shaded down to the floor."""
+    plot = blank(x, y, **axes)
+    for name, curve in curves.items():
         look = {"line_color": looks[name]["color"], "line_dash": DASHES[looks[name]["ls"]]}
-        plot.line("x", "y", source=source, line_width=2, **look).tags = [name]
-    _hover(plot, [("", "@name"), (x, "@x{0.000 a}"), (y, "@y{0.000 a}")])
+        drawn: list[Any] = []
+        if curve.low is not None:
+            ends = source({"at": curve.y if curve.lying else curve.x,
+                            "low": curve.low, "high": curve.high})  # fmt: skip
+            draw = plot.harea if curve.lying else plot.varea
+            order = ("low", "high", "at") if curve.lying else ("at", "low", "high")
+            band = {"fill_color": look["line_color"], "fill_alpha": 0.15}
+            drawn.append(draw(*order, source=ends, **band))
+        told = len(curve.x) if curve.told is None else curve.told
+        parts = [(slice(None, told), "", look, 2.0)]
+        if told < len(curve.x):
+            rest = slice(max(told - 1, 0), None)
+            dotted = look | {"line_dash": "dotted"}
+            parts.append((rest, "not resolved", dotted, 1.5))
+            below = {"x": curve.x[rest], "y": curve.y[rest], "floor": 0 * curve.x[rest] + FLOOR}
+            fill = {"fill_color": look["line_color"], "fill_alpha": 0.07}
+            drawn.append(plot.varea("x", "floor", "y", source=source(below), **fill))
+        for part, what, how, wide in parts:
+            at, values = curve.x[part], curve.y[part]
+            words = {"name": [name] * len(at), "what": [what] * len(at)}
+            found = source({"x": at, "y": values, **words})
+            drawn.append(plot.line("x", "y", source=found, line_width=wide, **how))
+        if len(curve.rings[0]):
+            rings = source({"x": np.asarray(curve.rings[0]), "y": np.asarray(curve.rings[1])})
+            drawn.append(plot.scatter("x", "y", source=rings, size=8, fill_alpha=0.0,
+                                      line_color=look["line_color"], line_width=1.5))  # fmt: skip
+        for each in drawn:
+            each.tags = [name]
+    _hover(plot, [("", "@name @what"), (x, "@x{0.000 a}"), (y, "@y{0.00e+0}")])
     return plot
+
+
+def frequency_ticks(plot: "figure") -> None:
+    """Put few plain numbers on a logarithmic axis of frequencies."""
+    from bokeh.models import FixedTicker
+
+    plot.xaxis.ticker = FixedTicker(ticks=list(FREQUENCIES))
+    plot.xaxis.major_label_overrides = {each: f"{each:g}" for each in FREQUENCIES}
+
+
+def shaded_below(plot: "figure", value: float) -> None:
+    """Shade in grey what is below a value."""
+    from bokeh.models.annotations import BoxAnnotation
+
+    plot.add_layout(BoxAnnotation(top=value, fill_color="#888888", fill_alpha=0.15))
 
 
 def thinned(count: int, keep: Any = (), most: int = MOST) -> np.ndarray:
@@ -140,7 +197,8 @@ def thinned(count: int, keep: Any = (), most: int = MOST) -> np.ndarray:
     return np.union1d(np.union1d(spaced, [0, count - 1]), np.asarray(keep, dtype=int)).astype(int)
 
 
-def _figure(x: str, y: str, **axes: Any) -> "figure":
+def blank(x: str, y: str, **axes: Any) -> "figure":
+    """Make a figure as all of a page are."""
     from bokeh import plotting
 
     plot = plotting.figure(
@@ -162,7 +220,8 @@ def _figure(x: str, y: str, **axes: Any) -> "figure":
     return plot
 
 
-def _source(columns: Mapping[str, Any]) -> Any:
+def source(columns: Mapping[str, Any]) -> Any:
+    """Make a source of a chart: in single precision, without infinities."""
     from bokeh.models import ColumnDataSource
 
     as_drawn = {
@@ -183,7 +242,8 @@ def _hover(plot: "figure", said: list[tuple[str, str]]) -> None:
     plot.add_tools(HoverTool(tooltips=said, line_policy="nearest", renderers=lines))
 
 
-def _mark(plot: "figure") -> None:
+def mark(plot: "figure") -> None:
+    """Draw an upright line that the slider of a page moves."""
     from bokeh.models.annotations import Span
 
     line = Span(location=1, dimension="height", line_color="#888888", line_dash="dashed")

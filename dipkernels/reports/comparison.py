@@ -1,8 +1,9 @@
 """The page of a comparison: verdict, table, images through the iterations, and what kernels say."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -10,9 +11,11 @@ from matplotlib.figure import Figure
 
 from dipkernels import plotting
 from dipkernels.base.checks import checked
-from dipkernels.plotting.spectra import LEAST
 from dipkernels.plotting.style import styles
+from dipkernels.reports.charts import Curve, network_lines
 from dipkernels.reports.citing import reopening
+from dipkernels.reports.interactive import Chart, cells_of, fits_fields, head_of
+from dipkernels.reports.kernels import kernel_charts
 from dipkernels.reports.pages import drawn, write_page
 from dipkernels.reports.table import COLUMNS, baseline_rows, csv_table, measured_psnr, notes
 from dipkernels.reports.verdicts import comparison_verdict
@@ -21,9 +24,6 @@ from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import RunFolder, is_interrupted
 from dipkernels.tasks import Task
 from dipkernels.theory.curves import resolved_stretch
-
-if TYPE_CHECKING:
-    from dipkernels.reports.interactive import Chart
 
 ADAM, KERNEL, PREDICTION, DESCENT = STAGES
 # How each figure is drawn, from which stages, and which of them must be there.
@@ -59,20 +59,10 @@ PICTURES = {
         "relative to the largest.",
     ),
 }
-RESPONSE = (
-    "Which frequencies are fitted first",
-    "Mean of |J^T e_k|^2 over rings of spatial frequency, relative to the lowest ring. A falling "
-    "curve is a low-pass filter, a flat one has no preference.",
-)
 PREDICTED = (
     "Predicted learning curves",
     "Expected PSNR of gradient flow; a line ends where the products spent no longer tell it to "
     "1 dB. Time counts iterations of gradient descent at half of its limit of stability.",
-)
-DENSITY = (
-    "Spectra of the kernels",
-    "Eigenvalues per decade, by stochastic Lanczos quadrature. Below about 1e-4 the quadrature "
-    "resolves the total only.",
 )
 REOPENED = """print(run.table())  # the numbers of the table, as a pandas.DataFrame
 fit = run.stages["{first}/{stage}"]  # an xarray.Dataset; white is 1
@@ -128,7 +118,7 @@ def write_report(
     return write_page(
         folder,
         "report.html",
-        "fits",
+        "results",
         sound=sound and complete,
         verdict=verdict,
         python=reopening(folder.path, REOPENED.format(first=next(iter(priors), ""), stage=ADAM)),
@@ -166,8 +156,6 @@ def _words(folder: RunFolder, complete: bool, baseline: float | None) -> dict[st
 
 
 def _table(rows: Sequence[dict[str, object]], task: Task | None) -> dict[str, Any]:
-    from dipkernels.reports.interactive import cells_of, head_of
-
     beside = [{"cells": cells_of(COLUMNS, row), "fixed": True} for row in baseline_rows(task)]
     shown = [{"cells": cells_of(COLUMNS, row)} for row in rows]
     return {"columns": head_of(COLUMNS), "rows": [*shown, *beside]}
@@ -176,8 +164,6 @@ def _table(rows: Sequence[dict[str, object]], task: Task | None) -> dict[str, An
 def _moving(stages: dict[str, dict[str, Any]], baseline: float | None) -> dict[str, Any]:
     if not stages[ADAM]:  # nothing to move
         return {}
-    from dipkernels.reports.interactive import fits_fields
-
     peaks = {
         name: float(each.peak_psnr)
         for name, each in stages[PREDICTION].items()
@@ -194,55 +180,14 @@ def _moving(stages: dict[str, dict[str, Any]], baseline: float | None) -> dict[s
 
 def _charts(
     kernels: Mapping[str, xr.Dataset], predictions: Mapping[str, xr.Dataset], looks: Any
-) -> "list[Chart]":
-    from dipkernels.reports.charts import network_lines
-
-    found: list[Any] = []
-    frequency, time = "spatial frequency (cycles per pixel)", "time x largest eigenvalue"
-    if kernels:
-        responses = {n: _response(kernel) for n, kernel in kernels.items()}
-        densities = {n: _density(kernel) for n, kernel in kernels.items()}
-        found.append(
-            (
-                "chart-response",
-                RESPONSE,
-                lambda: network_lines(
-                    responses, looks, frequency, "response / lowest ring", y_axis_type="log"
-                ),
-            )
-        )
+) -> list[Chart]:
+    found = kernel_charts(kernels, looks) if kernels else []
     if predictions:
-        curves = {n: _predicted(each) for n, each in predictions.items()}
-        found.append(
-            (
-                "chart-predicted",
-                PREDICTED,
-                lambda: network_lines(curves, looks, time, "expected PSNR (dB)", x_axis_type="log"),
-            )
-        )
-    if kernels:
-        log = {"x_axis_type": "log", "y_axis_type": "log"}
-        found.append(
-            (
-                "chart-density",
-                DENSITY,
-                lambda: network_lines(
-                    densities, looks, "eigenvalue / largest", "eigenvalues per decade", **log
-                ),
-            )
-        )
+        curves = {n: Curve(*_predicted(each)) for n, each in predictions.items()}
+        words = ("time x largest eigenvalue", "expected PSNR (dB)")
+        draw = partial(network_lines, curves, looks, *words, x_axis_type="log")
+        found.append(("chart-predicted", PREDICTED, draw))
     return found
-
-
-def _response(kernel: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    values = kernel.response.values
-    return kernel.frequency.values[1:], values[1:] / values[1]
-
-
-def _density(kernel: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    density = kernel.density.values
-    shown = density > LEAST
-    return kernel.eigenvalue.values[shown] / kernel.largest_eigenvalue, density[shown]
 
 
 def _predicted(prediction: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -75,7 +75,7 @@ def fit_page(folder: RunFolder, result: xr.Dataset, task: Task | None = None) ->
     return write_page(
         folder,
         PAGE,
-        "fits",
+        "results",
         title=f"{name} fitted to {image}",
         sound=sound,
         verdict=verdict,

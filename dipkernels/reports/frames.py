@@ -45,7 +45,7 @@ def frames_of(fit: xr.Dataset) -> Frames:
     """Find the images of a fit: its snapshots and its best, or the three that all fits keep."""
     one = first_run(fit)
     last = one.sizes["iteration"] - 1
-    found: dict[int, np.ndarray] = {0: _plane(one.initial.values), last: _plane(one.final.values)}
+    found: dict[int, np.ndarray] = {0: plane(one.initial.values), last: plane(one.final.values)}
     if SNAPSHOTS in one:
         images = snapshot_images(one)
         found |= dict(zip(images.snapshot.values.tolist(), images.values, strict=True))
@@ -54,13 +54,13 @@ def frames_of(fit: xr.Dataset) -> Frames:
         whole = _laid_out(*parts)
         found |= dict(zip(one.snapshot.values.tolist(), whole, strict=True))
     if "best" in one and np.isfinite(one.peak_psnr):
-        found[int(one.peak_iteration)] = _plane(one.best.values)
+        found[int(one.peak_iteration)] = plane(one.best.values)
     iterations = sorted(found)
     return Frames(iterations, np.stack([found[i] for i in iterations]).astype(np.float32))
 
 
-# A signal as one row a channel, a volume as its middle slices.
-def _plane(image: np.ndarray) -> np.ndarray:
+def plane(image: np.ndarray) -> np.ndarray:
+    """Lay an image out: a signal as one row a channel, a volume as its middle slices."""
     return middle_slices(image) if image.ndim == 4 else image
 
 
@@ -68,11 +68,11 @@ def _plane(image: np.ndarray) -> np.ndarray:
 def _laid_out(yx: np.ndarray, zx: np.ndarray, zy: np.ndarray) -> np.ndarray:
     (y, x), z = yx.shape[-2:], zx.shape[-2]
     gap = max(1, max(z, y, x) // 32)
-    plane = np.ones((*yx.shape[:-2], y + gap + z, x + gap + z), dtype=yx.dtype)
-    plane[..., :y, :x] = yx
-    plane[..., :y, x + gap :] = zy.swapaxes(-1, -2)
-    plane[..., y + gap :, :x] = zx
-    return plane
+    whole = np.ones((*yx.shape[:-2], y + gap + z, x + gap + z), dtype=yx.dtype)
+    whole[..., :y, :x] = yx
+    whole[..., :y, x + gap :] = zy.swapaxes(-1, -2)
+    whole[..., y + gap :, :x] = zx
+    return whole
 
 
 def error_power(frames: Frames, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -93,7 +93,7 @@ def references_of(fit: xr.Dataset) -> dict[str, np.ndarray]:
         found["measured"] = one.measurement.values
     if "measured" in found and "mask" in one and not bool(one["mask"].all()):
         found["mask"] = one["mask"].values.astype(np.float32)[None]
-    return {name: _plane(image).astype(np.float32) for name, image in found.items()}
+    return {name: plane(image).astype(np.float32) for name, image in found.items()}
 
 
 def sheets(
@@ -125,12 +125,12 @@ def _sheet(pixels: np.ndarray, block: int) -> dict[str, Any]:
     bytes_ = np.rint(255 * (values - low[:, None, None, None]) / spread).astype(np.uint8)
     columns = max(1, min(math.ceil(math.sqrt(count * height / width)), LONGEST // width, count))
     rows = -(-count // columns)
-    plane = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
-    plane[:count] = bytes_.transpose(0, 2, 3, 1)
-    plane = plane.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    plane = plane.reshape(rows * height, columns * width, channels)
+    whole = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
+    whole[:count] = bytes_.transpose(0, 2, 3, 1)
+    whole = whole.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
+    whole = whole.reshape(rows * height, columns * width, channels)
     return {
-        "sheet": _encoded(plane.squeeze(-1) if channels == 1 else plane),
+        "sheet": _encoded(whole.squeeze(-1) if channels == 1 else whole),
         "width": width,
         "height": height,
         "columns": columns,
@@ -150,10 +150,10 @@ def _averaged(pixels: np.ndarray, block: int) -> np.ndarray:
     )
 
 
-def _encoded(plane: np.ndarray) -> str:
-    webp = features.check("webp") and max(plane.shape[:2]) <= LONGEST
+def _encoded(whole: np.ndarray) -> str:
+    webp = features.check("webp") and max(whole.shape[:2]) <= LONGEST
     file = io.BytesIO()
     options = {"format": "WEBP", "lossless": True, "quality": 60} if webp else {"format": "PNG"}
-    Image.fromarray(plane).save(file, **options)
+    Image.fromarray(whole).save(file, **options)
     kind = "webp" if webp else "png"
     return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode("ascii")

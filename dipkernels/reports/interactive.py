@@ -70,30 +70,43 @@ def fits_fields(
         )
     drawn += further
     data = {
-        "fits": {
+        "networks": {
             name: _scores(first_run(fits[name]), kept[name])
             | {"frames": sheet[name], "power": _rounded(power.get(name))}
             for name in fits
         },
         "references": beside,
-        "charts": {name: charts.as_json(make()) for name, _, make in drawn},
         "scale": _scale(known),
         "block": block,
         "signal": next(iter(frames.values())).pixels.ndim == 3,
         "start": _start(fits[best[0]]),
+        "word": "iteration",
+        "offset": 1,
         "said": {"measured": "" if measured is None else f"{measured:.2f} dB to clean"},
     }
     return {
-        "data": data,
-        "names": list(fits),
-        "colours": {name: look["color"] for name, look in looks.items()},
+        **shared_fields(list(fits), looks, drawn, data),
+        "word": "iteration",
+        "moving": "Through the iterations",
+        "needs": "This part needs JavaScript: images through the iterations, with curves.",
         "choices": [(name, name) for name in fits]
         + [(name, text) for name, text in REFERENCES.items() if name in known],
         "chosen": {"left": sides[0], "right": sides[1] if len(sides) > 1 else sides[0]},
         "parts": [(part, text) for part, text in PARTS if part == "image" or part in known],
-        "charts": [(name, *words) for name, words, _ in drawn],
         "frames_note": _note(fits, kept, known, block),
         "sources": _sources(fits),
+    }
+
+
+def shared_fields(
+    names: Sequence[str], looks: charts.Looks, drawn: Sequence[Chart], data: dict[str, Any]
+) -> dict[str, Any]:
+    """Make the fields of all that has charts, of networks that are toggled."""
+    return {
+        "data": data | {"charts": {name: charts.as_json(make()) for name, _, make in drawn}},
+        "names": names,
+        "colours": {name: looks[name]["color"] for name in names},
+        "charts": [(name, *words) for name, words, _ in drawn],
     }
 
 
@@ -131,14 +144,18 @@ def _rounded(power: np.ndarray | None) -> list[list[float]]:
 
 def _scores(one: xr.Dataset, frames: Frames) -> dict[str, Any]:
     at = one.isel(iteration=frames.iterations)
-    found = {"iterations": frames.iterations, "noisy": _numbers(at.psnr_noisy), "clean": None}
+    noisy, clean = at.psnr_noisy.values, [np.nan] * len(frames.iterations)
     if "psnr_clean" in one:
-        found["clean"] = _numbers(at.psnr_clean.sel(region=one.score_region))
-    return found
+        clean = at.psnr_clean.sel(region=one.score_region).values
+    said = [
+        f"{_decibels(c)} to clean, " * ("psnr_clean" in one) + f"{_decibels(n)} to measured"
+        for c, n in zip(clean, noisy, strict=True)
+    ]
+    return {"positions": frames.iterations, "said": said}
 
 
-def _numbers(values: xr.DataArray) -> list[float | None]:
-    return [round(float(x), 3) if np.isfinite(x) else None for x in values.values]
+def _decibels(value: float) -> str:
+    return f"{value:.2f} dB" if np.isfinite(value) else "unknown"
 
 
 # Of differences: what is brighter or darker than nearly all of the noise ends in white or black.

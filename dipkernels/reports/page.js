@@ -56,9 +56,9 @@ for (const table of all("table.sorts")) {
 const holder = document.getElementById("page-data");
 if (!holder) return;
 const data = JSON.parse(holder.textContent);
-const names = Object.keys(data.fits);
-const slider = document.getElementById("iteration");
-const positions = [...new Set(names.flatMap(name => data.fits[name].iterations))].sort((a, b) => a - b);
+const networks = data.networks ?? {}, names = Object.keys(networks);
+const slider = document.getElementById("position");
+const positions = [...new Set(names.flatMap(name => networks[name].positions))].sort((a, b) => a - b);
 
 // --- Images: a sheet of frames, whose numbers are read back from its pixels.
 class Sheet {
@@ -85,8 +85,8 @@ class Sheet {
   }
 }
 const sheets = {};
-for (const name of names) sheets[name] = new Sheet(data.fits[name].frames);
-for (const name of Object.keys(data.references)) sheets[name] = new Sheet(data.references[name]);
+for (const name of names) sheets[name] = new Sheet(networks[name].frames);
+for (const name of Object.keys(data.references ?? {})) sheets[name] = new Sheet(data.references[name]);
 const reference = name => data.references[name] ? sheets[name].values(0) : null;
 
 const minus = (values, other, mask) => {
@@ -126,14 +126,13 @@ const plotSignal = (canvas, values, given, difference) => {
   }
 };
 
-// The last frame of a network that isn't after this iteration.
-const frameOf = (name, iteration) => {
-  const at = data.fits[name].iterations;
+// The last frame of a network that isn't after this position: an iteration, or a rank.
+const frameOf = (name, position) => {
+  const at = networks[name].positions;
   let frame = 0;
-  while (frame + 1 < at.length && at[frame + 1] <= iteration) frame++;
+  while (frame + 1 < at.length && at[frame + 1] <= position) frame++;
   return frame;
 };
-const decibels = value => value === null ? "unknown" : `${value.toFixed(2)} dB`;
 
 const panes = all(".pane").map(root => {
   const pane = { root, choice: root.querySelector("select"), parts: {} };
@@ -159,8 +158,8 @@ const panes = all(".pane").map(root => {
   return pane;
 });
 const draw = pane => {
-  const name = pane.choice.value, fit = data.fits[name], sheet = sheets[name];
-  const frame = fit ? frameOf(name, positions[slider.value]) : 0;
+  const name = pane.choice.value, own = networks[name], sheet = sheets[name];
+  const frame = own ? frameOf(name, positions[slider.value]) : 0;
   const values = sheet.values(frame), mask = reference("mask");
   pane.values = {
     image: values,
@@ -169,12 +168,10 @@ const draw = pane => {
   };
   for (const [part, figure] of Object.entries(pane.parts)) {
     figure.hidden = !pane.values[part];
-    if (pane.values[part]) paint(figure.querySelector("canvas"), pane.values[part], sheet, part !== "image");
+    if (pane.values[part]) paint(figure.querySelector("canvas"), pane.values[part], sheet, data.signed || part !== "image");
   }
-  pane.root.querySelector(".at").textContent = !fit ? data.said[name] || "" :
-    `iteration ${fit.iterations[frame]}: ${fit.clean ? decibels(fit.clean[frame]) + " to clean, " : ""}`
-    + `${decibels(fit.noisy[frame])} to measured`;
-  pane.root.dataset.iteration = fit ? fit.iterations[frame] : "";
+  pane.root.querySelector(".at").textContent = own ?
+    `${data.word} ${own.positions[frame]}: ${own.said[frame]}` : data.said[name] || "";
 };
 
 // --- Curves, by Bokeh.
@@ -200,38 +197,105 @@ const toggle = () => {
     for (const each of plot.renderers) each.visible = !each.tags.some(tag => off.has(tag));
 };
 const mark = () => {
-  const iteration = positions[slider.value];
-  document.getElementById("iteration-said").textContent = `iteration ${iteration}`;
-  slider.setAttribute("aria-valuetext", `iteration ${iteration}`);
+  const position = positions[slider.value], said = `${data.word} ${position}`;
+  document.getElementById("position-said").textContent = said;
+  slider.setAttribute("aria-valuetext", said);
   panes.forEach(draw);
   for (const plot of Object.values(plots)) {
-    for (const each of plot.center) if (each.name === "mark") each.location = iteration + 1;
+    for (const each of plot.center) if (each.name === "mark") each.location = position + data.offset;
     for (const each of plot.renderers) {
       const name = each.tags[0];
-      if (each.name === "at-iteration" && data.fits[name])
-        each.data_source.data = { ...each.data_source.data, power: data.fits[name].power[frameOf(name, iteration)] };
+      if (each.name === "at-iteration" && networks[name])
+        each.data_source.data = { ...each.data_source.data, power: networks[name].power[frameOf(name, position)] };
     }
   }
 };
 
+// --- A sweep: what was measured, along any of its axes.
+const study = data.study, value = id => document.getElementById(id).value;
+const columns = () => ({ x: [], y: [], low: [], high: [], color: [], label: [] });
+const add = (to, found) => Object.keys(to).forEach(key => to[key].push(found[key] ?? NaN));
+const drawStudy = () => {
+  const plot = plots["chart-study"], along = value("along"), by = value("lines"), what = value("quantity");
+  const levels = study.levels[along], groups = by ? study.levels[by] : ["all"];
+  const off = new Set(all("#series input").map((box, g) => box.checked ? -1 : g));
+  const drawn = { runs: columns(), means: columns(), bars: columns(), lines: columns() };
+  groups.forEach((group, g) => {
+    if (off.has(g)) return;
+    const color = study.palette[g % study.palette.length], line = { x: [], y: [], color, label: "" };
+    const shift = (g - (groups.length - 1) / 2) * Math.min(0.08, 0.6 / groups.length);
+    const places = levels.map(() => []);
+    study.values[what].forEach((y, run) => {
+      if (y !== null && (!by || study.codes[by][run] === g)) places[study.codes[along][run]].push([run, y]);
+    });
+    places.forEach((found, level) => {
+      if (!found.length) return;
+      const x = level + shift, mean = found.reduce((sum, [, y]) => sum + y, 0) / found.length;
+      for (const [run, y] of found) {
+        const said = Object.keys(study.levels).map(axis => `${axis} ${study.levels[axis][study.codes[axis][run]]}`);
+        add(drawn.runs, { x, y, color, label: `${y.toPrecision(4)}: ${said.join(", ")}` });
+      }
+      const squares = found.reduce((sum, [, y]) => sum + (y - mean) ** 2, 0);
+      const deviation = found.length > 1 ? Math.sqrt(squares / (found.length - 1)) : 0;
+      const runs = found.length > 1 ? ` +- ${deviation.toPrecision(2)} (${found.length} runs)` : " (1 run)";
+      const label = `${by ? `${by} ${group}, ` : ""}${along} ${levels[level]}: ${mean.toPrecision(4)}${runs}`;
+      add(drawn.means, { x, y: mean, color, label });
+      add(drawn.bars, { x, low: mean - deviation, high: mean + deviation, color, label });
+      line.x.push(x);
+      line.y.push(mean);
+    });
+    add(drawn.lines, line);
+  });
+  for (const each of plot.renderers) each.data_source.data = drawn[each.name];
+  const [axis] = plot.below;
+  axis.major_label_overrides = new Map(levels.map((label, level) => [level, label]));
+  axis.ticker.ticks = levels.map((_, level) => level);
+  axis.major_label_orientation = levels.join("").length * 9 > plot.inner_width ? 0.7 : "horizontal";
+  axis.axis_label = along;
+  plot.left[0].axis_label = what;
+  [plot.x_range.start, plot.x_range.end] = [-0.5, levels.length - 0.5];
+  const ends = [...drawn.runs.y, ...drawn.bars.low, ...drawn.bars.high];
+  const [low, high] = [Math.min(...ends), Math.max(...ends)], margin = 0.05 * (high - low) || 1;
+  if (ends.length) [plot.y_range.start, plot.y_range.end] = [low - margin, high + margin];
+};
+const listSeries = () => {
+  const by = value("lines");
+  document.getElementById("series").replaceChildren(...(by ? study.levels[by] : []).map((name, g) => {
+    const label = make("label"), box = make("input", { type: "checkbox" }), swatch = make("span", { class: "swatch" });
+    box.checked = true;
+    box.onchange = drawStudy;
+    swatch.style.borderColor = study.palette[g % study.palette.length];
+    label.append(box, swatch, name);
+    return label;
+  }));
+  drawStudy();
+};
+
 const start = async () => {
   await Promise.all(Object.values(sheets).map(sheet => sheet.ready));
-  slider.max = positions.length - 1;
-  const best = positions.findIndex(iteration => iteration >= data.start);
-  slider.value = best < 0 ? positions.length - 1 : best;
+  if (slider) {
+    slider.max = positions.length - 1;
+    const best = positions.findIndex(position => position >= data.start);
+    slider.value = best < 0 ? positions.length - 1 : best;
+    slider.oninput = mark;
+  }
   for (const [id, item] of Object.entries(data.charts)) {
     const shown = await Bokeh.embed.embed_item(item, id);
     const view = [...shown.roots ?? Object.values(shown)][0];
     plots[id] = view.model;
     dress(view.model);
   }
-  slider.oninput = mark;
   all(".networks input").forEach(box => { box.onchange = toggle; });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     Object.values(plots).forEach(dress);
     panes.forEach(draw);
   });
-  mark();
+  if (slider) mark();
+  if (study) {
+    for (const id of ["quantity", "along"]) document.getElementById(id).onchange = drawStudy;
+    document.getElementById("lines").onchange = listSeries;
+    listSeries();
+  }
   document.documentElement.dataset.ready = "yes";
 };
 start();

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -17,9 +18,16 @@ from dipkernels.storage.runs import RunFolder
 HERE = Path(__file__).parent
 
 
-def write_page(folder: RunFolder, file: str, template: str, **fields: object) -> Path:
+def write_page(
+    folder: RunFolder,
+    file: str,
+    template: str,
+    *,
+    record: dict[str, Any] | None = None,
+    **fields: object,
+) -> Path:
     """Fill a template with fields and the folder's settings, and write it there."""
-    stored = folder.record
+    stored = folder.record if record is None else dict(record)
     settings = stored.pop("settings", {})
     # Whatever a user or a file has named is escaped: these alone are taken as they are.
     own = {"css": _read("page.css"), "script": _read("page.js")}

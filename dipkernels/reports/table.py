@@ -104,6 +104,12 @@ def _half_power(row: Row) -> str:
 
 PRIOR = plain("prior", "prior", "s", "Name in the registry.")
 PARAMETERS = plain("parameters", "parameters", ",d", "Trainable parameters.")
+HALF_POWER = Column(
+    "half-power c/px",
+    "half_power_frequency",
+    _half_power,
+    "Spatial frequency at which the kernel's response has fallen to half of its lowest ring.",
+)
 COLUMNS: Sequence[Column] = (
     PRIOR,
     PARAMETERS,
@@ -144,12 +150,7 @@ COLUMNS: Sequence[Column] = (
         _descent,
         "Highest PSNR of plain gradient descent within its iterations, and the predicted one.",
     ),
-    Column(
-        "half-power c/px",
-        "half_power_frequency",
-        _half_power,
-        "Spatial frequency at which the kernel's response has fallen to half of its lowest ring.",
-    ),
+    HALF_POWER,
     plain("seconds", "seconds", ".0f", "All stages together."),
 )
 

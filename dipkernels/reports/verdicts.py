@@ -79,19 +79,48 @@ def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[boo
         what += f", {way} the measured image ({baseline:.2f} dB)"
     said = [f"{what} ({spread_words(seeds)})."]
     if others and seeds > 1:
-        same = [str(row["prior"]) for row in others if not _told_apart(first, row)]
+        same = [str(row["prior"]) for row in others if not told_apart(first, row)]
         if same:
-            said.append(f"{_listed(same)} can't be told from it by these seeds.")
+            said.append(f"{listed(same)} can't be told from it by these seeds.")
     if baseline is not None and sound:
         worse = [str(r["prior"]) for r in others if number_of(r, "peak_psnr") <= baseline]
         if worse:
             said.append(
-                f"{_listed(worse)} never {_does(worse, 'gets', 'get')} above the measured image."
+                f"{listed(worse)} never {_does(worse, 'gets', 'get')} above the measured image."
             )
     rising = [str(row["prior"]) for row in fitted if still_rising(row)]
     if rising:
-        said.append(f"{_listed(rising)} {_does(rising, 'was', 'were')} still rising at the end.")
+        said.append(f"{listed(rising)} {_does(rising, 'was', 'were')} still rising at the end.")
     return sound, " ".join(said)
+
+
+def kernels_verdict(rows: Sequence[Row]) -> str:
+    """Say which networks prefer low frequencies, and how much of their spectra is known."""
+    half = {str(row["prior"]): number_of(row, "half_power_frequency") for row in rows}
+    low = sorted((name for name in half if half[name] < 1), key=lambda name: half[name])
+    none = [name for name in half if name not in low]
+    if len(rows) == 1:
+        where = f"to half at {half[low[0]]:.3f} cycles per pixel" if low else "to half nowhere"
+        kind = "a low-pass filter" if low else "no low-pass filter"
+        said = [f"The kernel of {rows[0]['prior']} is {kind}: its response falls {where}."]
+        said.append(f"Its largest eigenvalue holds {rows[0]['largest_share']:.0%} of the trace.")
+    elif low:
+        first = f"{low[0]} prefers low frequencies most: its response falls to half at"
+        said = [f"{first} {half[low[0]]:.3f} cycles per pixel (one seed)."]
+        others = [f"{name} at {half[name]:.3f}" for name in low[1:]]
+        said += [f"{listed(others)} {_does(others, 'follows', 'follow')}."] if others else []
+        said += [f"Of {listed(none)} it falls to half nowhere."] if none else []
+    else:
+        said = ["No network prefers low frequencies: no response falls to half."]
+    least = min(rows, key=lambda row: number_of(row, "placed"))
+    if number_of(least, "placed_down_to") > 0:
+        of = "" if len(rows) == 1 else f" of {least['prior']} (more of others)"
+        said.append(
+            f"About {least['placed']:,.0f} of {least['eigenvalues']:,} eigenvalues{of} are placed, "
+            f"those above {least['placed_down_to']:.0e} of the largest; of the rest number and sum "
+            "are known."
+        )
+    return " ".join(said)
 
 
 # Of one seed, or of one that didn't diverge, there is none.
@@ -99,10 +128,10 @@ def _spread(deviation: float) -> str:
     return f" +- {deviation:.2f}" if np.isfinite(deviation) else ""
 
 
-# Welch's test on the means over seeds.
-def _told_apart(one: Row, other: Row) -> bool:
+def told_apart(one: Row, other: Row, key: str = "peak_psnr") -> bool:
+    """Tell two means over seeds apart, by Welch's test."""
     values = [
-        (number_of(row, "peak_psnr"), number_of(row, "peak_psnr_spread"), number_of(row, "seeds"))
+        (number_of(row, key), number_of(row, f"{key}_spread"), number_of(row, "seeds"))
         for row in (one, other)
     ]
     if values[0][1] == values[1][1] == 0:
@@ -111,7 +140,8 @@ def _told_apart(one: Row, other: Row) -> bool:
     return bool(test.pvalue < LEVEL)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Name things one after another."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 

@@ -120,7 +120,7 @@ def linearised(
         Of conjugate gradients, at most; the result says what was reached, and `AccuracyWarning`
         is given where that isn't the tolerance.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
 
     Returns
     -------

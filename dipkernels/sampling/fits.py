@@ -165,7 +165,7 @@ def averaged(
         As in `sample`; with a constant rate, and `burn_in` and `thin` given, a call with more
         iterations goes on.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
     **options
         Of `dipkernels.fit`: ``optimiser`` (all but L-BFGS), ``learning_rate``, ``momentum``,
         ``schedule``, ``weight_decay``, ``total_variation_weight``, ``total_variation``,

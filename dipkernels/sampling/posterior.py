@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dipkernels.base import displays
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.origin import digest
 from dipkernels.base.seeds import derive
@@ -347,6 +348,10 @@ class WeightPosterior:
             f"{self.noise_sigma:.3g}, weights {self.weight_prior.name}, temperature "
             f"{self.temperature:.3g})"
         )
+
+    def _repr_html_(self) -> str:
+        facts = [("network", repr(self.prior)), *self.record().items()]
+        return displays.of_posterior(self, self.task, facts)
 
 
 def _scales(weights: WeightPrior) -> dict[str, float]:

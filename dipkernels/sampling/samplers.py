@@ -57,7 +57,7 @@ def sample(
         as many threads); with a constant step, and `burn_in` and `thin` given, a call with more
         iterations goes on from there.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
     **options
         Fields of `ChainSettings`.
 

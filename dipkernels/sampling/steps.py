@@ -161,7 +161,7 @@ def register_sampler(
     words: str = "A sampler of your own.",
     needs_step: bool = False,
 ) -> None:
-    """Add a sampler to those that `sample`, `dipkernels posterior` and sweeps know.
+    """Add a sampler to those that `sample`, ``dipkernels posterior`` and sweeps know.
 
     Parameters
     ----------

@@ -74,6 +74,12 @@ def file_of(source: str) -> Path:
     return Path(found or place).resolve()
 
 
+def located(source: str, folder: str | Path) -> str:
+    """Give a source by its place: a file that is named from a folder lies there."""
+    place, _, name = source.rpartition(":")
+    return f"{Path(folder) / place}:{name}" if place.endswith(".py") else source
+
+
 def content_hash(source: str) -> str:
     """Hash the text of its file; what that imports isn't looked at."""
     return hashlib.sha256(file_of(source).read_bytes()).hexdigest()

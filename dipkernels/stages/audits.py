@@ -67,7 +67,7 @@ def audit(
         Where all is kept as soon as it's there: the same call with the same folder goes on where
         it was cut off. By default a temporary one.
     progress : bool
-        Show bars, if on a terminal.
+        Show bars, on a terminal or in a notebook.
     **options
         Fields of `AuditSettings`.
 

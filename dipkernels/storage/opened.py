@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from dipkernels.base import displays
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.storage.hashes import read_json
@@ -97,6 +98,9 @@ class OpenedRun:
         whole = {key: row for key, row in rows.items() if row and all(p in row for p in parts)}
         lines = {key: {**row["asked"], **row["values"]} for key, row in whole.items()}
         return pd.DataFrame.from_dict(lines, orient="index").rename_axis("run")
+
+    def _repr_html_(self) -> str:
+        return displays.of_run(self.path, self.settings, self.about, self.stages)
 
     def _tables(self) -> list[Path]:
         return sorted(self.path.rglob("*.csv"))

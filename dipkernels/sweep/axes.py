@@ -14,6 +14,7 @@ from dipkernels.base.words import read_number, suggest
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.codes import DRAWN, KINDS
 from dipkernels.specs.image import image_hash, read_image, resolve_source
+from dipkernels.specs.loading import content_hash, is_source, load_object, located
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import Option, files_of, require_effects, task_options
 from dipkernels.stages.registry import find_stage
@@ -100,7 +101,35 @@ class AxisReader:
             [Setting(s, {"seed": s}, (*where, i), {}) for i, s in enumerate(given)]
         )
 
+    # What is run of it is known by its text, wherever it lies.
+    def _own_prior(self, entry: PriorEntry, where: Where) -> list[Setting]:
+        try:
+            source = located(entry.name, self.folder)
+            load_object(source)
+        except DipkernelsError as error:
+            self.report(where, error)
+            return []
+        content = content_hash(source)
+        names = ("variant", "code", "code_seed", "output", "initialisation")
+        grid: dict[str, list[Any]] = {name: getattr(entry, name) for name in names}
+        for name, given in entry.options.items():
+            place = (*where, "options", name)
+            if values := self._values(name, given, place, lambda value: value):
+                grid[f"options.{name}"] = values
+        said = entry.model_fields_set & set(names)
+        settings = []
+        for chosen in _product(grid):
+            options = {k.partition(".")[2]: v for k, v in chosen.items() if "." in k}
+            value = {"name": entry.name, "content_sha256": content, "options": options}
+            value |= {name: chosen[name] for name in names}
+            asked = {"prior": entry.name} | {f"prior.{name}": chosen[name] for name in sorted(said)}
+            asked |= {f"prior.{name}": each for name, each in options.items()}
+            settings.append(Setting(_plain(value), _plain(asked), where, {}))
+        return self._distinct(settings)
+
     def _prior(self, entry: PriorEntry, where: Where) -> list[Setting]:
+        if is_source(entry.name):
+            return self._own_prior(entry, where)
         try:
             found = networks.entry(entry.name)
         except DipkernelsError as error:

@@ -123,7 +123,7 @@ def run(
     retry_failed : bool
         Run again what has failed before.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
     report : callable, optional
         Called with a run and what became of it (``status``, ``values``, ``reason``, ``seconds``)
         as soon as it's known.

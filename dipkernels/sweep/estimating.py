@@ -33,7 +33,7 @@ def estimate(plan: Sweep, *, device: str = "cpu", progress: bool = False) -> Swe
     device : str
         That would compute.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
 
     Returns
     -------

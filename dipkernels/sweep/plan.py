@@ -15,7 +15,7 @@ from dipkernels.base.values import shown
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.image import axes_of, image_hash, read_files, read_image
-from dipkernels.specs.prior import make_prior, require_code_effect
+from dipkernels.specs.prior import require_code_effect
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import NEWER, make_task
 from dipkernels.stages.registry import find_stage
@@ -80,7 +80,7 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> S
     source : str, Path or mapping
         A YAML file, or what one would hold.
     progress : bool
-        Show a bar, if on a terminal.
+        Show a bar, on a terminal or in a notebook.
 
     Returns
     -------
@@ -343,7 +343,7 @@ class _Combinations:
         try:
             code = prior.asked.get("prior.code")
             require_code_effect(code, task, f"code '{code}'")
-            return make_prior(run.configuration["prior"], task)
+            return run.make_prior(task)
         except DipkernelsError as error:
             self._report(prior, error, said)
             return None

@@ -14,7 +14,8 @@ from dipkernels.base.origin import digest
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.image import image_hash, read_files
-from dipkernels.specs.prior import make_prior
+from dipkernels.specs.loading import content_hash, load_object, located
+from dipkernels.specs.prior import label_of, make_prior
 from dipkernels.specs.record import canonical
 from dipkernels.specs.task import make_task
 from dipkernels.stages.registry import find_stage
@@ -148,7 +149,36 @@ class Run:
         task = make_task(given["task"], files["image"], tuple(given["size"]), files)
         if given["prior"]["output"] == "255":
             task = task.in_range(255.0)
-        return make_prior(given["prior"], task).to(device=device), task
+        return self.make_prior(task).to(device=device), task
+
+    def make_prior(self, task: Task) -> ImagePrior:
+        """Make the prior of a task, on the CPU.
+
+        Parameters
+        ----------
+        task : Task
+            From `make`.
+
+        Returns
+        -------
+        ImagePrior
+            Of this package, or made by a file beside the plan.
+
+        Raises
+        ------
+        InvalidInputError
+            If that file isn't there any more, or has changed since the plan was read.
+        """
+        words = dict(self.configuration["prior"])
+        if (content := words.pop("content_sha256", None)) is not None:
+            name = words["name"]
+            words |= {"name": located(name, self.folder), "label": label_of(name)}
+            load_object(words["name"])
+            if content_hash(words["name"]) != content:
+                raise InvalidInputError(
+                    f"the file of {name} has changed since the plan was read: run the sweep again"
+                )
+        return make_prior(words, task)
 
     def measure(self, device: str | torch.device = "cpu") -> Measured:
         """Carry the run out.

@@ -76,7 +76,7 @@ class Poisson(Misfit):
     The measurement is the counts *over the peak*, so that it's in the units of the image: ``counts
     / peak``. With k the counts and m their mean, an entry costs ``m - k log m + (k log k - k)``,
     which is 0 at ``m = k``: the negative log-likelihood but for a constant, half of the deviance.
-    The noise has no level of its own: `Task.noise_sigma` is 0.
+    The noise has no level of its own: ``Task.noise_sigma`` is 0.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dipkernels.base import displays
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
 from dipkernels.base.seeds import generator
@@ -105,6 +106,9 @@ class Task(Judged):
             f"noise sigma {self.noise_sigma:.3g}, scored over {self.score_region})"
         )
 
+    def _repr_html_(self) -> str:
+        return displays.of_task(self)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the image that is sought, ``(channels, *spatial)``."""
@@ -195,7 +199,7 @@ class Task(Judged):
         Parameters
         ----------
         misfit : {"squares", "l1"}, object of `dipkernels.tasks.misfits`, or callable
-            ``"l1"`` is `Laplace`; `Poisson(peak)`; `Weighted(weights)`; or a function of a
+            ``"l1"`` is `Laplace`; ``Poisson(peak)``; ``Weighted(weights)``; or a function of a
             prediction and the measurement that returns the negative log-likelihood (`OwnMisfit`).
 
         Returns

@@ -1,6 +1,8 @@
 """Pages as tests read them: what they hold, and a browser that opens them."""
 
+import base64
 import contextlib
+import io
 import json
 import re
 import shutil
@@ -8,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Without them Chromium looks for its maker's hosts.
@@ -18,6 +22,9 @@ QUIET = (
 )  # fmt: skip
 
 
+NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7 * 7 }}.png"
+
+
 def data_of(page: Path) -> dict[str, Any]:
     """Read what a page draws from."""
     text = page.read_text(encoding="utf-8")
@@ -25,6 +32,17 @@ def data_of(page: Path) -> dict[str, Any]:
     assert found is not None
     data: dict[str, Any] = json.loads(found.group(1))
     return data
+
+
+def pixels_of(sheet: dict, frame: int) -> np.ndarray:
+    """Read a frame as the page's script does."""
+    data = base64.b64decode(sheet["sheet"].partition(",")[2])
+    plane = np.atleast_3d(np.asarray(Image.open(io.BytesIO(data))))[..., : sheet["channels"]]
+    row, column = divmod(frame, sheet["columns"])
+    height, width = sheet["height"], sheet["width"]
+    part = plane[row * height : (row + 1) * height, column * width : (column + 1) * width]
+    low, high = sheet["low"][frame], sheet["high"][frame]
+    return (low + (high - low) * part / 255).transpose(2, 0, 1)
 
 
 def without_scripts(page: Path) -> str:

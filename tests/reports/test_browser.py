@@ -1,6 +1,5 @@
 """Pages in a real browser: clicks, keys, widths, dark mode, no complaints, and without scripts."""
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,11 @@ from dipkernels import fit, images, networks, tasks
 from dipkernels.reports import write_report
 from dipkernels.stages.comparison import ComparisonSettings
 from dipkernels.storage import RunFolder
-from helpers.pages import browser, data_of, opened
+from helpers.pages import data_of, opened
 
 pytestmark = pytest.mark.slow
 
 NAMES = ("first", "second <b>", "third")
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Any]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +71,25 @@ def test_the_slider_moves_images_marks_and_errors_together(running: Any, report:
         page = found.page
         left = page.locator("#left select").input_value()
         assert mark(page) == data["start"]
-        slider = page.locator("#iteration")
+        slider = page.locator("#position")
         slider.focus()
         page.keyboard.press("Home")
-        assert page.locator("#iteration-said").text_content() == "iteration 0"
+        assert page.locator("#position-said").text_content() == "iteration 0"
         first, at_first = pixels(page, "left", "image"), power(page, left)
         assert mark(page) == 0
         for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowUp"):
             page.keyboard.press(key)
-        assert page.locator("#iteration-said").text_content() == "iteration 2"
+        assert page.locator("#position-said").text_content() == "iteration 2"
         assert mark(page) == 2
         page.keyboard.press("End")
         assert mark(page) == 60
         assert not np.array_equal(pixels(page, "left", "image"), first)
         last = power(page, left)
-        assert last == pytest.approx(data["fits"][left]["power"][-1])
+        assert last == pytest.approx(data["networks"][left]["power"][-1])
         assert last != pytest.approx(at_first)
         said = page.locator("#left .at").text_content()
-        assert said.startswith(f"iteration 60: {data['fits'][left]['clean'][-1]:.2f} dB to clean")
+        assert said == f"iteration 60: {data['networks'][left]['said'][-1]}"
+        assert " dB to clean, " in said
         assert found.complaints == []
 
 
@@ -107,7 +101,7 @@ def test_images_are_those_of_the_fit(running: Any, report: Path) -> None:
     with opened(running, report) as found:
         page = found.page
         page.locator("#left select").select_option("third")
-        page.locator("#iteration").focus()
+        page.locator("#position").focus()
         page.keyboard.press("End")
         shown = pixels(page, "left", "image")
         assert np.abs(shown - 255 * one.final.values[0]).max() <= 1.01
@@ -200,6 +194,6 @@ def test_without_scripts_it_says_verdict_and_table(running: Any, report: Path) -
         assert "comes nearest to the clean image" in page.locator("#verdict").text_content()
         assert page.locator("#results tbody tr").count() == 4
         assert "camera" in page.locator(".lead").text_content()
-        assert page.locator("#iteration").is_hidden()
+        assert page.locator("#position").is_hidden()
         assert page.get_by_text("This part needs JavaScript").is_visible()
         assert page.locator("#in-python").is_visible()
