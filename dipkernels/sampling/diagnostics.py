@@ -159,8 +159,7 @@ class Convergence:
     ----------
     converged : bool
         All chains are there, none is heated or stuck; R-hat is at most 1.05 for 99 % of the pixels
-        and for each
-        summary but energies, and each has at least 50 effective draws (bulk).
+        and for each summary but energies, and each has at least 50 effective draws (bulk).
     reasons : tuple of str
         Why not; empty if so.
     within : str

@@ -56,8 +56,7 @@ class Rule(ABC):
     needs_truth : bool
         Whether it looks at the clean image, which makes it a measure and no rule to be used.
     monitor : str, optional
-        Name of the monitor that a fit must run for it, see
-        `dipkernels.stopping.make_monitor`.
+        Name of the monitor that a fit must run for it, see `dipkernels.stopping.make_monitor`.
 
     Examples
     --------

@@ -68,12 +68,11 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
 
     Notes
     -----
-    Cost: that of the fit once more, and some passes over the outputs. Fits of networks are far
-    from linear: in float32, by Adam and at a hundredth of the noise, twins were apart within ten
+    Cost: that of the fit once more, and some passes over the outputs. Fits of networks are far from
+    linear: in float32, by Adam and at a hundredth of the noise, twins were apart within ten
     iterations, and ``freedom_share`` told nothing. A finite strength averages the divergence over
-    measurements so near.
-    Its standard error is about ``sqrt(2 tr(J J) / m^2)`` for a symmetric Jacobian J, less its
-    diagonal: of the order of ``1 / sqrt(m)``.
+    measurements so near. Its standard error is about ``sqrt(2 tr(J J) / m^2)`` for a symmetric
+    Jacobian J, less its diagonal: of the order of ``1 / sqrt(m)``.
 
     References
     ----------
