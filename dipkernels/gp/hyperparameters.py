@@ -10,6 +10,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from dipkernels.base.checks import as_annotated, checked, require_choice
+from dipkernels.base.kinds import Positive
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.evidence import (
@@ -61,7 +62,7 @@ def fit_hyperparameters(
     kernel: LagKernel,
     *,
     mean: float | None = None,
-    noise_sigma: float | None = None,
+    noise_sigma: Positive | None = None,
     periodic: bool = False,
     bounds: Sequence[float] | None = None,
     method: str = "auto",
@@ -98,8 +99,7 @@ def fit_hyperparameters(
     Raises
     ------
     InvalidInputError
-        If the bounds aren't positive and ascending, the noise isn't positive, or the method isn't
-        possible.
+        If the bounds aren't positive and ascending, or the method isn't possible.
     NotSymmetricError
         If the kernel isn't positive semi-definite.
 
@@ -112,8 +112,6 @@ def fit_hyperparameters(
     length-scales.
     """
     low, high = _bounds(bounds, task)
-    if noise_sigma is not None and not 0 < noise_sigma < math.inf:
-        raise InvalidInputError(f"noise_sigma must be positive and finite, got {noise_sigma}")
     if mean is not None and not math.isfinite(mean):
         raise InvalidInputError(f"the mean must be finite, got {mean}")
     require_choice("method", method, METHODS)

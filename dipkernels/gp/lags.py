@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Positive
 from dipkernels.errors import InvalidInputError
 
 _SMOOTHNESS = (0.5, 1.5, 2.5)
@@ -39,14 +40,10 @@ class LagKernel:
 
     name: str
     correlation: Callable[[Tensor], Tensor]
-    lengthscale: float
-    outputscale: float = 1.0
+    lengthscale: Positive
+    outputscale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("lengthscale", "outputscale"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise InvalidInputError(f"{name} must be positive and finite, got {value}")
         origin = self.correlation(torch.zeros(1, dtype=torch.float64))
         if not abs(float(origin[0]) - 1) < 1e-12:
             raise InvalidInputError(

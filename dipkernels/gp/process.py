@@ -8,7 +8,8 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from dipkernels.base.checks import as_annotated, checked, require_choice
+from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Count, NotNegative
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.gp.dense import DenseCovariance
@@ -58,20 +59,13 @@ class GaussianProcess:
         mean: float = 0.0,
         periodic: bool = False,
     ) -> None:
-        if not isinstance(kernel, LagKernel | StationaryKernel | DenseKernel):
-            raise InvalidInputError(
-                "expected a LagKernel, a StationaryKernel or a DenseKernel, got "
-                f"{type(kernel).__name__}: see gp.rbf, StationaryKernel.from_lags, "
-                "gp.from_covariance, kernels.DenseKernel"
-            )
         if periodic and isinstance(kernel, DenseKernel):
             raise InvalidInputError(
                 "periodic has no effect on a DenseKernel, which knows every pair of pixels"
             )
-        mean = as_annotated("mean", mean, float)
         if not math.isfinite(mean):
             raise InvalidInputError(f"the mean must be finite, got {mean}")
-        self.kernel, self.mean, self.periodic = kernel, mean, bool(periodic)
+        self.kernel, self.mean, self.periodic = kernel, mean, periodic
 
     def __repr__(self) -> str:
         borders = "periodic" if self.periodic else "not periodic"
@@ -110,9 +104,8 @@ class GaussianProcess:
             self.kernel, size, periodic=self.periodic, definite=definite, device=device
         )
 
-    @checked
     def sample(
-        self, shape: tuple[int, ...], n: int = 1, *, seed: int = 0
+        self, shape: tuple[int, ...], n: Count = 1, *, seed: int = 0
     ) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the prior.
 
@@ -141,11 +134,10 @@ class GaussianProcess:
         drawn = [covariance.draw((k, shape[0]), random) for k in covariance.batches(n, shape[0])]
         return self.mean + torch.cat([covariance.crop(field) for field in drawn])
 
-    @checked
     def posterior(
         self,
         task: Task,
-        noise_sigma: float | None = None,
+        noise_sigma: NotNegative | None = None,
         *,
         solver: str = "auto",
         tolerance: float = 1e-8,
@@ -182,11 +174,9 @@ class GaussianProcess:
         Raises
         ------
         InvalidInputError
-            If the noise is negative, the kernel doesn't fit the image, or the solver the problem.
+            If the kernel doesn't fit the image, or the solver the problem.
         """
         sigma = task.noise_sigma if noise_sigma is None else noise_sigma
-        if not (sigma >= 0 and math.isfinite(sigma)):
-            raise InvalidInputError(f"noise_sigma must be finite and not negative, got {sigma}")
         task = task.to(dtype=torch.float64)
         covariance = self.covariance(
             task.shape[1:], definite=solver == "primal", device=task.measurement.device
@@ -230,7 +220,6 @@ class GPPosterior:
         _ = self.mean
         return self._solution
 
-    @checked
     def variance(
         self, method: str = "auto", *, draws: int = 64, seed: int = 0
     ) -> Estimate[Float[Tensor, "channels *spatial"]]:
@@ -270,8 +259,7 @@ class GPPosterior:
         value = torch.as_tensor(total) / draws
         return Estimate(value, value * math.sqrt(2 / draws), draws)
 
-    @checked
-    def draws(self, n: int = 1, *, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
+    def draws(self, n: Count = 1, *, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the posterior, by Matheron's rule (Wilson et al. 2020).
 
         Parameters
@@ -292,7 +280,6 @@ class GPPosterior:
         """
         return torch.cat([self.mean + part for part in self._deviations(n, seed)])
 
-    @checked
     def log_evidence(
         self, method: str = "auto", *, probes: int = 16, steps: int = 64, seed: int = 0
     ) -> Evidence:

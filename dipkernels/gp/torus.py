@@ -145,8 +145,6 @@ class TorusCovariance:
 
     def batches(self, n: int, channels: int) -> list[int]:
         """Split a number of draws, so that the fields of each part fit the memory."""
-        if n < 1:
-            raise InvalidInputError(f"at least 1 draw must be asked for, got {n}")
         at_once = max(1, _TOGETHER // (8 * 8 * channels * math.prod(self.torus)))
         return [min(at_once, n - start) for start in range(0, n, at_once)]
 

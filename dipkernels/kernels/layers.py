@@ -292,15 +292,7 @@ def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
 
 @checked
 class LayerKernel(Kernel):
-    """The kernel of one layer, by the passes of the whole.
-
-    Parameters
-    ----------
-    layers : LayerKernels
-        Of all.
-    name : str
-        Which.
-    """
+    """The kernel of one layer, by the passes of the whole."""
 
     def __init__(self, layers: LayerKernels, name: str) -> None:
         self._layers, self._keys, self.name = layers, layers.groups[name], name

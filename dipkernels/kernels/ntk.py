@@ -202,7 +202,6 @@ class NTK(Kernel):
         """
         return JacobianFactor(self.tangents, self.metric)
 
-    @checked
     def gauss_newton(self, weights: Tensor | None = None) -> GaussNewton:
         """Give the Gauss-Newton matrix ``M^(1/2) J^T W J M^(1/2)``, on parameters.
 
@@ -231,7 +230,8 @@ class NTK(Kernel):
         Returns
         -------
         CrossKernel
-            Of shape ``(n, n')``. A product costs one with this kernel.
+            Of shape ``(n, n')``; ``.T`` is that from these images to the others. A product costs
+            one with this kernel.
 
         Raises
         ------
@@ -326,11 +326,6 @@ def _require_same_parameters(one: NTK, other: NTK) -> None:
 
 def require_parameters(prior: ImagePrior, parameters: Parameters) -> None:
     """Check that parameters are those of a prior."""
-    if not isinstance(prior, ImagePrior) or not isinstance(parameters, dict):
-        raise InvalidInputError(
-            f"a kernel is of an ImagePrior at its parameters, as prior.init() makes them; got "
-            f"{type(prior).__name__} and {type(parameters).__name__}"
-        )
     expected = prior.parameter_shapes
     given = {key: tuple(value.shape) for key, value in parameters.items()}
     if given != expected:

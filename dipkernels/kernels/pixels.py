@@ -76,20 +76,7 @@ def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
 
 @checked
 class KernelBlock(LinearOperator):
-    """Rows and columns of a kernel: a rectangular matrix, of which only products are formed.
-
-    Parameters
-    ----------
-    kernel : SymmetricOperator
-        The whole, of size n.
-    rows, columns : Tensor of int64, shapes (r,) and (c,)
-        Of the flattened image.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        ``(r, c)``. A product costs one of the whole kernel.
-    """
+    """Rows and columns of a kernel: a rectangular matrix, of which only products are formed."""
 
     def __init__(self, kernel: SymmetricOperator, rows: Tensor, columns: Tensor) -> None:
         self.kernel = kernel
@@ -102,18 +89,7 @@ class KernelBlock(LinearOperator):
         return KernelBlock(self.kernel, self.columns, self.rows)
 
     def embed(self, x: Float[Tensor, "c k"]) -> Float[Tensor, "n k"]:
-        """Put columns into whole images, 0 elsewhere.
-
-        Parameters
-        ----------
-        x : Tensor, shape (c, k)
-            Values at the columns' pixels.
-
-        Returns
-        -------
-        Tensor, shape (n, k)
-            Flattened images.
-        """
+        """Put values at the columns' pixels into whole flattened images, 0 elsewhere."""
         whole = x.new_zeros(self.kernel.shape[0], x.shape[1])
         return whole.index_add_(0, self.columns, x)  # a pixel may have been chosen twice
 

@@ -1,6 +1,6 @@
 """Symmetric linear operators that are known by their products alone."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import at_least
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import DivergenceError, InvalidInputError
@@ -114,7 +115,7 @@ class SymmetricOperator(LinearOperator):
     def _forms(self, block: Tensor) -> Tensor:
         return (block * self._matmat(block)).sum(dim=0)
 
-    def symmetry(self, probes: int = 4, *, seed: int = 0) -> Symmetry:
+    def symmetry(self, probes: Annotated[int, at_least(2)] = 4, *, seed: int = 0) -> Symmetry:
         """Probe whether the operator is symmetric and positive semi-definite.
 
         Parameters
@@ -129,15 +130,11 @@ class SymmetricOperator(LinearOperator):
 
         Raises
         ------
-        InvalidInputError
-            If there are fewer than 2 probes.
         DivergenceError
             If a product isn't finite.
         NotSymmetricError
             If it clearly isn't; `AccuracyWarning` is given if it has fewer digits than its type.
         """
-        if probes < 2:
-            raise InvalidInputError(f"at least 2 probes are needed, got {probes}")
         stream = generator("symmetry", seed)
         normal = torch.randn(self.shape[0], probes, generator=stream, dtype=torch.float64)
         basis = torch.linalg.qr(normal).Q.to(self.device, self.dtype)

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import at_least
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
@@ -226,7 +227,7 @@ def mc_dropout(
     *,
     rate: float = 0.1,
     iterations: int = 3000,
-    draws: int = 100,
+    draws: Annotated[int, at_least(2)] = 100,
     layers: str | list[str] | None = None,
     chains: int = 1,
     seed: int = 0,
@@ -299,8 +300,6 @@ def mc_dropout(
         raise InvalidInputError(
             f"rate must be in (0, 1), got {rate}: without dropout, use sampling.deep_ensemble"
         )
-    if draws < 2:
-        raise InvalidInputError(f"mc_dropout needs at least 2 draws, got {draws}")
     settings = _fit_settings(options, iterations)
     # The first image after the last step is the first draw.
     counts = ChainSettings(

@@ -16,8 +16,8 @@ from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.chains import Chains, Checkpoint, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.langevin import Langevin, stable_step
-from dipkernels.sampling.posterior import WeightPosterior
-from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.posterior import WeightPosterior, identity_of
+from dipkernels.sampling.settings import ChainSettings, record_of, resolved
 from dipkernels.sampling.steps import SAMPLERS, STEP_SHARE
 
 
@@ -88,8 +88,6 @@ def sample(
     NTK for each chain. A CPU takes the chains of a network of
     more than 20 000 parameters one after another.
     """
-    if not isinstance(posterior, WeightPosterior):
-        raise InvalidInputError(f"sample takes a WeightPosterior, got {type(posterior).__name__}")
     settings = gather(ChainSettings, settings, options, "sample")
     prior, task = posterior.prior, posterior.task
     check_runs(prior, [task], [settings.seed], FitSettings())
@@ -99,10 +97,10 @@ def sample(
     step = settings.step_size
     if step is None and kept.state is not None:
         step = kept.state["dynamics"]["step_size"]
-    resolved = settings.resolved(step or stable_step(posterior, starts, STEP_SHARE))
-    langevin = Langevin(posterior, resolved, starts, seeds, settings.warm_up)
-    collector = Collector(task, resolved, watched=[*langevin.watched()])
-    attributes = {**posterior.record(), **resolved.record()}
+    whole = resolved(settings, step or stable_step(posterior, starts, STEP_SHARE))
+    langevin = Langevin(posterior, whole, starts, seeds, settings.warm_up)
+    collector = Collector(task, whole, watched=[*langevin.watched()])
+    attributes = {**posterior.record(), **record_of(whole)}
     return run_chains(Chains(langevin, collector), prior, attributes, kept, progress=progress)
 
 
@@ -130,10 +128,10 @@ def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -
 def _identity(
     posterior: WeightPosterior, settings: ChainSettings, starts: Parameters
 ) -> dict[str, Any]:
-    values = settings.resolved(settings.step_size).record()
+    values = record_of(resolved(settings, settings.step_size))
     if settings.schedule == "constant":
         del values["iterations"]
     if settings.step_size is None:
         share = SAMPLERS[settings.method].share
         values["step_rule"] = f"{share} of the limit after {settings.warm_up} iterations"
-    return {**values, **posterior.identity(), "start": digest(*starts.values())}
+    return {**values, **identity_of(posterior), "start": digest(*starts.values())}

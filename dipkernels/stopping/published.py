@@ -4,22 +4,23 @@ Wherever a rule lacks its monitor, the noise level or the truth, it raises `NotA
 """
 
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
-from dipkernels.errors import InvalidInputError
+from dipkernels.base.kinds import Count, NotNegative, Positive, at_least
 from dipkernels.stopping.rules import (
     Decision,
     NotApplicableError,
+    PatientRule,
     Rule,
     TooShortError,
     clean_psnr,
     first_at,
     noise_level,
     patient_minimum,
-    require_positive,
     squared_error,
     values,
 )
@@ -37,7 +38,7 @@ __all__ = [
 
 
 @checked
-class WindowedVarianceRule(Rule):
+class WindowedVarianceRule(PatientRule):
     """ES-WMV: the output where the variance of the last outputs is lowest.
 
     Parameters
@@ -53,9 +54,6 @@ class WindowedVarianceRule(Rule):
     name = "es-wmv"
     monitor = "windowed-variance"
 
-    def __init__(self, patience: int = 1000) -> None:
-        self.patience = require_positive("patience", patience)
-
     def decide(self, trace: xr.Dataset) -> Decision:
         """Choose the last output of the window with the lowest ``windowed_variance``."""
         score = values(trace, "windowed_variance", "fit with the monitor 'windowed-variance'")
@@ -66,7 +64,7 @@ class WindowedVarianceRule(Rule):
 
 
 @checked
-class MovingVarianceRule(Rule):
+class MovingVarianceRule(PatientRule):
     """ES-EMV: the output where the exponential moving variance is lowest.
 
     Parameters
@@ -84,10 +82,8 @@ class MovingVarianceRule(Rule):
     name = "es-emv"
     monitor = "moving-variance"
 
-    def __init__(self, patience: int = 1000, start: int = 100) -> None:
-        self.patience = require_positive("patience", patience)
-        if start < 0:
-            raise InvalidInputError(f"start must be at least 0, got {start}")
+    def __init__(self, patience: Count = 1000, start: Annotated[int, at_least(0)] = 100) -> None:
+        super().__init__(patience)
         self.start = start
 
     def decide(self, trace: xr.Dataset) -> Decision:
@@ -124,13 +120,8 @@ class BlurSharpnessRule(Rule):
     name = "blur-sharpness"
     monitor = "blur-sharpness"
 
-    def __init__(self, n: int = 100, threshold: float = 0.01) -> None:
-        if n < 2:
-            raise InvalidInputError(f"n must be at least 2 iterations, got {n}")
-        if not threshold > 0:
-            raise InvalidInputError(f"threshold must be positive, got {threshold}")
-        self.n = n
-        self.threshold = threshold
+    def __init__(self, n: Annotated[int, at_least(2)] = 100, threshold: Positive = 0.01) -> None:
+        self.n, self.threshold = n, threshold
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``blur`` and ``sharpness``; ``value`` is the difference of the means."""
@@ -183,9 +174,7 @@ class Discrepancy(Rule):
 
     name = "discrepancy"
 
-    def __init__(self, tau: float = 1.0) -> None:
-        if not 0 < tau < np.inf:
-            raise InvalidInputError(f"tau must be positive and finite, got {tau}")
+    def __init__(self, tau: Positive = 1.0) -> None:
         self.tau = tau
 
     def decide(self, trace: xr.Dataset) -> Decision:
@@ -197,7 +186,7 @@ class Discrepancy(Rule):
 
 
 @checked
-class HeldOut(Rule):
+class HeldOut(PatientRule):
     """Held-out pixels: the output that predicts best what was measured but not fitted.
 
     Parameters
@@ -207,9 +196,6 @@ class HeldOut(Rule):
     """
 
     name = "held-out"
-
-    def __init__(self, patience: int = 1000) -> None:
-        self.patience = require_positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``psnr_held_out``; ``value`` is the mean squared error there."""
@@ -240,9 +226,7 @@ class DeltaMSE(Rule):
     name = "delta-mse"
     needs_truth = True
 
-    def __init__(self, m: float | None = None) -> None:
-        if m is not None and not 0 <= m < np.inf:
-            raise InvalidInputError(f"m must be at least 0 and finite, got {m}")
+    def __init__(self, m: NotNegative | None = None) -> None:
         self.m = m
 
     def decide(self, trace: xr.Dataset) -> Decision:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count
 from dipkernels.errors import InvalidInputError, UnknownNameError
 
 
@@ -120,6 +121,14 @@ class Rule(ABC):
             return self.decide(trace).stopped
         except TooShortError:
             return None
+
+
+@checked
+class PatientRule(Rule):
+    """A rule that gives up after so many iterations without a better score."""
+
+    def __init__(self, patience: Count = 1000) -> None:
+        self.patience = patience
 
 
 @checked
@@ -289,11 +298,10 @@ def squared_error(psnr: np.ndarray) -> np.ndarray:
     return np.asarray(10.0 ** (-psnr / 10))
 
 
-def require_positive(name: str, value: int) -> int:
-    """Check a number of iterations."""
-    if value < 1:
-        raise InvalidInputError(f"{name} must be at least 1 iteration, got {value}")
-    return value
+def fixed_at(trace: xr.Dataset, iteration: int, value: float = float("nan")) -> Decision:
+    """Stop at an iteration that was known before, if the trace gets that far."""
+    last = trace.sizes["iteration"] - 1
+    return Decision(last) if last < iteration else Decision(iteration, iteration, value)
 
 
 def first_at(reached: np.ndarray) -> Decision:

@@ -11,6 +11,7 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count, Positive
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.monitors import (
@@ -19,13 +20,13 @@ from dipkernels.stopping.monitors import (
     NeedsTasks,
     NeedsTwins,
     at_least_float32,
+    total_of,
 )
 from dipkernels.stopping.rules import (
     Decision,
-    Rule,
+    PatientRule,
     noise_level,
     patient_minimum,
-    require_positive,
     squared_error,
     values,
 )
@@ -61,11 +62,6 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
     seed : int
         Of the signs.
 
-    Raises
-    ------
-    InvalidInputError
-        If the strength isn't positive and finite.
-
     Notes
     -----
     Cost: that of the fit once more, and some passes over the outputs. Fits of networks are far from
@@ -93,9 +89,7 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
 
     names: tuple[str, ...] = ("freedom_share", "pseudo_noise")
 
-    def __init__(self, strength: float | None = None, seed: int = 0) -> None:
-        if strength is not None and not 0 < strength < float("inf"):
-            raise InvalidInputError(f"strength must be positive and finite, got {strength}")
+    def __init__(self, strength: Positive | None = None, seed: int = 0) -> None:
         self.strength, self.seed = strength, seed
         self._tasks: list[Task] = []
         self._signs: list[Tensor] = []
@@ -140,20 +134,20 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
             white = task.data_range
             ours, theirs = task.forward(own * white) / white, task.forward(twin * white) / white
             entries = signs.abs().sum(dtype=torch.float64)
-            freedom = _total(signs * (theirs - ours)) / (strength * entries)
+            freedom = total_of(signs * (theirs - ours)) / (strength * entries)
             left = (task.measurement / white + strength * signs - theirs) * signs.abs()
-            cosine = _total(signs * left) / (_total(left.square()) * entries).sqrt()
+            cosine = total_of(signs * left) / (total_of(left.square()) * entries).sqrt()
             rows.append(torch.stack([freedom, cosine], dim=1))
         return torch.cat(rows).to(dtype)
 
 
 @checked
-class _OfTwin(Rule):
+class _OfTwin(PatientRule):
     # Where a fit by Adam jumps and its twin doesn't, single values tell nothing.
     monitor = "twin"
 
-    def __init__(self, patience: int = 1000, averaging: float = 0.8) -> None:
-        self.patience = require_positive("patience", patience)
+    def __init__(self, patience: Count = 1000, averaging: float = 0.8) -> None:
+        super().__init__(patience)
         if not 0 <= averaging < 1:
             raise InvalidInputError(f"averaging must be in [0, 1), got {averaging}")
         self.averaging = averaging
@@ -179,11 +173,6 @@ class Sure(_OfTwin):
     averaging : float
         Decay of the running average of ``freedom_share`` that is taken for it, in [0, 1). Where a
         fit by Adam jumps and its twin doesn't, single values tell nothing.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is out of range.
 
     References
     ----------
@@ -217,11 +206,6 @@ class PseudoNoise(_OfTwin):
     averaging : float
         Decay of the running average of the cosine that is taken for it, in [0, 1).
 
-    Raises
-    ------
-    InvalidInputError
-        If one is out of range.
-
     Notes
     -----
     It needs no noise level. Of a spectral cut-off it takes a mode whose energy exceeds the variance
@@ -241,8 +225,3 @@ class PseudoNoise(_OfTwin):
         """Judge by ``pseudo_noise``; ``value`` is the average cosine."""
         decision = patient_minimum(-self._averaged(trace, "pseudo_noise"), self.patience)
         return changed(decision, value=-decision.value)
-
-
-# Over each run's measurement; float64, because float32 would lose digits over a million entries.
-def _total(entries: Tensor) -> Tensor:
-    return entries.flatten(1).sum(dim=1, dtype=torch.float64)

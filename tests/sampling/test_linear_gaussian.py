@@ -18,6 +18,7 @@ from torch.func import hessian
 
 from dipkernels import ImagePrior, Task, sampling, tasks
 from dipkernels.sampling.langevin import Langevin
+from dipkernels.sampling.settings import resolved
 from dipkernels.sampling.steps import DAMPING, psgld_step, sghmc_step, sgld_step
 from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
@@ -296,7 +297,8 @@ def test_the_metric_of_psgld_stands_still_after_burn_in() -> None:
     posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     settings = sampling.ChainSettings(
         method="psgld", iterations=12, burn_in=5, chains=2, step_size=1e-3
-    ).resolved(1e-3)
+    )
+    settings = resolved(settings, 1e-3)
     dynamics = Langevin(posterior, settings, prior.init_many([0, 1]), [0, 1])
     seen: list[Tensor] = []
     for _ in range(12):
@@ -332,7 +334,7 @@ def test_a_tensor_of_tiny_deviation_moves_in_its_own_unit(method: str) -> None:
     start = {"pixels": torch.zeros(chains, 1, 1, 2, 3), "token": torch.zeros(chains, 4)}
     dynamics = Langevin(
         posterior,
-        settings.resolved(step),
+        resolved(settings, step),
         {key: value.double() for key, value in start.items()},
         range(chains),
     )

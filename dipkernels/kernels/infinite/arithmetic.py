@@ -9,8 +9,10 @@ from torch import Tensor
 
 from dipkernels.kernels.infinite.features import Branch, Features, ImageMean, Known, same_branches
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, added, centred, translated
+from dipkernels.kernels.stationary.branches import added, translated
+from dipkernels.kernels.stationary.draws import Draws
 from dipkernels.kernels.stationary.kernel import mapped
+from dipkernels.kernels.stationary.normalisation import centred
 
 
 def image_mean(

@@ -11,15 +11,9 @@ from torch import Tensor
 from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Reader, single
 from dipkernels.kernels.infinite.weights import initial_variance
-from dipkernels.kernels.stationary import (
-    Draws,
-    StationaryKernel,
-    Weights,
-    convolve,
-    filtered,
-    stride,
-    upsample,
-)
+from dipkernels.kernels.stationary import StationaryKernel, Weights, convolve, stride, upsample
+from dipkernels.kernels.stationary.draws import Draws
+from dipkernels.kernels.stationary.maps import filtered
 
 BORDERS = (
     "borders are left out: the network's padding is replaced by a torus, which is what its "
@@ -265,7 +259,7 @@ def _fixed(
         return total
 
     def each(branch: Branch) -> Branch:
-        kernel = filtered(branch.kernel, taps, before=before)
+        kernel = filtered(branch.kernel, taps, before)
         return branch.linear(kernel, lambda draws: draws.apply(apply))
 
     return features.each(each)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from dipkernels.kernels.stationary import Draws, StationaryKernel
+from dipkernels.kernels.stationary.draws import Draws
+from dipkernels.kernels.stationary.kernel import StationaryKernel
 
 NARROW = 32  # channels of a layer below which a limit of many is far
 Step = Callable[[Draws], Draws]

@@ -10,7 +10,8 @@ from torch import Tensor
 from dipkernels.kernels.infinite.convolutions import layer_of_weights
 from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, pixel_shuffle
+from dipkernels.kernels.stationary.draws import Draws
+from dipkernels.kernels.stationary.upsampling import pixel_shuffle
 
 Axes = tuple[str | int, ...]
 

@@ -10,16 +10,10 @@ from torch import Tensor
 
 from dipkernels.kernels.infinite.features import NARROW, Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Activation,
-    Draws,
-    activate,
-    activation,
-    batch_norm,
-    group_norm,
-)
+from dipkernels.kernels.stationary import Activation, activate, activation, batch_norm
 from dipkernels.kernels.stationary.activations import piecewise
-from dipkernels.kernels.stationary.draws import normalise
+from dipkernels.kernels.stationary.draws import Draws, normalise
+from dipkernels.kernels.stationary.normalisation import group_norm
 from dipkernels.kernels.stationary.piecewise import PiecewiseLinear
 
 GROUPS = "normalisation over groups of {} channels is taken as if they were wide, where it is exact"
@@ -269,14 +263,9 @@ def _normed(
 ) -> Branch:
     own_scale, own_bias = own or (False, False)
     deviation = math.sqrt(max(square - mean**2, 0.0) + epsilon)
+    options = {"own_scale": own_scale, "own_bias": own_bias}
     kernel = group_norm(
-        branch.kernel,
-        mean=mean,
-        square=square,
-        epsilon=epsilon,
-        scale=scale,
-        own_scale=own_scale,
-        own_bias=own_bias,
+        branch.kernel, mean=mean, square=square, epsilon=epsilon, scale=scale, **options
     )
 
     def step(draws: Draws) -> Draws:

@@ -11,7 +11,8 @@ from torch import Tensor
 from dipkernels.kernels.infinite.convolutions import per_axis, strided
 from dipkernels.kernels.infinite.features import Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, average_pool, upsample
+from dipkernels.kernels.stationary import average_pool, upsample
+from dipkernels.kernels.stationary.draws import Draws
 
 CROPPED = "the image is cropped: kernels are those of the torus that it is cut from"
 

@@ -78,22 +78,8 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
     )
 
 
-@checked
 def translated(kernel: StationaryKernel, shift: float) -> StationaryKernel:
-    """Add a constant to all features.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the features.
-    shift : float
-        What is added.
-
-    Returns
-    -------
-    StationaryKernel
-        ``K + c (m(p) + m(p + r)) + c^2``, with the mean ``m + c``; the tangent kernel is unchanged.
-    """
+    """Add a constant c: ``K + c (m(p) + m(p + r)) + c^2``, with the same tangent kernel."""
     one = torch.ones_like(kernel.mean)
     means = outer(kernel.mean, one, kernel.size) + outer(one, kernel.mean, kernel.size)
     table = kernel.covariance_table + shift * means + shift**2

@@ -173,36 +173,7 @@ class StationaryKernel:
             Of period 1: in the Frobenius norm the nearest stationary kernel, and of those the one
             whose Wiener filter is best.
         """
-        return self.with_period((1,) * self.dims)
-
-    def with_period(self, period: tuple[int, ...]) -> "StationaryKernel":
-        """Average over phases that are equal modulo a shorter period.
-
-        Parameters
-        ----------
-        period : tuple of int
-            Along each axis, a divisor of the present one.
-
-        Returns
-        -------
-        StationaryKernel
-            Of that period.
-
-        Raises
-        ------
-        InvalidInputError
-            If it doesn't divide the present one.
-        """
-        if period == self.period:
-            return self
-        if len(period) != self.dims or any(
-            p < 1 or t % p for t, p in zip(self.period, period, strict=True)
-        ):
-            raise InvalidInputError(f"the period {period} must divide the present {self.period}")
-
-        return mapped(
-            self, lambda table: phase_means(table, period), phase_means(self.mean, period)
-        )
+        return with_period(self, (1,) * self.dims)
 
     def spectrum(self, which: str = "covariance") -> Float[Tensor, "*size"]:
         """Fourier transform of the phase-averaged kernel.
@@ -297,6 +268,14 @@ class StationaryKernel:
     def __repr__(self) -> str:
         size, period = ("x".join(map(str, axes)) for axes in (self.size, self.period))
         return f"StationaryKernel(size {size}, period {period})"
+
+
+def with_period(kernel: StationaryKernel, period: tuple[int, ...]) -> StationaryKernel:
+    """Average over phases that are equal modulo a divisor of the period."""
+    if period == kernel.period:
+        return kernel
+    means = phase_means(kernel.mean, period)
+    return mapped(kernel, lambda table: phase_means(table, period), means)
 
 
 def mapped(
