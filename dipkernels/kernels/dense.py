@@ -232,9 +232,6 @@ class DenseImageKernel(Kernel):
         channels = block.unflatten(0, (self.image_shape[0], -1))
         return torch.cat([self._channel @ part for part in channels])
 
-    def __repr__(self) -> str:
-        return f"DenseImageKernel({self.shape[0]}x{self.shape[1]}, {self.dtype})"
-
 
 class _LinearImages(nn.Module):
     """Images ``L theta``, added to a code of zeros."""

@@ -19,10 +19,10 @@ from dipkernels.kernels.layers import (
     grams_of,
     jacobian_of,
     select_parameters,
-    sum_of,
 )
 from dipkernels.kernels.metric import Metric, check_metric, weigh
 from dipkernels.kernels.pixels import Pixels, pixel_indices
+from dipkernels.linalg.linear import summed
 from dipkernels.priors.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.priors.tangents import Tangents
@@ -272,8 +272,7 @@ class NTK(Kernel):
         indices = pixel_indices(pixels, self.image_shape)
         if len(indices) * parameter_bytes(self.parameters) > self._budget:
             return super().to_dense(indices)
-        grams = grams_of(self.tangents, self.metric, indices)
-        return sum_of(grams, list(grams))
+        return summed(grams_of(self.tangents, self.metric, indices).values())
 
     def by_layer(self, layers: Mapping[str, str | Sequence[str]] | None = None) -> LayerKernels:
         """Split the kernel into those of the layers, which share passes.

@@ -126,14 +126,17 @@ class SymmetricOperator(LinearOperator):
         Returns
         -------
         Symmetry
-            Relative asymmetry and negativity: some roundings, where all is well.
+            ``asymmetry``, the largest ``|u^T A v - v^T A u|`` over pairs of these vectors, and
+            ``negativity``, how far the projection's least eigenvalue lies below 0, both relative to
+            the largest ``|A v|``: some roundings, where all is well; and ``matvecs``.
 
         Raises
         ------
         DivergenceError
             If a product isn't finite.
         NotSymmetricError
-            If it clearly isn't; `AccuracyWarning` is given if it has fewer digits than its type.
+            If it is off by 5 % or more; `AccuracyWarning` is given from the square root of the
+            type's precision on, 3e-4 in float32 and 1.5e-8 in float64.
         """
         stream = generator("symmetry", seed)
         normal = torch.randn(self.shape[0], probes, generator=stream, dtype=torch.float64)

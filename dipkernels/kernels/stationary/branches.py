@@ -10,7 +10,7 @@ from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import outer
 from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
-from dipkernels.kernels.stationary.maps import summed
+from dipkernels.linalg.linear import summed
 
 
 @checked

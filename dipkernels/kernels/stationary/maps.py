@@ -4,9 +4,8 @@ Each function makes a new `StationaryKernel`. Formulas: docs/infinite-width.md. 
 over the tables; the memory of two further ones.
 """
 
-import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.activations import Activation, activation
 from dipkernels.kernels.stationary.blocks import at_lags
 from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
+from dipkernels.linalg.linear import summed
 
 
 @checked
@@ -260,11 +260,6 @@ def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
     """Count pixels from another one: phase 0 is then ``start``'s."""
     axes, shifts = tuple(range(kernel.dims)), [-s for s in start]
     return mapped(kernel, lambda table: table.roll(shifts, axes), kernel.mean.roll(shifts, axes))
-
-
-def summed(terms: Iterable[Tensor]) -> Tensor:
-    """Add tensors up."""
-    return functools.reduce(torch.add, terms)
 
 
 def _per_axis(
