@@ -408,7 +408,7 @@ def test_operators_that_are_not_what_they_should_be() -> None:
     for wrong in (matrix + root, -matrix):
         with pytest.raises(NotSymmetricError, match="isn't symmetric positive semi-definite"):
             DenseOperator(wrong).symmetry()
-    with pytest.raises(InvalidInputError, match="at least 2 probes"):
+    with pytest.raises(InvalidInputError, match="probes must be at least 2"):
         DenseOperator(matrix).symmetry(1)
     # exactly what the projection shows
     probed = DenseOperator(matrix + 1e-9 * root).symmetry()

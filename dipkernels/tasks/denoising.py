@@ -38,8 +38,7 @@ def denoise(
         An image that is noisy already: nothing is simulated, and ``clean`` is only scored against.
     noise_sigma : float, optional
         Standard deviation, in units of the image, whose white is 1; by default the literature's
-        25/255. With ``measurement``, the level
-        that it is known to have, which must be said.
+        25/255. With ``measurement``, the level that it is known to have, which must be said.
     clip : bool
         Clip the noisy image to [0, 1], as the literature does. The default leaves it as it is,
         because the theory is about additive noise of known variance.

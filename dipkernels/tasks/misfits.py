@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import NotNegative, Positive
 from dipkernels.base.seeds import generator
 from dipkernels.base.words import suggest
 from dipkernels.errors import ImageError, InvalidInputError
@@ -86,11 +87,6 @@ class Poisson(Misfit):
         Of dark counts and stray light, in units of the image, not negative; the measurement
         contains it.
 
-    Raises
-    ------
-    InvalidInputError
-        If the peak isn't positive, or the background negative.
-
     Notes
     -----
     The likelihood of a mean that isn't positive is 0. Below a hundredth of a photon the cost goes
@@ -104,18 +100,11 @@ class Poisson(Misfit):
     tensor([1., 0.])
     """
 
-    peak: float
-    background: float = 0.0
+    peak: Positive
+    background: NotNegative = 0.0
     name = "Poisson's"
     target = "sum of m - y peak log m, m = peak (A f(w) + background)"
     takes_sigma = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.peak < math.inf or not 0 <= self.background < math.inf:
-            raise InvalidInputError(
-                "peak must be positive and finite and background not negative, got "
-                f"{self.peak:g} and {self.background:g}"
-            )
 
     def cost(self, prediction: Tensor, measurement: Tensor) -> Tensor:
         """Give half of the deviance."""
@@ -250,11 +239,9 @@ class OwnMisfit(Misfit):
                 f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(found, Tensor) or found.numel() != 1 or not found.is_floating_point():
-            shape = (
-                f"a tensor of shape {tuple(found.shape)}"
-                if isinstance(found, Tensor)
-                else (f"a {type(found).__name__}")
-            )
+            shape = f"a {type(found).__name__}"
+            if isinstance(found, Tensor):
+                shape = f"a tensor of shape {tuple(found.shape)}"
             raise InvalidInputError(
                 f"the misfit is {self.name}, which must return one real number as a tensor, the "
                 f"negative log-likelihood of all entries, got {shape}"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count
 from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Shape
@@ -37,7 +38,7 @@ class Radon(Wrapped):
     Raises
     ------
     InvalidInputError
-        If the image isn't 2D, or there is no angle or detector.
+        If the image isn't 2D, or there is no angle.
     MemoryLimitError
         If its matrix doesn't fit into memory.
 
@@ -66,7 +67,7 @@ class Radon(Wrapped):
         self,
         image_shape: Sequence[int],
         angles: Any,
-        detectors: int | None = None,
+        detectors: Count | None = None,
     ) -> None:
         shape = tuple(image_shape)
         if len(shape) != 3:
@@ -82,8 +83,6 @@ class Radon(Wrapped):
         least = math.ceil(diagonal)
         least += (least - shape[2]) % 2  # edges of bins are edges of columns
         self.detectors = least if detectors is None else detectors
-        if self.detectors < 1:
-            raise InvalidInputError(f"at least 1 detector is needed, got {detectors}")
         super().__init__(shape, (shape[0], len(self.angles), self.detectors))
         self.name = f"Radon transform at {len(self.angles)} angles"
         self._exact = strip_matrix(shape[1:], self.angles, self.detectors)

@@ -9,8 +9,6 @@ from dipkernels.errors import InvalidInputError
 
 def draw_held_out(counted: Tensor, fraction: float, seed: int) -> Tensor:
     """Draw a fraction of the pixels that count, in all channels."""
-    if not 0 < fraction < 1:
-        raise InvalidInputError(f"the fraction to hold out must be in (0, 1), got {fraction}")
     pixels = counted.any(dim=0) if counted.dim() > 1 else counted
     positions = pixels.flatten().nonzero()[:, 0]
     number = round(fraction * len(positions))

@@ -114,7 +114,7 @@ def _downsample(clean: Tensor, factor: int, operator: Operator, downsampling: st
 
 
 def _with_interior(task: Task, border: int) -> Task:
-    if not isinstance(border, int) or not 0 < 2 * border < min(task.shape[1:]):
+    if not 0 < 2 * border < min(task.shape[1:]):
         raise InvalidInputError(
             f"a border of {border} pixels must be a positive integer and leave something of an "
             f"image of size {'x'.join(map(str, task.shape[1:]))}"
