@@ -12,11 +12,15 @@ from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.kinds import Count, NotNegative
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.gp.dense import DenseCovariance
 from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation, share_of
-from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
+from dipkernels.gp.torus import (
+    DenseCovariance,
+    TorusCovariance,
+    covariance_on,
+    lengthscale_derivative_on,
+)
 from dipkernels.images.axes import AXES, SHAPES, pixel_axes
 from dipkernels.kernels.dense import DenseKernel
 from dipkernels.kernels.stationary import StationaryKernel

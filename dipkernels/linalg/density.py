@@ -54,7 +54,6 @@ def spectral_density(
     Costs nothing beyond the runs. A float32 operator's eigenvalues below 1e-7 of the largest are
     rounding. Source: Lin, Saad & Yang 2016; Papyan 2020 for networks.
     """
-    require_spaces(probes)
     if not probes:
         raise InvalidInputError("a spectral density needs at least 1 probe, got none")
     rules = [space.gauss() for space in probes]
@@ -121,7 +120,6 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     of means is biased by the square of its error; the jackknife removes that and gives the standard
     errors. Source: Roy & Vetterli 2007 for the entropy; Hutchinson 1990 for the traces.
     """
-    require_spaces(probes)
     if len(probes) < 2:
         raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {len(probes)}")
     rules = [space.gauss() for space in probes]
@@ -137,15 +135,6 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     found = {name: jackknife(powers, each, debiased=True) for name, each in quantities.items()}
     spent = sum(len(space.alpha) for space in probes)
     return xr.Dataset(with_errors(found), attrs={"matvecs": spent})
-
-
-def require_spaces(spaces: object) -> None:
-    """Require Krylov spaces."""
-    if not isinstance(spaces, list | tuple) or not all(isinstance(s, KrylovSpace) for s in spaces):
-        raise InvalidInputError(
-            "expected a list of KrylovSpace, as Lanczos.spaces and krylov_probes return, got a "
-            f"{type(spaces).__name__}"
-        )
 
 
 def _x_log_x(x: np.ndarray) -> np.ndarray:

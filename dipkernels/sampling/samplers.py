@@ -107,10 +107,10 @@ def sample(
 def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
     if start is None:
         return prior.init_many(seeds)
-    if not isinstance(start, dict) or start.keys() - prior.parameter_shapes.keys():
+    if start.keys() - prior.parameter_shapes.keys():
         raise InvalidInputError(
             f"start must be a dict of parameters of {prior}, as prior.init() or load_parameters() "
-            f"give them, got {sorted(start) if isinstance(start, dict) else type(start).__name__}"
+            f"give them, got {sorted(start)}"
         )
     found = {}
     for key, shape in prior.parameter_shapes.items():

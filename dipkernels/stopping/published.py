@@ -41,14 +41,12 @@ __all__ = [
 class WindowedVarianceRule(PatientRule):
     """ES-WMV: the output where the variance of the last outputs is lowest.
 
+    Source: that of its monitor, `dipkernels.stopping.monitors.WindowedVariance`.
+
     Parameters
     ----------
     patience : int
         Stops after so many iterations without a lower variance; published: 1000.
-
-    References
-    ----------
-    Wang, Li, Zhuang, Chen, Liang, Sun: Early Stopping for Deep Image Prior. TMLR 2023.
     """
 
     name = "es-wmv"
@@ -67,16 +65,14 @@ class WindowedVarianceRule(PatientRule):
 class MovingVarianceRule(PatientRule):
     """ES-EMV: the output where the exponential moving variance is lowest.
 
+    Source: that of its monitor, `dipkernels.stopping.monitors.MovingVariance`.
+
     Parameters
     ----------
     patience : int
         Stops after so many iterations without a lower variance; published: 1000.
     start : int
         First iteration that is looked at; published: 100.
-
-    References
-    ----------
-    Wang, Li, Zhuang, Chen, Liang, Sun: Early Stopping for Deep Image Prior. TMLR 2023.
     """
 
     name = "es-emv"

@@ -216,7 +216,7 @@ def make_rule(rule: RuleLike) -> Rule:
     UnknownNameError
         If no rule has that name.
     InvalidInputError
-        If it is a class of rules, or nothing that could be a rule.
+        If it is a class of rules.
     """
     if isinstance(rule, Rule):
         return rule
@@ -225,11 +225,6 @@ def make_rule(rule: RuleLike) -> Rule:
             f"a rule must be made before it is used, got the class: pass {rule.__name__}(...)"
         )
     if not isinstance(rule, str):
-        if not callable(rule):
-            raise InvalidInputError(
-                f"a rule must be a Rule, a function of a trace or one of {', '.join(_FACTORIES)}; "
-                f"got {rule!r}"
-            )
         return FunctionRule(rule)
     if rule not in _FACTORIES:
         raise UnknownNameError(f"no stopping rule '{rule}'; there are: {', '.join(_FACTORIES)}")

@@ -22,7 +22,7 @@ from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.inputs import is_rehearsal
 from dipkernels.tasks.laws import SQUARES, Misfit, Squares
 
-__all__ = ["Laplace", "Misfit", "OwnMisfit", "Poisson", "Squares", "Weighted"]
+__all__ = ["Laplace", "Misfit", "Poisson", "Squares", "Weighted"]
 
 DARK = 0.01  # photons: below, a Poisson misfit goes on as a parabola
 POWERS = 20  # of power iteration, on the second derivative of one's own misfit
@@ -159,20 +159,6 @@ class Poisson(Misfit):
 class OwnMisfit(Misfit):
     """A function of yours: the negative log-likelihood of one measurement, given the prediction.
 
-    Parameters
-    ----------
-    function : callable
-        Of two tensors of the measurement's shape, prediction and measurement: one number, as a
-        tensor that torch can differentiate. It may lack a constant and be negative. Where nothing
-        was measured both hold 0.
-    unit : float
-        What white is, in the units of a task; set by `Task.in_range`.
-
-    Notes
-    -----
-    A fit descends it over the number of the measurement's entries. It's called image by image.
-    Where a measurement is simulated, its noise is Gaussian, of the task's ``noise_sigma``.
-
     Examples
     --------
     >>> huber = OwnMisfit(lambda p, y: torch.nn.functional.huber_loss(p, y, reduction="sum"))
@@ -181,7 +167,7 @@ class OwnMisfit(Misfit):
     """
 
     function: Callable[[Tensor, Tensor], Any]
-    unit: float = 1.0
+    unit: float = 1.0  # white, in the units of a task
     takes_sigma = False
     by_entry = False
     target = "what the function says"
@@ -201,25 +187,7 @@ class OwnMisfit(Misfit):
         )
 
     def total(self, prediction: Tensor, measurement: Tensor) -> Float[Tensor, "..."]:
-        """Call the function on every image.
-
-        Parameters
-        ----------
-        prediction : Tensor, shape ``(*batch, *measurement.shape)``
-            What would be measured.
-        measurement : Tensor
-            What was.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            The negative log-likelihoods.
-
-        Raises
-        ------
-        InvalidInputError
-            If the function fails, or returns something else than one real number.
-        """
+        """Call the function on every image of a batch."""
         batch = prediction.shape[: prediction.dim() - measurement.dim()]
         rows = prediction.reshape(-1, *measurement.shape) / self.unit
         try:

@@ -16,11 +16,10 @@ from dipkernels.base.kinds import NotNegative, Positive, Share
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.inputs import require_parts, require_region
-from dipkernels.tasks.judging import Judged
+from dipkernels.tasks.judging import Judged, check_second, draw_held_out
 from dipkernels.tasks.laws import SQUARES
 from dipkernels.tasks.misfits import Misfit, Weighted, as_misfit
 from dipkernels.tasks.operators import Operator, Scaled, mask_regions
-from dipkernels.tasks.splits import check_second, draw_held_out
 
 
 @checked
@@ -196,7 +195,10 @@ class Task(Judged):
         ----------
         misfit : {"squares", "l1"}, object of `dipkernels.tasks.misfits`, or callable
             ``"l1"`` is `Laplace`; `Poisson(peak)`; `Weighted(weights)`; or a function of a
-            prediction and the measurement that returns the negative log-likelihood (`OwnMisfit`).
+            prediction and the measurement, tensors of its shape that hold 0 where nothing was
+            measured. It returns the negative log-likelihood up to a constant: one number, as a
+            tensor that torch can differentiate. A fit calls it image by image, and descends it over
+            the number of entries.
 
         Returns
         -------

@@ -133,7 +133,7 @@ def scaled_by(reader: Reader, value: Any, factor: float) -> Features:
     def each(branch: Branch) -> Branch:
         kernel = branch.kernel
         larger = mapped(kernel, lambda table: factor**2 * table, factor * kernel.mean)
-        return branch.linear(larger, lambda draws: draws.apply(lambda x: factor * x))
+        return branch.mapped(larger, lambda x: factor * x)
 
     return known.each(each)
 
@@ -147,8 +147,7 @@ def moved(reader: Reader, value: Any, shift: float) -> Features:
         return known
 
     def each(branch: Branch) -> Branch:
-        kernel = translated(branch.kernel, shift)
-        moved = branch.linear(kernel, lambda draws: draws.apply(lambda x: x + shift))
+        moved = branch.mapped(translated(branch.kernel, shift), lambda x: x + shift)
         return replace(moved, gaussian=False)
 
     return known.each(each)
