@@ -19,25 +19,9 @@ METHODS = ("auto", "fourier", "dense", "lanczos")
 _BLOCK = 256  # columns of a dense matrix that are formed at once
 
 
-@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """``log p(y)``, natural logarithm, of all entries that count.
-
-    Attributes
-    ----------
-    value : Estimate
-        With its standard error over probes; 0 where it's exact.
-    bounds : (float, float)
-        Between which quadrature puts this very estimate: equal where nothing was quadrature. If
-        they're far apart for the standard error, take more steps.
-    gradient : dict of str to Estimate
-        Derivatives with respect to ``"log_noise_variance"`` (missing without noise),
-        ``"log_outputscale"`` (a common factor of the kernel), ``"log_lengthscale"`` (of a
-        LagKernel) and ``"mean"``.
-    method : str
-        What it was computed by.
-    """
+    """``log p(y)`` of all entries that count; see `GPPosterior.log_evidence`."""
 
     value: Estimate[float]
     bounds: tuple[float, float]

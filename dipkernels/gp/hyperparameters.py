@@ -32,22 +32,9 @@ _GRID = 7  # length-scales that are tried before the best is refined
 _EXPECTED = 25  # length-scales in all, for the bar
 
 
-@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class FittedHyperparameters:
-    """What maximises the evidence.
-
-    Attributes
-    ----------
-    process, noise_sigma : GaussianProcess, float
-        With the fitted kernel and mean; fitted or given.
-    log_evidence : float
-        As it was maximised; its error is that of `evidence`.
-    evidence : Evidence
-        At the optimum, computed anew, with the gradient that is left.
-    tried : tuple of (float, float)
-        Every length-scale that was looked at, with its evidence, maximised over the rest.
-    """
+    """What maximises the evidence; see `fit_hyperparameters`."""
 
     process: GaussianProcess
     noise_sigma: float
@@ -94,7 +81,9 @@ def fit_hyperparameters(
     Returns
     -------
     FittedHyperparameters
-        Process, noise and evidence.
+        ``process`` with the fitted kernel and mean; ``noise_sigma``, fitted or given;
+        ``log_evidence`` as it was maximised; ``evidence`` at the optimum, computed anew, with the
+        gradient that is left; ``tried``, every length-scale that was looked at, with its evidence.
 
     Raises
     ------

@@ -303,7 +303,11 @@ class GPPosterior:
         Returns
         -------
         Evidence
-            Value, bounds of the quadrature, gradient.
+            ``value``, the natural logarithm with its standard error over probes (0 where exact).
+            ``bounds``, between which quadrature puts this very estimate: take more steps if they're
+            far apart for the error. ``gradient``, with respect to ``"log_noise_variance"`` (missing
+            without noise), ``"log_outputscale"`` (a common factor of the kernel),
+            ``"log_lengthscale"`` (of a LagKernel) and ``"mean"``; and the ``method``.
 
         Raises
         ------

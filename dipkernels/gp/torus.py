@@ -12,7 +12,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.gp.lags import LagKernel
+from dipkernels.gp.lags import LagKernel, log_lengthscale_derivative
 from dipkernels.images.axes import AXES, SIZES
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.blocks import block_matrices, dense_matrix, multiply_blocks
@@ -225,7 +225,7 @@ def lengthscale_derivative_on(
     kernel: LagKernel, covariance: TorusCovariance, *, periodic: bool
 ) -> TorusCovariance:
     """Differentiate the covariance on a torus by the logarithm of the length-scale."""
-    derivative = kernel.log_lengthscale_derivative
+    derivative = functools.partial(log_lengthscale_derivative, kernel)
     table = _table(derivative, covariance.torus, periodic, covariance.device)
     return TorusCovariance(table, covariance.size)
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dipkernels.sampling.fits import mc_dropout as mc_dropout
     from dipkernels.sampling.posterior import WeightPosterior as WeightPosterior
     from dipkernels.sampling.posterior import WeightPrior as WeightPrior
-    from dipkernels.sampling.posterior import initialisation_prior as initialisation_prior
     from dipkernels.sampling.posterior import isotropic_prior as isotropic_prior
     from dipkernels.sampling.posterior import weight_decay_prior as weight_decay_prior
     from dipkernels.sampling.samplers import sample as sample
@@ -40,7 +39,6 @@ _NAMES = {
     "deep_ensemble": "alternatives",
     "diagnose": "diagnostics",
     "gp_dip": "fits",
-    "initialisation_prior": "posterior",
     "isotropic_prior": "posterior",
     "linearised": "alternatives",
     "mc_dropout": "fits",

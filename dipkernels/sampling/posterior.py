@@ -45,24 +45,10 @@ class WeightPrior:
     name: str
 
 
-@checked
 def initialisation_prior(prior: ImagePrior, *, seed: int = 0) -> WeightPrior:
-    """Gaussians with the mean and the variance of the network's own initialisation.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    seed : int
-        Of the 16 draws from which the two moments of every tensor are taken, pooled over its
-        entries.
-
-    Returns
-    -------
-    WeightPrior
-        A tensor that the initialisation doesn't draw but sets (the gains and offsets of a
-        normalisation) is centred on what it is set to, with deviation 1.
-    """
+    """Gaussians with the mean and the variance of the network's own initialisation."""
+    # Of what the initialisation doesn't draw but sets (the gains and offsets of a normalisation):
+    # centred on that, with deviation 1.
     draws = prior.init_many([derive(f"weight-prior-{i}", seed) for i in range(PRIOR_DRAWS)])
     mean, deviation = {}, {}
     for key, values in draws.items():
@@ -168,8 +154,8 @@ class WeightPosterior:
     noise_sigma : float, optional
         Standard deviation of an entry's noise, in the task's units; by default the task's.
     weight_prior : "initialisation", float or WeightPrior
-        ``"initialisation"`` is `initialisation_prior`; a number is the deviation of all parameters
-        around 0.
+        ``"initialisation"``: each tensor's mean and deviation in 16 initialisations, pooled over
+        its entries; 1 where nothing is drawn. A number is the deviation of all around 0.
     temperature : float
         Positive.
 

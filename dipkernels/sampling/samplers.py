@@ -34,12 +34,10 @@ def sample(
 ) -> xr.Dataset:
     """Run Markov chains whose limit is a posterior, up to a term of the order of the step.
 
-    The gradient is that of the whole measurement: SGLD is the unadjusted Langevin algorithm here.
     Unless a step is given, chains begin with 0.1 of the limit of stability at their starts, and
     after a warm-up take their method's share of the limit where they have come to: 0.9 with a
-    momentum (``sghmc``, stable up to twice the limit), 0.1 without. The limit is ``2 / L`` by
-    `WeightPosterior.stable_step`, with the mean of L over chains; it is measured twice because
-    starts understate L severalfold.
+    momentum (``sghmc``), 0.1 without. The limit is ``2 / L`` by `WeightPosterior.stable_step`, with
+    the mean of L over chains.
 
     Parameters
     ----------
@@ -85,8 +83,7 @@ def sample(
     Notes
     -----
     Cost: one training step for each chain and iteration, and twice some tens of products with the
-    NTK for each chain. A CPU takes the chains of a network of
-    more than 20 000 parameters one after another.
+    NTK for each chain. A CPU takes the chains of more than 20 000 parameters one after another.
     """
     settings = gather(ChainSettings, settings, options, "sample")
     prior, task = posterior.prior, posterior.task

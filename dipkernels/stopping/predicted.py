@@ -12,25 +12,9 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.rules import Decision, Rule, fixed_at
 
 
-@checked(nan=True)
 @dataclass(frozen=True)
 class StoppingTime:
-    """Where a predicted curve is best, in the score region.
-
-    Attributes
-    ----------
-    optimum : float
-        Where the predicted PSNR is highest; of a peak that isn't resolved, where it is certainly
-        as high as ``psnr``.
-    earliest, latest : float
-        The optimum lies between them; ``latest`` is infinite where the curve ends before.
-    psnr : float
-        Predicted at the optimum, in dB.
-    unit : {"time", "iteration"}
-        Of the three times.
-    resolved : bool
-        Whether the numerics tell a peak, see `dipkernels.theory.learning_curve`.
-    """
+    """Where a predicted curve is best, in the score region; see `stopping_time`."""
 
     optimum: float
     earliest: float
@@ -59,7 +43,10 @@ def stopping_time(
     Returns
     -------
     StoppingTime
-        In units of the curve, or in iterations, not rounded.
+        ``optimum``, where the predicted PSNR is highest in the score region (of a peak that isn't
+        resolved, where it is certainly as high as ``psnr``, in dB), between ``earliest`` and
+        ``latest``, which is infinite where the curve ends before: by ``unit`` in "time", that of
+        the curve, or "iteration", not rounded. ``resolved`` says whether the numerics tell a peak.
 
     Raises
     ------

@@ -97,8 +97,7 @@ class BlurSharpnessRule(Rule):
     """Spectral-bias rule: stop once the ratio of blurriness to sharpness no longer changes.
 
     At iteration i > 2n it compares the mean ratio over i-2n ... i-n-1 with that over
-    i-n+1 ... i-1, and stops if they differ by less than the threshold. (The second mean is over one
-    entry less, and the ratio at i isn't looked at: so the published code has it.)
+    i-n+1 ... i-1, and stops if they differ by less than the threshold, as the published code does.
 
     Parameters
     ----------
@@ -159,8 +158,7 @@ class Discrepancy(Rule):
     Parameters
     ----------
     tau : float
-        Above 0; 1 takes the noise level as it is stated. Clipping the measurement to [0, 1] leaves
-        less noise than that.
+        Above 0; 1 takes the noise level as it is stated.
 
     References
     ----------
@@ -211,8 +209,7 @@ class DeltaMSE(Rule):
     Parameters
     ----------
     m : float, optional
-        In squared units of the image. The report leaves it open; by default the variance of the
-        noise, below which an output has begun to fit the noise.
+        In squared units of the image; by default the variance of the noise.
 
     References
     ----------

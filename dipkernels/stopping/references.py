@@ -64,8 +64,7 @@ class PseudoReferenceRule(PatientRule):
 
     Notes
     -----
-    The idea is of Huang et al., whose references (for colour, grey and medical images) weren't at
-    hand; that of `pseudo_reference` is ours, for all images.
+    The idea is of Huang et al.; the reference, `pseudo_reference`, is ours, for all images.
 
     References
     ----------

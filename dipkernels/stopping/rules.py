@@ -185,15 +185,8 @@ def register_rule(name: str, factory: Callable[[], Rule]) -> None:
     _FACTORIES[name] = factory
 
 
-@checked
 def rule_names() -> list[str]:
-    """List the rules that are registered.
-
-    Returns
-    -------
-    list of str
-        In the order of registration.
-    """
+    """List the rules in the order of registration."""
     return list(_FACTORIES)
 
 

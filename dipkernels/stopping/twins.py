@@ -64,11 +64,9 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
 
     Notes
     -----
-    Cost: that of the fit once more, and some passes over the outputs. Fits of networks are far from
-    linear: in float32, by Adam and at a hundredth of the noise, twins were apart within ten
-    iterations, and ``freedom_share`` told nothing. A finite strength averages the divergence over
-    measurements so near. Its standard error is about ``sqrt(2 tr(J J) / m^2)`` for a symmetric
-    Jacobian J, less its diagonal: of the order of ``1 / sqrt(m)``.
+    Cost: that of the fit once more, and some passes over the outputs. A finite strength averages
+    the divergence over measurements so near; a small one tells nothing where twins come apart. Its
+    standard error is about ``sqrt(2 tr(J J) / m^2)`` for a symmetric Jacobian J, less its diagonal.
 
     References
     ----------
@@ -171,14 +169,12 @@ class Sure(_OfTwin):
     patience : int
         Stops after so many iterations without a lower risk.
     averaging : float
-        Decay of the running average of ``freedom_share`` that is taken for it, in [0, 1). Where a
-        fit by Adam jumps and its twin doesn't, single values tell nothing.
+        Decay of the running average of ``freedom_share`` that is taken for it, in [0, 1).
 
     References
     ----------
     Stein: Estimation of the mean of a multivariate normal distribution. Annals of Statistics 1981.
-    For deep image priors Jo, Chun, Choi: Rethinking deep image prior for denoising. ICCV 2021, who
-    descend the estimate, with the measurement as the code; here it's watched, of any fit.
+    For deep image priors Jo, Chun, Choi: Rethinking deep image prior for denoising. ICCV 2021.
     """
 
     name = "sure"
@@ -194,10 +190,8 @@ class Sure(_OfTwin):
 class PseudoNoise(_OfTwin):
     """Orthogonality of pseudo-noise: the output at which what is left is most like noise.
 
-    Pseudo-noise is added to what a twin fits (`Twin`). An image is orthogonal to it, up to chance.
-    So the cosine between it and what the twin hasn't fitted is small while much of the image is
-    missing, highest when mostly noise is left, and falls when noise is fitted, too. The square of
-    its inverse is generalised cross-validation of the twin, with the trace by Monte Carlo.
+    The cosine between the pseudo-noise of a twin (`Twin`) and what that hasn't fitted grows while
+    the image is learned, and falls when noise is.
 
     Parameters
     ----------
@@ -210,8 +204,7 @@ class PseudoNoise(_OfTwin):
     -----
     It needs no noise level. Of a spectral cut-off it takes a mode whose energy exceeds the variance
     of noise and pseudo-noise and twice the mean of what is missing, where the best takes one that
-    exceeds the noise's. Zhou et al. add pseudo-noise and measure it by the orthogonality; the
-    cosine is our formula for their words, since their own wasn't at hand.
+    exceeds the noise's. The cosine is our formula for Zhou et al.'s words.
 
     References
     ----------

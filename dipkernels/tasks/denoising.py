@@ -41,8 +41,7 @@ def denoise(
         Standard deviation, in units of the image, whose white is 1; by default the literature's
         25/255. With ``measurement``, the level that it is known to have, which must be said.
     clip : bool
-        Clip the noisy image to [0, 1], as the literature does. The default leaves it as it is,
-        because the theory is about additive noise of known variance.
+        Clip the noisy image to [0, 1], as the literature does, which lowers the noise.
     shared_noise : bool
         Add one noise image to all channels (Heckel & Hand 2019) instead of one to each.
     seed : int

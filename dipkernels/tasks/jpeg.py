@@ -43,8 +43,7 @@ def dejpeg(
     Returns
     -------
     Task
-        Its forward operator is the identity, its ``noise_sigma`` 0: what compression does is a
-        deterministic error of no known level. Kernel theory is about white noise and refuses it.
+        Its forward operator is the identity, its ``noise_sigma`` 0; kernel theory refuses it.
 
     Raises
     ------

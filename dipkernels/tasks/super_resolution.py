@@ -48,8 +48,7 @@ def super_resolve(
         is ``factor`` times as large.
     downsampling : str
         What makes the small image of the clean one: ``"lanczos"``, the operator itself; or
-        ``"pillow"``, Pillow's antialiasing filter on 8-bit images, as in Ulyanov et al. 2018, which
-        differs from the operator.
+        ``"pillow"``, Pillow's filter on 8-bit images, another one, as in Ulyanov et al. 2018.
     border : int, optional
         Pixels left out on each side by the region ``"interior"``; by default the factor (4 in the
         literature, also at a factor of 8).

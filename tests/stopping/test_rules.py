@@ -16,7 +16,6 @@ from dipkernels.stopping import (
     Rule,
     make_rule,
     register_rule,
-    rule_names,
     stopping_panel,
 )
 from dipkernels.stopping import rules as registry
@@ -252,7 +251,7 @@ def test_a_rule_without_its_ingredient_says_so() -> None:
         "delta-mse": "noise_sigma is 0",
         "calibrated": "nothing was calibrated",
     }
-    assert [*reasons, "last", "oracle"] == rule_names()
+    assert [*reasons, "last", "oracle"] == registry.rule_names()
     for name, reason in reasons.items():
         with pytest.raises(NotApplicableError, match=reason):
             make_rule(name).detect(trace)
