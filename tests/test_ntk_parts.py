@@ -13,12 +13,12 @@ from dipkernels import fitting, tasks
 from dipkernels.errors import AccuracyWarning, DivergenceError, InvalidInputError, NotSymmetricError
 from dipkernels.kernels import (
     NTK,
-    RestrictedKernel,
     adam_metric,
     adam_metric_of,
     pixel_indices,
     select_parameters,
 )
+from dipkernels.kernels.kernel import RestrictedKernel
 from dipkernels.kernels.pixels import KernelBlock
 from dipkernels.linalg import DenseOperator
 from dipkernels.networks import ImagePrior

@@ -97,7 +97,12 @@ class _Problem:
 
     def fourier(self) -> Evidence:
         k = self.seen.covariance
-        noisy = self._positive(k.eigenvalues + self.s2)
+        noisy = k.eigenvalues + self.s2
+        if not bool((noisy > 0).all()):
+            raise NotSymmetricError(
+                "the covariance of the measurement is not positive definite: its smallest "
+                f"eigenvalue is {float(noisy.min()):.2e}; raise noise_sigma"
+            )
         channels = len(self.residual)
         traces = {"log_outputscale": channels * float((k.eigenvalues / noisy).sum())}
         if self.derivative is not None:  # only of functions of distance, which have one phase
@@ -204,14 +209,6 @@ class _Problem:
         }
         gradient["mean"] = Estimate(float((self.seen.constant * alpha).sum()), 0.0, 0)
         return gradient
-
-    def _positive(self, values: Tensor) -> Tensor:
-        if not bool((values > 0).all()):
-            raise NotSymmetricError(
-                "the covariance of the measurement is not positive definite: its smallest "
-                f"eigenvalue is {float(values.min()):.2e}; raise noise_sigma"
-            )
-        return values
 
 
 def dense_matrix(operator: MeasuredCovariance, product: Callable[[Tensor], Tensor]) -> Tensor:

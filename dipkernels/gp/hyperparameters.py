@@ -1,7 +1,6 @@
 """Fitting length-scale, output scale, noise and mean to a measurement, by its evidence."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.base.checks import as_annotated, checked, require_choice
+from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.kinds import Positive
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, NotSymmetricError
@@ -51,7 +50,7 @@ def fit_hyperparameters(
     mean: float | None = None,
     noise_sigma: Positive | None = None,
     periodic: bool = False,
-    bounds: Sequence[float] | None = None,
+    bounds: tuple[float, float] | None = None,
     method: str = "auto",
     probes: int = 16,
     steps: int = 64,
@@ -221,14 +220,9 @@ def _require_definite(covariance: TorusCovariance) -> None:
         )
 
 
-def _bounds(bounds: Sequence[float] | None, task: Task) -> tuple[float, float]:
+def _bounds(bounds: tuple[float, float] | None, task: Task) -> tuple[float, float]:
     if bounds is None:
         return 0.3, max(min(task.shape[1:]) / 4, 0.6)
-    try:
-        low, high = (as_annotated("a bound", bound, float) for bound in bounds)
-        possible = 0 < low < high < math.inf
-    except (TypeError, ValueError):  # not two, or no numbers
-        possible = False
-    if not possible:
+    if not 0 < bounds[0] < bounds[1] < math.inf:
         raise InvalidInputError(f"bounds must be two positive, ascending numbers, got {bounds!r}")
-    return low, high
+    return bounds

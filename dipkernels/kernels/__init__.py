@@ -14,7 +14,7 @@ from dipkernels.kernels.infinite import (
     infinite_width,
     register_activation,
 )
-from dipkernels.kernels.kernel import Kernel, RestrictedKernel
+from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.layers import LayerKernels, select_parameters
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
 from dipkernels.kernels.ntk import NTK
@@ -30,7 +30,6 @@ __all__ = [
     "LaggedProducts",
     "LayerKernels",
     "ObservedKernel",
-    "RestrictedKernel",
     "adam_metric",
     "adam_metric_of",
     "covariance",

@@ -126,7 +126,9 @@ class DenseKernel:
         """
         return DenseImageKernel(self.to_dense(which), (channels, *self.size))
 
-    def sample(self, n: int, seed: int = 0, which: str = "covariance") -> Float[Tensor, "n *size"]:
+    def sample(
+        self, n: Count, seed: int = 0, which: str = "covariance"
+    ) -> Float[Tensor, "n *size"]:
         """Draw from the Gaussian process with this covariance and mean zero.
 
         Parameters
@@ -140,14 +142,7 @@ class DenseKernel:
         -------
         Tensor, shape ``(n, *size)``
             Exactly distributed.
-
-        Raises
-        ------
-        InvalidInputError
-            If n is less than 1.
         """
-        if n < 1:
-            raise InvalidInputError(f"at least 1 sample must be drawn, got {n}")
         root = _root(self.to_dense(which))
         white = torch.randn(
             n, len(root), dtype=torch.float64, generator=generator("gaussian process", seed)

@@ -132,15 +132,7 @@ class Kernel(SymmetricOperator):
 
 @checked
 class RestrictedKernel(Kernel):
-    """The part of a kernel of some pixels: an operator over these alone.
-
-    Parameters
-    ----------
-    kernel : Kernel
-        The whole.
-    indices : Tensor of int64, shape (m,)
-        Of the flattened image. The part's ``image_shape`` is ``(m,)``.
-    """
+    """The part of a kernel of some pixels: an operator over these alone."""
 
     def __init__(self, kernel: Kernel, indices: Tensor) -> None:
         self._whole = kernel

@@ -4,7 +4,6 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -66,7 +65,7 @@ class Radon(Wrapped):
     def __init__(
         self,
         image_shape: Sequence[int],
-        angles: Any,
+        angles: int | Sequence[float],
         detectors: Count | None = None,
     ) -> None:
         shape = tuple(image_shape)
@@ -77,7 +76,11 @@ class Radon(Wrapped):
                 raise InvalidInputError(f"a Radon transform needs at least 1 angle, got {angles}")
             _require_room(shape, angles)
             angles = [180 * i / angles for i in range(angles)]
-        self.angles = _numbers(angles)
+        self.angles = np.asarray(angles, dtype=np.float64)
+        if not self.angles.size or not np.isfinite(self.angles).all():
+            raise InvalidInputError(
+                f"angles must be a number of them, or finite numbers of degrees, got {angles!r}"
+            )
         _require_room(shape, len(self.angles))
         diagonal = math.hypot(*shape[1:])
         least = math.ceil(diagonal)
@@ -128,18 +131,6 @@ def _require_room(shape: Shape, angles: int) -> None:
         f"the matrix of a Radon transform of {shape[1]}x{shape[2]} pixels at {angles} angles",
         "take fewer angles or a smaller image",
     )
-
-
-def _numbers(angles: Any) -> np.ndarray:
-    try:
-        found = np.asarray(angles, dtype=np.float64)
-    except (TypeError, ValueError):
-        found = np.zeros(0)
-    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
-        raise InvalidInputError(
-            f"angles must be a number of them, or finite numbers of degrees, got {angles!r}"
-        )
-    return found
 
 
 def strip_matrix(size: Shape, angles: np.ndarray, detectors: int) -> scipy.sparse.csr_matrix:

@@ -159,7 +159,6 @@ OF_CLASS: dict[str, Callable[[], Any]] = {
     "LayerKernels": lambda: kernel().by_layer(),
     "JacobianFactor": lambda: kernel().factor(),
     "GaussNewton": lambda: kernel().gauss_newton(),
-    "RestrictedKernel": lambda: kernels.RestrictedKernel(kernel(), torch.arange(4)),
     "LinearisedPrior": lambda: prior().linearised(prior().init(0)),
     "Operator": lambda: task().operator,
     "Figure": Figure,

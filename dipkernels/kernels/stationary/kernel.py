@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Count
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import (
@@ -225,7 +226,9 @@ class StationaryKernel:
         ascending: Tensor = values.flatten().sort().values
         return ascending
 
-    def sample(self, n: int, seed: int = 0, which: str = "covariance") -> Float[Tensor, "n *size"]:
+    def sample(
+        self, n: Count, seed: int = 0, which: str = "covariance"
+    ) -> Float[Tensor, "n *size"]:
         """Draw from the Gaussian process with this covariance and mean zero.
 
         Parameters
@@ -244,10 +247,8 @@ class StationaryKernel:
         Raises
         ------
         InvalidInputError
-            If n is less than 1, or the kernel isn't positive semi-definite.
+            If the kernel isn't positive semi-definite.
         """
-        if n < 1:
-            raise InvalidInputError(f"at least 1 sample must be drawn, got {n}")
         values, vectors = torch.linalg.eigh(block_matrices(self._table(which)))
         top = values.max()
         if values.min() < -INDEFINITE * top:

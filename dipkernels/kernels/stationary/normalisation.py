@@ -56,7 +56,7 @@ def batch_norm(
         ``"large-image"``: as if an image had many correlation lengths; error ``O(2/n)``, n the
         number of those volumes. ``"integral"``: exact second moments of Gaussian features for every
         size, by integrals in 1400 times the pixels' time; for stationary kernels. What comes out
-        isn't Gaussian on small grids: an activation after it is approximate, `Draws` are exact.
+        isn't Gaussian on small grids: an activation after it is approximate.
 
     Returns
     -------
