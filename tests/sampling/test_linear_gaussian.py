@@ -19,7 +19,7 @@ from torch.func import hessian
 from dipkernels import ImagePrior, Task, sampling, tasks
 from dipkernels.sampling.langevin import Langevin
 from dipkernels.sampling.settings import resolved
-from dipkernels.sampling.steps import DAMPING, psgld_step, sghmc_step, sgld_step
+from dipkernels.sampling.steps import DAMPING, SAMPLERS, StepState
 from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
 
@@ -84,17 +84,12 @@ def run_chains(name: str, squares: np.ndarray, friction: float) -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
     H, m = torch.from_numpy(PRECISION), torch.from_numpy(CENTRE)
     w = {"w": torch.zeros(CHAINS, 5, dtype=torch.float64)}
-    v = {"w": torch.zeros_like(w["w"])}
-    v2 = {"w": torch.from_numpy(squares).expand(CHAINS, 5)}
+    memory = {"w": torch.from_numpy(squares).expand(CHAINS, 5)} if name == "psgld" else {}
+    now = StepState(STEP, TEMPERATURE, iteration=1, burn_in=0, friction=friction, memory=memory)
     for _ in range(STEPS):
         noise = {"w": torch.empty_like(w["w"]).normal_(generator=generator)}
         g = {"w": (w["w"] - m) @ H}
-        if name == "sgld":
-            w = sgld_step(w, g, noise, STEP, TEMPERATURE)
-        elif name == "psgld":
-            w = psgld_step(w, g, noise, STEP, TEMPERATURE, v2)
-        else:
-            w, v = sghmc_step(w, g, noise, STEP, TEMPERATURE, v, friction)
+        w = SAMPLERS[name].step(w, g, noise, now)
     return w["w"].numpy()
 
 
