@@ -28,13 +28,6 @@ class SymmetricOperator(LinearOperator):
 
     A subclass sets ``shape``, ``dtype`` and ``device`` and writes `_matmat`, and `_forms` where
     quadratic forms cost less than products.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        ``(n, n)``.
-    dtype, device
-        Of the products.
     """
 
     def _rmatmat(self, block: Tensor) -> Tensor:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from dipkernels.sampling.alternatives import deep_ensemble as deep_ensemble
     from dipkernels.sampling.alternatives import linearised as linearised
     from dipkernels.sampling.chains import SamplingInterrupted as SamplingInterrupted
-    from dipkernels.sampling.diagnostics import Convergence as Convergence
     from dipkernels.sampling.diagnostics import diagnose as diagnose
     from dipkernels.sampling.diagnostics import summary as summary
     from dipkernels.sampling.diagnostics import to_inference_data as to_inference_data
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "ChainSettings": "settings",
-    "Convergence": "diagnostics",
     "SamplingInterrupted": "chains",
     "WeightPosterior": "posterior",
     "WeightPrior": "posterior",

@@ -149,21 +149,9 @@ def _states(result: xr.Dataset) -> dict[str, Any]:
     return found
 
 
-@checked(nan=True)
 @dataclass(frozen=True)
 class Convergence:
-    """Whether chains have converged, in words.
-
-    Attributes
-    ----------
-    converged : bool
-        All chains are there, none is heated or stuck; R-hat is at most 1.05 for 99 % of the pixels
-        and for each summary but energies, and each has at least 50 effective draws (bulk).
-    reasons : tuple of str
-        Why not; empty if so.
-    within : str
-        How far R-hat goes, and how many effective draws there are.
-    """
+    """Whether chains have converged, in words; see `verdict`."""
 
     converged: bool
     reasons: tuple[str, ...]
@@ -187,8 +175,11 @@ def verdict(diagnosis: xr.Dataset) -> Convergence:
     Returns
     -------
     Convergence
-        By R-hat at most 1.05, which bounds the error of posterior means. For quantiles of rare
-        events Vehtari et al. 2021 ask for 1.01 and 100 effective draws a chain.
+        ``converged`` if all chains are there, none is heated or stuck, R-hat is at most 1.05 for
+        99 % of the pixels and for each summary but energies, and each has at least 50 effective
+        draws (bulk); else ``reasons``. ``within`` says how far R-hat goes. This bounds the error of
+        posterior means. For quantiles of rare events Vehtari et al. 2021 ask for 1.01 and 100
+        effective draws a chain.
     """
     reasons, chains = [], int(diagnosis.attrs["chains"])
     known = diagnosis.isel(pixel=~diagnosis["constant"].values)

@@ -76,13 +76,7 @@ class Summary:
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a sweep; what was done is in the store, and the same call goes on.
-
-    Attributes
-    ----------
-    summary : Summary
-        Until then.
-    """
+    """Ctrl-C during a sweep: its ``summary`` is that until then, and the same call goes on."""
 
     def __init__(self, summary: Summary) -> None:
         super().__init__("sweep interrupted")

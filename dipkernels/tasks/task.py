@@ -345,10 +345,8 @@ class Task(Judged):
 
         Parameters
         ----------
-        device : str or torch.device, optional
-            Where to.
-        dtype : torch.dtype, optional
-            Floating-point type of the images.
+        device, dtype
+            As of `Operator.to`.
 
         Returns
         -------
