@@ -57,7 +57,7 @@ class Draws:
 
     def scaled(self, scale: float, own_scale: bool = True, own_bias: bool = True) -> "Draws":
         """Multiply by each channel's own scale, and add its own bias (which is 0)."""
-        # The former of that root mean square; random directions of those that are trained.
+        # Scales of that root mean square; tangents get random directions of what is trained.
         shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
         random = generator("channel parameters", self.seed)
         directions = torch.randn(2, *shape, dtype=torch.float64, generator=random)
@@ -67,7 +67,7 @@ class Draws:
         return Draws(scale * self.fields, tangents, self.period, derive("next", self.seed))
 
     def learned(self, change: Tensor) -> "Draws":
-        """Add random directions of a trained parameter, by which the channels change so."""
+        """Add random directions of a trained parameter; `change` is the channels' derivative."""
         random = generator("channel parameter", self.seed)
         shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
         directions = torch.randn(shape, dtype=torch.float64, generator=random)
