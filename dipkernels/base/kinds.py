@@ -77,7 +77,8 @@ def _kind_of(annotation: Any, name: str) -> Kind:
         return Kind("None", _none)
     if annotation in _NUMBERS:
         number = _NUMBERS[annotation]
-        return _within(number, _SEED) if name and annotation is int else number
+        seeds = name and annotation is int
+        return _within(number, _SEED)._replace(words=_SEED.words) if seeds else number
     if origin in (Union, types.UnionType):
         return _one_of([_kind_of(member, name) for member in inside])
     if origin is Annotated:
@@ -202,7 +203,7 @@ def _plural(words: str) -> str:
     return _PLURALS.get(words, f"values, each {words}" if words else "values")
 
 
-_SEED = Limit("from 0 to 2**63 - 1", lambda number: 0 <= number < INT64)
+_SEED = Limit("a whole number from 0 to 2**63 - 1", lambda number: 0 <= number < INT64)
 
 
 def _within(kind: Kind, limit: Limit) -> Kind:
