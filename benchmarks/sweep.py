@@ -17,6 +17,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def measure(runs: int, folder: Path) -> dict[str, np.ndarray]:
 
     def swept(block: range) -> None:
         for seed in block:
-            execute(plan.runs[seed].record(), where)
+            execute(asdict(plan.runs[seed]), where)
 
     by_hand(range(5))  # the first calls of everything
     found |= {"plain loop": np.zeros(2), "sweep": np.zeros(2)}

@@ -60,29 +60,29 @@ MAY_IMPORT = {
 }
 # Lines of each package, at most.
 CEILINGS = {
-    "base": 1710,  # of which 190 are the displays of notebooks
+    "base": 1720,  # of which 190 are the displays of notebooks
     "bridges": 1040,
     "cli": 2320,
-    "fingerprints": 950,
-    "fitting": 2320,
-    "gp": 1810,
-    "images": 1670,
-    "kernels": 6850,
-    "linalg": 2470,
-    "literature": 2220,
+    "fingerprints": 940,
+    "fitting": 2290,
+    "gp": 1730,
+    "images": 1680,
+    "kernels": 6450,
+    "linalg": 2370,
+    "literature": 2210,
     "networks": 2980,
     "planning": 850,
     "plotting": 2190,
     "priors": 2760,
     "reports": 2800,  # of which 680 are the pages of kernels and of sweeps
-    "sampling": 3380,
+    "sampling": 3230,
     "specs": 1420,
     "spectra": 1650,
-    "stages": 2370,
-    "stopping": 2370,
+    "stages": 2340,
+    "stopping": 2260,
     "storage": 1270,
-    "sweep": 2530,
-    "tasks": 4130,
+    "sweep": 2440,
+    "tasks": 4010,
     "theory": 2550,
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")

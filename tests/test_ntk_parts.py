@@ -13,13 +13,13 @@ from dipkernels import fitting, tasks
 from dipkernels.errors import AccuracyWarning, DivergenceError, InvalidInputError, NotSymmetricError
 from dipkernels.kernels import (
     NTK,
-    KernelBlock,
-    RestrictedKernel,
     adam_metric,
     adam_metric_of,
     pixel_indices,
     select_parameters,
 )
+from dipkernels.kernels.kernel import RestrictedKernel
+from dipkernels.kernels.pixels import KernelBlock
 from dipkernels.linalg import DenseOperator
 from dipkernels.networks import ImagePrior
 from dipkernels.spectra import frequency_response
@@ -408,7 +408,7 @@ def test_operators_that_are_not_what_they_should_be() -> None:
     for wrong in (matrix + root, -matrix):
         with pytest.raises(NotSymmetricError, match="isn't symmetric positive semi-definite"):
             DenseOperator(wrong).symmetry()
-    with pytest.raises(InvalidInputError, match="at least 2 probes"):
+    with pytest.raises(InvalidInputError, match="probes must be at least 2"):
         DenseOperator(matrix).symmetry(1)
     # exactly what the projection shows
     probed = DenseOperator(matrix + 1e-9 * root).symmetry()

@@ -12,6 +12,7 @@ import sysconfig
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
 from dipkernels.base.kinds import Kind, kind_of
@@ -252,8 +253,9 @@ def _frames(error: Exception) -> Iterator[types.FrameType]:
 def _is_users(frame: types.FrameType) -> bool:
     module = str(frame.f_globals.get("__name__", "")).split(".")[0]
     file = frame.f_code.co_filename
-    installed = file.startswith(("<", *_LIBRARIES)) or "site-packages" in file
+    installed = file.startswith(("<", _OURS, *_LIBRARIES)) or "site-packages" in file
     return module != "dipkernels" and not installed
 
 
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")})
+_OURS = str(Path(__file__).parents[1])  # templates of pages are no modules

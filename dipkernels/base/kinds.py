@@ -20,10 +20,9 @@ import numpy as np
 
 from dipkernels.base.values import Call, Refused, as_tensor, hint, is_tensor, misfit, shown
 
-SEEDS = (0, 2**63 - 1)
 INT64 = 2**63
-# Names of whole numbers that mean the same wherever they stand, and the values they can have.
-RANGES = {"seed": SEEDS, "seeds": SEEDS, "code_seed": SEEDS, "first": SEEDS}
+# Whole numbers that mean the same wherever they stand, from 0 to the largest that has 64 bits.
+SEEDS = ("seed", "seeds", "code_seed", "first")
 # Any other count or size is a slip beyond it, except of bytes.
 MOST = 10**9
 OF_BYTES = ("memory_budget", "budget")
@@ -37,26 +36,30 @@ class Kind(NamedTuple):
     converts: bool = False  # what is no tensor
 
 
-class Between(NamedTuple):
-    """A range of a number, to be used in ``Annotated[float, Between(0, 1)]``."""
+class Limit(NamedTuple):
+    """What a number must be besides, in words that follow "must be", and whether one is."""
 
-    low: float = -math.inf
-    high: float = math.inf
+    words: str
+    holds: Callable[[Any], bool]
 
-    @property
-    def words(self) -> str:
-        """The range, as it follows a kind."""
-        if self.high == math.inf:
-            return f"of at least {self.low:g}"
-        return f"from {self.low} to {'2**63 - 1' if self.high == SEEDS[1] else self.high}"
+
+def at_least(least: int) -> Limit:
+    """Limit a number from below, as in ``Annotated[int, at_least(2)]``."""
+    return Limit(f"at least {least}", lambda number: number >= least)
+
+
+Positive = Annotated[float, Limit("positive and finite", lambda x: 0 < x < math.inf)]
+NotNegative = Annotated[float, Limit("finite and not negative", lambda x: 0 <= x < math.inf)]
+Share = Annotated[float, Limit("in (0, 1)", lambda x: 0 < x < 1)]
+Count = Annotated[int, at_least(1)]
 
 
 def kind_of(annotation: Any, name: str = "") -> Kind:
     """Read an annotation; some whole numbers have a range by their name."""
     try:
-        return _kind_of(annotation, name if name in RANGES else "")
+        return _kind_of(annotation, name if name in SEEDS else "")
     except TypeError:  # an annotation that can't be hashed
-        return _kind_of.__wrapped__(annotation, name if name in RANGES else "")
+        return _kind_of.__wrapped__(annotation, name if name in SEEDS else "")
 
 
 def _anything(value: Any, call: Call, name: str) -> Any:
@@ -74,13 +77,14 @@ def _kind_of(annotation: Any, name: str) -> Kind:
         return Kind("None", _none)
     if annotation in _NUMBERS:
         number = _NUMBERS[annotation]
-        return _within(number, Between(*RANGES[name])) if name and annotation is int else number
+        seeds = name and annotation is int
+        return _within(number, _SEED)._replace(words=_SEED.words) if seeds else number
     if origin in (Union, types.UnionType):
         return _one_of([_kind_of(member, name) for member in inside])
     if origin is Annotated:
         kind = _kind_of(inside[0], name)
         for limit in inside[1:]:
-            kind = _within(kind, limit) if isinstance(limit, Between) else kind
+            kind = _within(kind, limit) if isinstance(limit, Limit) else kind
         return kind
     if origin is Literal:
         return _choice(inside)
@@ -122,7 +126,7 @@ def _int(value: Any, call: Call, name: str) -> int:
     whole = int(number)
     if not -INT64 <= whole < INT64:
         raise Refused(f"{name} must be a whole number of 64 bits, got {shown(value)}")
-    if not call.nan and abs(whole) > MOST and name not in (*RANGES, *OF_BYTES):
+    if not call.nan and abs(whole) > MOST and name not in (*SEEDS, *OF_BYTES):
         raise Refused(f"{name} must be a whole number up to {MOST}, got {shown(value)}")
     return whole
 
@@ -199,16 +203,17 @@ def _plural(words: str) -> str:
     return _PLURALS.get(words, f"values, each {words}" if words else "values")
 
 
-def _within(kind: Kind, limit: Between) -> Kind:
-    words = f"{kind.words} {limit.words}"
+_SEED = Limit("a whole number from 0 to 2**63 - 1", lambda number: 0 <= number < INT64)
 
+
+def _within(kind: Kind, limit: Limit) -> Kind:
     def keep(value: Any, call: Call, name: str) -> Any:
         kept = kind.keep(value, call, name)
-        if not limit.low <= kept <= limit.high:
-            raise Refused
+        if not limit.holds(kept):
+            raise Refused(f"{name} must be {limit.words}, got {shown(value)}")
         return kept
 
-    return Kind(words, keep)
+    return Kind(kind.words, keep)
 
 
 def _one_of(kinds: list[Kind]) -> Kind:

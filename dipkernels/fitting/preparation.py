@@ -24,22 +24,11 @@ def check_runs(
     prior: ImagePrior, tasks: list[Task], seeds: list[int], settings: FitSettings
 ) -> None:
     """Check that runs can be fitted together, and with these settings."""
-    if not isinstance(prior, ImagePrior):
-        raise InvalidInputError(
-            f"prior must be an ImagePrior, got {type(prior).__name__}: networks.create(name, ...) "
-            "makes one, ImagePrior(factory, code) wraps a torch module"
-        )
     if prior.dtype not in (torch.float32, torch.float64):
         raise InvalidInputError(
             f"a fit needs a prior in float32 or float64, got {prior.dtype}: use prior.to(dtype=), "
             "and precision='bf16' for speed"
         )
-    for each in tasks:
-        if not isinstance(each, Task):
-            raise InvalidInputError(
-                f"task must be a Task or a sequence of them, got {type(each).__name__}: "
-                "dipkernels.tasks makes them"
-            )
     if not tasks or not seeds:
         raise InvalidInputError(f"a fit needs a task and a seed, got {len(tasks)}, {len(seeds)}")
     if isinstance(prior, LinearisedPrior) and len(seeds) > 1:
@@ -70,7 +59,10 @@ def check_runs(
                 f"this '{each.name}' task has a guide for the network's code, which {prior} "
                 "doesn't take: create the prior with code=task.guide"
             )
-    runs = len(tasks) * len(seeds)
+    _check_settings(prior, settings, len(tasks) * len(seeds))
+
+
+def _check_settings(prior: ImagePrior, settings: FitSettings, runs: int) -> None:
     if runs > 1 and settings.optimiser == "l-bfgs":
         raise InvalidInputError(
             f"l-bfgs fits one run at a time, got {runs}: call fit for each task and seed"

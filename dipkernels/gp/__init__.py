@@ -6,19 +6,15 @@ was derived from a network (`dipkernels.kernels.infinite_width`), or one that wa
 No matrix is formed unless it's asked for.
 """
 
-from dipkernels.gp.evidence import Evidence
-from dipkernels.gp.hyperparameters import FittedHyperparameters, fit_hyperparameters
+from dipkernels.gp.hyperparameters import fit_hyperparameters
 from dipkernels.gp.lags import LagKernel, matern, rbf
 from dipkernels.gp.process import GaussianProcess, GPPosterior
-from dipkernels.gp.tabulated import TabulatedKernel, from_covariance
+from dipkernels.gp.tabulated import from_covariance
 
 __all__ = [
-    "Evidence",
-    "FittedHyperparameters",
     "GPPosterior",
     "GaussianProcess",
     "LagKernel",
-    "TabulatedKernel",
     "fit_hyperparameters",
     "from_covariance",
     "matern",

@@ -19,25 +19,9 @@ METHODS = ("auto", "fourier", "dense", "lanczos")
 _BLOCK = 256  # columns of a dense matrix that are formed at once
 
 
-@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """``log p(y)``, natural logarithm, of all entries that count.
-
-    Attributes
-    ----------
-    value : Estimate
-        With its standard error over probes; 0 where it's exact.
-    bounds : (float, float)
-        Between which quadrature puts this very estimate: equal where nothing was quadrature. If
-        they're far apart for the standard error, take more steps.
-    gradient : dict of str to Estimate
-        Derivatives with respect to ``"log_noise_variance"`` (missing without noise),
-        ``"log_outputscale"`` (a common factor of the kernel), ``"log_lengthscale"`` (of a
-        LagKernel) and ``"mean"``.
-    method : str
-        What it was computed by.
-    """
+    """``log p(y)`` of all entries that count; see `GPPosterior.log_evidence`."""
 
     value: Estimate[float]
     bounds: tuple[float, float]
@@ -113,7 +97,12 @@ class _Problem:
 
     def fourier(self) -> Evidence:
         k = self.seen.covariance
-        noisy = self._positive(k.eigenvalues + self.s2)
+        noisy = k.eigenvalues + self.s2
+        if not bool((noisy > 0).all()):
+            raise NotSymmetricError(
+                "the covariance of the measurement is not positive definite: its smallest "
+                f"eigenvalue is {float(noisy.min()):.2e}; raise noise_sigma"
+            )
         channels = len(self.residual)
         traces = {"log_outputscale": channels * float((k.eigenvalues / noisy).sum())}
         if self.derivative is not None:  # only of functions of distance, which have one phase
@@ -220,14 +209,6 @@ class _Problem:
         }
         gradient["mean"] = Estimate(float((self.seen.constant * alpha).sum()), 0.0, 0)
         return gradient
-
-    def _positive(self, values: Tensor) -> Tensor:
-        if not bool((values > 0).all()):
-            raise NotSymmetricError(
-                "the covariance of the measurement is not positive definite: its smallest "
-                f"eigenvalue is {float(values.min()):.2e}; raise noise_sigma"
-            )
-        return values
 
 
 def dense_matrix(operator: MeasuredCovariance, product: Callable[[Tensor], Tensor]) -> Tensor:

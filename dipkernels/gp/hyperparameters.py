@@ -1,7 +1,6 @@
 """Fitting length-scale, output scale, noise and mean to a measurement, by its evidence."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +8,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from dipkernels.base.checks import as_annotated, checked, require_choice
+from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Positive
 from dipkernels.base.progress import Progress
 from dipkernels.errors import InvalidInputError, NotSymmetricError
 from dipkernels.gp.evidence import (
@@ -31,22 +31,9 @@ _GRID = 7  # length-scales that are tried before the best is refined
 _EXPECTED = 25  # length-scales in all, for the bar
 
 
-@checked(nan=True)
 @dataclass(frozen=True, eq=False)
 class FittedHyperparameters:
-    """What maximises the evidence.
-
-    Attributes
-    ----------
-    process, noise_sigma : GaussianProcess, float
-        With the fitted kernel and mean; fitted or given.
-    log_evidence : float
-        As it was maximised; its error is that of `evidence`.
-    evidence : Evidence
-        At the optimum, computed anew, with the gradient that is left.
-    tried : tuple of (float, float)
-        Every length-scale that was looked at, with its evidence, maximised over the rest.
-    """
+    """What maximises the evidence; see `fit_hyperparameters`."""
 
     process: GaussianProcess
     noise_sigma: float
@@ -61,9 +48,9 @@ def fit_hyperparameters(
     kernel: LagKernel,
     *,
     mean: float | None = None,
-    noise_sigma: float | None = None,
+    noise_sigma: Positive | None = None,
     periodic: bool = False,
-    bounds: Sequence[float] | None = None,
+    bounds: tuple[float, float] | None = None,
     method: str = "auto",
     probes: int = 16,
     steps: int = 64,
@@ -93,13 +80,14 @@ def fit_hyperparameters(
     Returns
     -------
     FittedHyperparameters
-        Process, noise and evidence.
+        ``process`` with the fitted kernel and mean; ``noise_sigma``, fitted or given;
+        ``log_evidence`` as it was maximised; ``evidence`` at the optimum, computed anew, with the
+        gradient that is left; ``tried``, every length-scale that was looked at, with its evidence.
 
     Raises
     ------
     InvalidInputError
-        If the bounds aren't positive and ascending, the noise isn't positive, or the method isn't
-        possible.
+        If the bounds aren't positive and ascending, or the method isn't possible.
     NotSymmetricError
         If the kernel isn't positive semi-definite.
 
@@ -112,8 +100,6 @@ def fit_hyperparameters(
     length-scales.
     """
     low, high = _bounds(bounds, task)
-    if noise_sigma is not None and not 0 < noise_sigma < math.inf:
-        raise InvalidInputError(f"noise_sigma must be positive and finite, got {noise_sigma}")
     if mean is not None and not math.isfinite(mean):
         raise InvalidInputError(f"the mean must be finite, got {mean}")
     require_choice("method", method, METHODS)
@@ -234,14 +220,9 @@ def _require_definite(covariance: TorusCovariance) -> None:
         )
 
 
-def _bounds(bounds: Sequence[float] | None, task: Task) -> tuple[float, float]:
+def _bounds(bounds: tuple[float, float] | None, task: Task) -> tuple[float, float]:
     if bounds is None:
         return 0.3, max(min(task.shape[1:]) / 4, 0.6)
-    try:
-        low, high = (as_annotated("a bound", bound, float) for bound in bounds)
-        possible = 0 < low < high < math.inf
-    except (TypeError, ValueError):  # not two, or no numbers
-        possible = False
-    if not possible:
+    if not 0 < bounds[0] < bounds[1] < math.inf:
         raise InvalidInputError(f"bounds must be two positive, ascending numbers, got {bounds!r}")
-    return low, high
+    return bounds

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Positive
 from dipkernels.errors import InvalidInputError
 
 _SMOOTHNESS = (0.5, 1.5, 2.5)
@@ -39,14 +40,10 @@ class LagKernel:
 
     name: str
     correlation: Callable[[Tensor], Tensor]
-    lengthscale: float
-    outputscale: float = 1.0
+    lengthscale: Positive
+    outputscale: Positive = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("lengthscale", "outputscale"):
-            value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise InvalidInputError(f"{name} must be positive and finite, got {value}")
         origin = self.correlation(torch.zeros(1, dtype=torch.float64))
         if not abs(float(origin[0]) - 1) < 1e-12:
             raise InvalidInputError(
@@ -58,29 +55,19 @@ class LagKernel:
         """Evaluate the covariance at distances in pixels."""
         return self.outputscale * self.correlation(distance / self.lengthscale)
 
-    def log_lengthscale_derivative(self, distance: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
-        """Differentiate with respect to the logarithm of the length-scale.
-
-        Parameters
-        ----------
-        distance : Tensor of float64, any shape
-            In pixels.
-
-        Returns
-        -------
-        Tensor, of that shape
-            By automatic differentiation.
-        """
-        relative = (distance / self.lengthscale).requires_grad_()
-        with torch.enable_grad():
-            (slope,) = torch.autograd.grad(self.correlation(relative).sum(), relative)
-        return -self.outputscale * relative.detach() * slope
-
     def __repr__(self) -> str:
         return (
             f"LagKernel({self.name}, lengthscale {self.lengthscale:.4g} pixels, outputscale "
             f"{self.outputscale:.4g})"
         )
+
+
+def log_lengthscale_derivative(kernel: LagKernel, distance: Tensor) -> Tensor:
+    """Differentiate a kernel at distances in pixels by the logarithm of its length-scale."""
+    relative = (distance / kernel.lengthscale).requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(kernel.correlation(relative).sum(), relative)
+    return -kernel.outputscale * relative.detach() * slope
 
 
 @checked

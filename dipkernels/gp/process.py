@@ -9,14 +9,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base import displays
-from dipkernels.base.checks import as_annotated, checked, require_choice
+from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Count, NotNegative
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
-from dipkernels.gp.dense import DenseCovariance
 from dipkernels.gp.evidence import Evidence, log_evidence
 from dipkernels.gp.lags import LagKernel
 from dipkernels.gp.observation import Observation, share_of
-from dipkernels.gp.torus import TorusCovariance, covariance_on, lengthscale_derivative_on
+from dipkernels.gp.torus import (
+    DenseCovariance,
+    TorusCovariance,
+    covariance_on,
+    lengthscale_derivative_on,
+)
 from dipkernels.images.axes import AXES, SHAPES, pixel_axes
 from dipkernels.kernels.dense import DenseKernel
 from dipkernels.kernels.stationary import StationaryKernel
@@ -59,20 +64,13 @@ class GaussianProcess:
         mean: float = 0.0,
         periodic: bool = False,
     ) -> None:
-        if not isinstance(kernel, LagKernel | StationaryKernel | DenseKernel):
-            raise InvalidInputError(
-                "expected a LagKernel, a StationaryKernel or a DenseKernel, got "
-                f"{type(kernel).__name__}: see gp.rbf, StationaryKernel.from_lags, "
-                "gp.from_covariance, kernels.DenseKernel"
-            )
         if periodic and isinstance(kernel, DenseKernel):
             raise InvalidInputError(
                 "periodic has no effect on a DenseKernel, which knows every pair of pixels"
             )
-        mean = as_annotated("mean", mean, float)
         if not math.isfinite(mean):
             raise InvalidInputError(f"the mean must be finite, got {mean}")
-        self.kernel, self.mean, self.periodic = kernel, mean, bool(periodic)
+        self.kernel, self.mean, self.periodic = kernel, mean, periodic
 
     def __repr__(self) -> str:
         borders = "periodic" if self.periodic else "not periodic"
@@ -111,9 +109,8 @@ class GaussianProcess:
             self.kernel, size, periodic=self.periodic, definite=definite, device=device
         )
 
-    @checked
     def sample(
-        self, shape: tuple[int, ...], n: int = 1, *, seed: int = 0
+        self, shape: tuple[int, ...], n: Count = 1, *, seed: int = 0
     ) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the prior.
 
@@ -142,11 +139,10 @@ class GaussianProcess:
         drawn = [covariance.draw((k, shape[0]), random) for k in covariance.batches(n, shape[0])]
         return self.mean + torch.cat([covariance.crop(field) for field in drawn])
 
-    @checked
     def posterior(
         self,
         task: Task,
-        noise_sigma: float | None = None,
+        noise_sigma: NotNegative | None = None,
         *,
         solver: str = "auto",
         tolerance: float = 1e-8,
@@ -183,11 +179,9 @@ class GaussianProcess:
         Raises
         ------
         InvalidInputError
-            If the noise is negative, the kernel doesn't fit the image, or the solver the problem.
+            If the kernel doesn't fit the image, or the solver the problem.
         """
         sigma = task.noise_sigma if noise_sigma is None else noise_sigma
-        if not (sigma >= 0 and math.isfinite(sigma)):
-            raise InvalidInputError(f"noise_sigma must be finite and not negative, got {sigma}")
         task = task.to(dtype=torch.float64)
         covariance = self.covariance(
             task.shape[1:], definite=solver == "primal", device=task.measurement.device
@@ -235,7 +229,6 @@ class GPPosterior:
         _ = self.mean
         return self._solution
 
-    @checked
     def variance(
         self, method: str = "auto", *, draws: int = 64, seed: int = 0
     ) -> Estimate[Float[Tensor, "channels *spatial"]]:
@@ -275,8 +268,7 @@ class GPPosterior:
         value = torch.as_tensor(total) / draws
         return Estimate(value, value * math.sqrt(2 / draws), draws)
 
-    @checked
-    def draws(self, n: int = 1, *, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
+    def draws(self, n: Count = 1, *, seed: int = 0) -> Float[Tensor, "n channels *spatial"]:
         """Draw images from the posterior, by Matheron's rule (Wilson et al. 2020).
 
         Parameters
@@ -297,7 +289,6 @@ class GPPosterior:
         """
         return torch.cat([self.mean + part for part in self._deviations(n, seed)])
 
-    @checked
     def log_evidence(
         self, method: str = "auto", *, probes: int = 16, steps: int = 64, seed: int = 0
     ) -> Evidence:
@@ -317,7 +308,11 @@ class GPPosterior:
         Returns
         -------
         Evidence
-            Value, bounds of the quadrature, gradient.
+            ``value``, the natural logarithm with its standard error over probes (0 where exact).
+            ``bounds``, between which quadrature puts this very estimate: take more steps if they're
+            far apart for the error. ``gradient``, with respect to ``"log_noise_variance"`` (missing
+            without noise), ``"log_outputscale"`` (a common factor of the kernel),
+            ``"log_lengthscale"`` (of a LagKernel) and ``"mean"``; and the ``method``.
 
         Raises
         ------

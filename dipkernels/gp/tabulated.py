@@ -15,19 +15,9 @@ from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.blocks import block_matrices
 
 
-@checked(nan=True)
 @dataclass(frozen=True)
 class TabulatedKernel:
-    """A kernel made of an estimate.
-
-    Attributes
-    ----------
-    kernel : StationaryKernel
-        Positive semi-definite.
-    removed : float
-        Norm of what was taken away for that, the negative part of the spectrum, over the norm of
-        the rest: of the size of the estimate's own error, if all is well.
-    """
+    """A kernel made of an estimate; see `from_covariance`."""
 
     kernel: StationaryKernel
     removed: float
@@ -51,7 +41,9 @@ def from_covariance(dataset: xr.Dataset, *, phases: bool = False) -> TabulatedKe
     Returns
     -------
     TabulatedKernel
-        On a torus of twice the largest lag, shortened to a multiple of the period.
+        ``kernel``, on a torus of twice the largest lag, shortened to a multiple of the period;
+        ``removed``, the norm of the negative part of the spectrum that was taken away, over that of
+        the rest: of the size of the estimate's own error, if all is well.
 
     Raises
     ------

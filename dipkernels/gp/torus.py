@@ -1,4 +1,4 @@
-"""A covariance over the pixels of an image, as a window on a torus: products by the FFT."""
+"""A covariance over the pixels of an image: a window on a torus, by the FFT, or a matrix."""
 
 import functools
 import itertools
@@ -12,7 +12,7 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.gp.lags import LagKernel
+from dipkernels.gp.lags import LagKernel, log_lengthscale_derivative
 from dipkernels.images.axes import AXES, SIZES
 from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.blocks import block_matrices, dense_matrix, multiply_blocks
@@ -145,14 +145,50 @@ class TorusCovariance:
 
     def batches(self, n: int, channels: int) -> list[int]:
         """Split a number of draws, so that the fields of each part fit the memory."""
-        if n < 1:
-            raise InvalidInputError(f"at least 1 draw must be asked for, got {n}")
         at_once = max(1, _TOGETHER // (8 * 8 * channels * math.prod(self.torus)))
         return [min(at_once, n - start) for start in range(0, n, at_once)]
 
     def to_dense(self) -> Float[Tensor, "n n"]:
         """Form the matrix over the image's pixels, in the order of a flattened image."""
         return dense_matrix(self._table, self.size)
+
+
+class DenseCovariance(TorusCovariance):
+    """A covariance matrix, by its eigenvectors: the image is all there is."""
+
+    filters = False
+
+    def __init__(self, matrix: Float[Tensor, "n n"], size: Size) -> None:
+        self.period, self.torus, self.size = (1,) * len(size), size, size
+        self.device = matrix.device
+        self._matrix = matrix
+        values, self._columns = torch.linalg.eigh((matrix + matrix.T) / 2)
+        self.eigenvalues = values.clamp(min=0)  # a DenseKernel is positive up to rounding
+        self.negativity = 0.0
+
+    def function(self, function: Spectral) -> Spectral:
+        """Prepare products with a function of the matrix, given on its eigenvalues."""
+        matrix = (self._columns * function(self.eigenvalues)) @ self._columns.T
+
+        def multiply(x: Tensor) -> Tensor:
+            product: Tensor = x.reshape(-1, len(matrix)) @ matrix
+            return product.reshape(x.shape)
+
+        return multiply
+
+    def diagonal(self, function: Spectral) -> Float[Tensor, "*size"]:
+        """Diagonal of a function of the matrix."""
+        values: Tensor = self._columns.square() @ function(self.eigenvalues)
+        return values.reshape(self.size)
+
+    def powers(self, x: Float[Tensor, "*torus"]) -> Tensor:
+        """Squared coefficients of a field in the eigenvectors."""
+        along: Tensor = self._columns.T @ x.flatten()
+        return along.square()
+
+    def to_dense(self) -> Float[Tensor, "n n"]:
+        """Give the matrix."""
+        return self._matrix
 
 
 def covariance_on(
@@ -189,7 +225,7 @@ def lengthscale_derivative_on(
     kernel: LagKernel, covariance: TorusCovariance, *, periodic: bool
 ) -> TorusCovariance:
     """Differentiate the covariance on a torus by the logarithm of the length-scale."""
-    derivative = kernel.log_lengthscale_derivative
+    derivative = functools.partial(log_lengthscale_derivative, kernel)
     table = _table(derivative, covariance.torus, periodic, covariance.device)
     return TorusCovariance(table, covariance.size)
 

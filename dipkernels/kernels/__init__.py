@@ -7,36 +7,29 @@ from dipkernels.kernels.covariances import (
     radial_average,
 )
 from dipkernels.kernels.covariances.lagged import LaggedProducts
-from dipkernels.kernels.cross import CrossKernel
 from dipkernels.kernels.dense import DenseKernel
 from dipkernels.kernels.gauss_newton import GaussNewton
 from dipkernels.kernels.infinite import (
     InfiniteWidth,
-    Operation,
     infinite_width,
     register_activation,
 )
-from dipkernels.kernels.kernel import Kernel, RestrictedKernel
-from dipkernels.kernels.layers import LayerKernel, LayerKernels, select_parameters
+from dipkernels.kernels.kernel import Kernel
+from dipkernels.kernels.layers import LayerKernels, select_parameters
 from dipkernels.kernels.metric import adam_metric, adam_metric_of
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.observed import ObservedKernel
-from dipkernels.kernels.pixels import KernelBlock, pixel_indices
+from dipkernels.kernels.pixels import pixel_indices
 
 __all__ = [
     "NTK",
-    "CrossKernel",
     "DenseKernel",
     "GaussNewton",
     "InfiniteWidth",
     "Kernel",
-    "KernelBlock",
     "LaggedProducts",
-    "LayerKernel",
     "LayerKernels",
     "ObservedKernel",
-    "Operation",
-    "RestrictedKernel",
     "adam_metric",
     "adam_metric_of",
     "covariance",

@@ -17,23 +17,7 @@ Codes = Tensor | Sequence[Tensor]
 
 @checked
 class CrossKernel(LinearOperator):
-    """``J_1 M J_2^T``, between the images of two codes, or of two sets of codes.
-
-    What `NTK.cross` gives. A product is a backward pass at the second codes and a tangent pass at
-    the first ones; ``.T`` exchanges them.
-
-    Parameters
-    ----------
-    rows, columns : Tangents
-        Of the images at the first and second codes, by the same parameters.
-    metric : dict of str to Tensor, optional
-        The diagonal M.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Numbers of the first images and of the second ones.
-    """
+    """``J_1 M J_2^T``, between the images of two codes, or of two sets of codes."""
 
     def __init__(self, rows: Tangents, columns: Tangents, metric: Parameters | None) -> None:
         self._first, self._second, self._metric = rows, columns, metric
@@ -61,11 +45,6 @@ def listed_codes(prior: ImagePrior, codes: Codes) -> list[Tensor]:
     own = single_code(prior, "a kernel at other codes")
     if isinstance(codes, Tensor):
         codes = list(codes.split(1)) if codes.dim() == own.dim() else [codes]
-    if not isinstance(codes, Sequence) or not all(isinstance(code, Tensor) for code in codes):
-        raise InvalidInputError(
-            "codes must be a tensor (codes, ...) or a list of tensors like prior.code, got a "
-            f"{type(codes).__name__}"
-        )
     if not codes:
         raise InvalidInputError("no code is given")
     for code in codes:

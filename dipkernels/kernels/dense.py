@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Count
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.kernel import Kernel
@@ -125,8 +126,9 @@ class DenseKernel:
         """
         return DenseImageKernel(self.to_dense(which), (channels, *self.size))
 
-    @checked
-    def sample(self, n: int, seed: int = 0, which: str = "covariance") -> Float[Tensor, "n *size"]:
+    def sample(
+        self, n: Count, seed: int = 0, which: str = "covariance"
+    ) -> Float[Tensor, "n *size"]:
         """Draw from the Gaussian process with this covariance and mean zero.
 
         Parameters
@@ -140,22 +142,16 @@ class DenseKernel:
         -------
         Tensor, shape ``(n, *size)``
             Exactly distributed.
-
-        Raises
-        ------
-        InvalidInputError
-            If n is less than 1.
         """
-        if n < 1:
-            raise InvalidInputError(f"at least 1 sample must be drawn, got {n}")
         root = _root(self.to_dense(which))
         white = torch.randn(
             n, len(root), dtype=torch.float64, generator=generator("gaussian process", seed)
         )
         return (white.to(root.device) @ root).reshape(n, *self.size)
 
-    @checked
-    def prior(self, channels: int = 1, *, start: str = "drawn", name: str = "kernel") -> ImagePrior:
+    def prior(
+        self, channels: Count = 1, *, start: str = "drawn", name: str = "kernel"
+    ) -> ImagePrior:
         """Make the linear network that has this tangent kernel at all of its parameters.
 
         Its image is ``L theta`` for each channel, ``L`` the root of the tangent kernel, so that a
@@ -181,8 +177,8 @@ class DenseKernel:
         Raises
         ------
         InvalidInputError
-            If the number of channels is less than 1, or the covariance has images that the tangent
-            kernel can't make (then take ``start="zero"``).
+            If the covariance has images that the tangent kernel can't make (then take
+            ``start="zero"``).
 
         Examples
         --------
@@ -192,8 +188,6 @@ class DenseKernel:
         torch.Size([2, 6])
         """
         require_choice("start", start, ("drawn", "zero"))
-        if channels < 1:
-            raise InvalidInputError(f"an image has at least 1 channel, got {channels}")
         root = _root(self.ntk)
         begin = torch.zeros_like(root)
         if start == "drawn":
@@ -232,9 +226,6 @@ class DenseImageKernel(Kernel):
     def _matmat(self, block: Tensor) -> Tensor:
         channels = block.unflatten(0, (self.image_shape[0], -1))
         return torch.cat([self._channel @ part for part in channels])
-
-    def __repr__(self) -> str:
-        return f"DenseImageKernel({self.shape[0]}x{self.shape[1]}, {self.dtype})"
 
 
 class _LinearImages(nn.Module):

@@ -122,9 +122,10 @@ class GaussNewton(SymmetricOperator):
 def _column(weights: Tensor | None, factor: JacobianFactor) -> Tensor:
     shape = factor.image_shape
     weights = torch.ones(shape) if weights is None else weights
-    if not isinstance(weights, Tensor) or tuple(weights.shape) not in (shape, shape[1:]):
-        given = tuple(weights.shape) if isinstance(weights, Tensor) else type(weights).__name__
-        raise InvalidInputError(f"weights must have shape {shape} or {shape[1:]}, got {given}")
+    if tuple(weights.shape) not in (shape, shape[1:]):
+        raise InvalidInputError(
+            f"weights must have shape {shape} or {shape[1:]}, got {tuple(weights.shape)}"
+        )
     if weights.is_complex() or not weights.isfinite().all() or (weights < 0).any():
         raise InvalidInputError("weights must be finite and not negative")
     column = weights.expand(shape).flatten()[:, None]

@@ -1,6 +1,5 @@
 """Symmetric kernels over images: what can be asked of any of them."""
 
-import functools
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from dipkernels.kernels.pixels import KernelBlock, Pixels, pixel_indices
 from dipkernels.linalg.composites import PRODUCTS, SUMS, SymmetricProduct, SymmetricSum
 from dipkernels.linalg.density import effective_rank, spectral_density
 from dipkernels.linalg.eigenpairs import Eigenpairs, top_eigenpairs
-from dipkernels.linalg.linear import LinearOperator
+from dipkernels.linalg.linear import LinearOperator, summed
 from dipkernels.linalg.operator import SymmetricOperator
 from dipkernels.linalg.probing import krylov_probes
 
@@ -133,15 +132,7 @@ class Kernel(SymmetricOperator):
 
 @checked
 class RestrictedKernel(Kernel):
-    """The part of a kernel of some pixels: an operator over these alone.
-
-    Parameters
-    ----------
-    kernel : Kernel
-        The whole.
-    indices : Tensor of int64, shape (m,)
-        Of the flattened image. The part's ``image_shape`` is ``(m,)``.
-    """
+    """The part of a kernel of some pixels: an operator over these alone."""
 
     def __init__(self, kernel: Kernel, indices: Tensor) -> None:
         self._whole = kernel
@@ -186,8 +177,7 @@ class KernelSum(SymmetricSum, Kernel):
         if pixels is None:
             return super().to_dense()
         indices = pixel_indices(pixels, self.image_shape)
-        parts = [c * _part(each, indices) for c, each in self.terms]
-        return functools.reduce(torch.add, parts)
+        return summed(c * _part(each, indices) for c, each in self.terms)
 
 
 @checked

@@ -1,6 +1,5 @@
 """Kernels of single layers, which add up to that of the network, from shared passes."""
 
-import functools
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
@@ -15,6 +14,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.kernel import Kernel
 from dipkernels.kernels.metric import weigh
 from dipkernels.kernels.pixels import Pixels, pixel_indices
+from dipkernels.linalg.linear import summed
 from dipkernels.linalg.operator import DEFAULT_PROBES, random_signs
 from dipkernels.priors.prior import Parameters
 from dipkernels.priors.tangents import Tangents
@@ -158,8 +158,7 @@ class LayerKernels:
             return self.quadratic_form(block.real) + self.quadratic_form(block.imag)
         parts = []
         for gradients in self.tangents.gradients(block):
-            forms = forms_of(gradients, self.metric)
-            parts.append(torch.stack([sum_of(forms, keys) for keys in self.groups.values()]))
+            parts.append(self._by_layer(forms_of(gradients, self.metric)))
         return torch.cat(parts, dim=1)
 
     def products(self, block: Float[Tensor, "n k"]) -> Float[Tensor, "layers n k"]:
@@ -222,8 +221,7 @@ class LayerKernels:
             From m backward passes; memory m times the parameters.
         """
         indices = pixel_indices(pixels, self.image_shape)
-        grams = grams_of(self.tangents, self.metric, indices)
-        return torch.stack([sum_of(grams, keys) for keys in self.groups.values()])
+        return self._by_layer(grams_of(self.tangents, self.metric, indices))
 
     def diagonal(self, pixels: Pixels) -> Float[Tensor, "layers m"]:
         """Compute the diagonal of every layer's kernel at some pixels, exactly.
@@ -244,6 +242,9 @@ class LayerKernels:
             for chunk in indices.split(self.tangents.chunk)
         ]
         return torch.cat(parts, dim=1)
+
+    def _by_layer(self, values: Parameters) -> Tensor:
+        return torch.stack([summed(values[key] for key in keys) for keys in self.groups.values()])
 
     # Tangents, one for each pair of a layer and a column, that are 0 outside of the layer.
     def _masked(self, weighted: Parameters, pairs: list[tuple[str, int]]) -> Parameters:
@@ -285,22 +286,9 @@ def forms_of(gradients: Parameters, metric: Parameters | None) -> Parameters:
     return {key: (g * weighted[key]).reshape(len(g), -1).sum(dim=1) for key, g in gradients.items()}
 
 
-def sum_of(values: Mapping[str, Tensor], keys: Sequence[str]) -> Tensor:
-    """Sum some entries of a dict."""
-    return functools.reduce(torch.add, [values[key] for key in keys])
-
-
 @checked
 class LayerKernel(Kernel):
-    """The kernel of one layer, by the passes of the whole.
-
-    Parameters
-    ----------
-    layers : LayerKernels
-        Of all.
-    name : str
-        Which.
-    """
+    """The kernel of one layer, by the passes of the whole."""
 
     def __init__(self, layers: LayerKernels, name: str) -> None:
         self._layers, self._keys, self.name = layers, layers.groups[name], name
@@ -312,7 +300,7 @@ class LayerKernel(Kernel):
         parts = []
         for gradients in self._tangents.gradients(block):
             own = {key: gradients[key] for key in self._keys}
-            parts.append(sum_of(forms_of(own, self._layers.metric), self._keys))
+            parts.append(summed(forms_of(own, self._layers.metric).values()))
         return torch.cat(parts)
 
     def _matmat(self, block: Tensor) -> Tensor:

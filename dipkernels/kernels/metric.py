@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Positive
 from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.priors.prior import Parameters
 
@@ -13,7 +14,7 @@ Metric = Parameters | Callable[[Parameters], Parameters]
 
 
 @checked
-def adam_metric(mean_squares: Mapping[str, Tensor], *, epsilon: float = 1e-8) -> Parameters:
+def adam_metric(mean_squares: Mapping[str, Tensor], *, epsilon: Positive = 1e-8) -> Parameters:
     """Turn Adam's mean squares of gradients into its metric, ``D = 1 / (sqrt(v) + epsilon)``.
 
     A step of Adam without momentum is ``-learning_rate * D * gradient``: the image moves by the
@@ -35,14 +36,12 @@ def adam_metric(mean_squares: Mapping[str, Tensor], *, epsilon: float = 1e-8) ->
     Raises
     ------
     InvalidInputError
-        If a mean square is negative or not finite, or epsilon isn't positive.
+        If a mean square is negative or not finite.
 
     Notes
     -----
     Source: Kingma & Ba 2015; Tachella et al. 2021 (arXiv:2006.02379) for the kernel.
     """
-    if not epsilon > 0:
-        raise InvalidInputError(f"epsilon must be positive, got {epsilon}")
     metric = {}
     for key, value in mean_squares.items():
         if not (value.isfinite().all() and (value >= 0).all()):

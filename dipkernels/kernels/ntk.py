@@ -19,10 +19,10 @@ from dipkernels.kernels.layers import (
     grams_of,
     jacobian_of,
     select_parameters,
-    sum_of,
 )
 from dipkernels.kernels.metric import Metric, check_metric, weigh
 from dipkernels.kernels.pixels import Pixels, pixel_indices
+from dipkernels.linalg.linear import summed
 from dipkernels.priors.memory import DEFAULT_BUDGET, block_columns, parameter_bytes
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.priors.tangents import Tangents
@@ -202,7 +202,6 @@ class NTK(Kernel):
         """
         return JacobianFactor(self.tangents, self.metric)
 
-    @checked
     def gauss_newton(self, weights: Tensor | None = None) -> GaussNewton:
         """Give the Gauss-Newton matrix ``M^(1/2) J^T W J M^(1/2)``, on parameters.
 
@@ -231,7 +230,8 @@ class NTK(Kernel):
         Returns
         -------
         CrossKernel
-            Of shape ``(n, n')``. A product costs one with this kernel.
+            Of shape ``(n, n')``; ``.T`` is that from these images to the others. A product costs
+            one with this kernel.
 
         Raises
         ------
@@ -272,8 +272,7 @@ class NTK(Kernel):
         indices = pixel_indices(pixels, self.image_shape)
         if len(indices) * parameter_bytes(self.parameters) > self._budget:
             return super().to_dense(indices)
-        grams = grams_of(self.tangents, self.metric, indices)
-        return sum_of(grams, list(grams))
+        return summed(grams_of(self.tangents, self.metric, indices).values())
 
     def by_layer(self, layers: Mapping[str, str | Sequence[str]] | None = None) -> LayerKernels:
         """Split the kernel into those of the layers, which share passes.
@@ -326,11 +325,6 @@ def _require_same_parameters(one: NTK, other: NTK) -> None:
 
 def require_parameters(prior: ImagePrior, parameters: Parameters) -> None:
     """Check that parameters are those of a prior."""
-    if not isinstance(prior, ImagePrior) or not isinstance(parameters, dict):
-        raise InvalidInputError(
-            f"a kernel is of an ImagePrior at its parameters, as prior.init() makes them; got "
-            f"{type(prior).__name__} and {type(parameters).__name__}"
-        )
     expected = prior.parameter_shapes
     given = {key: tuple(value.shape) for key, value in parameters.items()}
     if given != expected:

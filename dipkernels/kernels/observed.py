@@ -54,7 +54,6 @@ class ObservedKernel(SymmetricOperator):
         If the kernel isn't over the task's images.
     """
 
-    @checked
     def __init__(self, kernel: SymmetricOperator, task: Task) -> None:
         size = torch.Size(task.shape).numel()
         if kernel.shape[0] != size:

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
-from dipkernels.base.values import shown
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.linear import LinearOperator
 from dipkernels.linalg.operator import SymmetricOperator
@@ -44,12 +43,7 @@ def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
         if pixels != slice(None):
             raise InvalidInputError(f"of slices only : is understood, got {pixels}: give indices")
         return torch.arange(n)
-    try:
-        chosen = torch.as_tensor(pixels).cpu()
-    except (TypeError, ValueError, RuntimeError):
-        raise InvalidInputError(
-            f"pixels must be a mask of bool or a list of integers, got {shown(pixels)}"
-        ) from None
+    chosen = torch.as_tensor(pixels).cpu()
     if chosen.dtype == torch.bool:
         if tuple(chosen.shape) not in (image_shape, image_shape[1:]):
             raise InvalidInputError(
@@ -76,20 +70,7 @@ def pixel_indices(pixels: Pixels, image_shape: tuple[int, ...]) -> Tensor:
 
 @checked
 class KernelBlock(LinearOperator):
-    """Rows and columns of a kernel: a rectangular matrix, of which only products are formed.
-
-    Parameters
-    ----------
-    kernel : SymmetricOperator
-        The whole, of size n.
-    rows, columns : Tensor of int64, shapes (r,) and (c,)
-        Of the flattened image.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        ``(r, c)``. A product costs one of the whole kernel.
-    """
+    """Rows and columns of a kernel: a rectangular matrix, of which only products are formed."""
 
     def __init__(self, kernel: SymmetricOperator, rows: Tensor, columns: Tensor) -> None:
         self.kernel = kernel
@@ -102,18 +83,7 @@ class KernelBlock(LinearOperator):
         return KernelBlock(self.kernel, self.columns, self.rows)
 
     def embed(self, x: Float[Tensor, "c k"]) -> Float[Tensor, "n k"]:
-        """Put columns into whole images, 0 elsewhere.
-
-        Parameters
-        ----------
-        x : Tensor, shape (c, k)
-            Values at the columns' pixels.
-
-        Returns
-        -------
-        Tensor, shape (n, k)
-            Flattened images.
-        """
+        """Put values at the columns' pixels into whole flattened images, 0 elsewhere."""
         whole = x.new_zeros(self.kernel.shape[0], x.shape[1])
         return whole.index_add_(0, self.columns, x)  # a pixel may have been chosen twice
 

@@ -2,7 +2,6 @@
 
 from dipkernels.base.statistics import Estimate
 from dipkernels.linalg import composites  # noqa: F401, what sums and products are
-from dipkernels.linalg.accuracy import Symmetry
 from dipkernels.linalg.density import effective_rank, spectral_density
 from dipkernels.linalg.eigenpairs import Eigenpairs, ritz_pairs, top_eigenpairs
 from dipkernels.linalg.lanczos import KrylovSpace, Lanczos
@@ -24,7 +23,6 @@ __all__ = [
     "Quadrature",
     "Solution",
     "SymmetricOperator",
-    "Symmetry",
     "conjugate_gradients",
     "effective_rank",
     "krylov_probes",

@@ -6,52 +6,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dipkernels.base.checks import checked
 from dipkernels.errors import AccuracyWarning, NotSymmetricError
 
 _CLEARLY = 0.05
 
 
-@checked(nan=True)
 @dataclass(frozen=True)
 class Symmetry:
-    """What probes have seen of an operator's symmetry and sign.
-
-    Attributes
-    ----------
-    asymmetry : float
-        Largest ``|u^T A v - v^T A u|`` over pairs of orthonormal vectors, relative to the largest
-        ``|A v|`` seen.
-    negativity : float
-        By how much the least eigenvalue of a projection of A lies below 0, relative to the same;
-        0 if it doesn't.
-    matvecs : int
-        Spent.
-    """
+    """What probes have seen of an operator's symmetry and sign."""
 
     asymmetry: float
     negativity: float
     matvecs: int
 
     def judge(self, dtype: torch.dtype) -> "Symmetry":
-        """Complain if the operator isn't what it should be.
-
-        Parameters
-        ----------
-        dtype : torch.dtype
-            Of the products: half of its digits are expected to be right.
-
-        Returns
-        -------
-        Symmetry
-            Itself.
-
-        Raises
-        ------
-        NotSymmetricError
-            If it's off by 5 % or more. `AccuracyWarning` is given from the square root of the
-            type's precision on: 3e-4 in float32, 1.5e-8 in float64.
-        """
+        """Complain if it's off by 5 %, warn if by more than half of the digits of the products."""
         worst = max(self.asymmetry, self.negativity)
         if not worst > torch.finfo(dtype).eps ** 0.5:
             return self

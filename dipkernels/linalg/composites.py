@@ -4,7 +4,7 @@ from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.linalg.linear import LinearOperator
+from dipkernels.linalg.linear import LinearOperator, summed
 from dipkernels.linalg.operator import SymmetricOperator
 
 Term = tuple[float, LinearOperator]
@@ -48,13 +48,13 @@ class WeightedSum(LinearOperator):
 
     def to_dense(self) -> Tensor:
         """Sum the matrices, each at its own price."""
-        return _summed([c * each.to_dense() for c, each in self.terms])
+        return summed([c * each.to_dense() for c, each in self.terms])
 
     def _matmat(self, block: Tensor) -> Tensor:
-        return _summed([c * each._matmat(block) for c, each in self.terms])
+        return summed([c * each._matmat(block) for c, each in self.terms])
 
     def _rmatmat(self, block: Tensor) -> Tensor:
-        return _summed([c * each._rmatmat(block) for c, each in self.terms])
+        return summed([c * each._rmatmat(block) for c, each in self.terms])
 
     def __repr__(self) -> str:
         return f"({' + '.join(f'{c!r} * {each!r}' for c, each in self.terms)})"
@@ -72,10 +72,10 @@ class SymmetricSum(WeightedSum, SymmetricOperator):
         return all(isinstance(each, SymmetricOperator) for each in operators)
 
     def _forms(self, block: Tensor) -> Tensor:
-        return _summed([c * each._forms(block) for c, each in self.terms])
+        return summed([c * each._forms(block) for c, each in self.terms])
 
     def _exact_diagonal(self, block: int = 64) -> Tensor:
-        return _summed([c * each._exact_diagonal(block) for c, each in self.terms])
+        return summed([c * each._exact_diagonal(block) for c, each in self.terms])
 
 
 @checked
@@ -182,13 +182,6 @@ def require_alike(operators: list[LinearOperator], what: str) -> None:
             f"operators of {' and '.join(sorted(kinds))} can't be {what}: make them of one dtype "
             "and device"
         )
-
-
-def _summed(parts: list[Tensor]) -> Tensor:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
 
 
 LinearOperator._sum_of = staticmethod(weighted_sum)

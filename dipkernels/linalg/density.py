@@ -1,11 +1,13 @@
 """What random probes tell of a spectrum, with error bars: its density, its effective rank."""
 
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Positive, at_least
 from dipkernels.base.statistics import jackknife, standard_error, with_errors
 from dipkernels.errors import InvalidInputError
 from dipkernels.linalg.lanczos import KrylovSpace
@@ -15,9 +17,9 @@ from dipkernels.linalg.lanczos import KrylovSpace
 def spectral_density(
     probes: Sequence[KrylovSpace],
     *,
-    bandwidth: float = 0.15,
-    points: int = 200,
-    decades: float = 9.0,
+    bandwidth: Positive = 0.15,
+    points: Annotated[int, at_least(2)] = 200,
+    decades: Positive = 9.0,
 ) -> xr.Dataset:
     """Estimate how many eigenvalues lie near each value, from Lanczos runs of random probes.
 
@@ -45,19 +47,13 @@ def spectral_density(
     Raises
     ------
     InvalidInputError
-        If there are no probes, a number is out of range, or the operator is zero.
+        If there are no probes, or the operator is zero.
 
     Notes
     -----
     Costs nothing beyond the runs. A float32 operator's eigenvalues below 1e-7 of the largest are
     rounding. Source: Lin, Saad & Yang 2016; Papyan 2020 for networks.
     """
-    require_spaces(probes)
-    if not (0 < bandwidth < np.inf and 0 < decades < np.inf and points > 1):
-        raise InvalidInputError(
-            "bandwidth and decades must be positive and points at least 2, got "
-            f"{bandwidth}, {decades} and {points}"
-        )
     if not probes:
         raise InvalidInputError("a spectral density needs at least 1 probe, got none")
     rules = [space.gauss() for space in probes]
@@ -124,7 +120,6 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     of means is biased by the square of its error; the jackknife removes that and gives the standard
     errors. Source: Roy & Vetterli 2007 for the entropy; Hutchinson 1990 for the traces.
     """
-    require_spaces(probes)
     if len(probes) < 2:
         raise InvalidInputError(f"at least 2 probes are needed for an error bar, got {len(probes)}")
     rules = [space.gauss() for space in probes]
@@ -140,15 +135,6 @@ def effective_rank(probes: Sequence[KrylovSpace]) -> xr.Dataset:
     found = {name: jackknife(powers, each, debiased=True) for name, each in quantities.items()}
     spent = sum(len(space.alpha) for space in probes)
     return xr.Dataset(with_errors(found), attrs={"matvecs": spent})
-
-
-def require_spaces(spaces: object) -> None:
-    """Require Krylov spaces."""
-    if not isinstance(spaces, list | tuple) or not all(isinstance(s, KrylovSpace) for s in spaces):
-        raise InvalidInputError(
-            "expected a list of KrylovSpace, as Lanczos.spaces and krylov_probes return, got a "
-            f"{type(spaces).__name__}"
-        )
 
 
 def _x_log_x(x: np.ndarray) -> np.ndarray:

@@ -167,7 +167,7 @@ class Lanczos:
         DivergenceError
             If a product isn't finite.
         """
-        self.reserve(steps)
+        self._reserve(steps)
         for _ in range(steps):
             active = [(run, run.next) for run in self._runs if run.next is not None]
             if active:
@@ -181,14 +181,8 @@ class Lanczos:
                 progress.advance()
         return self
 
-    def reserve(self, steps: int) -> None:
-        """Take the memory that more steps will need, for which `extend` else asks at every call.
-
-        Parameters
-        ----------
-        steps : int
-            How many.
-        """
+    # The memory that more steps will need, for which `extend` else asks at every call.
+    def _reserve(self, steps: int) -> None:
         for run in self._runs:
             run.reserve(steps)
 
@@ -207,24 +201,11 @@ class Lanczos:
         """Products with the operator so far."""
         return sum(len(run.alpha) for run in self._runs)
 
-    def state(self) -> dict[str, Any]:
-        """Everything that `load` needs to continue bit by bit.
-
-        Returns
-        -------
-        dict
-            Fit for a checkpoint; bases are not copied.
-        """
+    # All that `_load` needs to continue bit by bit; bases are not copied.
+    def _state(self) -> dict[str, Any]:
         return {"runs": [run.state() for run in self._runs]}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take the place of the one that gave this state, made with the same arguments.
-
-        Parameters
-        ----------
-        state : dict
-            From `state`.
-        """
+    def _load(self, state: dict[str, Any]) -> None:
         for run, content in zip(self._runs, state["runs"], strict=True):
             run.load(content)
 

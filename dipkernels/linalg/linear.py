@@ -1,9 +1,10 @@
 """Linear operators that are known by their products alone, and compose."""
 
+import functools
 import math
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from numbers import Real
 from typing import Any, ClassVar, overload
 
@@ -239,20 +240,8 @@ class LinearOperator(ABC):
             dtype=array_type(self.dtype),
         )
 
-    def matvec(self, x: np.ndarray) -> np.ndarray:
-        """Multiply an array, by the name that SciPy asks for.
-
-        Parameters
-        ----------
-        x : ndarray, shape (n,) or (n, k)
-            Real or complex.
-
-        Returns
-        -------
-        ndarray, shape (m,) or (m, k)
-            As ``operator @ x``.
-        """
-        return self @ x
+    # The names that SciPy asks for.
+    matvec = __matmul__
 
     def rmatvec(self, x: np.ndarray) -> np.ndarray:
         """Multiply an array by the adjoint, by the name that SciPy asks for.
@@ -271,11 +260,19 @@ class LinearOperator(ABC):
 
     rmatmat = rmatvec
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.shape[0]}x{self.shape[1]}, {self.dtype})"
+
 
 def require_length(x: Tensor, n: int) -> None:
     """Check that a matrix of n columns can multiply a vector or a block."""
     if x.dim() not in (1, 2) or x.shape[0] != n:
         raise InvalidInputError(f"expected shape ({n},) or ({n}, k), got {tuple(x.shape)}")
+
+
+def summed(terms: Iterable[Tensor]) -> Tensor:
+    """Add tensors up."""
+    return functools.reduce(torch.add, terms)
 
 
 def _operator(other: object) -> LinearOperator:

@@ -30,10 +30,8 @@ class DenseOperator(SymmetricOperator):
     """
 
     def __init__(self, matrix: Tensor) -> None:
-        if not isinstance(matrix, Tensor) or matrix.dim() != 2:
-            raise InvalidInputError(f"expected a square matrix, got {_described(matrix)}")
-        if matrix.shape[0] != matrix.shape[1]:
-            raise InvalidInputError(f"expected a square matrix, got {_described(matrix)}")
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise InvalidInputError(f"expected a square matrix, got shape {tuple(matrix.shape)}")
         require_real(matrix)
         self.matrix = matrix
         self.shape = (matrix.shape[0], matrix.shape[1])
@@ -48,9 +46,6 @@ class DenseOperator(SymmetricOperator):
 
     def _exact_diagonal(self, block: int = 64) -> Tensor:
         return self.matrix.diagonal().clone()
-
-    def __repr__(self) -> str:
-        return f"DenseOperator({self.shape[0]}x{self.shape[1]}, {self.dtype})"
 
 
 @checked
@@ -77,8 +72,10 @@ class DiagonalOperator(SymmetricOperator):
     """
 
     def __init__(self, values: Tensor) -> None:
-        if not isinstance(values, Tensor) or values.dim() != 1:
-            raise InvalidInputError(f"expected a vector, the diagonal, got {_described(values)}")
+        if values.dim() != 1:
+            raise InvalidInputError(
+                f"expected a vector, the diagonal, got shape {tuple(values.shape)}"
+            )
         require_real(values)
         self.values = values
         self.shape = (len(values), len(values))
@@ -90,9 +87,6 @@ class DiagonalOperator(SymmetricOperator):
     def _exact_diagonal(self, block: int = 64) -> Tensor:
         return self.values.clone()
 
-    def __repr__(self) -> str:
-        return f"DiagonalOperator({self.shape[0]}x{self.shape[1]}, {self.dtype})"
-
 
 def require_real(tensor: Tensor) -> None:
     """Require floating-point numbers that aren't complex."""
@@ -101,7 +95,3 @@ def require_real(tensor: Tensor) -> None:
             f"expected real floating-point numbers, got {tensor.dtype}: convert with x.double(); "
             "a complex matrix is no operator here"
         )
-
-
-def _described(given: object) -> str:
-    return f"shape {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__

@@ -1,6 +1,6 @@
 """Symmetric linear operators that are known by their products alone."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import at_least
 from dipkernels.base.seeds import generator
 from dipkernels.base.statistics import Estimate, mean_and_error
 from dipkernels.errors import DivergenceError, InvalidInputError
@@ -27,13 +28,6 @@ class SymmetricOperator(LinearOperator):
 
     A subclass sets ``shape``, ``dtype`` and ``device`` and writes `_matmat`, and `_forms` where
     quadratic forms cost less than products.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        ``(n, n)``.
-    dtype, device
-        Of the products.
     """
 
     def _rmatmat(self, block: Tensor) -> Tensor:
@@ -114,7 +108,7 @@ class SymmetricOperator(LinearOperator):
     def _forms(self, block: Tensor) -> Tensor:
         return (block * self._matmat(block)).sum(dim=0)
 
-    def symmetry(self, probes: int = 4, *, seed: int = 0) -> Symmetry:
+    def symmetry(self, probes: Annotated[int, at_least(2)] = 4, *, seed: int = 0) -> Symmetry:
         """Probe whether the operator is symmetric and positive semi-definite.
 
         Parameters
@@ -125,19 +119,18 @@ class SymmetricOperator(LinearOperator):
         Returns
         -------
         Symmetry
-            Relative asymmetry and negativity: some roundings, where all is well.
+            ``asymmetry``, the largest ``|u^T A v - v^T A u|`` over pairs of these vectors, and
+            ``negativity``, how far the projection's least eigenvalue lies below 0, both relative to
+            the largest ``|A v|``: some roundings, where all is well; and ``matvecs``.
 
         Raises
         ------
-        InvalidInputError
-            If there are fewer than 2 probes.
         DivergenceError
             If a product isn't finite.
         NotSymmetricError
-            If it clearly isn't; `AccuracyWarning` is given if it has fewer digits than its type.
+            If it is off by 5 % or more; `AccuracyWarning` is given from the square root of the
+            type's precision on, 3e-4 in float32 and 1.5e-8 in float64.
         """
-        if probes < 2:
-            raise InvalidInputError(f"at least 2 probes are needed, got {probes}")
         stream = generator("symmetry", seed)
         normal = torch.randn(self.shape[0], probes, generator=stream, dtype=torch.float64)
         basis = torch.linalg.qr(normal).Q.to(self.device, self.dtype)

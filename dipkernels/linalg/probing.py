@@ -91,10 +91,10 @@ def krylov_probes(
         run = Lanczos(operator, starts, keep_products=False)
         taken = 0
         if state is not None and state["running"] is not None:
-            run.load(state["running"])
+            run._load(state["running"])
             taken = state["taken"]
         state = None
-        run.reserve(steps - taken)
+        run._reserve(steps - taken)
         for step in range(taken, steps):
             run.extend(1, progress=progress)
             if saver is not None:
@@ -110,7 +110,7 @@ def krylov_probes(
 
 
 def _state(finished: list[dict[str, Any]], run: Lanczos | None, taken: int) -> dict[str, Any]:
-    running = None if run is None else run.state()
+    running = None if run is None else run._state()
     return {"finished": finished, "running": running, "taken": taken}
 
 

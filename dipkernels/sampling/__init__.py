@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from dipkernels.sampling.alternatives import deep_ensemble as deep_ensemble
     from dipkernels.sampling.alternatives import linearised as linearised
     from dipkernels.sampling.chains import SamplingInterrupted as SamplingInterrupted
-    from dipkernels.sampling.diagnostics import Convergence as Convergence
     from dipkernels.sampling.diagnostics import diagnose as diagnose
     from dipkernels.sampling.diagnostics import summary as summary
     from dipkernels.sampling.diagnostics import to_inference_data as to_inference_data
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from dipkernels.sampling.fits import mc_dropout as mc_dropout
     from dipkernels.sampling.posterior import WeightPosterior as WeightPosterior
     from dipkernels.sampling.posterior import WeightPrior as WeightPrior
-    from dipkernels.sampling.posterior import initialisation_prior as initialisation_prior
     from dipkernels.sampling.posterior import isotropic_prior as isotropic_prior
     from dipkernels.sampling.posterior import weight_decay_prior as weight_decay_prior
     from dipkernels.sampling.samplers import sample as sample
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "ChainSettings": "settings",
-    "Convergence": "diagnostics",
     "SamplingInterrupted": "chains",
     "WeightPosterior": "posterior",
     "WeightPrior": "posterior",
@@ -40,7 +37,6 @@ _NAMES = {
     "deep_ensemble": "alternatives",
     "diagnose": "diagnostics",
     "gp_dip": "fits",
-    "initialisation_prior": "posterior",
     "isotropic_prior": "posterior",
     "linearised": "alternatives",
     "mc_dropout": "fits",

@@ -1,6 +1,6 @@
 """Posteriors without chains, on the same footing: a deep ensemble, and the linearised network."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ import xarray as xr
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count, Share, at_least
 from dipkernels.base.origin import provenance
 from dipkernels.base.progress import Progress
 from dipkernels.base.seeds import derive
@@ -31,7 +32,7 @@ def deep_ensemble(
     prior: ImagePrior,
     task: Task,
     *,
-    members: int = 5,
+    members: Annotated[int, at_least(2)] = 5,
     seed: int = 0,
     picture: str = "final",
     **options: Any,
@@ -63,7 +64,7 @@ def deep_ensemble(
     Raises
     ------
     InvalidInputError
-        If there are fewer than 2 members, or the picture isn't one.
+        If the picture isn't one.
     DivergenceError
         If a member diverged.
 
@@ -71,8 +72,6 @@ def deep_ensemble(
     -----
     Source: Lakshminarayanan et al. 2017, without adversarial training.
     """
-    if members < 2:
-        raise InvalidInputError(f"an ensemble needs at least 2 members, got {members}")
     if picture not in PICTURES or (picture == "chosen_image") != ("stop" in options):
         raise InvalidInputError(
             f"picture must be one of {PICTURES}, and 'chosen_image' goes with stop=, got "
@@ -92,10 +91,10 @@ def linearised(
     posterior: WeightPosterior,
     parameters: Parameters,
     *,
-    draws: int = 100,
+    draws: Annotated[int, at_least(2)] = 100,
     seed: int = 0,
-    tolerance: float = 1e-3,
-    max_iterations: int = 300,
+    tolerance: Share = 1e-3,
+    max_iterations: Count = 300,
     progress: bool = False,
 ) -> xr.Dataset:
     """Draw from the posterior of the network linearised at some parameters, in function space.
@@ -132,7 +131,7 @@ def linearised(
     Raises
     ------
     InvalidInputError
-        If an option is out of range, or these aren't the prior's parameters.
+        If the misfit isn't that of squares, or these aren't the prior's parameters.
     DivergenceError
         If draws aren't finite, as the network's derivatives at these parameters.
     NotSymmetricError
@@ -145,11 +144,6 @@ def linearised(
     noise_sigma^2: where the tolerance isn't reached, directions of small eigenvalue are still as in
     the prior.
     """
-    if draws < 2 or max_iterations < 1 or not 0 < tolerance < 1:
-        raise InvalidInputError(
-            "linearised needs at least 2 draws, an iteration and a tolerance in (0, 1), got "
-            f"{draws}, {max_iterations} and {tolerance}"
-        )
     prior, task, weights = posterior.prior, posterior.task, posterior.weight_prior
     require_squares(task.law, "the posterior of a linearised network")
     require_parameters(prior, parameters)

@@ -27,13 +27,7 @@ BLOCK = 50  # iterations from one look at the losses to the next
 
 
 class SamplingInterrupted(FitInterrupted):
-    """Ctrl-C during a run of chains; what was computed until then is kept.
-
-    Attributes
-    ----------
-    result : xarray.Dataset
-        As `dipkernels.sampling.sample` returns, up to the last whole iteration.
-    """
+    """Ctrl-C during a run of chains: its ``result`` goes up to the last whole iteration."""
 
 
 class Chains(Loop[Transition]):

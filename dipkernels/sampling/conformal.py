@@ -58,10 +58,8 @@ def intervals(result: xr.Dataset, task: Task, *, levels: Sequence[float] = LEVEL
     Whatever the draws are worth: the interval of a further pixel that is exchangeable with the
     held-out ones, measured anew with its noise, holds it with at least the level's probability, on
     average over its channels, and with n pixels of one channel and no ties with at most
-    ``1 / (n + 1)`` more. Held-out pixels are chosen at random, so that measured pixels are such if
-    none of them had been fitted; at those that were fitted intervals are rather too wide, and of a
-    hole, whose pixels lie together, nothing is promised. Nor is it of the image without its noise;
-    where errors are symmetric with one mode, as the noise is, the intervals hold it more often.
+    ``1 / (n + 1)`` more. At pixels that were fitted intervals are rather too wide; of a hole, whose
+    pixels lie together, and of the image without its noise nothing is promised.
 
     References
     ----------

@@ -14,8 +14,9 @@ import torch
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count
 from dipkernels.base.seeds import generator
-from dipkernels.errors import InvalidInputError, MissingExtraError, install_command
+from dipkernels.errors import MissingExtraError, install_command
 from dipkernels.sampling.summaries import (
     CONSTANT,
     ENERGY,
@@ -69,7 +70,7 @@ def to_inference_data(result: xr.Dataset) -> Any:
 
 
 @checked
-def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) -> xr.Dataset:
+def diagnose(result: xr.Dataset, *, pixels: Count | None = PIXELS, seed: int = 0) -> xr.Dataset:
     """Rank-normalised R-hat, and bulk and tail effective sample sizes, of pixels and of summaries.
 
     Parameters
@@ -97,7 +98,7 @@ def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) 
     Raises
     ------
     InvalidInputError
-        If there are too few draws or pixels.
+        If there are too few draws.
     MissingExtraError
         Without ArviZ, the extra ``sampling``.
 
@@ -109,8 +110,6 @@ def diagnose(result: xr.Dataset, *, pixels: int | None = PIXELS, seed: int = 0) 
     arviz = require_arviz()
     draws = require_draws(result, LEAST_DRAWS)
     count = int(np.prod(draws.shape[2:]))
-    if pixels is not None and pixels < 1:
-        raise InvalidInputError(f"pixels must be at least 1, got {pixels}")
     order = torch.randperm(count, generator=generator("diagnosed-pixels", seed)).numpy()
     chosen = np.sort(order[: count if pixels is None else pixels])
     flat = draws.values.reshape(*draws.shape[:2], count)[..., chosen].astype(float)
@@ -150,22 +149,9 @@ def _states(result: xr.Dataset) -> dict[str, Any]:
     return found
 
 
-@checked(nan=True)
 @dataclass(frozen=True)
 class Convergence:
-    """Whether chains have converged, in words.
-
-    Attributes
-    ----------
-    converged : bool
-        All chains are there, none is heated or stuck; R-hat is at most 1.05 for 99 % of the pixels
-        and for each
-        summary but energies, and each has at least 50 effective draws (bulk).
-    reasons : tuple of str
-        Why not; empty if so.
-    within : str
-        How far R-hat goes, and how many effective draws there are.
-    """
+    """Whether chains have converged, in words; see `verdict`."""
 
     converged: bool
     reasons: tuple[str, ...]
@@ -189,8 +175,11 @@ def verdict(diagnosis: xr.Dataset) -> Convergence:
     Returns
     -------
     Convergence
-        By R-hat at most 1.05, which bounds the error of posterior means. For quantiles of rare
-        events Vehtari et al. 2021 ask for 1.01 and 100 effective draws a chain.
+        ``converged`` if all chains are there, none is heated or stuck, R-hat is at most 1.05 for
+        99 % of the pixels and for each summary but energies, and each has at least 50 effective
+        draws (bulk); else ``reasons``. ``within`` says how far R-hat goes. This bounds the error of
+        posterior means. For quantiles of rare events Vehtari et al. 2021 ask for 1.01 and 100
+        effective draws a chain.
     """
     reasons, chains = [], int(diagnosis.attrs["chains"])
     known = diagnosis.isel(pixel=~diagnosis["constant"].values)
@@ -310,18 +299,13 @@ def summary(result: xr.Dataset, diagnosis: xr.Dataset | None = None) -> str:
     if "temperature" in found:
         heat = float(found["temperature"].max())
         lines.append(f"Temperature of the velocities over that of the target: {heat:.3f} at most")
-    tables = (_by_summary(found, f"summary_{name}") for name in ("rhat", "ess_bulk", "ess_tail"))
-    for (name, rhat_of), (_, bulk_of), (_, tail_of) in zip(*tables, strict=True):
+    tables = (found[f"summary_{name}"].values for name in ("rhat", "ess_bulk", "ess_tail"))
+    for name, rhat_of, bulk_of, tail_of in zip(found["summary"].values, *tables, strict=True):
         lines.append(
-            f"{name}: R-hat {rhat_of:.3f}, effective draws {bulk_of:.0f} (bulk), "
+            f"{_words(str(name))}: R-hat {rhat_of:.3f}, effective draws {bulk_of:.0f} (bulk), "
             f"{tail_of:.0f} (tail)"
         )
     return "\n".join(lines)
-
-
-def _by_summary(diagnosis: xr.Dataset, variable: str) -> list[tuple[str, float]]:
-    names = [_words(str(name)) for name in diagnosis["summary"].values]
-    return list(zip(names, map(float, diagnosis[variable].values), strict=True))
 
 
 def _words(name: str) -> str:

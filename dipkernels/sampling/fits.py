@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import at_least
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.preparation import check_runs
 from dipkernels.fitting.settings import FitSettings
@@ -49,11 +50,9 @@ def gp_dip(
 ) -> xr.Dataset:
     """Run what Cheng et al. published as SGLD (GP-DIP), with their settings for denoising.
 
-    It is Adam on the mean squared misfit, with weight decay and noise on the code; after every
-    step, noise of a constant deviation is added to the parameters with four axes, those of 2D
-    convolutions; gains, offsets and biases get none. The images after burn-in, thinned, are
-    averaged. No temperature is stated, and none follows: noise of that deviation does not belong to
-    Adam's step, so that the target distribution isn't known. For a known one, see `sample`.
+    It is Adam with weight decay and noise on the code; after every step, noise of a constant
+    deviation is added to the parameters with four axes. The images after burn-in, thinned, are
+    averaged. The target distribution isn't known; for a known one, see `sample`.
 
     Parameters
     ----------
@@ -135,12 +134,8 @@ def averaged(
 ) -> xr.Dataset:
     """Fit, stop after so many iterations, and take the iterates before for draws.
 
-    No density is sampled. The iterates of stochastic gradients with a constant rate have a
-    stationary distribution, near a minimum a Gaussian whose covariance follows from the noise of
-    the gradients and the rate (Mandt et al. 2017): it's a posterior only where these happen to
-    fit. Here the measurement gives no such noise, since every gradient is that of the whole
-    image; what moves the iterates is the noise on the code, and the drift towards a fit of the
-    measurement's noise, which goes on.
+    No density is sampled: what moves the iterates is the noise on the code, and the drift towards
+    a fit of the measurement's noise, which goes on. Every gradient is that of the whole image.
 
     Parameters
     ----------
@@ -226,7 +221,7 @@ def mc_dropout(
     *,
     rate: float = 0.1,
     iterations: int = 3000,
-    draws: int = 100,
+    draws: Annotated[int, at_least(2)] = 100,
     layers: str | list[str] | None = None,
     chains: int = 1,
     seed: int = 0,
@@ -236,11 +231,9 @@ def mc_dropout(
 ) -> xr.Dataset:
     """Fit with dropout, and go on dropping while images are drawn.
 
-    In front of every convolution and linear map each channel of the input is dropped with a
-    probability, anew at every iteration and for every draw, and those that are kept are divided by
-    the probability of being kept; the code's channels are an input like others. No module is
-    changed: a layer that doesn't see a channel is one whose kernel is 0 there, so that any
-    network serves, and parameters ``W diag(z)`` with random z are what is drawn from.
+    In front of every convolution and linear map each channel of the input, the code's too, is
+    dropped with a probability, anew at every iteration and for every draw; those that are kept are
+    divided by the probability of being kept. No module is changed, so that any network serves.
 
     Parameters
     ----------
@@ -299,8 +292,6 @@ def mc_dropout(
         raise InvalidInputError(
             f"rate must be in (0, 1), got {rate}: without dropout, use sampling.deep_ensemble"
         )
-    if draws < 2:
-        raise InvalidInputError(f"mc_dropout needs at least 2 draws, got {draws}")
     settings = _fit_settings(options, iterations)
     # The first image after the last step is the first draw.
     counts = ChainSettings(

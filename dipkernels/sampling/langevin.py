@@ -12,7 +12,7 @@ from dipkernels.base.seeds import derive
 from dipkernels.fitting.descent import BATCHING_DEVICES
 from dipkernels.fitting.loop import Moved
 from dipkernels.priors.prior import Parameters
-from dipkernels.sampling.posterior import WeightPosterior
+from dipkernels.sampling.posterior import WeightPosterior, potentials
 from dipkernels.sampling.settings import ChainSettings, step_factor
 from dipkernels.sampling.steps import SAMPLERS, StepState
 from dipkernels.sampling.summaries import TEMPERATURE
@@ -104,9 +104,9 @@ class Langevin:
         if self.iteration and self.iteration == self._warm_up:
             self._choose_step(losses)
         posterior, settings = self.posterior, self.settings
-        potentials = posterior.potentials(self.leaves, losses)
+        densities = potentials(posterior, self.leaves, losses)
         # Chains share no parameter: the gradient of the sum is that of each.
-        values = torch.autograd.grad(potentials.sum(), list(self.leaves.values()))
+        values = torch.autograd.grad(densities.sum(), list(self.leaves.values()))
         gradients = dict(zip(self.leaves, values, strict=True))
         w = {key: leaf.detach() for key, leaf in self.leaves.items()}
         now = StepState(

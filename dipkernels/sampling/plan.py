@@ -16,7 +16,7 @@ from dipkernels.sampling.chains import chain_seeds
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.langevin import Langevin
 from dipkernels.sampling.posterior import WeightPosterior
-from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.settings import ChainSettings, resolved
 from dipkernels.tasks import Task
 
 TIMED_STEPS = 5  # the first of them is a warm-up
@@ -77,7 +77,8 @@ def plan_linearised(
 
 def _step_seconds(posterior: WeightPosterior, settings: ChainSettings) -> float:
     steady = replace(settings, step_size=TINY_STEP, schedule="constant", cycles=None)
-    trial = replace(steady, iterations=TIMED_STEPS + 1, burn_in=0, thin=1).resolved(TINY_STEP)
+    short = replace(steady, iterations=TIMED_STEPS + 1, burn_in=0, thin=1)
+    trial = resolved(short, TINY_STEP)
     seeds = chain_seeds(settings.chains, settings.seed)
     langevin = Langevin(posterior, trial, posterior.prior.init_many(seeds), seeds)
     collector = Collector(posterior.task, trial)

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base import displays
-from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Positive, Share
 from dipkernels.base.origin import digest
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
@@ -45,31 +46,10 @@ class WeightPrior:
     name: str
 
 
-def half_squares(weights: WeightPrior, leaves: Parameters) -> Float[Tensor, " chains"]:
-    """Give ``sum of (w - mean)^2 / (2 deviation^2)`` of parameters ``(chains, ...)``."""
-    scaled = [(leaf - weights.mean[k]) / weights.deviation[k] for k, leaf in leaves.items()]
-    parts = [each.reshape(len(each), -1).square().sum(dim=1) for each in scaled]
-    return 0.5 * torch.stack(parts).sum(dim=0)
-
-
-@checked
 def initialisation_prior(prior: ImagePrior, *, seed: int = 0) -> WeightPrior:
-    """Gaussians with the mean and the variance of the network's own initialisation.
-
-    Parameters
-    ----------
-    prior : ImagePrior
-        The network.
-    seed : int
-        Of the 16 draws from which the two moments of every tensor are taken, pooled over its
-        entries.
-
-    Returns
-    -------
-    WeightPrior
-        A tensor that the initialisation doesn't draw but sets (the gains and offsets of a
-        normalisation) is centred on what it is set to, with deviation 1.
-    """
+    """Gaussians with the mean and the variance of the network's own initialisation."""
+    # Of what the initialisation doesn't draw but sets (the gains and offsets of a normalisation):
+    # centred on that, with deviation 1.
     draws = prior.init_many([derive(f"weight-prior-{i}", seed) for i in range(PRIOR_DRAWS)])
     mean, deviation = {}, {}
     for key, values in draws.items():
@@ -117,7 +97,7 @@ def isotropic_prior(prior: ImagePrior, deviation: float, name: str | None = None
 
 @checked
 def weight_decay_prior(
-    prior: ImagePrior, task: Task, weight_decay: float, *, noise_sigma: float | None = None
+    prior: ImagePrior, task: Task, weight_decay: Positive, *, noise_sigma: float | None = None
 ) -> WeightPrior:
     """Make the weight prior that a fit's weight decay stands for, at temperature 1.
 
@@ -146,10 +126,8 @@ def weight_decay_prior(
     Raises
     ------
     InvalidInputError
-        If the weight decay isn't positive, or the noise isn't known.
+        If the noise isn't known.
     """
-    if not 0 < weight_decay < float("inf"):
-        raise InvalidInputError(f"weight_decay must be positive and finite, got {weight_decay}")
     sigma = _noise(task, noise_sigma)
     deviation = (task.measurement.numel() * task.law.scale(sigma) * weight_decay) ** -0.5
     return isotropic_prior(prior, deviation, f"weight-decay({weight_decay:.6g})")
@@ -177,8 +155,8 @@ class WeightPosterior:
     noise_sigma : float, optional
         Standard deviation of an entry's noise, in the task's units; by default the task's.
     weight_prior : "initialisation", float or WeightPrior
-        ``"initialisation"`` is `initialisation_prior`; a number is the deviation of all parameters
-        around 0.
+        ``"initialisation"``: each tensor's mean and deviation in 16 initialisations, pooled over
+        its entries; 1 where nothing is drawn. A number is the deviation of all around 0.
     temperature : float
         Positive.
 
@@ -213,18 +191,13 @@ class WeightPosterior:
         weight_prior: WeightPrior | str | float = INITIALISATION,
         temperature: float = 1.0,
     ) -> None:
-        if not isinstance(prior, ImagePrior) or not isinstance(task, Task):
-            raise InvalidInputError(
-                "a WeightPosterior needs an ImagePrior and a Task, got "
-                f"{type(prior).__name__} and {type(task).__name__}"
-            )
         if prior.shape != task.shape:
             raise InvalidInputError(
                 f"{prior} makes images of shape {prior.shape}, the task has {task.shape}: create "
                 "the prior with the task's image_size and channels"
             )
-        self.temperature = float(as_annotated("temperature", temperature, float))
-        if not 0 < self.temperature < float("inf"):
+        self.temperature = temperature
+        if not 0 < temperature < float("inf"):
             raise InvalidInputError(
                 f"temperature must be positive and finite, got {temperature}: for temperature 0, "
                 "which is no density, use dipkernels.fit"
@@ -237,25 +210,6 @@ class WeightPosterior:
         self.scales = _scales(self.weight_prior)
         # The misfit is a mean over all entries of the measurement.
         self.scale = task.measurement.numel() * task.law.scale(self.noise_sigma)
-
-    def potentials(
-        self, leaves: Parameters, misfits: Float[Tensor, " chains"]
-    ) -> Float[Tensor, " chains"]:
-        """Give ``U`` of several sets of parameters whose misfits are there already.
-
-        Parameters
-        ----------
-        leaves : dict of str to Tensor
-            Each of shape ``(chains, ...)``.
-        misfits : Tensor, shape (chains,)
-            ``task.misfit`` of their images.
-
-        Returns
-        -------
-        Tensor, shape (chains,)
-            With the graph of both.
-        """
-        return self.scale * misfits + half_squares(self.weight_prior, leaves)
 
     def log_density(self, parameters: Parameters) -> Float[Tensor, ""]:
         """Give ``-U / temperature``: the log density without its constant.
@@ -272,9 +226,9 @@ class WeightPosterior:
         """
         leaves = {key: value[None] for key, value in parameters.items()}
         misfits = self.task.misfit(self.prior.image(parameters)[None])
-        return -self.potentials(leaves, misfits)[0] / self.temperature
+        return -potentials(self, leaves, misfits)[0] / self.temperature
 
-    def stable_step(self, parameters: Parameters, *, share: float = STEP_SHARE) -> float:
+    def stable_step(self, parameters: Parameters, *, share: Share = STEP_SHARE) -> float:
         """Choose a step of Langevin dynamics from the curvature at some parameters.
 
         Parameters
@@ -284,25 +238,18 @@ class WeightPosterior:
         share : float
             Of the limit of stability, ``2 / L``; in (0, 1). L bounds the largest eigenvalue of
             the Gauss-Newton Hessian: that of the NTK, as the task measures it, over noise_sigma^2
-            (times the curvature of what errors cost, where these aren't squares),
-            plus the largest precision of the weight prior, in the units in which chains move
-            (`scales`). A plain Langevin step makes the variance
-            along the stiffest direction ``1 / (1 - share)`` times too large, one with a momentum
-            and little friction ``1 / (1 - share / 2)`` times, and that of all others less.
+            (times the curvature of what errors cost, where these aren't squares), plus the largest
+            precision of the weight prior, in the units in which chains move (`scales`). A plain
+            Langevin step makes the variance along the stiffest direction ``1 / (1 - share)`` times
+            too large, one with a momentum and little friction ``1 / (1 - share / 2)`` times, and
+            that of all others less.
 
         Returns
         -------
         float
             For `sample`. Costs some tens of products with the NTK. The curvature elsewhere may be
             larger: a chain may diverge all the same.
-
-        Raises
-        ------
-        InvalidInputError
-            If the share isn't in (0, 1).
         """
-        if not 0 < share < 1:
-            raise InvalidInputError(f"share must be in (0, 1), got {share}")
         metric = None
         if self.scales:
             units = {key: self.scales.get(key, 1.0) ** 2 for key in parameters}
@@ -330,18 +277,6 @@ class WeightPosterior:
             "temperature": self.temperature,
         }
 
-    def identity(self) -> dict[str, object]:
-        """Say what a checkpoint belongs to.
-
-        Returns
-        -------
-        dict
-            Fit for JSON.
-        """
-        prior = self.weight_prior
-        tables = [values[key] for key in prior.mean for values in (prior.mean, prior.deviation)]
-        return {**self.record(), "weights": digest(*tables)}
-
     def __repr__(self) -> str:
         return (
             f"WeightPosterior({self.prior.name}, {self.task.name}, noise sigma "
@@ -352,6 +287,23 @@ class WeightPosterior:
     def _repr_html_(self) -> str:
         facts = [("network", repr(self.prior)), *self.record().items()]
         return displays.of_posterior(self, self.task, facts)
+
+
+def potentials(
+    posterior: WeightPosterior, leaves: Parameters, misfits: Float[Tensor, " chains"]
+) -> Float[Tensor, " chains"]:
+    """Give ``U`` of parameters ``(chains, ...)`` whose misfits are there already."""
+    weights = posterior.weight_prior
+    scaled = [(leaf - weights.mean[k]) / weights.deviation[k] for k, leaf in leaves.items()]
+    parts = [each.reshape(len(each), -1).square().sum(dim=1) for each in scaled]
+    return posterior.scale * misfits + 0.5 * torch.stack(parts).sum(dim=0)
+
+
+def identity_of(posterior: WeightPosterior) -> dict[str, object]:
+    """Say what a checkpoint belongs to, fit for JSON."""
+    prior = posterior.weight_prior
+    tables = [values[key] for key in prior.mean for values in (prior.mean, prior.deviation)]
+    return {**posterior.record(), "weights": digest(*tables)}
 
 
 def _scales(weights: WeightPrior) -> dict[str, float]:
@@ -369,7 +321,6 @@ def _noise(task: Task, noise_sigma: float | None) -> float:
             )
         return task.noise_sigma
     sigma = task.noise_sigma if noise_sigma is None else noise_sigma
-    sigma = float(as_annotated("noise_sigma", sigma, float))
     if not 0 < sigma < float("inf"):
         raise InvalidInputError(
             f"the likelihood needs noise, got noise_sigma {sigma}: give noise_sigma=, the "
@@ -378,7 +329,7 @@ def _noise(task: Task, noise_sigma: float | None) -> float:
     return sigma
 
 
-def _weight_prior(prior: ImagePrior, given: object) -> WeightPrior:
+def _weight_prior(prior: ImagePrior, given: WeightPrior | str | float) -> WeightPrior:
     if given == INITIALISATION:
         return initialisation_prior(prior)
     if isinstance(given, str):
@@ -386,7 +337,7 @@ def _weight_prior(prior: ImagePrior, given: object) -> WeightPrior:
             f"weight_prior must be '{INITIALISATION}', a number or a WeightPrior, got '{given}'"
         )
     if not isinstance(given, WeightPrior):
-        return isotropic_prior(prior, float(as_annotated("weight_prior", given, float)))
+        return isotropic_prior(prior, given)
     _check_shapes(prior, given.mean)
     _check_shapes(prior, given.deviation)
     sound = all(bool((d > 0).all() and d.isfinite().all()) for d in given.deviation.values())

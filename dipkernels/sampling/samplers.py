@@ -16,8 +16,8 @@ from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling.chains import Chains, Checkpoint, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.langevin import Langevin, stable_step
-from dipkernels.sampling.posterior import WeightPosterior
-from dipkernels.sampling.settings import ChainSettings
+from dipkernels.sampling.posterior import WeightPosterior, identity_of
+from dipkernels.sampling.settings import ChainSettings, record_of, resolved
 from dipkernels.sampling.steps import SAMPLERS, STEP_SHARE
 
 
@@ -34,12 +34,10 @@ def sample(
 ) -> xr.Dataset:
     """Run Markov chains whose limit is a posterior, up to a term of the order of the step.
 
-    The gradient is that of the whole measurement: SGLD is the unadjusted Langevin algorithm here.
     Unless a step is given, chains begin with 0.1 of the limit of stability at their starts, and
     after a warm-up take their method's share of the limit where they have come to: 0.9 with a
-    momentum (``sghmc``, stable up to twice the limit), 0.1 without. The limit is ``2 / L`` by
-    `WeightPosterior.stable_step`, with the mean of L over chains; it is measured twice because
-    starts understate L severalfold.
+    momentum (``sghmc``), 0.1 without. The limit is ``2 / L`` by `WeightPosterior.stable_step`, with
+    the mean of L over chains.
 
     Parameters
     ----------
@@ -85,11 +83,8 @@ def sample(
     Notes
     -----
     Cost: one training step for each chain and iteration, and twice some tens of products with the
-    NTK for each chain. A CPU takes the chains of a network of
-    more than 20 000 parameters one after another.
+    NTK for each chain. A CPU takes the chains of more than 20 000 parameters one after another.
     """
-    if not isinstance(posterior, WeightPosterior):
-        raise InvalidInputError(f"sample takes a WeightPosterior, got {type(posterior).__name__}")
     settings = gather(ChainSettings, settings, options, "sample")
     prior, task = posterior.prior, posterior.task
     check_runs(prior, [task], [settings.seed], FitSettings())
@@ -99,20 +94,20 @@ def sample(
     step = settings.step_size
     if step is None and kept.state is not None:
         step = kept.state["dynamics"]["step_size"]
-    resolved = settings.resolved(step or stable_step(posterior, starts, STEP_SHARE))
-    langevin = Langevin(posterior, resolved, starts, seeds, settings.warm_up)
-    collector = Collector(task, resolved, watched=[*langevin.watched()])
-    attributes = {**posterior.record(), **resolved.record()}
+    whole = resolved(settings, step or stable_step(posterior, starts, STEP_SHARE))
+    langevin = Langevin(posterior, whole, starts, seeds, settings.warm_up)
+    collector = Collector(task, whole, watched=[*langevin.watched()])
+    attributes = {**posterior.record(), **record_of(whole)}
     return run_chains(Chains(langevin, collector), prior, attributes, kept, progress=progress)
 
 
 def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -> Parameters:
     if start is None:
         return prior.init_many(seeds)
-    if not isinstance(start, dict) or start.keys() - prior.parameter_shapes.keys():
+    if start.keys() - prior.parameter_shapes.keys():
         raise InvalidInputError(
             f"start must be a dict of parameters of {prior}, as prior.init() or load_parameters() "
-            f"give them, got {sorted(start) if isinstance(start, dict) else type(start).__name__}"
+            f"give them, got {sorted(start)}"
         )
     found = {}
     for key, shape in prior.parameter_shapes.items():
@@ -130,10 +125,10 @@ def _starts(prior: ImagePrior, seeds: Sequence[int], start: Parameters | None) -
 def _identity(
     posterior: WeightPosterior, settings: ChainSettings, starts: Parameters
 ) -> dict[str, Any]:
-    values = settings.resolved(settings.step_size).record()
+    values = record_of(resolved(settings, settings.step_size))
     if settings.schedule == "constant":
         del values["iterations"]
     if settings.step_size is None:
         share = SAMPLERS[settings.method].share
         values["step_rule"] = f"{share} of the limit after {settings.warm_up} iterations"
-    return {**values, **posterior.identity(), "start": digest(*starts.values())}
+    return {**values, **identity_of(posterior), "start": digest(*starts.values())}

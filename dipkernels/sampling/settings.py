@@ -87,8 +87,6 @@ class ChainSettings:
                 f"a run needs a chain and {least} iterations, got {self.chains} and "
                 f"{self.iterations}"
             )
-        if not 0 <= self.seed < 2**63:
-            raise InvalidInputError(f"seed must be from 0 to 2**63 - 1, got {self.seed}")
         if self.burn_in is not None and not 0 <= self.burn_in < self.iterations - 1:
             raise InvalidInputError(
                 f"burn_in must be from 0 to iterations - 2 = {self.iterations - 2}, got "
@@ -136,35 +134,20 @@ class ChainSettings:
         """Number of draws that are kept of every chain."""
         return (self.iterations - 1 - self.burned) // self.stride
 
-    def resolved(self, step_size: float | None) -> "ChainSettings":
-        """Fill in what was left to be chosen.
 
-        Parameters
-        ----------
-        step_size : float, optional
-            The step, if known.
+def resolved(given: ChainSettings, step_size: float | None) -> ChainSettings:
+    """Say everything that has an effect: what was left to be chosen, and the step if known."""
+    friction = given.friction
+    if friction is None and SAMPLERS[given.method].takes_friction:
+        friction = FRICTION
+    return replace(
+        given, burn_in=given.burned, thin=given.stride, step_size=step_size, friction=friction
+    )
 
-        Returns
-        -------
-        ChainSettings
-            With everything that has an effect said.
-        """
-        friction = self.friction
-        if friction is None and SAMPLERS[self.method].takes_friction:
-            friction = FRICTION
-        return replace(
-            self, burn_in=self.burned, thin=self.stride, step_size=step_size, friction=friction
-        )
 
-    def record(self) -> dict[str, str | int | float]:
-        """List the settings, fit for the attributes of a dataset.
-
-        Returns
-        -------
-        dict
-            By name; those that are off (None) are left out.
-        """
-        return {key: value for key, value in asdict(self).items() if value is not None}
+def record_of(given: ChainSettings) -> dict[str, str | int | float]:
+    """List settings for the attributes of a dataset, without those that are off (None)."""
+    return {key: value for key, value in asdict(given).items() if value is not None}
 
 
 def require_step(method: str, step_size: float | None, spelled: str) -> None:

@@ -1,4 +1,4 @@
-"""The samplers by name, and one step of each as a pure function.
+"""The samplers by name, and one step of each.
 
 Parameters are dicts of tensors with a leading axis over chains; chains share nothing. The gradient
 is that of the potential U over the whole measurement: one image is one datum, there are no
@@ -54,30 +54,17 @@ class Sampler:
     share: float = STEP_SHARE  # of the limit of stability of a plain step, of the chosen one
 
 
-def sgld_step(
-    parameters: Parameters,
-    gradients: Parameters,
-    noise: Parameters,
-    step: float,
-    temperature: float,
-) -> Parameters:
+def _sgld(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
     """Take a step of Langevin dynamics, ``w - e g + sqrt(2 e T) noise``.
 
     Welling & Teh 2011, whose step is 2e, with the gradient of all data. On a Gaussian target it is
     stable while ``e < 2 / L``, L being the largest eigenvalue of the precision.
     """  # noqa: DOC201
-    size = math.sqrt(2 * step * temperature)
-    return {k: w - step * gradients[k] + size * noise[k] for k, w in parameters.items()}
+    size = math.sqrt(2 * now.size * now.temperature)
+    return {k: each - now.size * gradients[k] + size * noise[k] for k, each in w.items()}
 
 
-def psgld_step(
-    parameters: Parameters,
-    gradients: Parameters,
-    noise: Parameters,
-    step: float,
-    temperature: float,
-    mean_squares: Parameters,
-) -> Parameters:
+def _psgld(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
     """Take a step in the metric of RMSprop, ``G = 1 / (1e-5 + sqrt(v))``, v the mean squares.
 
     ``w - e G g + sqrt(2 e T G) noise``. Li et al. 2016 let v move all the time and then need the
@@ -85,37 +72,6 @@ def psgld_step(
     gradients during burn-in and stays as it is afterwards: G is constant, Gamma is 0 and the target
     is left unchanged up to the term of the order of the step.
     """  # noqa: DOC201
-    following = {}
-    for key, w in parameters.items():
-        metric = 1 / (DAMPING + mean_squares[key].sqrt())
-        size = math.sqrt(2 * step * temperature) * metric.sqrt()
-        following[key] = w - step * metric * gradients[key] + size * noise[key]
-    return following
-
-
-def sghmc_step(
-    parameters: Parameters,
-    gradients: Parameters,
-    noise: Parameters,
-    step: float,
-    temperature: float,
-    velocities: Parameters,
-    friction: float,
-) -> tuple[Parameters, Parameters]:
-    """Take a step with momentum: ``v' = (1 - a) v - e g + sqrt(2 a e T) noise``, ``w' = w + v'``.
-
-    The step e is the square of that of Hamiltonian dynamics of mass 1, the friction a is 1 less the
-    momentum of an optimiser. Chen et al. 2014, eq. 15, without their estimate of the gradient's
-    noise: there is none.
-    """  # noqa: DOC201
-    size = math.sqrt(2 * friction * step * temperature)
-    moved = {
-        k: (1 - friction) * v - step * gradients[k] + size * noise[k] for k, v in velocities.items()
-    }
-    return {k: w + moved[k] for k, w in parameters.items()}, moved
-
-
-def _psgld(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
     if now.iteration == 0:
         now.memory = {key: g.square() for key, g in gradients.items()}
     elif now.iteration <= now.burn_in:
@@ -123,18 +79,33 @@ def _psgld(w: Parameters, gradients: Parameters, noise: Parameters, now: StepSta
             key: SMOOTHING * v + (1 - SMOOTHING) * gradients[key].square()
             for key, v in now.memory.items()
         }
-    return psgld_step(w, gradients, noise, now.size, now.temperature, now.memory)
+    following = {}
+    for key, each in w.items():
+        metric = 1 / (DAMPING + now.memory[key].sqrt())
+        size = math.sqrt(2 * now.size * now.temperature) * metric.sqrt()
+        following[key] = each - now.size * metric * gradients[key] + size * noise[key]
+    return following
 
 
 def _sghmc(w: Parameters, gradients: Parameters, noise: Parameters, now: StepState) -> Parameters:
-    v = now.memory or {key: each.new_zeros(each.shape) for key, each in w.items()}
-    w, now.memory = sghmc_step(w, gradients, noise, now.size, now.temperature, v, now.friction)
-    return w
+    """Take a step with momentum: ``v' = (1 - a) v - e g + sqrt(2 a e T) noise``, ``w' = w + v'``.
+
+    The step e is the square of that of Hamiltonian dynamics of mass 1, the friction a is 1 less the
+    momentum of an optimiser. Chen et al. 2014, eq. 15, without their estimate of the gradient's
+    noise: there is none.
+    """  # noqa: DOC201
+    before = now.memory or {key: each.new_zeros(each.shape) for key, each in w.items()}
+    size = math.sqrt(2 * now.friction * now.size * now.temperature)
+    now.memory = {
+        k: (1 - now.friction) * v - now.size * gradients[k] + size * noise[k]
+        for k, v in before.items()
+    }
+    return {k: each + now.memory[k] for k, each in w.items()}
 
 
 SAMPLERS: dict[str, Sampler] = {
     "sgld": Sampler(
-        lambda w, gradients, noise, now: sgld_step(w, gradients, noise, now.size, now.temperature),
+        _sgld,
         "Langevin dynamics along the whole gradient, unadjusted: it samples the target up to a "
         "term of the order of the step.",
     ),

@@ -9,6 +9,7 @@ import torch
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import NotNegative
 from dipkernels.errors import InvalidInputError
 from dipkernels.sampling.summaries import (
     check_levels,
@@ -29,7 +30,7 @@ BINS = 10
 
 @checked
 def maps(
-    result: xr.Dataset, *, levels: Sequence[float] = LEVELS, noise_sigma: float = 0.0
+    result: xr.Dataset, *, levels: Sequence[float] = LEVELS, noise_sigma: NotNegative = 0.0
 ) -> xr.Dataset:
     """Mean, standard deviation and central credible intervals of every pixel.
 
@@ -54,7 +55,7 @@ def maps(
     Raises
     ------
     InvalidInputError
-        If a level or the noise is out of range, or there are fewer than 2 draws.
+        If a level is out of range, or there are fewer than 2 draws.
 
     Notes
     -----
@@ -62,7 +63,6 @@ def maps(
     ``2 / (1 - p)`` effective draws.
     """
     check_levels(levels)
-    _check_noise(noise_sigma)
     draws = require_draws(result)
     values = draws.values.reshape(-1, *draws.shape[2:]).astype(float)
     if len(values) < 2:
@@ -87,7 +87,7 @@ def calibrate(
     draws: np.ndarray,
     truth: np.ndarray,
     *,
-    noise_sigma: float = 0.0,
+    noise_sigma: NotNegative = 0.0,
     levels: Sequence[float] = CURVE,
 ) -> xr.Dataset:
     """Hold draws against the values that they predict.
@@ -145,7 +145,6 @@ def calibrate(
     if not (np.isfinite(draws).all() and np.isfinite(truth).all()):
         raise InvalidInputError("calibrate takes finite draws and truths, got NaN or infinity")
     check_levels(levels)
-    _check_noise(noise_sigma)
     pit = _pit(draws, truth, noise_sigma)
     coverage = np.array([(np.abs(2 * pit - 1) <= level).mean() for level in levels])
     if not noise_sigma:  # half of a rank lies beyond either end: wide intervals hold every value
@@ -234,11 +233,6 @@ def calibration(
             "no pixels that were measured with Gaussian noise; sample task.hold_out(0.1)"
         )
     return found
-
-
-def _check_noise(noise_sigma: float) -> None:
-    if not 0 <= noise_sigma < float("inf"):
-        raise InvalidInputError(f"noise_sigma must be finite and not negative, got {noise_sigma}")
 
 
 # Of the Gaussian with the moments of the draws: its deviation, and the error of its mean.

@@ -20,7 +20,8 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.fitting.optimisers import default_learning_rate
 from dipkernels.images.metrics import decibels
-from dipkernels.kernels import NTK, ObservedKernel, RestrictedKernel
+from dipkernels.kernels import NTK, ObservedKernel
+from dipkernels.kernels.kernel import RestrictedKernel
 from dipkernels.linalg import top_eigenpairs
 from dipkernels.priors.prior import ImagePrior, Parameters, describe_prior
 from dipkernels.spectra.bins import bin_edges, bin_masks, radial_frequency

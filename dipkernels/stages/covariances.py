@@ -4,14 +4,11 @@ from typing import Any
 
 import xarray as xr
 
-from dipkernels.errors import InvalidInputError
 from dipkernels.kernels import covariance, radial_average
 from dipkernels.priors.codes import DRAWN
-from dipkernels.priors.prior import ImagePrior
 from dipkernels.spectra import prior_spectrum
-from dipkernels.stages.stage import Stage, Value
+from dipkernels.stages.stage import Several, Stage, Value
 from dipkernels.stages.subject import Subject
-from dipkernels.tasks import Task
 
 CODES = ("fixed", *DRAWN)  # one for all draws, or drawn for each
 SHOWN = 6  # draws that are kept to be looked at
@@ -20,7 +17,7 @@ SHOWN = 6  # draws that are kept to be looked at
 def _covariance(
     subject: Subject,
     *,
-    samples: int = 256,
+    samples: Several = 256,
     codes: str = "fixed",
     centre: str = "none",
     max_lag: int | None = None,
@@ -51,9 +48,4 @@ def _row(found: xr.Dataset) -> dict[str, Value]:
     return values | {f"p {test}": float(p) for test, p in tests}
 
 
-def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
-    if options["samples"] < 2:
-        raise InvalidInputError(f"a covariance needs at least 2 samples, got {options['samples']}")
-
-
-STAGE = Stage("covariance", _covariance, row=_row, check=_check)
+STAGE = Stage("covariance", _covariance, row=_row)

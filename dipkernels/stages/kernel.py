@@ -7,16 +7,14 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.origin import provenance
-from dipkernels.errors import InvalidInputError
 from dipkernels.fitting import stable_learning_rate
 from dipkernels.images.axes import pixel_axes
 from dipkernels.kernels import NTK
 from dipkernels.linalg import KrylovSpace, ritz_pairs, spectral_density
-from dipkernels.priors.prior import ImagePrior, describe_prior
+from dipkernels.priors.prior import describe_prior
 from dipkernels.spectra import frequency_response
-from dipkernels.stages.stage import Stage, Value
+from dipkernels.stages.stage import Several, Stage, Value
 from dipkernels.stages.subject import Subject
-from dipkernels.tasks import Task
 
 EIGENVECTORS = 8
 RESPONSE_PRODUCTS = 23
@@ -63,7 +61,7 @@ def measure_kernel(
     )
 
 
-def _kernel(subject: Subject, *, steps: int = 60, probes: int = 2) -> xr.Dataset:
+def _kernel(subject: Subject, *, steps: Several = 60, probes: Several = 2) -> xr.Dataset:
     spaces = subject.spaces(probes, steps)
     return measure_kernel(subject.ntk, spaces, seed=subject.seed, progress=subject.progress)
 
@@ -73,15 +71,8 @@ def _row(result: xr.Dataset) -> dict[str, Value]:
     return values | {"parameters": int(result.parameters), "matvecs": int(result.matvecs)}
 
 
-def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
-    if min(options["steps"], options["probes"]) < 2:
-        raise InvalidInputError(
-            f"steps and probes must be at least 2, got {options['steps']}, {options['probes']}"
-        )
-
-
 def _cost(options: Mapping[str, Any]) -> int:
     return int(options["probes"] * options["steps"]) + RESPONSE_PRODUCTS
 
 
-STAGE = Stage("kernel", _kernel, row=_row, check=_check, cost=_cost)
+STAGE = Stage("kernel", _kernel, row=_row, cost=_cost)

@@ -5,6 +5,7 @@ from typing import Any
 import xarray as xr
 
 from dipkernels import sampling
+from dipkernels.base.kinds import Positive
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.sampling.diagnostics import LEAST_DRAWS, require_arviz
@@ -25,7 +26,7 @@ def _posterior(
     thin: int | None = None,
     step_size: float | None = None,
     chains: int = 4,
-    temperature: float = 1.0,
+    temperature: Positive = 1.0,
 ) -> xr.Dataset:
     given: dict[str, Any] = {
         **{"iterations": iterations, "burn_in": burn_in, "thin": thin, "step_size": step_size},
@@ -61,8 +62,6 @@ def _check(prior: ImagePrior, task: Task, options: dict[str, Any]) -> None:
             f"whether chains converged can't be told from {draws} draws of each: at least "
             f"{LEAST_DRAWS} are needed; give more iterations, or a smaller burn_in or thin"
         )
-    if not 0 < options["temperature"] < float("inf"):
-        raise InvalidInputError(f"temperature must be positive, got {options['temperature']}")
 
 
 STAGE = Stage("posterior", _posterior, row=_row, check=_check)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dipkernels.base.checks import as_annotated
 from dipkernels.base.options import check_options, option, settings
 from dipkernels.errors import InvalidInputError
 
@@ -69,12 +68,7 @@ class AuditSettings:
                 raise InvalidInputError(
                     f"{name} must be at least {bound}, got {getattr(self, name)}"
                 )
-        rates = {} if self.learning_rates is None else self.learning_rates
-        if isinstance(self.optimisers, str) or not isinstance(rates, Mapping):
-            raise InvalidInputError(
-                "optimisers must be a list of names, and learning_rates numbers by their names, "
-                f"got {self.optimisers!r} and {self.learning_rates!r}"
-            )
+        rates = {} if self.learning_rates is None else dict(self.learning_rates)
         last = self.iterations
         checks: Sequence[int] = (max(1, last // 100), max(1, last // 10), last)
         if self.checks is not None:
@@ -85,11 +79,7 @@ class AuditSettings:
             )
         object.__setattr__(self, "checks", tuple(sorted({*checks})))
         object.__setattr__(self, "optimisers", tuple(self.optimisers))
-        object.__setattr__(
-            self,
-            "learning_rates",
-            {name: as_annotated("a learning rate", rate, float) for name, rate in rates.items()},
-        )
+        object.__setattr__(self, "learning_rates", rates)
         unknown = [name for name in self.optimisers if name not in OPTIMISERS]
         if unknown or not self.optimisers or len({*self.optimisers}) < len(self.optimisers):
             raise InvalidInputError(

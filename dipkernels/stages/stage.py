@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import xarray as xr
 
 from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.kinds import at_least
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.prior import ImagePrior
 from dipkernels.specs.task import Option
@@ -18,6 +19,7 @@ from dipkernels.stages.subject import Subject
 from dipkernels.tasks import Task
 
 Value = float | int | str | bool
+Several = Annotated[int, at_least(2)]
 Check = Callable[[ImagePrior, Task, dict[str, Any]], None]
 # What the table says of every run; a measurement's own values stand beside.
 COLUMNS = ("prior", "task", "image", "size", "seed", "measure", "seconds", "device")

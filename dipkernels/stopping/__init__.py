@@ -11,7 +11,7 @@ from dipkernels.stopping.bands import CleanBands, FrequencyBands
 from dipkernels.stopping.calibration import Calibration, calibrate, leave_one_out
 from dipkernels.stopping.monitors import Monitor, make_monitor, monitor_names
 from dipkernels.stopping.panel import detections, format_panel, stopping_panel
-from dipkernels.stopping.predicted import PredictedOptimum, StoppingTime, stopping_time
+from dipkernels.stopping.predicted import PredictedOptimum, stopping_time
 from dipkernels.stopping.reference_free import blur, sharpness
 from dipkernels.stopping.rules import (
     Decision,
@@ -21,7 +21,6 @@ from dipkernels.stopping.rules import (
     TooShortError,
     make_rule,
     register_rule,
-    rule_names,
 )
 
 __all__ = [
@@ -32,7 +31,6 @@ __all__ = [
     "NotApplicableError",
     "PredictedOptimum",
     "Rule",
-    "StoppingTime",
     "TooShortError",
     "blur",
     "calibrate",
@@ -43,7 +41,6 @@ __all__ = [
     "make_rule",
     "monitor_names",
     "register_rule",
-    "rule_names",
     "sharpness",
     "stopping_panel",
     "stopping_time",

@@ -8,7 +8,7 @@ import xarray as xr
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.stopping.rules import Decision, NotApplicableError, Rule, clean_psnr
+from dipkernels.stopping.rules import Decision, NotApplicableError, Rule, clean_psnr, fixed_at
 
 Traces = xr.Dataset | Sequence[xr.Dataset]
 
@@ -40,10 +40,7 @@ class Calibration(Rule):
             raise NotApplicableError(
                 "nothing was calibrated: pass calibrate(traces of training images) as a rule"
             )
-        last = trace.sizes["iteration"] - 1
-        if last < self.iteration:
-            return Decision(last)
-        return Decision(self.iteration, self.iteration)
+        return fixed_at(trace, self.iteration)
 
 
 @checked

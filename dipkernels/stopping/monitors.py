@@ -5,13 +5,14 @@ waits for the device. Runs are independent of each other.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Share, at_least
 from dipkernels.errors import InvalidInputError, UnknownNameError
 from dipkernels.images.metrics import grey
 from dipkernels.stopping.reference_free import blur, sharpness
@@ -157,11 +158,6 @@ class WindowedVariance(_Keeping):
     window : int
         W, at least 2; published: 100.
 
-    Raises
-    ------
-    InvalidInputError
-        If the window is too small.
-
     Notes
     -----
     Memory: W outputs for every run, and two more in float64. Cost: some ten passes over one output,
@@ -184,10 +180,8 @@ class WindowedVariance(_Keeping):
 
     names: tuple[str, ...] = ("windowed_variance",)
 
-    def __init__(self, window: int = 100) -> None:
+    def __init__(self, window: Annotated[int, at_least(2)] = 100) -> None:
         super().__init__()
-        if window < 2:
-            raise InvalidInputError(f"window must be at least 2 outputs, got {window}")
         self.window = window
 
     def update(self, images: Images) -> Float[Tensor, "runs 1"]:
@@ -229,7 +223,7 @@ class WindowedVariance(_Keeping):
         mean, squares = self._kept["window_mean"], self._kept["window_squares"]
         difference = new - old
         moved = mean + difference / self.window
-        change = _total(difference * ((new - moved) + (old - mean)))
+        change = total_of(difference * ((new - moved) + (old - mean)))
         # Rounding may leave outputs that are all equal below 0.
         self._kept["window_mean"] = moved
         self._kept["window_squares"] = (squares + change).clamp(min=0)
@@ -240,7 +234,7 @@ class WindowedVariance(_Keeping):
         difference = new - mean
         moved = mean + difference / count
         self._kept["fresh_mean"] = moved
-        self._kept["fresh_squares"] = squares + _total(difference * (new - moved))
+        self._kept["fresh_squares"] = squares + total_of(difference * (new - moved))
 
 
 @checked
@@ -255,11 +249,6 @@ class MovingVariance(_Keeping):
     decay : float
         Weight of the newest output, in (0, 1); published: 0.1.
 
-    Raises
-    ------
-    InvalidInputError
-        If the decay is out of range.
-
     Notes
     -----
     The mean of ``d^2`` where the published code has the sum, which changes no decision. Memory: one
@@ -272,10 +261,8 @@ class MovingVariance(_Keeping):
 
     names: tuple[str, ...] = ("moving_variance",)
 
-    def __init__(self, decay: float = 0.1) -> None:
+    def __init__(self, decay: Share = 0.1) -> None:
         super().__init__()
-        if not 0 < decay < 1:
-            raise InvalidInputError(f"decay must be in (0, 1), got {decay}")
         self.decay = decay
 
     def update(self, images: Images) -> Float[Tensor, "runs 1"]:
@@ -286,7 +273,7 @@ class MovingVariance(_Keeping):
         self._meet(images, "average")
         self._count += 1
         difference = images - self._kept["average"]
-        squares = _total(difference.square()) / images[0].numel()
+        squares = total_of(difference.square()) / images[0].numel()
         variance = (1 - self.decay) * (self._kept["variance"] + self.decay * squares)
         self._kept["average"] = self._kept["average"] + self.decay * difference
         self._kept["variance"] = variance
@@ -377,8 +364,8 @@ def make_monitor(name: str) -> Monitor:
     return _MONITORS[name]()
 
 
-# Sum over each run's image; float64, because float32 would lose digits over a million pixels.
-def _total(images: Tensor) -> Tensor:
+def total_of(images: Tensor) -> Tensor:
+    """Sum over each run's numbers; in float64, since float32 would lose digits over a million."""
     return images.flatten(1).sum(dim=1, dtype=torch.float64)
 
 

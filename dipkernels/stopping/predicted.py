@@ -1,34 +1,20 @@
 """When to stop, as predicted: the optimum of a learning curve, and a stopping rule of it."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
 
-from dipkernels.base.checks import as_annotated, checked
+from dipkernels.base.checks import checked
+from dipkernels.base.kinds import at_least
 from dipkernels.errors import InvalidInputError
-from dipkernels.stopping.rules import Decision, Rule
+from dipkernels.stopping.rules import Decision, Rule, fixed_at
 
 
-@checked(nan=True)
 @dataclass(frozen=True)
 class StoppingTime:
-    """Where a predicted curve is best, in the score region.
-
-    Attributes
-    ----------
-    optimum : float
-        Where the predicted PSNR is highest; of a peak that isn't resolved, where it is certainly
-        as high as ``psnr``.
-    earliest, latest : float
-        The optimum lies between them; ``latest`` is infinite where the curve ends before.
-    psnr : float
-        Predicted at the optimum, in dB.
-    unit : {"time", "iteration"}
-        Of the three times.
-    resolved : bool
-        Whether the numerics tell a peak, see `dipkernels.theory.learning_curve`.
-    """
+    """Where a predicted curve is best, in the score region; see `stopping_time`."""
 
     optimum: float
     earliest: float
@@ -57,7 +43,10 @@ def stopping_time(
     Returns
     -------
     StoppingTime
-        In units of the curve, or in iterations, not rounded.
+        ``optimum``, where the predicted PSNR is highest in the score region (of a peak that isn't
+        resolved, where it is certainly as high as ``psnr``, in dB), between ``earliest`` and
+        ``latest``, which is infinite where the curve ends before: by ``unit`` in "time", that of
+        the curve, or "iteration", not rounded. ``resolved`` says whether the numerics tell a peak.
 
     Raises
     ------
@@ -118,19 +107,13 @@ class PredictedOptimum(Rule):
         Whether the curve was predicted from the clean image of the very fit that is judged.
     """
 
-    iteration: int
+    iteration: Annotated[int, at_least(0)]
     psnr: float = float("nan")
     needs_truth: bool = False
 
     name = "predicted"
 
-    def __post_init__(self) -> None:
-        as_annotated("iteration", self.iteration, int)
-        if self.iteration < 0:
-            raise InvalidInputError(f"iteration must not be negative, got {self.iteration}")
-
     @classmethod
-    @checked
     def of_curve(
         cls,
         curve: xr.Dataset,
@@ -172,7 +155,4 @@ class PredictedOptimum(Rule):
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Choose the predicted iteration, or the last one of a trace that ends before it."""
-        last = trace.sizes["iteration"] - 1
-        if last < self.iteration:
-            return Decision(last)
-        return Decision(self.iteration, self.iteration, self.psnr)
+        return fixed_at(trace, self.iteration, self.psnr)

@@ -4,22 +4,23 @@ Wherever a rule lacks its monitor, the noise level or the truth, it raises `NotA
 """
 
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
-from dipkernels.errors import InvalidInputError
+from dipkernels.base.kinds import Count, NotNegative, Positive, at_least
 from dipkernels.stopping.rules import (
     Decision,
     NotApplicableError,
+    PatientRule,
     Rule,
     TooShortError,
     clean_psnr,
     first_at,
     noise_level,
     patient_minimum,
-    require_positive,
     squared_error,
     values,
 )
@@ -37,24 +38,19 @@ __all__ = [
 
 
 @checked
-class WindowedVarianceRule(Rule):
+class WindowedVarianceRule(PatientRule):
     """ES-WMV: the output where the variance of the last outputs is lowest.
+
+    Source: that of its monitor, `dipkernels.stopping.monitors.WindowedVariance`.
 
     Parameters
     ----------
     patience : int
         Stops after so many iterations without a lower variance; published: 1000.
-
-    References
-    ----------
-    Wang, Li, Zhuang, Chen, Liang, Sun: Early Stopping for Deep Image Prior. TMLR 2023.
     """
 
     name = "es-wmv"
     monitor = "windowed-variance"
-
-    def __init__(self, patience: int = 1000) -> None:
-        self.patience = require_positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Choose the last output of the window with the lowest ``windowed_variance``."""
@@ -66,8 +62,10 @@ class WindowedVarianceRule(Rule):
 
 
 @checked
-class MovingVarianceRule(Rule):
+class MovingVarianceRule(PatientRule):
     """ES-EMV: the output where the exponential moving variance is lowest.
+
+    Source: that of its monitor, `dipkernels.stopping.monitors.MovingVariance`.
 
     Parameters
     ----------
@@ -75,19 +73,13 @@ class MovingVarianceRule(Rule):
         Stops after so many iterations without a lower variance; published: 1000.
     start : int
         First iteration that is looked at; published: 100.
-
-    References
-    ----------
-    Wang, Li, Zhuang, Chen, Liang, Sun: Early Stopping for Deep Image Prior. TMLR 2023.
     """
 
     name = "es-emv"
     monitor = "moving-variance"
 
-    def __init__(self, patience: int = 1000, start: int = 100) -> None:
-        self.patience = require_positive("patience", patience)
-        if start < 0:
-            raise InvalidInputError(f"start must be at least 0, got {start}")
+    def __init__(self, patience: Count = 1000, start: Annotated[int, at_least(0)] = 100) -> None:
+        super().__init__(patience)
         self.start = start
 
     def decide(self, trace: xr.Dataset) -> Decision:
@@ -105,8 +97,7 @@ class BlurSharpnessRule(Rule):
     """Spectral-bias rule: stop once the ratio of blurriness to sharpness no longer changes.
 
     At iteration i > 2n it compares the mean ratio over i-2n ... i-n-1 with that over
-    i-n+1 ... i-1, and stops if they differ by less than the threshold. (The second mean is over one
-    entry less, and the ratio at i isn't looked at: so the published code has it.)
+    i-n+1 ... i-1, and stops if they differ by less than the threshold, as the published code does.
 
     Parameters
     ----------
@@ -124,13 +115,8 @@ class BlurSharpnessRule(Rule):
     name = "blur-sharpness"
     monitor = "blur-sharpness"
 
-    def __init__(self, n: int = 100, threshold: float = 0.01) -> None:
-        if n < 2:
-            raise InvalidInputError(f"n must be at least 2 iterations, got {n}")
-        if not threshold > 0:
-            raise InvalidInputError(f"threshold must be positive, got {threshold}")
-        self.n = n
-        self.threshold = threshold
+    def __init__(self, n: Annotated[int, at_least(2)] = 100, threshold: Positive = 0.01) -> None:
+        self.n, self.threshold = n, threshold
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``blur`` and ``sharpness``; ``value`` is the difference of the means."""
@@ -172,8 +158,7 @@ class Discrepancy(Rule):
     Parameters
     ----------
     tau : float
-        Above 0; 1 takes the noise level as it is stated. Clipping the measurement to [0, 1] leaves
-        less noise than that.
+        Above 0; 1 takes the noise level as it is stated.
 
     References
     ----------
@@ -183,9 +168,7 @@ class Discrepancy(Rule):
 
     name = "discrepancy"
 
-    def __init__(self, tau: float = 1.0) -> None:
-        if not 0 < tau < np.inf:
-            raise InvalidInputError(f"tau must be positive and finite, got {tau}")
+    def __init__(self, tau: Positive = 1.0) -> None:
         self.tau = tau
 
     def decide(self, trace: xr.Dataset) -> Decision:
@@ -197,7 +180,7 @@ class Discrepancy(Rule):
 
 
 @checked
-class HeldOut(Rule):
+class HeldOut(PatientRule):
     """Held-out pixels: the output that predicts best what was measured but not fitted.
 
     Parameters
@@ -207,9 +190,6 @@ class HeldOut(Rule):
     """
 
     name = "held-out"
-
-    def __init__(self, patience: int = 1000) -> None:
-        self.patience = require_positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``psnr_held_out``; ``value`` is the mean squared error there."""
@@ -229,8 +209,7 @@ class DeltaMSE(Rule):
     Parameters
     ----------
     m : float, optional
-        In squared units of the image. The report leaves it open; by default the variance of the
-        noise, below which an output has begun to fit the noise.
+        In squared units of the image; by default the variance of the noise.
 
     References
     ----------
@@ -240,9 +219,7 @@ class DeltaMSE(Rule):
     name = "delta-mse"
     needs_truth = True
 
-    def __init__(self, m: float | None = None) -> None:
-        if m is not None and not 0 <= m < np.inf:
-            raise InvalidInputError(f"m must be at least 0 and finite, got {m}")
+    def __init__(self, m: NotNegative | None = None) -> None:
         self.m = m
 
     def decide(self, trace: xr.Dataset) -> Decision:

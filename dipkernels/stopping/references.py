@@ -14,9 +14,8 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.monitors import Images, Monitor, NeedsTasks, at_least_float32
 from dipkernels.stopping.rules import (
     Decision,
-    Rule,
+    PatientRule,
     patient_minimum,
-    require_positive,
     squared_error,
     values,
 )
@@ -29,7 +28,7 @@ ENTRIES = 10  # for each coefficient, at least
 
 
 @checked
-class TwoCopies(Rule):
+class TwoCopies(PatientRule):
     """Two noisy copies: the output that is nearest to a second measurement, which isn't fitted.
 
     Its noise is independent of what is fitted, so that the squared distance is that to the clean
@@ -48,9 +47,6 @@ class TwoCopies(Rule):
 
     name = "two-copies"
 
-    def __init__(self, patience: int = 1000) -> None:
-        self.patience = require_positive("patience", patience)
-
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``psnr_second``; ``value`` is the mean squared error to the second copy."""
         error = values(trace, "psnr_second", "fit task.measured_twice(second)")
@@ -58,7 +54,7 @@ class TwoCopies(Rule):
 
 
 @checked
-class PseudoReferenceRule(Rule):
+class PseudoReferenceRule(PatientRule):
     """Pseudo-reference: the output that is nearest to a second copy made of the first.
 
     Parameters
@@ -68,8 +64,7 @@ class PseudoReferenceRule(Rule):
 
     Notes
     -----
-    The idea is of Huang et al., whose references (for colour, grey and medical images) weren't at
-    hand; that of `pseudo_reference` is ours, for all images.
+    The idea is of Huang et al.; the reference, `pseudo_reference`, is ours, for all images.
 
     References
     ----------
@@ -79,9 +74,6 @@ class PseudoReferenceRule(Rule):
 
     name = "pseudo-reference"
     monitor = "pseudo-reference"
-
-    def __init__(self, patience: int = 1000) -> None:
-        self.patience = require_positive("patience", patience)
 
     def decide(self, trace: xr.Dataset) -> Decision:
         """Judge by ``pseudo_reference``, which is also the ``value``."""

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count
 from dipkernels.errors import InvalidInputError, UnknownNameError
 
 
@@ -56,8 +57,7 @@ class Rule(ABC):
     needs_truth : bool
         Whether it looks at the clean image, which makes it a measure and no rule to be used.
     monitor : str, optional
-        Name of the monitor that a fit must run for it, see
-        `dipkernels.stopping.make_monitor`.
+        Name of the monitor that a fit must run for it, see `dipkernels.stopping.make_monitor`.
 
     Examples
     --------
@@ -124,6 +124,14 @@ class Rule(ABC):
 
 
 @checked
+class PatientRule(Rule):
+    """A rule that gives up after so many iterations without a better score."""
+
+    def __init__(self, patience: Count = 1000) -> None:
+        self.patience = patience
+
+
+@checked
 class FunctionRule(Rule):
     """A function of a trace as a rule.
 
@@ -177,15 +185,8 @@ def register_rule(name: str, factory: Callable[[], Rule]) -> None:
     _FACTORIES[name] = factory
 
 
-@checked
 def rule_names() -> list[str]:
-    """List the rules that are registered.
-
-    Returns
-    -------
-    list of str
-        In the order of registration.
-    """
+    """List the rules in the order of registration."""
     return list(_FACTORIES)
 
 
@@ -208,7 +209,7 @@ def make_rule(rule: RuleLike) -> Rule:
     UnknownNameError
         If no rule has that name.
     InvalidInputError
-        If it is a class of rules, or nothing that could be a rule.
+        If it is a class of rules.
     """
     if isinstance(rule, Rule):
         return rule
@@ -217,11 +218,6 @@ def make_rule(rule: RuleLike) -> Rule:
             f"a rule must be made before it is used, got the class: pass {rule.__name__}(...)"
         )
     if not isinstance(rule, str):
-        if not callable(rule):
-            raise InvalidInputError(
-                f"a rule must be a Rule, a function of a trace or one of {', '.join(_FACTORIES)}; "
-                f"got {rule!r}"
-            )
         return FunctionRule(rule)
     if rule not in _FACTORIES:
         raise UnknownNameError(f"no stopping rule '{rule}'; there are: {', '.join(_FACTORIES)}")
@@ -290,11 +286,10 @@ def squared_error(psnr: np.ndarray) -> np.ndarray:
     return np.asarray(10.0 ** (-psnr / 10))
 
 
-def require_positive(name: str, value: int) -> int:
-    """Check a number of iterations."""
-    if value < 1:
-        raise InvalidInputError(f"{name} must be at least 1 iteration, got {value}")
-    return value
+def fixed_at(trace: xr.Dataset, iteration: int, value: float = float("nan")) -> Decision:
+    """Stop at an iteration that was known before, if the trace gets that far."""
+    last = trace.sizes["iteration"] - 1
+    return Decision(last) if last < iteration else Decision(iteration, iteration, value)
 
 
 def first_at(reached: np.ndarray) -> Decision:

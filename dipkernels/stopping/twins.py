@@ -11,6 +11,7 @@ from scipy.signal import lfilter
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count, Positive
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.stopping.monitors import (
@@ -19,13 +20,13 @@ from dipkernels.stopping.monitors import (
     NeedsTasks,
     NeedsTwins,
     at_least_float32,
+    total_of,
 )
 from dipkernels.stopping.rules import (
     Decision,
-    Rule,
+    PatientRule,
     noise_level,
     patient_minimum,
-    require_positive,
     squared_error,
     values,
 )
@@ -61,19 +62,11 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
     seed : int
         Of the signs.
 
-    Raises
-    ------
-    InvalidInputError
-        If the strength isn't positive and finite.
-
     Notes
     -----
-    Cost: that of the fit once more, and some passes over the outputs. Fits of networks are far
-    from linear: in float32, by Adam and at a hundredth of the noise, twins were apart within ten
-    iterations, and ``freedom_share`` told nothing. A finite strength averages the divergence over
-    measurements so near.
-    Its standard error is about ``sqrt(2 tr(J J) / m^2)`` for a symmetric Jacobian J, less its
-    diagonal: of the order of ``1 / sqrt(m)``.
+    Cost: that of the fit once more, and some passes over the outputs. A finite strength averages
+    the divergence over measurements so near; a small one tells nothing where twins come apart. Its
+    standard error is about ``sqrt(2 tr(J J) / m^2)`` for a symmetric Jacobian J, less its diagonal.
 
     References
     ----------
@@ -94,9 +87,7 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
 
     names: tuple[str, ...] = ("freedom_share", "pseudo_noise")
 
-    def __init__(self, strength: float | None = None, seed: int = 0) -> None:
-        if strength is not None and not 0 < strength < float("inf"):
-            raise InvalidInputError(f"strength must be positive and finite, got {strength}")
+    def __init__(self, strength: Positive | None = None, seed: int = 0) -> None:
         self.strength, self.seed = strength, seed
         self._tasks: list[Task] = []
         self._signs: list[Tensor] = []
@@ -141,20 +132,20 @@ class Twin(Monitor, NeedsTasks, NeedsTwins):
             white = task.data_range
             ours, theirs = task.forward(own * white) / white, task.forward(twin * white) / white
             entries = signs.abs().sum(dtype=torch.float64)
-            freedom = _total(signs * (theirs - ours)) / (strength * entries)
+            freedom = total_of(signs * (theirs - ours)) / (strength * entries)
             left = (task.measurement / white + strength * signs - theirs) * signs.abs()
-            cosine = _total(signs * left) / (_total(left.square()) * entries).sqrt()
+            cosine = total_of(signs * left) / (total_of(left.square()) * entries).sqrt()
             rows.append(torch.stack([freedom, cosine], dim=1))
         return torch.cat(rows).to(dtype)
 
 
 @checked
-class _OfTwin(Rule):
+class _OfTwin(PatientRule):
     # Where a fit by Adam jumps and its twin doesn't, single values tell nothing.
     monitor = "twin"
 
-    def __init__(self, patience: int = 1000, averaging: float = 0.8) -> None:
-        self.patience = require_positive("patience", patience)
+    def __init__(self, patience: Count = 1000, averaging: float = 0.8) -> None:
+        super().__init__(patience)
         if not 0 <= averaging < 1:
             raise InvalidInputError(f"averaging must be in [0, 1), got {averaging}")
         self.averaging = averaging
@@ -178,19 +169,12 @@ class Sure(_OfTwin):
     patience : int
         Stops after so many iterations without a lower risk.
     averaging : float
-        Decay of the running average of ``freedom_share`` that is taken for it, in [0, 1). Where a
-        fit by Adam jumps and its twin doesn't, single values tell nothing.
-
-    Raises
-    ------
-    InvalidInputError
-        If one is out of range.
+        Decay of the running average of ``freedom_share`` that is taken for it, in [0, 1).
 
     References
     ----------
     Stein: Estimation of the mean of a multivariate normal distribution. Annals of Statistics 1981.
-    For deep image priors Jo, Chun, Choi: Rethinking deep image prior for denoising. ICCV 2021, who
-    descend the estimate, with the measurement as the code; here it's watched, of any fit.
+    For deep image priors Jo, Chun, Choi: Rethinking deep image prior for denoising. ICCV 2021.
     """
 
     name = "sure"
@@ -206,10 +190,8 @@ class Sure(_OfTwin):
 class PseudoNoise(_OfTwin):
     """Orthogonality of pseudo-noise: the output at which what is left is most like noise.
 
-    Pseudo-noise is added to what a twin fits (`Twin`). An image is orthogonal to it, up to chance.
-    So the cosine between it and what the twin hasn't fitted is small while much of the image is
-    missing, highest when mostly noise is left, and falls when noise is fitted, too. The square of
-    its inverse is generalised cross-validation of the twin, with the trace by Monte Carlo.
+    The cosine between the pseudo-noise of a twin (`Twin`) and what that hasn't fitted grows while
+    the image is learned, and falls when noise is.
 
     Parameters
     ----------
@@ -218,17 +200,11 @@ class PseudoNoise(_OfTwin):
     averaging : float
         Decay of the running average of the cosine that is taken for it, in [0, 1).
 
-    Raises
-    ------
-    InvalidInputError
-        If one is out of range.
-
     Notes
     -----
     It needs no noise level. Of a spectral cut-off it takes a mode whose energy exceeds the variance
     of noise and pseudo-noise and twice the mean of what is missing, where the best takes one that
-    exceeds the noise's. Zhou et al. add pseudo-noise and measure it by the orthogonality; the
-    cosine is our formula for their words, since their own wasn't at hand.
+    exceeds the noise's. The cosine is our formula for Zhou et al.'s words.
 
     References
     ----------
@@ -242,8 +218,3 @@ class PseudoNoise(_OfTwin):
         """Judge by ``pseudo_noise``; ``value`` is the average cosine."""
         decision = patient_minimum(-self._averaged(trace, "pseudo_noise"), self.patience)
         return changed(decision, value=-decision.value)
-
-
-# Over each run's measurement; float64, because float32 would lose digits over a million entries.
-def _total(entries: Tensor) -> Tensor:
-    return entries.flatten(1).sum(dim=1, dtype=torch.float64)

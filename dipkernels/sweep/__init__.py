@@ -11,9 +11,7 @@ from dipkernels.base.lazy import imported_when_used
 _NAMES = {
     "Measured": "dipkernels.stages.stage",
     "Sweep": "plan",
-    "Problem": "document",
     "Run": "runs",
-    "Status": "tables",
     "Summary": "driver",
     "SweepFileError": "document",
     "SweepInterrupted": "driver",
@@ -31,9 +29,7 @@ _NAMES = {
 
 __all__ = [
     "Measured",
-    "Problem",
     "Run",
-    "Status",
     "Summary",
     "Sweep",
     "SweepFileError",
@@ -54,7 +50,6 @@ if TYPE_CHECKING:
     from dipkernels.stages.registry import measurement_names as measurement_names
     from dipkernels.stages.registry import register_measurement as register_measurement
     from dipkernels.stages.stage import Measured as Measured
-    from dipkernels.sweep.document import Problem as Problem
     from dipkernels.sweep.document import SweepFileError as SweepFileError
     from dipkernels.sweep.driver import Summary as Summary
     from dipkernels.sweep.driver import SweepInterrupted as SweepInterrupted
@@ -63,7 +58,6 @@ if TYPE_CHECKING:
     from dipkernels.sweep.plan import Sweep as Sweep
     from dipkernels.sweep.plan import load as load
     from dipkernels.sweep.runs import Run as Run
-    from dipkernels.sweep.tables import Status as Status
     from dipkernels.sweep.tables import load_result as load_result
     from dipkernels.sweep.tables import over_seeds as over_seeds
     from dipkernels.sweep.tables import status as status

@@ -7,30 +7,18 @@ from typing import Any, NoReturn
 
 import yaml
 
-from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 
 Where = tuple[str | int, ...]
 
 
-@checked
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a plan.
-
-    Attributes
-    ----------
-    where : tuple of str and int
-        Keys and positions that lead to it, from the top.
-    text : str
-        What was given, what was expected, what to do.
-    line : int or None
-        In the file, from 1; None where there's no file.
-    """
+    """One thing that is wrong with a plan."""
 
     where: Where
-    text: str
-    line: int | None = None
+    text: str  # what was given, what was expected, what to do
+    line: int | None = None  # in the file, from 1
 
     def __str__(self) -> str:
         place = f"line {self.line}: " if self.line is not None else ""
@@ -40,17 +28,11 @@ class Problem:
 class SweepFileError(InvalidInputError):
     """A plan that can't be run; all that is wrong with it is said at once.
 
-    Parameters
-    ----------
-    source : str
-        The file.
-    problems : sequence of Problem
-        At least one.
-
     Attributes
     ----------
-    problems : list of Problem
-        By line.
+    problems : list
+        By line, each with the keys that lead to it (``where``), a ``text`` and, in a file, its
+        ``line``.
     """
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:

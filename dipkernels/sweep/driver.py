@@ -11,12 +11,13 @@ from concurrent.futures import (
     Future,
     wait,
 )
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
+from dipkernels.base.kinds import Count
 from dipkernels.base.origin import digest
 from dipkernels.base.progress import Progress
 from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
@@ -75,13 +76,7 @@ class Summary:
 
 
 class SweepInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a sweep; what was done is in the store, and the same call goes on.
-
-    Attributes
-    ----------
-    summary : Summary
-        Until then.
-    """
+    """Ctrl-C during a sweep: its ``summary`` is that until then, and the same call goes on."""
 
     def __init__(self, summary: Summary) -> None:
         super().__init__("sweep interrupted")
@@ -94,8 +89,8 @@ def run(
     store: str | Path,
     *,
     executor: Executor | None = None,
-    workers: int = 1,
-    threads: int | None = None,
+    workers: Count = 1,
+    threads: Count | None = None,
     device: str = "cpu",
     retry_failed: bool = False,
     progress: bool = False,
@@ -159,7 +154,10 @@ def run(
     >>> first.done, again.done, again.skipped
     (1, 0, 1)
     """
-    _check(executor, workers, threads)
+    if executor is not None and (workers != 1 or threads is not None):
+        raise InvalidInputError("workers and threads have no effect on an executor of your own")
+    if threads is not None and workers == 1:
+        raise InvalidInputError("threads has no effect on this process: use torch.set_num_threads")
     if executor is None and device != "cpu":
         resolve_device(device)
     opened = Store.open(store, create=True)
@@ -167,12 +165,9 @@ def run(
     opened.note_sweep({each.key: each.label for each in plan.runs}, plan.source, plan.text, keys)
     own = executor is None
     if executor is None:
-        several = workers > 1
-        executor = (
-            LocalProcesses(workers, threads=threads or 1, gpus=device == "cuda")
-            if several
-            else ThisProcess()
-        )
+        executor = ThisProcess()
+        if workers > 1:
+            executor = LocalProcesses(workers, threads=threads or 1, gpus=device == "cuda")
     sweep = _Sweep(plan, opened, executor, device, retry_failed, report)
     try:
         return sweep.run(progress)
@@ -187,15 +182,6 @@ def run(
     finally:
         if own:
             executor.shutdown()
-
-
-def _check(executor: Executor | None, workers: int, threads: int | None) -> None:
-    if workers < 1 or (threads is not None and threads < 1):
-        raise InvalidInputError(f"workers and threads must be at least 1, got {workers}, {threads}")
-    if executor is not None and (workers != 1 or threads is not None):
-        raise InvalidInputError("workers and threads have no effect on an executor of your own")
-    if threads is not None and workers == 1:
-        raise InvalidInputError("threads has no effect on this process: use torch.set_num_threads")
 
 
 class _Sweep:
@@ -252,14 +238,9 @@ class _Sweep:
         return todo
 
     def _submit(self, each: Run) -> None:
-        arguments = (
-            each.record(),
-            str(self.store.path.resolve()),
-            self.device,
-            self.known[each.key],
-        )
+        where, failures = str(self.store.path.resolve()), self.known[each.key]
         try:
-            future = self.executor.submit(execute, *arguments)
+            future = self.executor.submit(execute, asdict(each), where, self.device, failures)
         except RuntimeError as error:  # it's broken, or was shut down
             raise DipkernelsError(
                 f"the executor takes no more runs ({error}): what is done is kept in "

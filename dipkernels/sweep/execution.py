@@ -9,7 +9,7 @@ from typing import Any
 
 from dipkernels.errors import OutputError
 from dipkernels.storage.locks import claim
-from dipkernels.sweep.runs import Run
+from dipkernels.sweep.runs import Run, from_record
 from dipkernels.sweep.store import DONE, FAILED, Store
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def execute(
     record: Mapping[str, Any], path: str, device: str = "cpu", failures: int = 0
 ) -> dict[str, Any]:
     """Carry out a run, unless it's done or somebody else does; used on workers."""
-    run, store = Run.from_record(record), Store(Path(path))
+    run, store = from_record(record), Store(Path(path))
     folder = store.folder(run.key).path
     try:
         folder.mkdir(exist_ok=True)

@@ -4,7 +4,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -80,43 +80,6 @@ class Run:
             lead = f"{name} " if name == "seed" else ""
             parts.append(f"{lead}{self.asked.get(name, '')}{extra}")
         return " ".join(parts)
-
-    def record(self) -> dict[str, Any]:
-        """Write it down, to be sent to a worker or kept.
-
-        Returns
-        -------
-        dict
-            Fit for JSON; `from_record` reads it.
-        """
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Run":
-        """Read a run.
-
-        Parameters
-        ----------
-        record : mapping
-            From `record`.
-
-        Returns
-        -------
-        Run
-            The same.
-
-        Raises
-        ------
-        InvalidInputError
-            If it has other entries.
-        """
-        known = {each.name for each in fields(cls)}
-        if unknown := sorted(map(str, {*record} ^ known)):
-            raise InvalidInputError(
-                f"a run's record has the entries {', '.join(sorted(known))}; there is one too many "
-                f"or too few: {', '.join(unknown)[:100]}"
-            )
-        return cls(**{**record, "imports": tuple(record["imports"])})
 
     def make(self, device: str | torch.device = "cpu") -> tuple[ImagePrior, Task]:
         """Make the prior and the task.
@@ -198,6 +161,11 @@ class Run:
         stage = find_stage(chosen.pop("name"))
         subject = Subject(*self.make(device), seed=self.configuration["seed"])
         return stage.measure(subject, **chosen)
+
+
+def from_record(record: Mapping[str, Any]) -> Run:
+    """Read a run that was written down by `dataclasses.asdict`."""
+    return Run(**{**record, "imports": tuple(record["imports"])})
 
 
 def configuration_key(configuration: Mapping[str, Any]) -> str:

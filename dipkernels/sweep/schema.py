@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from dipkernels.base.values import shown
 from dipkernels.base.words import suggest
 from dipkernels.sweep.document import Document, Problem, Where
 
@@ -140,7 +141,7 @@ def _as_problem(document: Document, error: Any) -> Problem:
             text += f": {{name: {next(iter(given))}, ...}}, if that is its name"
         return document.problem(where[:-1], text)
     if kind == "invalid_key":
-        return document.problem(where[:-1], f"keys are words, got {_shown(given)}")
+        return document.problem(where[:-1], f"keys are words, got {shown(given)}")
     if kind == "too_short":
         return document.problem(where, "is an empty list: give at least one, or leave it out")
     if kind == "value_error":
@@ -158,7 +159,7 @@ def _as_problem(document: Document, error: Any) -> Problem:
         if kind in ("string_type", "model_type") and isinstance(given, bool | int | float)
         else ""
     )
-    return document.problem(where, f"must be {wanted}, got {_shown(given)}{hint}")
+    return document.problem(where, f"must be {wanted}, got {shown(given)}{hint}")
 
 
 def _known_keys(where: Where) -> list[str]:
@@ -168,8 +169,3 @@ def _known_keys(where: Where) -> list[str]:
         if axis in where:
             return list(entry.model_fields)
     return list(Block.model_fields)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) < 60 else f"a {type(value).__name__}"

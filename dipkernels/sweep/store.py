@@ -7,7 +7,7 @@ last and makes the run done; ``failure.json`` and ``failure.txt`` say why one fa
 import contextlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Store:
         folder = self.folder(run.key)
         before = folder.settings
         if before is None:
-            about = {name: value for name, value in run.record().items() if name != "configuration"}
+            about = {name: value for name, value in asdict(run).items() if name != "configuration"}
             folder.note(run.configuration, label=run.label, results=RESULTS_VERSION, **about)
         elif before != run.configuration:
             raise OutputError(

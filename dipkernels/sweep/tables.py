@@ -18,18 +18,9 @@ KINDS = ("dataframe", "dataset")
 UNITS = {"seconds": "s"} | dict.fromkeys(("score", "score_lower", "score_upper"), "dB")
 
 
-@checked(nan=True)
 @dataclass(frozen=True)
 class Status:
-    """How far a sweep is.
-
-    Attributes
-    ----------
-    done, running, missing : dict of str to str
-        Labels by key.
-    failed : dict of str to (str, str)
-        Label and reason by key.
-    """
+    """How far a sweep is: labels by key, of what failed with the reason."""
 
     done: dict[str, str] = field(default_factory=dict)
     failed: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -59,7 +50,8 @@ def status(store: str | Path, plan: Sweep | None = None) -> Status:
     Returns
     -------
     Status
-        ``print`` shows it.
+        Labels by key of what is ``done``, ``running`` and ``missing``, label and reason of what
+        has ``failed``; ``print`` shows it.
 
     Raises
     ------

@@ -7,8 +7,7 @@ known, the clean image. It is what `dipkernels.fit` fits and what the theory pre
 from dipkernels.tasks.adapting import as_operator
 from dipkernels.tasks.combined import several
 from dipkernels.tasks.convolution import Blur, gaussian_psf
-from dipkernels.tasks.denoising import NOISE_SIGMA, denoise
-from dipkernels.tasks.flash import flash_no_flash
+from dipkernels.tasks.denoising import NOISE_SIGMA, denoise, flash_no_flash
 from dipkernels.tasks.fourier import Fourier, line_mask
 from dipkernels.tasks.inpainting import inpaint
 from dipkernels.tasks.jpeg import dejpeg

@@ -35,8 +35,6 @@ def several(tasks: Sequence[Task]) -> Task:
     InvalidInputError
         If there are fewer than two, or they differ in what they must share.
     """
-    if isinstance(tasks, Task) or not isinstance(tasks, Sequence):
-        raise InvalidInputError(f"several takes a list of tasks, got {type(tasks).__name__}")
     tasks = list(tasks)
     if len(tasks) < 2:
         raise InvalidInputError(f"several tasks are at least 2, got {len(tasks)}")

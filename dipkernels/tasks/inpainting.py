@@ -72,12 +72,7 @@ def inpaint(
     return Task("inpaint", measurement, Masking(measurement.shape, mask), sigma, clean)
 
 
-def _fitting(mask: object, image: Tensor) -> Tensor:
-    if not isinstance(mask, Tensor):
-        raise ImageError(
-            f"the mask must be a boolean tensor, got {type(mask).__name__}: see "
-            "dipkernels.images.load_mask, or torch.from_numpy for an array"
-        )
+def _fitting(mask: Tensor, image: Tensor) -> Tensor:
     require_mask(mask, image)
     if not mask.any():
         raise ImageError("the mask is all black: no pixel is known (white means known)")

@@ -43,8 +43,7 @@ def dejpeg(
     Returns
     -------
     Task
-        Its forward operator is the identity, its ``noise_sigma`` 0: what compression does is a
-        deterministic error of no known level. Kernel theory is about white noise and refuses it.
+        Its forward operator is the identity, its ``noise_sigma`` 0; kernel theory refuses it.
 
     Raises
     ------
@@ -65,9 +64,9 @@ def dejpeg(
     return Task("dejpeg", measurement, JpegIdentity(tuple(measurement.shape)), 0.0, clean)
 
 
-def _compress(clean: Tensor, quality: object, subsampling: str | None) -> Tensor:
+def _compress(clean: Tensor, quality: int | None, subsampling: str | None) -> Tensor:
     quality = QUALITY if quality is None else quality
-    if not isinstance(quality, int) or not 1 <= quality <= 100:
+    if not 1 <= quality <= 100:
         raise InvalidInputError(f"JPEG's quality is an integer from 1 to 100, got {quality}")
     if clean.dim() != 3 or clean.shape[0] not in (1, 3):
         raise ImageError(

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Share
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import AXES, SIZES
@@ -19,7 +20,7 @@ Length = int | float  # pixels, or a fraction of the side
 
 @checked
 def bernoulli_mask(
-    size: Sequence[int], *, known: float = 0.5, seed: int = 0
+    size: Sequence[int], *, known: Share = 0.5, seed: int = 0
 ) -> Bool[Tensor, "*spatial"]:
     """Draw a mask that keeps each pixel with a given probability, independently.
 
@@ -36,15 +37,8 @@ def bernoulli_mask(
     -------
     Tensor of bool, shape ``size``
         True where the pixel is known.
-
-    Raises
-    ------
-    InvalidInputError
-        If ``known`` isn't strictly between 0 and 1, or the size isn't positive.
     """
     size = _checked_size(size)
-    if not 0 < known < 1:
-        raise InvalidInputError(f"the fraction of known pixels must be in (0, 1), got {known}")
     return torch.rand(size, generator=generator("mask", seed)) < known
 
 
@@ -148,7 +142,7 @@ def text_mask(
         raise InvalidInputError(
             f"text covers images of two dimensions, (height, width), got a size of {size}"
         )
-    if not isinstance(font_size, int) or not 4 <= font_size <= size[0]:
+    if not 4 <= font_size <= size[0]:
         raise InvalidInputError(
             f"font_size must be an integer from 4 to the image's height, {size[0]} pixels, got "
             f"{font_size}"

@@ -15,13 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import NotNegative, Positive
 from dipkernels.base.seeds import generator
 from dipkernels.base.words import suggest
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.tasks.inputs import is_rehearsal
 from dipkernels.tasks.laws import SQUARES, Misfit, Squares
 
-__all__ = ["Laplace", "Misfit", "OwnMisfit", "Poisson", "Squares", "Weighted"]
+__all__ = ["Laplace", "Misfit", "Poisson", "Squares", "Weighted"]
 
 DARK = 0.01  # photons: below, a Poisson misfit goes on as a parabola
 POWERS = 20  # of power iteration, on the second derivative of one's own misfit
@@ -86,11 +87,6 @@ class Poisson(Misfit):
         Of dark counts and stray light, in units of the image, not negative; the measurement
         contains it.
 
-    Raises
-    ------
-    InvalidInputError
-        If the peak isn't positive, or the background negative.
-
     Notes
     -----
     The likelihood of a mean that isn't positive is 0. Below a hundredth of a photon the cost goes
@@ -104,18 +100,11 @@ class Poisson(Misfit):
     tensor([1., 0.])
     """
 
-    peak: float
-    background: float = 0.0
+    peak: Positive
+    background: NotNegative = 0.0
     name = "Poisson's"
     target = "sum of m - y peak log m, m = peak (A f(w) + background)"
     takes_sigma = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.peak < math.inf or not 0 <= self.background < math.inf:
-            raise InvalidInputError(
-                "peak must be positive and finite and background not negative, got "
-                f"{self.peak:g} and {self.background:g}"
-            )
 
     def cost(self, prediction: Tensor, measurement: Tensor) -> Tensor:
         """Give half of the deviance."""
@@ -170,20 +159,6 @@ class Poisson(Misfit):
 class OwnMisfit(Misfit):
     """A function of yours: the negative log-likelihood of one measurement, given the prediction.
 
-    Parameters
-    ----------
-    function : callable
-        Of two tensors of the measurement's shape, prediction and measurement: one number, as a
-        tensor that torch can differentiate. It may lack a constant and be negative. Where nothing
-        was measured both hold 0.
-    unit : float
-        What white is, in the units of a task; set by `Task.in_range`.
-
-    Notes
-    -----
-    A fit descends it over the number of the measurement's entries. It's called image by image.
-    Where a measurement is simulated, its noise is Gaussian, of the task's ``noise_sigma``.
-
     Examples
     --------
     >>> huber = OwnMisfit(lambda p, y: torch.nn.functional.huber_loss(p, y, reduction="sum"))
@@ -192,7 +167,7 @@ class OwnMisfit(Misfit):
     """
 
     function: Callable[[Tensor, Tensor], Any]
-    unit: float = 1.0
+    unit: float = 1.0  # white, in the units of a task
     takes_sigma = False
     by_entry = False
     target = "what the function says"
@@ -212,25 +187,7 @@ class OwnMisfit(Misfit):
         )
 
     def total(self, prediction: Tensor, measurement: Tensor) -> Float[Tensor, "..."]:
-        """Call the function on every image.
-
-        Parameters
-        ----------
-        prediction : Tensor, shape ``(*batch, *measurement.shape)``
-            What would be measured.
-        measurement : Tensor
-            What was.
-
-        Returns
-        -------
-        Tensor, shape ``(*batch)``
-            The negative log-likelihoods.
-
-        Raises
-        ------
-        InvalidInputError
-            If the function fails, or returns something else than one real number.
-        """
+        """Call the function on every image of a batch."""
         batch = prediction.shape[: prediction.dim() - measurement.dim()]
         rows = prediction.reshape(-1, *measurement.shape) / self.unit
         try:
@@ -250,11 +207,9 @@ class OwnMisfit(Misfit):
                 f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(found, Tensor) or found.numel() != 1 or not found.is_floating_point():
-            shape = (
-                f"a tensor of shape {tuple(found.shape)}"
-                if isinstance(found, Tensor)
-                else (f"a {type(found).__name__}")
-            )
+            shape = f"a {type(found).__name__}"
+            if isinstance(found, Tensor):
+                shape = f"a tensor of shape {tuple(found.shape)}"
             raise InvalidInputError(
                 f"the misfit is {self.name}, which must return one real number as a tensor, the "
                 f"negative log-likelihood of all entries, got {shape}"

@@ -4,7 +4,6 @@ import copy
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Count
 from dipkernels.base.memory import require_free
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.operators import Shape
@@ -37,7 +37,7 @@ class Radon(Wrapped):
     Raises
     ------
     InvalidInputError
-        If the image isn't 2D, or there is no angle or detector.
+        If the image isn't 2D, or there is no angle.
     MemoryLimitError
         If its matrix doesn't fit into memory.
 
@@ -65,8 +65,8 @@ class Radon(Wrapped):
     def __init__(
         self,
         image_shape: Sequence[int],
-        angles: Any,
-        detectors: int | None = None,
+        angles: int | Sequence[float],
+        detectors: Count | None = None,
     ) -> None:
         shape = tuple(image_shape)
         if len(shape) != 3:
@@ -76,14 +76,16 @@ class Radon(Wrapped):
                 raise InvalidInputError(f"a Radon transform needs at least 1 angle, got {angles}")
             _require_room(shape, angles)
             angles = [180 * i / angles for i in range(angles)]
-        self.angles = _numbers(angles)
+        self.angles = np.asarray(angles, dtype=np.float64)
+        if not self.angles.size or not np.isfinite(self.angles).all():
+            raise InvalidInputError(
+                f"angles must be a number of them, or finite numbers of degrees, got {angles!r}"
+            )
         _require_room(shape, len(self.angles))
         diagonal = math.hypot(*shape[1:])
         least = math.ceil(diagonal)
         least += (least - shape[2]) % 2  # edges of bins are edges of columns
         self.detectors = least if detectors is None else detectors
-        if self.detectors < 1:
-            raise InvalidInputError(f"at least 1 detector is needed, got {detectors}")
         super().__init__(shape, (shape[0], len(self.angles), self.detectors))
         self.name = f"Radon transform at {len(self.angles)} angles"
         self._exact = strip_matrix(shape[1:], self.angles, self.detectors)
@@ -129,18 +131,6 @@ def _require_room(shape: Shape, angles: int) -> None:
         f"the matrix of a Radon transform of {shape[1]}x{shape[2]} pixels at {angles} angles",
         "take fewer angles or a smaller image",
     )
-
-
-def _numbers(angles: Any) -> np.ndarray:
-    try:
-        found = np.asarray(angles, dtype=np.float64)
-    except (TypeError, ValueError):
-        found = np.zeros(0)
-    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
-        raise InvalidInputError(
-            f"angles must be a number of them, or finite numbers of degrees, got {angles!r}"
-        )
-    return found
 
 
 def strip_matrix(size: Shape, angles: np.ndarray, detectors: int) -> scipy.sparse.csr_matrix:

@@ -48,8 +48,7 @@ def super_resolve(
         is ``factor`` times as large.
     downsampling : str
         What makes the small image of the clean one: ``"lanczos"``, the operator itself; or
-        ``"pillow"``, Pillow's antialiasing filter on 8-bit images, as in Ulyanov et al. 2018, which
-        differs from the operator.
+        ``"pillow"``, Pillow's filter on 8-bit images, another one, as in Ulyanov et al. 2018.
     border : int, optional
         Pixels left out on each side by the region ``"interior"``; by default the factor (4 in the
         literature, also at a factor of 8).
@@ -114,7 +113,7 @@ def _downsample(clean: Tensor, factor: int, operator: Operator, downsampling: st
 
 
 def _with_interior(task: Task, border: int) -> Task:
-    if not isinstance(border, int) or not 0 < 2 * border < min(task.shape[1:]):
+    if not 0 < 2 * border < min(task.shape[1:]):
         raise InvalidInputError(
             f"a border of {border} pixels must be a positive integer and leave something of an "
             f"image of size {'x'.join(map(str, task.shape[1:]))}"

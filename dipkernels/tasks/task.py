@@ -13,14 +13,14 @@ from torch import Tensor
 from dipkernels.base import displays
 from dipkernels.base.checks import checked
 from dipkernels.base.devices import resolve_device
+from dipkernels.base.kinds import NotNegative, Positive, Share
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.tasks.inputs import require_parts, require_region
-from dipkernels.tasks.judging import Judged
+from dipkernels.tasks.judging import Judged, check_second, draw_held_out
 from dipkernels.tasks.laws import SQUARES
 from dipkernels.tasks.misfits import Misfit, Weighted, as_misfit
 from dipkernels.tasks.operators import Operator, Scaled, mask_regions
-from dipkernels.tasks.splits import check_second, draw_held_out
 
 
 @checked
@@ -67,14 +67,14 @@ class Task(Judged):
     name: str
     measurement: Float[Tensor, "..."]
     operator: Operator
-    noise_sigma: float
+    noise_sigma: NotNegative
     clean: Float[Tensor, "..."] | None = None
     guide: Float[Tensor, "..."] | None = None
     regions: dict[str, Bool[Tensor, "..."]] = field(default_factory=dict)
     score_region: str = "whole"
     images: int = 1
     held_out: Bool[Tensor, "..."] | None = None
-    data_range: float = 1.0
+    data_range: Positive = 1.0
     second: Float[Tensor, "..."] | None = None
     law: Misfit = SQUARES
 
@@ -190,7 +190,6 @@ class Task(Judged):
         """
         return self.operator.adjoint(measurement)
 
-    @checked
     def with_misfit(
         self, misfit: str | Misfit | Weighted | Callable[[Tensor, Tensor], Any]
     ) -> "Task":
@@ -200,7 +199,10 @@ class Task(Judged):
         ----------
         misfit : {"squares", "l1"}, object of `dipkernels.tasks.misfits`, or callable
             ``"l1"`` is `Laplace`; ``Poisson(peak)``; ``Weighted(weights)``; or a function of a
-            prediction and the measurement that returns the negative log-likelihood (`OwnMisfit`).
+            prediction and the measurement, tensors of its shape that hold 0 where nothing was
+            measured. It returns the negative log-likelihood up to a constant: one number, as a
+            tensor that torch can differentiate. A fit calls it image by image, and descends it over
+            the number of entries.
 
         Returns
         -------
@@ -250,8 +252,7 @@ class Task(Judged):
         operator = Scaled(self.operator, roots)
         return dataclasses.replace(self, operator=operator, measurement=roots * self.measurement)
 
-    @checked
-    def hold_out(self, fraction: float, seed: int = 0) -> "Task":
+    def hold_out(self, fraction: Share, seed: int = 0) -> "Task":
         """Set some of the measured pixels aside, to watch a fit by what it hasn't seen.
 
         Parameters
@@ -270,15 +271,13 @@ class Task(Judged):
         Raises
         ------
         InvalidInputError
-            If the fraction isn't in (0, 1), rounds to no pixel or to all, or if this task already
-            holds some out.
+            If the fraction rounds to no pixel or to all, or this task already holds some out.
         """
         if self.held_out is not None:
             raise InvalidInputError("this task already holds out pixels; hold out all at once")
         held_out = draw_held_out(self.counted.cpu(), fraction, seed)
         return dataclasses.replace(self, held_out=held_out.to(self.measurement.device))
 
-    @checked
     def measured_twice(
         self, second: Float[Tensor, "..."] | None = None, *, seed: int = 0
     ) -> "Task":
@@ -318,8 +317,7 @@ class Task(Judged):
         check_second(second, self.measurement, self._taken)
         return dataclasses.replace(self, second=torch.where(self._taken, second, 0))
 
-    @checked
-    def in_range(self, data_range: float) -> "Task":
+    def in_range(self, data_range: Positive) -> "Task":
         """Put the task into other units, for a network whose output isn't in [0, 1].
 
         Parameters
@@ -332,21 +330,14 @@ class Task(Judged):
         Task
             A copy with measurement, clean image and noise multiplied. Its losses and mean
             squared errors are in the new units; PSNR and SSIM are what they were.
-
-        Raises
-        ------
-        InvalidInputError
-            If it isn't positive and finite.
         """
-        if not 0 < data_range < float("inf"):
-            raise InvalidInputError(f"data_range must be positive and finite, got {data_range}")
         factor = data_range / self.data_range
         return dataclasses.replace(
             self,
             measurement=factor * self.measurement,
             clean=None if self.clean is None else factor * self.clean,
             noise_sigma=factor * self.noise_sigma,
-            data_range=float(data_range),
+            data_range=data_range,
             second=None if self.second is None else factor * self.second,
             law=self.law.in_units(factor),
         )
@@ -358,10 +349,8 @@ class Task(Judged):
 
         Parameters
         ----------
-        device : str or torch.device, optional
-            Where to.
-        dtype : torch.dtype, optional
-            Floating-point type of the images.
+        device, dtype
+            As of `Operator.to`.
 
         Returns
         -------

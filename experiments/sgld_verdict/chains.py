@@ -13,6 +13,7 @@ from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling import ChainSettings, WeightPosterior, diagnose, sample, verdict
 from dipkernels.sampling.chains import Chains, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
+from dipkernels.sampling.settings import record_of, resolved
 from dipkernels.storage.netcdf import replacing
 from dipkernels.tasks import Task
 from experiments.sgld_verdict.arms import LEARNING_RATE, NoisyLangevin
@@ -104,9 +105,9 @@ def _with_input_noise(
 ) -> xr.Dataset:
     prior, task = posterior.prior, posterior.task
     seeds = chain_seeds(settings.chains, settings.seed)
-    settings = settings.resolved(settings.step_size)
+    settings = resolved(settings, settings.step_size)
     chains = Chains(NoisyLangevin(posterior, settings, begin, seeds), Collector(task, settings))
-    return run_chains(chains, prior, {**posterior.record(), **settings.record()})
+    return run_chains(chains, prior, {**posterior.record(), **record_of(settings)})
 
 
 # Over all chains, and over those of each start: the former says whether the starts are forgotten.

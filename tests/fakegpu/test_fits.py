@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 
 from dipkernels import ImagePrior, Task, fit, networks, tasks
-from dipkernels.stopping import make_rule, monitor_names, rule_names
+from dipkernels.stopping import make_rule, monitor_names
+from dipkernels.stopping.rules import rule_names
 from helpers import fakegpu
 from helpers.priors import make
 

@@ -13,9 +13,9 @@ from dipkernels.kernels.stationary import (
     Weights,
     activate,
     convolve,
-    filtered,
     upsample,
 )
+from dipkernels.kernels.stationary.maps import filtered
 from dipkernels.tasks import Task
 from helpers.gaussian import Dense, dense
 

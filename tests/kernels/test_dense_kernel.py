@@ -135,7 +135,7 @@ def test_options_that_do_not_fit_are_refused() -> None:
     for wrong in ({"channels": 0}, {"start": "one"}):
         with pytest.raises(InvalidInputError):
             kernel.prior(**wrong)
-    with pytest.raises(InvalidInputError, match="at least 1 sample"):
+    with pytest.raises(InvalidInputError, match="n must be at least 1"):
         kernel.sample(0)
     with pytest.raises(InvalidInputError, match="none of images"):
         kernel.operator(channels=0)

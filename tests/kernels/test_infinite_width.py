@@ -18,13 +18,13 @@ from dipkernels.kernels.stationary import (
     activate,
     added,
     average_pool,
-    centred,
     convolve,
-    filtered,
     mixed,
     stride,
     upsample,
 )
+from dipkernels.kernels.stationary.maps import filtered
+from dipkernels.kernels.stationary.normalisation import centred
 from dipkernels.networks import ImagePrior
 from dipkernels.networks.decoders import Decoder, LipschitzDecoder
 from dipkernels.networks.generators import ConvNet, FixedConvNet

@@ -17,11 +17,11 @@ from dipkernels.kernels.stationary import (
     activate,
     activation,
     convolve,
-    group_norm,
-    pixel_shuffle,
-    translated,
     upsample,
 )
+from dipkernels.kernels.stationary.branches import translated
+from dipkernels.kernels.stationary.normalisation import group_norm
+from dipkernels.kernels.stationary.upsampling import pixel_shuffle
 from dipkernels.networks import ImagePrior
 from helpers.torus import measured, torus_prior
 

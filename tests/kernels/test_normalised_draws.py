@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from dipkernels.kernels.stationary import (
-    Draws,
     StationaryKernel,
     Weights,
     activate,
@@ -17,7 +16,7 @@ from dipkernels.kernels.stationary import (
     stride,
     upsample,
 )
-from dipkernels.kernels.stationary.draws import normalise
+from dipkernels.kernels.stationary.draws import Draws, normalise
 from dipkernels.kernels.stationary.normalisation import normalised_moments
 
 

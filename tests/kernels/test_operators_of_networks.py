@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from dipkernels import tasks
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels import NTK, CrossKernel, GaussNewton, Kernel, adam_metric
+from dipkernels.kernels import NTK, GaussNewton, Kernel, adam_metric
+from dipkernels.kernels.cross import CrossKernel
 from dipkernels.linalg import (
     DiagonalOperator,
     Lanczos,

@@ -14,11 +14,11 @@ from dipkernels.kernels.stationary import (
     activation,
     added,
     batch_norm,
-    centred,
     convolve,
     stride,
     upsample,
 )
+from dipkernels.kernels.stationary.normalisation import centred
 
 PLAIN = Weights.ntk(2.0)
 

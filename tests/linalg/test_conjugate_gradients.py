@@ -84,5 +84,5 @@ def test_too_few_iterations_warn_and_bad_systems_are_refused() -> None:
         conjugate_gradients(lambda x: -x, right)
     with pytest.raises(NotSymmetricError, match="preconditioner"):
         conjugate_gradients(lambda x: x @ matrix, right, preconditioner=lambda x: -x)
-    with pytest.raises(InvalidInputError, match="tolerance in"):
+    with pytest.raises(InvalidInputError, match="tolerance must be in"):
         conjugate_gradients(lambda x: x, right, tolerance=0.0)

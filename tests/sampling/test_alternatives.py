@@ -40,7 +40,7 @@ def test_a_linear_network_has_its_exact_posterior(temperature: float) -> None:
     assert np.abs(z.mean(axis=0)).max() < 4.5 / np.sqrt(draws)
     errors = np.sqrt((np.ones((N, N)) + np.eye(N)) / draws)
     assert (np.abs(np.cov(z.T) - np.eye(N)) < 5 * errors).all()  # 528 entries
-    with pytest.raises(InvalidInputError, match="at least 2 draws"):
+    with pytest.raises(InvalidInputError, match="draws must be at least 2"):
         sampling.linearised(posterior, prior.init(5), draws=1)
 
 
@@ -121,7 +121,7 @@ def test_an_ensemble_is_fits_from_its_seeds() -> None:
     one = fit(prior, task, iterations=7, seed=derive("member-1", 2))
     np.testing.assert_allclose(found.draws[0, 1], one.final, rtol=1e-12)
     assert sampling.uncertainty.maps(found).attrs["draws"] == 3
-    with pytest.raises(InvalidInputError, match="at least 2 members"):
+    with pytest.raises(InvalidInputError, match="members must be at least 2"):
         sampling.deep_ensemble(prior, task, members=1)
     with pytest.raises(InvalidInputError, match="picture must be"):
         sampling.deep_ensemble(prior, task, picture="best")

@@ -259,7 +259,7 @@ def test_a_fit_that_diverges_is_told() -> None:
     ("call", "message"),
     [
         (lambda p, t: sampling.mc_dropout(p, t, rate=0.0), r"rate must be in \(0, 1\)"),
-        (lambda p, t: sampling.mc_dropout(p, t, draws=1), "at least 2 draws"),
+        (lambda p, t: sampling.mc_dropout(p, t, draws=1), "draws must be at least 2"),
         (lambda p, t: sampling.mc_dropout(p, t, averaging=0.9), "averaging can't be chosen"),
         (lambda p, t: sampling.mc_dropout(p, t, input_noise=0.1), "input_noise can't be chosen"),
         (lambda p, t: sampling.mc_dropout(p, t, layers="decoder"), "no parameter's name"),

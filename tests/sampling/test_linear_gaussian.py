@@ -18,7 +18,8 @@ from torch.func import hessian
 
 from dipkernels import ImagePrior, Task, sampling, tasks
 from dipkernels.sampling.langevin import Langevin
-from dipkernels.sampling.steps import DAMPING, psgld_step, sghmc_step, sgld_step
+from dipkernels.sampling.settings import resolved
+from dipkernels.sampling.steps import DAMPING, SAMPLERS, StepState
 from dipkernels.storage.checkpoints import read_checkpoint
 from helpers.linear_network import N, clean_image, half_mask, make_prior, smooth_kernel
 
@@ -83,17 +84,12 @@ def run_chains(name: str, squares: np.ndarray, friction: float) -> np.ndarray:
     generator = torch.Generator().manual_seed(0)
     H, m = torch.from_numpy(PRECISION), torch.from_numpy(CENTRE)
     w = {"w": torch.zeros(CHAINS, 5, dtype=torch.float64)}
-    v = {"w": torch.zeros_like(w["w"])}
-    v2 = {"w": torch.from_numpy(squares).expand(CHAINS, 5)}
+    memory = {"w": torch.from_numpy(squares).expand(CHAINS, 5)} if name == "psgld" else {}
+    now = StepState(STEP, TEMPERATURE, iteration=1, burn_in=0, friction=friction, memory=memory)
     for _ in range(STEPS):
         noise = {"w": torch.empty_like(w["w"]).normal_(generator=generator)}
         g = {"w": (w["w"] - m) @ H}
-        if name == "sgld":
-            w = sgld_step(w, g, noise, STEP, TEMPERATURE)
-        elif name == "psgld":
-            w = psgld_step(w, g, noise, STEP, TEMPERATURE, v2)
-        else:
-            w, v = sghmc_step(w, g, noise, STEP, TEMPERATURE, v, friction)
+        w = SAMPLERS[name].step(w, g, noise, now)
     return w["w"].numpy()
 
 
@@ -296,7 +292,8 @@ def test_the_metric_of_psgld_stands_still_after_burn_in() -> None:
     posterior = sampling.WeightPosterior(prior, task, weight_prior=DEVIATION)
     settings = sampling.ChainSettings(
         method="psgld", iterations=12, burn_in=5, chains=2, step_size=1e-3
-    ).resolved(1e-3)
+    )
+    settings = resolved(settings, 1e-3)
     dynamics = Langevin(posterior, settings, prior.init_many([0, 1]), [0, 1])
     seen: list[Tensor] = []
     for _ in range(12):
@@ -332,7 +329,7 @@ def test_a_tensor_of_tiny_deviation_moves_in_its_own_unit(method: str) -> None:
     start = {"pixels": torch.zeros(chains, 1, 1, 2, 3), "token": torch.zeros(chains, 4)}
     dynamics = Langevin(
         posterior,
-        settings.resolved(step),
+        resolved(settings, step),
         {key: value.double() for key, value in start.items()},
         range(chains),
     )

@@ -17,6 +17,7 @@ from dipkernels.base.seeds import derive
 from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError, OutputError
 from dipkernels.fitting import FitSettings, load_parameters
 from dipkernels.sampling.collector import Collector
+from dipkernels.sampling.posterior import initialisation_prior
 from dipkernels.sampling.settings import step_factor
 from dipkernels.storage.checkpoints import read_checkpoint, save_checkpoint
 
@@ -320,7 +321,7 @@ def test_ctrl_c_in_burn_in_leaves_no_mean(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_the_weight_prior_has_the_moments_of_the_initialisation() -> None:
-    found = sampling.initialisation_prior(make_prior())
+    found = initialisation_prior(make_prior())
     # PyTorch draws kernels and offsets of 27 inputs from U(-27^-1/2, 27^-1/2)
     assert float(found.deviation["0.weight"]) == pytest.approx(1 / 9, rel=0.03)  # 1728 entries
     assert float(found.mean["0.weight"]) == pytest.approx(0, abs=0.012)

@@ -274,7 +274,7 @@ def test_monitors_by_name() -> None:
 
 
 def test_bad_input() -> None:
-    with pytest.raises(InvalidInputError, match="window must be at least 2 outputs, got 1"):
+    with pytest.raises(InvalidInputError, match="window must be at least 2, got 1"):
         WindowedVariance(window=1)
     with pytest.raises(InvalidInputError, match=r"decay must be in \(0, 1\), got 1.0"):
         MovingVariance(decay=1.0)

@@ -16,7 +16,6 @@ from dipkernels.stopping import (
     Rule,
     make_rule,
     register_rule,
-    rule_names,
     stopping_panel,
 )
 from dipkernels.stopping import rules as registry
@@ -252,7 +251,7 @@ def test_a_rule_without_its_ingredient_says_so() -> None:
         "delta-mse": "noise_sigma is 0",
         "calibrated": "nothing was calibrated",
     }
-    assert [*reasons, "last", "oracle"] == rule_names()
+    assert [*reasons, "last", "oracle"] == registry.rule_names()
     for name, reason in reasons.items():
         with pytest.raises(NotApplicableError, match=reason):
             make_rule(name).detect(trace)
@@ -312,17 +311,17 @@ def test_own_rules(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bad_settings() -> None:
-    with pytest.raises(InvalidInputError, match="patience must be at least 1 iteration, got 0"):
+    with pytest.raises(InvalidInputError, match="patience must be at least 1, got 0"):
         WindowedVarianceRule(patience=0)
     with pytest.raises(InvalidInputError, match="start must be at least 0, got -1"):
         MovingVarianceRule(start=-1)
-    with pytest.raises(InvalidInputError, match="n must be at least 2 iterations, got 1"):
+    with pytest.raises(InvalidInputError, match="n must be at least 2, got 1"):
         BlurSharpnessRule(n=1)
-    with pytest.raises(InvalidInputError, match="threshold must be positive, got 0"):
+    with pytest.raises(InvalidInputError, match="threshold must be positive and finite, got 0"):
         BlurSharpnessRule(threshold=0.0)
     with pytest.raises(InvalidInputError, match="tau must be positive and finite, got 0"):
         Discrepancy(tau=0.0)
-    with pytest.raises(InvalidInputError, match="m must be at least 0 and finite, got -1"):
+    with pytest.raises(InvalidInputError, match="m must be finite and not negative, got -1"):
         DeltaMSE(m=-1.0)
     with pytest.raises(InvalidInputError, match="select one run, or use stopping_panel"):
         HeldOut().decide(xr.Dataset({"psnr_held_out": (("seed", "iteration"), np.ones((2, 3)))}))

@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.stages.registry import find_stage as measurement
 from dipkernels.sweep import axes, runs
 from dipkernels.sweep import plan as plan_module
-from dipkernels.sweep.runs import configuration_key
+from dipkernels.sweep.document import Problem
+from dipkernels.sweep.runs import configuration_key, from_record
 from helpers.studies import write_study
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +78,7 @@ blocks:
 """
 
 
-def problems(file: Path, text: str) -> list[sweep.Problem]:
+def problems(file: Path, text: str) -> list[Problem]:
     """What is wrong with a plan."""
     file.write_text(text, encoding="utf-8")
     with pytest.raises(sweep.SweepFileError, match="nothing was run") as caught:
@@ -305,7 +307,7 @@ def test_axes_of_files_are_said_of_their_image(tmp_path: Path) -> None:
     assert "axes" not in photograph.configuration
     (hidden,) = runs_of("{name: stack.npy, volume: true}", inpaint)
     assert hidden.make()[1].mask.shape[-3:] == (4, 8, 12)
-    again = sweep.Run.from_record(hidden.record())
+    again = from_record(asdict(hidden))
     torch.testing.assert_close(again.make()[1].measurement, hidden.make()[1].measurement)
     with pytest.raises(sweep.SweepFileError, match=r"(?s)line 4.*which axis holds the channels"):
         runs_of("stack.npy")

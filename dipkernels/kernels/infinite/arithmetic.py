@@ -9,8 +9,10 @@ from torch import Tensor
 
 from dipkernels.kernels.infinite.features import Branch, Features, ImageMean, Known, same_branches
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, added, centred, translated
+from dipkernels.kernels.stationary.branches import added, translated
+from dipkernels.kernels.stationary.draws import Draws
 from dipkernels.kernels.stationary.kernel import mapped
+from dipkernels.kernels.stationary.normalisation import centred
 
 
 def image_mean(
@@ -131,7 +133,7 @@ def scaled_by(reader: Reader, value: Any, factor: float) -> Features:
     def each(branch: Branch) -> Branch:
         kernel = branch.kernel
         larger = mapped(kernel, lambda table: factor**2 * table, factor * kernel.mean)
-        return branch.linear(larger, lambda draws: draws.apply(lambda x: factor * x))
+        return branch.mapped(larger, lambda x: factor * x)
 
     return known.each(each)
 
@@ -145,8 +147,7 @@ def moved(reader: Reader, value: Any, shift: float) -> Features:
         return known
 
     def each(branch: Branch) -> Branch:
-        kernel = translated(branch.kernel, shift)
-        moved = branch.linear(kernel, lambda draws: draws.apply(lambda x: x + shift))
+        moved = branch.mapped(translated(branch.kernel, shift), lambda x: x + shift)
         return replace(moved, gaussian=False)
 
     return known.each(each)

@@ -1,7 +1,7 @@
 """Rules for convolutions, learned and fixed, and for the padding before them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,15 +11,8 @@ from torch import Tensor
 from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Reader, single
 from dipkernels.kernels.infinite.weights import initial_variance
-from dipkernels.kernels.stationary import (
-    Draws,
-    StationaryKernel,
-    Weights,
-    convolve,
-    filtered,
-    stride,
-    upsample,
-)
+from dipkernels.kernels.stationary import StationaryKernel, Weights, convolve, stride, upsample
+from dipkernels.kernels.stationary.maps import filtered
 
 BORDERS = (
     "borders are left out: the network's padding is replaced by a torus, which is what its "
@@ -94,7 +87,7 @@ def transposed_convolution(
         if factor == 1:
             return branch
         fine = upsample(branch.kernel, factor, "zero", max_period=most)
-        return branch.linear(fine, spreading(factor, fine.period))
+        return branch.mapped(fine, lambda x: _with_zeros(x, factor))
 
     return _applied(
         reader, features.each(spread), weight, bias, groups, steps, before, transposed=True
@@ -149,25 +142,14 @@ def strided(features: Features, steps: list[int]) -> Features:
     """Keep every so many pixels."""
     index = (slice(None), *(slice(None, None, s) for s in steps))
 
-    def each(branch: Branch) -> Branch:
-        kernel = stride(branch.kernel, steps)
-        return branch.linear(
-            kernel, lambda draws: draws.apply(lambda x: x[index], period=kernel.period)
-        )
-
-    return features.each(each)
+    return features.each(lambda b: b.mapped(stride(b.kernel, steps), lambda x: x[index]))
 
 
-def spreading(factor: int, period: tuple[int, ...]) -> Callable[[Draws], Draws]:
-    """Make the step that puts zeros between pixels of draws."""
-
-    def insert(x: Tensor) -> Tensor:
-        for axis in range(1, x.dim()):
-            zeros = torch.zeros_like(x)
-            x = torch.stack([x, *[zeros] * (factor - 1)], dim=axis + 1).flatten(axis, axis + 1)
-        return x
-
-    return lambda draws: draws.apply(insert, period=period)
+def _with_zeros(x: Tensor, factor: int) -> Tensor:
+    for axis in range(1, x.dim()):
+        zeros = torch.zeros_like(x)
+        x = torch.stack([x, *[zeros] * (factor - 1)], dim=axis + 1).flatten(axis, axis + 1)
+    return x
 
 
 def per_axis(value: int | Sequence[int], dims: int) -> list[int]:
@@ -264,8 +246,4 @@ def _fixed(
             total = total + taps[index] * x.roll(shifts, tuple(range(1, x.dim())))
         return total
 
-    def each(branch: Branch) -> Branch:
-        kernel = filtered(branch.kernel, taps, before=before)
-        return branch.linear(kernel, lambda draws: draws.apply(apply))
-
-    return features.each(each)
+    return features.each(lambda b: b.mapped(filtered(b.kernel, taps, before), apply))

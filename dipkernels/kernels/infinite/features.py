@@ -3,7 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from dipkernels.kernels.stationary import Draws, StationaryKernel
+from torch import Tensor
+
+from dipkernels.kernels.stationary.draws import Draws
+from dipkernels.kernels.stationary.kernel import StationaryKernel
 
 NARROW = 32  # channels of a layer below which a limit of many is far
 Step = Callable[[Draws], Draws]
@@ -35,6 +38,10 @@ class Branch:
         """Apply a linear map."""
         draws = None if self.draws is None else step(self.draws)
         return replace(self, kernel=kernel, steps=(*self.steps, step), draws=draws)
+
+    def mapped(self, kernel: StationaryKernel, function: Callable[[Tensor], Tensor]) -> "Branch":
+        """Apply a linear map that is given by what it does to channels ``(n, *size)``."""
+        return self.linear(kernel, lambda draws: draws.apply(function, period=kernel.period))
 
     def stepped(self, step: Step) -> "Branch | None":
         """Apply any map to the draws, whose moments then are the kernel; None without draws."""

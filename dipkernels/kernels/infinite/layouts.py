@@ -10,7 +10,7 @@ from torch import Tensor
 from dipkernels.kernels.infinite.convolutions import layer_of_weights
 from dipkernels.kernels.infinite.features import Branch, Features
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, pixel_shuffle
+from dipkernels.kernels.stationary.upsampling import pixel_shuffle
 
 Axes = tuple[str | int, ...]
 
@@ -33,12 +33,7 @@ def pixel_shuffled(reader: Reader, input: Tensor, upscale_factor: int) -> Featur
         return fine
 
     def each(branch: Branch) -> Branch:
-        fine = pixel_shuffle(branch.kernel, factor, max_period=most)
-
-        def step(draws: Draws) -> Draws:
-            return draws.apply(interleave, period=fine.period)
-
-        moved = branch.linear(fine, step)
+        moved = branch.mapped(pixel_shuffle(branch.kernel, factor, max_period=most), interleave)
         return replace(moved, channels=branch.channels // copies)
 
     borders = tuple((factor * low, factor * high) for low, high in features.borders)

@@ -3,11 +3,13 @@
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Count, at_least
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite import arithmetic, layouts, pointwise, resampling
 from dipkernels.kernels.infinite.codes import code_kernel
@@ -15,9 +17,10 @@ from dipkernels.kernels.infinite.convolutions import convolution, pad, transpose
 from dipkernels.kernels.infinite.features import NARROW, Branch, Features
 from dipkernels.kernels.infinite.reader import Operation, Reader, ReaderSettings, single
 from dipkernels.kernels.infinite.weights import Initialisations, check_given
-from dipkernels.kernels.stationary import StationaryKernel, shifted
+from dipkernels.kernels.stationary import StationaryKernel
 from dipkernels.kernels.stationary.activations import ACTIVATIONS, integrated
 from dipkernels.kernels.stationary.kernel import mapped
+from dipkernels.kernels.stationary.maps import shifted
 from dipkernels.kernels.stationary.quadrature import mean_by_quadrature
 from dipkernels.priors.prior import ImagePrior, single_code
 
@@ -128,7 +131,8 @@ class InfiniteWidth:
         Covariance and tangent kernel of each channel of the image, averaged over codes. Channels
         don't mix.
     operations : tuple of Operation
-        What was read, in the order of the forward pass.
+        What was read, in the order of the forward pass: ``path`` of the module, torch's ``name``,
+        ``size`` of the torus and ``period`` of the kernel after it.
     notes : tuple of str
         What the limit leaves out for this network.
     """
@@ -145,9 +149,9 @@ def infinite_width(
     code: str | StationaryKernel | Tensor | None = None,
     variances: Mapping[str, float] | None = None,
     parameterisation: str = "standard",
-    max_period: int | None = 1,
+    max_period: Count | None = 1,
     before_output: bool = False,
-    drawn_pixels: int = 256,
+    drawn_pixels: Annotated[int, at_least(0)] = 256,
     seed: int = 0,
 ) -> InfiniteWidth:
     """Derive covariance and tangent kernel of a prior whose layers were infinitely wide.
@@ -201,11 +205,6 @@ def infinite_width(
     StationaryKernel(size 16x16, period 1x1)
     """
     require_choice("parameterisation", parameterisation, PARAMETERISATIONS)
-    if drawn_pixels < 0 or (max_period is not None and max_period < 1):
-        raise InvalidInputError(
-            f"drawn_pixels must be at least 0, max_period at least 1 or None; got {drawn_pixels}, "
-            f"{max_period}"
-        )
     if single_code(prior, "infinite_width").dim() not in (3, 4):
         raise InvalidInputError(
             f"{prior.name} takes a code of shape {tuple(prior.code.shape)}: the theory is for "

@@ -10,16 +10,10 @@ from torch import Tensor
 
 from dipkernels.kernels.infinite.features import NARROW, Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import (
-    Activation,
-    Draws,
-    activate,
-    activation,
-    batch_norm,
-    group_norm,
-)
+from dipkernels.kernels.stationary import Activation, activate, activation, batch_norm
 from dipkernels.kernels.stationary.activations import piecewise
-from dipkernels.kernels.stationary.draws import normalise
+from dipkernels.kernels.stationary.draws import Draws, normalise
+from dipkernels.kernels.stationary.normalisation import group_norm
 from dipkernels.kernels.stationary.piecewise import PiecewiseLinear
 
 GROUPS = "normalisation over groups of {} channels is taken as if they were wide, where it is exact"
@@ -28,6 +22,7 @@ ONE_SLOPE = (
     "each channel, which is its mean if only linear layers follow; with standard parameters it "
     "vanishes with the width"
 )
+GELUS = {"none": "gelu", "tanh": "gelu-tanh"}  # by how torch approximates it
 LEAST_THRESHOLD = 15.0  # above which softplus is linear to 3e-7
 NEGATIVE = PiecewiseLinear(0.0, 1.0, ((0.0, -1.0),))  # min(x, 0), what a slope multiplies
 OUTPUT = (
@@ -76,20 +71,18 @@ def activated(
     return features.each(each)
 
 
-def named_activation(name: str) -> Callable[..., Features]:
-    """Make the rule of an activation without options."""
+def rule_of(make: Callable[..., Activation]) -> Callable[..., Features]:
+    """Make the rule of an activation, from what makes it of the options that torch is given."""
 
-    def rule(reader: Reader, input: Tensor, inplace: bool = False) -> Features:
-        return activated(reader, input, activation(name))
+    def rule(reader: Reader, input: Tensor, *options: Any, **named: Any) -> Features:
+        return activated(reader, input, make(*options, **named))
 
     return rule
 
 
-def leaky_relu(
-    reader: Reader, input: Tensor, negative_slope: float = 0.01, inplace: bool = False
-) -> Features:
-    """Apply leaky ReLU, as `torch.nn.functional.leaky_relu`."""
-    return activated(reader, input, activation("leaky-relu", slope=negative_slope))
+def named_activation(name: str) -> Callable[..., Features]:
+    """Make the rule of an activation without options."""
+    return rule_of(lambda inplace=False: activation(name))
 
 
 def prelu(reader: Reader, input: Tensor, weight: Tensor) -> Features:
@@ -111,11 +104,6 @@ def prelu(reader: Reader, input: Tensor, weight: Tensor) -> Features:
     return activated(reader, input, dual, slope=own)
 
 
-def gelu(reader: Reader, input: Tensor, approximate: str = "none") -> Features:
-    """Apply GELU, as `torch.nn.functional.gelu`."""
-    return activated(reader, input, activation("gelu" if approximate == "none" else "gelu-tanh"))
-
-
 def softplus(reader: Reader, input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Features:
     """Apply softplus, as `torch.nn.functional.softplus`."""
     if threshold < LEAST_THRESHOLD:
@@ -133,22 +121,6 @@ def clamped(reader: Reader, input: Tensor, min: Any = None, max: Any = None) -> 
     return activated(reader, input, cut_off(*bounds))
 
 
-def hardtanh(
-    reader: Reader,
-    input: Tensor,
-    min_val: float = -1.0,
-    max_val: float = 1.0,
-    inplace: bool = False,
-) -> Features:
-    """Cut values off, as `torch.nn.functional.hardtanh`."""
-    return activated(reader, input, cut_off(float(min_val), float(max_val)))
-
-
-def relu6(reader: Reader, input: Tensor, inplace: bool = False) -> Features:
-    """Cut values off at 0 and 6."""
-    return activated(reader, input, cut_off(0.0, 6.0))
-
-
 def cut_off(low: float | None, high: float | None) -> Activation:
     """Make the identity between bounds, of which one may be missing."""
     if low is not None and high is not None:
@@ -157,6 +129,16 @@ def cut_off(low: float | None, high: float | None) -> Activation:
         return piecewise(f"at least {low:g}", PiecewiseLinear(low, 0.0, ((low, 1.0),)))
     bound = float(high or 0.0)
     return piecewise(f"at most {bound:g}", PiecewiseLinear(0.0, 1.0, ((bound, -1.0),)))
+
+
+leaky_relu = rule_of(
+    lambda negative_slope=0.01, inplace=False: activation("leaky-relu", slope=negative_slope)
+)
+gelu = rule_of(lambda approximate="none": activation(GELUS[approximate]))
+hardtanh = rule_of(
+    lambda min_val=-1.0, max_val=1.0, inplace=False: cut_off(float(min_val), float(max_val))
+)
+relu6 = rule_of(lambda inplace=False: cut_off(0.0, 6.0))
 
 
 def sigmoid(reader: Reader, input: Tensor) -> Features:
@@ -269,14 +251,9 @@ def _normed(
 ) -> Branch:
     own_scale, own_bias = own or (False, False)
     deviation = math.sqrt(max(square - mean**2, 0.0) + epsilon)
+    options = {"own_scale": own_scale, "own_bias": own_bias}
     kernel = group_norm(
-        branch.kernel,
-        mean=mean,
-        square=square,
-        epsilon=epsilon,
-        scale=scale,
-        own_scale=own_scale,
-        own_bias=own_bias,
+        branch.kernel, mean=mean, square=square, epsilon=epsilon, scale=scale, **options
     )
 
     def step(draws: Draws) -> Draws:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.infinite.features import Branch, Features, Known
@@ -20,27 +19,14 @@ from dipkernels.kernels.stationary import mixed
 from dipkernels.priors.prior import Parameters
 
 
-@checked
 @dataclass(frozen=True)
 class Operation:
-    """One operation that the reader understood.
+    """One operation that the reader understood."""
 
-    Attributes
-    ----------
-    path : str
-        Of the module in the network that it happened in.
-    name : str
-        As torch calls it.
-    size : tuple of int
-        Of the torus after it.
-    period : tuple of int
-        Of the kernel after it.
-    """
-
-    path: str
-    name: str
-    size: tuple[int, ...]
-    period: tuple[int, ...]
+    path: str  # of the module in the network that it happened in
+    name: str  # as torch calls it
+    size: tuple[int, ...]  # of the torus after it
+    period: tuple[int, ...]  # of the kernel after it
 
 
 @dataclass(frozen=True)

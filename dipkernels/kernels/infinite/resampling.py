@@ -11,7 +11,8 @@ from torch import Tensor
 from dipkernels.kernels.infinite.convolutions import per_axis, strided
 from dipkernels.kernels.infinite.features import Branch, Features, channel_slice
 from dipkernels.kernels.infinite.reader import Reader
-from dipkernels.kernels.stationary import Draws, average_pool, upsample
+from dipkernels.kernels.stationary import average_pool, upsample
+from dipkernels.kernels.stationary.draws import Draws
 
 CROPPED = "the image is cropped: kernels are those of the torus that it is cut from"
 
@@ -50,7 +51,7 @@ def interpolated(
     def each(branch: Branch) -> Branch:
         most = reader.settings.max_period
         fine = upsample(branch.kernel, factor, known[mode], max_period=most)
-        moved = branch.linear(fine, lambda draws: draws.apply(apply, period=fine.period))
+        moved = branch.mapped(fine, apply)
         if math.prod(fine.size) > reader.settings.drawn_pixels:
             moved = moved if moved.gaussian and branch.draws is None else moved.without_draws()
         return moved
@@ -80,11 +81,7 @@ def average_pooled(
         pool = torch.nn.functional.avg_pool1d if dims == 1 else torch.nn.functional.avg_pool2d
         return pool(x[:, None], sizes)[:, 0]
 
-    def each(branch: Branch) -> Branch:
-        kernel = average_pool(branch.kernel, sizes)
-        return branch.linear(kernel, lambda draws: draws.apply(apply, period=kernel.period))
-
-    return features.each(each)
+    return features.each(lambda b: b.mapped(average_pool(b.kernel, sizes), apply))
 
 
 def largest_pooled(

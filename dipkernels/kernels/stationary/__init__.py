@@ -14,24 +14,20 @@ StationaryKernel(size 16x16, period 1x1)
 """
 
 from dipkernels.kernels.stationary.activations import Activation, activation
-from dipkernels.kernels.stationary.branches import added, mixed, translated
-from dipkernels.kernels.stationary.draws import Draws
+from dipkernels.kernels.stationary.branches import added, mixed
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 from dipkernels.kernels.stationary.maps import (
     Weights,
     activate,
     average_pool,
     convolve,
-    filtered,
-    shifted,
     stride,
 )
-from dipkernels.kernels.stationary.normalisation import batch_norm, centred, group_norm
-from dipkernels.kernels.stationary.upsampling import pixel_shuffle, upsample
+from dipkernels.kernels.stationary.normalisation import batch_norm
+from dipkernels.kernels.stationary.upsampling import upsample
 
 __all__ = [
     "Activation",
-    "Draws",
     "StationaryKernel",
     "Weights",
     "activate",
@@ -39,14 +35,8 @@ __all__ = [
     "added",
     "average_pool",
     "batch_norm",
-    "centred",
     "convolve",
-    "filtered",
-    "group_norm",
     "mixed",
-    "pixel_shuffle",
-    "shifted",
     "stride",
-    "translated",
     "upsample",
 ]

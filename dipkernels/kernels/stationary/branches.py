@@ -10,7 +10,7 @@ from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import outer
 from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
-from dipkernels.kernels.stationary.maps import summed
+from dipkernels.linalg.linear import summed
 
 
 @checked
@@ -78,22 +78,8 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
     )
 
 
-@checked
 def translated(kernel: StationaryKernel, shift: float) -> StationaryKernel:
-    """Add a constant to all features.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the features.
-    shift : float
-        What is added.
-
-    Returns
-    -------
-    StationaryKernel
-        ``K + c (m(p) + m(p + r)) + c^2``, with the mean ``m + c``; the tangent kernel is unchanged.
-    """
+    """Add a constant c: ``K + c (m(p) + m(p + r)) + c^2``, with the same tangent kernel."""
     one = torch.ones_like(kernel.mean)
     means = outer(kernel.mean, one, kernel.size) + outer(one, kernel.mean, kernel.size)
     table = kernel.covariance_table + shift * means + shift**2

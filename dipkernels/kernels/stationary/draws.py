@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
-from dipkernels.base.checks import checked
 from dipkernels.base.seeds import derive, generator
-from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import phase_means
 from dipkernels.kernels.stationary.kernel import StationaryKernel
 
@@ -25,44 +23,22 @@ MOST_VALUES = 2**20  # drawn in all: 4096 images of 16x16
 LEAST_DRAWS, MOST_DRAWS = 64, 2**18
 
 
-@checked
 @dataclass(frozen=True)
 class Draws:
     """Fields of many independent channels, and random directions of their tangents.
 
-    Attributes
-    ----------
-    fields, tangents : Tensor, shape ``(n, *size)``
-        Draws ``x ~ N(0, K)``, or what has become of them; draws ``v ~ N(0, Theta)``, moved along by
-        the derivative of all that was applied: ``E v v^T`` is the tangent kernel.
-    period : tuple of int
-        Shifts by which leave the distribution unchanged.
-    seed : int
-        Of further draws.
+    Draws ``x ~ N(0, K)``, or what has become of them, and ``v ~ N(0, Theta)``, moved along by the
+    derivative of all that was applied: ``E v v^T`` is the tangent kernel.
     """
 
-    fields: Tensor
+    fields: Tensor  # (n, *size)
     tangents: Tensor
-    period: tuple[int, ...]
-    seed: int
+    period: tuple[int, ...]  # shifts by which leave the distribution unchanged
+    seed: int  # of further draws
 
     @classmethod
     def of(cls, kernel: StationaryKernel, seed: int = 0, count: int | None = None) -> "Draws":
-        """Draw from the Gaussian processes of a kernel.
-
-        Parameters
-        ----------
-        kernel : StationaryKernel
-            Of Gaussian features of mean zero.
-        seed, count : int
-            Seed of the draw; how many, by default so many as make a million values, between 64 and
-            262144.
-
-        Returns
-        -------
-        Draws
-            Of that kernel.
-        """
+        """Draw from the Gaussian processes of a kernel, by default some million values."""
         if count is None:
             count = min(max(MOST_VALUES // math.prod(kernel.size), LEAST_DRAWS), MOST_DRAWS)
         return cls(
@@ -75,38 +51,13 @@ class Draws:
     def apply(
         self, function: Callable[[Tensor], Tensor], *, period: tuple[int, ...] | None = None
     ) -> "Draws":
-        """Apply a function to each channel.
-
-        Parameters
-        ----------
-        function : callable
-            Takes channels ``(n, *size)`` and treats each for itself; differentiable.
-        period : tuple of int, optional
-            Of what it returns, where that is another.
-
-        Returns
-        -------
-        Draws
-            Of the results.
-        """
+        """Apply a differentiable function to each channel of ``(n, *size)``."""
         fields, tangents = jvp(function, (self.fields,), (self.tangents,))  # type: ignore[misc]
         return Draws(fields, tangents, period or self.period, derive("next", self.seed))
 
     def scaled(self, scale: float, own_scale: bool = True, own_bias: bool = True) -> "Draws":
-        """Multiply by each channel's own learned scale, and add its learned bias (which is 0).
-
-        Parameters
-        ----------
-        scale : float
-            Root mean square of the scales.
-        own_scale, own_bias : bool
-            Whether scales and biases are trained.
-
-        Returns
-        -------
-        Draws
-            In whose tangents are random directions of scale and bias.
-        """
+        """Multiply by each channel's own scale, and add its own bias (which is 0)."""
+        # Scales of that root mean square; tangents get random directions of what is trained.
         shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
         random = generator("channel parameters", self.seed)
         directions = torch.randn(2, *shape, dtype=torch.float64, generator=random)
@@ -116,28 +67,7 @@ class Draws:
         return Draws(scale * self.fields, tangents, self.period, derive("next", self.seed))
 
     def learned(self, change: Tensor) -> "Draws":
-        """Add a trained parameter of each channel.
-
-        Parameters
-        ----------
-        change : Tensor, shape ``(n, *size)``
-            Derivative of the channels with respect to it.
-
-        Returns
-        -------
-        Draws
-            In whose tangents are random directions of it.
-
-        Raises
-        ------
-        InvalidInputError
-            If it has another shape.
-        """
-        if change.shape != self.fields.shape:
-            raise InvalidInputError(
-                f"change must have the shape of the fields, {tuple(self.fields.shape)}, got "
-                f"{tuple(change.shape)}"
-            )
+        """Add random directions of a trained parameter; `change` is the channels' derivative."""
         random = generator("channel parameter", self.seed)
         shape = (len(self.fields), *(1,) * (self.fields.dim() - 1))
         directions = torch.randn(shape, dtype=torch.float64, generator=random)
@@ -145,14 +75,9 @@ class Draws:
         return Draws(self.fields, tangents, self.period, derive("next", self.seed))
 
     def moments(self) -> StationaryKernel:
-        """Average over draws and over shifts by the period.
-
-        Returns
-        -------
-        StationaryKernel
-            With a standard error of about ``sqrt(2 / (draws * shifts))`` of the variance in the
-            covariance, more where correlations are long.
-        """
+        """Average over draws and over shifts by the period."""
+        # The variance's relative error is about sqrt(2 / (draws * shifts)), more where correlations
+        # are long.
         covariance, ntk = (_second_moments(v, self.period) for v in (self.fields, self.tangents))
         return StationaryKernel(covariance, ntk, phase_means(self.fields.mean(dim=0), self.period))
 

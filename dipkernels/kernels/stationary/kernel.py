@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Count
 from dipkernels.base.seeds import generator
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import (
@@ -173,36 +174,7 @@ class StationaryKernel:
             Of period 1: in the Frobenius norm the nearest stationary kernel, and of those the one
             whose Wiener filter is best.
         """
-        return self.with_period((1,) * self.dims)
-
-    def with_period(self, period: tuple[int, ...]) -> "StationaryKernel":
-        """Average over phases that are equal modulo a shorter period.
-
-        Parameters
-        ----------
-        period : tuple of int
-            Along each axis, a divisor of the present one.
-
-        Returns
-        -------
-        StationaryKernel
-            Of that period.
-
-        Raises
-        ------
-        InvalidInputError
-            If it doesn't divide the present one.
-        """
-        if period == self.period:
-            return self
-        if len(period) != self.dims or any(
-            p < 1 or t % p for t, p in zip(self.period, period, strict=True)
-        ):
-            raise InvalidInputError(f"the period {period} must divide the present {self.period}")
-
-        return mapped(
-            self, lambda table: phase_means(table, period), phase_means(self.mean, period)
-        )
+        return with_period(self, (1,) * self.dims)
 
     def spectrum(self, which: str = "covariance") -> Float[Tensor, "*size"]:
         """Fourier transform of the phase-averaged kernel.
@@ -254,7 +226,9 @@ class StationaryKernel:
         ascending: Tensor = values.flatten().sort().values
         return ascending
 
-    def sample(self, n: int, seed: int = 0, which: str = "covariance") -> Float[Tensor, "n *size"]:
+    def sample(
+        self, n: Count, seed: int = 0, which: str = "covariance"
+    ) -> Float[Tensor, "n *size"]:
         """Draw from the Gaussian process with this covariance and mean zero.
 
         Parameters
@@ -273,10 +247,8 @@ class StationaryKernel:
         Raises
         ------
         InvalidInputError
-            If n is less than 1, or the kernel isn't positive semi-definite.
+            If the kernel isn't positive semi-definite.
         """
-        if n < 1:
-            raise InvalidInputError(f"at least 1 sample must be drawn, got {n}")
         values, vectors = torch.linalg.eigh(block_matrices(self._table(which)))
         top = values.max()
         if values.min() < -INDEFINITE * top:
@@ -297,6 +269,14 @@ class StationaryKernel:
     def __repr__(self) -> str:
         size, period = ("x".join(map(str, axes)) for axes in (self.size, self.period))
         return f"StationaryKernel(size {size}, period {period})"
+
+
+def with_period(kernel: StationaryKernel, period: tuple[int, ...]) -> StationaryKernel:
+    """Average over phases that are equal modulo a divisor of the period."""
+    if period == kernel.period:
+        return kernel
+    means = phase_means(kernel.mean, period)
+    return mapped(kernel, lambda table: phase_means(table, period), means)
 
 
 def mapped(

@@ -4,9 +4,8 @@ Each function makes a new `StationaryKernel`. Formulas: docs/infinite-width.md. 
 over the tables; the memory of two further ones.
 """
 
-import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.activations import Activation, activation
 from dipkernels.kernels.stationary.blocks import at_lags
 from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
+from dipkernels.linalg.linear import summed
 
 
 @checked
@@ -168,35 +168,10 @@ def activate(
     return StationaryKernel(covariance, tangent, chosen.mean(kernel.variances))
 
 
-@checked
 def filtered(
-    kernel: StationaryKernel, taps: Tensor, *, before: int | Sequence[int] | None = None
+    kernel: StationaryKernel, taps: Tensor, before: int | Sequence[int] | None = None
 ) -> StationaryKernel:
-    """Filter each channel with the same fixed filter.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the channels.
-    taps : Tensor, shape ``(*kernel_size)``
-        ``y(n) = sum_j taps[j] x(n + j - before)``, as networks correlate.
-    before : int or sequence of int, optional
-        By default half of the size.
-
-    Returns
-    -------
-    StationaryKernel
-        ``A K A^T``. Time: the number of taps times the tables' size, twice.
-
-    Raises
-    ------
-    InvalidInputError
-        If the filter has other dimensions than the kernel.
-    """
-    if taps.dim() != kernel.dims:
-        raise InvalidInputError(
-            f"a filter for {kernel.dims} dimensions has as many axes, got shape {tuple(taps.shape)}"
-        )
+    """Filter each channel with the same ``y(n) = sum_j taps[j] x(n + j - before)``: ``A K A^T``."""
     middle = [n // 2 for n in taps.shape]
     start = middle if before is None else _per_axis(kernel, "before", before, None)
     phases = tuple(range(kernel.dims))
@@ -278,32 +253,13 @@ def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> Station
     """
     sizes = _per_axis(kernel, "size", size)
     box = torch.full(sizes, 1 / math.prod(sizes), dtype=torch.float64)
-    return stride(filtered(kernel, box, before=[0] * kernel.dims), sizes)
+    return stride(filtered(kernel, box, [0] * kernel.dims), sizes)
 
 
-@checked
 def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
-    """Count pixels from another one: phase 0 is then ``start``'s.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Any.
-    start : sequence of int
-        The new origin.
-
-    Returns
-    -------
-    StationaryKernel
-        Of the shifted features.
-    """
+    """Count pixels from another one: phase 0 is then ``start``'s."""
     axes, shifts = tuple(range(kernel.dims)), [-s for s in start]
     return mapped(kernel, lambda table: table.roll(shifts, axes), kernel.mean.roll(shifts, axes))
-
-
-def summed(terms: Iterable[Tensor]) -> Tensor:
-    """Add tensors up."""
-    return functools.reduce(torch.add, terms)
 
 
 def _per_axis(

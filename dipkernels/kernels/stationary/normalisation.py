@@ -21,23 +21,9 @@ LOG_STEP = 0.1
 MOST_PIXELS = 8192
 
 
-@checked
 def centred(kernel: StationaryKernel, *, learned_bias: bool = False) -> StationaryKernel:
-    """Subtract each channel's mean over the image.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the channels.
-    learned_bias : bool
-        Whether a bias for each channel, starting at 0, is added and trained.
-
-    Returns
-    -------
-    StationaryKernel
-        ``P K P`` and ``P Theta P``, with ``P`` the projection on images of mean zero; plus 1 in
-        the tangent kernel for the bias. Exact for every size.
-    """
+    """Subtract each channel's mean over the image, and perhaps train a bias that starts at 0."""
+    # P K P and P Theta P, with P the projection on images of mean zero, exactly; 1 for the bias.
     tangent = _projected(kernel.ntk_table, kernel) + float(learned_bias)
     return replace(
         kernel,
@@ -70,7 +56,7 @@ def batch_norm(
         ``"large-image"``: as if an image had many correlation lengths; error ``O(2/n)``, n the
         number of those volumes. ``"integral"``: exact second moments of Gaussian features for every
         size, by integrals in 1400 times the pixels' time; for stationary kernels. What comes out
-        isn't Gaussian on small grids: an activation after it is approximate, `Draws` are exact.
+        isn't Gaussian on small grids: an activation after it is approximate.
 
     Returns
     -------
@@ -113,7 +99,6 @@ def batch_norm(
     )
 
 
-@checked
 def group_norm(
     kernel: StationaryKernel,
     *,
@@ -124,36 +109,12 @@ def group_norm(
     own_scale: bool = True,
     own_bias: bool = True,
 ) -> StationaryKernel:
-    """Normalise groups of many channels, each over its channels and pixels; then scale.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of the channels.
-    mean, square : float, optional
-        First and second moment over a group, by default those of these very channels; others where
-        a group has channels of several kinds.
-    epsilon, scale : float
-        As of `batch_norm`.
-    own_scale, own_bias : bool
-        Whether the channels' scales, and their biases (which start at 0), are trained.
-
-    Returns
-    -------
-    StationaryKernel
-        ``(x - mean) / s``: statistics of infinitely many channels are numbers, so that this is
-        exact for every size of image; features that are Gaussian stay so. With C channels a group
-        its relative error is of order ``2 / (C n)``, n the image's number of correlation volumes.
-
-    Raises
-    ------
-    InvalidInputError
-        If the features are constant over a group.
-    """
-    if mean is None:
-        mean = float(kernel.mean.mean())
-    if square is None:
-        square = float(kernel.variances.mean())
+    """Normalise groups of many channels by their moments, by default the channels' own; scale."""
+    # (x - mean) / s: statistics of infinitely many channels are numbers, so that this is exact for
+    # every size of image, and what is Gaussian stays so. With C channels a group its relative error
+    # is of order 2 / (C n), n the image's number of correlation volumes.
+    mean = float(kernel.mean.mean()) if mean is None else mean
+    square = float(kernel.variances.mean()) if square is None else square
     variance = square - mean**2 + epsilon
     if not variance > 0:
         raise InvalidInputError("features that are constant over a group can't be normalised")

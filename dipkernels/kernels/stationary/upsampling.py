@@ -2,23 +2,25 @@
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from dipkernels.base.checks import checked, require_choice
+from dipkernels.base.kinds import Count, at_least
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import outer
-from dipkernels.kernels.stationary.kernel import StationaryKernel
+from dipkernels.kernels.stationary.kernel import StationaryKernel, with_period
 
+Factor = Annotated[int, at_least(2)]
 MODES = ("nearest", "bilinear", "sinc", "zero")
 NYQUIST = 1e-12  # of the largest value of the spectrum: what counts as no energy
 
 
 @checked
 def upsample(
-    kernel: StationaryKernel, factor: int, mode: str, *, max_period: int | None = None
+    kernel: StationaryKernel, factor: Factor, mode: str, *, max_period: Count | None = None
 ) -> StationaryKernel:
     """Make every side longer by a whole factor.
 
@@ -43,7 +45,7 @@ def upsample(
     Raises
     ------
     InvalidInputError
-        If there is no such mode, a number is too small, or band-limited interpolation meets phases.
+        If there is no such mode, or band-limited interpolation meets phases.
 
     Notes
     -----
@@ -51,10 +53,6 @@ def upsample(
     if its spectrum has nothing at the highest frequency of an even size.
     """
     require_choice("mode", mode, MODES)
-    if not isinstance(factor, int) or factor < 2:
-        raise InvalidInputError(f"factor must be a whole number, at least 2, got {factor}")
-    if max_period is not None and max_period < 1:
-        raise InvalidInputError(f"max_period must be at least 1, or None, got {max_period}")
     for axis in range(kernel.dims):
         kernel = _along(kernel, axis, factor, mode, max_period)
     return kernel
@@ -79,34 +77,12 @@ def _along(
     return replace(kernel, covariance_table=fine[0], ntk_table=fine[1], mean=mean)
 
 
-@checked
 def pixel_shuffle(
     kernel: StationaryKernel, factor: int, *, max_period: int | None = None
 ) -> StationaryKernel:
-    """Make the pixels of each block of channels of their own, as `torch.nn.PixelShuffle`.
-
-    Parameters
-    ----------
-    kernel : StationaryKernel
-        Of channels that are independent.
-    factor, max_period : int
-        As of `upsample`.
-
-    Returns
-    -------
-    StationaryKernel
-        ``K(r / factor)`` at lags that are multiples of the factor along all axes; elsewhere the
-        pixels are of different channels: the product of their means, and no tangent kernel.
-
-    Raises
-    ------
-    InvalidInputError
-        If a number is too small.
-    """
-    if not isinstance(factor, int) or factor < 2:
-        raise InvalidInputError(f"factor must be a whole number, at least 2, got {factor}")
-    if max_period is not None and max_period < 1:
-        raise InvalidInputError(f"max_period must be at least 1, or None, got {max_period}")
+    """Make the pixels of each block of channels of their own, as `torch.nn.PixelShuffle`."""
+    # K(r / factor) at lags that are multiples of the factor along all axes; elsewhere the pixels
+    # are of different channels: the product of their means, and no tangent kernel.
     dims = kernel.dims
     size = tuple(factor * n for n in kernel.size)
     comb: Any = (..., *(slice(None, None, factor),) * dims)
@@ -125,7 +101,7 @@ def pixel_shuffle(
     nothing = torch.zeros((1,) * (2 * dims), dtype=torch.float64, device=mean.device)
     ntk = fine(kernel.ntk_table, nothing)
     found = StationaryKernel(covariance, ntk, mean, kernel.scale_weight)
-    return found.with_period(tuple(_capped(t, max_period) for t in found.period))
+    return with_period(found, tuple(_capped(t, max_period) for t in found.period))
 
 
 def taps(mode: str, factor: int) -> tuple[Tensor, Tensor]:
