@@ -19,6 +19,7 @@ from dipkernels.reports.pages import write_page
 from dipkernels.reports.verdicts import listed, told_apart
 from dipkernels.storage.opened import open_run
 from dipkernels.storage.runs import RunFolder
+from dipkernels.sweep.tables import Status
 
 if TYPE_CHECKING:
     from bokeh.plotting import figure
@@ -131,7 +132,7 @@ def _measured(frame: pd.DataFrame) -> list[str]:
     return [*sorted(shown, key=lambda name: name not in SCORES), "seconds"]
 
 
-def _counts(state: sweep.Status) -> str:
+def _counts(state: Status) -> str:
     count = len(state.done)
     said = f"{count} run{'' if count == 1 else 's'} {'is' if count == 1 else 'are'} done"
     others = [

@@ -119,5 +119,5 @@ def test_the_predicted_optimum_is_a_row_of_the_panel_and_ends_a_fit(tmp_path: Pa
 def test_what_is_no_curve_or_no_iteration_is_an_error() -> None:
     with pytest.raises(InvalidInputError, match="expected a curve as learning_curve returns"):
         stopping_time(xr.Dataset({"psnr": ("time", [1.0, 2.0])}))
-    with pytest.raises(InvalidInputError, match="must not be negative, got -1"):
+    with pytest.raises(InvalidInputError, match="must be at least 0, got -1"):
         PredictedOptimum(-1)
