@@ -45,13 +45,14 @@ PICTURES = {
         "Did the kernel predict the fit?",
         "On the diagonal, the peak of the fit with Adam is the one predicted from the kernel at "
         "initialisation. Above it, the fit did better: the kernel changed on the way, or Adam is "
-        "not gradient descent. Bars: the band of the numerics; an arrow starts at what a peak that "
-        "isn't resolved at least reaches.",
+        "not gradient descent. Bars: numerical error; an arrow starts at the lower bound of a peak "
+        "that isn't resolved.",
     ),
     "gradient_descent": (
-        "Where the theory is at home: plain gradient descent",
-        "Measured and predicted at the same iterations, at half of the limit of stability. The "
-        "kernel is held at its initial value; where the curves part, it has changed.",
+        "Gradient descent, the case that the theory describes",
+        "Measured and predicted at the same iterations, at half of the largest stable learning "
+        "rate. The prediction keeps the initial kernel; where the curves separate, the kernel "
+        "has changed.",
     ),
     "eigenvectors": (
         "Leading eigenvectors of the kernels",
@@ -61,8 +62,8 @@ PICTURES = {
 }
 PREDICTED = (
     "Predicted learning curves",
-    "Expected PSNR of gradient flow; a line ends where the products spent no longer tell it to "
-    "1 dB. Time counts iterations of gradient descent at half of its limit of stability.",
+    "Expected PSNR of gradient flow; a line ends where the matrix-vector products no longer "
+    "resolve it to 1 dB. Time counts iterations of gradient descent at half of its largest stable rate.",
 )
 REOPENED = """print(run.table())  # the numbers of the table, as a pandas.DataFrame
 fit = run.stages["{first}/{stage}"]  # an xarray.Dataset; white is 1
@@ -144,7 +145,7 @@ def _words(folder: RunFolder, complete: bool, baseline: float | None) -> dict[st
     )
     return {
         "title": f"{asked['task']} of {asked['image']}",
-        "question": "Which networks carry an image prior, and did their kernels know?",
+        "question": "Which networks carry an image prior, and did their kernels predict it?",
         "lead": (
             f"{asked['task']} of {asked['image']}, {'x'.join(map(str, size))} pixels, {channels} "
             f"channel{'' if channels == 1 else 's'}{noise}, seed {asked['seed']}, on "

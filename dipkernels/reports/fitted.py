@@ -20,7 +20,7 @@ COLUMNS = (
     ("stopping rule", "A star marks rules that know the clean image."),
     ("stopped at", "The iteration at which the rule would have ended the fit."),
     ("chosen", "The iteration whose image the rule returns."),
-    ("PSNR dB", "Of that image to the clean one."),
+    ("PSNR dB", "PSNR of that image to the clean one."),
     ("regret dB", "How much less that is than the highest PSNR of the fit."),
     ("remark", "Why a rule doesn't apply."),
 )

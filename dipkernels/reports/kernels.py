@@ -33,19 +33,19 @@ RELATIVE = "eigenvalue / largest"
 RESPONSE = (
     "Which frequencies are fitted first",
     "Mean of |J^T e_k|^2 over rings of spatial frequency, relative to the lowest ring. A falling "
-    "curve is a low-pass filter, a flat one has no preference. Circles: half of the power. Bands: "
-    "two standard errors over the probes.",
+    "curve is a low-pass filter; a flat one has no preference. Circles: half-power frequency. "
+    "Bands: two standard errors over the probes.",
 )
 EIGENVALUES = (
     "Eigenvalues by their index",
-    "From the largest on. Dotted, above a shaded area: what the last nodes of the quadrature hold "
-    "together, which more steps would tell apart. Circles: leading eigenpairs. Bands: from one "
-    "probe to another. Grey: what products in single precision can't tell from 0.",
+    "In descending order. Dotted line with shading: eigenvalues that the smallest quadrature nodes "
+    "represent together; more Lanczos steps would separate them. Circles: leading eigenpairs. "
+    "Bands: range over the probes. Grey: below the resolution of single precision.",
 )
 DENSITY = (
     "Density of the eigenvalues",
     "Eigenvalues per decade, by stochastic Lanczos quadrature, with bands of two standard errors "
-    "over the probes. Below about 1e-4 the quadrature resolves the total only.",
+    "over the probes. Below about 1e-4 the quadrature resolves only the total.",
 )
 REOPENED = """print(run.table())  # the numbers of the table, as a pandas.DataFrame
 kernel = run.stages[{stage!r}]  # an xarray.Dataset
@@ -211,9 +211,9 @@ def _said(kernel: xr.Dataset, ranks: Sequence[int]) -> list[str]:
 
 def _note(block: int) -> str:
     said = (
-        "The images that gradient descent learns first, scaled to their largest value: grey is 0, "
-        "and their sign means nothing. Some eigenvalue lies as near as said: of two that are "
-        "nearer to each other the images may be mixed."
+        "The images that gradient descent learns first, scaled to their largest value. Grey is 0; "
+        'the sign is arbitrary. "Within" is the distance to the nearest exact eigenvalue; '
+        "eigenvectors whose eigenvalues lie closer together than that may be mixed."
     )
     return said + (f" {block}x{block} pixels are averaged." if block > 1 else "")
 
@@ -281,7 +281,12 @@ COLUMNS: Sequence[Column] = (
     PRIOR,
     PARAMETERS,
     HALF_POWER,
-    plain("largest eigenvalue", "largest_eigenvalue", ".3g", "Of the kernel at initialisation."),
+    plain(
+        "largest eigenvalue",
+        "largest_eigenvalue",
+        ".3g",
+        "Largest eigenvalue of the kernel at initialisation.",
+    ),
     Column("trace", "trace", _trace, "Sum of all eigenvalues, with its error over the probes."),
     plain(
         "largest / trace",
@@ -294,9 +299,14 @@ COLUMNS: Sequence[Column] = (
         "eigenvalues placed",
         "placed",
         ",.0f",
-        "About how many lie above the smallest node of the quadrature; of the others only number "
-        "and sum are known.",
+        "Approximate number of eigenvalues above the smallest quadrature node; of the others only "
+        "the number and the sum are known.",
     ),
-    plain("down to", "placed_down_to", ".1e", "Where that node is, relative to the largest."),
-    plain("products", "matvecs", ",d", "Of the kernel with a vector."),
+    plain(
+        "down to",
+        "placed_down_to",
+        ".1e",
+        "Value of that node, relative to the largest eigenvalue.",
+    ),
+    plain("products", "matvecs", ",d", "Matrix-vector products with the kernel."),
 )

@@ -37,8 +37,8 @@ CHART = (
 )
 MEANINGS = {
     "run": "Beginning of the run's key, which sweep.load_result takes.",
-    "seeds": "How many runs differ in nothing but their seed.",
-    "seconds": "That the run took.",
+    "seeds": "Number of runs that differ only in their seed.",
+    "seconds": "Time that the run took.",
     "peak_psnr": "Highest PSNR to the clean image, in dB.",
     "score": "Peak that the kernel predicts, in dB.",
 }
@@ -169,10 +169,10 @@ def _leaders(together: pd.DataFrame, asked: Sequence[str], measured: Sequence[st
     where = "" if of == 1 else f" in {most} of {of} settings"
     said = [f"By {score}, {first} leads{where}{f', {also}' * bool(also)}."]
     if int(scored["seeds"].max()) == 1:
-        said.append("With one seed it can't be told from chance.")
+        said.append("With one seed, this may be chance.")
     elif close:
         there = "The" if of == 1 else f"In {close} the"
-        said.append(f"{there} second can't be told from the first by these seeds.")
+        said.append(f"{there} second can't be distinguished from the first with these seeds.")
     return said
 
 

@@ -81,7 +81,7 @@ def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[boo
     if others and seeds > 1:
         same = [str(row["prior"]) for row in others if not told_apart(first, row)]
         if same:
-            said.append(f"{listed(same)} can't be told from it by these seeds.")
+            said.append(f"{listed(same)} can't be distinguished from it with these seeds.")
     if baseline is not None and sound:
         worse = [str(r["prior"]) for r in others if number_of(r, "peak_psnr") <= baseline]
         if worse:
@@ -100,7 +100,9 @@ def kernels_verdict(rows: Sequence[Row]) -> str:
     low = sorted((name for name in half if half[name] < 1), key=lambda name: half[name])
     none = [name for name in half if name not in low]
     if len(rows) == 1:
-        where = f"to half at {half[low[0]]:.3f} cycles per pixel" if low else "to half nowhere"
+        where = (
+            f"to half at {half[low[0]]:.3f} cycles per pixel" if low else "to half at no frequency"
+        )
         kind = "a low-pass filter" if low else "no low-pass filter"
         said = [f"The kernel of {rows[0]['prior']} is {kind}: its response falls {where}."]
         said.append(f"Its largest eigenvalue holds {rows[0]['largest_share']:.0%} of the trace.")
@@ -109,16 +111,17 @@ def kernels_verdict(rows: Sequence[Row]) -> str:
         said = [f"{first} {half[low[0]]:.3f} cycles per pixel (one seed)."]
         others = [f"{name} at {half[name]:.3f}" for name in low[1:]]
         said += [f"{listed(others)} {_does(others, 'follows', 'follow')}."] if others else []
-        said += [f"Of {listed(none)} it falls to half nowhere."] if none else []
+        never = f"{_does(none, 'response', 'responses')} of {listed(none)} never"
+        said += [f"The {never} {_does(none, 'falls', 'fall')} to half."] if none else []
     else:
         said = ["No network prefers low frequencies: no response falls to half."]
     least = min(rows, key=lambda row: number_of(row, "placed"))
     if number_of(least, "placed_down_to") > 0:
-        of = "" if len(rows) == 1 else f" of {least['prior']} (more of others)"
+        of = "" if len(rows) == 1 else f" of {least['prior']} (and more of the others)"
         said.append(
-            f"About {least['placed']:,.0f} of {least['eigenvalues']:,} eigenvalues{of} are placed, "
-            f"those above {least['placed_down_to']:.0e} of the largest; of the rest number and sum "
-            "are known."
+            f"About {least['placed']:,.0f} of {least['eigenvalues']:,} eigenvalues{of} are "
+            f"resolved, those above {least['placed_down_to']:.0e} of the largest; of the rest only "
+            "the number and the sum are known."
         )
     return " ".join(said)
 

@@ -81,12 +81,12 @@ def test_verdicts_name_who_prefers_low_frequencies(kernel: xr.Dataset) -> None:
     rows = [row("a", 0.2), row("b", 0.1), row("c", np.inf)]
     assert kernels_verdict(rows) == (
         "b prefers low frequencies most: its response falls to half at 0.100 cycles per pixel (one "
-        "seed). a at 0.200 follows. Of c it falls to half nowhere. About 20 of 48 eigenvalues of a "
-        "(more of others) are placed, those above 1e-04 of the largest; of the rest number and sum "
-        "are known."
+        "seed). a at 0.200 follows. The response of c never falls to half. About 20 of 48 "
+        "eigenvalues of a (and more of the others) are resolved, those above 1e-04 of the largest; "
+        "of the rest only the number and the sum are known."
     )
     assert kernels_verdict(rows[1:2]).startswith("The kernel of b is a low-pass filter: its resp")
-    assert "c is no low-pass filter: its response falls to half nowhere" in kernels_verdict(
+    assert "c is no low-pass filter: its response falls to half at no frequency" in kernels_verdict(
         rows[2:]
     )
     assert kernels_verdict(rows[2:] * 2).startswith("No network prefers low frequencies")

@@ -91,10 +91,10 @@ def test_seeds_that_spread_tell_nothing_apart() -> None:
     said = swept._leaders(table.assign(seeds=3), ["prior"], ["peak_psnr"])
     assert said == [
         "By peak_psnr, b leads.",
-        "The second can't be told from the first by these seeds.",
+        "The second can't be distinguished from the first with these seeds.",
     ]
     said = swept._leaders(table.assign(seeds=1), ["prior"], ["peak_psnr"])
-    assert said[1] == "With one seed it can't be told from chance."
+    assert said[1] == "With one seed, this may be chance."
     assert swept._leaders(table.assign(seeds=3)[:1], ["prior"], ["peak_psnr"]) == [
         "peak_psnr is 20."
     ]
