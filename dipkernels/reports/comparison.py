@@ -63,7 +63,8 @@ PICTURES = {
 PREDICTED = (
     "Predicted learning curves",
     "Expected PSNR of gradient flow; a line ends where the matrix-vector products no longer "
-    "resolve it to 1 dB. Time counts iterations of gradient descent at half of its largest stable rate.",
+    "resolve it to 1 dB. Time counts iterations of gradient descent at half of its largest stable "
+    "rate.",
 )
 REOPENED = """print(run.table())  # the numbers of the table, as a pandas.DataFrame
 fit = run.stages["{first}/{stage}"]  # an xarray.Dataset; white is 1

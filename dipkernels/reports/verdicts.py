@@ -111,8 +111,9 @@ def kernels_verdict(rows: Sequence[Row]) -> str:
         said = [f"{first} {half[low[0]]:.3f} cycles per pixel (one seed)."]
         others = [f"{name} at {half[name]:.3f}" for name in low[1:]]
         said += [f"{listed(others)} {_does(others, 'follows', 'follow')}."] if others else []
-        never = f"{_does(none, 'response', 'responses')} of {listed(none)} never"
-        said += [f"The {never} {_does(none, 'falls', 'fall')} to half."] if none else []
+        if none:
+            what, falls = _does(none, "response", "responses"), _does(none, "falls", "fall")
+            said.append(f"The {what} of {listed(none)} never {falls} to half.")
     else:
         said = ["No network prefers low frequencies: no response falls to half."]
     least = min(rows, key=lambda row: number_of(row, "placed"))

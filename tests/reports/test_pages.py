@@ -175,8 +175,8 @@ def test_verdicts_say_what_the_numbers_tell() -> None:
     assert sound
     assert said == (
         "b comes nearest to the clean image: 24.00 +- 0.40 dB, 6.0 dB above the measured image "
-        "(18.00 dB) (4 seeds). c can't be distinguished from it with these seeds. d never gets above the "
-        "measured image. c was still rising at the end."
+        "(18.00 dB) (4 seeds). c can't be distinguished from it with these seeds. d never gets "
+        "above the measured image. c was still rising at the end."
     )
     sound, said = comparison_verdict(rows[3:], 18.0)
     assert not sound
