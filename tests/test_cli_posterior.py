@@ -449,7 +449,7 @@ def test_converged_chains_without_a_density_are_no_posterior() -> None:
         {"chains": 2, "diverged": 0},
     )
     sound, first = reports.posterior._verdict(_chains(target="log p"), diagnosis, "", None)
-    assert sound and first.startswith("Nothing speaks against")
+    assert sound and first.startswith("No sign of non-convergence")
     none = _chains(target="none is known: Adam and noise")
     sound, first = reports.posterior._verdict(none, diagnosis, "", None)
     assert not sound and first.startswith("Not a posterior: the method has no known target")

@@ -159,7 +159,7 @@ class Convergence:
 
     def __str__(self) -> str:
         if self.converged:
-            return f"Nothing speaks against convergence: {self.within}."
+            return f"No sign of non-convergence: {self.within}."
         return f"NOT CONVERGED: {'; '.join(self.reasons)}."
 
 

@@ -34,7 +34,7 @@ def test_effective_draws_are_those_of_an_autoregression(correlation: float) -> N
     assert float(found.rhat.max()) < 1.01
     assert found.attrs["chains"] == 4 and found.attrs["draws"] == 1500
     assert sampling.verdict(found).converged
-    assert sampling.summary(result, found).startswith("Nothing speaks against convergence")
+    assert sampling.summary(result, found).startswith("No sign of non-convergence")
 
 
 def test_chains_that_have_not_met_are_told_in_the_first_line() -> None:
