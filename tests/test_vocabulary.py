@@ -61,3 +61,13 @@ def test_help_ends_with_the_example(capsys) -> None:  # type: ignore[no-untyped-
     assert call("gp", "--help") == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "Example: dipkernels gp conv-decoder --task inpaint" in shown
+
+
+def test_the_quickstart_has_the_defaults_of_compare() -> None:
+    text = (PAGE.parent / "quickstart.md").read_text(encoding="utf-8")
+    said = dict(re.findall(r"^\| `--([a-z-]+)` \|.*\| `([^`|]+)` \|$", text, re.MULTILINE))
+    defaults = {each.name: each.default for each in commands()["compare"].params}
+    assert {"priors", "seeds", "seed", "image"} <= said.keys()
+    for name, default in said.items():
+        if defaults[name] is not None:  # what is chosen later is said in the help
+            assert default == str(defaults[name]), name
