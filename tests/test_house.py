@@ -74,7 +74,7 @@ CEILINGS = {
     "planning": 850,
     "plotting": 2190,
     "priors": 2760,
-    "reports": 2800,  # of which 680 are the pages of kernels and of sweeps
+    "reports": 2820,  # of which 680 are the pages of kernels and of sweeps
     "sampling": 3230,
     "specs": 1420,
     "spectra": 1650,
