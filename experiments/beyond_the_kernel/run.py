@@ -245,8 +245,8 @@ def draw(summary: pd.DataFrame) -> Figure:
         )
     axis.axvline(0, color="0.3", lw=0.8)
     axis.set_yticks(np.arange(len(priors)), priors)
-    axis.set_xlabel("dB, at the best moment of each; intervals of 95 % over images")
-    axis.legend(fontsize=8, frameon=False)
+    axis.set_xlabel("dB gained, each arm at its best moment; intervals of 95 % over images")
+    axis.legend(fontsize=8, frameon=False, loc="lower right")
     return figure
 
 
