@@ -39,7 +39,8 @@ def _deblur(
     *,
     blur: Annotated[float | None, "Standard deviation of a Gaussian blur, in pixels."] = None,
     psf: Annotated[
-        str, "Point-spread function, an image file, instead of --blur; it is scaled to sum to 1."
+        str,
+        "Point-spread function, an image file, in place of a Gaussian; scaled to sum to 1.",
     ] = "",
     boundary: Annotated[
         str,
@@ -126,7 +127,7 @@ def _fourier(
     from dipkernels import tasks
 
     if measured:
-        truth = picture.files["clean"].image if clean else None
+        truth = picture.scaled(picture.files["clean"].image) if clean else None
         return _measured_frequencies(picture, mask, truth, noise_sigma)
     if mask == LINES:
         shares = {"known": known, "centre": centre}

@@ -33,14 +33,18 @@ class TwoConvolutions(nn.Module):
         return self.run(self, x)
 
 
+def called(module: nn.Module, prior: ImagePrior) -> Tensor:
+    """Call the plain module with a prior's code."""
+    given = prior.code.clone() if isinstance(prior.code, Tensor) else prior.code
+    if isinstance(given, dict):
+        return module(**given)
+    return module(*given) if isinstance(given, tuple) else module(given)
+
+
 def dense_jacobian(prior: ImagePrior, parameters: Parameters) -> Tensor:
     """The Jacobian of the plain module, pixel by pixel, by torch's backward passes."""
     module = prior.module(parameters)
-    given = prior.code.clone() if isinstance(prior.code, Tensor) else prior.code
-    if isinstance(given, dict):
-        image = module(**given)
-    else:
-        image = module(*given) if isinstance(given, tuple) else module(given)
+    image = called(module, prior)
     rows = []
     for pixel in image.flatten():
         module.zero_grad()
@@ -59,12 +63,7 @@ def dense_jacobian(prior: ImagePrior, parameters: Parameters) -> Tensor:
 def require_right(prior: ImagePrior, seed: int = 3) -> NTK:
     """Compare image, products, quadratic forms, diagonals and layers with plain torch."""
     parameters = prior.init(seed)
-    module = prior.module(parameters)
-    given = prior.code.clone() if isinstance(prior.code, Tensor) else prior.code
-    if isinstance(given, dict):
-        expected = module(**given)
-    else:
-        expected = module(*given) if isinstance(given, tuple) else module(given)
+    expected = called(prior.module(parameters), prior)
     image = prior.image(parameters)
     torch.testing.assert_close(image, expected[0].detach(), rtol=0, atol=1e-12)
     jacobian = dense_jacobian(prior, parameters)
