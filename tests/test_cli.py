@@ -243,6 +243,7 @@ def test_fits_of_every_kind(
         assert (output / "best-seed1.png").exists()
 
 
+@pytest.mark.slow
 def test_flash_is_the_code_of_the_network(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("fit", "skip", "--options", "width=4 scales=2", "--size", "16x24", "--task",
                  "flash", "--image", str(files / "good.png"), "--flash", "coffee", "--iterations",

@@ -23,6 +23,7 @@ def table(folder: Path, name: str) -> list[dict[str, float]]:
     return rows
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_function_in_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +106,7 @@ def test_the_process_of_a_network_has_its_covariance(kernel: str) -> None:
     assert np.abs(found["mean"].values - mean).max() < (1e-5 if kernel == "limit" else 0.05)
 
 
+@pytest.mark.slow
 def test_a_covariance_with_its_tests(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "nets.py").write_text(
         "from torch import nn\n"

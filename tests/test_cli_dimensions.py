@@ -130,6 +130,7 @@ def test_a_sweep_brings_a_volume_to_one_number_of_pixels(files: Path) -> None:
     assert shapes == [(1, 4, 4, 4), (1, 4, 7, 9), (1, 3, 4, 5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["signal.npy", "stack.tif"])
 def test_a_blur_has_the_axes_of_the_image(name: str, files: Path, tmp_path: Path) -> None:
     arguments = ("fit", "deep-decoder", "--image", str(files / name), "--task", "deblur", "--blur")

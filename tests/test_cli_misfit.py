@@ -60,6 +60,7 @@ def test_compressed_files_have_no_photons() -> None:
         made("dejpeg", misfit="poisson=9")
 
 
+@pytest.mark.slow
 def test_a_fit_descends_it_and_kernels_refuse_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

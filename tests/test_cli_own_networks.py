@@ -86,6 +86,7 @@ def test_one_is_fitted_and_remembered(nets: Path, capsys: pytest.CaptureFixture[
     assert "(another content of Small)" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_folders_of_several_know_each_by_its_file(
     nets: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -127,6 +127,7 @@ def _camera() -> torch.Tensor:
     return images.load("camera", size=(12, 14))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_what_was_asked_is_what_is_sampled(tmp_path: Path) -> None:
     arguments = (*SHORT, "--temperature", "0.5", "--burn-in", "10", "--thin", "4")
@@ -368,6 +369,7 @@ def test_a_start_that_diverged_is_said(tmp_path: Path, capsys: pytest.CaptureFix
     assert "a fit to start from" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_without_arviz_all_but_the_diagnostics_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

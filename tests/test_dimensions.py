@@ -78,6 +78,7 @@ def bare(name: str, size: tuple[int, ...]) -> ImagePrior:
     return ImagePrior(factory, drawn).to(dtype=torch.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["skip", "decoder"])
 def test_a_volume_of_one_plane_is_an_image(name: str) -> None:
     image, volume = bare(name, (7, 8)), bare(name, (1, 7, 8))

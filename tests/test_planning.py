@@ -266,6 +266,7 @@ def test_a_checkpoint_takes_what_monitors_hand_out() -> None:
     assert watched.parts[CHECKPOINT] == pytest.approx(window, rel=0.1)
 
 
+@pytest.mark.slow
 def test_a_search_of_the_learning_rate_is_planned() -> None:
     prior = decoder()
     found = untimed(prior, noisy(prior), optimiser="sgd", momentum=0.9, seeds=2)

@@ -116,7 +116,8 @@ def audit(
     --------
     >>> from dipkernels import networks, tasks
     >>> prior = networks.create("deep-decoder", image_size=(8, 12), width=8, upsamplings=1)
-    >>> found = audit(prior, tasks.denoise(torch.full((3, 8, 12), 0.5)), iterations=20, steps=8)
+    >>> task, quick = tasks.denoise(torch.full((3, 8, 12), 0.5)), {"steps": 4, "modes": 2}
+    >>> found = audit(prior, task, iterations=20, optimisers=["adam"], **quick)
     >>> found.psnr.dims, [int(check) for check in found.check]
     (('optimiser', 'source', 'iteration'), [0, 1, 2, 20])
     """

@@ -172,6 +172,7 @@ def test_a_function_without_forward_mode_is_transposed_twice(
     close(ntk.to_dense(), dense_of(parameters, code))
 
 
+@pytest.mark.slow
 def test_stax_of_jax() -> None:
     from jax.example_libraries import stax
 

@@ -72,6 +72,7 @@ def test_a_kernel_is_kept_until_its_estimators_are_run(
     assert kept(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_the_kept_baselines_are_those_of_the_kept_tables_and_what_the_page_says(
     tmp_path: Path,
 ) -> None:
@@ -95,8 +96,9 @@ def test_the_kept_baselines_are_those_of_the_kept_tables_and_what_the_page_says(
         assert f"| {row['what']} | {row['priors']} | {numbers} |" in page
 
 
-def test_the_bit_alone_adds_nothing_to_itself() -> None:
+def test_the_bit_alone_adds_nothing_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     baselines = importlib.import_module("experiments.kernel_ranking.baselines")
+    monkeypatch.setattr(baselines, "RESAMPLES", 50)  # no interval is asserted
     names = (*sorted(baselines.LOW_PASS), "vit", "swin", "mixer", "conv")
     bit = np.array([[name in baselines.LOW_PASS for name in names]] * 3, dtype=float)
     measured = bit + 0.1 * np.random.default_rng(0).normal(size=bit.shape)

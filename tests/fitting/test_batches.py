@@ -180,6 +180,7 @@ class Fragile(nn.Module):
         return self.conv(x) + 0 * self.distance.log() + self.distance
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_leaves_the_others_alone() -> None:
     prior = ImagePrior(Fragile, draw(1, 3, *SIZE, seed=5))
     task = tasks.denoise(draw(2, *SIZE) - 30.0, noise_sigma=0.1)  # draws the distance below 0

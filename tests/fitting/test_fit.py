@@ -340,6 +340,7 @@ def test_stable_learning_rate_is_that_of_the_largest_eigenvalue() -> None:
     assert result.attrs["learning_rate"] == stable_learning_rate(ntk)
 
 
+@pytest.mark.slow
 def test_stable_learning_rate_is_half_of_the_limit() -> None:
     # Where the loss is quadratic, the error along the first eigenvector is multiplied by
     # 1 - r / r_stable in a step of size r.

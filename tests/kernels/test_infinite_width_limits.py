@@ -151,6 +151,7 @@ def test_weights_and_biases_must_have_mean_zero() -> None:
         infinite_width(ImagePrior(normed, code_of("noise")))
 
 
+@pytest.mark.slow
 def test_outputs_and_options() -> None:
     kernels = {
         output: networks.create("conv", image_size=16, output=output)

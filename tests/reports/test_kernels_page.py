@@ -106,6 +106,7 @@ def test_other_datasets_are_refused(tmp_path: Path, kernel: xr.Dataset) -> None:
             kernels_page(folder, given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["24", "4x6x4"])
 def test_commands_write_it_of_signals_and_volumes(
     tmp_path: Path, size: str, capsys: pytest.CaptureFixture[str]

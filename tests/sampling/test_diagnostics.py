@@ -110,6 +110,7 @@ def test_errors(monkeypatch: pytest.MonkeyPatch) -> None:
         sampling.diagnose(chains(0.0, draws=10))
 
 
+@pytest.mark.slow
 def test_the_band_that_moves_slowly_is_named() -> None:
     """Images of independent noise, but for an AR(1) amplitude in front of the finest waves."""
     draws, size, slow = 400, 16, 0.99

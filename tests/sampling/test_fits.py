@@ -200,6 +200,7 @@ def test_averages_are_those_of_a_plain_loop() -> None:
     np.testing.assert_allclose(found.image_of_mean[0], prior.image(mean), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_plain_gradients_stand_still_and_say_so() -> None:
     """Without noise on the code the iterates of a convex problem converge: no spread is left."""
     prior, task = make_prior(lambda: nn.Conv2d(2, 1, 1).double()), make_task()

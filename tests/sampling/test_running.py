@@ -142,6 +142,7 @@ def test_a_chain_that_diverges_ends_alone() -> None:
         run("sgld", 25, start=start)
 
 
+@pytest.mark.slow
 def test_a_chain_whose_gradient_vanishes_is_said(tmp_path: Path) -> None:
     prior, task = make_prior(), make_task()
     fit(prior, task, iterations=300, learning_rate=0.02, checkpoint=tmp_path / "fit")

@@ -248,6 +248,7 @@ def smoothed(eigenvalues: np.ndarray, grid: np.ndarray, bandwidth: float) -> np.
 EIGENVALUES = np.concatenate([3 * 10 ** -np.linspace(0, 1, 17), 10 ** -np.linspace(2, 3, 12)])
 
 
+@pytest.mark.slow
 def test_density_is_the_smoothed_spectrum_within_its_errors() -> None:
     operator = with_spectrum(EIGENVALUES, 0)
     n, probes, seeds, bandwidth = len(EIGENVALUES), 16, 30, 0.2

@@ -43,6 +43,7 @@ def plan(tmp_path: Path) -> Path:
     return folder / "plan.yaml"
 
 
+@pytest.mark.slow
 def test_they_run_and_are_known_by_their_text(plan: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     assert call("sweep", str(plan), "--output", str(store), "--quiet") == 0

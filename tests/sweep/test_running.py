@@ -74,6 +74,7 @@ def test_a_run_is_what_the_functions_give_by_hand(tmp_path: Path) -> None:
         sweep.table(tmp_path, "csv")
 
 
+@pytest.mark.slow
 def test_a_prediction_in_a_sweep_agrees_with_the_exact_kernel(tmp_path: Path) -> None:
     plan: dict[str, Any] = {
         "priors": {"name": "deep-decoder", "options": {"width": 4, "upsamplings": 1}},
@@ -372,6 +373,7 @@ def test_processes_that_were_shut_down_take_no_calls(tmp_path: Path) -> None:
         sweep.run(plan, tmp_path / "store", executor=executor)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGRTMIN"), reason="no signals of real time")
 def test_a_process_ended_by_a_signal_without_a_name_is_lost_like_others() -> None:
     executor = LocalProcesses(1)

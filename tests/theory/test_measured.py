@@ -184,6 +184,7 @@ def test_a_split_that_products_do_not_resolve_is_said() -> None:
     assert (found.unresolved > 0.01 * (found.seen + found.unseen)).all()
 
 
+@pytest.mark.slow
 def test_scores_and_audits_take_operators() -> None:
     prior = kernel_of()[0]
     task = made("blur")
