@@ -64,7 +64,7 @@ CEILINGS = {
     "bridges": 1040,
     "cli": 2320,
     "fingerprints": 940,
-    "fitting": 2290,
+    "fitting": 2490,
     "gp": 1730,
     "images": 1680,
     "kernels": 6450,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dipkernels.fitting.fits import FitInterrupted as FitInterrupted
     from dipkernels.fitting.fits import fit as fit
     from dipkernels.fitting.optimisers import stable_learning_rate as stable_learning_rate
+    from dipkernels.fitting.own import register_optimiser as register_optimiser
+    from dipkernels.fitting.own import register_schedule as register_schedule
     from dipkernels.fitting.regularisers import total_variation as total_variation
     from dipkernels.fitting.settings import FitSettings as FitSettings
     from dipkernels.fitting.snapshots import snapshot_images as snapshot_images
@@ -28,6 +30,8 @@ _NAMES = {
     "load_adam_metric": "checkpoint",
     "load_parameters": "checkpoint",
     "peak": "summaries",
+    "register_optimiser": "own",
+    "register_schedule": "own",
     "snapshot_images": "snapshots",
     "stable_learning_rate": "optimisers",
     "summary": "summaries",

@@ -54,9 +54,10 @@ def load_adam_metric(path: str | Path) -> Parameters:
     InvalidInputError
         If it isn't a checkpoint of a fit by Adam.
     """
-    state = read_checkpoint(Path(path))[1]
+    identity, state = read_checkpoint(Path(path))
     moments, names = state["optimiser"], list(state[PARAMETERS])
-    if not moments or "exp_avg_sq" not in moments[0]:
+    # of another one's moments neither the decay nor the use is known
+    if identity.get("optimiser") != "adam" or not moments or "exp_avg_sq" not in moments[0]:
         raise InvalidInputError(f"{path} holds no second moments: the fit wasn't one by Adam")
     mean_squares = {
         # those of twins come last

@@ -47,7 +47,8 @@ class Descent:
         self.iteration = 0
         self.rates = rates or self._learning_rates()
         self.leaves = self._initial_leaves()
-        self._stepper = make_optimiser(settings, self.leaves.values(), max(self.rates))
+        self._stepper = make_optimiser(settings, self.leaves, max(self.rates))
+        self._group_rates = [group["lr"] for group in self._stepper.param_groups]
         # One optimiser steps all runs: a smaller rate of one is a smaller gradient of it.
         relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
         self._relative = relative.repeat(len(self.tasks)) / max(self.rates)
@@ -130,7 +131,7 @@ class Descent:
         given, name = self.settings.learning_rate, self.settings.optimiser
         if given is not None:
             return [given] * len(self.seeds)
-        if name in ("adam", "l-bfgs"):
+        if name not in ("sgd", "gradient-descent"):
             return [default_learning_rate(name, self.prior, {})] * len(self.seeds)
         inits = (self.prior.start(seed) for seed in self.seeds)
         # one rate for all images: masks don't change it, other operators may
@@ -256,8 +257,8 @@ class Descent:
             self._clip(settings.gradient_clip)
         if settings.schedule != "constant":
             factor = learning_rate_factor(settings.schedule, self.iteration, settings.iterations)
-            for group in self._stepper.param_groups:
-                group["lr"] = max(self.rates) * factor
+            for group, rate in zip(self._stepper.param_groups, self._group_rates, strict=True):
+                group["lr"] = rate * factor
         self._stepper.step()
 
     # L-BFGS asks for the objective again and again; the first answer is there already.

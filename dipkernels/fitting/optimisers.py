@@ -1,14 +1,12 @@
 """Optimisers of a fit, and the step that gradient descent can take."""
 
 import dataclasses
-from collections.abc import Iterable
 
 import torch
-from torch import Tensor
 
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
-from dipkernels.fitting.settings import FitSettings
+from dipkernels.fitting.settings import OPTIMISERS, FitSettings
 from dipkernels.kernels.ntk import NTK
 from dipkernels.kernels.observed import ObservedKernel
 from dipkernels.linalg.eigenpairs import top_eigenpairs
@@ -24,12 +22,16 @@ LBFGS_EVALUATIONS = 25  # at most, in one line search
 
 
 def make_optimiser(
-    settings: FitSettings, parameters: Iterable[Tensor], learning_rate: float
+    settings: FitSettings, leaves: Parameters, learning_rate: float
 ) -> torch.optim.Optimizer:
     """Make the optimiser of a fit."""
+    own, parameters = OPTIMISERS[settings.optimiser], list(leaves.values())
+    if own is not None:
+        made: torch.optim.Optimizer = own.make(leaves, learning_rate)
+        return made
     if settings.optimiser == "l-bfgs":
         return torch.optim.LBFGS(
-            list(parameters),
+            parameters,
             lr=learning_rate,
             max_iter=1,
             max_eval=LBFGS_EVALUATIONS,  # torch would allow one, and then stand still
@@ -51,6 +53,8 @@ def default_learning_rate(
         return ADAM_LEARNING_RATE if prior.learning_rate is None else prior.learning_rate
     if optimiser == "l-bfgs":
         return 1.0
+    if (own := OPTIMISERS[optimiser]) is not None:
+        return float(own.learning_rate)
     ntk = NTK(prior, parameters)
     if task is None or (task.operator.mask is not None and task.law == SQUARES):
         return stable_learning_rate(ntk)

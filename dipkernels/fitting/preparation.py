@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dipkernels.base.origin import digest
 from dipkernels.errors import InvalidInputError, UnitWarning
+from dipkernels.fitting.own import check_own, describe_own, mixes
 from dipkernels.fitting.record import Record
 from dipkernels.fitting.settings import FitSettings
 from dipkernels.priors.linearised import LinearisedPrior
@@ -60,6 +61,7 @@ def check_runs(
                 "doesn't take: create the prior with code=task.guide"
             )
     _check_settings(prior, settings, len(tasks) * len(seeds))
+    check_own(settings, len(tasks) * len(seeds))
 
 
 def _check_settings(prior: ImagePrior, settings: FitSettings, runs: int) -> None:
@@ -92,6 +94,7 @@ def check_twins(twins: list[Task], settings: FitSettings) -> None:
     for name, chosen in (
         ("l-bfgs", settings.optimiser == "l-bfgs"),
         ("channels_last", settings.channels_last),
+        (f"'{settings.optimiser}'", mixes(settings)),
     ):
         if chosen:
             raise InvalidInputError(
@@ -135,6 +138,7 @@ def identity_of(
         del values["iterations"]
     return {
         **values,
+        **describe_own(settings),
         **describe_network(prior, seeds[0]),
         "seeds": seeds,
         "tasks": [describe_task(each, prior) for each in tasks],

@@ -19,6 +19,7 @@ SCHEDULES: dict[str, Callable[[int, int], float]] = {
     "step": lambda i, n: float(STEP_FACTOR ** min(STEPS - 1, STEPS * i // n)),
     "warmup": lambda i, n: min(1.0, (i + 1) / max(1.0, WARMUP * n)),
 }
+BUILT_IN = tuple(SCHEDULES)
 
 
 def learning_rate_factor(name: str, iteration: int, iterations: int) -> float:
@@ -29,4 +30,4 @@ def learning_rate_factor(name: str, iteration: int, iterations: int) -> float:
     >>> [round(learning_rate_factor("cosine", i, 4), 3) for i in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """  # noqa: DOC201
-    return SCHEDULES[name](iteration, iterations)
+    return float(SCHEDULES[name](iteration, iterations))

@@ -1,13 +1,15 @@
 """What a fit does, apart from the network and the measurement: checked before anything runs."""
 
 from dataclasses import asdict
+from typing import Any
 
 from dipkernels.base.checks import checked
 from dipkernels.base.options import check_options, option, settings
 from dipkernels.errors import InvalidInputError
 from dipkernels.fitting.schedules import SCHEDULES
 
-OPTIMISERS = ("adam", "sgd", "gradient-descent", "l-bfgs")
+# Those of one's own with what makes them: see `register_optimiser`.
+OPTIMISERS: dict[str, Any] = dict.fromkeys(("adam", "sgd", "gradient-descent", "l-bfgs"))
 TOTAL_VARIATIONS = ("isotropic", "anisotropic")
 PRECISIONS = ("float", "tf32", "bf16")
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -29,20 +31,21 @@ class FitSettings:
         help="Method of descent. Gradient descent is plain: no momentum, a constant step. ``sgd``"
         " is what the literature calls so: the same with momentum; every step sees the whole"
         " image. L-BFGS has 10 pairs and a line search with several evaluations an "
-        "iteration; it waits for the device at each, and fits one run at a time.",
+        "iteration; it waits for the device at each, and fits one run at a time. "
+        "`register_optimiser` adds your own.",
         choices=OPTIMISERS,
     )
     learning_rate: float | None = option(
         default=None,
         help="Length of a step.",
-        unset="as published for Adam (else 1e-3), 1 for L-BFGS, and for the others that of "
-        "`stable_learning_rate` for each initialisation",
+        unset="as published for Adam (else 1e-3), 1 for L-BFGS, as registered for your own, and "
+        "for the others that of `stable_learning_rate` for each initialisation",
     )
     momentum: float | None = option(default=None, help="Momentum of ``sgd``, in (0, 1).")
     schedule: str = option(
         default="constant",
-        help="Schedule of the learning rate. See `dipkernels.fitting.schedules`.",
-        choices=tuple(SCHEDULES),
+        help="Schedule of the learning rate. `register_schedule` adds your own.",
+        choices=SCHEDULES,
     )
     iterations: int = option(
         default=1000,
