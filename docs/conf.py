@@ -22,9 +22,11 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
     "sphinxcontrib.bibtex",
+    "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "mathml",
     "short_names",
 ]
 exclude_patterns = ["_build", "gallery"]
@@ -80,6 +82,9 @@ autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
 toc_object_entries_show_parents = "hide"
 
+html_math_renderer = "mathml"
+copybutton_prompt_text = ">>> |\\.\\.\\. "
+copybutton_prompt_is_regexp = True
 html_theme = "pydata_sphinx_theme"
 html_title = "dipkernels"
 html_show_sourcelink = False
