@@ -47,9 +47,6 @@ class Preset:
     samplers_first_image: tuple[str, ...]
     diagnosed_pixels: int
     longer: int
-    converged_size: int
-    converged_width: int
-    converged_iterations: int
 
     @property
     def network(self) -> Network:
