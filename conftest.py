@@ -1,4 +1,4 @@
-"""Settings of all tests and doctests: shapes are checked, one thread, no display."""
+"""Settings of all tests and doctests: one thread, no display, and shapes checked if wanted."""
 
 import gc
 import importlib
@@ -13,10 +13,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 THREADS = os.environ.get("DIPKERNELS_TEST_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", THREADS)
 
-# Before the package is imported: every annotated shape and type is checked at every call.
-from helpers import checking
+# Before the package is imported: every annotated shape and type is checked at every call, which
+# takes half as long again. CI does so in its second run.
+if os.environ.get("DIPKERNELS_TEST_SHAPES"):
+    from helpers import checking
 
-checking.install("dipkernels")
+    checking.install("dipkernels")
 
 import pytest
 import torch
