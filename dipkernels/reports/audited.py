@@ -55,8 +55,8 @@ MODES = (
 )
 RESPONSE = (
     "How the kernel's response changes",
-    "Response by spatial frequency at the start and at the last check, relative to the lowest ring, "
-    "with bands of two standard errors.",
+    "Response by spatial frequency at the start and at the last check, relative to the lowest "
+    "ring, with bands of two standard errors.",
 )
 REOPENED = """found = run.stages["audit"]  # an xarray.Dataset
 print(found.psnr.dims, run.table())
@@ -106,7 +106,9 @@ def audit_page(folder: RunFolder, found: xr.Dataset, task: Task) -> Path:
     network = str(found.attrs.get("prior", "the network"))
     sound, verdict = audit_verdict(rows, network)
     baseline = measured_psnr(task)
-    beside = [] if baseline is None else [{"prior": "measured image", "measured_peak_psnr": baseline}]
+    beside = (
+        [] if baseline is None else [{"prior": "measured image", "measured_peak_psnr": baseline}]
+    )
     return write_page(
         folder,
         PAGE,
@@ -274,9 +276,7 @@ def _responses(found: xr.Dataset) -> "figure":
                 continue
             at = one.sel(check=check)
             label = f"{optimiser} at {check}" if check else "at the start"
-            lines[label] = relative_curve(
-                at.frequency, at.response, at.response_standard_error
-            )
+            lines[label] = relative_curve(at.frequency, at.response, at.response_standard_error)
             grey = {"color": "#888888", "ls": "-"}
             ways[label] = {"color": PALETTE[i % len(PALETTE)], "ls": "-"} if check else grey
     words = ("spatial frequency (cycles per pixel)", "response / lowest ring")

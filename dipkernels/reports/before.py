@@ -100,9 +100,7 @@ def covariance_page(folder: RunFolder, found: xr.Dataset, *, name: str = "networ
         {"test": str(test), "z": float(z), "p": float(p)}
         for test, z, p in zip(found.test.values, found.z.values, found.p_value.values, strict=True)
     ]
-    kurtosis = tuple(
-        float(found.attrs[f"excess_kurtosis{end}"]) for end in ("", "_standard_error")
-    )
+    kurtosis = tuple(float(found.attrs[f"excess_kurtosis{end}"]) for end in ("", "_standard_error"))
     sound, verdict = covariance_verdict(
         name, [(str(row["test"]), float(str(row["p"]))) for row in rows], kurtosis[:2]
     )
@@ -135,8 +133,9 @@ def _lead(folder: RunFolder, found: xr.Dataset, name: str) -> str:
         f"pixels with {channels} channel{'' if channels == 1 else 's'}, {int(found.samples)} "
         f"initialisations, codes {asked.get('codes', 'fixed')}, centring "
         f"{asked.get('centre', 'none')}, seed {asked.get('seed', 0)}, on "
-        f"{asked.get('device', 'cpu')}. Variance of a pixel {float(found.second_moment.mean()):.4g} "
-        f"on average; over pixels it varies by {float(found.variance_spread):.1%}."
+        f"{asked.get('device', 'cpu')}. Variance of a pixel "
+        f"{float(found.second_moment.mean()):.4g} on average; over pixels it varies by "
+        f"{float(found.variance_spread):.1%}."
     )
 
 
@@ -224,7 +223,9 @@ def _tests(found: xr.Dataset) -> "figure":
 
 COLUMNS: Sequence[Column] = (
     plain("hypothesis", "test", "s", "What a stationary, isotropic, Gaussian field would be."),
-    plain("normal score", "z", ".2f", "How far the test is from it; above 1.645 it rejects at 5 %."),
+    plain(
+        "normal score", "z", ".2f", "How far the test is from it; above 1.645 it rejects at 5 %."
+    ),
     plain("p-value", "p", ".3g", "Probability of such a difference if the hypothesis holds."),
     Column(
         f"at {LEVEL:.0%}",

@@ -59,7 +59,7 @@ LOSS = (
 POWER = (
     "Error by spatial frequency",
     "Of the draw at the slider: how much of the {} there is at each spatial frequency, averaged "
-    "over rings. Dashed grey: the measured image.",
+    "over rings. Dashed grey: the measured image, if it has all pixels.",
 )
 
 
@@ -89,7 +89,7 @@ def maps_beside(
         average = float(np.sqrt(np.square(shown[name]).mean()))
         notes[name] = f"black 0, white {top:.3g} or more; root mean square {average:.3g}"
     images = {name: plane(image).astype(np.float32) for name, image in shown.items()}
-    return images, {name: (0.0, top) for name in spread}, notes
+    return images, dict.fromkeys(spread, (0.0, top)), notes
 
 
 def titles_of(images: Mapping[str, np.ndarray]) -> dict[str, str]:

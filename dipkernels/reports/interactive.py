@@ -149,6 +149,7 @@ def shared_fields(
         "data": data | {"charts": {name: charts.as_json(make()) for name, _, make in drawn}},
         "names": names,
         "colours": {name: looks[name]["color"] for name in names},
+        "dashed": [name for name in names if looks[name]["ls"] != "-"],
         "charts": [(name, *words) for name, words, _ in drawn],
     }
 

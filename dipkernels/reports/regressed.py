@@ -35,7 +35,7 @@ PAGE = "index.html"
 POWER = (
     "Error by spatial frequency",
     "How much of the {} is left in the mean at each spatial frequency, averaged over rings. Dashed "
-    "grey: the measured image.",
+    "grey: the measured image, if it has all pixels.",
 )
 REOPENED = """found = run.stages["gp"]  # an xarray.Dataset, in units of the image
 mean, deviation = found["mean"], found["standard_deviation"]"""
@@ -130,7 +130,9 @@ def process_row(name: str, result: xr.Dataset, task: Task) -> Row:
 
 
 def _maps(result: xr.Dataset, task: Task) -> dict[str, Any]:
-    mean, deviation = (result[key].values / task.data_range for key in ("mean", "standard_deviation"))
+    mean, deviation = (
+        result[key].values / task.data_range for key in ("mean", "standard_deviation")
+    )
     images, ranges, notes = maps_beside(mean, deviation, task)
     found = sheets({}, images, own=ranges)
     known = {name: image for name, image in images.items() if name in (*REFERENCES, "mask")}
@@ -139,7 +141,10 @@ def _maps(result: xr.Dataset, task: Task) -> dict[str, Any]:
     drawn = []
     if radii is not None:
         drawn.append(power_chart(radii, power, looks, noise, clean="clean" in known, words=POWER))
-    said = ["Standard deviation and error share black and white.", *drawing_words(known, found.block)]
+    said = [
+        "Standard deviation and error share black and white.",
+        *drawing_words(known, found.block),
+    ]
     return {
         **panes_fields(
             found,

@@ -37,9 +37,7 @@ figure = dipkernels.plotting.plot_scores({{{name!r}: found}})"""
 
 
 @checked
-def score_page(
-    folder: RunFolder, scores: Mapping[str, xr.Dataset], task: Task
-) -> Path:
+def score_page(folder: RunFolder, scores: Mapping[str, xr.Dataset], task: Task) -> Path:
     """Write the page of a ranking.
 
     Parameters

@@ -213,9 +213,10 @@ def test_verdicts_say_what_the_numbers_tell() -> None:
         "Images of vit at initialisation: tests reject zero kurtosis at 5% and can't reject "
         "symmetry of axes. Excess kurtosis 0.50 +- 0.1 (0: Gaussian).",
     )
-    assert "no test rejects symmetry of axes at 5%." in covariance_verdict(
-        "vit", tests[:1], (0.0, 1.0)
-    )[1]
+    assert (
+        "no test rejects symmetry of axes at 5%."
+        in covariance_verdict("vit", tests[:1], (0.0, 1.0))[1]
+    )
     process = {"prior": "rbf", "mean_deviation": 0.05, "psnr": 19.0, "z_rms": 2.0}
     sound, said = process_verdict(process, 20.0, "whole image")
     assert not sound
