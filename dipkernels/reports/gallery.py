@@ -22,6 +22,7 @@ from dipkernels.reports.citing import reopening
 from dipkernels.reports.interactive import head_of
 from dipkernels.reports.pages import picture_words, write_page
 from dipkernels.reports.table import PARAMETERS, PRIOR, Column, csv_table, plain, still_rising
+from dipkernels.reports.verdicts import above
 from dipkernels.storage.netcdf import save, write_text
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
@@ -154,8 +155,8 @@ def gallery_page(
         PAGE,
         "gallery",
         title=f"fingerprints of {len(rows)} priors",
-        verdict=_verdict(rows),
-        sound=True,
+        verdict=_verdict(rows, baseline),
+        sound=baseline is None or any(row["peak_psnr"] > baseline for row in rows),
         question=f"Fingerprints of {len(rows)} image prior{'' if len(rows) == 1 else 's'}",
         lead=_lead(folder.settings or {}),
         baseline=None if baseline is None else f"The measured image itself: {baseline:.2f} dB.",
@@ -184,13 +185,14 @@ def _lead(asked: dict[str, Any]) -> str:
 
 
 # The extremes, which the table sorts by.
-def _verdict(rows: Sequence[dict[str, Any]]) -> str:
+def _verdict(rows: Sequence[dict[str, Any]], baseline: float | None) -> str:
     known = [row for row in rows if math.isfinite(row.get("peak_psnr", math.nan))]
     if not known:
         return f"{len(rows)} fingerprints; no fit among them has a score."
     best = max(known, key=lambda row: row["peak_psnr"])
-    said = f"{best['prior']} comes nearest to the clean image: {best['peak_psnr']:.1f} dB"
-    return f"{said} at iteration {best['peak_iteration']} (one seed: no spread)."
+    top = best["peak_psnr"]
+    said = f"{best['prior']} comes nearest to the clean image: {top:.1f} dB{above(top, baseline)}"
+    return f"{said}, at iteration {best['peak_iteration']} (one seed: no spread)."
 
 
 def _picture(folder: RunFolder, name: str, card: xr.Dataset, formats: Sequence[str]) -> Path:

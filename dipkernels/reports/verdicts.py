@@ -40,7 +40,7 @@ def fit_verdict(result: xr.Dataset, task: Task | None) -> tuple[bool, str]:
     spread = _spread(highest.spread)
     sentence = f"{name} reaches {highest.psnr:.2f}{spread} dB at iteration {highest.iteration:.0f}"
     baseline = measured_psnr(task)
-    sentence += _above(highest.psnr, baseline)
+    sentence += above(highest.psnr, baseline)
     sound = sound and (baseline is None or highest.psnr > baseline)
     said.append(f"{sentence} ({spread_words(highest.seeds)}).")
     end = result.psnr_clean.sel(region=result.score_region).isel(iteration=-1)
@@ -69,7 +69,7 @@ def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[boo
     top, seeds = number_of(first, "peak_psnr"), int(number_of(first, "seeds", 1.0))
     spread = _spread(number_of(first, "peak_psnr_spread"))
     what = f"{first['prior']} comes nearest to the clean image: {top:.2f}{spread} dB"
-    what += _above(top, baseline)
+    what += above(top, baseline)
     sound = baseline is None or top > baseline
     said = [f"{what} ({spread_words(seeds)})."]
     if others and seeds > 1:
@@ -127,7 +127,7 @@ def scores_verdict(rows: Sequence[Row], baseline: float | None) -> str:
     top, seeds = number_of(first, "score"), int(number_of(first, "seeds"))
     about = "" if first["score_resolved"] else "about "
     what = f"The kernel of {first['prior']} predicts the highest peak: {about}{top:.2f}"
-    what += f"{_spread(number_of(first, 'score_spread'))} dB{_above(top, baseline)}"
+    what += f"{_spread(number_of(first, 'score_spread'))} dB{above(top, baseline)}"
     said = [f"{what} ({spread_words(seeds)})."]
     low = number_of(first, "score_lower")
     same = [
@@ -193,7 +193,7 @@ def process_verdict(row: Row, baseline: float | None, region: str) -> tuple[bool
     psnr, z = number_of(row, "psnr"), number_of(row, "z_rms")
     said = [
         f"The mean of {row['prior']} reaches {psnr:.2f} dB over the {region}"
-        f"{_above(psnr, baseline)}; {deviation} (white = 1)."
+        f"{above(psnr, baseline)}; {deviation} (white = 1)."
     ]
     if np.isfinite(z):
         size = "about right" if abs(np.log(z)) < np.log(1.25) else "small" if z > 1 else "large"
@@ -202,7 +202,8 @@ def process_verdict(row: Row, baseline: float | None, region: str) -> tuple[bool
     return baseline is None or psnr > baseline, " ".join(said)
 
 
-def _above(value: float, baseline: float | None) -> str:
+def above(value: float, baseline: float | None) -> str:
+    """Say how far a score is above that of the measured image, where it has one."""
     if baseline is None:
         return ""
     gain = value - baseline
