@@ -100,10 +100,9 @@ def covariance_page(folder: RunFolder, found: xr.Dataset, *, name: str = "networ
         {"test": str(test), "z": float(z), "p": float(p)}
         for test, z, p in zip(found.test.values, found.z.values, found.p_value.values, strict=True)
     ]
-    kurtosis = tuple(float(found.attrs[f"excess_kurtosis{end}"]) for end in ("", "_standard_error"))
-    sound, verdict = covariance_verdict(
-        name, [(str(row["test"]), float(str(row["p"]))) for row in rows], kurtosis[:2]
-    )
+    value, error = (float(found.attrs[f"excess_kurtosis{end}"]) for end in ("", "_standard_error"))
+    tests = [(str(row["test"]), float(str(row["p"]))) for row in rows]
+    sound, verdict = covariance_verdict(name, tests, (value, error))
     return write_page(
         folder,
         PAGE,

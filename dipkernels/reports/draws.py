@@ -102,14 +102,16 @@ def draws_fields(result: xr.Dataset, task: Task, maps: xr.Dataset) -> dict[str, 
     draws = require_draws(result)
     over = "draw_iteration" in result and "iteration" in result.dims
     word = "iteration" if over else "draw"
-    at = (result.draw_iteration if over else 1 + np.arange(draws.sizes["draw"])).astype(int)
+    at = np.arange(1, draws.sizes["draw"] + 1)
+    if over:
+        at = result.draw_iteration.values.astype(int)
     kept = charts.spaced(draws.sizes["draw"], FRAMES)
     single = draws.sizes["chain"] == 1 and not over
     names = {"draws" if single else f"chain {c}": i for i, c in enumerate(draws.chain.values)}
     images, ranges, notes = maps_beside(maps["mean"].values, maps["std"].values, task)
     frames = {
         name: Frames(
-            [int(i) for i in np.asarray(at)[kept]],
+            [int(i) for i in at[kept]],
             np.stack([plane(each) for each in draws.values[chain, kept]]).astype(np.float32),
         )
         for name, chain in names.items()
@@ -124,7 +126,7 @@ def draws_fields(result: xr.Dataset, task: Task, maps: xr.Dataset) -> dict[str, 
     if radii is not None:
         clean = "clean" in known
         drawn.append(power_chart(radii, power, looks, noise, clean=clean, words=POWER))
-    numbers = {int(i): number for number, i in enumerate(np.asarray(at))}
+    numbers = {int(i): number for number, i in enumerate(at)}
 
     def said(name: str, frames: Frames) -> list[str]:
         place = [numbers[i] for i in frames.iterations]
@@ -149,7 +151,7 @@ def draws_fields(result: xr.Dataset, task: Task, maps: xr.Dataset) -> dict[str, 
             parts=PARTS,
             power=power,
             scale=scale_of(known),
-            start=int(np.asarray(at)[-1]),
+            start=int(at[-1]),
         ),
         "moving": "Through the draws",
         "needs": "This part needs JavaScript: images of the chains, with traces.",

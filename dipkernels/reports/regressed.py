@@ -17,6 +17,7 @@ from dipkernels.reports.draws import DEVIATION, ERROR, MEAN, maps_beside, titles
 from dipkernels.reports.frames import Frames, sheets
 from dipkernels.reports.interactive import (
     REFERENCES,
+    Chart,
     cells_of,
     drawing_words,
     head_of,
@@ -138,7 +139,7 @@ def _maps(result: xr.Dataset, task: Task) -> dict[str, Any]:
     known = {name: image for name, image in images.items() if name in (*REFERENCES, "mask")}
     power, noise, radii = powers({MEAN: Frames([0], images[MEAN][None])}, known)
     looks = styles([MEAN])
-    drawn = []
+    drawn: list[Chart] = []
     if radii is not None:
         drawn.append(power_chart(radii, power, looks, noise, clean="clean" in known, words=POWER))
     said = [

@@ -138,7 +138,6 @@ def _peaks(
             each.tags = [name]
     if baseline is not None:
         charts.upright(plot, baseline)
-        plot.x_range.follow = None
         values = [float(v) for each in scores.values() for v in np.ravel(each.psnr_lower)]
         tops = [float(v) for each in scores.values() for v in np.ravel(each.psnr_upper)]
         low, high = min(baseline, *values), max(baseline, *tops)
