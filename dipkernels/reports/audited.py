@@ -95,7 +95,7 @@ def audit_page(folder: RunFolder, found: xr.Dataset, task: Task) -> Path:
     >>> prior = networks.create("deep-decoder", image_size=8, channels=1, width=6, upsamplings=1)
     >>> task = tasks.denoise(images.load("camera", size=8))
     >>> with tempfile.TemporaryDirectory() as path:
-    ...     found = audit(prior, task, iterations=4, steps=4, modes=2, folder=path)
+    ...     found = audit(prior, task, iterations=4, freeze=2, steps=4, modes=2, folder=path)
     ...     page = audit_page(RunFolder(Path(path)), found, task)
     ...     page.name, page.stat().st_size < 6e6
     ('index.html', True)

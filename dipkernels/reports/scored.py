@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bokeh.plotting import figure
 
 PAGE = "index.html"
+LONGEST = 22  # characters of a name beside the chart
 CHART = (
     "Predicted peaks",
     "Large points: the predicted peak, hollow where the products don't resolve it. Bars: the band "
@@ -115,24 +116,28 @@ def _peaks(
 ) -> "figure":
     from bokeh.models import HoverTool
 
-    plot = charts.blank("predicted peak PSNR (dB)", "", y_range=list(scores)[::-1])
+    # A label takes a phone's width from the chart; no two are alike.
+    labels = {
+        name: name if len(name) <= LONGEST else f"{name[: LONGEST - 4]}… {number}"
+        for number, name in enumerate(scores, start=1)
+    }
+    plot = charts.blank("predicted peak PSNR (dB)", "", y_range=[*labels.values()][::-1])
     plot.height = max(220, 80 + 28 * len(scores))
     for name, found in scores.items():
         colour = looks[name]["color"]
         low, high = (float(found[f"psnr_{end}"].mean()) for end in ("lower", "upper"))
         value, resolved = float(found.score), bool(found.resolved.all())
         said = f"{'' if resolved else 'about '}{value:.2f} dB [{low:.2f}, {high:.2f}]"
-        place: dict[str, Any] = {"name": [name], "said": [said]}
+        place: dict[str, Any] = {"name": [name], "label": [labels[name]], "said": [said]}
         ends = charts.source({"low": np.array([low]), "high": np.array([high]), **place})
-        bar = plot.segment("low", "name", "high", "name", source=ends, line_width=6,
-                           line_color=colour, line_alpha=0.3)  # fmt: skip
-        seeds = found.psnr.mean("image").values
-        several = {"x": seeds, "name": [name] * len(seeds)}
-        dots = plot.scatter("x", "name", source=charts.source(several), size=5, fill_color=colour,
-                            line_color=None, fill_alpha=0.5 if len(seeds) > 1 else 0.0)  # fmt: skip
+        several = {"x": found.psnr.mean("image").values, "label": [labels[name]] * found.seed.size}
         one = charts.source({"x": np.array([value]), **place})
-        point = plot.scatter("x", "name", source=one, size=10, line_color=colour, line_width=2,
-                             fill_color=colour, fill_alpha=float(resolved))  # fmt: skip
+        wide: dict[str, Any] = {"line_color": colour, "line_width": 6, "line_alpha": 0.3}
+        bar = plot.segment("low", "label", "high", "label", source=ends, **wide)
+        small: dict[str, Any] = {"size": 5, "fill_color": colour, "fill_alpha": 0.5}
+        dots = plot.scatter("x", "label", source=charts.source(several), line_color=None, **small)
+        large: dict[str, Any] = {"size": 10, "fill_color": colour, "fill_alpha": float(resolved)}
+        point = plot.scatter("x", "label", source=one, line_color=colour, line_width=2, **large)
         plot.add_tools(HoverTool(tooltips=[("@name", "@said")], renderers=[point, bar]))
         for each in (bar, dots, point):
             each.tags = [name]

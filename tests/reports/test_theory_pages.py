@@ -51,7 +51,7 @@ def of_scores(path: Path) -> tuple[Path, Any]:
 
 def of_audit(path: Path) -> tuple[Path, Any]:
     task = noisy()
-    effort: dict[str, Any] = {"iterations": 6, "steps": 4, "modes": 2, "probes": 2}
+    effort: dict[str, Any] = {"iterations": 6, "freeze": 2, "steps": 4, "modes": 2, "probes": 2}
     found = audit(decoder(), task, folder=path, **effort)
     return audit_page(RunFolder(path), found, task), found
 
@@ -79,7 +79,10 @@ PAGES: dict[str, Callable[[Path], tuple[Path, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=[*PAGES])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(kind, marks=[] if kind == "gp" else pytest.mark.slow) for kind in PAGES],
+)
 def written(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Path, Any]:
@@ -156,6 +159,7 @@ def test_a_page_holds_what_was_found(written: tuple[str, Path, Any]) -> None:
         assert data["networks"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16,), (4, 6, 8)])
 def test_signals_and_volumes_have_pages(tmp_path: Path, size: tuple[int, ...]) -> None:
     task = noisy(size)
@@ -167,6 +171,7 @@ def test_signals_and_volumes_have_pages(tmp_path: Path, size: tuple[int, ...]) -
     assert ("lags" in data_of(page)["references"]) == (len(size) > 1)
 
 
+@pytest.mark.slow
 def test_without_the_images_an_audit_has_its_curves(tmp_path: Path) -> None:
     _, found = of_audit(tmp_path / "run")
     data = data_of(audit_page(RunFolder.open(tmp_path / "other", {}), found, noisy()))
