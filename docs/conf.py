@@ -69,6 +69,7 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
     "remove_config_comments": True,
+    "first_notebook_cell": "%matplotlib inline",  # a notebook shows a cell's last figure
     "reset_modules": ("matplotlib",),
 }
 

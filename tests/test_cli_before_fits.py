@@ -14,6 +14,7 @@ from dipkernels.priors.codes import NOISE_SCALE
 from dipkernels.stages.processes import regress
 from dipkernels.storage import load
 from helpers.commands import call
+from helpers.pages import data_of, without_scripts
 
 CODED = ("--image", "camera", "--size", "8", "--quiet")
 
@@ -43,7 +44,7 @@ def test_scores_are_those_of_the_function_in_order(
     found = score(prior, task, seed=(0, 1))
     assert row["score"] == pytest.approx(found.score, abs=1e-3)  # dB; float64 throughout
     assert row["score_spread"] == pytest.approx(found.score_spread, abs=1e-3)
-    assert {"scores.csv", "scores.pdf", "scores.png"} <= {
+    assert {"index.html", "scores.csv", "scores.pdf", "scores.png"} <= {
         p.name for p in (tmp_path / "out").iterdir()
     }
 
@@ -59,6 +60,7 @@ def test_an_audit_is_kept_and_condensed(tmp_path: Path, capsys: pytest.CaptureFi
     assert row["measured_peak_psnr"] == float(found.measured_peak_psnr)
     assert row["alignment"] == float(found.alignment.sel(check=6))
     assert list(found.check.values) == [0, 2, 6]
+    assert len(data_of(tmp_path / "out" / "index.html")["networks"]) == 2
     assert max(map(len, capsys.readouterr().out.splitlines()[:3])) <= 80
     assert call(*command, "--learning-rates", "gradient-descent=fast") == 2
     assert "--learning-rates must be like 'adam=0.001'" in capsys.readouterr().err
@@ -78,6 +80,8 @@ def test_the_process_is_the_dense_posterior(tmp_path: Path) -> None:
     psnr = -10 * np.log10(np.square(dense.numpy() - found.clean.values).mean())
     assert table(tmp_path / "out", "gp")[0]["psnr"] == pytest.approx(psnr, abs=1e-3)
     assert (tmp_path / "out" / "mean.png").exists()
+    page = without_scripts(tmp_path / "out" / "index.html")
+    assert f"The mean of matern reaches {psnr:.2f} dB over the whole image" in page
 
 
 @pytest.mark.parametrize("kernel", ["limit", "samples"])
@@ -124,7 +128,9 @@ def test_a_covariance_with_its_tests(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "out" / "covariance.png").exists()
     (row,) = table(tmp_path / "out", "covariance")
     assert row["p zero kurtosis"] == float(found.p_value.sel(test="zero kurtosis"))
-    assert max(map(len, capsys.readouterr().out.splitlines()[:-1])) <= 80
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:-2])) <= 80  # but for those that end with a path
+    assert lines[-1] == f"Report: {tmp_path / 'out' / 'index.html'}"
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def gp(
 ) -> None:
     """Restore an image by a Gaussian process: mean, standard deviation, PSNR."""
     from dipkernels import plotting
+    from dipkernels.reports import gp_page
     from dipkernels.stages.processes import regress
 
     options.require_said(plan, run)
@@ -89,7 +90,9 @@ def gp(
     if "psnr_measured" in scored:
         said += f", measured {scored['psnr_measured']:.2f} dB"
     typer.echo(f"{name}: {said}; standard deviation {row['mean_deviation']:.4f} on average")
-    typer.echo(f"{result.process}; solver {result.solver}\nResults: {folder.path}")
+    page = gp_page(folder, result, found, name=name)
+    typer.echo(f"{result.process}; solver {result.solver}")
+    typer.echo(f"Results: {folder.path}\nReport: {page}")
 
 
 @groups.expanded(network=groups.NETWORK, run=groups.RUN)
@@ -113,6 +116,7 @@ def covariance(
     """Measure what a network makes before it learns: covariance, spectrum, draws, tests."""
     from dipkernels import plotting
     from dipkernels.base.checks import require_choice
+    from dipkernels.reports import covariance_page
     from dipkernels.stages.covariances import CODES
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
@@ -138,7 +142,9 @@ def covariance(
     run.table(folder, [row], "covariance")
     run.draw(plotting.plot_covariance(result), folder.path / "covariance")
     typer.echo(_tests(row))
-    typer.echo(f"Errors are over {samples} initialisations. Results: {folder.path}")
+    page = covariance_page(folder, result, name=made.name)
+    said = f"Errors are over {samples} initialisations. Results: {folder.path}"
+    typer.echo(f"{said}\nReport: {page}")
 
 
 def _tests(row: dict[str, Any]) -> str:

@@ -47,6 +47,7 @@ def score(
 ) -> None:
     """Rank networks at a task without a fit: the peak PSNR that their kernels predict."""
     from dipkernels import networks, plotting
+    from dipkernels.reports import score_page
     from dipkernels.stages.registry import find_stage
     from dipkernels.stages.subject import Subject
     from dipkernels.theory.scores import check_score
@@ -88,7 +89,7 @@ def score(
     run.table(folder, rows, "scores")
     run.draw(plotting.plot_scores(results), folder.path / "scores")
     typer.echo(_ranking(rows, seeds))
-    typer.echo(f"Results: {folder.path}")
+    typer.echo(f"Results: {folder.path}\nReport: {score_page(folder, results, found)}")
 
 
 def _ranking(rows: list[dict[str, Any]], seeds: int) -> str:
@@ -138,6 +139,7 @@ def audit(
 ) -> None:
     """Hold fits against what the kernel at initialisation predicts, and follow the kernel."""
     from dipkernels import plotting
+    from dipkernels.reports import audit_page
     from dipkernels.stages.audits import audit_in, audit_rows
 
     options.require_said(plan, run)
@@ -166,7 +168,8 @@ def audit(
     run.table(folder, rows, "audit")
     run.draw(plotting.plot_audit(result), folder.path / "audit")
     typer.echo(_verdicts(rows))
-    typer.echo(f"{spread_note()} Results: {folder.path}")
+    page = audit_page(folder, result, found)
+    typer.echo(f"{spread_note()} Results: {folder.path}\nReport: {page}")
 
 
 def _read(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,16 +89,22 @@ def sweep_table(
     store: StoreArgument,
     csv: Annotated[Path | None, option("Write it there. (default: show it)")] = None,
 ) -> None:
-    """Show all runs of a store that are done, a row each, or write them as CSV."""
+    """Show all runs of a store that are done, a row each, or write them as CSV; renew its page."""
     from dipkernels import sweep as job
+    from dipkernels.errors import OutputError
+    from dipkernels.reports import sweep_page
     from dipkernels.storage.netcdf import write_text
 
     frame: Any = job.table(store)
     if csv is None:
         typer.echo(_shown(frame) if len(frame) else "no run is done yet")
-        return
-    write_text(frame.to_csv(), csv)
-    typer.echo(f"{len(frame)} rows: {csv}")
+    else:
+        write_text(frame.to_csv(), csv)
+        typer.echo(f"{len(frame)} rows: {csv}")
+    try:  # another's store may be one to read only
+        typer.echo(f"Report: {sweep_page(store)}", err=True)
+    except OutputError as error:
+        typer.echo(f"The page wasn't written anew: {error}", err=True)
 
 
 def _shown(frame: Any) -> str:

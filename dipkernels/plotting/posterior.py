@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import pixel_axes
-from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import (
     PALETTE,
     band,
@@ -337,7 +336,7 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     Parameters
     ----------
     task : Task
-        Titles give PSNR over the whole image where it has a clean one.
+        Titles give the PSNR where it is scored, such as over the hole, if it has a clean image.
     posteriors : mapping of str to Dataset
         As `gp.GPPosterior.dataset` makes them; the last one's standard deviation is shown.
 
@@ -358,8 +357,8 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     for axis, (name, found) in zip(axes[1:], posteriors.items(), strict=False):
         title = name
         if task.clean is not None:
-            error = float(np.mean((found["mean"].values - task.clean.cpu().numpy()) ** 2))
-            title += f"\n{float(decibels(error / task.data_range**2)):.2f} dB"
+            score = float(psnr_of(task, found["mean"].values / task.data_range))
+            title += f"\n{score:.2f} dB over the {region_words(task)}"
         show(axis, found["mean"].values, title)
     name, last = list(posteriors.items())[-1]
     deviation = last["standard_deviation"].mean("channel").values
@@ -382,10 +381,10 @@ def _scaled(task: Task, name: str) -> np.ndarray | None:
     return None if tensor is None else (tensor / task.data_range).cpu().double().numpy()
 
 
-def psnr_of(task: Task, images: np.ndarray) -> np.ndarray:
-    """Score images in units of white, where a task is scored, in dB."""
+def psnr_of(task: Task, images: np.ndarray, region: str | None = None) -> np.ndarray:
+    """Score images in units of white, in a region or where a task is scored, in dB."""
     pixels = torch.tensor(images, dtype=torch.float64) * task.data_range
-    return task.to(device="cpu", dtype=torch.float64).psnr(pixels).numpy()
+    return task.to(device="cpu", dtype=torch.float64).psnr(pixels, region).numpy()
 
 
 def _rms(values: np.ndarray) -> np.ndarray:

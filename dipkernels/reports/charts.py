@@ -39,7 +39,7 @@ def learning_chart(
     """Draw PSNR against iterations: to clean, to measured, what a kernel predicts at its peak."""
     plot = blank("iteration", "PSNR (dB)", x_axis_type="log")
     end = max(fit.sizes["iteration"] for fit in fits.values())
-    _iteration_ticks(plot, end)
+    iteration_ticks(plot, end)
     tops = [*peaks.values(), *([] if measured is None else [measured])]
     for name, fit in fits.items():
         one = fit.isel(image=0) if "image" in fit.dims else fit
@@ -65,8 +65,8 @@ def learning_chart(
     return plot
 
 
-# The axis is of iteration + 1, which has a logarithm at the first.
-def _iteration_ticks(plot: "figure", end: int) -> None:
+def iteration_ticks(plot: "figure", end: int) -> None:
+    """Label an axis of iteration + 1, which has a logarithm at the first, by iterations."""
     from bokeh.models import FixedTicker
 
     iterations = [0, *(n * 10**power for power in range(9) for n in (1, 3) if n * 10**power < end)]
@@ -112,7 +112,7 @@ def frequency_chart(
         found = source(
             {"frequency": frequency, "power": values[-1], "name": [name] * len(frequency)}
         )
-        look = {"line_color": looks[name]["color"], "line_width": 2, "name": "at-iteration"}
+        look = _line(looks[name]) | {"line_width": 2, "name": "at-iteration"}
         plot.line("frequency", "power", source=found, **look).tags = [name]
     if noise is not None:
         measured = {"frequency": frequency, "power": noise, "name": ["measured"] * len(frequency)}
@@ -141,7 +141,7 @@ def network_lines(
     """Draw one curve a network; what isn't resolved is dotted, and shaded down to the floor."""
     plot = blank(x, y, **axes)
     for name, curve in curves.items():
-        look = {"line_color": looks[name]["color"], "line_dash": DASHES[looks[name]["ls"]]}
+        look = _line(looks[name])
         drawn: list[Any] = []
         if curve.low is not None:
             ends = source({"at": curve.y if curve.lying else curve.x,
@@ -174,6 +174,10 @@ def network_lines(
     return plot
 
 
+def _line(look: Mapping[str, Any]) -> dict[str, Any]:
+    return {"line_color": look["color"], "line_dash": DASHES[look["ls"]]}
+
+
 def frequency_ticks(plot: "figure") -> None:
     """Put few plain numbers on a logarithmic axis of frequencies."""
     from bokeh.models import FixedTicker
@@ -182,11 +186,11 @@ def frequency_ticks(plot: "figure") -> None:
     plot.xaxis.major_label_overrides = {each: f"{each:g}" for each in FREQUENCIES}
 
 
-def shaded_below(plot: "figure", value: float) -> None:
-    """Shade in grey what is below a value."""
+def shaded(plot: "figure", **ends: float) -> None:
+    """Shade in grey what is below a ``top``, or before a ``right``."""
     from bokeh.models.annotations import BoxAnnotation
 
-    plot.add_layout(BoxAnnotation(top=value, fill_color="#888888", fill_alpha=0.15))
+    plot.add_layout(BoxAnnotation(fill_color="#888888", fill_alpha=0.15, **ends))
 
 
 def thinned(count: int, keep: Any = (), most: int = MOST) -> np.ndarray:
@@ -195,6 +199,11 @@ def thinned(count: int, keep: Any = (), most: int = MOST) -> np.ndarray:
         return np.arange(count)
     spaced = np.rint(np.geomspace(1, count, most)).astype(int) - 1
     return np.union1d(np.union1d(spaced, [0, count - 1]), np.asarray(keep, dtype=int)).astype(int)
+
+
+def spaced(count: int, most: int) -> np.ndarray:
+    """Choose places that are evenly spread, the first and the last among them."""
+    return np.unique(np.rint(np.linspace(0, count - 1, min(count, most))).astype(int))
 
 
 def blank(x: str, y: str, **axes: Any) -> "figure":
@@ -244,8 +253,12 @@ def _hover(plot: "figure", said: list[tuple[str, str]]) -> None:
 
 def mark(plot: "figure") -> None:
     """Draw an upright line that the slider of a page moves."""
+    upright(plot, 1.0, name="mark")
+
+
+def upright(plot: "figure", at: float, **more: Any) -> None:
+    """Draw a dashed upright line."""
     from bokeh.models.annotations import Span
 
-    line = Span(location=1, dimension="height", line_color="#888888", line_dash="dashed")
-    line.name = "mark"
-    plot.add_layout(line)
+    look: dict[str, Any] = {"line_color": "#888888", "line_dash": "dashed"}
+    plot.add_layout(Span(location=at, dimension="height", **look, **more))

@@ -16,7 +16,7 @@ from dipkernels.reports.charts import Curve, network_lines
 from dipkernels.reports.citing import reopening
 from dipkernels.reports.interactive import Chart, cells_of, fits_fields, head_of
 from dipkernels.reports.kernels import kernel_charts
-from dipkernels.reports.pages import drawn, write_page
+from dipkernels.reports.pages import drawn, picture_words, write_page
 from dipkernels.reports.table import COLUMNS, baseline_rows, csv_table, measured_psnr, notes
 from dipkernels.reports.verdicts import comparison_verdict
 from dipkernels.stages.comparison import STAGES, load_stages, summary_row
@@ -138,8 +138,12 @@ def write_report(
 
 def _words(folder: RunFolder, complete: bool, baseline: float | None) -> dict[str, Any]:
     asked: dict[str, Any] = folder.settings or {}
-    channels, *size = asked["shape"]
-    noise = f", noise sigma {asked['noise_sigma']:.4g}" if asked.get("noise_sigma") else ""
+    words = picture_words(
+        asked["shape"],
+        task=asked["task"],
+        image=asked["image"],
+        noise_sigma=asked.get("noise_sigma"),
+    )
     warning = (
         "This run is not complete: it was interrupted, or is still going on. The same command "
         "continues it."
@@ -148,9 +152,8 @@ def _words(folder: RunFolder, complete: bool, baseline: float | None) -> dict[st
         "title": f"{asked['task']} of {asked['image']}",
         "question": "Which networks carry an image prior, and did their kernels predict it?",
         "lead": (
-            f"{asked['task']} of {asked['image']}, {'x'.join(map(str, size))} pixels, {channels} "
-            f"channel{'' if channels == 1 else 's'}{noise}, seed {asked['seed']}, on "
-            f"{asked['device']}. Scores are PSNR to the clean image in dB."
+            f"{words}, seed {asked['seed']}, on {asked['device']}. Scores are PSNR to the clean "
+            "image in dB."
         ),
         "baseline": None if baseline is None else f"The measured image itself: {baseline:.2f} dB.",
         "warning": "" if complete else warning,

@@ -6,8 +6,9 @@ import xarray as xr
 
 from dipkernels.base.checks import checked
 from dipkernels.reports.citing import reopening
+from dipkernels.reports.frames import first_run
 from dipkernels.reports.interactive import fits_fields
-from dipkernels.reports.pages import write_page
+from dipkernels.reports.pages import picture_words, write_page
 from dipkernels.reports.table import measured_psnr
 from dipkernels.reports.verdicts import fit_verdict
 from dipkernels.stopping import stopping_panel
@@ -102,16 +103,17 @@ def _interrupted(result: xr.Dataset) -> str:
 
 
 def _lead(result: xr.Dataset, image: str) -> str:
-    shape, axes = result.final.sizes, [dim for dim in "zyx" if dim in result.final.dims]
-    pixels = "x".join(str(shape[axis]) for axis in axes)
-    sigma = result.attrs.get("noise_sigma", 0)
-    noise = f", noise sigma {sigma:.4g}" if isinstance(sigma, float) and sigma else ""
-    channels = f"{shape['channel']} channel{'' if shape['channel'] == 1 else 's'}"
+    one = first_run(result).final
+    words = picture_words(
+        one.shape,
+        task=str(result.task),
+        image=image,
+        noise_sigma=result.attrs.get("noise_sigma"),
+    )
     return (
-        f"{result.task} of {image}, {pixels} pixels, {channels}{noise}; {result.optimiser}, "
-        f"{result.sizes['iteration'] - 1} iterations, {result.attrs.get('parameters', 0):,} "
-        f"parameters, on {result.attrs.get('device', 'cpu')}. Scores are PSNR to the clean image "
-        f"in dB, over the region '{result.score_region}'."
+        f"{words}; {result.optimiser}, {result.sizes['iteration'] - 1} iterations, "
+        f"{result.attrs.get('parameters', 0):,} parameters, on {result.attrs.get('device', 'cpu')}."
+        f" Scores are PSNR to the clean image in dB, over the region '{result.score_region}'."
     )
 
 

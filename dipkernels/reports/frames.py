@@ -1,11 +1,11 @@
-"""Images of fits as sheets that a page draws from, small enough for it, and what errors are in."""
+"""Images as sheets that a page draws from, small enough for it, and what their errors are in."""
 
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ REDUCTIONS = [(block, step) for block in (1, 2, 4, 8, 16, 32) for step in (1, 2,
 
 @dataclass(frozen=True)
 class Frames:
-    """Images of one fit: iterations, and pixels ``(frames, channels, height, width)``."""
+    """Images that a slider moves: positions, and pixels ``(frames, channels, height, width)``."""
 
     iterations: list[int]
     pixels: np.ndarray
@@ -34,6 +34,16 @@ class Frames:
         """Keep some, the first and the last among them."""
         kept = sorted({*range(0, len(self.iterations), step), len(self.iterations) - 1})
         return Frames([self.iterations[i] for i in kept], self.pixels[kept])
+
+
+class Sheets(NamedTuple):
+    """What a page draws: sheets of frames, of images beside them, frames kept, pixels a block."""
+
+    frames: dict[str, Any]
+    beside: dict[str, Any]
+    kept: dict[str, Frames]
+    block: int
+    signal: bool  # a row of pixels a channel
 
 
 def first_run(fit: xr.Dataset) -> xr.Dataset:
@@ -97,22 +107,27 @@ def references_of(fit: xr.Dataset) -> dict[str, np.ndarray]:
 
 
 def sheets(
-    fits: Mapping[str, Frames], references: Mapping[str, np.ndarray], budget: int = BYTES
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Frames], int]:
-    """Encode all images: sheets of fits, of references, the frames kept, pixels in a block."""
+    fits: Mapping[str, Frames],
+    references: Mapping[str, np.ndarray],
+    budget: int = BYTES,
+    *,
+    own: Container[str] = (),
+) -> Sheets:
+    """Encode all images; those in ``own`` in their own range, however narrow, as maps are."""
     # All have one size. Of too many bytes frames are left out, then blocks of pixels averaged.
     for block, step in REDUCTIONS:
         kept = {name: frames.every(step) for name, frames in fits.items()}
-        encoded = {name: _sheet(frames.pixels, block) for name, frames in kept.items()}
-        beside = {name: _sheet(image[None], block) for name, image in references.items()}
+        encoded = {n: _sheet(frames.pixels, block, own=n in own) for n, frames in kept.items()}
+        beside = {n: _sheet(image[None], block, own=n in own) for n, image in references.items()}
         size = sum(len(each["sheet"]) for each in (*encoded.values(), *beside.values()))
         if size <= budget:
             break
-    return encoded, beside, kept, block
+    one = next(iter([*(each.pixels[0] for each in kept.values()), *references.values()]))
+    return Sheets(encoded, beside, kept, block, one.ndim == 2)
 
 
-def _sheet(pixels: np.ndarray, block: int) -> dict[str, Any]:
-    """Lay images side by side in 8 bits, each in its own range, [0, 1] at least."""
+def _sheet(pixels: np.ndarray, block: int, *, own: bool) -> dict[str, Any]:
+    """Lay images side by side in 8 bits, each in its own range; unless `own`, [0, 1] at least."""
     if pixels.ndim == 3:  # signals: a row a channel, never averaged
         pixels = pixels[:, None]
     elif block > 1:
@@ -120,8 +135,10 @@ def _sheet(pixels: np.ndarray, block: int) -> dict[str, Any]:
     values = np.nan_to_num(pixels if pixels.shape[1] == 3 else pixels.mean(axis=1, keepdims=True))
     count, channels, height, width = values.shape
     ends = (1, 2, 3)
-    low, high = np.minimum(values.min(axis=ends), 0), np.maximum(values.max(axis=ends), 1)
-    spread = (high - low)[:, None, None, None]
+    low, high = values.min(axis=ends), values.max(axis=ends)
+    if not own:
+        low, high = np.minimum(low, 0), np.maximum(high, 1)
+    spread = np.where(high > low, high - low, 1)[:, None, None, None]
     bytes_ = np.rint(255 * (values - low[:, None, None, None]) / spread).astype(np.uint8)
     columns = max(1, min(math.ceil(math.sqrt(count * height / width)), LONGEST // width, count))
     rows = -(-count // columns)
@@ -135,8 +152,8 @@ def _sheet(pixels: np.ndarray, block: int) -> dict[str, Any]:
         "height": height,
         "columns": columns,
         "channels": channels,
-        "low": [round(float(x), 6) for x in low],
-        "high": [round(float(x), 6) for x in high],
+        "low": [float(f"{x:.7g}") for x in low],
+        "high": [float(f"{x:.7g}") for x in high],
     }
 
 

@@ -17,15 +17,17 @@ from dipkernels.fingerprints import FingerprintEffort
 from dipkernels.fingerprints.rows import neighbourhood
 from dipkernels.networks import ImagePrior
 from dipkernels.plotting.style import save_figures
+from dipkernels.reports.cards import baseline_of, cards_fields, packed
 from dipkernels.reports.citing import reopening
 from dipkernels.reports.interactive import head_of
-from dipkernels.reports.pages import embedded, write_page
+from dipkernels.reports.pages import picture_words, write_page
 from dipkernels.reports.table import PARAMETERS, PRIOR, Column, csv_table, plain, still_rising
+from dipkernels.reports.verdicts import above
 from dipkernels.storage.netcdf import save, write_text
 from dipkernels.storage.runs import RunFolder
 from dipkernels.tasks import Task
 
-CARD = "card"  # of the stored result, below the prior's name
+CARD, FIT = "card", "adam"  # of the stored results, below the prior's name
 PAGE, TABLE = "index.html", "summary.csv"
 _REOPENED = """print(run.table())  # the numbers of the table, as a pandas.DataFrame
 cards = {name: card for name, card in run.stages.items() if name.endswith("/card")}"""
@@ -132,50 +134,74 @@ def gallery_page(
     Returns
     -------
     Path
-        Of ``index.html``, which works without a network and without the other files: a table that
-        is sorted by a click on a column's head, and all cards. Beside it are ``summary.csv`` and
-        ``NAME.png``; figures that are newer than their card are kept.
+        Of ``index.html``, of at most 6 MB, which works without a network and without the other
+        files: a table that is sorted by a click on a column's head, a slider through the fits of
+        two networks side by side, curves of all, and all cards, made smaller where they are many.
+        Beside it are ``summary.csv`` and ``NAME.png``; figures that are newer than their card are
+        kept.
     """
     found = sorted(path.parent.name for path in folder.path.glob(f"*/{CARD}.nc"))
     order = [name for name in names or () if name in found]
     order += [name for name in found if name not in order]
     cards = {name: folder.stored(f"{name}/{CARD}") for name in order}
     drawn = {name: card for name, card in cards.items() if card is not None}
+    fits = {name: folder.stored(f"{name}/{FIT}") for name in drawn}
     rows = [fingerprints.fingerprint_row(card) for card in drawn.values()]
     write_text(csv_table(rows), folder.path / TABLE)
-    pictures = {name: _picture(folder, name, card, formats) for name, card in drawn.items()}
+    files = {name: _picture(folder, name, card, formats) for name, card in drawn.items()}
+    baseline = baseline_of(drawn)
     return write_page(
         folder,
         PAGE,
         "gallery",
         title=f"fingerprints of {len(rows)} priors",
-        verdict=_verdict(rows),
-        sound=True,
+        verdict=_verdict(rows, baseline),
+        sound=baseline is None or any(row["peak_psnr"] > baseline for row in rows),
+        question=f"Fingerprints of {len(rows)} image prior{'' if len(rows) == 1 else 's'}",
+        lead=_lead(folder.settings or {}),
+        baseline=None if baseline is None else f"The measured image itself: {baseline:.2f} dB.",
         columns=head_of(_COLUMNS),
         rows=[{"cells": _line(row)} for row in rows],
-        note=spread_note(),
-        pictures=pictures,
+        notes=[f"{spread_note()} What stands behind +- is a standard error of the measurement."],
+        pictures=packed(files),
         python=reopening(folder.path, _REOPENED),
+        figures=[],
+        **cards_fields(drawn, {name: fit for name, fit in fits.items() if fit is not None}),
+    )
+
+
+def _lead(asked: dict[str, Any]) -> str:
+    words = picture_words(
+        asked["shape"],
+        task=asked["task"],
+        image=asked["image"],
+        noise_sigma=asked["noise_sigma"],
+    )
+    return (
+        f"Samples, tangent kernel and fits at initialisation, on the same axes. {words}, seed "
+        f"{asked['seed']}, on {asked['device']}. A click on a head sorts table and cards; a click "
+        "on a card widens it."
     )
 
 
 # The extremes, which the table sorts by.
-def _verdict(rows: Sequence[dict[str, Any]]) -> str:
+def _verdict(rows: Sequence[dict[str, Any]], baseline: float | None) -> str:
     known = [row for row in rows if math.isfinite(row.get("peak_psnr", math.nan))]
     if not known:
         return f"{len(rows)} fingerprints; no fit among them has a score."
     best = max(known, key=lambda row: row["peak_psnr"])
-    said = f"{best['prior']} comes nearest to the clean image: {best['peak_psnr']:.1f} dB"
-    return f"{said} at iteration {best['peak_iteration']} (one seed: no spread)."
+    top = best["peak_psnr"]
+    said = f"{best['prior']} comes nearest to the clean image: {top:.1f} dB{above(top, baseline)}"
+    return f"{said}, at iteration {best['peak_iteration']} (one seed: no spread)."
 
 
-def _picture(folder: RunFolder, name: str, card: xr.Dataset, formats: Sequence[str]) -> str:
+def _picture(folder: RunFolder, name: str, card: xr.Dataset, formats: Sequence[str]) -> Path:
     made = folder.file(f"{name}/{CARD}").stat().st_mtime
     files = {each: folder.path / f"{name}.{each}" for each in ("png", *formats)}
     old = [k for k, file in files.items() if not file.exists() or file.stat().st_mtime < made]
     if old:
         save_figures(plotting.plot_fingerprint(card), folder.path / name, old)
-    return embedded(files["png"])
+    return files["png"]
 
 
 # Text and number of each cell; what isn't a finite number sorts last.

@@ -1,6 +1,7 @@
-"""What the pages of fits and of comparisons share: images through the iterations, with curves."""
+"""What pages share: images side by side, of which a slider moves some, and curves with a mark."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from dipkernels.fitting import peak
 from dipkernels.plotting.style import styles
 from dipkernels.reports import charts
 from dipkernels.reports.frames import (
+    BYTES,
     Frames,
+    Sheets,
     error_power,
     first_run,
     frames_of,
@@ -51,50 +54,90 @@ def fits_fields(
     peaks: Mapping[str, float] | None = None,
     measured: float | None = None,
     further: Sequence[Chart] = (),
+    budget: int = BYTES,
 ) -> dict[str, Any]:
     """Make the fields of the template for what moves, from results of `dipkernels.fit` by name."""
     looks = styles(fits)
     known = references_of(next(iter(fits.values())))
     best = sorted(fits, key=lambda name: -_highest(fits[name]))  # of equal ones the first
     sides = [*best, *(name for name in REFERENCES if name in known)]
-    frames = {name: frames_of(fit) for name, fit in fits.items()}
-    sheet, beside, kept, block = sheets(frames, known)
-    power, noise, radii = _powers(kept, known)
+    found = sheets({name: frames_of(fit) for name, fit in fits.items()}, known, budget)
+    power, noise, radii = powers(found.kept, known)
     drawn: list[Chart] = [
         ("chart-psnr", CURVES, lambda: charts.learning_chart(fits, looks, peaks or {}, measured))
     ]
     if radii is not None:
-        words = POWER[0], POWER[1].format("error" if "clean" in known else "residual")
-        drawn.append(
-            ("chart-power", words, lambda: charts.frequency_chart(radii, power, looks, noise))
-        )
+        drawn.append(power_chart(radii, power, looks, noise, clean="clean" in known))
     drawn += further
-    data = {
-        "networks": {
-            name: _scores(first_run(fits[name]), kept[name])
-            | {"frames": sheet[name], "power": _rounded(power.get(name))}
-            for name in fits
-        },
-        "references": beside,
-        "scale": _scale(known),
-        "block": block,
-        "signal": next(iter(frames.values())).pixels.ndim == 3,
-        "start": _start(fits[best[0]]),
-        "word": "iteration",
-        "offset": 1,
-        "said": {"measured": "" if measured is None else f"{measured:.2f} dB to clean"},
-    }
     return {
-        **shared_fields(list(fits), looks, drawn, data),
-        "word": "iteration",
+        **panes_fields(
+            found,
+            list(fits),
+            looks,
+            drawn,
+            word="iteration",
+            said=lambda name, frames: _scores(first_run(fits[name]), frames),
+            chosen=[sides[0], sides[1] if len(sides) > 1 else sides[0]],
+            titles={name: text for name, text in REFERENCES.items() if name in known},
+            notes={"measured": "" if measured is None else f"{measured:.2f} dB to clean"},
+            power=power,
+            scale=scale_of(known),
+            start=_start(fits[best[0]]),
+            offset=1,
+        ),
         "moving": "Through the iterations",
         "needs": "This part needs JavaScript: images through the iterations, with curves.",
-        "choices": [(name, name) for name in fits]
-        + [(name, text) for name, text in REFERENCES.items() if name in known],
-        "chosen": {"left": sides[0], "right": sides[1] if len(sides) > 1 else sides[0]},
-        "parts": [(part, text) for part, text in PARTS if part == "image" or part in known],
-        "frames_note": _note(fits, kept, known, block),
+        "frames_note": _note(fits, found.kept, known, found.block),
         "sources": _sources(fits),
+    }
+
+
+def panes_fields(
+    found: Sheets,
+    names: Sequence[str],
+    looks: charts.Looks,
+    drawn: Sequence[Chart],
+    *,
+    word: str,
+    said: Callable[[str, Frames], list[str]],
+    chosen: Sequence[str],
+    titles: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    parts: Sequence[tuple[str, str]] = PARTS,
+    power: Mapping[str, np.ndarray] | None = None,
+    **how: Any,
+) -> dict[str, Any]:
+    """Make the fields of images side by side, of which a slider moves those that have frames.
+
+    ``word`` is what the slider goes through, ``said`` what stands over a frame. ``titles`` are of
+    the images beside them that can be chosen, ``notes`` what stands over these, ``ranges`` black
+    and white of those that are maps. ``how`` is data of the script: ``scale``, ``start``, ...
+    """  # noqa: DOC201
+    data = {
+        "networks": {
+            name: {
+                "positions": frames.iterations,
+                "said": said(name, frames),
+                "frames": found.frames[name],
+                "power": _rounded((power or {}).get(name)),
+            }
+            for name, frames in found.kept.items()
+        },
+        "references": found.beside,
+        "ranges": dict(ranges or {}),
+        "said": dict(notes or {}),
+        "block": found.block,
+        "signal": found.signal,
+        "word": word,
+        **{"scale": 1.0, "start": 0, "offset": 0, **how},
+    }
+    return {
+        **shared_fields(names, looks, drawn, data),
+        "word": word,
+        "choices": [*((name, name) for name in found.kept), *(titles or {}).items()],
+        "chosen": dict(zip(("left", "right", "third", "fourth"), chosen, strict=False)),
+        "parts": [(part, text) for part, text in parts if part == "image" or part in found.beside],
     }
 
 
@@ -106,6 +149,7 @@ def shared_fields(
         "data": data | {"charts": {name: charts.as_json(make()) for name, _, make in drawn}},
         "names": names,
         "colours": {name: looks[name]["color"] for name in names},
+        "dashed": [name for name in names if looks[name]["ls"] != "-"],
         "charts": [(name, *words) for name, words, _ in drawn],
     }
 
@@ -120,9 +164,25 @@ def head_of(columns: Sequence[Column]) -> list[dict[str, object]]:
     return [{"title": each.title, "meaning": each.meaning, "words": False} for each in columns]
 
 
-def _powers(
+def power_chart(
+    radii: np.ndarray,
+    power: Mapping[str, np.ndarray],
+    looks: charts.Looks,
+    noise: np.ndarray | None,
+    *,
+    clean: bool,
+    words: tuple[str, str] = POWER,
+) -> Chart:
+    """Make the chart of errors by frequency, which the slider moves."""
+    text = words[1].format("error" if clean else "residual")
+    draw = partial(charts.frequency_chart, radii, power, looks, noise)
+    return "chart-power", (words[0], text), draw
+
+
+def powers(
     kept: Mapping[str, Frames], known: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None, np.ndarray | None]:
+    """Find the power of errors by frequency: of frames by name, of the measured image, radii."""
     reference = known.get("clean", known.get("measured"))
     if reference is None:
         return {}, None, None
@@ -142,24 +202,23 @@ def _rounded(power: np.ndarray | None) -> list[list[float]]:
     return [] if power is None else [[float(f"{x:.3g}") for x in row] for row in power]
 
 
-def _scores(one: xr.Dataset, frames: Frames) -> dict[str, Any]:
+def _scores(one: xr.Dataset, frames: Frames) -> list[str]:
     at = one.isel(iteration=frames.iterations)
     noisy, clean = at.psnr_noisy.values, [np.nan] * len(frames.iterations)
     if "psnr_clean" in one:
         clean = at.psnr_clean.sel(region=one.score_region).values
-    said = [
+    return [
         f"{_decibels(c)} to clean, " * ("psnr_clean" in one) + f"{_decibels(n)} to measured"
         for c, n in zip(clean, noisy, strict=True)
     ]
-    return {"positions": frames.iterations, "said": said}
 
 
 def _decibels(value: float) -> str:
     return f"{value:.2f} dB" if np.isfinite(value) else "unknown"
 
 
-# Of differences: what is brighter or darker than nearly all of the noise ends in white or black.
-def _scale(known: Mapping[str, np.ndarray]) -> float:
+def scale_of(known: Mapping[str, np.ndarray]) -> float:
+    """Choose where differences end in white or black: beyond nearly all of the noise."""
     if not {"clean", "measured"} <= known.keys() or "mask" in known:
         return 0.25
     error = np.abs(known["measured"] - known["clean"])
@@ -186,12 +245,7 @@ def _note(
         "are here, in 8 bits, evenly spread over the logarithm of iterations; what is shown is the "
         "last of them up to the iteration of the slider, which arrow keys move, too."
     ]
-    if "measured" in known or "clean" in known:
-        said.append(
-            f"Of differences grey is 0, white {_scale(known):g} or more, black as much below."
-        )
-    if block > 1:
-        said.append(f"To keep this page small, {block}x{block} pixels are averaged.")
+    said += drawing_words(known, block)
     if any("seed" in fit.dims and fit.sizes["seed"] > 1 for fit in fits.values()):
         said.append(
             "Images are of the first seed; curves are means, in bands from lowest to highest."
@@ -199,6 +253,18 @@ def _note(
     if any("image" in fit.dims for fit in fits.values()):
         said.append("Of several images that were fitted together the first is shown.")
     return " ".join(said)
+
+
+def drawing_words(known: Mapping[str, np.ndarray], block: int) -> list[str]:
+    """Say how differences are drawn, and which pixels were averaged."""
+    said = []
+    if "measured" in known or "clean" in known:
+        said.append(
+            f"Of differences grey is 0, white {scale_of(known):g} or more, black as much below."
+        )
+    if block > 1:
+        said.append(f"To keep this page small, {block}x{block} pixels are averaged.")
+    return said
 
 
 def _sources(fits: Datasets) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from dipkernels.reports import charts
 from dipkernels.reports.charts import Curve, network_lines
 from dipkernels.reports.citing import reopening
 from dipkernels.reports.frames import Frames, plane, sheets
-from dipkernels.reports.interactive import Chart, cells_of, head_of, shared_fields
+from dipkernels.reports.interactive import Chart, cells_of, head_of, panes_fields
 from dipkernels.reports.pages import write_page
 from dipkernels.reports.table import HALF_POWER, PARAMETERS, PRIOR, Column, Row, csv_table, plain
 from dipkernels.reports.verdicts import kernels_verdict
@@ -161,36 +161,24 @@ def _lead(folder: RunFolder, kernels: Kernels) -> str:
 
 def _moving(kernels: Kernels) -> dict[str, Any]:
     looks, names = styles(kernels), list(kernels)
-    sheet, _, kept, block = sheets({name: _eigenvectors(k) for name, k in kernels.items()}, {})
-    more = {"charts_first": True, "word": "rank", "frames_note": _note(block)}
-    data = {
-        "networks": {
-            name: {
-                "positions": kept[name].iterations,
-                "frames": sheet[name],
-                "said": _said(kernels[name], kept[name].iterations),
-            }
-            for name in names
-        },
-        "references": {},
-        "scale": 1.0,
-        "signed": True,
-        "block": block,
-        "signal": next(iter(kept.values())).pixels.ndim == 3,
-        "start": 1,
-        "word": "rank",
-        "offset": 0,
-        "said": {},
-    }
-    shared = shared_fields(names, looks, kernel_charts(kernels, looks, marked=True), data)
+    found = sheets({name: _eigenvectors(k) for name, k in kernels.items()}, {})
     return {
-        **shared,
-        **more,
+        **panes_fields(
+            found,
+            names,
+            looks,
+            kernel_charts(kernels, looks, marked=True),
+            word="rank",
+            said=lambda name, frames: _said(kernels[name], frames.iterations),
+            chosen=names[:2],
+            parts=[("image", "eigenvector")],
+            signed=True,
+            start=1,
+        ),
+        "charts_first": True,
         "moving": "Leading eigenvectors",
         "needs": "Curves and eigenvectors need JavaScript.",
-        "choices": [(name, name) for name in names],
-        "chosen": dict(zip(("left", "right"), names, strict=False)),
-        "parts": [("image", "eigenvector")],
+        "frames_note": _note(found.block),
     }
 
 
@@ -222,20 +210,40 @@ def kernel_charts(kernels: Kernels, looks: charts.Looks, *, marked: bool = False
     """Make the charts of kernels: response, eigenvalues with a mark at a rank, density."""
     eigenvalues = partial(_eigenvalues, kernels, looks, marked=marked)
     return [
-        ("chart-response", RESPONSE, partial(_responses, kernels, looks)),
+        responses_chart(kernels, looks),
         ("chart-eigenvalues", EIGENVALUES, eigenvalues),
         ("chart-density", DENSITY, partial(_densities, kernels, looks)),
     ]
 
 
+def responses_chart(kernels: Kernels, looks: charts.Looks) -> Chart:
+    """Make the chart of responses: of kernels, or of cards that have one."""
+    return "chart-response", RESPONSE, partial(_responses, kernels, looks)
+
+
+def relative_curve(
+    frequency: xr.DataArray,
+    values: xr.DataArray,
+    errors: xr.DataArray | None,
+    rings: tuple[Any, Any] = ((), ()),
+) -> Curve:
+    """Take what is over rings of frequency relative to the lowest, with two standard errors."""
+    varying = frequency.values > 0
+    scale = float(values.values[varying][0]) or 1.0
+    x, y = frequency.values[varying], values.values[varying] / scale
+    if errors is None:
+        return Curve(x, y, rings=rings)
+    error = 2 * np.nan_to_num(errors.values[varying]) / scale
+    return Curve(x, y, np.maximum(y - error, 0.1 * y), y + error, rings=rings)
+
+
 def _responses(kernels: Kernels, looks: charts.Looks) -> "figure":
     found = {}
     for name, kernel in kernels.items():
-        x, y = kernel.frequency.values[1:], kernel.response.values[1:] / kernel.response.values[1]
-        error = 2 * kernel.response_standard_error.fillna(0).values[1:] / kernel.response.values[1]
         half = float(kernel.half_power_frequency)
         rings = ((half,), (0.5,)) if half < 1 else ((), ())
-        found[name] = Curve(x, y, np.maximum(y - error, 0.1 * y), y + error, rings=rings)
+        errors = kernel.response_standard_error
+        found[name] = relative_curve(kernel.frequency, kernel.response, errors, rings)
     words = ("spatial frequency (cycles per pixel)", "response / lowest ring")
     plot = network_lines(found, looks, *words, x_axis_type="log", y_axis_type="log")
     charts.frequency_ticks(plot)
@@ -255,7 +263,7 @@ def _eigenvalues(kernels: Kernels, looks: charts.Looks, *, marked: bool) -> "fig
     log = {"x_axis_type": "log", "y_axis_type": "log"}
     ranges = {"x_range": (0.8, 1.5 * most), "y_range": (least / 3, 2)}
     plot = network_lines(found, looks, "index of the eigenvalue", RELATIVE, **log, **ranges)
-    charts.shaded_below(plot, SINGLE)
+    charts.shaded(plot, top=SINGLE)
     if marked:  # by a slider through ranks
         charts.mark(plot)
     return plot

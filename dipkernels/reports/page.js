@@ -8,6 +8,7 @@ const make = (tag, attributes = {}, text = "") => {
   return made;
 };
 const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const cardOf = name => all("#cards > a").find(card => card.id === name);
 
 // --- Tables: a head or a choice sorts, a word filters.
 for (const table of all("table.sorts")) {
@@ -25,7 +26,7 @@ for (const table of all("table.sorts")) {
     const rows = [...body.rows], fixed = row => row.classList.contains("fixed");
     body.append(...rows.filter(row => !fixed(row)).sort(compare), ...rows.filter(fixed));
     const cards = document.getElementById("cards");  // in the order of the rows
-    if (cards) for (const row of body.rows) cards.append(document.getElementById(row.cells[0].textContent));
+    if (cards && table.id === "results") for (const row of body.rows) cards.append(cardOf(row.cells[0].textContent));
   };
   const titles = heads.map(head => head.textContent);
   heads.forEach((head, column) => {
@@ -95,27 +96,31 @@ const minus = (values, other, mask) => {
   return values.map((value, i) => (value - other[i]) * (mask ? mask[i % size] : 1));
 };
 
-// grey is 0 of a difference
-const paint = (canvas, values, given, difference) => {
+// Grey is 0 of a difference; a map that is no image goes from black to white over its own range.
+const rangeOf = (name, part) => {
+  if (part !== "image" || data.signed && networks[name]) return [-data.scale, data.scale];
+  return (data.ranges ?? {})[name] ?? [0, 1];
+};
+const paint = (canvas, values, given, [low, high]) => {
   const size = given.width * given.height;
-  if (data.signal) return plotSignal(canvas, values, given, difference);
+  if (data.signal) return plotSignal(canvas, values, given, [low, high]);
   [canvas.width, canvas.height] = [given.width, given.height];
   const picture = new ImageData(given.width, given.height);
   for (let pixel = 0; pixel < size; pixel++) {
     for (let c = 0; c < 3; c++) {
       const value = values[(given.channels === 3 ? c : 0) * size + pixel];
-      const share = difference ? 0.5 + value / (2 * data.scale) : value;
+      const share = (value - low) / (high - low);
       picture.data[4 * pixel + c] = Math.round(255 * Math.min(1, Math.max(0, share)));
     }
     picture.data[4 * pixel + 3] = 255;
   }
   canvas.getContext("2d", { willReadFrequently: true }).putImageData(picture, 0, 0);
 };
-const plotSignal = (canvas, values, given, difference) => {
+const plotSignal = (canvas, values, given, range) => {
   [canvas.width, canvas.height] = [480, 240];
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.strokeStyle = colour("--accent");
-  const [low, high] = difference ? [-data.scale, data.scale] : [-0.05, 1.05];
+  const margin = 0.05 * (range[1] - range[0]), [low, high] = [range[0] - margin, range[1] + margin];
   for (let line = 0; line < given.height; line++) {
     context.beginPath();
     for (let i = 0; i < given.width; i++) {
@@ -149,8 +154,9 @@ const panes = all(".pane").map(root => {
       const size = given.width * given.height, each = [];
       if (data.signal) for (let line = 0; line < given.height; line++) each.push(values[line * given.width + x]);
       else for (let c = 0; c < given.channels; c++) each.push(values[c * size + y * given.width + x]);
+      const [low, high] = rangeOf(pane.choice.value, part), narrow = high - low < 0.5;
       const where = data.signal ? `x ${x}` : `x ${x * data.block}, y ${y * data.block}`;
-      root.querySelector(".value").textContent = `${figure.dataset.name}, ${where}: ${each.map(v => v.toFixed(3)).join("  ")}`;
+      root.querySelector(".value").textContent = `${figure.dataset.name}, ${where}: ${each.map(v => narrow ? v.toPrecision(3) : v.toFixed(3)).join("  ")}`;
     };
     canvas.addEventListener("pointermove", tell);
     canvas.addEventListener("pointerdown", tell);
@@ -160,16 +166,16 @@ const panes = all(".pane").map(root => {
 const draw = pane => {
   const name = pane.choice.value, own = networks[name], sheet = sheets[name];
   const frame = own ? frameOf(name, positions[slider.value]) : 0;
-  const values = sheet.values(frame), mask = reference("mask");
-  pane.values = {
-    image: values,
-    measured: name === "measured" ? null : minus(values, reference("measured"), mask),
-    clean: name === "clean" ? null : minus(values, reference("clean")),
-  };
+  const values = sheet.values(frame), mask = reference("mask"), map = !own && name in (data.ranges ?? {});
+  pane.values = { image: values };
+  for (const other of ["measured", "clean"])
+    pane.values[other] = map || name === other ? null : minus(values, reference(other), other === "measured" && mask);
   for (const [part, figure] of Object.entries(pane.parts)) {
     figure.hidden = !pane.values[part];
-    if (pane.values[part]) paint(figure.querySelector("canvas"), pane.values[part], sheet, data.signed || part !== "image");
+    if (pane.values[part]) paint(figure.querySelector("canvas"), pane.values[part], sheet, rangeOf(name, part));
   }
+  const card = pane.root.querySelector("img.card"), shown = cardOf(name);
+  if (card) [card.hidden, card.src, card.alt] = [!shown, shown?.firstChild.src ?? "", shown?.firstChild.alt ?? ""];
   pane.root.querySelector(".at").textContent = own ?
     `${data.word} ${own.positions[frame]}: ${own.said[frame]}` : data.said[name] || "";
 };
@@ -195,6 +201,7 @@ const toggle = () => {
   const off = hidden();
   for (const plot of Object.values(plots))
     for (const each of plot.renderers) each.visible = !each.tags.some(tag => off.has(tag));
+  for (const card of all("#cards > a")) card.hidden = off.has(card.id);
 };
 const mark = () => {
   const position = positions[slider.value], said = `${data.word} ${position}`;
@@ -290,7 +297,7 @@ const start = async () => {
     Object.values(plots).forEach(dress);
     panes.forEach(draw);
   });
-  if (slider) mark();
+  slider ? mark() : panes.forEach(draw);
   if (study) {
     for (const id of ["quantity", "along"]) document.getElementById(id).onchange = drawStudy;
     document.getElementById("lines").onchange = listSeries;

@@ -14,6 +14,7 @@ from dipkernels.reports.charts import library
 from dipkernels.reports.citing import citation
 from dipkernels.storage.netcdf import write_text
 from dipkernels.storage.runs import RunFolder
+from dipkernels.tasks import Task
 
 HERE = Path(__file__).parent
 
@@ -41,6 +42,30 @@ def write_page(
     text = page.render(**shared, settings=settings, provenance=stored, **fields)
     write_text(text, path)
     return path
+
+
+def picture_words(
+    shape: Sequence[int], *, task: str, image: str, noise_sigma: object = None
+) -> str:
+    """Say what is restored: a task, an image, its size, its noise."""
+    channels, *size = shape
+    sigma = float(noise_sigma) if isinstance(noise_sigma, float | int) else 0.0
+    return (
+        f"{task} of {image}, {'x'.join(map(str, size))} pixels, {channels} "
+        f"channel{'' if channels == 1 else 's'}{f', noise sigma {sigma:.4g}' if sigma else ''}"
+    )
+
+
+def lead_of(folder: RunFolder, task: Task) -> str:
+    """Say what a folder's run restores, from which seed and where."""
+    asked: dict[str, Any] = folder.settings or {}
+    words = picture_words(
+        task.shape,
+        task=task.name,
+        image=str(asked.get("image", "an image")),
+        noise_sigma=task.noise_sigma / task.data_range if task.noise_sigma else None,
+    )
+    return f"{words}, seed {asked.get('seed', 0)}, on {asked.get('device', 'cpu')}."
 
 
 def _read(name: str) -> str:

@@ -14,8 +14,10 @@ from dipkernels.base.spread import spread_note
 from dipkernels.errors import MissingExtraError
 from dipkernels.plotting.posterior import psnr_of, region_words
 from dipkernels.reports.citing import reopening
-from dipkernels.reports.pages import drawn, write_page
-from dipkernels.reports.table import csv_table
+from dipkernels.reports.draws import draws_fields
+from dipkernels.reports.interactive import cells_of, head_of
+from dipkernels.reports.pages import drawn, lead_of, write_page
+from dipkernels.reports.table import Column, Row, csv_table, plain
 from dipkernels.sampling.diagnostics import LEAST_DRAWS
 from dipkernels.sampling.summaries import require_draws
 from dipkernels.storage.netcdf import write_text
@@ -62,17 +64,52 @@ _OF_CHAINS = """
 print(dipkernels.sampling.summary(result))  # the diagnostics, by ArviZ
 arviz_data = dipkernels.sampling.to_inference_data(result)"""
 
-# Of the template's columns, in their order: variable and pattern.
-_SCORES = {
-    "values": "d",
-    "rmse": ".4f",
-    "sharpness": ".4f",
-    "z_rms": ".2f",
-    "coverage": ".0%",
-    "calibration_error": ".3f",
-    "ause": ".3f",
-    "nll": ".2f",
+_DESCRIBED = {
+    "maps": (
+        "Maps",
+        "The known images, the mean of all draws, and their spread. Standard deviation and error "
+        "share a scale: where the error is brighter than the standard deviation, the draws are "
+        "overconfident. All maps describe the image itself, without measurement noise.",
+    ),
+    "calibration": (
+        "Can the spread be trusted?",
+        "Left: an interval of a level should hold that share of the values; below the line the "
+        "draws are overconfident. Middle: removing the values of the largest standard deviation "
+        "first should lower the error of the rest, as far as removing those of the largest error "
+        "does. Right: values sorted into tenths by their standard deviation; on the line, it "
+        "equals the error. The noise of held-out pixels is included if it is stated.",
+    ),
+    "diagnostics": (
+        "Have the chains converged?",
+        "Traces should look like noise around a common level, in all chains. A misfit well below "
+        "the dotted line means that noise is being fitted. R-hat compares chains and is 1 if they "
+        "agree. The effective sample size is the number of independent draws that are worth as "
+        "much.",
+    ),
 }
+
+
+def _columns(level: float) -> Sequence[Column]:
+    return (
+        plain("against", "against", "s", "What the draws are held against."),
+        plain("values", "values", "d", "Number of predicted values."),
+        plain("RMS error", "rmse", ".4f",
+              "Root mean square error of the mean of the draws; white = 1."),
+        plain("standard deviation", "sharpness", ".4f",
+              "Mean of the predicted standard deviations; white = 1."),
+        plain("error / standard deviation", "z_rms", ".2f",
+              "Root mean square: 1 if standard deviations have the right size, more if they are "
+              "too small."),
+        plain(f"{level:.0%} intervals hold", "coverage", ".0%",
+              f"Share of the values in their interval: {level:.0%} if it is calibrated."),
+        plain("calibration error", "calibration_error", ".3f",
+              "Mean distance of the coverage curve from the diagonal; 0 is best."),
+        plain("sparsification error", "ause", ".3f",
+              "Area between the two sparsification curves; 0 if standard deviations sort values "
+              "as errors do."),
+        plain("NLL", "nll", ".2f",
+              "Mean negative log-likelihood of a Gaussian, in nats per value."),
+    )  # fmt: skip
 
 
 @checked(nan=True)
@@ -162,14 +199,18 @@ def posterior_page(
         f" by {result.attrs.get('prior', 'network')}",
         verdict=first,
         sound=sound,
+        question="How certain is the image?",
+        lead=f"{result.attrs.get('prior', 'network')}, method "
+        f"{result.attrs.get('method', 'sampled')}: {lead_of(folder, task)}",
         lines=lines,
         words=words,
-        result=result.attrs,
-        task=task,
         target=_target(result),
-        figures=drawn(figures, folder.path, formats),
-        level=f"{level:.0%}",
-        cells=[_cells(name, found, level) for name, found in calibrations.items()],
+        figures=[
+            {**each, "title": _DESCRIBED[each["name"]][0], "words": _DESCRIBED[each["name"]][1]}
+            for each in drawn(figures, folder.path, formats)
+        ],
+        further=[_calibrated(calibrations, level)] if calibrations else [],
+        **draws_fields(result, task, maps),
         diagnostics="" if diagnosis is None else sampling.summary(result, diagnosis),
         python=reopening(folder.path, _REOPENED + _OF_CHAINS * ("iteration" in result.dims)),
     )
@@ -290,8 +331,12 @@ def _rows(calibrations: dict[str, xr.Dataset]) -> list[dict[str, object]]:
     return rows
 
 
-def _cells(name: str, found: xr.Dataset, level: float) -> list[str]:
-    at_level = found.sel(level=level)
-    values = {key: float(at_level[key]) for key in _SCORES if key in found}
-    values["values"] = int(found.attrs["values"])
-    return [AGAINST[name], *(format(values[key], pattern) for key, pattern in _SCORES.items())]
+def _calibrated(calibrations: dict[str, xr.Dataset], level: float) -> dict[str, object]:
+    columns, rows = _columns(level), []
+    for name, found in calibrations.items():
+        at_level = found.sel(level=level)
+        row: Row = {c.key: float(at_level[c.key]) for c in columns if c.key in found}
+        row |= {"against": AGAINST[name], "values": int(found.attrs["values"])}
+        rows.append({"cells": cells_of(columns, row)})
+    head = {"id": "calibration", "title": "Scores of the spread", "columns": head_of(columns)}
+    return head | {"rows": rows, "explained": True}

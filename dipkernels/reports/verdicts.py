@@ -14,7 +14,8 @@ from dipkernels.storage.runs import is_interrupted
 from dipkernels.tasks import Task
 
 FALL = 0.1  # dB below the peak, from which on a fit is said to have fallen
-LEVEL = 0.05  # of the test by which means over seeds are told apart
+LEVEL = 0.05  # of tests, such as that by which means over seeds are told apart
+CLOSE = 1.0  # dB between a fit and its prediction, all along
 
 
 def fit_verdict(result: xr.Dataset, task: Task | None) -> tuple[bool, str]:
@@ -39,11 +40,8 @@ def fit_verdict(result: xr.Dataset, task: Task | None) -> tuple[bool, str]:
     spread = _spread(highest.spread)
     sentence = f"{name} reaches {highest.psnr:.2f}{spread} dB at iteration {highest.iteration:.0f}"
     baseline = measured_psnr(task)
-    if baseline is not None:
-        gain = highest.psnr - baseline
-        way = f"{gain:.1f} dB above" if gain > 0 else f"{-gain:.1f} dB below"
-        sentence += f", {way} the measured image ({baseline:.2f} dB)"
-        sound = sound and gain > 0
+    sentence += above(highest.psnr, baseline)
+    sound = sound and (baseline is None or highest.psnr > baseline)
     said.append(f"{sentence} ({spread_words(highest.seeds)}).")
     end = result.psnr_clean.sel(region=result.score_region).isel(iteration=-1)
     end = float(end.where(np.isfinite(end)).mean())
@@ -71,12 +69,8 @@ def comparison_verdict(rows: Sequence[Row], baseline: float | None) -> tuple[boo
     top, seeds = number_of(first, "peak_psnr"), int(number_of(first, "seeds", 1.0))
     spread = _spread(number_of(first, "peak_psnr_spread"))
     what = f"{first['prior']} comes nearest to the clean image: {top:.2f}{spread} dB"
-    sound = True
-    if baseline is not None:
-        gain = top - baseline
-        sound = gain > 0
-        way = f"{gain:.1f} dB above" if sound else f"{-gain:.1f} dB below"
-        what += f", {way} the measured image ({baseline:.2f} dB)"
+    what += above(top, baseline)
+    sound = baseline is None or top > baseline
     said = [f"{what} ({spread_words(seeds)})."]
     if others and seeds > 1:
         same = [str(row["prior"]) for row in others if not told_apart(first, row)]
@@ -125,6 +119,96 @@ def kernels_verdict(rows: Sequence[Row]) -> str:
             "the number and the sum are known."
         )
     return " ".join(said)
+
+
+def scores_verdict(rows: Sequence[Row], baseline: float | None) -> str:
+    """Say which kernel predicts the highest peak, and which others it can't be told from."""
+    first, *others = rows
+    top, seeds = number_of(first, "score"), int(number_of(first, "seeds"))
+    about = "" if first["score_resolved"] else "about "
+    what = f"The kernel of {first['prior']} predicts the highest peak: {about}{top:.2f}"
+    what += f"{_spread(number_of(first, 'score_spread'))} dB{above(top, baseline)}"
+    said = [f"{what} ({spread_words(seeds)})."]
+    low = number_of(first, "score_lower")
+    same = [
+        str(row["prior"])
+        for row in others
+        if number_of(row, "score_upper") >= low
+        or (min(seeds, int(number_of(row, "seeds"))) > 1 and not told_apart(first, row, "score"))
+    ]
+    if same:
+        said.append(f"{listed(same)} can't be distinguished from it.")
+    if baseline is not None:
+        worse = [str(r["prior"]) for r in rows if number_of(r, "score_upper") <= baseline]
+        if worse:
+            said.append(
+                f"{listed(worse)} {_does(worse, 'is', 'are')} predicted to stay below the measured "
+                "image."
+            )
+    loose = [str(row["prior"]) for row in rows if not row["score_resolved"]]
+    if loose:
+        peaks = _does(loose, "The peak", "The peaks")
+        said.append(f"{peaks} of {listed(loose)} {_does(loose, 'is', 'are')} not resolved.")
+    return " ".join(said)
+
+
+def audit_verdict(rows: Sequence[Row], network: str) -> tuple[bool, str]:
+    """Say how far each fit goes from its prediction, and the kernel from its start."""
+    said = []
+    for row in rows:
+        gap = number_of(row, "measured_peak_psnr") - number_of(row, "predicted_peak_psnr")
+        way = f"{abs(gap):.2f} dB {'above' if gap >= 0 else 'below'} the predicted peak"
+        said.append(
+            f"{row['optimiser']} takes {network} to {number_of(row, 'measured_peak_psnr'):.2f} dB, "
+            f"{way}; both curves are up to {number_of(row, 'largest_gap'):.2f} dB apart, and the "
+            f"kernel changes by {number_of(row, 'relative_change'):.0%} of its norm (alignment "
+            f"{number_of(row, 'alignment'):.2f})."
+        )
+    sound = all(number_of(row, "largest_gap") < CLOSE for row in rows)
+    return sound, " ".join([*said, "One seed: no spread."])
+
+
+def covariance_verdict(
+    network: str, tests: Sequence[tuple[str, float]], kurtosis: tuple[float, float]
+) -> tuple[bool, str]:
+    """Say which hypotheses about images at initialisation are rejected."""
+    rejected = [name for name, p in tests if p < LEVEL]
+    kept = [name for name, p in tests if p >= LEVEL]
+    said = [f"Images of {network} at initialisation:"]
+    if rejected:
+        said.append(f"tests reject {listed(rejected)} at {LEVEL:.0%}")
+        said.append(f"and can't reject {listed(kept)}." if kept else "and nothing is kept.")
+    else:
+        said.append(f"no test rejects {listed(kept)} at {LEVEL:.0%}." if kept else "not tested.")
+    value, error = kurtosis
+    said.append(f"Excess kurtosis {value:.2f} +- {error:.2g} (0: Gaussian).")
+    return not rejected, " ".join(said)
+
+
+def process_verdict(row: Row, baseline: float | None, region: str) -> tuple[bool, str]:
+    """Say how good the mean of a process is, and whether its deviations have the right size."""
+    deviation = f"its standard deviation is {number_of(row, 'mean_deviation'):.3g} on average"
+    if "psnr" not in row:
+        return True, f"The clean image isn't known: {row['prior']} has no score; {deviation}."
+    psnr, z = number_of(row, "psnr"), number_of(row, "z_rms")
+    said = [
+        f"The mean of {row['prior']} reaches {psnr:.2f} dB over the {region}"
+        f"{above(psnr, baseline)}; {deviation} (white = 1)."
+    ]
+    if np.isfinite(z):
+        size = "about right" if abs(np.log(z)) < np.log(1.25) else "small" if z > 1 else "large"
+        size = size if size == "about right" else f"too {size}"
+        said.append(f"Errors are {z:.2f} times the standard deviation, which is {size}.")
+    return baseline is None or psnr > baseline, " ".join(said)
+
+
+def above(value: float, baseline: float | None) -> str:
+    """Say how far a score is above that of the measured image, where it has one."""
+    if baseline is None:
+        return ""
+    gain = value - baseline
+    way = f"{gain:.1f} dB above" if gain > 0 else f"{-gain:.1f} dB below"
+    return f", {way} the measured image ({baseline:.2f} dB)"
 
 
 # Of one seed, or of one that didn't diverge, there is none.

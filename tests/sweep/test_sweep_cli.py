@@ -37,8 +37,13 @@ def test_a_sweep_from_its_list_to_its_table(
     assert call("sweep", file, "--output", store, "--retry-failed", "--quiet") == 0
     assert call("sweep", file, "--output", store, "--dry-run") == 0
     assert "3 runs, 3 of them done" in capsys.readouterr().out
+    page = Path(store) / "index.html"
+    page.unlink()
     assert call("sweep-table", store) == 0
-    runs, together = capsys.readouterr().out.split("\n\n")
+    said = capsys.readouterr()
+    assert said.err == f"Report: {page}\n"
+    assert "3 runs are done." in page.read_text(encoding="utf-8")
+    runs, together = said.out.split("\n\n")
     assert runs.split("\n")[0].split() == ["seed", "seconds", "twice"]
     assert together.startswith("Mean and standard deviation over 3 seeds.\n")
     assert "2 +- 2" in together  # of 0, 2 and 4
@@ -46,6 +51,12 @@ def test_a_sweep_from_its_list_to_its_table(
     table = pd.read_csv(tmp_path / "out.csv")
     assert sorted(table["twice"]) == [0, 2, 4]
     assert set(table["prior.width"]) == {4}
+    page.unlink()
+    page.mkdir()  # where no page can be written, the table still is
+    assert call("sweep-table", store) == 0
+    said = capsys.readouterr()
+    assert "The page wasn't written anew: can't write" in said.err
+    assert "2 +- 2" in said.out
 
 
 def test_seeds_are_put_together_where_nothing_else_differs() -> None:
