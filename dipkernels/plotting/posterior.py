@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from dipkernels.base.checks import checked
 from dipkernels.errors import InvalidInputError
 from dipkernels.images.axes import pixel_axes
-from dipkernels.images.metrics import decibels
 from dipkernels.plotting.style import (
     PALETTE,
     band,
@@ -337,7 +336,7 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
     Parameters
     ----------
     task : Task
-        Titles give PSNR over the whole image where it has a clean one.
+        Titles give PSNR where it is scored, if it has a clean image.
     posteriors : mapping of str to Dataset
         As `gp.GPPosterior.dataset` makes them; the last one's standard deviation is shown.
 
@@ -355,11 +354,11 @@ def plot_posteriors(task: Task, posteriors: Mapping[str, xr.Dataset]) -> Figure:
         raise InvalidInputError("plot_posteriors needs at least one posterior, got none")
     figure, axes = panels(len(posteriors) + 2, columns=len(posteriors) + 2, width=2.2, height=2.3)
     show(axes[0], task.measurement.cpu().numpy(), f"measured ({task.name})")
+    where = "" if task.score_region == "whole" else f" ({task.score_region})"
     for axis, (name, found) in zip(axes[1:], posteriors.items(), strict=False):
         title = name
         if task.clean is not None:
-            error = float(np.mean((found["mean"].values - task.clean.cpu().numpy()) ** 2))
-            title += f"\n{float(decibels(error / task.data_range**2)):.2f} dB"
+            title += f"\n{psnr_of(task, found['mean'].values / task.data_range):.2f} dB{where}"
         show(axis, found["mean"].values, title)
     name, last = list(posteriors.items())[-1]
     deviation = last["standard_deviation"].mean("channel").values

@@ -33,10 +33,10 @@ def test_titles_give_scores_and_the_bar_its_units() -> None:
     task = tasks.inpaint(clean, tasks.bernoulli_mask((9, 11)), noise_sigma=0.1)
     posterior = GaussianProcess(rbf(1.5, 0.1), 0.5).posterior(task)
     figure = plot_posteriors(task, {"RBF": posterior.dataset(draws=4)})
-    score = float(task.psnr(posterior.mean, "whole"))
+    score = float(task.psnr(posterior.mean))  # of the hole
     assert [axis.get_title() for axis in figure.axes[:3]] == [
         "measured (inpaint)",
-        f"RBF\n{score:.2f} dB",
+        f"RBF\n{score:.2f} dB (hole)",
         "standard deviation,\nRBF",
     ]
     assert figure.axes[3].get_ylabel() == "units of the image"
