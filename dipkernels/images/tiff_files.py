@@ -92,8 +92,9 @@ def _understood(values: np.ndarray, file: Any, series: Any, source: str, said: S
         return _of_palette(values, page, source, said)
     values = _arranged(values, axes, source, said)
     bits = _significant_bits(file, page)
-    deep = values.dtype.kind == "u" and bits and bits < 8 * values.itemsize
-    white = 2.0**bits - 1 if deep else None
+    white = None
+    if bits and values.dtype.kind == "u" and bits < 8 * values.itemsize:
+        white = 2.0**bits - 1
     # tifffile writes a NumPy array of bool as it is, and calls its False white.
     by_numpy = values.dtype == bool and str(file.pages.first.software).startswith("tifffile")
     if page.photometric == MIN_IS_WHITE and not by_numpy:
