@@ -62,14 +62,14 @@ def read_files(sources: Mapping[str, str], axes: Mapping[str, Any]) -> "dict[str
 def read_beside(name: str, source: str, axes: Mapping[str, Any], image: "ImageFile") -> "ImageFile":
     """Read a file of a task beside its image, whose axes it may have, or say its own."""
     volume = {"volume": True} if axes.get("volume") else {}
-    told: list[dict[str, Any]] = {
+    told: dict[str, list[dict[str, Any]]] = {
         "mask": [{"mask": True, **volume}],
         "psf": [{}, volume],
         "coils": [{"channel_axis": 0}],
         "matrix": [{}],
-    }.get(name, [{}, {**axes}])
+    }
     found, errors = [], []
-    for each in told:
+    for each in told.get(name, [{}, {**axes}]):
         try:
             found.append(read_image(source, **each))
         except ImageError as error:
