@@ -194,3 +194,28 @@ def test_codes_that_are_none_are_named_as_the_option(capsys: pytest.CaptureFixtu
         "'", ""
     )
     assert not said.out  # before anything is said or made
+
+
+@pytest.mark.parametrize("kernel", ["rbf", pytest.param("limit", marks=pytest.mark.slow)])
+def test_the_units_of_a_measurement_do_not_matter_to_a_process(kernel: str) -> None:
+    """Ten times the operator, data and noise are the same data in another unit."""
+    operator = tasks.Radon((1, 8, 8), 9)
+    clean = images.load("camera", size=8).double()
+    found = []
+    for unit in (1.0, 10.0):
+        own = tasks.as_operator(
+            lambda x, unit=unit: unit * operator.forward(x), (1, 8, 8), batched=True,
+            adjoint=lambda y, unit=unit: unit * operator.adjoint(y),
+        )  # fmt: skip
+        seen = unit * operator.forward(clean)
+        task = tasks.measure(own, clean, measurement=seen, noise_sigma=0.05 * unit)
+        scales = {"lengthscale": 2.0, "outputscale": 0.04} if kernel == "rbf" else {}
+        prior = None
+        if kernel == "limit":
+            prior = networks.create(
+                "conv-decoder", image_size=16, channels=1, width=4, upsamplings=1, output="none"
+            )
+        found.append(regress(task, prior, kernel=kernel, draws=2, **scales))
+    # conjugate gradients to 1e-8 or so of another scale
+    np.testing.assert_allclose(found[0]["mean"], found[1]["mean"], rtol=0, atol=1e-5)
+    assert abs(float(found[0]["mean"].mean()) - float(clean.mean())) < 0.05

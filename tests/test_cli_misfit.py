@@ -77,3 +77,16 @@ def test_a_fit_descends_it_and_kernels_refuse_it(
     said = capsys.readouterr().err
     assert "least squares, this misfit is Poisson's" in said
     assert not list((tmp_path / "compare").rglob("*.nc"))
+
+
+def test_counts_that_were_measured_need_no_level_of_noise(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).poisson(9, (12, 14)).astype(np.float32) / 20
+    np.save(tmp_path / "counts.npy", counts)
+    known = {key: each.default for key, each in task_options("denoise").items()}
+    said = {"misfit": "poisson=20", "measured": True}
+    task = {"name": "denoise", **known, **said}
+    require_effects(task, said)
+    found = make_task({**task, "seed": 0}, read_image(str(tmp_path / "counts.npy")), (12, 14), {})
+    assert found.law == Poisson(20)
+    np.testing.assert_array_equal(found.measurement[0], counts)
+    assert found.noise_sigma == 0

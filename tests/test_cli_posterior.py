@@ -383,6 +383,7 @@ def test_without_arviz_all_but_the_diagnostics_is_written(
         assert (tmp_path / "out" / name).exists()
 
 
+@pytest.mark.filterwarnings("ignore:the measurement is scaled")
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_other_tasks_ranges_and_measurements(tmp_path: Path) -> None:

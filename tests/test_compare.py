@@ -269,3 +269,18 @@ def test_settings_tell_other_pixels_apart() -> None:
     json.dumps(chosen.record(one, priors))
     wider = {"vit": networks.create("vit", image_size=SIZE, width=16, heads=2)}
     assert chosen.record(one, wider)["priors"] != chosen.record(one, priors)["priors"]
+
+
+def test_settings_tell_operators_apart_that_made_the_same_data() -> None:
+    clean, seen = torch.rand(3, *SIZE), torch.rand(3, *SIZE)
+    found = [
+        settings().record(
+            tasks.measure(
+                tasks.Blur(clean.shape, tasks.gaussian_psf(width)), clean, measurement=seen
+            ),
+            small_priors(),
+        )
+        for width in (0.5, 1.0, 0.5)
+    ]
+    assert found[0]["pixels_sha256"] == found[1]["pixels_sha256"]
+    assert found[0] == found[2] != found[1]

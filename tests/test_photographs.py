@@ -1,6 +1,7 @@
 """A photograph and its mask as commands and plans take them: one sentence, or right pixels."""
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,9 @@ def test_a_clean_image_beside_the_measurement_is_scored_against(folder: Path) ->
     noisy = np.clip(COLOURS / 255 + 0.1 * RNG.standard_normal(COLOURS.shape), 0, 1)
     np.save("noisy.npy", noisy)
     for size, shape in (("native", (12, 16)), ("8", (8, 8))):
-        task = make("noisy.npy", size=size, measured=True, noise_sigma=0.1, clean="clean.npy")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnitWarning)  # of the noise of the scaled one
+            task = make("noisy.npy", size=size, measured=True, noise_sigma=0.1, clean="clean.npy")
         wanted = images.load("clean.npy", size=shape)
         torch.testing.assert_close(task.clean, wanted)
         torch.testing.assert_close(task.measurement, images.load("noisy.npy", size=shape))
@@ -299,3 +302,69 @@ def test_plans_take_the_same_words(folder: Path) -> None:
         sweep.load(plan(tasks=[{"name": "inpaint", "measured": True}]))
     with pytest.raises(DipkernelsError, match="no fit comes nearer"):
         sweep.load(plan(images="bright.npy", priors="deep-decoder"))
+
+
+def test_what_a_mask_hides_may_be_nan(folder: Path) -> None:
+    wanted = make("photo.png", "inpaint", measured=True, mask="known.png")
+    task = make("nan.npy", "inpaint", measured=True, mask="known.png")
+    torch.testing.assert_close(task.measurement, wanted.measurement)
+    run = sweep.load(plan(images="nan.npy", tasks=[
+        {"name": "inpaint", "measured": True, "mask": "known.png"}
+    ])).runs[0]  # fmt: skip
+    assert torch.equal(run.make()[1].measurement, task.measurement)
+    with pytest.raises(DipkernelsError, match=r"holds \d+ NaN"):
+        make("nan.npy", "inpaint", measured=True, mask="text")
+
+
+def test_a_measurement_that_is_scaled_has_other_noise(folder: Path) -> None:
+    with pytest.warns(UnitWarning, match="scaled from 12x16 to 6x8 pixels, which lowers its"):
+        make("photo.png", size="6x8", measured=True, noise_sigma=0.1)
+    make("photo.png", size="12x12", measured=True, noise_sigma=0.1)  # cut, not scaled
+    with pytest.raises(DipkernelsError, match="a blurred image can't be scaled"):
+        make("photo.png", "deblur", "6x8", measured=True, blur=1.0)
+    cut = make("photo.png", "deblur", "12x12", measured=True, blur=1.0)
+    assert cut.shape == (3, 12, 12)
+
+
+def test_plans_have_the_sizes_of_commands_where_none_is_said(folder: Path) -> None:
+    np.save("signal.npy", RNG.random(40))
+    said = {"name": "denoise", "measured": True, "noise_sigma": 0.1}
+    for image, task, size in (
+        ("photo.png", "denoise", "64"), ("photo.png", said, "native"),
+        ("signal.npy", "denoise", "native"),
+    ):  # fmt: skip
+        given = plan(images=image, tasks=[task])
+        del given["sizes"]
+        given["priors"] = "deep-decoder"
+        run = sweep.load(given).runs[0]
+        words = {k: v for k, v in task.items() if k != "name"} if isinstance(task, dict) else {}
+        assert run.make()[1].shape == typed(**words).make(image, None, seed=0).shape
+        assert run.asked["size"] == size
+        assert list(run.asked) == ["prior", "task", "image", "size", "seed", "measure"] or words
+
+
+def test_plans_say_what_is_done_to_photographs(folder: Path) -> None:
+    inpaint = {"name": "inpaint", "mask": "hidden.png"}
+    assert sweep.load(plan(images="astronaut", sizes=16)).notes == ()
+    found = sweep.load(plan(tasks=["denoise", inpaint]))
+    assert found.notes == (
+        "photo.png is taken as the clean image, and noise is added to it; if it is the measurement "
+        "itself: measured: true",
+        "photo.png is taken as the clean image, and the mask hides pixels of it; if it is the "
+        "measurement itself: measured: true",
+        f"inpaint photo.png: the mask hides {1 - HIDDEN:.1%}",
+    )
+
+
+@pytest.mark.parametrize("name", ["clean.png", "clean.npy", "grey.npy"])
+def test_a_clean_image_beside_a_stack_says_its_own_axes(folder: Path, name: str) -> None:
+    stack = np.stack([COLOURS[..., 0], COLOURS[..., 1], COLOURS[..., 2]]) / 255
+    data = np.fft.fftshift(np.fft.fft2(stack, norm="ortho"), axes=(1, 2))
+    np.save("data.npy", data[:1] if name == "grey.npy" else data)
+    Image.fromarray(COLOURS).save("clean.png")
+    np.save("grey.npy", stack[0])
+    said = {"measured": True, "mask": "holes", "clean": name, "channel_axis": 0}
+    task = make("data.npy", "fourier", **said)
+    wanted = stack[:1] if name == "grey.npy" else stack
+    np.testing.assert_allclose(task.clean, wanted, atol=1e-6)
+    assert float(task.misfit(task.clean)) < 1e-9

@@ -11,6 +11,7 @@ from dipkernels import ImagePrior, fit, images, networks, tasks
 from dipkernels.errors import UnitWarning
 from dipkernels.priors.reach import output_range
 from dipkernels.sampling import WeightPosterior
+from dipkernels.tasks.misfits import Poisson, Weighted
 
 INF = math.inf
 ENDS = {
@@ -85,6 +86,49 @@ def test_linearised_networks_reach_everything() -> None:
 
 CAMERA = images.load("camera", size=16)
 DECODER = {"image_size": (16, 16), "channels": 1, "width": 8}
+
+
+def radon() -> tasks.Operator:
+    return tasks.Radon(CAMERA.shape, 30)
+
+
+def blur() -> tasks.Operator:
+    return tasks.Blur(CAMERA.shape, tasks.gaussian_psf(1.0))
+
+
+def frequencies() -> tasks.Operator:
+    return tasks.Fourier(CAMERA.shape, tasks.line_mask((16, 16), known=0.4))
+
+
+def differences() -> tasks.Operator:
+    return tasks.as_operator(lambda x: x.diff(dim=-1), CAMERA.shape)
+
+
+def seen_by(
+    operator: tasks.Operator,
+    factor: float = 1.0,
+    shift: float = 0.0,
+    *,
+    noise: float = 0.0,
+    said: float | None = None,
+    weighted: bool = False,
+) -> tasks.Task:
+    """What was measured of a photograph that nobody has, in some unit."""
+    exact = operator.forward(factor * CAMERA + shift)
+    random = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    seen, level = exact + noise * random, noise if said is None else said
+    misfit = Weighted(1 + random.square()) if weighted else "squares"
+    return tasks.measure(operator, measurement=seen, noise_sigma=level, misfit=misfit)
+
+
+def photons(operator: tasks.Operator | None = None) -> tasks.Task:
+    """A few of them, so that many pixels have more than white."""
+    operator = operator or tasks.as_operator(torch.ones(16, 16, dtype=torch.bool), CAMERA.shape)
+    drawn = tasks.measure(operator, CAMERA, misfit=Poisson(3)).measurement
+    assert float(drawn.max()) > 1.5
+    return tasks.measure(operator, measurement=drawn, misfit=Poisson(3))
+
+
 TOO_FAR = {
     "times 12": (lambda: tasks.denoise(12 * CAMERA), "sigmoid", "from 0.367 to 10.29"),
     "bytes": (lambda: tasks.denoise(255 * CAMERA), "sigmoid", "no fit comes nearer"),
@@ -96,9 +140,29 @@ TOO_FAR = {
         "sigmoid",
         "the measurement has values",
     ),
+    "projections in pixels": (
+        lambda: seen_by(radon(), 16.0),
+        "sigmoid",
+        "of mean brightness [78]\\.",
+    ),
+    "bytes, blurred": (lambda: seen_by(blur(), 255.0), "sigmoid", "no fit comes nearer"),
+    "signed, blurred": (lambda: seen_by(blur(), 2.0, -1.0), "sigmoid", "no fit comes nearer"),
+    "weighted": (lambda: seen_by(blur(), 255.0, weighted=True), "sigmoid", "no fit comes nearer"),
+    "wide, projected": (lambda: seen_by(radon()), "255", r"task.in_range\(255\)"),
     "small": (lambda: tasks.super_resolve(measurement=9 * CAMERA[:, ::4, ::4]), "sigmoid", "meas"),
 }
 NEAR = {
+    "projected": (lambda: seen_by(radon()), "sigmoid"),
+    "projected in range": (lambda: seen_by(radon()).in_range(255.0), "255"),
+    "blurred": (lambda: seen_by(blur()), "sigmoid"),
+    # more numbers than pixels: most of such noise no image has
+    "noise of unknown level": (lambda: seen_by(radon(), noise=0.3, said=0.0), "sigmoid"),
+    "frequencies": (lambda: seen_by(frequencies(), noise=0.1), "sigmoid"),
+    "differences": (lambda: seen_by(differences(), 50.0), "sigmoid"),  # which see no brightness
+    "combinations": (lambda: seen_by(tasks.RandomSensing(CAMERA.shape, 64)), "sigmoid"),
+    "photons": (lambda: photons(), "sigmoid"),
+    "photons, blurred": (lambda: photons(blur()), "sigmoid"),
+    "free, projected": (lambda: seen_by(radon(), 64.0), "none"),
     "unit": (lambda: tasks.denoise(CAMERA), "sigmoid"),
     "noisy": (lambda: tasks.denoise(CAMERA, noise_sigma=1.0), "sigmoid"),
     "noisy alone": (

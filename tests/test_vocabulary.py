@@ -16,7 +16,8 @@ COMMAND = re.compile(r"^\| (`[a-z-]+`(?:, `[a-z-]+`)*) \|", re.MULTILINE)
 OF_TASKS = {
     *("--clip", "--shared-noise", "--clean", "--white", "--mask-hides", "--known", "--factor"),
     *("--blur", "--psf", "--boundary", "--angles", "--detectors", "--centre", "--matrix"),
-    *("--pattern", "--channel-axis", "--volume", "--quality", "--flash"),
+    *("--coils", "--complex-image", "--pattern", "--channel-axis", "--volume", "--quality"),
+    "--flash",
 }
 
 

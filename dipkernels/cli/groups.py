@@ -18,8 +18,9 @@ from dipkernels.specs.prior import build_prior, make_prior, parse_options, requi
 from dipkernels.specs.task import (
     files_of,
     make_task,
+    notes_of,
     require_effects,
-    simulated,
+    sides_of,
     task_names,
     task_options,
 )
@@ -147,7 +148,7 @@ class TaskWords:
     ) -> "Task":
         """Read the image and make the task, with everything checked."""
         from dipkernels import images
-        from dipkernels.specs.image import read_files
+        from dipkernels.specs.image import default_size, read_beside
 
         self._require_kind()
         self._require_options()
@@ -157,29 +158,19 @@ class TaskWords:
         file = self.read(image)
         # So many pixels unless a size is typed; measurements, signals and volumes aren't scaled.
         native = tuple(file.image.shape[1:])
-        scaled = len(native) == 2 and not self.said.get("measured")
-        wanted = images.parse_size(size or (str(pixels) if scaled else "native"))
-        shape = native if wanted is None else wanted
-        sides = (shape,) * len(native) if isinstance(shape, int) else shape
-        files = read_files({name: task[name] for name in files_of(task)}, self.axes)
+        measured = bool(self.said.get("measured"))
+        wanted = (
+            images.parse_size(size)
+            if size
+            else default_size(native, measured=measured, pixels=pixels)
+        )
+        sides = sides_of(wanted, native, task)
+        files = {name: read_beside(name, task[name], self.axes, file) for name in files_of(task)}
         return make_task(task, file, sides, files)
 
     def note(self, image: str) -> str:
         """Say what is done to a file because it is taken as clean, and of what it hides."""
-        from dipkernels.specs.image import is_own
-
-        said = []
-        if is_own(image) and (done := simulated(self.whole)):
-            own = f"; if it is the measurement itself: {spelled('measured')}"
-            said.append(f"{image} is taken as the clean image, and {done}{own}")
-        file = self.read(image)
-        if file.alpha is not None and self.whole.get("mask") != "holes":
-            hidden = 1 - file.known.double().mean().item()
-            said.append(
-                f"{image} is transparent in {hidden:.1%} of its pixels, whose colours are taken as "
-                f"they are; as a hole: --task inpaint {spelled('measured')} --mask holes"
-            )
-        return "\n".join(said)
+        return "\n".join(notes_of(image, self.read(image), self.whole, spelled))
 
     def _require_kind(self) -> None:
         if self.name in self.kinds:

@@ -14,6 +14,7 @@ from dipkernels.base.kinds import MOST
 from dipkernels.base.words import read_number
 from dipkernels.cli.completion import Completer, complete_image, complete_prior
 from dipkernels.errors import DipkernelsError, InvalidInputError
+from dipkernels.specs.task import hidden_share
 
 if TYPE_CHECKING:
     import torch
@@ -214,8 +215,7 @@ def describe(
     sigma = task.noise_sigma / task.data_range if task.noise_sigma else 0.0
     noise = f", noise sigma {sigma:.3f}" if sigma else ""
     noise += "" if task.law.name == "the squared error" else f", misfit {task.law.name}"
-    mask = task.operator.mask
-    hidden = 0.0 if mask is None else 1 - mask.double().mean().item()
+    hidden = hidden_share(task)
     hides = f", the mask hides {hidden:.1%}" if hidden else ""
     line = (
         f"{task.name} {image}: {'x'.join(map(str, spatial))}, {channels} channel(s){hides}{noise}"

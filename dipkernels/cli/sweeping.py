@@ -52,6 +52,8 @@ def sweep(
     if estimate and not dry_run:
         raise InvalidInputError("--estimate has no effect without --plan")
     plan = job.load(file, progress=not quiet)
+    if not quiet and plan.notes:
+        typer.echo("\n".join(plan.notes))
     store = output or Path("runs") / f"sweep-{file.stem}"
     if dry_run:
         _list(plan, store, device, estimated=estimate, quiet=quiet)

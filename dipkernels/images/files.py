@@ -49,6 +49,8 @@ class ImageFile:
         From 0, transparent, to 1; None where the file says nothing of it.
     profile : bytes or None
         ICC profile of the file's colours. It isn't applied.
+    is_complex : bool
+        Whether each two channels are one complex one's (see `to_complex`).
     """
 
     image: Float[Tensor, "channels *spatial"]
@@ -56,6 +58,7 @@ class ImageFile:
     bits: int = 32
     alpha: Float[Tensor, "*spatial"] | None = None
     profile: bytes | None = None
+    is_complex: bool = False
 
     @cached_property
     def known(self) -> Bool[Tensor, "*spatial"]:
@@ -121,8 +124,8 @@ def read(
     Warns
     -----
     UnitWarning
-        If an integer file of 16 bits uses less than a quarter of its range, as of a camera of
-        fewer bits, and `white` isn't said.
+        If an integer file of 16 bits, signed or not, uses at most 14 of them, as of a camera of
+        fewer bits, and neither the file nor `white` says it.
 
     Examples
     --------
@@ -152,6 +155,7 @@ def _image_file(values: np.ndarray, pixels: Pixels, white: float | None) -> Imag
         pixels.bits,
         None if alpha is None or bool((alpha == 1).all()) else _tensor(alpha),
         pixels.profile,
+        pixels.values.dtype.kind == "c",
     )
 
 
@@ -348,22 +352,23 @@ def _read_file(path: Path, said: Said) -> Pixels:
 
 def ask_for_white(file: ImageFile, source: str) -> None:
     """Warn of numbers that are likely those of fewer bits."""
-    if file.bits != 16 or file.white != 65535:
+    top = round(file.white)
+    if top not in (32767, 65535):
         return
-    high = round(65535 * float(file.image.max()))
+    high = round(top * float(file.image.max()))
     if 1 < high < 2**14:
         bits = max(8, high.bit_length())
-        top = 2**bits - 1
+        white = 2**bits - 1
         warnings.warn(
-            f"the largest value of {source} is {high} of 65535, as of a camera of {bits} bits in a "
-            f"file of 16: if so, say white={top} (--white {top}); white is taken to be 65535",
+            f"the largest value of {source} is {high} of {top}, as of a camera of {bits} bits in a "
+            f"file of 16: if so, say white={white} (--white {white}); white is taken to be {top}",
             UnitWarning,
             stacklevel=4,
         )
 
 
 def _tensor(values: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return torch.from_numpy(np.require(values, np.float32, ["C", "W"]))
 
 
 def _first_line(error: Exception) -> str:

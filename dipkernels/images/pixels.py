@@ -109,6 +109,11 @@ def arrange(values: np.ndarray, source: str, said: Said) -> np.ndarray:
             "or, with channel_axis=0, (channels, height, width); a signal (length,); a volume, "
             "with volume=True, (depth, height, width), or channels behind or before these"
         )
+    if values.ndim == 2 and (
+        # Channels of a signal: said, or a leading axis of one, which is no row of an image.
+        said == Said(channel_axis=0) or (said == Said() and shape[0] == 1 < shape[1])
+    ):
+        return values.T
     if values.ndim < 3:
         said.require_effect(source, shape)
         return values[..., None]

@@ -1,6 +1,7 @@
 """TIFF files, by tifffile: their axes, colours, bits, alpha and orientation."""
 
 import contextlib
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ MIN_IS_WHITE, PALETTE, YCBCR = 0, 3, 6  # of the tag "photometric interpretation
 READ = (MIN_IS_WHITE, 1, 2, PALETTE, 4)  # with grey, RGB and masks
 PREMULTIPLIED = 1  # of the tag "extra samples"; 2 is alpha that isn't
 ORIENTATION = 274
+NO_DATA = 42113  # GDAL's tag: what stands for a missing value, as text
 CHANNELS = ("S", "C")  # letters of axes, as tifffile names them
 BY_JPEG = (6, 7)  # compressions, whose decoders give RGB
 UNNAMED, DEPTH = "Q", "Z"
@@ -46,6 +48,8 @@ def read_tiff(path: Path, said: Said) -> Pixels:
             return replace(found, profile=page.iccprofile)
         bits, packing = page.bitspersample, _packing(page)
         samples = 1 if page.photometric == PALETTE else page.samplesperpixel
+        missing = None if page.photometric == PALETTE else _missing(page)
+        white_is_zero = page.photometric == MIN_IS_WHITE
     pixels: Pixels | None = None
     with contextlib.suppress(UnidentifiedImageError):
         pixels = read_by_pillow(path)
@@ -53,7 +57,10 @@ def read_tiff(path: Path, said: Said) -> Pixels:
         raise ValueError(f"its pixels are packed ({packing}): {REMEDY}")
     said.require_effect(str(path), pixels.values.shape)
     deep = bits if isinstance(bits, int) and 8 < bits < 16 else None
-    return replace(pixels, white=2.0**deep - 1) if deep else pixels
+    pixels = replace(pixels, white=2.0**deep - 1) if deep else pixels
+    if white_is_zero and pixels.values.dtype != np.uint8:  # which Pillow inverts itself
+        pixels = replace(pixels, values=_inverted(pixels.values, pixels.white))
+    return _without_missing(pixels, missing)
 
 
 def _the_series(file: Any) -> Any:
@@ -84,21 +91,54 @@ def _understood(values: np.ndarray, file: Any, series: Any, source: str, said: S
     if page.photometric == PALETTE and page.colormap is not None:
         return _of_palette(values, page, source, said)
     values = _arranged(values, axes, source, said)
-    bits = page.bitspersample if isinstance(page.bitspersample, int) else None
-    white = 2.0**bits - 1 if bits and values.dtype.kind == "u" and bits % 8 else None
+    bits = _significant_bits(file, page)
+    white = None
+    if bits and values.dtype.kind == "u" and bits < 8 * values.itemsize:
+        white = 2.0**bits - 1
     # tifffile writes a NumPy array of bool as it is, and calls its False white.
     by_numpy = values.dtype == bool and str(file.pages.first.software).startswith("tifffile")
-    if page.photometric == MIN_IS_WHITE and values.dtype.kind in "bu" and not by_numpy:
-        values = ~values if white is None else (int(white) - values).astype(values.dtype)
+    if page.photometric == MIN_IS_WHITE and not by_numpy:
+        values = _inverted(values, white)
     extra = tuple(map(int, page.extrasamples))
     # Writers mark any second or fourth channel as alpha; of floating-point ones it is data.
     is_alpha = bool(extra) and extra[-1] in (1, 2) and values.dtype.kind == "u"
     if is_alpha and values.shape[-1] > 1:
         pixels = without_alpha(values, premultiplied=extra[-1] == PREMULTIPLIED)
     else:
-        pixels = Pixels(values, white)
+        pixels = _without_missing(Pixels(values, white), _missing(page))
     tag = page.tags.get(ORIENTATION)
     return pixels.upright(None if tag is None else int(tag.value))
+
+
+def _inverted(values: np.ndarray, white: float | None) -> np.ndarray:
+    """Make 0 black, where it is white."""
+    if values.dtype.kind not in "bu":
+        raise ValueError(f"its white is 0, but of {values.dtype}: save it with black as 0")
+    return ~values if white is None else (int(white) - values).astype(values.dtype)
+
+
+# That are used of each number: of an OME file as it says.
+def _significant_bits(file: Any, page: Any) -> int | None:
+    said = re.search(r'\bSignificantBits="(\d+)"', file.ome_metadata or "") if file.is_ome else None
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else None
+    return bits if said is None else min(int(said[1]), bits or 16)
+
+
+def _missing(page: Any) -> float | None:
+    tag = page.tags.get(NO_DATA)
+    return None if tag is None else float(str(tag.value).strip("\0 "))
+
+
+def _without_missing(pixels: Pixels, missing: float | None) -> Pixels:
+    """Make missing values transparent."""
+    values = pixels.values
+    if missing is None or values.dtype.kind not in "iuf":
+        return pixels
+    hole = (np.isnan(values) if np.isnan(missing) else values == missing).any(axis=-1)
+    if not hole.any():
+        return pixels
+    kept = np.where(hole[..., None], np.zeros((), values.dtype), values)
+    return replace(pixels, values=kept, alpha=1.0 - hole)
 
 
 def _without_single_axes(values: np.ndarray, axes: str) -> tuple[np.ndarray, str]:

@@ -56,8 +56,8 @@ def save(
     -----
     ``.npy`` arrays are (height, width) or (height, width, channels), as `load` reads them; those of
     volumes have the depth in front (`load` wants ``volume=True``), those of signals are (length,)
-    or (channels, length), as `load_signal` reads them. TIFF of volumes is ImageJ's, which names
-    its axes.
+    or (channels, length), as `load_signal` reads them; a row of pixels is (1, width, channels).
+    TIFF of volumes is ImageJ's, which names its axes.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -70,7 +70,8 @@ def save(
             f"white must be positive and below {2**bits} in {bits} bits, got {white}"
         )
     pixels = _quantised(image, bits, top)
-    if image.shape[0] == 1:
+    row = suffix == ".npy" and image.dim() == 3 and image.shape[1] == 1  # or it is read as a signal
+    if image.shape[0] == 1 and not row:
         pixels = pixels[..., 0]
     elif image.dim() == 2:
         pixels = pixels.T

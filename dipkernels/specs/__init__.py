@@ -6,3 +6,4 @@ A task or a network that is registered is offered by every command and every swe
 from dipkernels.specs import pixels as pixels  # registers its kinds, which are listed first
 
 from dipkernels.specs import measuring as measuring  # isort: skip
+from dipkernels.specs import combining as combining  # isort: skip

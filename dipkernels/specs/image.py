@@ -2,14 +2,16 @@
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dipkernels.errors import InvalidInputError, UnitWarning
+from dipkernels.errors import ImageError, InvalidInputError, UnitWarning
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dipkernels.images import ImageFile
 
 
@@ -51,13 +53,32 @@ def _read_image(
 
 
 def read_files(sources: Mapping[str, str], axes: Mapping[str, Any]) -> "dict[str, ImageFile]":
-    """Read the files of a task; a mask has no channels to look for."""
-    return {name: read_image(file, **axes_of(name, axes)) for name, file in sources.items()}
+    """Read an image, and the other files of its task."""
+    image = read_image(sources["image"], **axes)
+    others = {n: read_beside(n, file, axes, image) for n, file in sources.items() if n != "image"}
+    return {"image": image, **others}
 
 
-def axes_of(name: str, axes: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what `read_image` is told of a task's file, of what was said of the image's axes."""
-    return {"mask": True, "volume": bool(axes.get("volume"))} if name == "mask" else {**axes}
+def read_beside(name: str, source: str, axes: Mapping[str, Any], image: "ImageFile") -> "ImageFile":
+    """Read a file of a task beside its image, whose axes it may have, or say its own."""
+    volume = {"volume": True} if axes.get("volume") else {}
+    told: dict[str, list[dict[str, Any]]] = {
+        "mask": [{"mask": True, **volume}],
+        "psf": [{}, volume],
+        "coils": [{"channel_axis": 0}],
+        "matrix": [{}],
+    }
+    found, errors = [], []
+    for each in told.get(name, [{}, {**axes}]):
+        try:
+            found.append(read_image(source, **each))
+        except ImageError as error:
+            errors.append(error)
+    if not found:
+        raise errors[-1]
+    wanted = image.image.shape
+    alike = (lambda s: s == wanted, lambda s: s[1:] == wanted[1:], lambda s: len(s) == len(wanted))
+    return max(found, key=lambda file: [like(file.image.shape) for like in alike])
 
 
 def is_own(source: str) -> bool:
@@ -73,6 +94,14 @@ def image_hash(file: "ImageFile") -> str:
 
     parts = [file.image] if file.alpha is None else [file.image, file.alpha]
     return digest(*(part for x in parts for part in (x, str(tuple(x.shape)))))
+
+
+def file_hash(name: str, file: "ImageFile") -> str:
+    """Hash a file of a task; of a matrix the numbers count, not their fractions of white."""
+    from dipkernels.base.origin import digest
+
+    own = image_hash(file)
+    return digest(own, str(file.white)) if name == "matrix" else own
 
 
 def resolve_source(name: str, folder: Path) -> str:
@@ -96,3 +125,15 @@ def in_white(file: "ImageFile", white: float | None, name: str) -> "ImageFile":
     if not 0 < white < float("inf"):
         raise InvalidInputError(f"white must be positive and finite, got {white}")
     return replace(file, image=file.image * (file.white / white), white=float(white))
+
+
+def default_size(native: Sequence[int], *, measured: bool, pixels: int = 64) -> int | None:
+    """Give the size of a task where none is said: measurements, signals, volumes aren't scaled."""
+    return pixels if len(native) == 2 and not measured else None
+
+
+def complex_or_real(file: "ImageFile") -> "Tensor":
+    """Give the numbers of a file as it has them: complex ones are read as two channels."""
+    from dipkernels.images import to_complex
+
+    return to_complex(file.image) if file.is_complex else file.image

@@ -4,7 +4,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING, Annotated
 
 from dipkernels.errors import ImageError, InvalidInputError
-from dipkernels.specs.loading import call, load_function
+from dipkernels.specs.image import complex_or_real
 from dipkernels.specs.task import (
     FILES,
     HOLES,
@@ -16,6 +16,7 @@ from dipkernels.specs.task import (
     Spelling,
     draws_noise,
     register_task,
+    require_hides_effect,
     sides,
 )
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 LINES = "lines"
 
 
-def _simulated(picture: Picture, operator: "Operator", noise_sigma: float, name: str) -> "Task":
+def simulated_by(picture: Picture, operator: "Operator", noise_sigma: float, name: str) -> "Task":
+    """Take an image as clean, and measure it."""
     from dipkernels import tasks
 
     clean = picture.shown
@@ -61,7 +63,12 @@ def _deblur(
     )
     if not measured:
         operator = tasks.Blur(picture.shown.shape, table, boundary)
-        return _simulated(picture, operator, noise_sigma, "deblur")
+        return simulated_by(picture, operator, noise_sigma, "deblur")
+    if picture.is_scaled:
+        raise ImageError(
+            "a blurred image can't be scaled, its point-spread function would be another: take the "
+            "file's size, 'native'"
+        )
     seen = picture.shown
     margin = [k - 1 if boundary == "valid" else 0 for k in table.shape]
     shape = (seen.shape[0], *(n + m for n, m in zip(seen.shape[1:], margin, strict=True)))
@@ -94,7 +101,7 @@ def _radon(
 
     if not measured:
         operator = tasks.Radon(picture.shown.shape, angles, detectors)
-        return _simulated(picture, operator, noise_sigma, "radon")
+        return simulated_by(picture, operator, noise_sigma, "radon")
     seen = picture.native  # a sinogram, which isn't scaled: the size is that of the image sought
     rows, columns = seen.shape[1:]
     if picture.size == (rows, columns):
@@ -108,7 +115,7 @@ def _radon(
             f"projections are (channels, angles, detectors), here {tuple(seen.shape)}, but "
             f"{angles} angles are asked for (--angles, angles:): each row of the file is an angle"
         )
-    truth = picture.scaled(picture.files["clean"].image) if clean else None
+    truth = picture.truth(clean)
     return tasks.measure(operator, truth, measurement=seen, noise_sigma=noise_sigma, name="radon")
 
 
@@ -116,36 +123,50 @@ def _fourier(
     picture: Picture,
     *,
     mask: Annotated[str, "A file, or lines."] = LINES,
+    mask_hides: Annotated[str | None, "What a mask's file hides."] = None,
     known: Annotated[float | None, "Share of the lines. (default: 0.25)"] = None,
     centre: Annotated[
         float | None, "Fraction of Fourier lines that are taken from the middle. (default: 0.08)"
     ] = None,
+    coils: Annotated[
+        str, "Sensitivities of the coils of a scanner: a .npy file (coils, height, width)."
+    ] = "",
+    complex_image: Annotated[
+        bool, "The image is complex: two channels for each, real and imaginary part."
+    ] = False,
     noise_sigma: Noise = 0.0,
     measured: Measured = False,
     clean: Clean = "",
 ) -> "Task":
     from dipkernels import tasks
 
+    maps = complex_or_real(picture.files["coils"]) if coils else None
     if measured:
-        truth = picture.scaled(picture.files["clean"].image) if clean else None
-        return _measured_frequencies(picture, mask, truth, noise_sigma)
+        truth = picture.truth(clean)
+        found, seen = _measured_frequencies(
+            picture, mask, mask_hides, 0 if maps is None else len(maps)
+        )
+        shape = (2 * seen.shape[1] if complex_image else seen.shape[1], *picture.size)
+        operator = tasks.Fourier(shape, found, maps, complex_image=complex_image)
+        return tasks.measure(
+            operator, truth, measurement=seen, noise_sigma=noise_sigma, name="fourier"
+        )
     if mask == LINES:
         shares = {"known": known, "centre": centre}
         said = {key: share for key, share in shares.items() if share is not None}
         found = tasks.line_mask(picture.size, seed=picture.seed, **said)
     else:
-        found = _frequencies(picture, mask)
-    operator = tasks.Fourier(picture.shown.shape, found)
-    return _simulated(picture, operator, noise_sigma, "fourier")
+        found = _frequencies(picture, mask, mask_hides)
+    operator = tasks.Fourier(picture.shown.shape, found, maps, complex_image=complex_image)
+    return simulated_by(picture, operator, noise_sigma, "fourier")
 
 
-# Complex numbers are read as two channels each; all frequencies lie on the image's grid.
+# Which frequencies were measured, and the coefficients (2, channels, [coils,] frequencies). All lie
+# on the image's grid; channels of a file are those of the image, or coils.
 def _measured_frequencies(
-    picture: Picture, mask: str, truth: "Tensor | None", noise_sigma: float
-) -> "Task":
+    picture: Picture, mask: str, hides: str | None, coils: int
+) -> "tuple[Tensor, Tensor]":
     import torch
-
-    from dipkernels import tasks
 
     values, size = picture.native, picture.size
     if len(values) % 2 or tuple(values.shape[1:]) != tuple(size):
@@ -154,33 +175,40 @@ def _measured_frequencies(
             f"shape (height, width) or (channels, height, width), here {len(values)} real channels "
             f"of {sides(values.shape[1:])} numbers for an image of {sides(size)}"
         )
+    if coils and len(values) != 2 * coils:
+        raise ImageError(
+            f"there are {coils} coils, but the file has coefficients of {len(values) // 2}: it is "
+            "of shape (coils, height, width)"
+        )
     if mask == HOLES:
         found = values.isfinite().all(dim=0) & (values != 0).any(dim=0)
         if not bool(found.any()):
             raise ImageError(f"no coefficient is measured: all are 0 or NaN, which '{HOLES}' hides")
     else:
-        found = _frequencies(picture, mask)
+        found = _frequencies(picture, mask, hides)
     seen = torch.stack([values[0::2, found], values[1::2, found]])
     if not bool(seen.isfinite().all()):
         raise ImageError(
             "coefficients that the mask calls measured are NaN or infinite: hide them by the mask, "
             f"or take the mask '{HOLES}', which hides what is NaN or 0"
         )
-    operator = tasks.Fourier((len(values) // 2, *size), found)
-    return tasks.measure(operator, truth, measurement=seen, noise_sigma=noise_sigma, name="fourier")
+    return found, seen[:, None] if coils else seen
 
 
-def _frequencies(picture: Picture, source: str) -> "Tensor":
+def _frequencies(picture: Picture, source: str, hides: str | None) -> "Tensor":
     from dipkernels.images.files import mask_light
 
-    light = mask_light(picture.files["mask"], source)
+    light = mask_light(picture.files["mask"], source, hides)
     if tuple(light.shape) != tuple(picture.size):
         raise ImageError(
             f"the mask {source} has {sides(light.shape)} frequencies, the image "
             f"{sides(picture.size)} pixels: they must be of one size"
         )
     if not bool((light > 0.5).any()):
-        raise ImageError(f"the mask {source} is all black: white means measured")
+        raise ImageError(
+            f"the mask {source} is all black: white means measured, unless it is "
+            "said to be hidden (mask_hides)"
+        )
     return light > 0.5
 
 
@@ -195,29 +223,13 @@ def _check_fourier(task: Options, said: Container[str], spell: Spelling) -> None
         raise InvalidInputError(
             f"{mask} {HOLES} needs {measured}: of an image all coefficients are known"
         )
+    require_hides_effect(task, (LINES, HOLES), spell)
     for name in ("known", "centre"):
         if task["mask"] != LINES and task[name] is not None:
             raise InvalidInputError(
                 f"{spell(name)} has no effect with {spell('mask')} '{task['mask']}': it is a share "
                 "of lines that are drawn"
             )
-
-
-def _sense(
-    picture: Picture,
-    *,
-    known: Annotated[float | None, "Combinations over numbers of the image."] = None,
-    matrix: Annotated[str, "Matrix of the random combinations: hartley or gaussian."] = "hartley",
-    noise_sigma: Noise = 0.0,
-) -> "Task":
-    from dipkernels import tasks
-
-    share = 0.25 if known is None else known
-    if not 0 < share <= 1:
-        raise InvalidInputError(f"the share of combinations must be in (0, 1], got {share}")
-    count = max(1, round(share * picture.shown.numel()))
-    operator = tasks.RandomSensing(picture.shown.shape, count, matrix, picture.seed)
-    return _simulated(picture, operator, noise_sigma, "sense")
 
 
 def _demosaick(
@@ -239,71 +251,13 @@ def _demosaick(
     mask = tasks.bayer_mask(picture.size, pattern=pattern)
     operator = tasks.as_operator(mask, (3, *picture.size))
     if not measured:
-        return _simulated(picture, operator, noise_sigma, "demosaick")
+        return simulated_by(picture, operator, noise_sigma, "demosaick")
     if picture.size != tuple(picture.native.shape[1:]):
         raise ImageError("a mosaic can't be scaled: take the file's size, 'native'")
     truth, seen = picture.files["clean"].image if clean else None, shown * mask
     return tasks.measure(
         operator, truth, measurement=seen, noise_sigma=noise_sigma, name="demosaick"
     )
-
-
-def _operator(
-    picture: Picture,
-    *,
-    operator: Annotated[
-        str,
-        "FILE.py:NAME or MODULE:NAME: a function that takes the image's shape (channels, height, "
-        "width) and returns an operator (see dipkernels.tasks.as_operator) or a task. It is run.",
-    ] = "",
-    noise_sigma: Noise = 0.0,
-    measured: Measured = False,
-    clean: Clean = "",
-) -> "Task":
-    from dipkernels import tasks
-
-    if measured:
-        return _measured_by(picture, operator, clean, noise_sigma)
-    shape = tuple(picture.shown.shape)
-    made = call(operator, load_function(operator), shape)
-    if not isinstance(made, tasks.Task):
-        found = tasks.as_operator(made, shape)
-        return _simulated(picture, found, noise_sigma, "operator")
-    if made.shape != shape or noise_sigma:
-        raise InvalidInputError(
-            f"{operator} made a task of shape {made.shape}, of images of {shape}: its own shape "
-            "and noise count, so that others have no effect"
-        )
-    return made
-
-
-# The size is that of the image sought; the file may have an axis of channels more than the data.
-def _measured_by(picture: Picture, operator: str, clean: str, noise_sigma: float) -> "Task":
-    from dipkernels import tasks
-
-    truth = picture.scaled(picture.files["clean"].image) if clean else None
-    shape = (1 if truth is None else len(truth), *picture.size)
-    made = call(operator, load_function(operator), shape)
-    if isinstance(made, tasks.Task):
-        raise InvalidInputError(
-            f"{operator} made a task, which has its own measurement: leave the measured image out"
-        )
-    found, seen = tasks.as_operator(made, shape), picture.native
-    if found.measurement_shape == tuple(seen.shape[1:]) and len(seen) == 1:
-        seen = seen[0]
-    if found.measurement_shape != tuple(seen.shape):
-        raise ImageError(
-            f"{operator} measures {found.measurement_shape} numbers of an image of {shape}, the "
-            f"file has {tuple(seen.shape)}; the size of the image is said by --size (size:)"
-        )
-    return tasks.measure(found, truth, measurement=seen, noise_sigma=noise_sigma, name="operator")
-
-
-def _check_operator(task: Options, said: Container[str], spell: Spelling) -> None:
-    if not task["operator"]:
-        raise InvalidInputError(
-            f"task 'operator' needs {spell('operator')} FILE.py:NAME, a function that makes one"
-        )
 
 
 def _draws_lines(task: Options) -> bool:
@@ -321,19 +275,9 @@ register_task("radon", _radon, files=FILES, simulates="its projections are taken
 register_task(
     "fourier",
     _fourier,
-    files={"mask": (LINES, HOLES), **FILES},
+    files={"mask": (LINES, HOLES), "coils": ("",), **FILES},
     draws=_draws_lines,
     check=_check_fourier,
     simulates="some of its Fourier coefficients are taken",
 )
-register_task(
-    "sense", _sense, draws=lambda task: True, simulates="random combinations of it are taken"
-)
 register_task("demosaick", _demosaick, files=FILES, simulates="a mosaic of its colours is taken")
-register_task(
-    "operator",
-    _operator,
-    files=FILES,
-    check=_check_operator,
-    simulates="what the operator measures is taken",
-)

@@ -1,10 +1,10 @@
 """Kinds of tasks that measure pixels: denoising, inpainting, JPEG, super-resolution, flash."""
 
 from collections.abc import Container
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from dipkernels.errors import ImageError, InvalidInputError
+from dipkernels.specs.misfit import photons
 from dipkernels.specs.task import (
     FILES,
     HOLES,
@@ -16,6 +16,7 @@ from dipkernels.specs.task import (
     Spelling,
     draws_noise,
     register_task,
+    require_hides_effect,
     sides,
 )
 
@@ -39,7 +40,7 @@ def _denoise(
 ) -> "Task":
     from dipkernels import tasks
 
-    given = picture.given(measured=measured, clean=clean)
+    given = picture.given(measured=measured, clean=clean, noise_sigma=noise_sigma)
     given["clean"] = _matching(picture, given["clean"])
     return tasks.denoise(noise_sigma=noise_sigma, clip=clip, shared_noise=shared_noise, **given)
 
@@ -52,7 +53,7 @@ def _matching(picture: Picture, clean: "Tensor | None") -> "Tensor | None":
 
 
 def _check_denoise(task: Options, said: Container[str], spell: Spelling) -> None:
-    if task["measured"] and "noise_sigma" not in said:
+    if task["measured"] and "noise_sigma" not in said and photons(task, spell) is None:
         raise InvalidInputError(
             f"{spell('noise_sigma')}, the level of the measurement's noise, must be said; 0 if "
             "unknown"
@@ -85,8 +86,10 @@ def _inpaint(
     from dipkernels import tasks
 
     picture, holes = _with_holes(picture) if mask == HOLES else (picture, None)
-    given = picture.given(measured=measured, clean=clean)
     drawn = _mask(picture, mask, known, mask_hides) if holes is None else holes
+    if measured and picture.size == tuple(picture.native.shape[1:]):
+        picture = picture.filled(drawn)  # what the mask hides may be NaN
+    given = picture.given(measured=measured, clean=clean, noise_sigma=noise_sigma)
     truth = _matching(picture, given.pop("clean"))
     return tasks.inpaint(truth, drawn, noise_sigma=noise_sigma, **given)
 
@@ -101,8 +104,7 @@ def _with_holes(picture: Picture) -> "tuple[Picture, Tensor]":
             f"an image with holes can't be scaled to {sides(picture.size)}: its size is "
             f"{sides(known.shape)}; take 'native'"
         )
-    filled = picture.native.where(known, picture.native.new_zeros(()))
-    return replace(picture, file=replace(picture.file, image=filled)), known
+    return picture.filled(known), known
 
 
 def _check_inpaint(task: Options, said: Container[str], spell: Spelling) -> None:
@@ -121,11 +123,7 @@ def _check_inpaint(task: Options, said: Container[str], spell: Spelling) -> None
         raise InvalidInputError(
             f"{mask} holes needs {measured}: nobody knows the image in its holes"
         )
-    if task.get("mask_hides") is not None and task["mask"] in MASKS:
-        raise InvalidInputError(
-            f"{spell('mask_hides')} has no effect with {mask} '{task['mask']}': it says what a "
-            "mask's file hides"
-        )
+    require_hides_effect(task, MASKS, spell)
 
 
 def _draws_mask(task: Options) -> bool:
@@ -183,7 +181,7 @@ def _super_resolve(
 ) -> "Task":
     from dipkernels import tasks
 
-    given = picture.given(measured=measured, clean=clean)
+    given = picture.given(measured=measured, clean=clean, noise_sigma=noise_sigma)
     return tasks.super_resolve(given.pop("clean"), factor=factor, noise_sigma=noise_sigma, **given)
 
 

@@ -5,13 +5,14 @@ plans read them off its signature.
 """
 
 import inspect
+import warnings
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from dipkernels.base.words import suggest
-from dipkernels.errors import ImageError, InvalidInputError, UnknownNameError
+from dipkernels.errors import ImageError, InvalidInputError, UnitWarning, UnknownNameError
 from dipkernels.specs.image import in_white
 from dipkernels.specs.misfit import photons, with_misfit
 
@@ -34,7 +35,7 @@ Noise = Annotated[
 Measured = Annotated[bool, "The image is the measurement itself, noisy or damaged already."]
 Clean = Annotated[str, "The clean image to compare with, if --measured is given."]
 # Newer than stored sweeps, and left out of a run's configuration unless they are said.
-NEWER = ("white", "clean", "mask_hides", "misfit")
+NEWER = ("white", "clean", "mask_hides", "misfit", "coils", "complex_image")
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,43 @@ class Picture:
             )
         return self.scaled(self.native)
 
+    def truth(self, clean: str) -> "Tensor | None":
+        """Give the clean image at the size of the task, if there is one."""
+        return self.scaled(self.files["clean"].image) if clean else None
+
     def scaled(self, image: "Tensor") -> "Tensor":
         """Bring an image to the size of the task."""
         from dipkernels import images
 
         return images.resize(image, self.size)
 
-    def given(self, *, measured: bool, clean: str = "") -> dict[str, Any]:
+    @property
+    def is_scaled(self) -> bool:
+        """Whether pixels become others, not only fewer."""
+        native = self.native.shape[1:]
+        same = len(native) == len(self.size)  # else `resize` says it
+        return same and max(n / m for n, m in zip(self.size, native, strict=True)) != 1
+
+    def filled(self, known: "Tensor") -> "Picture":
+        """Fill what isn't known."""
+        image = self.native.where(known, self.native.new_zeros(()))
+        return replace(self, file=replace(self.file, image=image))
+
+    def _warn_of_scaling(self) -> None:
+        if self.is_scaled:
+            native, size = tuple(self.native.shape[1:]), self.size
+            warnings.warn(
+                f"the measurement is scaled from {sides(native)} to {sides(size)} pixels, which "
+                "lowers its noise: its level must be that of the scaled one, or the size 'native'",
+                UnitWarning,
+                stacklevel=2,
+            )
+
+    def given(self, *, measured: bool, clean: str = "", noise_sigma: float = 0.0) -> dict[str, Any]:
         """Say what the image is: the clean one, or the measurement, whose noise isn't drawn."""
         if measured:
+            if noise_sigma:
+                self._warn_of_scaling()
             truth = self.files["clean"].image if clean else None
             return {"clean": truth, "measurement": self.shown, "seed": 0}
         return {"clean": self.shown, "measurement": None, "seed": self.seed}
@@ -95,6 +124,7 @@ class TaskKind:
     draws: Callable[[Options], bool]
     check: Callable[[Options, Container[str], Spelling], None] | None
     simulates: str  # what is done to an image that is taken as clean
+    data: bool  # whether what is measured may have other axes than the image
 
 
 _KINDS: dict[str, TaskKind] = {}
@@ -108,6 +138,7 @@ def register_task(
     draws: Callable[[Options], bool] | None = None,
     check: Callable[[Options, Container[str], Spelling], None] | None = None,
     simulates: str = "",
+    data: bool = False,
 ) -> None:
     """Offer a kind of task to every command and plan.
 
@@ -130,7 +161,7 @@ def register_task(
             kind, help = get_args(kind)[:2]
         options[each.name] = Option(kind, each.default, help)
     drawn = draws or draws_noise
-    _KINDS[name] = TaskKind(name, make, options, files or {}, drawn, check, simulates)
+    _KINDS[name] = TaskKind(name, make, options, files or {}, drawn, check, simulates, data)
 
 
 def task_kind(name: str) -> TaskKind:
@@ -162,7 +193,7 @@ def task_options(name: str) -> dict[str, Option]:
             str | None,
             None,
             "Loss of the measurement: squares, l1, or poisson=PEAK for photon counts with PEAK "
-            "photons at white. Simulated noise follows it. (default: squares)",
+            "photons at white. Simulated noise is Gaussian, or counts. (default: squares)",
         ),
     }
 
@@ -173,9 +204,28 @@ def files_of(task: Options) -> list[str]:
     return [name for name, known in words.items() if task.get(name, "") not in known]
 
 
-def simulated(task: Options) -> str:
-    """Say what is done to the image because it is taken as clean, or nothing."""
-    return "" if task.get("measured", True) else task_kind(task["name"]).simulates
+def notes_of(image: str, file: "ImageFile", task: Options, spell: Spelling) -> list[str]:
+    """Say what is done to a file because it is taken as clean, and what of it is transparent."""
+    from dipkernels.specs.image import is_own
+
+    said, measured = [], spell("measured")
+    done = "" if task.get("measured", True) else task_kind(task["name"]).simulates
+    if done and is_own(image):
+        own = f"; if it is the measurement itself: {measured}"
+        said.append(f"{image} is taken as the clean image, and {done}{own}")
+    if file.alpha is not None and task.get("mask") != HOLES:
+        hidden = 1 - file.known.double().mean().item()
+        said.append(
+            f"{image} is transparent in {hidden:.1%} of its pixels, whose colours are taken as "
+            f"they are; as a hole: {spell('task')} inpaint, {measured}, {spell('mask')} holes"
+        )
+    return said
+
+
+def hidden_share(task: "Task") -> float:
+    """Give the share of the image's numbers that a mask hides."""
+    mask = task.operator.mask
+    return 0.0 if mask is None else 1 - mask.double().mean().item()
 
 
 def require_effects(
@@ -219,9 +269,28 @@ def make_task(
     return made if task["hold_out"] is None else made.hold_out(task["hold_out"], seed=task["seed"])
 
 
+def sides_of(
+    size: int | tuple[int, ...] | None, native: tuple[int, ...], task: Options
+) -> tuple[int, ...]:
+    """Give the sides of an image: one number is that of all axes, as many as data leave open."""
+    if isinstance(size, int):
+        open_axes = task.get("measured") and task_kind(task["name"]).data
+        return (size,) if open_axes else (size,) * len(native)
+    return native if size is None else size
+
+
 def draws_noise(task: Options) -> bool:
     """Tell whether noise is drawn."""
     return not task.get("measured", False) and task.get("noise_sigma", 0.0) > 0
+
+
+def require_hides_effect(task: Options, words: Container[str], spell: Spelling) -> None:
+    """Refuse what is said of a file, where the mask is none."""
+    if task.get("mask_hides") is not None and task["mask"] in words:
+        raise InvalidInputError(
+            f"{spell('mask_hides')} has no effect with {spell('mask')} '{task['mask']}': it says "
+            "what a mask's file hides"
+        )
 
 
 def sides(size: Sequence[int]) -> str:

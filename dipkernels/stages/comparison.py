@@ -149,9 +149,11 @@ class ComparisonSettings:
         dict
             Fit for JSON; images, codes and the shapes of parameters are in it by their hash.
         """
-        pixels = (task.clean, task.measurement, task.guide)
+        pixels, operator = (task.clean, task.measurement, task.guide), task.operator
+        known = {} if operator.identity == operator.name else {"operator": operator.identity}
         return {
             "command": "compare",
+            **known,
             "image": self.image,
             "shape": list(task.shape),
             "task": task.name,

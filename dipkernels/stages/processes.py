@@ -17,6 +17,9 @@ from dipkernels.priors.prior import ImagePrior, describe_prior
 from dipkernels.stages.settings import ProcessSettings
 from dipkernels.tasks import Task
 
+_DRAWS = 32  # of a process, through an operator
+_DARK = 1e-12  # square of what an operator that sees no brightness makes of white, by rounding
+
 
 @takes(ProcessSettings)
 def regress(
@@ -96,17 +99,35 @@ def _of_network(
         samples = 256 if chosen.samples is None else chosen.samples
         measured = covariance(prior, samples, seed=seed, progress=progress, **options)
         kernel = from_covariance(measured).kernel
-    now = float(kernel.covariance_table.flatten(-len(kernel.size))[..., 0].mean())
-    wanted = _power(task) if chosen.outputscale is None else chosen.outputscale
-    ratio = wanted / now
+    if chosen.outputscale is None:
+        ratio = _power(task) / _power_of(kernel, task)
+    else:
+        ratio = chosen.outputscale / _variance_of(kernel)
     return mapped(kernel, lambda table: table * ratio, kernel.mean * np.sqrt(ratio))
 
 
-# Of what was measured, per pixel.
+# Of the image, as far as it was measured: by least squares.
 def _mean(task: Task) -> float:
-    return float(task.measurement[task.counted].mean())
+    flat = task.forward(torch.ones(task.shape).to(task.measurement))[task.counted].double()
+    seen, size = task.measurement[task.counted].double(), float(flat.square().sum())
+    return float(flat @ seen) / size if size > _DARK * len(flat) else 0.0
 
 
+# Of what was measured, without the noise, per number.
 def _power(task: Task) -> float:
     raw = float(task.measurement[task.counted].double().square().mean())
     return max(raw - float(task.noise_sigma) ** 2, 0.01 * raw)
+
+
+# What would be measured of the process, per number.
+def _power_of(kernel: StationaryKernel, task: Task) -> float:
+    if task.operator.mask is not None:
+        return _variance_of(kernel)
+    drawn = GaussianProcess(kernel).sample(task.shape, _DRAWS).to(task.measurement)
+    return float((task.forward(drawn) * task.counted).double().square().mean()) / (
+        task.measured_fraction
+    )
+
+
+def _variance_of(kernel: StationaryKernel) -> float:
+    return float(kernel.covariance_table.flatten(-len(kernel.size))[..., 0].mean())

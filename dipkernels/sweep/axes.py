@@ -21,6 +21,8 @@ from dipkernels.stages.registry import find_stage
 from dipkernels.sweep.document import Document, Problem, Where
 from dipkernels.sweep.schema import Entry, ImageEntry, PriorEntry
 
+UNSAID = "unsaid"  # a size that a plan leaves to its images and tasks
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -81,6 +83,9 @@ class AxisReader:
         found = []
         for number, size in enumerate(given):
             place = (*where, number)
+            if size is None:
+                found.append(Setting(UNSAID, {"size": ""}, place, {}))
+                continue
             try:
                 read = images.parse_size("" if isinstance(size, bool) else str(size))
             except InvalidInputError:
@@ -88,8 +93,7 @@ class AxisReader:
                     place, f"must be pixels such as 64, 48x64, 8x48x64 or native, got {size!r}"
                 )
                 continue
-            value = (read, read) if isinstance(read, int) else read
-            found.append(Setting(value, {"size": str(size)}, place, {}))
+            found.append(Setting(read, {"size": str(size)}, place, {}))
         return self._distinct(found)
 
     def seeds(self, given: list[int], where: Where) -> list[Setting]:
@@ -208,10 +212,23 @@ class AxisReader:
                 **chosen,
             }
             asked = {group: entry.name} | {f"{group}.{name}": each for name, each in chosen.items()}
+            try:
+                value |= self._own_operator(value) if group == "task" else {}
+            except DipkernelsError as error:
+                self.report((*where, "operator"), error)
+                continue
             sources = self._files(value, chosen, where) if group == "task" else {}
             if sources is not None:
                 settings.append(Setting(_plain(value), _plain(asked), where, sources))
         return self._distinct(settings)
+
+    # An operator of one's own is known by its text, wherever it lies.
+    def _own_operator(self, task: dict[str, Any]) -> dict[str, Any]:
+        if not task.get("operator"):
+            return {}
+        source = located(task["operator"], self.folder)
+        load_object(source)
+        return {"operator_sha256": content_hash(source)}
 
     # Masks and photographs with flash, where these are files; None if something is wrong.
     def _files(

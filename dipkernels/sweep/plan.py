@@ -14,12 +14,18 @@ from dipkernels.base.progress import Progress
 from dipkernels.base.values import shown
 from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
-from dipkernels.specs.image import axes_of, image_hash, read_files, read_image
+from dipkernels.specs.image import (
+    default_size,
+    file_hash,
+    read_beside,
+    read_files,
+    read_image,
+)
 from dipkernels.specs.prior import require_code_effect
 from dipkernels.specs.record import canonical
-from dipkernels.specs.task import NEWER, make_task
+from dipkernels.specs.task import NEWER, hidden_share, make_task, notes_of, sides_of
 from dipkernels.stages.registry import find_stage
-from dipkernels.sweep.axes import AxisReader, Setting
+from dipkernels.sweep.axes import UNSAID, AxisReader, Setting
 from dipkernels.sweep.document import (
     Document,
     SweepFileError,
@@ -31,6 +37,7 @@ from dipkernels.sweep.runs import Run, import_modules
 from dipkernels.tasks import Task
 
 if TYPE_CHECKING:
+    from dipkernels.images import ImageFile
     from dipkernels.sweep.schema import Block
 
 MOST_BYTES = 10**6  # of a file
@@ -38,7 +45,7 @@ MOST_RUNS = 200_000
 AXES = ("priors", "tasks", "images", "sizes", "seeds", "measure")
 DEFAULTS: dict[str, list[Any]] = {
     "tasks": ["denoise"],
-    "sizes": [64],
+    "sizes": [None],
     "seeds": [0],
     "measure": ["fit"],
 }
@@ -58,11 +65,14 @@ class Sweep:
         The file's name.
     text : str
         Of the file.
+    notes : tuple of str
+        What is done to images because they are taken as clean, and how much masks hide.
     """
 
     runs: tuple[Run, ...]
     source: str
     text: str
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -145,10 +155,12 @@ def load(source: str | Path | Mapping[str, Any], *, progress: bool = False) -> S
                 [document.problem((), f"a plan has at most {MOST_RUNS} runs: make several of it")],
             )
         points += itertools.product(*axes)  # type: ignore[arg-type]
-    runs = _checked_runs(points, reader, tuple(form.imports), folder, progress=progress)
+    checker = _Combinations(reader)
+    runs = _checked_runs(points, checker, tuple(form.imports), folder, progress=progress)
     if reader.problems:
         raise SweepFileError(document.source, list(dict.fromkeys(reader.problems)))
-    return Sweep(tuple({run.key: run for run in runs}.values()), document.source, document.text)
+    distinct = tuple({run.key: run for run in runs}.values())
+    return Sweep(distinct, document.source, document.text, tuple(checker.notes))
 
 
 def _read(source: str | Path | Mapping[str, Any]) -> tuple[Document, Path]:
@@ -223,13 +235,13 @@ def _stand_in(reader: AxisReader, axis: str, where: Where) -> list[Setting]:
 
 def _checked_runs(
     points: list[Point],
-    reader: AxisReader,
+    checker: "_Combinations",
     imports: tuple[str, ...],
     folder: Path,
     *,
     progress: bool,
 ) -> list[Run]:
-    checker = _Combinations(reader)
+    reader = checker.reader
     runs: list[Run] = []
     hashes: dict[str, str] = {}
     with Progress(len(points), "checking the plan", enabled=progress) as bar:
@@ -237,14 +249,19 @@ def _checked_runs(
             prior, task, image, size, seed, measure = point
             sources = {**image.sources, **task.sources}
             asked = {k: v for setting in point for k, v in setting.asked.items()}
+            file = read_image(image.sources["image"], **image.axes)
             # Pixels are hashed once for each image, not once for each run.
             try:
-                pixels = {n: _hash(n, f, image.axes, hashes) for n, f in task.sources.items()}
+                pixels = {n: _hash(n, f, image.axes, file, hashes) for n, f in task.sources.items()}
             except DipkernelsError as error:
                 reader.report(task.where, error)
                 continue
-            file = read_image(image.sources["image"], **image.axes)
-            shape = _sides(size, file.image.shape[1:])
+            native, wanted = tuple(file.image.shape[1:]), size.value
+            if wanted == UNSAID:
+                measured = bool(task.value.get("measured"))
+                wanted = default_size(native, measured=measured)
+                asked["size"] = str(wanted or "native")
+            shape = sides_of(wanted, native, task.value)
             configuration = {
                 "prior": {**prior.value},
                 "task": {k: v for k, v in task.value.items() if v or k not in NEWER},
@@ -268,19 +285,17 @@ def _checked_runs(
     return runs
 
 
-def _sides(size: Setting, native: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the sides of a task: one number is that of all axes of the image."""
-    if size.value is None:
-        return tuple(native)
-    one = size.asked["size"].isdigit()
-    return (size.value[0],) * len(native) if one else tuple(size.value)
+def _in_plans(name: str) -> str:
+    return f"{name}: true" if name == "measured" else f"{name}:"
 
 
-def _hash(name: str, file: str, axes: Mapping[str, Any], known: dict[str, str]) -> str:
-    told = axes_of(name, axes)
-    key = canonical([file, told])
+def _hash(
+    name: str, source: str, axes: Mapping[str, Any], image: "ImageFile", known: dict[str, str]
+) -> str:
+    key = canonical([name, source, dict(axes), image.image.dim()])
     if key not in known:
-        known[key] = image_hash(read_image(file, **told))
+        file = read_beside(name, source, axes, image)
+        known[key] = file_hash(name, file)
     return known[key]
 
 
@@ -293,6 +308,7 @@ class _Combinations:
         self._priors: dict[str, ImagePrior | None] = {}
         self._seen: set[str] = set()
         self._said: set[tuple[object, str]] = set()
+        self.notes: dict[str, None] = {}  # in order
 
     def check(self, run: Run, point: Point) -> None:
         given = run.configuration
@@ -334,10 +350,16 @@ class _Combinations:
         given = run.configuration
         try:
             files = read_files(run.sources, given.get("axes", {}))
-            return make_task(given["task"], files["image"], tuple(given["size"]), files)
+            words = run.task_words()
+            made = make_task(words, files["image"], tuple(given["size"]), files)
         except DipkernelsError as error:
             self._report(problem, error, said)
             return None
+        image = str(run.asked["image"])
+        self.notes |= dict.fromkeys(notes_of(image, files["image"], words, _in_plans))
+        if hidden := hidden_share(made):
+            self.notes[f"{run.asked['task']} {image}: the mask hides {hidden:.1%}"] = None
+        return made
 
     def _prior(self, run: Run, prior: Setting, task: Task, said: str) -> ImagePrior | None:
         try:

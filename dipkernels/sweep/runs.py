@@ -13,7 +13,7 @@ from dipkernels.base.checks import checked
 from dipkernels.base.origin import digest
 from dipkernels.errors import ImageError, InvalidInputError
 from dipkernels.priors.prior import ImagePrior
-from dipkernels.specs.image import image_hash, read_files
+from dipkernels.specs.image import file_hash, read_files
 from dipkernels.specs.loading import content_hash, load_object, located
 from dipkernels.specs.prior import label_of, make_prior
 from dipkernels.specs.record import canonical
@@ -104,15 +104,37 @@ class Run:
         given = self.configuration
         files = read_files(self.sources, given.get("axes", {}))
         for name, image in files.items():
-            if image_hash(image) != given["pixels"][name]:
+            if file_hash(name, image) != given["pixels"][name]:
                 raise ImageError(
                     f"{self.sources[name]} isn't the image any more that it was when the plan was "
                     "read: run the sweep again"
                 )
-        task = make_task(given["task"], files["image"], tuple(given["size"]), files)
+        words = self.task_words()
+        task = make_task(words, files["image"], tuple(given["size"]), files)
         if given["prior"]["output"] == "255":
             task = task.in_range(255.0)
         return self.make_prior(task).to(device=device), task
+
+    def task_words(self) -> dict[str, Any]:
+        """Say the task in words, as `make` takes it.
+
+        Returns
+        -------
+        dict
+            Of its name and options; an operator of one's own is named by its place.
+
+        Raises
+        ------
+        InvalidInputError
+            If the file of such an operator has changed since the plan was read.
+        """
+        words = dict(self.configuration["task"])
+        if (content := words.pop("operator_sha256", None)) is not None:
+            name = words["operator"]
+            words["operator"] = located(name, self.folder)
+            load_object(words["operator"])
+            _require_same(name, words["operator"], content)
+        return words
 
     def make_prior(self, task: Task) -> ImagePrior:
         """Make the prior of a task, on the CPU.
@@ -137,10 +159,7 @@ class Run:
             name = words["name"]
             words |= {"name": located(name, self.folder), "label": label_of(name)}
             load_object(words["name"])
-            if content_hash(words["name"]) != content:
-                raise InvalidInputError(
-                    f"the file of {name} has changed since the plan was read: run the sweep again"
-                )
+            _require_same(name, words["name"], content)
         return make_prior(words, task)
 
     def measure(self, device: str | torch.device = "cpu") -> Measured:
@@ -161,6 +180,13 @@ class Run:
         stage = find_stage(chosen.pop("name"))
         subject = Subject(*self.make(device), seed=self.configuration["seed"])
         return stage.measure(subject, **chosen)
+
+
+def _require_same(name: str, source: str, content: str) -> None:
+    if content_hash(source) != content:
+        raise InvalidInputError(
+            f"the file of {name} has changed since the plan was read: run the sweep again"
+        )
 
 
 def from_record(record: Mapping[str, Any]) -> Run:

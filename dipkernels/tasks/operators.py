@@ -49,6 +49,7 @@ class Operator(ABC):
     mask: Bool[Tensor, "..."] | None = None
     taken: Bool[Tensor, "..."] | None = None
     beyond_kernels = ""
+    origin = ""  # hash of the user's file that made it
     grid = True  # whether a measurement of the image's axes is a picture: a hint for solvers
 
     def __init__(self, image_shape: Shape, measurement_shape: Shape) -> None:
@@ -58,7 +59,7 @@ class Operator(ABC):
     @property
     def identity(self) -> str:
         """What tells it from others of its name, for records of runs."""
-        return self.name
+        return f"{self.name} {self.origin}".rstrip()
 
     def forward(self, image: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Apply the operator.

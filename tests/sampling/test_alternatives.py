@@ -73,7 +73,8 @@ def dense_jacobian(prior: ImagePrior, w: dict[str, Tensor]) -> Tensor:
     return torch.cat([j.flatten(dims).flatten(0, dims - 1) for j in jacobian.values()], dim=1)
 
 
-def test_a_convolutional_network_has_the_posterior_of_its_jacobian() -> None:
+@pytest.mark.parametrize("through", ["a mask", "projections"])
+def test_a_convolutional_network_has_the_posterior_of_its_jacobian(through: str) -> None:
     """Weight-space algebra: ``f(w0) + J (w - w0)`` with the Gaussian prior of the weights."""
     prior = ImagePrior(
         lambda: nn.Sequential(
@@ -83,7 +84,11 @@ def test_a_convolutional_network_has_the_posterior_of_its_jacobian() -> None:
         draw(1, 2, 4, 5),
     )  # fmt: skip
     clean = 0.5 + 0.1 * draw(1, 4, 5, seed=1).clamp(-4, 4)
-    task = tasks.inpaint(clean, half_mask(3, (4, 5)), noise_sigma=SIGMA).hold_out(0.2)
+    if through == "a mask":
+        task = tasks.inpaint(clean, half_mask(3, (4, 5)), noise_sigma=SIGMA)
+    else:
+        task = tasks.measure(tasks.Radon(clean.shape, 3), clean, noise_sigma=SIGMA)
+    task = task.hold_out(0.2)
     posterior = sampling.WeightPosterior(prior, task)
     w = prior.init(3)
     draws = 1500
@@ -98,9 +103,11 @@ def test_a_convolutional_network_has_the_posterior_of_its_jacobian() -> None:
     centre, deviation = flat(weights.mean), flat(weights.deviation)
     start = prior.image(w).numpy().ravel() - jacobian @ flat(w)
     seen = task.counted.numpy().ravel()
-    rows, y = jacobian[seen], task.measurement.numpy().ravel()[seen]
+    units = torch.eye(20, dtype=torch.float64).reshape(20, 1, 4, 5)
+    matrix = task.forward(units).reshape(20, -1).numpy().T[seen]
+    rows, y = matrix @ jacobian, task.measurement.numpy().ravel()[seen]
     precision = rows.T @ rows / SIGMA**2 + np.diag(deviation**-2)
-    right = rows.T @ (y - start[seen]) / SIGMA**2 + centre / deviation**2
+    right = rows.T @ (y - matrix @ start) / SIGMA**2 + centre / deviation**2
     mean = start + jacobian @ np.linalg.solve(precision, right)
     # conjugate gradients to 1e-12, and matrices of condition 1e4
     np.testing.assert_allclose(result["mean"].values.ravel(), mean, atol=1e-8)

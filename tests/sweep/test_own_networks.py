@@ -93,3 +93,29 @@ def test_what_is_wrong_is_said_with_the_plan(
     monkeypatch.chdir(plan.parent)
     with pytest.raises(SweepFileError, match=said):
         sweep.load({"priors": entry, "images": "astronaut", "sizes": 8})
+
+
+OPERATOR = """
+def make(shape):
+    return lambda image: 2 * image.flatten()[::2]
+"""
+
+
+def test_operators_lie_beside_the_plan_and_are_known_by_their_text(
+    plan: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (plan.parent / "own.py").write_text(OPERATOR)
+    task = {"name": "operator", "operator": "own.py:make"}
+    plan.write_text(PLAN + json.dumps({"tasks": [task]})[1:-1].replace('"tasks"', "tasks") + "\n")
+    before = sweep.load(plan).runs
+    assert {run.asked["task.operator"] for run in before} == {"own.py:make"}
+    made = before[0].make()[1]
+    assert made.measurement.shape == (96,)
+    (plan.parent / "own.py").write_text(OPERATOR.replace("2 *", "3 *"))
+    with pytest.raises(InvalidInputError, match=r"own\.py:make has changed since"):
+        before[0].make()
+    after = sweep.load(plan).runs
+    assert not {run.key for run in before} & {run.key for run in after}
+    (plan.parent / "own.py").unlink()
+    with pytest.raises(SweepFileError, match=r"there is no file .*own\.py"):
+        sweep.load(plan)

@@ -13,6 +13,7 @@ import torch
 
 from dipkernels import sweep
 from dipkernels.errors import InvalidInputError
+from dipkernels.images import ImageFile
 from dipkernels.stages.registry import find_stage as measurement
 from dipkernels.sweep import axes, runs
 from dipkernels.sweep import plan as plan_module
@@ -120,6 +121,7 @@ def test_what_is_no_plan_is_said(tmp_path: Path, text: str, line: int | None, sa
     assert said in str(only)
 
 
+@pytest.mark.filterwarnings("ignore:the measurement is scaled")
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -155,6 +157,7 @@ def test_combinations_that_cannot_run_are_refused(change: dict[str, Any], said: 
     assert len(caught.value.problems) == 1
 
 
+@pytest.mark.filterwarnings("ignore:the measurement is scaled")
 @pytest.mark.parametrize(
     "task",
     [
@@ -175,6 +178,7 @@ def test_a_seed_has_an_effect_wherever_something_is_drawn(task: dict[str, Any]) 
     assert not all(alike)
 
 
+@pytest.mark.filterwarnings("ignore:the measurement is scaled")
 def test_what_was_measured_can_be_fitted_from_several_seeds() -> None:
     tasks = [
         {"name": "denoise", "measured": True, "noise_sigma": 0.1},
@@ -268,17 +272,17 @@ def test_pixels_are_hashed_once_for_each_image(monkeypatch: pytest.MonkeyPatch) 
     """Else the plan of ten thousand runs on large images takes minutes."""
     hashed = []
 
-    def counted(image: torch.Tensor) -> str:
+    def counted(name: str, image: ImageFile) -> str:
         hashed.append(image)
-        return runs.image_hash(image)
+        return runs.file_hash(name, image)
 
-    for module in (axes, plan_module):
-        monkeypatch.setattr(module, "image_hash", counted)
+    monkeypatch.setattr(axes, "image_hash", lambda image: counted("image", image))
+    monkeypatch.setattr(plan_module, "file_hash", counted)
     plan = sweep.load(SMALL | {"images": ["camera", "coins"], "seeds": {"count": 30}})
     assert (len(plan), len(hashed)) == (60, 2)
     for run in (plan.runs[0], plan.runs[-1]):
         pixels = runs.read_files(run.sources, {})["image"]
-        assert run.configuration["pixels"] == {"image": runs.image_hash(pixels)}
+        assert run.configuration["pixels"] == {"image": runs.file_hash("image", pixels)}
 
 
 def test_axes_of_files_are_said_of_their_image(tmp_path: Path) -> None:
