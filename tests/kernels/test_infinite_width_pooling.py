@@ -68,9 +68,7 @@ def start(grid: tuple[int, ...] = (6,)) -> StationaryKernel:
     """After the first layer."""
     white, fan = StationaryKernel.white(grid), 40 * 3 ** len(grid)
     found = convolve(white, 3, Weights.standard(1 / 3, 1 / (3 * fan), fan_in=fan))
-    return StationaryKernel(
-        GAIN**2 * found.covariance_table, GAIN**2 * found.ntk_table, found.mean
-    )
+    return StationaryKernel(GAIN**2 * found.covariance_table, GAIN**2 * found.ntk_table, found.mean)
 
 
 def layer(kernel: StationaryKernel, *, bias: bool = True, width: int = 40) -> StationaryKernel:
@@ -102,9 +100,7 @@ def same(found: StationaryKernel, wanted: StationaryKernel) -> None:
 
 def product(one: StationaryKernel, two: StationaryKernel) -> StationaryKernel:
     ntk = one.ntk_table * two.covariance_table + one.covariance_table * two.ntk_table
-    return StationaryKernel(
-        one.covariance_table * two.covariance_table, ntk, one.mean * two.mean
-    )
+    return StationaryKernel(one.covariance_table * two.covariance_table, ntk, one.mean * two.mean)
 
 
 # Pooling.
@@ -269,17 +265,13 @@ def test_scores_of_independent_queries_vanish_over_their_width() -> None:
         return net.o(weights @ net.v(t)).transpose(1, 2)
 
     hidden = activate(start(), "relu")
-    same(
-        read(forward), layer(times(layer(hidden, bias=False), average(6)), bias=False)
-    )
+    same(read(forward), layer(times(layer(hidden, bias=False), average(6)), bias=False))
 
 
 def linear_attention(net: Net, x: Tensor, heads: int = 0) -> Tensor:
     t = tokens(x.relu())
     heads = heads or max(net.width // 4, 1)
-    q, k, v = (
-        f(t).unflatten(2, (heads, -1)).transpose(1, 2) for f in (net.q, net.k, net.v)
-    )
+    q, k, v = (f(t).unflatten(2, (heads, -1)).transpose(1, 2) for f in (net.q, net.k, net.v))
     mixed = q @ k.transpose(-1, -2) / (net.width // heads) ** 0.5 @ v
     return net.o(mixed.transpose(1, 2).flatten(2)).transpose(1, 2)
 
@@ -305,14 +297,16 @@ REFUSED: dict[str, tuple[Forward, str]] = {
     "root": (rooted, "'scaled_dot_product_attention'.*root of their width.*dense_kernel"),
     "other scale": (
         lambda net, x: (
-            torch.softmax(net.q(tokens(x)) @ net.k(tokens(x)).mT / 7, -1) @ net.v(tokens(x))
-        ).mT,
+            (torch.softmax(net.q(tokens(x)) @ net.k(tokens(x)).mT / 7, -1) @ net.v(tokens(x))).mT
+        ),
         "divided by 7, not by their width",
     ),
     "mask": (
-        lambda net, x: functional.scaled_dot_product_attention(
-            net.q(tokens(x)), net.k(tokens(x)), net.v(tokens(x)), is_causal=True, scale=1 / 40
-        ).mT,
+        lambda net, x: (
+            functional.scaled_dot_product_attention(
+                net.q(tokens(x)), net.k(tokens(x)), net.v(tokens(x)), is_causal=True, scale=1 / 40
+            ).mT
+        ),
         "with a mask",
     ),
     "shared": (lambda net, x: net.second(x) * net.second(x).sigmoid(), "used before"),

@@ -91,9 +91,7 @@ def _combined(reader: Reader, input: Any, other: Any, what: str) -> Features:
             "their channels are not independent"
         )
     if not same_branches([first, second]) or first.borders != second.borders:
-        raise reader.unknown(
-            f"a {what} of branches whose channels were concatenated differently"
-        )
+        raise reader.unknown(f"a {what} of branches whose channels were concatenated differently")
     branches = []
     for a, b in zip(first.branches, second.branches, strict=True):
         kernel = (added if what == "sum" else multiplied)(a.kernel, b.kernel)
@@ -113,9 +111,7 @@ def _features_of_both(reader: Reader, input: Any, other: Any) -> tuple[Features,
 
 
 # A single pixel is repeated on all pixels of the other, without borders of its own.
-def _alike_in_size(
-    reader: Reader, first: Features, second: Features
-) -> tuple[Features, Features]:
+def _alike_in_size(reader: Reader, first: Features, second: Features) -> tuple[Features, Features]:
     if first.channels != second.channels and 1 in (first.channels, second.channels):
         raise reader.unknown(
             "one channel meets many: what it is multiplied with or added to stays random at "

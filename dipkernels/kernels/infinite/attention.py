@@ -60,7 +60,12 @@ def scores_of(reader: Reader, queries: Features, keys: Features, factor: float =
 def softened(reader: Reader, input: Tensor, dim: Any = None, *rest: Any, **named: Any) -> Scores:
     """Take the softmax of scores over all keys, as `torch.softmax`."""
     found = reader.known(input)
-    if not isinstance(found, Scores) or found.soft or dim is None or dim % input.dim() != input.dim() - 1:
+    if (
+        not isinstance(found, Scores)
+        or found.soft
+        or dim is None
+        or dim % input.dim() != input.dim() - 1
+    ):
         raise reader.unknown("of softmaxes only that of attention's scores, over keys, is known")
     return replace(found, soft=True)
 
@@ -99,7 +104,9 @@ def weighed_values(reader: Reader, scores: Scores, values: Features) -> Features
     kernels = [single(each).kernel for each in (scores.queries, scores.keys, values)]
     if any(math.prod(kernel.period) > 1 for kernel in kernels):
         raise reader.unknown("attention between pixels of different phases: take max_period=1")
-    if any(low or high for each in (scores.queries, scores.keys, values) for low, high in each.borders):
+    if any(
+        low or high for each in (scores.queries, scores.keys, values) for low, high in each.borders
+    ):
         raise reader.unknown("attention of a padded or cropped image")
     weights = _weights(reader, scores, kernels[0], kernels[1])
     if weights is None:
@@ -155,7 +162,7 @@ def _ratio(reader: Reader, scores: Scores) -> float | None:
     return ratio
 
 
-# E G(p, b) G(p', b') = d factor^2 Kq(p, p') Kk(b, b'), summed with the values' kernel over b and b'.
+# E G(p, b) G(p', b') = d factor^2 Kq(p, p') Kk(b, b'), summed with the values' kernel over b, b'.
 def _of_random_scores(
     reader: Reader, scores: Scores, values: Features, kernels: list[StationaryKernel]
 ) -> Features:

@@ -151,7 +151,8 @@ def channel_slice(features: Features, start: int, length: int) -> Features | Non
     for branch in features.branches:
         first, last = max(start, position), min(start + length, position + branch.channels)
         if last > first:
-            kept.append(replace(branch, channels=last - first, start=branch.start + first - position))
+            place = branch.start + first - position
+            kept.append(replace(branch, channels=last - first, start=place))
         position += branch.channels
     return replace(features, branches=tuple(kept)) if kept else None
 

@@ -208,8 +208,9 @@ class Reader(TorchFunctionMode):
 def plain_name(func: Any) -> str:
     """Name an operation without its marks: ``__add__`` and ``add_`` are ``add``."""
     name = str(getattr(func, "__name__", func)).strip("_")
-    # of an attribute, such as Tensor.mT, its own
-    return str(getattr(getattr(func, "__self__", None), "__name__", name)) if name == "get" else name
+    if name == "get":  # of an attribute, such as Tensor.mT, its own
+        name = str(getattr(getattr(func, "__self__", None), "__name__", name))
+    return name
 
 
 def single(features: Features) -> Branch:

@@ -112,7 +112,9 @@ def adaptively_largest(
 def _equal_blocks(reader: Reader, input: Tensor) -> list[int]:
     sides, wanted = input.shape[2:], reader.result.shape[2:]
     if any(n % m for n, m in zip(sides, wanted, strict=True)):
-        raise reader.unknown(f"it makes {list(wanted)} of {list(sides)} pixels: blocks aren't alike")
+        raise reader.unknown(
+            f"it makes {list(wanted)} of {list(sides)} pixels: its blocks aren't alike"
+        )
     return [n // m for n, m in zip(sides, wanted, strict=True)]
 
 

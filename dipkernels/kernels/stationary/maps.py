@@ -259,7 +259,8 @@ def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> Station
 def image_mean(kernel: StationaryKernel) -> StationaryKernel:
     """Average over the whole image: what is left is a torus of one pixel."""
     ones = (1,) * kernel.dims
-    return mapped(kernel, lambda table: table.mean().reshape(*ones, *ones), kernel.mean.mean().reshape(ones))
+    mean = kernel.mean.mean().reshape(ones)
+    return mapped(kernel, lambda table: table.mean().reshape(*ones, *ones), mean)
 
 
 def repeated(kernel: StationaryKernel, size: Sequence[int]) -> StationaryKernel:
@@ -269,7 +270,7 @@ def repeated(kernel: StationaryKernel, size: Sequence[int]) -> StationaryKernel:
 
 
 def weighed(kernel: StationaryKernel, weights: Tensor) -> StationaryKernel:
-    """Sum over all pixels, ``y(n) = sum over r of weights[r] x(n + r)``: as `filtered`, on all lags."""
+    """Sum over all pixels, ``y(n) = sum over r of weights[r] x(n + r)``."""
     lags = tuple(range(kernel.dims, 2 * kernel.dims))
     power = torch.fft.fftn(weights).abs().square()
 

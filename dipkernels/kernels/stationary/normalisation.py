@@ -167,8 +167,8 @@ def normalised_moments(
     return lags(first), lags(moved)
 
 
-# P K P, with rows and columns of different phases having different means. P is 1 + t M with the mean
-# M over the image, by default the projection on images of mean zero.
+# P K P, with rows and columns of different phases having different means. P is 1 + t M, M the mean
+# over the image: by default the projection on images of mean zero.
 def _projected(table: Tensor, kernel: StationaryKernel, t: float = -1.0) -> Tensor:
     rows = table.mean(dim=tuple(range(kernel.dims, 2 * kernel.dims)))
     there = at_lags(rows, kernel.size)
