@@ -264,25 +264,19 @@ def segmentation_rows() -> Iterator[tuple[str, Row]]:
     """Networks of segmentation-models-pytorch."""
     smp = import_module("segmentation_models_pytorch")
     rgb = noise(1, 3, 32, 32)
-    for name in (
-        "Unet",
-        "UnetPlusPlus",
-        "FPN",
-        "Linknet",
-        "PSPNet",
-        "DeepLabV3",
-        "DeepLabV3Plus",
-        "MAnet",
-        "PAN",
-    ):
+    shallow = {"encoder_depth": 3, "decoder_channels": (32, 16, 8)}
+    options: dict[str, dict[str, Any]] = dict.fromkeys(("Unet", "UnetPlusPlus", "MAnet"), shallow)
+    options["PAN"] = {"encoder_depth": 3, "decoder_channels": 8}
+    names = "Unet UnetPlusPlus FPN Linknet PSPNet DeepLabV3 DeepLabV3Plus MAnet PAN"
+    for name in names.split():
         side = rgb if name != "PAN" else noise(1, 3, 64, 64)
-        yield (
-            f"smp {name}",
-            Row(
-                lambda name=name: getattr(smp, name)("resnet18", encoder_weights=None, classes=3),
-                side,
-            ),
-        )
+
+        def build(name: str = name) -> nn.Module:
+            given = {"encoder_weights": None, "classes": 3, **options.get(name, {})}
+            made: nn.Module = getattr(smp, name)("resnet18", **given)
+            return made
+
+        yield f"smp {name}", Row(build, side, iterations=12)
 
 
 def monai_rows() -> Iterator[tuple[str, Row]]:
@@ -324,6 +318,7 @@ def monai_rows() -> Iterator[tuple[str, Row]]:
                 spatial_dims=2,
             ),
             noise(1, 3, 64, 64),  # a smaller one leaves its last layer a single pixel
+            iterations=12,
         ),
     )
 

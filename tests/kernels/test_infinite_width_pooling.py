@@ -367,7 +367,8 @@ def test_layer_norm_of_each_pixel_divides_by_what_all_have() -> None:
 def gated(net: Net, x: Tensor) -> Tensor:
     h = x.relu()
     pooled = net.second(GAIN * h.mean(2, keepdim=True)).relu()
-    return net.fourth(h) * net.third(GAIN * pooled).sigmoid()
+    product = net.fourth(h) * net.third(GAIN * pooled).sigmoid()
+    return net.o(tokens(product)).mT  # whose kernel averages over the products of many channels
 
 
 def after_attention(net: Net, x: Tensor) -> Tensor:
@@ -384,11 +385,15 @@ def many_heads(net: Net, x: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("forward", [gated, after_attention, pooled_branch, many_heads])
-def test_the_limit_agrees_with_wide_networks(forward: Forward) -> None:
-    width, samples = 64, 60
+@pytest.mark.parametrize(
+    ("forward", "bound"),
+    # of products of three kernels, whose own fluctuations of some 3 / width add up
+    [(gated, 0.2), (after_attention, 0.15), (pooled_branch, 0.15), (many_heads, 0.4)],
+)
+def test_the_limit_agrees_with_wide_networks(forward: Forward, bound: float) -> None:
+    width, samples = 64, 30
     kernel = limit(forward, width).kernel
     covariance, ntk = measured(lambda seed: prior(forward, width, seed), range(samples), 1)
-    scale, size = kernel.variances.mean(), kernel.ntk_table.abs().max()
-    assert (covariance - kernel.to_dense()).square().mean().sqrt() < 0.2 * scale
-    assert (ntk - kernel.to_dense("ntk")).square().mean().sqrt() < 0.1 * size
+    for found, which in ((covariance, "covariance"), (ntk, "ntk")):
+        wanted = kernel.to_dense(which)
+        assert (found - wanted).norm() < bound * wanted.norm()

@@ -284,7 +284,7 @@ def test_a_step_in_single_precision_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     # rounding of 1e-7, of some hundred terms
     torch.testing.assert_close(ntk.to_dense(), dense, rtol=0, atol=1e-5 * float(dense.max()))
     monkeypatch.setattr(Tangents, "_disagreement", lambda self: 1e-4)
-    with pytest.raises(InvalidInputError, match="disagree by 0.01 %"):
+    with pytest.raises(InvalidInputError, match=r"disagree by 0.01 %"):
         NTK(prior, prior.init(0))
 
 
