@@ -12,7 +12,6 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralHook
@@ -21,6 +20,11 @@ from torch.utils import checkpoint
 from torch.utils._pytree import tree_leaves, tree_map
 
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.priors.attention import (
+    AttentionInSteps,
+    attention_in_steps,
+    differentiable_attention,
+)
 from dipkernels.priors.stateless import has_ties, hollowed
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
@@ -250,47 +254,6 @@ class _Substituted(TorchFunctionMode):
     ) -> Any:
         args, kwargs = tree_map(lambda x: self._given.get(id(x), x), (args, kwargs or {}))
         return func(*args, **kwargs)
-
-
-@contextmanager
-def differentiable_attention() -> Iterator[None]:
-    """Make torch's own attention layers differentiable in forward mode."""
-    # Its fused kernels have no forward-mode derivative (pytorch#98164), nor has the encoder layers'
-    # inference path.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-class AttentionInSteps(TorchFunctionMode):
-    """Computes attention in steps, also where a network chooses a fused kernel itself."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is nn.functional.scaled_dot_product_attention:
-            return attention_in_steps(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def attention_in_steps(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **options: Any,
-) -> Tensor:
-    """Compute attention as its formula says."""
-    found: Tensor = torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, attn_mask, dropout_p, is_causal, **options
-    )[0]
-    return found
 
 
 # torch's checkpoints are switched off for all threads.
