@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from foreign_rows import LIBRARIES, Row
+from foreign_transformers import transformers_rows
 from torch import Tensor, nn
 
 from dipkernels import tasks
@@ -122,8 +123,10 @@ def measure(row: Row, seconds: int) -> dict[str, str]:
     )
 
     def samples() -> str:
-        chains = sample(WeightPosterior(prior, task), iterations=30, burn_in=10, chains=2)
-        return f"{float(chains['mean'].mean()):.2f}"
+        n = row.iterations
+        chains = sample(WeightPosterior(prior, task), iterations=n, burn_in=n // 3, chains=2)
+        anew = chains.attrs["retreats"]
+        return f"{float(chains['mean'].mean()):.2f}" + f" ({anew} times anew)" * bool(anew)
 
     attempt("sample", samples)
     return found
@@ -140,7 +143,7 @@ def main() -> None:
     rows = 0
     warnings.simplefilter("ignore")
     print(" | ".join(("network", *columns, "seconds")))
-    for library in LIBRARIES:
+    for library in (*LIBRARIES, transformers_rows):
         try:
             networks = list(library())
         except ImportError as error:
@@ -162,7 +165,7 @@ def main() -> None:
 def is_right(column: str, cell: str) -> bool:
     """Judge a cell: finite, and equal to plain torch's to 1e-8 where it's compared."""
     try:
-        value = float(cell)
+        value = float(cell.split(" (")[0])
     except ValueError:
         return False
     return (

@@ -10,7 +10,8 @@ from torch.autograd.forward_ad import dual_level, make_dual, unpack_dual
 from torch.overrides import TorchFunctionMode
 
 from dipkernels.errors import InvalidInputError
-from dipkernels.priors.evaluation import AttentionInSteps, Observed
+from dipkernels.priors.attention import AttentionInSteps
+from dipkernels.priors.evaluation import Observed
 from dipkernels.priors.stateless import Parameters
 
 

@@ -12,7 +12,6 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.nn.utils.parametrizations import _Orthogonal, _SpectralNorm
 from torch.nn.utils.spectral_norm import SpectralNorm as _SpectralHook
@@ -21,6 +20,11 @@ from torch.utils import checkpoint
 from torch.utils._pytree import tree_leaves, tree_map
 
 from dipkernels.errors import DivergenceError, InvalidInputError
+from dipkernels.priors.attention import (
+    AttentionInSteps,
+    attention_in_steps,
+    differentiable_attention,
+)
 from dipkernels.priors.stateless import has_ties, hollowed
 
 _REGISTERED = ("_parameters", "_buffers", "_modules")
@@ -41,7 +45,7 @@ class Network:
         self.module = hollowed(module)
         self._tied = has_ties(module)
         self._attends = self._reaches = self._writes = False
-        self._checkpoints = self._chooses_kernels = False
+        self._checkpoints = self._chooses_kernels = self._threads = False
         self._kept: dict[str, dict[str, Any]] = {}  # attributes of modules that change theirs
         self._lock = threading.RLock()  # a call puts its tensors into the one module
 
@@ -76,12 +80,15 @@ class Network:
             warnings.filterwarnings(
                 "ignore", message="Using `torch.compile.module.` when there are"
             )
-            code = copied(code)
-            versions = [each._version for each in tensors_of(code)]
+            own, code = tensors_of(code), copied(code)
+            given = tensors_of(code)
+            versions = [each._version for each in given]
             seen.output = self._call(tensors, code)
-        self._attends, self._reaches = seen.attends, seen.reaches
+        self._attends, self._reaches, self._threads = seen.attends, seen.reaches, seen.threads
         self._checkpoints, self._chooses_kernels = seen.checkpoints, seen.chooses_kernels
-        self._writes = versions != [each._version for each in tensors_of(code)]
+        # what is written to x.data leaves no version
+        kept = all(_equal(a, b) for a, b in zip(own, given, strict=True))
+        self._writes = not kept or versions != [each._version for each in given]
         self._kept = {
             name: before[name]
             for name, part in self.module.named_modules()
@@ -101,6 +108,8 @@ class Network:
         return torch.view_as_complex(value.contiguous()) if name in self._complex else value
 
     def _call(self, tensors: Mapping[str, Tensor], code: Any) -> Any:
+        if self._threads and _transforms():
+            raise RuntimeError("it starts threads, which torch.func's transforms don't reach")
         if self._complex:
             tensors = {key: self.as_module_has(key, value) for key, value in tensors.items()}
         if self._spectral:
@@ -145,6 +154,7 @@ class Observed(TorchFunctionMode):
     attends = False  # calls torch's attention,
     chooses_kernels = False  # by a kernel of its own choice
     reaches = False  # comes to a tensor other than by its attribute
+    threads = False  # starts threads
     # gives up activations, to make them again when the tensors aren't in their places any more
     checkpoints = False
 
@@ -170,6 +180,7 @@ class Observed(TorchFunctionMode):
     def __enter__(self) -> Any:
         self._stack = ExitStack()
         self._stack.enter_context(without_checkpoints(self))
+        self._stack.enter_context(_noted_threads(self))
         self._hooks = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave),
@@ -245,47 +256,6 @@ class _Substituted(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-@contextmanager
-def differentiable_attention() -> Iterator[None]:
-    """Make torch's own attention layers differentiable in forward mode."""
-    # Its fused kernels have no forward-mode derivative (pytorch#98164), nor has the encoder layers'
-    # inference path.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
-
-
-class AttentionInSteps(TorchFunctionMode):
-    """Computes attention in steps, also where a network chooses a fused kernel itself."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        if func is nn.functional.scaled_dot_product_attention:
-            return attention_in_steps(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def attention_in_steps(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **options: Any,
-) -> Tensor:
-    """Compute attention as its formula says."""
-    found: Tensor = torch.ops.aten._scaled_dot_product_attention_math(
-        query, key, value, attn_mask, dropout_p, is_causal, **options
-    )[0]
-    return found
-
-
 # torch's checkpoints are switched off for all threads.
 _checkpoints = threading.RLock()
 
@@ -310,6 +280,24 @@ def without_checkpoints(seen: "Observed | None" = None) -> Iterator[None]:
         patch.object(checkpoint, "_checkpoint_without_reentrant_generator", unchanged),
     ):
         yield
+
+
+@contextmanager
+def _noted_threads(seen: "Observed") -> Iterator[None]:
+    own, start = threading.get_ident(), threading.Thread.start
+
+    def noted(thread: threading.Thread) -> None:
+        seen.threads |= threading.get_ident() == own
+        start(thread)
+
+    with patch.object(threading.Thread, "start", noted):
+        yield
+
+
+# They are one thread's own: in another one a derivative would be lost without a word.
+def _transforms() -> bool:
+    functional = torch._C._functorch.peek_interpreter_stack() is not None
+    return functional or torch.autograd.forward_ad._current_level >= 0
 
 
 def _note(seen: "Observed | None") -> None:
@@ -370,6 +358,10 @@ def _same(one: Any, other: Any) -> bool:
     if kind is type(other) and kind in _SEQUENCES:
         return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
     return one is other or (kind is type(other) is set and one == other)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.nan_to_num(), other.nan_to_num())
 
 
 # Names of each weight that is divided by its largest singular value, and of both singular vectors,

@@ -51,7 +51,8 @@ class MadeNetwork:
             )
         self.code = copied(code)
         self._device = tensors[0].device
-        floating = (each.dtype for each in tensors if each.is_floating_point())
+        numbers = (each.dtype for each in tensors if each.is_floating_point() or each.is_complex())
+        floating = (each.to_real() if each.is_complex else each for each in numbers)
         self.dtype = next(floating, torch.float32)
         module = self._built(0)
         self.name = name or type(module).__name__
@@ -125,6 +126,13 @@ class MadeNetwork:
 
     def _check(self, first: Parameters, *, draws: bool) -> None:
         again, module = self._built(1), self._built(0)
+        hooked = [key for key, p in module.named_parameters() if p._backward_hooks]
+        if hooked:
+            raise InvalidInputError(
+                f"'{hooked[0]}' of {self.name} has a hook that may change its gradient, so that "
+                "training doesn't follow the network's derivative: let the network multiply the "
+                "parameter by a mask, or freeze it"
+            )
         own = {id(parameter) for parameter in self._network.module.parameters()}
         shared = [k for k, p in module.named_parameters() if id(p) in own]
         if shared:
@@ -134,6 +142,14 @@ class MadeNetwork:
             )
         other, same = (self._held(each, trainable=True) for each in (again, module))
         followed = self._network.companions({**self._frozen, **self._buffers, **other})
+        changed = [key for key, value in first.items() if not torch.equal(value, same[key])]
+        if changed and torch.equal(
+            same[changed[0]], self._held(self._built(0), trainable=True)[changed[0]]
+        ):
+            raise InvalidInputError(
+                f"{self.name} writes to its own '{changed[0]}' in its forward pass, so that its "
+                "image isn't a function of what it is given: let it compute a new tensor"
+            )
         drawn = {**self._held(again, trainable=False), **dict(again.named_buffers())}
         drawn = {key: self._cast(value) for key, value in drawn.items() if key not in followed}
         require_seeded(self.name, first, same, other, {**self._frozen, **self._buffers}, drawn)
@@ -166,4 +182,10 @@ class MadeNetwork:
                 raise InvalidInputError(
                     f"{self.name} failed on a code of shape {shapes}{seen.place}: {error}"
                 ) from error
+        made = {key for key, _ in self._network.module.named_parameters()}
+        if late := sorted(made - parameters.keys() - self._frozen.keys()):
+            raise InvalidInputError(
+                f"{self.name} makes parameters ('{late[0]}') when it's called first: let the "
+                "factory call the module once before it returns it"
+            )
         return seen

@@ -2,9 +2,12 @@
 
 import resource
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dipkernels.base.checks import checked
 from dipkernels.base.memory import free_bytes, linux_bytes
@@ -33,9 +36,29 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
         return tensor
 
     leaves = {k: p.detach().requires_grad_() for k, p in parameters.items()}
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        prior.image(leaves)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            prior.image(leaves)
+    except RuntimeError:  # a network that takes derivatives by torch.func, which forbids hooks
+        with _Results() as results:
+            prior.image(leaves)
+        return results.bytes
     return sum(saved.values())
+
+
+class _Results(TorchDispatchMode):
+    """Counts what all operations return: more than what is kept of it."""
+
+    bytes = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor):
+                self.bytes += tensor.numel() * tensor.element_size()
+        return result
 
 
 @checked

@@ -56,6 +56,9 @@ class Chains(Loop[Transition]):
         self.collector.add(losses, images, self.moved.weight(), self.moved.watched())
 
     def _ended(self, bar: Progress) -> str:
+        if self.moved.retreats(self.collector.trace[: self.seen, :, 0]):
+            bar.advance(-self.seen)
+            self.collector.clear()
         complete = self.seen >= self.iterations
         if not complete and self.seen % BLOCK != 1:
             return ""

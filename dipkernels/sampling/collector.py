@@ -70,13 +70,18 @@ class Collector:
         self.columns += self._watched
         where, shape = task.measurement.device, (settings.chains, *task.shape)
         rows = (settings.iterations, settings.chains, len(self.columns))
-        self.trace = torch.full(rows, torch.nan, dtype=torch.float64, device=where)
-        self.weights = torch.full(rows[:1], torch.nan, dtype=torch.float64)
-        self.moments = Moments(shape, where)
+        self.trace = torch.empty(rows, dtype=torch.float64, device=where)
+        self.weights = torch.empty(rows[:1], dtype=torch.float64)
         # On the host: they may be many.
-        self.draws = torch.full((settings.draws, *shape), torch.nan, dtype=task.measurement.dtype)
-        self.kept = 0
-        self.iterations = 0
+        self.draws = torch.empty((settings.draws, *shape), dtype=task.measurement.dtype)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all images."""
+        for tensor in (self.trace, self.weights, self.draws):
+            tensor.fill_(torch.nan)
+        self.moments = Moments((self.trace.shape[1], *self.task.shape), self.trace.device)
+        self.kept = self.iterations = 0
 
     def add(
         self,

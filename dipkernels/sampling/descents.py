@@ -41,6 +41,10 @@ class Fits(Descent):
         """Attributes that became known while running."""
         return {}
 
+    def retreats(self, losses: Tensor) -> bool:
+        """Never start anew."""
+        return False
+
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {**super().state(), "draws": [g.get_state() for g in self._draws]}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.base.seeds import derive
+from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting.descent import BATCHING_DEVICES
 from dipkernels.fitting.loop import Moved
 from dipkernels.priors.prior import Parameters
@@ -21,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 # Up to so many parameters, one batched evaluation beats one after another on a CPU, too.
 FEW_PARAMETERS = 20_000
+# Where the curvature grows faster than a chain can follow, the step that its start allows throws it
+# out at once: within so many iterations its misfit is so many times that at its start, or noise's.
+WATCHED = (51, 101)
+LEFT = 10.0
+RETREATS = 3  # at most, each to a tenth of the step
 
 
 @runtime_checkable
@@ -36,9 +42,16 @@ class Transition(Moved, Protocol):
     def found(self) -> dict[str, Any]:
         """Attributes that became known while running."""
 
+    def retreats(self, losses: Tensor) -> bool:
+        """Start anew if the losses ``(iterations, chains)`` so far say so, and tell whether."""
+
 
 class Langevin:
-    """A sampler that moves chains on a `WeightPosterior`."""
+    """A sampler that moves chains on a `WeightPosterior`.
+
+    Where the step is chosen, not given, chains that leave their starts upward all start anew with a
+    tenth of the step: what follows has the bits of a run whose first step was the smaller one.
+    """
 
     def __init__(
         self,
@@ -48,15 +61,22 @@ class Langevin:
         seeds: Sequence[int],
         warm_up: int = 0,
     ) -> None:
-        self.step_size, self._warm_up = settings.step_size or 0.0, warm_up
+        self._first_step, self._warm_up = settings.step_size or 0.0, warm_up
         self.posterior, self.settings = posterior, settings
-        self.iteration = 0
-        self.leaves = {k: v.detach().clone().requires_grad_() for k, v in start.items()}
+        self._start, self._seeds = start, seeds
+        self._retreats = {"first_step": 0, "chosen_step": 0}  # from a step, and from the next one
+        self._stuck = False  # whether a chain has come to where nothing moves it
+        self._begin()
         device = posterior.prior.device
-        self._generators = make_generators("langevin", seeds, device)
-        self._memory: Parameters = {}
         few = posterior.prior.parameter_count <= FEW_PARAMETERS
         self._batched = settings.chains > 1 and (few or device.type in BATCHING_DEVICES)
+
+    def _begin(self) -> None:
+        self.iteration, self.step_size = 0, self._first_step / 10 ** self._retreats["first_step"]
+        self.leaves = {k: v.detach().clone().requires_grad_() for k, v in self._start.items()}
+        device = self.posterior.prior.device
+        self._generators = make_generators("langevin", self._seeds, device)
+        self._memory: Parameters = {}
 
     def evaluate(self) -> tuple[Tensor, Tensor]:
         """Run the network."""
@@ -96,8 +116,28 @@ class Langevin:
         return {TEMPERATURE: torch.stack(squares).sum(dim=0) * undamped / each}
 
     def found(self) -> dict[str, Any]:
-        """Give the step, which a warm-up may have changed."""
-        return {"step_size": self.step_size}
+        """Give the step, which a warm-up may have changed, and how often all began anew."""
+        return {"step_size": self.step_size, "retreats": sum(self._retreats.values())}
+
+    def retreats(self, losses: Tensor) -> bool:
+        """Start anew with a tenth of the step if a chain has left its start upward."""
+        done = sum(self._retreats.values())
+        if not self._warm_up or done == RETREATS or not (self._stuck or self._leaves(losses)):
+            return False
+        chosen = self.iteration > self._warm_up and not self._stuck
+        key = "chosen_step" if chosen else "first_step"
+        self._retreats[key] += 1
+        logger.warning(
+            "%s: chains leave their starts upward at step %.3g: all start anew with a tenth of it "
+            "(%d of at most %d times)",
+            self.posterior.prior.name,
+            self.step_size,
+            done + 1,
+            RETREATS,
+        )
+        self._stuck = False
+        self._begin()
+        return True
 
     def step(self, losses: Tensor, images: Tensor) -> None:
         """Move all chains on."""
@@ -126,12 +166,24 @@ class Langevin:
         self.leaves = {key: value.requires_grad_() for key, value in w.items()}
         self.iteration += 1
 
+    # Looked for now and then: it makes the host wait for the device.
+    def _leaves(self, losses: Tensor) -> bool:
+        looks = {*WATCHED, self._warm_up, self.settings.iterations}
+        if len(losses) > WATCHED[-1] or len(losses) not in looks:
+            return False
+        posterior = self.posterior
+        noise = posterior.temperature / posterior.task.law.scale(posterior.noise_sigma)
+        return not bool((losses <= LEFT * losses[:1].clamp(min=noise)).all())
+
     def state(self) -> dict[str, Any]:
         """Everything that `load` needs to continue bit by bit."""
         return {
             "parameters": {key: leaf.detach() for key, leaf in self.leaves.items()},
             "extra": self._memory,
             "step_size": self.step_size,
+            "first_step": self._first_step,
+            "retreats": [*self._retreats.values()],
+            "stuck": self._stuck,
             "generators": [generator.get_state() for generator in self._generators],
             "iteration": self.iteration,
         }
@@ -144,6 +196,10 @@ class Langevin:
         for generator, content in zip(self._generators, state["generators"], strict=True):
             generator.set_state(content)
         self.iteration, self.step_size = state["iteration"], state["step_size"]
+        # dipkernels 0.1 kept none of these
+        self._first_step = state.get("first_step", self.step_size)
+        self._retreats = dict(zip(self._retreats, state.get("retreats", (0, 0)), strict=True))
+        self._stuck = state.get("stuck", False)
 
     # Where chains have come to: at their starts the curvature is less, or more.
     def _choose_step(self, losses: Tensor) -> None:
@@ -151,7 +207,17 @@ class Langevin:
         if going.any():
             leaves = {key: leaf.detach()[going] for key, leaf in self.leaves.items()}
             share = SAMPLERS[self.settings.method].share
-            self.step_size = stable_step(self.posterior, leaves, share)
+            try:
+                step = stable_step(self.posterior, leaves, share)
+            except (InvalidInputError, DivergenceError):  # where nothing moves the image
+                if sum(self._retreats.values()) == RETREATS:
+                    raise
+                self._stuck = True
+                return
+            step /= 10 ** self._retreats["chosen_step"]
+            if self._warm_up <= WATCHED[-1] and self._retreats["first_step"]:
+                step = min(step, self.step_size)  # chains aren't far from where a larger one failed
+            self.step_size = step
             logger.info("step %.4g after %d iterations", self.step_size, self.iteration)
 
     # Each chain from a generator of its own, so that chains don't depend on their number.

@@ -37,7 +37,10 @@ def sample(
     Unless a step is given, chains begin with 0.1 of the limit of stability at their starts, and
     after a warm-up take their method's share of the limit where they have come to: 0.9 with a
     momentum (``sghmc``), 0.1 without. The limit is ``2 / L`` by `WeightPosterior.stable_step`, with
-    the mean of L over chains.
+    the mean of L over chains. Chains that leave their starts upward (within 100 iterations
+    the misfit of one is ten times that at its start, or of noise; or nothing moves its image any
+    more) all start anew with a tenth of the step, at most three times: a warning says so, and the
+    attribute ``retreats`` how often.
 
     Parameters
     ----------

@@ -54,6 +54,7 @@ def dense_jacobian(prior: ImagePrior, parameters: Parameters) -> Tensor:
             if parameter.requires_grad:
                 gradient = parameter.grad
                 gradient = torch.zeros_like(parameter) if gradient is None else gradient
+                gradient = gradient.resolve_conj() if gradient.is_complex() else gradient
                 gradient = torch.view_as_real(gradient) if gradient.is_complex() else gradient
                 parts.append(gradient.flatten())
         rows.append(torch.cat(parts))

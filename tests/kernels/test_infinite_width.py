@@ -102,7 +102,7 @@ def test_every_convolutional_prior_of_the_registry_is_read(
 
 @pytest.mark.parametrize(
     ("name", "part"),
-    [("vit", "'cat'"), ("mixer", "channels must come first"), ("self-attention", "body")],
+    [("vit", "'cat'"), ("mixer", "channels must be the last axis"), ("self-attention", "body")],
 )
 def test_what_has_no_rule_is_named_with_its_path(name: str, part: str) -> None:
     prior = networks.create(name, image_size=32, output="none")

@@ -4,6 +4,7 @@ Right is what a module of plain torch gives, and a Jacobian by plain autograd, i
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dipkernels.errors import DivergenceError, InvalidInputError
 from dipkernels.fitting import fit
 from dipkernels.kernels import NTK
 from dipkernels.networks import ImagePrior
+from dipkernels.priors.tangents import Tangents
 from dipkernels.tasks import denoise
 from helpers.any_module import (
     Forward,
@@ -271,6 +273,21 @@ def test_half_precision_has_its_digits() -> None:
     assert float((product - exact @ v).norm() / (exact @ v).norm()) < 0.05
 
 
+def test_a_step_in_single_precision_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = convolved(lambda net, x: net.b(net.a(x).float().tanh().double()))
+    jacobian = dense_jacobian(prior, prior.init(0))
+    dense = jacobian @ jacobian.T
+    # rounding may be just small enough by chance
+    monkeypatch.setattr(Tangents, "_disagreement", lambda self: 1e-7)
+    with pytest.warns(UserWarning, match="computes in single precision"):
+        ntk = NTK(prior, prior.init(0))
+    # rounding of 1e-7, of some hundred terms
+    torch.testing.assert_close(ntk.to_dense(), dense, rtol=0, atol=1e-5 * float(dense.max()))
+    monkeypatch.setattr(Tangents, "_disagreement", lambda self: 1e-4)
+    with pytest.raises(InvalidInputError, match=r"disagree by 0.01 %"):
+        NTK(prior, prior.init(0))
+
+
 # Where `torch.func` can't go.
 
 
@@ -303,6 +320,10 @@ def attention(net: Any, x: Tensor) -> Tensor:
     return net.b(h.sum(1).reshape(1, 3, 4, 4))
 
 
+def derivative_within(net: Any, x: Tensor) -> Tensor:
+    return net.b(torch.func.grad(lambda y: net.a(y).tanh().sum())(x)[:, :3])
+
+
 def reentrant(net: Any, x: Tensor) -> Tensor:
     return net.b(checkpoint(lambda h: (2 * h).tanh(), net.a(x), use_reentrant=True))
 
@@ -316,13 +337,19 @@ def branches(net: Any, x: Tensor) -> Tensor:
     return net.b(h * 2 if h.mean() > 0 else h.tanh()) / net.a(x).abs().max().item()
 
 
-@pytest.mark.parametrize("forward", [attention, reentrant, recomputed, branches])
+@pytest.mark.parametrize("forward", [attention, reentrant, recomputed, branches, derivative_within])
 def test_what_torch_func_refuses_by_itself(forward: Forward) -> None:
     require_right(convolved(forward))
 
 
+def in_threads(net: Any, x: Tensor) -> Tensor:
+    with ThreadPoolExecutor(2) as pool:
+        return net.b(sum(pool.map(lambda factor: net.a(factor * x).tanh(), (1.0, 2.0))))
+
+
 @pytest.mark.parametrize(
-    "forward", [requires_grad_inside, lambda net, x: net.b(OldFunction.apply(net.a(x)))]
+    "forward",
+    [requires_grad_inside, lambda net, x: net.b(OldFunction.apply(net.a(x))), in_threads],
 )
 def test_ordinary_double_backward_takes_over_and_says_so(forward: Forward) -> None:
     prior = convolved(forward)

@@ -45,6 +45,7 @@ def plain() -> Iterator[None]:
     [
         (lambda net, x: net.b(functional.dropout(net.a(x))), "dropout draws"),
         (lambda net, x: net.b(net.a(x) + torch.randn(1, 3, 1, 1)), "randn draws"),
+        (lambda net, x: net.b(net.a(x)) * torch.bernoulli(torch.tensor(0.5)), "bernoulli draws"),
         (lambda net, x: net.b(net.a(x) * float(1 + np.random.random())), "another image"),
         (lambda net, x: net.b(net.a(x) * net.rng.random()), "another image"),
     ],
@@ -62,13 +63,54 @@ def test_a_random_forward_pass_is_refused_and_moves_nothing(forward: Forward, wh
     assert before[1] == np.random.get_state()[2]
 
 
-def test_a_network_that_writes_to_its_input() -> None:
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda net, x: net.b(net.a(x.mul_(1.5))),
+        lambda net, x: net.b(net.a(x.data.mul_(1.5))),  # which leaves no trace on the tensor
+    ],
+)
+def test_a_network_that_writes_to_its_input(forward: Forward) -> None:
     given = code()
     kept = given.clone()
-    prior = ImagePrior(lambda: TwoConvolutions(lambda net, x: net.b(net.a(x.mul_(1.5)))), given)
+    prior = ImagePrior(lambda: TwoConvolutions(forward), given)
     require_right(prior)
     assert torch.equal(given, kept)
     assert torch.equal(prior.code, kept)
+
+
+def clamps(net: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        net.a.weight.clamp_(-0.1, 0.1)
+    return net.b(net.a(x))
+
+
+def grows(net: Any, x: Tensor) -> Tensor:
+    if not hasattr(net, "late"):
+        net.late = nn.Conv2d(3, 3, 1)
+    return net.b(net.late(net.a(x)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [(clamps, r"writes to its own 'a.weight'"), (grows, r"makes parameters \('late.bias'\)")],
+)
+def test_a_network_that_changes_its_weights_is_refused(forward: Forward, reason: str) -> None:
+    with pytest.raises(InvalidInputError, match=reason):
+        convolved(forward)
+
+
+def test_a_hook_on_the_gradient_of_a_parameter_is_refused() -> None:
+    def more(net: Any) -> None:
+        net.a.weight.register_hook(lambda gradient: 0 * gradient)
+
+    with pytest.raises(InvalidInputError, match=r"'a.weight' of .* has a hook"):
+        convolved(lambda net, x: net.b(net.a(x)), more)
+
+
+def test_an_image_of_complex_numbers_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"returned torch.complex128.*pass output="):
+        convolved(lambda net, x: torch.fft.fft2(net.b(net.a(x))))
 
 
 def stores(net: Any, x: Tensor) -> Tensor:

@@ -397,3 +397,86 @@ def test_gp_dip_is_adam_with_noise_on_four_axes(backtracking: float) -> None:
 def test_published_run_keeps_their_259_draws() -> None:
     settings = sampling.ChainSettings(iterations=20000, burn_in=7000, thin=50)
     assert settings.draws == 259
+
+
+class Deep(nn.Module):
+    """A product of weights, whose derivative grows a hundredfold from where they are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(0.1 * torch.randn(4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weights.prod(dim=0)
+
+
+class Dying(nn.Module):
+    """An image behind a last ReLU, which a step that is too large closes for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(0.3 + 0.01 * torch.rand(1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weights**3).relu()
+
+
+def run_leaving(network: type[nn.Module], **options: Any) -> xr.Dataset:
+    code = 1 + torch.rand(1, 1, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    prior = ImagePrior(network, code, name="leaving")
+    task = tasks.denoise(code[0] / 2, noise_sigma=0.3)
+    posterior = sampling.WeightPosterior(prior, task, weight_prior=1.0)
+    options = {"iterations": 40, "burn_in": 20, "thin": 4, "chains": 2, "seed": 3} | options
+    return sampling.sample(posterior, **options)
+
+
+@pytest.mark.parametrize("network", [pytest.param(Deep, marks=pytest.mark.slow), Dying])
+def test_chains_that_leave_upward_start_anew_with_a_tenth_of_the_step(
+    network: type[nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
+    found = run_leaving(network)
+    times = found.attrs["retreats"]
+    assert 1 <= times <= 3
+    assert found.ended_at.values.tolist() == [-1, -1]
+    assert np.isfinite(found.draws.values).all() and np.ptp(found.draws.values[:, -1]) > 0.1
+    said = [r.getMessage() for r in caplog.records if "start anew with a tenth" in r.getMessage()]
+    assert len(said) == times
+    if network is Deep:  # what is asked for is what is done
+        with pytest.raises(DivergenceError, match="smaller step"):
+            run_leaving(network, step_size=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [12, 30], ids=["before", "after"])
+def test_chains_that_begin_anew_resume_bit_by_bit(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_leaving(Deep)
+    add, file, seen = Collector.add, tmp_path / "c", []
+
+    def add_and_interrupt(self: Collector, *values: Any) -> None:
+        add(self, *values)
+        seen.append(1)
+        if len(seen) == at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collector, "add", add_and_interrupt)
+        with pytest.raises(sampling.SamplingInterrupted):
+            run_leaving(Deep, checkpoint=file)
+    resumed = run_leaving(Deep, checkpoint=file)
+    assert_equal(resumed, whole)
+    assert resumed.attrs["retreats"] == whole.attrs["retreats"] > 0
+    assert resumed.attrs["step_size"] == whole.attrs["step_size"]
+
+
+def test_a_run_that_begins_anew_is_that_of_the_smaller_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    short = {"iterations": 20, "burn_in": 18, "thin": 1}
+    found = run_leaving(Deep, **short)
+    smaller = 0.2 / 10 ** found.attrs["retreats"]
+    given = run_leaving(Deep, **short, step_size=smaller)
+    np.testing.assert_allclose(found.loss[:, :18], given.loss[:, :18], rtol=1e-2)
+    calm = run("sghmc", 14, step_size=None)
+    assert calm.attrs["retreats"] == 0

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from dipkernels.kernels.stationary.draws import Draws
 from dipkernels.kernels.stationary.kernel import StationaryKernel
+from dipkernels.kernels.stationary.maps import image_mean, repeated
 
 NARROW = 32  # channels of a layer below which a limit of many is far
 Step = Callable[[Draws], Draws]
@@ -24,6 +25,8 @@ class Branch:
     origin: StationaryKernel | None = None
     steps: tuple[Step, ...] = ()
     draws: Draws | None = None
+    start: int = 0  # which of its layer's channels is the first
+    factor: float = 1.0  # by which numbers have multiplied what its layer gave
 
     def drawn(self, seed: int) -> "Branch":
         """Draw the channels, unless they are drawn already or can't be."""
@@ -62,8 +65,11 @@ class Features:
     branches: tuple[Branch, ...]
     borders: tuple[Border, ...]
     output: str = ""
-    # "batch", "channels", and the numbers of spatial axes or "pixels", all of them flattened
+    # "batch", "channels", "heads" that these are split into, and the numbers of spatial axes or
+    # "pixels", all of them flattened; of a single pixel these may be left out
     axes: tuple[str | int, ...] | None = None
+    heads: int = 1
+    after: "Callable[[], Features] | None" = None  # what the output's function makes of them
 
     @classmethod
     def of(cls, *branches: Branch) -> "Features":
@@ -73,6 +79,11 @@ class Features:
     def each(self, function: Callable[[Branch], Branch]) -> "Features":
         """Apply a function to each branch."""
         return replace(self, branches=tuple(function(branch) for branch in self.branches))
+
+    @property
+    def is_pixel(self) -> bool:
+        """Whether there is one pixel only, as after global pooling."""
+        return all(n == 1 for n in self.branches[0].kernel.size) and not any(map(any, self.borders))
 
     @property
     def channels(self) -> int:
@@ -93,8 +104,44 @@ class ImageMean:
     subtracted: bool = False
     bias: bool = False
 
+    @property
+    def pooled(self) -> Features:
+        """The means, as an image of one pixel."""
+        axes = tuple(range(1, self.of.branches[0].kernel.dims + 1))
 
-Known = Features | ImageMean
+        def each(branch: Branch) -> Branch:
+            return branch.mapped(image_mean(branch.kernel), lambda x: x.mean(axes, keepdim=True))
+
+        return self.of.each(each)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Products of the queries and keys of all pairs of pixels, and their softmax."""
+
+    queries: Features
+    keys: Features
+    depth: int  # channels that a product sums over
+    axes: tuple[str | int, ...]  # before those of the two pixels
+    factor: float = 1.0
+    soft: bool = False
+
+
+Known = Features | ImageMean | Scores
+
+
+def repeated_on(features: Features, size: Sequence[int]) -> Features:
+    """Repeat a single pixel on a whole image."""
+    axes = (1,) * len(size)
+
+    def each(branch: Branch) -> Branch:
+        if branch.kernel.size == tuple(size):
+            return branch
+        return branch.mapped(
+            repeated(branch.kernel, size), lambda x: x.reshape(-1, *axes).expand(-1, *size).clone()
+        )
+
+    return replace(features.each(each), axes=None)
 
 
 def channel_slice(features: Features, start: int, length: int) -> Features | None:
@@ -104,7 +151,8 @@ def channel_slice(features: Features, start: int, length: int) -> Features | Non
     for branch in features.branches:
         first, last = max(start, position), min(start + length, position + branch.channels)
         if last > first:
-            kept.append(replace(branch, channels=last - first))
+            place = branch.start + first - position
+            kept.append(replace(branch, channels=last - first, start=place))
         position += branch.channels
     return replace(features, branches=tuple(kept)) if kept else None
 

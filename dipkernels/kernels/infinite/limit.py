@@ -11,10 +11,10 @@ from torch import Tensor
 from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.kinds import Count, at_least
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.infinite import arithmetic, layouts, pointwise, resampling
+from dipkernels.kernels.infinite import arithmetic, attention, layouts, pointwise, resampling
 from dipkernels.kernels.infinite.codes import code_kernel
 from dipkernels.kernels.infinite.convolutions import convolution, pad, transposed_convolution
-from dipkernels.kernels.infinite.features import NARROW, Branch, Features
+from dipkernels.kernels.infinite.features import NARROW, Branch, Features, ImageMean
 from dipkernels.kernels.infinite.reader import Operation, Reader, ReaderSettings, single
 from dipkernels.kernels.infinite.weights import Initialisations, check_given
 from dipkernels.kernels.stationary import StationaryKernel
@@ -45,6 +45,7 @@ _OPERATIONS = (
     (pointwise.named_activation("swish"), "silu"),
     *((pointwise.named_activation(name), name) for name in ("relu", "tanh", "erf", "sin", "cos")),
     (pointwise.sigmoid, "sigmoid"),
+    (pointwise.hardsigmoid, "hardsigmoid"),
     (pointwise.normalised, "batch_norm instance_norm"),
     (pointwise.group_normalised, "group_norm"),
     (pointwise.layer_normalised, "layer_norm"),
@@ -58,6 +59,8 @@ _OPERATIONS = (
     (arithmetic.negated, "neg negative"),
     (resampling.interpolated, "interpolate"),
     (resampling.average_pooled, "avg_pool1d avg_pool2d"),
+    (resampling.adaptively_pooled, "adaptive_avg_pool1d adaptive_avg_pool2d"),
+    (resampling.adaptively_largest, "adaptive_max_pool1d adaptive_max_pool2d"),
     (resampling.largest_pooled, "max_pool1d max_pool2d boolean_dispatch"),
     (resampling.narrowed, "narrow"),
     (resampling.chunked, "chunk"),
@@ -66,11 +69,17 @@ _OPERATIONS = (
     (layouts.linear, "linear"),
     (layouts.permuted, "permute"),
     (layouts.transposed, "transpose swapaxes"),
+    (layouts.matrix_transposed, "mT"),
     (layouts.moved_axes, "movedim moveaxis"),
     (layouts.flattened, "flatten"),
-    (layouts.reshaped, "reshape view unflatten"),
+    (layouts.reshaped, "reshape view unflatten squeeze unsqueeze"),
+    (layouts.expanded, "expand expand_as broadcast_to"),
     (layouts.dropout, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"),
     (layouts.unchanged, "contiguous clone to"),
+    (attention.matrix_product, "matmul bmm"),
+    (attention.softened, "softmax"),
+    (attention.attended, "scaled_dot_product_attention"),
+    (attention.multi_head, "multi_head_attention_forward"),
 )
 RULES = {name: rule for rule, names in _OPERATIONS for name in names.split()}
 
@@ -226,6 +235,8 @@ def infinite_width(
     with torch.no_grad(), reader.following(prior.structure), reader:
         out = prior.image(draws.trained)
     found = reader.known(out)
+    if isinstance(found, ImageMean):
+        found = found.pooled
     if not isinstance(found, Features):
         raise InvalidInputError(
             f"the image of {prior.name} doesn't depend on its code by any layer"
@@ -234,6 +245,8 @@ def infinite_width(
         raise InvalidInputError(
             f"the image of {prior.name} has its channels last, or its pixels flattened: permute it"
         )
+    if found.output:
+        reader.note(pointwise.OUTPUT.format(found.output))
     if found.output and not before_output:
         raise InvalidInputError(
             f"the network ends in a {found.output}, after which nothing is Gaussian: make the "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dipkernels.kernels.infinite.features import NARROW, Branch, Features, channel_slice
+from dipkernels.kernels.infinite.layouts import axes_of
 from dipkernels.kernels.infinite.reader import Reader
 from dipkernels.kernels.stationary import Activation, activate, activation, batch_norm
 from dipkernels.kernels.stationary.activations import piecewise
@@ -41,10 +42,14 @@ LARGE_IMAGE = (
 
 
 def activated(
-    reader: Reader, x: Tensor, dual: Activation, *, slope: Callable[[Tensor], Tensor] | None = None
+    reader: Reader,
+    x: Tensor | Features,
+    dual: Activation,
+    *,
+    slope: Callable[[Tensor], Tensor] | None = None,
 ) -> Features:
     """Apply an activation to each branch, with a trained parameter in it or without."""
-    features = reader.features(x, any_order=True)
+    features = x if isinstance(x, Features) else reader.features(x, any_order=True)
 
     def step(draws: Draws) -> Draws:
         moved = draws.apply(dual.function)
@@ -66,7 +71,7 @@ def activated(
                 own = activate(branch.kernel, piecewise("slope", NEGATIVE)).covariance_table
                 kernel = replace(kernel, ntk_table=kernel.ntk_table + own)
             moved = replace(branch, kernel=kernel, steps=(*branch.steps, step))
-        return replace(moved, gaussian=False)
+        return replace(moved, gaussian=False, factor=1.0)
 
     return features.each(each)
 
@@ -139,12 +144,21 @@ hardtanh = rule_of(
     lambda min_val=-1.0, max_val=1.0, inplace=False: cut_off(float(min_val), float(max_val))
 )
 relu6 = rule_of(lambda inplace=False: cut_off(0.0, 6.0))
+hardsigmoid = rule_of(
+    lambda inplace=False: piecewise(
+        "hardsigmoid", PiecewiseLinear(0.0, 0.0, ((-3.0, 1 / 6), (3.0, -1 / 6)))
+    )
+)
 
 
 def sigmoid(reader: Reader, input: Tensor) -> Features:
-    """End at the output's sigmoid."""
-    reader.note(OUTPUT.format("sigmoid"))
-    return replace(reader.features(input), output="sigmoid")
+    """Apply a sigmoid: the output's, unless something follows."""
+    given = reader.features(input, any_order=True)
+
+    def after() -> Features:
+        return activated(reader, given, activation("sigmoid"))
+
+    return replace(given, output="sigmoid", after=after)
 
 
 def normalised(
@@ -196,9 +210,19 @@ def group_normalised(
 ) -> Features:
     """Normalise groups of channels, as `torch.nn.functional.group_norm`."""
     features = reader.whole(input, "it takes statistics")
-    size = features.channels // num_groups
-    if size == 1:
+    if features.channels == num_groups:
         return normalised(reader, input, None, None, weight, bias, True, 0.0, eps)
+    return _in_groups(reader, features, features.channels // num_groups, weight, bias, eps)
+
+
+def _in_groups(
+    reader: Reader,
+    features: Features,
+    size: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Features:
     scale, own = _channel_parameters(reader, weight, bias)
     learned = weight is not None or bias is not None
     if size < NARROW:
@@ -232,7 +256,14 @@ def layer_normalised(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Features:
-    """Normalise over all channels and pixels, as `torch.nn.functional.layer_norm`."""
+    """Normalise over all channels of a pixel, or of all, as `torch.nn.functional.layer_norm`."""
+    features = reader.features(input, any_order=True)
+    if axes_of(features)[-1] == "channels" and tuple(normalized_shape) == (features.channels,):
+        if any(math.prod(branch.kernel.period) > 1 for branch in features.branches):
+            raise reader.unknown(
+                "pixels of different phases have different variances: take max_period=1"
+            )
+        return _in_groups(reader, features, features.channels, weight, bias, eps)
     reader.whole(input, "it takes statistics")
     if tuple(normalized_shape) != tuple(input.shape[1:]):
         raise reader.unknown("of layer norms only those over channels and pixels are known")

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
-from dipkernels.kernels.infinite.features import Branch, Features, Known
+from dipkernels.kernels.infinite.features import Branch, Features, ImageMean, Known
 from dipkernels.kernels.infinite.weights import Initialisations
 from dipkernels.kernels.stationary import mixed
 from dipkernels.priors.prior import Parameters
@@ -83,17 +83,19 @@ class Reader(TorchFunctionMode):
     def features(self, value: object, *, any_order: bool = False) -> Features:
         """Look up the features of a tensor to which an operation can be applied."""
         found = self.known(value)
+        if isinstance(found, ImageMean) and not found.subtracted:
+            found = found.pooled
         if not isinstance(found, Features):
             raise self.unknown("what it is applied to is no image of features")
-        if found.output:
-            raise self.unknown(f"it follows the output's {found.output}")
+        if found.after is not None:
+            found = found.after()
         if found.axes is not None and not any_order:
             raise self.unknown("its axes are permuted or flattened: channels must come first")
         return found
 
-    def whole(self, value: object, use: str) -> Features:
+    def whole(self, value: object, use: str, *, any_order: bool = False) -> Features:
         """Look up features of all pixels of a torus, and no others."""
-        features = self.features(value)
+        features = self.features(value, any_order=any_order)
         if any(low or high for low, high in features.borders):
             raise self.unknown(f"{use} of a padded or cropped image")
         return features
@@ -205,7 +207,10 @@ class Reader(TorchFunctionMode):
 
 def plain_name(func: Any) -> str:
     """Name an operation without its marks: ``__add__`` and ``add_`` are ``add``."""
-    return str(getattr(func, "__name__", func)).strip("_")
+    name = str(getattr(func, "__name__", func)).strip("_")
+    if name == "get":  # of an attribute, such as Tensor.mT, its own
+        name = str(getattr(getattr(func, "__self__", None), "__name__", name))
+    return name
 
 
 def single(features: Features) -> Branch:

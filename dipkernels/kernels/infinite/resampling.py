@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from dipkernels.kernels.infinite.convolutions import per_axis, strided
-from dipkernels.kernels.infinite.features import Branch, Features, channel_slice
+from dipkernels.kernels.infinite.features import (
+    Branch,
+    Features,
+    ImageMean,
+    channel_slice,
+    repeated_on,
+)
+from dipkernels.kernels.infinite.layouts import axes_of, reshaped
 from dipkernels.kernels.infinite.reader import Reader
 from dipkernels.kernels.stationary import average_pool, upsample
 from dipkernels.kernels.stationary.draws import Draws
@@ -29,6 +36,8 @@ def interpolated(
 ) -> Features:
     """Upsample by a whole factor, as `torch.nn.functional.interpolate`."""
     features = reader.features(input)
+    if features.is_pixel and not antialias:
+        return repeated_on(features, reader.result.shape[2:])
     ratios = [n / m for n, m in zip(reader.result.shape[2:], input.shape[2:], strict=True)]
     known = {"nearest": "nearest", "linear": "bilinear", "bilinear": "bilinear"}
     if align_corners:
@@ -82,6 +91,31 @@ def average_pooled(
         return pool(x[:, None], sizes)[:, 0]
 
     return features.each(lambda b: b.mapped(average_pool(b.kernel, sizes), apply))
+
+
+def adaptively_pooled(reader: Reader, input: Tensor, output_size: Any) -> Features:
+    """Average over blocks or the whole image, as `torch.nn.functional.adaptive_avg_pool2d`."""
+    features = reader.whole(input, "a pooling")
+    if all(n == 1 for n in reader.result.shape[2:]):
+        return ImageMean(features).pooled
+    return average_pooled(reader, input, _equal_blocks(reader, input))
+
+
+def adaptively_largest(
+    reader: Reader, input: Tensor, output_size: Any, return_indices: bool = False
+) -> Features:
+    """Take the largest of each block, as `torch.nn.functional.adaptive_max_pool2d`: on draws."""
+    sizes = _equal_blocks(reader, input)
+    return largest_pooled(reader, input, sizes, return_indices=return_indices)
+
+
+def _equal_blocks(reader: Reader, input: Tensor) -> list[int]:
+    sides, wanted = input.shape[2:], reader.result.shape[2:]
+    if any(n % m for n, m in zip(sides, wanted, strict=True)):
+        raise reader.unknown(
+            f"it makes {list(wanted)} of {list(sides)} pixels: its blocks aren't alike"
+        )
+    return [n // m for n, m in zip(sides, wanted, strict=True)]
 
 
 def largest_pooled(
@@ -162,15 +196,17 @@ def _cut(reader: Reader, features: Features, axis: int, before: int, after: int)
 
 def chunked(reader: Reader, input: Tensor, chunks: int, dim: int = 0) -> list[Features]:
     """Split channels, as `torch.chunk`."""
-    if dim != 1:
+    features = reader.features(input, any_order=True)
+    axis = dim % input.dim()
+    if axes_of(features)[axis] != "channels" or features.heads > 1:
         raise reader.unknown("a split along an axis that isn't the channels'")
     parts, position = [], 0
     for part in reader.result:
-        kept = channel_slice(reader.features(input), position, part.shape[1])
+        kept = channel_slice(features, position, part.shape[axis])
         if kept is None:
             raise reader.unknown("no channels are left")
         parts.append(kept)
-        position += part.shape[1]
+        position += part.shape[axis]
     return parts
 
 
@@ -180,6 +216,8 @@ def indexed(reader: Reader, input: Tensor, index: Any) -> Features:
     if isinstance(index, int) and index == 0 and isinstance(known, Features):
         return known
     index = index if isinstance(index, tuple) else (index,)
+    if any(part is None for part in index):
+        return reshaped(reader, input)
     if Ellipsis in index:
         at = index.index(Ellipsis)
         whole = (slice(None),) * (input.dim() - len(index) + 1)

@@ -188,6 +188,17 @@ def swish() -> Activation:
     return integrated("swish", silu, derivative, functools.partial(mean_by_quadrature, silu))
 
 
+def sigmoid() -> Activation:
+    """Make the logistic function."""
+
+    def derivative(x: Tensor) -> Tensor:
+        gate = torch.sigmoid(x)
+        return gate * (1 - gate)
+
+    mean = functools.partial(mean_by_quadrature, torch.sigmoid)
+    return integrated("sigmoid", torch.sigmoid, derivative, mean)
+
+
 def softplus(beta: float = 1.0) -> Activation:
     """Make softplus, ``log(1 + exp(beta x)) / beta``."""
     if not beta > 0:
@@ -262,6 +273,7 @@ ACTIVATIONS: dict[str, Callable[..., Activation]] = {
     "gelu": gelu,
     "gelu-tanh": tanh_gelu,
     "hardtanh": hardtanh,
+    "sigmoid": sigmoid,
     "softplus": softplus,
     "tanh": tanh,
     "swish": swish,
@@ -278,8 +290,8 @@ def activation(name: str, **options: float) -> Activation:
     ----------
     name : str
         One of ``relu``, ``leaky-relu`` (``slope``, 0.2 by default), ``erf``, ``gelu``,
-        ``gelu-tanh``, ``hardtanh`` (``low``, ``high``, -1 and 1), ``softplus`` (``beta``, 1),
-        ``tanh``, ``swish``, ``sin`` and ``cos`` (``frequency``, 1).
+        ``gelu-tanh``, ``hardtanh`` (``low``, ``high``, -1 and 1), ``sigmoid``, ``softplus``
+        (``beta``, 1), ``tanh``, ``swish``, ``sin`` and ``cos`` (``frequency``, 1).
     **options : float
         As just said.
 

@@ -78,6 +78,16 @@ def added(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel
     )
 
 
+def multiplied(first: StationaryKernel, second: StationaryKernel) -> StationaryKernel:
+    """Multiply the features of two independent branches: ``(K1 K2, Theta1 K2 + K1 Theta2)``."""
+    one, two = _of_one_period([first, second])
+    own = one.ntk_table * two.covariance_table + one.covariance_table * two.ntk_table
+    scales = one.scale_weight + two.scale_weight
+    return StationaryKernel(
+        one.covariance_table * two.covariance_table, own, one.mean * two.mean, scales
+    )
+
+
 def translated(kernel: StationaryKernel, shift: float) -> StationaryKernel:
     """Add a constant c: ``K + c (m(p) + m(p + r)) + c^2``, with the same tangent kernel."""
     one = torch.ones_like(kernel.mean)

@@ -256,6 +256,31 @@ def average_pool(kernel: StationaryKernel, size: int | Sequence[int]) -> Station
     return stride(filtered(kernel, box, [0] * kernel.dims), sizes)
 
 
+def image_mean(kernel: StationaryKernel) -> StationaryKernel:
+    """Average over the whole image: what is left is a torus of one pixel."""
+    ones = (1,) * kernel.dims
+    mean = kernel.mean.mean().reshape(ones)
+    return mapped(kernel, lambda table: table.mean().reshape(*ones, *ones), mean)
+
+
+def repeated(kernel: StationaryKernel, size: Sequence[int]) -> StationaryKernel:
+    """Repeat the one pixel of a torus on all pixels of another, which are then equal."""
+    ones = (1,) * kernel.dims
+    return mapped(kernel, lambda table: table.expand(*ones, *size).clone(), kernel.mean)
+
+
+def weighed(kernel: StationaryKernel, weights: Tensor) -> StationaryKernel:
+    """Sum over all pixels, ``y(n) = sum over r of weights[r] x(n + r)``."""
+    lags = tuple(range(kernel.dims, 2 * kernel.dims))
+    power = torch.fft.fftn(weights).abs().square()
+
+    def apply(table: Tensor) -> Tensor:
+        summed_up: Tensor = torch.fft.ifftn(torch.fft.fftn(table, dim=lags) * power, dim=lags).real
+        return summed_up
+
+    return mapped(kernel, apply, weights.sum() * kernel.mean)
+
+
 def shifted(kernel: StationaryKernel, start: Sequence[int]) -> StationaryKernel:
     """Count pixels from another one: phase 0 is then ``start``'s."""
     axes, shifts = tuple(range(kernel.dims)), [-s for s in start]

@@ -11,7 +11,7 @@ from dipkernels.base.checks import checked, require_choice
 from dipkernels.errors import InvalidInputError
 from dipkernels.kernels.stationary.blocks import at_lags
 from dipkernels.kernels.stationary.branches import translated
-from dipkernels.kernels.stationary.kernel import StationaryKernel
+from dipkernels.kernels.stationary.kernel import StationaryKernel, mapped
 
 TORCH_EPSILON = 1e-5
 # Nodes of the integrals over log t: their integrands are analytic in a strip of half-width pi, so
@@ -19,6 +19,12 @@ TORCH_EPSILON = 1e-5
 LOG_RANGE = (-45.0, 90.0)
 LOG_STEP = 0.1
 MOST_PIXELS = 8192
+
+
+def mean_added(kernel: StationaryKernel, times: float = 1.0) -> StationaryKernel:
+    """Add a multiple of each channel's mean over the image to it."""
+    mean = kernel.mean + times * kernel.mean.mean()
+    return mapped(kernel, lambda table: _projected(table, kernel, times), mean)
 
 
 def centred(kernel: StationaryKernel, *, learned_bias: bool = False) -> StationaryKernel:
@@ -161,8 +167,10 @@ def normalised_moments(
     return lags(first), lags(moved)
 
 
-# P K P, with rows and columns of different phases having different means.
-def _projected(table: Tensor, kernel: StationaryKernel) -> Tensor:
+# P K P, with rows and columns of different phases having different means. P is 1 + t M, M the mean
+# over the image: by default the projection on images of mean zero.
+def _projected(table: Tensor, kernel: StationaryKernel, t: float = -1.0) -> Tensor:
     rows = table.mean(dim=tuple(range(kernel.dims, 2 * kernel.dims)))
     there = at_lags(rows, kernel.size)
-    return table - rows.reshape(*rows.shape, *(1,) * kernel.dims) - there + rows.mean()
+    here = rows.reshape(*rows.shape, *(1,) * kernel.dims)
+    return table + t * here + t * there + t**2 * rows.mean()
