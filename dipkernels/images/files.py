@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
-from dipkernels.errors import ImageError, InvalidInputError, UnitWarning
+from dipkernels.errors import ImageError, InvalidInputError, MemoryLimitError, UnitWarning
 from dipkernels.images.named import is_file, read_named
 from dipkernels.images.pillow_files import read_by_pillow
 from dipkernels.images.pixels import (
@@ -301,12 +301,16 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
     ImageError
         If there is no such file, it can't be read, has another shape, or holds NaN, infinity or
         numbers of another type.
+    MemoryLimitError
+        If it doesn't fit into the memory that is free.
     """
     path = Path(path)
     if path.suffix.lower() != ".npy" or not is_file(path):
         raise ImageError(f"{path} is no .npy file: save the signal by numpy.save")
     try:
-        values = np.asarray(np.load(path, allow_pickle=False))
+        values = _read_npy(path)
+    except MemoryLimitError:
+        raise
     except Exception as error:  # whatever numpy raises
         raise ImageError(f"{path} can't be read as a signal ({_first_line(error)})") from error
     if values.ndim not in (1, 2) or values.size == 0:
@@ -332,9 +336,7 @@ def _read_file(path: Path, said: Said) -> Pixels:
         with path.open("rb") as file:
             start = file.read(6)
         if start == NUMPY or path.suffix.lower() == ".npy":
-            stored = np.load(path, allow_pickle=False, mmap_mode="r")
-            require_room(stored.shape, path)
-            return Pixels(arrange(np.array(stored), str(path), said))
+            return Pixels(arrange(_read_npy(path), str(path), said))
         if start[:4] in TIFF:
             return read_tiff(path, said)
         pixels = read_by_pillow(path)
@@ -344,6 +346,12 @@ def _read_file(path: Path, said: Said) -> Pixels:
         raise
     except Exception as error:  # the readers raise whatever their libraries do
         raise ImageError(f"{path} can't be read as an image ({_first_line(error)})") from error
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    stored = np.load(path, allow_pickle=False, mmap_mode="r")
+    require_room(stored.shape, path)
+    return np.array(stored)
 
 
 def ask_for_white(file: ImageFile, source: str) -> None:

@@ -1,7 +1,7 @@
 """Writing images."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import tifffile
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.files import replacing
 from dipkernels.errors import ImageError, InvalidInputError, OutputError
 from dipkernels.images.axes import AXES, SHAPES
 
@@ -75,7 +76,8 @@ def save(
     elif image.dim() == 2:
         pixels = pixels.T
     try:
-        _write(pixels, path, suffix, profile, volume=image.dim() == 4)
+        with replacing(path) as partial, partial.open("wb") as file:
+            _write(pixels, file, suffix, profile, volume=image.dim() == 4)
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"can't write image {path}: {error}") from error
 
@@ -136,19 +138,19 @@ def _quantised(image: Tensor, bits: int, white: float) -> np.ndarray:
 
 
 def _write(
-    pixels: np.ndarray, path: Path, suffix: str, profile: bytes | None, *, volume: bool
+    pixels: np.ndarray, file: BinaryIO, suffix: str, profile: bytes | None, *, volume: bool
 ) -> None:
     if suffix == ".npy":
-        np.save(path, pixels, allow_pickle=False)
+        np.save(file, pixels, allow_pickle=False)
     elif volume:
         axes = "ZYX" if pixels.ndim == 3 else "ZCYX"
         stack = pixels if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
-        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": axes}, iccprofile=profile)
+        tifffile.imwrite(file, stack, imagej=True, metadata={"axes": axes}, iccprofile=profile)
     elif suffix in TIFF:
         colour = pixels.ndim == 3 and pixels.shape[2] == 3
         extra = pixels.shape[2] - 1 if pixels.ndim == 3 and not colour else 0
         tifffile.imwrite(
-            path,
+            file,
             pixels,
             photometric="rgb" if colour else "minisblack",
             planarconfig="contig" if pixels.ndim == 3 else None,
@@ -158,4 +160,6 @@ def _write(
         )
     else:
         options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
-        Image.fromarray(pixels).save(path, **options)
+        # from the suffix, as Pillow does of a path
+        kind = Image.registered_extensions()[suffix]
+        Image.fromarray(pixels).save(file, format=kind, **options)

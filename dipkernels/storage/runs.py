@@ -13,11 +13,12 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.files import PARTIAL
 from dipkernels.base.interruption import Interrupted
 from dipkernels.base.origin import now, provenance, session
-from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
+from dipkernels.errors import InvalidInputError, OutputError
 from dipkernels.storage.hashes import as_json, read_json
-from dipkernels.storage.netcdf import PARTIAL, load, save, write_text
+from dipkernels.storage.netcdf import load, save, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -267,7 +268,7 @@ class RunFolder:
         """
         try:
             return load(self.file(name)) if self.file(name).exists() else None
-        except (DipkernelsError, OSError) as error:
+        except InvalidInputError as error:
             logger.warning("%s counts as not done: %s", name, error)
             return None
 
