@@ -1,7 +1,8 @@
 """Writing images."""
 
+import io
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -76,8 +77,11 @@ def save(
     elif image.dim() == 2:
         pixels = pixels.T
     try:
-        with replacing(path) as partial, partial.open("wb") as file:
-            _write(pixels, file, suffix, profile, volume=image.dim() == 4)
+        # NumPy, which tifffile uses, doesn't notice that a disk is full.
+        content = io.BytesIO()
+        _write(pixels, content, suffix, profile, volume=image.dim() == 4)
+        with replacing(path) as partial:
+            partial.write_bytes(content.getbuffer())
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"can't write image {path}: {error}") from error
 
@@ -138,7 +142,7 @@ def _quantised(image: Tensor, bits: int, white: float) -> np.ndarray:
 
 
 def _write(
-    pixels: np.ndarray, file: BinaryIO, suffix: str, profile: bytes | None, *, volume: bool
+    pixels: np.ndarray, file: io.BytesIO, suffix: str, profile: bytes | None, *, volume: bool
 ) -> None:
     if suffix == ".npy":
         np.save(file, pixels, allow_pickle=False)

@@ -1,15 +1,18 @@
 """Saving and loading results: netCDF, written whole or not at all."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from dipkernels.base.checks import checked
 from dipkernels.base.files import replacing, stays, to_disk
 from dipkernels.base.memory import require_free
-from dipkernels.errors import InvalidInputError, MemoryLimitError, OutputError
+from dipkernels.errors import ArgumentsError, InvalidInputError, MemoryLimitError, OutputError
 from dipkernels.storage.hashes import HOW, SEALED, is_whole, seal
 
 DAMAGED = (
@@ -44,12 +47,17 @@ def save(
     ------
     OutputError
         If it can't be written; what was there before stays whole.
+    ArgumentsError
+        If netCDF can't hold it: attributes are words, numbers, or arrays of these.
+
+    Notes
+    -----
+    The file is made in memory, which takes as much as the dataset, and then written.
     """
     try:
         with replacing(Path(path)) as partial:
             sealed = dataset.assign_attrs({SEALED: HOW})
-            if not (classic and _written_as_classic(sealed, partial)):
-                sealed.to_netcdf(partial, engine="h5netcdf")
+            partial.write_bytes((classic and _as_classic(sealed)) or _as_hdf5(sealed))
             seal(partial)
             if durable:
                 to_disk(partial)
@@ -129,9 +137,22 @@ def write_text(text: str, path: Path, *, durable: bool = False) -> None:
         raise OutputError(f"can't write {path}: {error}") from error
 
 
-def _written_as_classic(dataset: xr.Dataset, path: Path) -> bool:
+# Not by HDF5 itself: where a disk is full, it ends the process.
+def _as_hdf5(dataset: xr.Dataset) -> memoryview:
+    content = io.BytesIO()
     try:
-        dataset.to_netcdf(path, engine="scipy", format="NETCDF3_64BIT")
+        with h5netcdf.File(content, "w") as file:
+            dataset.dump_to_store(H5NetCDFStore(file))
+    except TypeError as error:
+        raise ArgumentsError(
+            f"netCDF can't hold this dataset ({error}): its attributes must be words, numbers, or "
+            "arrays of these"
+        ) from error
+    return content.getbuffer()
+
+
+def _as_classic(dataset: xr.Dataset) -> bytes | memoryview:
+    try:
+        return dataset.to_netcdf(engine="scipy", format="NETCDF3_64BIT")
     except (ValueError, TypeError, AttributeError):
-        return False
-    return True
+        return b""
