@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipkernels import NTK, GaussianProcess, ImagePrior, fit, gp, kernels, networks, tasks, theory
+from dipkernels import (
+    NTK,
+    GaussianProcess,
+    ImagePrior,
+    fit,
+    gp,
+    kernels,
+    linalg,
+    networks,
+    tasks,
+    theory,
+)
 from dipkernels.errors import (
     DipkernelsError,
     DivergenceError,
@@ -172,3 +183,11 @@ def test_draws_that_are_left_leave_gradients_on():
     assert torch.is_grad_enabled()
     with pytest.raises(DipkernelsError, match="at least 1 sample"):
         next(draw_images(prior(4, 4), 0))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308, 1e200])
+def test_operators_whose_norms_no_number_holds_are_named(value):
+    operator = linalg.DenseOperator(value * torch.eye(6, dtype=torch.float64))
+    for act in (linalg.top_eigenpairs, linalg.krylov_probes):
+        with pytest.raises(DivergenceError, match="a product with the operator is NaN or infinite"):
+            act(operator, 2)

@@ -272,10 +272,10 @@ def mask_light(file: ImageFile, source: str, hides: str | None = None) -> Tensor
     else:
         require_finite(file.image.numpy(), f"the mask {source}", "say what they are by 0 and 1")
         light = file.image.mean(dim=0)
-        levels = light.unique()
-        if len(levels) <= 2 and levels[0] == 0 and levels[-1] > 0:
-            light = light / levels[-1]
-        elif len(levels) == 1 and round(float(levels[0]) * file.white) == 1:  # ones alone
+        low, high = light.aminmax()
+        if low == 0 < high and bool(((light == low) | (light == high)).all()):  # two levels
+            light = light / high
+        elif low == high and round(float(low) * file.white) == 1:  # ones alone
             light = torch.ones_like(light)
     return 1 - light if hides in ("white", "opaque") else light
 
