@@ -19,8 +19,8 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "sweep": ["sweep", "plan.yaml"],
     "spectrum": ["spectrum", "deep-decoder", *SIZE, "--steps", "6", "--probes", "2"],
-    "score": ["score", "deep-decoder", *SIZE, "--steps", "6"],
-    "audit": ["audit", *SMALL, "--iterations", "8", "--checks", "4 8"],
+    "score": ["score", "deep-decoder", *SIZE],
+    "audit": ["audit", *SMALL, "--iterations", "24", "--checks", "4 24"],
     "covariance": ["covariance", *SMALL, "--samples", "8"],
     "gp": ["gp", *SMALL, "--samples", "8"],
 }
