@@ -28,10 +28,10 @@ LINES = {
     "compare": ["--priors", "deep-decoder", "--size", "8", "--iterations", "1"],
     "fingerprint": ["deep-decoder", "--size", "8"],
     "spectrum": ["deep-decoder", "--size", "8", "--steps", "2", "--probes", "2"],
-    "score": ["deep-decoder", "--size", "8", "--steps", "2"],
+    "score": ["deep-decoder", "--size", "8"],
     "audit": ["deep-decoder", "--size", "8", "--iterations", "2", "--checks", "2"],
     "covariance": ["deep-decoder", "--size", "8", "--samples", "4"],
-    "gp": ["deep-decoder", "--size", "8", "--samples", "4"],
+    "gp": ["deep-decoder", "--size", "8", "--kernel", "samples", "--samples", "4"],
     "experiment": ["low_pass", "--preset", "nonsense"],
     "sweep": ["plan.yaml"],
     "sweep-status": ["store"],
@@ -41,7 +41,7 @@ LINES = {
 # Of each the option that any wrong number makes certainly wrong.
 CERTAIN = {
     **{"fit": "--iterations", "ntk": "--steps", "posterior": "--chains", "spectrum": "--steps"},
-    **{"score": "--steps", "audit": "--iterations", "covariance": "--samples", "gp": "--samples"},
+    **{"score": "--seeds", "audit": "--iterations", "covariance": "--samples", "gp": "--samples"},
 }
 WORDS = (
     *("", "0", "-1", "1.9", "nan", "inf", "-inf", "1e400", "99999999999", "9" * 5000, "1/0", "0/0"),

@@ -22,7 +22,7 @@ COMMANDS: dict[str, list[str]] = {
     "score": ["score", "deep-decoder", *SIZE],
     "audit": ["audit", *SMALL, "--iterations", "24", "--checks", "4 24"],
     "covariance": ["covariance", *SMALL, "--samples", "8"],
-    "gp": ["gp", *SMALL, "--samples", "8"],
+    "gp": ["gp", *SMALL, "--kernel", "samples", "--samples", "8"],
 }
 PLAN = """\
 priors: {name: deep-decoder, options: {width: 4}}
