@@ -369,7 +369,15 @@ WRONG: dict[str, Callable[[], Any]] = {
 # Right where an argument is called so: such a call may take its time.
 RIGHT_SOMEWHERE = ("prior", "task", "kernel", "parameters", "path", "folder")
 # What takes its time by design gets values of wrong types alone.
-HEAVY = ("fingerprint", "plan_fingerprint", "audit", "compare", "calibrate", "deep_ensemble")
+HEAVY = (
+    "fingerprint",
+    "plan_fingerprint",
+    "stored_card",
+    "audit",
+    "compare",
+    "calibrate",
+    "deep_ensemble",
+)
 # What makes a call quick.
 SMALL = {
     "iterations": 3,
