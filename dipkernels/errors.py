@@ -18,8 +18,8 @@ class InvalidInputError(DipkernelsError, ValueError):
     """A value that can't be used: wrong shape, range, name or combination."""
 
 
-class ArgumentsError(InvalidInputError):
-    """Arguments that don't go together, or that no check foresaw; its cause is what went wrong."""
+class ArgumentsError(InvalidInputError, TypeError):
+    """Arguments of a wrong name or number, that don't go together, or that no check foresaw."""
 
 
 class ImageError(InvalidInputError):

@@ -60,17 +60,17 @@ MAY_IMPORT = {
 }
 # Lines of each package, at most.
 CEILINGS = {
-    "base": 1720,  # of which 190 are the displays of notebooks
+    "base": 1850,  # of which 190 are the displays of notebooks
     "bridges": 1040,
     "cli": 2330,
     "fingerprints": 940,
     "fitting": 2490,
     "gp": 1730,
-    "images": 1730,
+    "images": 1740,
     "kernels": 6940,
     "linalg": 2370,
     "literature": 2210,
-    "networks": 2980,
+    "networks": 3000,
     "planning": 850,
     "plotting": 2190,
     "priors": 2870,
@@ -80,7 +80,7 @@ CEILINGS = {
     "spectra": 1650,
     "stages": 2360,
     "stopping": 2260,
-    "storage": 1270,
+    "storage": 1260,
     "sweep": 2510,
     "tasks": 4060,
     "theory": 2550,

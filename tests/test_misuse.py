@@ -14,7 +14,12 @@ from jaxtyping import Float
 
 from dipkernels import NTK, gp, images, networks, tasks
 from dipkernels.base.checks import as_annotated, checked
-from dipkernels.errors import DeviceError, DipkernelsError, InvalidInputError
+from dipkernels.errors import (
+    ArgumentsError,
+    DeviceError,
+    DipkernelsError,
+    InvalidInputError,
+)
 from dipkernels.linalg import effective_rank
 from dipkernels.spectra import (
     bin_edges,
@@ -196,3 +201,31 @@ def test_checks_leave_the_call_as_it_is():
     assert together.__doc__ == "Say it."
     with pytest.raises(TypeError, match="together"):
         together()
+
+
+def test_a_wrong_name_or_number_of_arguments_says_what_is_taken():
+    task = tasks.denoise(IMAGE)
+    for act, words in (
+        (lambda: tasks.denoise(IMAGE, noise_sigam=0.1), "did you mean 'noise_sigma'? it takes"),
+        (lambda: effective_rank(), "missing a required argument: 'probes'): it takes (probes)"),
+        (lambda: NTK(1, 2, 3, 4, 5, 6, 7, 8), "NTK can't be called so (too many positional"),
+        (lambda: task.to("cpu", device="cpu"), "Task.to can't be called so ("),
+        (lambda: vit().init(0, seed=0), "ImagePrior.init can't be called so (multiple values"),
+        (
+            lambda: effective_rank(probe=[]),
+            "'probe'): did you mean 'probes'? it takes (probes)",
+        ),
+    ):
+        with pytest.raises(ArgumentsError, match=re.escape(words)):
+            act()
+
+
+def test_arguments_that_no_check_foresaw_are_told_with_what_is_taken(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+    # of the package, as its file says
+    text = "def halve(number: float, of: 'str | None' = None):\n    return [1][int(number)]\n"
+    made: dict[str, Any] = {"__name__": "dipkernels.x"}
+    exec(compile(text, "<made>", "exec"), made)
+    with pytest.raises(ArgumentsError, match=r"it takes number: a number; its documentation"):
+        checked(made["halve"])(7)

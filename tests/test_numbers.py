@@ -7,8 +7,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dipkernels import NTK, GaussianProcess, ImagePrior, fit, gp, kernels, networks, tasks, theory
-from dipkernels.errors import DipkernelsError, DivergenceError, InvalidInputError
+from dipkernels import (
+    NTK,
+    GaussianProcess,
+    ImagePrior,
+    fit,
+    gp,
+    kernels,
+    linalg,
+    networks,
+    tasks,
+    theory,
+)
+from dipkernels.errors import (
+    DipkernelsError,
+    DivergenceError,
+    InvalidInputError,
+    MemoryLimitError,
+)
 from dipkernels.fitting import summary
 from dipkernels.priors.draws import draw_images
 from dipkernels.spectra import prior_spectrum, radial_power
@@ -92,6 +108,31 @@ def test_a_rate_that_ruins_the_start_is_seen(rate, optimiser):
     assert bool(np.isfinite(found.loss).all())
 
 
+@pytest.mark.parametrize("optimiser", ["adam", "sgd", "l-bfgs"])
+def test_a_rate_below_all_numbers_of_32_bits_moves_nothing(optimiser):
+    task = tasks.denoise(torch.rand(1, 8, 8), noise_sigma=0.1)
+    found = fit(prior(8, 8), task, iterations=3, learning_rate=1e-60, optimiser=optimiser)
+    assert found.status == "finished"
+    assert len(set(found.loss.values)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("skip", {"scales": 10**6}, "scales must be at most 1000, got 1000000"),
+        ("vit", {"depth": 10**9}, "depth must be at most 1000"),
+        ("resnet", {"blocks": 10**6}, "blocks must be at most 1000"),
+        ("conv", {"layers": 10**6}, "layers must be at most 1000"),
+        ("mixer", {"depth": 10**6}, "depth must be at most 1000"),
+        ("skip", {"width": 10**6}, "'skip' with these options needs about .* TB of memory"),
+        ("deep-decoder", {"width": 10**8}, "needs about .* of memory|can't be made"),
+    ],
+)
+def test_networks_beyond_all_memory_are_refused_at_once(name, options, words):
+    with pytest.raises((InvalidInputError, MemoryLimitError), match=words):
+        networks.create(name, image_size=16, **options)
+
+
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_constants_are_fitted_and_predicted(value):
     task = tasks.denoise(torch.full((1, 6, 7), value), noise_sigma=0.1)
@@ -127,7 +168,10 @@ def test_wrong_numbers_are_refused():
         lambda: radial_power(torch.rand(1, 1, 8, 8), edges=[math.nan]),
         lambda: networks.create("skip", image_size=16, kernel_size_down=2**31),
         lambda: networks.create("skip", image_size=16, kernel_size_down=1001),
-        lambda: ImagePrior(net, torch.rand(1, 2, 8, 8), learning_rate=math.nan),
+        *(
+            lambda rate=rate: ImagePrior(net, torch.rand(1, 2, 8, 8), learning_rate=rate)
+            for rate in (math.nan, math.inf, -1, 0)
+        ),
     ):
         with pytest.raises(InvalidInputError, match=r"seed|edges|kernel|learning_rate"):
             act()
@@ -139,3 +183,11 @@ def test_draws_that_are_left_leave_gradients_on():
     assert torch.is_grad_enabled()
     with pytest.raises(DipkernelsError, match="at least 1 sample"):
         next(draw_images(prior(4, 4), 0))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e308, 1e200])
+def test_operators_whose_norms_no_number_holds_are_named(value):
+    operator = linalg.DenseOperator(value * torch.eye(6, dtype=torch.float64))
+    for act in (linalg.top_eigenpairs, linalg.krylov_probes):
+        with pytest.raises(DivergenceError, match="a product with the operator is NaN or infinite"):
+            act(operator, 2)

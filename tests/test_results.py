@@ -4,6 +4,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +14,12 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from matplotlib.figure import Figure
 from torch import nn
 
+from dipkernels import images, plotting
+from dipkernels.base import files
+from dipkernels.base import memory as of_machine
 from dipkernels.base import origin as provenance
 from dipkernels.errors import (
     DeviceError,
@@ -22,6 +27,7 @@ from dipkernels.errors import (
     DivergenceError,
     ImageError,
     InvalidInputError,
+    MemoryLimitError,
     OutputError,
     UnknownNameError,
 )
@@ -29,6 +35,7 @@ from dipkernels.networks import ImagePrior
 from dipkernels.priors import memory
 from dipkernels.priors.prior import describe_prior
 from dipkernels.storage import netcdf as results
+from dipkernels.storage import save_checkpoint
 
 
 def make_dataset(seed: int = 0) -> xr.Dataset:
@@ -111,11 +118,12 @@ def test_a_failing_write_leaves_the_old_file(
     results.save(make_dataset(), file)
     before = file.read_bytes()
 
-    def fail(dataset: xr.Dataset, path: Path, **options: object) -> None:
-        Path(path).write_bytes(b"half a file")
+    def fail(path: Path, content: bytes) -> None:
+        with path.open("wb") as half:
+            half.write(b"half a file")
         raise failure
 
-    monkeypatch.setattr(xr.Dataset, "to_netcdf", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(expected):
         results.save(make_dataset(1), file)
     assert file.read_bytes() == before
@@ -126,7 +134,7 @@ def test_attributes_that_no_file_can_hold_leave_the_old_file(tmp_path: Path) -> 
     file = tmp_path / "result.nc"
     results.save(make_dataset(), file)
     before = file.read_bytes()
-    with pytest.raises(TypeError, match="Invalid value for attr"):
+    with pytest.raises(TypeError, match="netCDF can't hold this dataset"):
         results.save(make_dataset(1).assign_attrs(settings={"a": 1}), file)
     assert file.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["result.nc"]
@@ -239,6 +247,50 @@ def test_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert memory.available_memory(torch.device("cpu")) == whole
 
 
+GROUPS = {
+    "limit": ("0::/", {"": {"memory.max": 900}}, [500]),
+    "of a part": ("0::/a/b", {"a": {"memory.max": 800, "memory.high": "max"}}, [400]),
+    "soft": ("0::/a", {"a": {"memory.high": 700, "memory.max": 900}}, [500, 300]),
+    "outside's path": ("0::/docker/1f", {"": {"memory.max": 900}}, [500]),
+    "none": ("0::/a", {"a": {"memory.max": "max"}}, []),
+    "no files": ("0::/../x", {}, []),
+    "old": (
+        "5:cpu:/a\n4:hugetlb,memory:/a\n1:name=systemd:/a",
+        {"memory/a": {"memory.limit_in_bytes": 900}, "cpu/a": {"memory.limit_in_bytes": 1}},
+        [500],
+    ),
+    "old, outside's path": ("4:memory:/d/1", {"memory": {"memory.limit_in_bytes": 450}}, [50]),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_limits_of_containers_count(case: str, tmp_path: Path) -> None:
+    lines, folders, expected = GROUPS[case]
+    (tmp_path / "cgroup").write_text(lines + "\n")
+    for name, limits in folders.items():
+        folder = tmp_path / "mount" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, value in limits.items():
+            (folder / file).write_text(f"{value}\n")
+        # of 600 that are taken, 200 are a cache of files that is given back when asked for
+        for file in ("memory.current", "memory.usage_in_bytes"):
+            (folder / file).write_text("600\n")
+        (folder / "memory.stat").write_text(
+            "anon 400\ninactive_file 200\ntotal_inactive_file 200\n"
+        )
+    found = list(of_machine.within_groups(tmp_path / "cgroup", tmp_path / "mount"))
+    assert found == expected
+
+
+def test_memory_within_limits_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_machine, "within_groups", lambda: iter([10**6, 300]))
+    assert of_machine.free_bytes() == memory.available_memory(torch.device("cpu")) == 300
+    with pytest.raises(MemoryLimitError, match="x needs about 1 kB of memory, and 0 kB are free"):
+        of_machine.require_free(1000, "x", "take less")
+    monkeypatch.setattr(of_machine, "within_groups", lambda: iter([-5]))  # above its soft limit
+    assert of_machine.free_bytes() == 0
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_memory_of_a_cuda_device() -> None:
@@ -264,3 +316,54 @@ def test_errors_are_the_packages_and_pythons(
     assert issubclass(error, DipkernelsError)
     assert issubclass(error, builtin)
     assert str(error("a sentence for people")) == "a sentence for people"
+
+
+def test_devices_are_not_replaced_and_links_stay(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for write in (save_dataset, save_text):
+        with pytest.raises(OutputError, match=r"can't write .*: it is no ordinary file"):
+            write(tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
+    for _ in range(2):
+        save_text(tmp_path / "link")
+        assert (tmp_path / "link").is_symlink()
+    assert [file.name for file in (tmp_path / "elsewhere").iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
+def test_files_of_a_folder_that_can_only_be_read_stay(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    tmp_path.chmod(0o555)
+    assert files.stays(tmp_path / "file")
+    assert not files.stays(tmp_path / "other")
+    tmp_path.chmod(0o755)
+    assert not files.stays(tmp_path / "file")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    saves: dict[str, Callable[[Path], None]] = {
+        "a.nc": save_dataset,
+        "b.nc": lambda path: results.save(make_dataset(), path, classic=True),
+        "c.txt": lambda path: results.write_text("text" * 100, path),
+        "d.png": lambda path: images.save(torch.rand(3, 16, 16), path),
+        "e.tif": lambda path: images.save(torch.rand(3, 16, 16), path),
+        "f.npy": lambda path: images.save(torch.rand(3, 16, 16), path),
+        "g.svg": lambda path: plotting.save_figure(Figure(figsize=(1, 1)), path),
+        "h.png": lambda path: plotting.save_figure(Figure(figsize=(1, 1)), path),
+        "i.safetensors": lambda path: save_checkpoint(path, {}, {"a": torch.ones(100)}),
+    }
+    for name, save in saves.items():
+        save(tmp_path / name)
+    before = {name: (tmp_path / name).read_bytes() for name in saves}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name, save in saves.items():
+        for length in (0, 100, len(before[name]) - 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (length, hard))
+            try:
+                with pytest.raises(OutputError, match="can't write"):
+                    save(tmp_path / name)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before

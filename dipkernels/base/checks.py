@@ -11,12 +11,13 @@ import sys
 import sysconfig
 import threading
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_type_hints, overload
 
 from dipkernels.base.kinds import Kind, kind_of
 from dipkernels.base.values import Call, Refused, described, shown
+from dipkernels.base.words import meant
 from dipkernels.errors import (
     ArgumentsError,
     DipkernelsError,
@@ -135,8 +136,8 @@ def _checked_call(function: Any, nan: bool) -> Any:
             signature = found
         try:
             bound = signature.bind(*args, **kwargs)
-        except TypeError:  # Python says it better, with the function's name
-            return function(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentsError(_unbound(error, function, signature, kwargs)) from None
         given, call = bound.arguments, Call(nan=nan)
         for name, kind, several in parameters:
             if name not in given:
@@ -155,7 +156,7 @@ def _checked_call(function: Any, nan: bool) -> Any:
         except (DipkernelsError, Warning):
             raise
         except Exception as error:
-            told = _told(error, function, given)
+            told = _told(error, function, given, parameters)
             if told is None:
                 raise
             raise told from error
@@ -220,14 +221,37 @@ class _Inside(threading.local):
 _inside = _Inside()
 
 
+# Of a wrong name or number of arguments: what is wrong, which name was meant, and which there are.
+def _unbound(
+    error: TypeError, function: Any, signature: inspect.Signature, named: Iterable[str]
+) -> str:
+    taken = [
+        each.replace(annotation=each.empty)
+        for name, each in signature.parameters.items()
+        if name not in ("self", "cls")
+    ]
+    takes = signature.replace(parameters=taken, return_annotation=signature.empty)
+    rest = any(each.kind is each.VAR_KEYWORD for each in taken)
+    unknown = "" if rest else next((name for name in named if name not in takes.parameters), "")
+    what = f"it has no argument '{unknown}'" if unknown else str(error)
+    hint = meant(unknown, takes.parameters) if unknown else ""
+    return f"{_called(function)} can't be called so ({what}): {hint}it takes {takes}"
+
+
+def _called(function: Any) -> str:
+    return str(function.__qualname__).removesuffix(".__init__")
+
+
 # What was right in its type and couldn't be, in words: a size that no memory holds, a dataset of
 # another kind, arguments that don't go together. What a user's own code raises stays as it is.
-def _told(error: Exception, function: Any, given: dict[str, Any]) -> DipkernelsError | None:
+def _told(
+    error: Exception, function: Any, given: dict[str, Any], parameters: list[_Parameter]
+) -> DipkernelsError | None:
     frames = list(_frames(error))
     of_checkers = type(error).__module__.split(".")[0] in ("beartype", "jaxtyping")
     if of_checkers or any(_is_users(frame) for frame in frames):
         return None
-    called, said = function.__qualname__.removesuffix(".__init__"), str(error).lower()
+    called, said = _called(function), str(error).lower()
     values = {name: value for name, value in given.items() if name not in ("self", "cls")}
     told = ", ".join(f"{name}={described(value)}" for name, value in values.items())
     if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
@@ -235,9 +259,11 @@ def _told(error: Exception, function: Any, given: dict[str, Any]) -> DipkernelsE
             f"{called}({told}) needs more memory than there is: choose smaller sizes or counts"
         )
     what = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300]
+    kinds = {each.name: each.kind.words for each in parameters if each.name in given}
+    taken = ", ".join(f"{name}: {words}" for name, words in kinds.items())
     return ArgumentsError(
-        f"{called} can't use these arguments, got {told} ({what}): its documentation says what "
-        "each must be, and how they go together"
+        f"{called} can't use these arguments, got {told} ({what}): it takes {taken}; its "
+        "documentation says how they go together"
     )
 
 

@@ -52,6 +52,8 @@ Positive = Annotated[float, Limit("positive and finite", lambda x: 0 < x < math.
 NotNegative = Annotated[float, Limit("finite and not negative", lambda x: 0 <= x < math.inf)]
 Share = Annotated[float, Limit("in (0, 1)", lambda x: 0 < x < 1)]
 Count = Annotated[int, at_least(1)]
+MOST_LAYERS = 1000
+Layers = Annotated[int, Limit(f"at most {MOST_LAYERS}", lambda number: number <= MOST_LAYERS)]
 
 
 def kind_of(annotation: Any, name: str = "") -> Kind:

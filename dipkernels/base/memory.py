@@ -1,8 +1,9 @@
-"""Memory of this machine that is free, and what nobody holds any more."""
+"""Memory that this process may still take, and what nobody holds any more."""
 
 import contextlib
 import gc
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +12,58 @@ from dipkernels.errors import MemoryLimitError
 
 GROWTH = 2**28  # bytes that may be lost in cycles for a while
 _resident = 0  # after the last collection
+# Files of a control group, of its first version and its second: limits of memory, what is taken,
+# and in the table of it what the kernel takes back when asked.
+FIRST = (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+SECOND = (("memory.max", "memory.high"), "memory.current", "inactive_file")
 
 
 def free_bytes() -> int:
-    """Memory of the machine that is free now."""
+    """Memory that is free now: of the machine, within the limits of container and process."""
     try:
-        return linux_bytes("/proc/meminfo", "MemAvailable")
+        free = linux_bytes("/proc/meminfo", "MemAvailable")
     except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(0, min([free, *within_groups(), *_within_process()]))
+
+
+def within_groups(
+    groups: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """Say what the limit of each control group, from the process's up to the top, leaves free."""
+    try:
+        lines = groups.read_text(encoding="utf-8").splitlines()
+    except OSError:  # another system
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = mount / "memory" if controllers else mount
+        # A container often sees its own group at the top, and the path that it has outside.
+        inner = top / path.lstrip("/")
+        for folder in (inner, *inner.parents):
+            yield from _left_by(folder, *(FIRST if controllers else SECOND))
+            if folder == top:
+                break
+
+
+def _left_by(folder: Path, limits: tuple[str, ...], taken: str, cache: str) -> Iterator[int]:
+    for name in limits:
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it is "max"
+            limit = int((folder / name).read_text(encoding="ascii"))
+            used = int((folder / taken).read_text(encoding="ascii"))
+            table = (folder / "memory.stat").read_text(encoding="ascii").split()
+            kept = dict(zip(table[::2], table[1::2], strict=True))
+            yield limit - max(0, used - int(kept.get(cache, 0)))
+
+
+# The limit of the address space (ulimit -v).
+def _within_process() -> Iterator[int]:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            yield limit - linux_bytes("/proc/self/status", "VmSize")
 
 
 def require_free(size: int, what: str, remedy: str) -> None:

@@ -182,7 +182,7 @@ def write_fit(result: "xr.Dataset", folder: Path, file: "ImageFile", run: option
     import torch
 
     from dipkernels import images, plotting
-    from dipkernels.base.mounts import stays
+    from dipkernels.base.files import stays
     from dipkernels.images.writing import suffix_for
     from dipkernels.stopping import format_panel, stopping_panel
     from dipkernels.storage.netcdf import write_text

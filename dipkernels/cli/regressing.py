@@ -164,7 +164,7 @@ def _save_mean(result: Any, folder: Path, task: groups.TaskWords, image: str) ->
     import torch
 
     from dipkernels import images
-    from dipkernels.base.mounts import stays
+    from dipkernels.base.files import stays
     from dipkernels.images.writing import suffix_for
 
     file, mean = task.read(image), torch.from_numpy(result["mean"].values).float().clamp(0, 1)

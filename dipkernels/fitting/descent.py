@@ -50,8 +50,8 @@ class Descent:
         self._stepper = make_optimiser(settings, self.leaves, max(self.rates))
         self._group_rates = [group["lr"] for group in self._stepper.param_groups]
         # One optimiser steps all runs: a smaller rate of one is a smaller gradient of it.
-        relative = torch.tensor(self.rates, device=prior.device, dtype=prior.dtype)
-        self._relative = relative.repeat(len(self.tasks)) / max(self.rates)
+        shares = [rate / max(self.rates) for rate in self.rates] * len(self.tasks)
+        self._relative = torch.tensor(shares, device=prior.device, dtype=prior.dtype)
         self._generators = self._noise_generators()
         # Where this iteration is evaluated: the generators before its noise was drawn.
         self._before: list[Tensor] = []

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dipkernels.base.checks import checked
-from dipkernels.errors import ImageError, InvalidInputError, UnitWarning
+from dipkernels.errors import ImageError, InvalidInputError, MemoryLimitError, UnitWarning
 from dipkernels.images.named import is_file, read_named
 from dipkernels.images.pillow_files import read_by_pillow
 from dipkernels.images.pixels import (
@@ -276,10 +276,10 @@ def mask_light(file: ImageFile, source: str, hides: str | None = None) -> Tensor
     else:
         require_finite(file.image.numpy(), f"the mask {source}", "say what they are by 0 and 1")
         light = file.image.mean(dim=0)
-        levels = light.unique()
-        if len(levels) <= 2 and levels[0] == 0 and levels[-1] > 0:
-            light = light / levels[-1]
-        elif len(levels) == 1 and round(float(levels[0]) * file.white) == 1:  # ones alone
+        low, high = light.aminmax()
+        if low == 0 < high and bool(((light == low) | (light == high)).all()):  # two levels
+            light = light / high
+        elif low == high and round(float(low) * file.white) == 1:  # ones alone
             light = torch.ones_like(light)
     return 1 - light if hides in ("white", "opaque") else light
 
@@ -305,12 +305,16 @@ def load_signal(path: str | Path) -> Float[Tensor, "channels length"]:
     ImageError
         If there is no such file, it can't be read, has another shape, or holds NaN, infinity or
         numbers of another type.
+    MemoryLimitError
+        If it doesn't fit into the memory that is free.
     """
     path = Path(path)
     if path.suffix.lower() != ".npy" or not is_file(path):
         raise ImageError(f"{path} is no .npy file: save the signal by numpy.save")
     try:
-        values = np.asarray(np.load(path, allow_pickle=False))
+        values = _read_npy(path)
+    except MemoryLimitError:
+        raise
     except Exception as error:  # whatever numpy raises
         raise ImageError(f"{path} can't be read as a signal ({_first_line(error)})") from error
     if values.ndim not in (1, 2) or values.size == 0:
@@ -336,9 +340,7 @@ def _read_file(path: Path, said: Said) -> Pixels:
         with path.open("rb") as file:
             start = file.read(6)
         if start == NUMPY or path.suffix.lower() == ".npy":
-            stored = np.load(path, allow_pickle=False, mmap_mode="r")
-            require_room(stored.shape, path)
-            return Pixels(arrange(np.array(stored), str(path), said))
+            return Pixels(arrange(_read_npy(path), str(path), said))
         if start[:4] in TIFF:
             return read_tiff(path, said)
         pixels = read_by_pillow(path)
@@ -348,6 +350,12 @@ def _read_file(path: Path, said: Said) -> Pixels:
         raise
     except Exception as error:  # the readers raise whatever their libraries do
         raise ImageError(f"{path} can't be read as an image ({_first_line(error)})") from error
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    stored = np.load(path, allow_pickle=False, mmap_mode="r")
+    require_room(stored.shape, path)
+    return np.array(stored)
 
 
 def ask_for_white(file: ImageFile, source: str) -> None:

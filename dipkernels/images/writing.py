@@ -1,5 +1,6 @@
 """Writing images."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.files import replacing
 from dipkernels.errors import ImageError, InvalidInputError, OutputError
 from dipkernels.images.axes import AXES, SHAPES
 
@@ -76,7 +78,11 @@ def save(
     elif image.dim() == 2:
         pixels = pixels.T
     try:
-        _write(pixels, path, suffix, profile, volume=image.dim() == 4)
+        # NumPy, which tifffile uses, doesn't notice that a disk is full.
+        content = io.BytesIO()
+        _write(pixels, content, suffix, profile, volume=image.dim() == 4)
+        with replacing(path) as partial:
+            partial.write_bytes(content.getbuffer())
     except (OSError, ValueError, KeyError) as error:
         raise OutputError(f"can't write image {path}: {error}") from error
 
@@ -137,19 +143,19 @@ def _quantised(image: Tensor, bits: int, white: float) -> np.ndarray:
 
 
 def _write(
-    pixels: np.ndarray, path: Path, suffix: str, profile: bytes | None, *, volume: bool
+    pixels: np.ndarray, file: io.BytesIO, suffix: str, profile: bytes | None, *, volume: bool
 ) -> None:
     if suffix == ".npy":
-        np.save(path, pixels, allow_pickle=False)
+        np.save(file, pixels, allow_pickle=False)
     elif volume:
         axes = "ZYX" if pixels.ndim == 3 else "ZCYX"
         stack = pixels if pixels.ndim == 3 else np.moveaxis(pixels, -1, 1)
-        tifffile.imwrite(path, stack, imagej=True, metadata={"axes": axes}, iccprofile=profile)
+        tifffile.imwrite(file, stack, imagej=True, metadata={"axes": axes}, iccprofile=profile)
     elif suffix in TIFF:
         colour = pixels.ndim == 3 and pixels.shape[2] == 3
         extra = pixels.shape[2] - 1 if pixels.ndim == 3 and not colour else 0
         tifffile.imwrite(
-            path,
+            file,
             pixels,
             photometric="rgb" if colour else "minisblack",
             planarconfig="contig" if pixels.ndim == 3 else None,
@@ -159,4 +165,6 @@ def _write(
         )
     else:
         options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
-        Image.fromarray(pixels).save(path, **options)
+        # from the suffix, as Pillow does of a path
+        kind = Image.registered_extensions()[suffix]
+        Image.fromarray(pixels).save(file, format=kind, **options)

@@ -54,8 +54,8 @@ class BlockKrylov:
         first, width = self._done, self.width
         block = self._rows[first : self._filled].T
         images = (self._operator @ block.to(self._operator.dtype)).double().T
-        if not images.isfinite().all():
-            raise DivergenceError("a product with the operator is NaN or infinite")
+        if not images.norm().isfinite():
+            raise DivergenceError("a product with the operator is NaN or infinite, or its norm")
         self._scale = max(self._scale, float(images.norm(dim=1).max()))
         basis = self._rows[: self._filled]
         coefficients = images @ basis.T

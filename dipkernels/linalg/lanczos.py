@@ -173,8 +173,10 @@ class Lanczos:
             if active:
                 block = torch.stack([vector for _, vector in active], dim=1)
                 images = (self._operator @ block.to(self._operator.dtype)).double().T
-                if not images.isfinite().all():
-                    raise DivergenceError("a product with the operator is NaN or infinite")
+                if not images.norm().isfinite():
+                    raise DivergenceError(
+                        "a product with the operator is NaN or infinite, or its norm"
+                    )
                 for (run, vector), image in zip(active, images, strict=True):
                     run.advance(vector, image)
             if progress is not None:

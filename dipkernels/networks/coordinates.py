@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Layers
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import require_choice, require_sizes
 from dipkernels.networks.registry import Options, family, register
@@ -66,7 +67,7 @@ class CoordinateNetwork(nn.Module):
         code_channels: int = 2,
         *,
         width: int = 256,
-        layers: int = 3,
+        layers: Layers = 3,
         activation: str = "sine",
         frequency: float = 30.0,
     ) -> None:

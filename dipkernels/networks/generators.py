@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Layers
 from dipkernels.networks.layers import (
     PADDINGS,
     Generator,
@@ -58,7 +59,7 @@ class ConvNet(Generator):
         code_channels: int | None = None,
         *,
         width: int = 85,
-        layers: int = 5,
+        layers: Layers = 5,
         kernel_size: int = 3,
         last_kernel_size: int = 1,
         style: Style | None = None,
@@ -109,7 +110,7 @@ class FixedConvNet(Generator):
         code_channels: int | None = None,
         *,
         width: int = 128,
-        layers: int = 4,
+        layers: Layers = 4,
         style: Style | None = None,
     ) -> None:
         style = style or PUBLISHED

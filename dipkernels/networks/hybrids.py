@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Layers
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Generator, require_sizes
 from dipkernels.networks.registry import Options, family, register
@@ -111,7 +112,7 @@ def _register(name: str, what: str, count: int, *, before: bool) -> None:
         code_channels: int = 3,
         patch_size: int = PATCH,
         width: int = 192,
-        depth: int = 5,
+        depth: Layers = 5,
         heads: int = 8,
         mlp_width: int = 192,
         *,

@@ -9,6 +9,7 @@ import math
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Layers
 from dipkernels.networks.patches import PatchNetwork, draw_normal
 from dipkernels.networks.registry import Options, family, register
 from dipkernels.networks.scaling import fitted_patch
@@ -98,7 +99,7 @@ class MLPMixer(PatchNetwork):
         code_channels: int = 3,
         patch_size: int = PATCH,
         width: int = 192,
-        depth: int = 5,
+        depth: Layers = 5,
         token_mlp_width: int = 192,
         channel_mlp_width: int = 192,
     ) -> None:

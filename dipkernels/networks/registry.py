@@ -13,12 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dipkernels.base.checks import as_annotated, checked
 from dipkernels.base.memory import require_free
 from dipkernels.base.words import meant
-from dipkernels.errors import InvalidInputError, UnknownNameError
+from dipkernels.errors import InvalidInputError, MemoryLimitError, UnknownNameError
 from dipkernels.networks.layers import Style
 from dipkernels.networks.outputs import Surrounded
 from dipkernels.networks.scaling import require_side
@@ -26,8 +27,11 @@ from dipkernels.priors import codes
 from dipkernels.priors.codes import Spatial
 from dipkernels.priors.initialisation import DEFAULT, Initialisation
 from dipkernels.priors.prior import ImagePrior
+from dipkernels.priors.purity import unmoved_random_state
 
 __all__ = ["Entry", "Variant", "create", "entry", "names"]
+
+LARGE = 1000  # numbers of options beyond which memory is asked for
 
 CONVOLUTIONAL: dict[str, Any] = {
     "dimensions": (1, 2, 3),
@@ -347,6 +351,7 @@ def create(
                 f"'{name}' would take a code of shape {recipe.code_shape}: widths and "
                 "code_channels must be at least 1"
             )
+        _require_room(name, recipe, options)
         return ImagePrior(
             Surrounded(recipe.factory, output, images),
             codes.make(code, recipe.code_shape, images, code_seed),
@@ -355,10 +360,22 @@ def create(
             initialisation=initialisation,
             check=False,  # the suite of all priors does it
         )
-    except InvalidInputError:
+    except (InvalidInputError, MemoryLimitError):
         raise
     except (RuntimeError, TypeError, ValueError) as error:
         raise InvalidInputError(f"'{name}' can't be made with these options: {error}") from error
+
+
+# Made without numbers first: to draw what no memory holds takes minutes.
+def _require_room(name: str, recipe: Recipe, options: Mapping[str, object]) -> None:
+    several = [each if isinstance(each, tuple | list) else [each] for each in options.values()]
+    if max((n for each in several for n in each if isinstance(n, int)), default=0) <= LARGE:
+        return
+    with torch.device("meta"), unmoved_random_state():
+        module = recipe.factory()
+    tensors = [*module.parameters(), *module.buffers()]
+    size = sum(each.numel() * each.element_size() for each in tensors)
+    require_free(size, f"'{name}' with these options", "choose smaller ones")
 
 
 def _checked_size(image_size: Any, channels: Any, images: Any) -> Spatial:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Layers
 from dipkernels.networks.layers import Generator, Style, require_sizes
 from dipkernels.networks.registry import CONVOLUTIONAL, Options, family, register
 from dipkernels.priors.codes import Spatial
@@ -50,7 +51,7 @@ class ResNet(Generator):
         code_channels: int = 1,
         *,
         width: int = 32,
-        blocks: int = 8,
+        blocks: Layers = 8,
         style: Style | None = None,
         inner_padding: str = "zero",
     ) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Layers
 from dipkernels.errors import InvalidInputError
 from dipkernels.networks.layers import Generator, Style, centre_crop, require_sizes
 from dipkernels.networks.registry import CONVOLUTIONAL, Options, Variant, family, register
@@ -68,7 +69,7 @@ class SkipNet(Generator):
         code_channels: int = 32,
         *,
         width: int | Sequence[int] = 128,
-        scales: int = 5,
+        scales: Layers = 5,
         skip_channels: int | Sequence[int] = 4,
         kernel_size_down: int = 3,
         kernel_size_up: int = 3,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dipkernels.base.checks import checked
+from dipkernels.base.kinds import Layers
 from dipkernels.networks.patches import PatchNetwork
 from dipkernels.networks.registry import Options, family, register
 from dipkernels.networks.scaling import fitted_patch
@@ -133,7 +134,7 @@ class VisionTransformer(PatchNetwork):
         code_channels: int = 3,
         patch_size: int = PATCH,
         width: int = 192,
-        depth: int = 5,
+        depth: Layers = 5,
         heads: int = 8,
         mlp_width: int = 192,
     ) -> None:

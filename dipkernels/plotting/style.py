@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dipkernels.base.checks import checked
-from dipkernels.base.mounts import stays
+from dipkernels.base.files import replacing, stays
 from dipkernels.errors import InvalidInputError, OutputError
 
 # Okabe & Ito's palette, which colour-blind readers can tell apart; grey last.
@@ -194,7 +194,10 @@ def save_figure(figure: Figure, path: str | Path) -> None:
     """
     try:
         with mpl.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none"}):
-            figure.savefig(path, dpi=130)
+            # matplotlib takes the format from the suffix, and adds one where there is none
+            path = Path(path) if Path(path).suffix else Path(f"{path}.png")
+            with replacing(path) as partial:
+                figure.savefig(partial, format=path.suffix[1:], dpi=130)
     except (OSError, ValueError) as error:  # the latter of a suffix that isn't known
         raise OutputError(f"can't write figure {path}: {error}") from error
 

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 
 from dipkernels.base.checks import checked, require_choice
 from dipkernels.base.devices import resolve_device
+from dipkernels.base.kinds import Positive
 from dipkernels.base.seeds import derive
 from dipkernels.errors import InvalidInputError
 from dipkernels.priors.evaluation import require_finite_images, require_like, tensors_of
@@ -105,7 +106,7 @@ class ImagePrior(MadeNetwork):
         *,
         output: Callable[[Any], Tensor] | None = None,
         name: str | None = None,
-        learning_rate: float | None = None,
+        learning_rate: Positive | None = None,
         initialisation: Initialisation = DEFAULT,
         normalisation: str = IMAGE,
         check: bool = True,

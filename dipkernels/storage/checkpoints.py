@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dipkernels.base.checks import checked
+from dipkernels.base.files import PARTIAL, remove_partial, replacing, to_disk
 from dipkernels.errors import InvalidInputError, OutputError
-from dipkernels.storage.netcdf import PARTIAL, remove_partial, replacing, to_disk
 
 logger = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dipkernels.base.files import is_running
 from dipkernels.errors import OutputError
-from dipkernels.storage.netcdf import is_running
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,20 @@
 """Saving and loading results: netCDF, written whole or not at all."""
 
-import contextlib
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 from dipkernels.base.checks import checked
-from dipkernels.base.mounts import stays
-from dipkernels.errors import InvalidInputError, OutputError
+from dipkernels.base.files import replacing, stays, to_disk
+from dipkernels.base.memory import require_free
+from dipkernels.errors import ArgumentsError, InvalidInputError, MemoryLimitError, OutputError
 from dipkernels.storage.hashes import HOW, SEALED, is_whole, seal
 
-PARTIAL = ".partial"
 DAMAGED = (
     "can't read {} as netCDF: it is damaged or something else ({}); remove it, and what made it "
     "makes it anew"
@@ -48,12 +47,17 @@ def save(
     ------
     OutputError
         If it can't be written; what was there before stays whole.
+    ArgumentsError
+        If netCDF can't hold it: attributes are words, numbers, or arrays of these.
+
+    Notes
+    -----
+    The file is made in memory, which takes as much as the dataset, and then written.
     """
     try:
         with replacing(Path(path)) as partial:
             sealed = dataset.assign_attrs({SEALED: HOW})
-            if not (classic and _written_as_classic(sealed, partial)):
-                sealed.to_netcdf(partial, engine="h5netcdf")
+            partial.write_bytes((classic and _as_classic(sealed)) or _as_hdf5(sealed))
             seal(partial)
             if durable:
                 to_disk(partial)
@@ -80,6 +84,10 @@ def load(path: str | Path) -> xr.Dataset:
     InvalidInputError
         If there is no such file, it isn't netCDF, or it is damaged: its SHA-256 isn't that of its
         content. Files that this package wrote before it kept hashes are read without one.
+    MemoryLimitError
+        If what it holds doesn't fit into the memory that is free.
+    OutputError
+        If it may not be read.
     """
     try:
         whole = is_whole(Path(path))
@@ -87,13 +95,17 @@ def load(path: str | Path) -> xr.Dataset:
             raise InvalidInputError(DAMAGED.format(path, "its SHA-256 isn't that of its content"))
         with Path(path).open("rb") as file:
             classic = file.read(len(CLASSIC)) == CLASSIC
-        found = xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
+        with xr.open_dataset(path, engine="scipy" if classic else "h5netcdf") as stored:
+            require_free(stored.nbytes, str(path), "open it by xarray, and load a part")
+            found = stored.load()
         if found.attrs.pop(SEALED, None) is not None and whole is None:
             raise InvalidInputError(DAMAGED.format(path, "its end is missing"))
-    except InvalidInputError:
+    except (InvalidInputError, MemoryLimitError):
         raise
     except FileNotFoundError as error:
         raise InvalidInputError(f"can't read {path} as netCDF: there is no such file") from error
+    except PermissionError as error:  # it may be whole: nobody computes it anew
+        raise OutputError(f"can't read {path}: {error}") from error
     except Exception as error:  # h5py raises whatever its C library meets
         said = str(error) or type(error).__name__
         raise InvalidInputError(DAMAGED.format(path, said)) from error
@@ -121,57 +133,26 @@ def write_text(text: str, path: Path, *, durable: bool = False) -> None:
             partial.write_text(text, encoding="utf-8")
             if durable:
                 to_disk(partial)
-    except (OSError, UnicodeError) as error:
+    except (OSError, ValueError) as error:
         raise OutputError(f"can't write {path}: {error}") from error
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Hand out a file to write to that takes the place of another once the block has ended well."""
-    # Process numbers mean nothing to another container on the same files.
-    token = uuid.uuid4().hex[:8]
-    partial = path.with_name(f".{path.name}.{token}.{os.getpid()}{PARTIAL}")
+# Not by HDF5 itself: where a disk is full, it ends the process.
+def _as_hdf5(dataset: xr.Dataset) -> memoryview:
+    content = io.BytesIO()
     try:
-        yield partial
-        partial.replace(path)
-    finally:
-        with contextlib.suppress(OSError):  # gone already, unless something failed
-            partial.unlink()
+        with h5netcdf.File(content, "w") as file:
+            dataset.dump_to_store(H5NetCDFStore(file))
+    except TypeError as error:
+        raise ArgumentsError(
+            f"netCDF can't hold this dataset ({error}): its attributes must be words, numbers, or "
+            "arrays of these"
+        ) from error
+    return content.getbuffer()
 
 
-def remove_partial(path: Path) -> None:
-    """Remove what a process that was killed while it wrote a file has left beside it."""
-    for partial in path.parent.glob(f".{path.name}.*{PARTIAL}"):
-        owner = partial.name.removesuffix(PARTIAL).rpartition(".")[2].removesuffix("d")
-        if not owner.isdigit() or is_running(int(owner)):
-            continue
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                partial.unlink()
-
-
-def to_disk(path: Path) -> None:
-    """Wait until a file is on the disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _written_as_classic(dataset: xr.Dataset, path: Path) -> bool:
+def _as_classic(dataset: xr.Dataset) -> bytes | memoryview:
     try:
-        dataset.to_netcdf(path, engine="scipy", format="NETCDF3_64BIT")
+        return dataset.to_netcdf(engine="scipy", format="NETCDF3_64BIT")
     except (ValueError, TypeError, AttributeError):
-        return False
-    return True
-
-
-def is_running(process: int) -> bool:
-    """Tell whether a process of this machine runs."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
+        return b""

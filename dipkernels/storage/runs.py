@@ -13,11 +13,12 @@ import numpy as np
 import xarray as xr
 
 from dipkernels.base.checks import checked
+from dipkernels.base.files import PARTIAL
 from dipkernels.base.interruption import Interrupted
 from dipkernels.base.origin import now, provenance, session
-from dipkernels.errors import DipkernelsError, InvalidInputError, OutputError
-from dipkernels.storage.hashes import as_json, read_json
-from dipkernels.storage.netcdf import PARTIAL, load, save, write_text
+from dipkernels.errors import InvalidInputError, OutputError
+from dipkernels.storage.hashes import as_json, is_whole, read_json
+from dipkernels.storage.netcdf import OURS, load, save, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -264,12 +265,23 @@ class RunFolder:
         -------
         xarray.Dataset or None
             None if there is none, or it can't be read (it is computed anew then).
+
+        Raises
+        ------
+        OutputError
+            If it isn't of this package, or may not be read.
         """
+        file = self.file(name)
+        if not file.exists():
+            return None
         try:
-            return load(self.file(name)) if self.file(name).exists() else None
-        except (DipkernelsError, OSError) as error:
+            found = load(file)
+        except InvalidInputError as error:
             logger.warning("%s counts as not done: %s", name, error)
             return None
+        if OURS not in found.attrs and is_whole(file) is None:
+            raise OutputError(f"{file} is no result of this package: move it away")
+        return found
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint of a fit.

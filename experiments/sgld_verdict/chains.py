@@ -8,13 +8,13 @@ import xarray as xr
 from safetensors.torch import load_file, save_file
 
 from dipkernels import fit
+from dipkernels.base.files import replacing
 from dipkernels.fitting import load_parameters
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.sampling import ChainSettings, WeightPosterior, diagnose, sample, verdict
 from dipkernels.sampling.chains import Chains, chain_seeds, run_chains
 from dipkernels.sampling.collector import Collector
 from dipkernels.sampling.settings import record_of, resolved
-from dipkernels.storage.netcdf import replacing
 from dipkernels.tasks import Task
 from experiments.sgld_verdict.arms import LEARNING_RATE, NoisyLangevin
 

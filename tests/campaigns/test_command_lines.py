@@ -27,10 +27,21 @@ LINES = {
     "posterior": ["deep-decoder", "--size", "8", "--iterations", "2", "--chains", "2"],
     "compare": ["--priors", "deep-decoder", "--size", "8", "--iterations", "1"],
     "fingerprint": ["deep-decoder", "--size", "8"],
+    "spectrum": ["deep-decoder", "--size", "8", "--steps", "2", "--probes", "2"],
+    "score": ["deep-decoder", "--size", "8"],
+    "audit": ["deep-decoder", "--size", "8", "--iterations", "2", "--checks", "2"],
+    "covariance": ["deep-decoder", "--size", "8", "--samples", "4"],
+    "gp": ["deep-decoder", "--size", "8", "--kernel", "samples", "--samples", "4"],
+    "experiment": ["low_pass", "--preset", "nonsense"],
     "sweep": ["plan.yaml"],
     "sweep-status": ["store"],
     "sweep-table": ["store"],
     "list": [],
+}
+# Of each the option that any wrong number makes certainly wrong.
+CERTAIN = {
+    **{"fit": "--iterations", "ntk": "--steps", "posterior": "--chains", "spectrum": "--steps"},
+    **{"score": "--seeds", "audit": "--iterations", "covariance": "--samples", "gp": "--samples"},
 }
 WORDS = (
     *("", "0", "-1", "1.9", "nan", "inf", "-inf", "1e400", "99999999999", "9" * 5000, "1/0", "0/0"),
@@ -77,14 +88,14 @@ def wrong_line(rng: random.Random) -> list[str]:
     kind = rng.randrange(6)
     if kind == 0 and line:
         line[rng.randrange(len(line))] = rng.choice(WORDS)
-    elif kind == 1 and name in ("fit", "posterior"):
+    elif kind == 1 and "--options" in known:
         line += ["--options", rng.choice(OPTIONS)]
     elif kind == 2:
         line.append(rng.choice(["--zebra", "--size", "-q", "---", "--=3", "extra", "--iterations"]))
     else:
         line += [rng.choice(known or ["--x"]), rng.choice(WORDS)]
     # Whatever is right after all ends at once: one more thing is certainly wrong.
-    wrong = {"fit": "--iterations", "ntk": "--steps", "posterior": "--chains"}.get(name)
+    wrong = CERTAIN.get(name)
     if wrong and rng.random() < 0.9:
         line += [wrong, rng.choice(["-1", "0", "x", "99999999999999999999"])]
     elif name in ("compare", "fingerprint"):

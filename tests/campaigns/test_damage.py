@@ -1,5 +1,6 @@
 """Flipped bits and lost ends of every kind of stored file: found, or without effect."""
 
+import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 
-from dipkernels.errors import DipkernelsError
+from dipkernels.errors import DipkernelsError, OutputError
 from dipkernels.storage import RunFolder, load, open_run, read_checkpoint, save, save_checkpoint
 from dipkernels.storage.hashes import as_json, read_json
 from helpers.campaigns import sizes
@@ -133,6 +134,24 @@ def test_a_damaged_result_is_computed_anew(tmp_path: Path) -> None:
     assert folder.stored("fit") is None
     assert folder.stage("fit", lambda: DATASET).identical(DATASET)
     assert folder.stored("fit").identical(DATASET)  # type: ignore[union-attr]
+
+
+def test_a_result_of_somebody_else_is_neither_taken_nor_replaced(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", {"a": 1})
+    xr.Dataset({"a": 1}).to_netcdf(folder.file("fit"), engine="h5netcdf")
+    before = folder.file("fit").read_bytes()
+    with pytest.raises(OutputError, match=r"fit\.nc is no result of this package: move it away"):
+        folder.stage("fit", lambda: DATASET)
+    assert folder.file("fit").read_bytes() == before
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_result_that_may_not_be_read_is_not_replaced(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run", {"a": 1})
+    folder.stage("fit", lambda: DATASET)
+    folder.file("fit").chmod(0)
+    with pytest.raises(OutputError, match=r"can't read .*fit\.nc: .*Permission denied"):
+        folder.stage("fit", lambda: DATASET)
 
 
 def test_a_checkpoint_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:

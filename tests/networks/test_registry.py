@@ -378,3 +378,12 @@ def test_options_of_another_type_are_one_sentence(
 def test_numpys_numbers_are_numbers() -> None:
     prior = networks.create("deep-decoder", image_size=(9, 14), width=np.int64(8))
     assert repr(prior) == repr(networks.create("deep-decoder", image_size=(9, 14), width=8))
+
+
+@pytest.mark.parametrize("name", networks.names())
+def test_every_network_can_be_made_without_numbers(name: str) -> None:
+    found = networks.entry(name)
+    recipe = found.builder((32, 32), 3, **found.preset)
+    with torch.device("meta"):
+        module = recipe.factory()
+    assert {each.device.type for each in module.parameters()} == {"meta"}
