@@ -42,7 +42,7 @@ def activation_bytes(prior: ImagePrior, parameters: Parameters) -> int:
     except RuntimeError:  # a network that takes derivatives by torch.func, which forbids hooks
         with _Results() as results:
             prior.image(leaves)
-        return results.bytes
+        return int(results.bytes)
     return sum(saved.values())
 
 

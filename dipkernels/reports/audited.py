@@ -1,6 +1,6 @@
 """The page of an audit: fits beside what their kernel predicts, iteration by iteration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,7 +268,7 @@ def _over_iterations(found: xr.Dataset, plot: "figure") -> "figure":
 
 def _responses(found: xr.Dataset) -> "figure":
     lines: dict[str, Curve] = {}
-    ways: dict[str, Mapping[str, Any]] = {}
+    ways: dict[str, dict[str, Any]] = {}
     for i, optimiser in enumerate(str(each) for each in found.optimiser.values):
         one, last = found.sel(optimiser=optimiser), int(found.check.values[-1])
         for check in (0, last):

@@ -186,7 +186,7 @@ def frequency_ticks(plot: "figure") -> None:
     plot.xaxis.major_label_overrides = {each: f"{each:g}" for each in FREQUENCIES}
 
 
-def shaded(plot: "figure", **ends: float) -> None:
+def shaded(plot: "figure", **ends: Any) -> None:
     """Shade in grey what is below a ``top``, or before a ``right``."""
     from bokeh.models.annotations import BoxAnnotation
 

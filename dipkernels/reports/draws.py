@@ -169,17 +169,17 @@ def _traces(result: xr.Dataset, task: Task, looks: charts.Looks) -> list[Chart]:
     found: list[Chart] = []
     score = next((name for name in ("psnr_clean", "held_out") if name in result), None)
     if score is not None:
-        words = "PSNR to the clean image"
+        of = "PSNR to the clean image"
         axis = f"PSNR over the {region_words(task)} (dB)"
         if score == "held_out":
-            words, axis = "Squared error on held-out pixels", "held-out squared error (white = 1)"
+            of, axis = "Squared error on held-out pixels", "held-out squared error (white = 1)"
         mean = {"psnr_clean": "psnr_mean", "held_out": "held_out_mean"}[score]
         for name, (title, text), variable in (
             ("chart-score", SCORE, score),
             ("chart-mean", AVERAGE, mean),
         ):
             draw = partial(_trace, result, result[variable], looks, axis)
-            found.append((name, (title, text.format(words)), draw))
+            found.append((name, (title, text.format(of)), draw))
     loss, words, axis = result["loss"] / task.measured_fraction, LOSS, "mean misfit"
     sigma = float(result.attrs.get("noise_sigma", 0.0)) * task.data_range
     if sigma and task.law == SQUARES:

@@ -150,13 +150,14 @@ def gallery_page(
     write_text(csv_table(rows), folder.path / TABLE)
     files = {name: _picture(folder, name, card, formats) for name, card in drawn.items()}
     baseline = baseline_of(drawn)
+    peaks: list[Any] = [row["peak_psnr"] for row in rows]
     return write_page(
         folder,
         PAGE,
         "gallery",
         title=f"fingerprints of {len(rows)} priors",
         verdict=_verdict(rows, baseline),
-        sound=baseline is None or any(row["peak_psnr"] > baseline for row in rows),
+        sound=baseline is None or any(peak > baseline for peak in peaks),
         question=f"Fingerprints of {len(rows)} image prior{'' if len(rows) == 1 else 's'}",
         lead=_lead(folder.settings or {}),
         baseline=None if baseline is None else f"The measured image itself: {baseline:.2f} dB.",

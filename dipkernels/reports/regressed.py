@@ -88,7 +88,7 @@ def gp_page(folder: RunFolder, result: xr.Dataset, task: Task, *, name: str = "p
     row = process_row(name, result, task)
     baseline = measured_psnr(task)
     sound, verdict = process_verdict(row, baseline, region_words(task))
-    rows = [{"cells": cells_of(COLUMNS, row)}]
+    rows: list[dict[str, Any]] = [{"cells": cells_of(COLUMNS, row)}]
     if baseline is not None:
         beside: Row = {"prior": "measured image", "psnr": baseline, "psnr_whole": baseline}
         rows.append({"cells": cells_of(COLUMNS, beside), "fixed": True})

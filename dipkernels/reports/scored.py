@@ -107,7 +107,7 @@ def score_page(folder: RunFolder, scores: Mapping[str, xr.Dataset], task: Task) 
 
 
 def _row(name: str, found: xr.Dataset) -> Row:
-    row = {"prior": name, "seeds": 1, **find_stage("score").row_of(found)}
+    row: Row = {"prior": name, "seeds": 1, **find_stage("score").row_of(found)}
     return row | {"seconds": float(found.seconds.sum())}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -174,7 +174,7 @@ def scaled_by(reader: Reader, value: Any, factor: float) -> Known:
     if not isinstance(known, Features):
         raise reader.unknown("a product of two images or with a tensor")
     if (later := known.after) is not None:  # a scaled sigmoid
-        return replace(known, after=lambda: scaled_by(reader, later(), factor))
+        return replace(known, after=lambda: cast(Features, scaled_by(reader, later(), factor)))
 
     def each(branch: Branch) -> Branch:
         kernel = branch.kernel
