@@ -28,6 +28,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
     "mathml",
     "short_names",
+    "atlas_page",
 ]
 exclude_patterns = ["_build", "gallery"]
 templates_path = ["_templates"]
@@ -118,6 +119,7 @@ html_sidebars = {
         "gp",
         "posterior",
         "fingerprints",
+        "atlas",
         "theory",
         "priors",
     )

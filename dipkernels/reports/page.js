@@ -13,6 +13,8 @@ const cardOf = name => all("#cards > a").find(card => card.id === name);
 // --- Tables: a head or a choice sorts, a word filters.
 for (const table of all("table.sorts")) {
   const body = table.tBodies[0], heads = all("th", table);
+  const cards = table.id === "results" && document.getElementById("cards");
+  const cardOfRow = row => cardOf(row.cells[0].textContent);
   const order = (column, down) => {
     heads.forEach(head => head.removeAttribute("aria-sort"));
     heads[column].setAttribute("aria-sort", down ? "descending" : "ascending");
@@ -25,8 +27,7 @@ for (const table of all("table.sorts")) {
     };
     const rows = [...body.rows], fixed = row => row.classList.contains("fixed");
     body.append(...rows.filter(row => !fixed(row)).sort(compare), ...rows.filter(fixed));
-    const cards = document.getElementById("cards");  // in the order of the rows
-    if (cards && table.id === "results") for (const row of body.rows) cards.append(cardOf(row.cells[0].textContent));
+    if (cards) cards.append(...[...body.rows].map(cardOfRow).filter(Boolean));  // in their order
   };
   const titles = heads.map(head => head.textContent);
   heads.forEach((head, column) => {
@@ -37,10 +38,27 @@ for (const table of all("table.sorts")) {
   const tools = document.querySelector(`.table-tools[data-for="${table.id}"]`);
   if (!tools) continue;
   const search = make("input", { type: "search", placeholder: "Filter rows", "aria-label": "Filter rows" });
-  search.oninput = () => {
-    const word = search.value.toLowerCase();
-    for (const row of body.rows) row.hidden = !row.textContent.toLowerCase().includes(word);
+  const facets = heads.flatMap((head, column) => {
+    if (!("facet" in head.dataset)) return [];
+    const select = make("select", { "aria-label": `Only ${titles[column]}` });
+    const values = new Set([...body.rows].map(row => row.cells[column].textContent));
+    select.append(make("option", { value: "" }, `${titles[column]}: all`));
+    for (const value of [...values].sort()) select.append(make("option", { value }, value));
+    return [[select, column]];
+  });
+  const shown = make("output", { "aria-live": "polite" });
+  const filter = () => {
+    const word = search.value.toLowerCase(), rows = [...body.rows];
+    for (const row of rows) {
+      const apart = ([select, column]) => select.value && row.cells[column].textContent !== select.value;
+      row.hidden = !row.textContent.toLowerCase().includes(word) || facets.some(apart);
+      const card = cards && cardOfRow(row);
+      if (card) card.hidden = row.hidden;
+    }
+    const left = rows.filter(row => !row.hidden).length;
+    shown.textContent = left < rows.length ? `${left} of ${rows.length} rows` : "";
   };
+  for (const each of [search, ...facets.map(([select]) => select)]) each.oninput = filter;
   const choice = make("select", { "aria-label": "Sort by" });
   choice.append(make("option", { value: "" }, "Sort by …"));
   titles.forEach((title, column) => {
@@ -51,7 +69,7 @@ for (const table of all("table.sorts")) {
     const [column, way] = choice.value.split(" ");
     if (way) order(Number(column), way === "down");
   };
-  tools.append(search, choice);
+  tools.append(search, ...facets.map(([select]) => select), choice, shown);
 }
 
 const holder = document.getElementById("page-data");

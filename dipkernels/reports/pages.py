@@ -25,9 +25,10 @@ def write_page(
     template: str,
     *,
     record: dict[str, Any] | None = None,
+    templates: Sequence[Path] = (),
     **fields: object,
 ) -> Path:
-    """Fill a template with fields and the folder's settings, and write it there."""
+    """Fill a template, of here or of other folders, with fields and the folder's settings."""
     stored = folder.record if record is None else dict(record)
     settings = stored.pop("settings", {})
     # Whatever a user or a file has named is escaped: these alone are taken as they are.
@@ -35,7 +36,8 @@ def write_page(
     if "data" in fields:
         own["library"] = library()
     shared = {name: Markup(text) for name, text in own.items()} | {"cite": citation()}
-    surroundings = jinja2.Environment(autoescape=True, loader=jinja2.FileSystemLoader(HERE))
+    loader = jinja2.FileSystemLoader([HERE, *templates])
+    surroundings = jinja2.Environment(autoescape=True, loader=loader)
     surroundings.policies["json.dumps_kwargs"] = {}  # in their order, by which Bokeh's refer back
     page = surroundings.get_template(f"{template}.html.jinja")
     path = folder.path / file

@@ -12,7 +12,7 @@ from dipkernels.cli.experimenting import INDEX_ROW, PRESETS
 from helpers.experiments import ROOT, harness, script
 
 NAMES = sorted(path.name for path in ROOT.iterdir() if path.is_dir() and path.name[0] not in "._")
-KINDS = {".md", ".yaml", ".py", ".csv", ".png"}
+KINDS = {".md", ".yaml", ".py", ".csv", ".png", ".jinja"}
 MOST = 2**20  # bytes of a folder
 LARGER = {"first_comparison": 3 * 2**19}  # an older one, of many figures
 # of the literature's folder, whose images aren't ours to pass on
