@@ -175,6 +175,15 @@ BAD_FITS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 
 
+def test_bytes_that_are_no_text_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call("score", "deep-decoder", "--size", "8", "--blur", "\udcff") == 2
+    assert "a byte of it is no UTF-8" in capsys.readouterr().err
+    results.write_text("in \udcff", tmp_path / "page.html")  # a folder may be called so
+    assert (tmp_path / "page.html").read_text() == "in \\udcff"
+
+
 @pytest.mark.parametrize("case", BAD_FITS)
 def test_bad_fits_are_one_clear_sentence(
     tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]

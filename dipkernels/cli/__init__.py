@@ -7,9 +7,10 @@ import io
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from dipkernels.cli.comparing import compare
 from dipkernels.cli.experimenting import experiment
@@ -22,12 +23,27 @@ from dipkernels.cli.sampling import posterior
 from dipkernels.cli.scoring import audit, score
 from dipkernels.cli.sweeping import sweep, sweep_status, sweep_table
 from dipkernels.cli.talking import listen, one_line, show_version
-from dipkernels.errors import DipkernelsError
+from dipkernels.errors import DipkernelsError, InvalidInputError
 from dipkernels.specs.loading import own_traceback
 
 __all__ = ["app", "main"]
 
+
+class Commands(TyperGroup):
+    """All of them; what was typed may be no text, as names of files may be."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError as error:
+            raise InvalidInputError(
+                f"{error.object[:120]!r}: a byte of it is no UTF-8, type another value"
+            ) from error
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Measure the prior over images that a neural network carries.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -130,7 +130,8 @@ def write_text(text: str, path: Path, *, durable: bool = False) -> None:
         return
     try:
         with replacing(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+            # names of folders may hold what is no letter
+            partial.write_text(text, encoding="utf-8", errors="backslashreplace")
             if durable:
                 to_disk(partial)
     except (OSError, ValueError) as error:

@@ -86,7 +86,7 @@ REFUSED: dict[str, Callable[[Net, Tensor], Tensor]] = {
     "whole factor": lambda net, x: F.interpolate(x, size=(12, 12)),
     "groups": lambda net, x: net.grouped(x),
     "one filter for each channel": lambda net, x: F.conv2d(x, CONSTANT),
-    "product": lambda net, x: x * net.second(x),
+    "product": lambda net, x: x * x,
     "'pixel_unshuffle'": lambda net, x: F.pixel_unshuffle(x, 2),
     "doesn't divide": lambda net, x: F.conv2d(x, net.second.weight, stride=3),
     "don't divide": lambda net, x: F.avg_pool2d(x, 3),
