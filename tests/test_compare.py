@@ -93,6 +93,7 @@ def test_run_folder_holds_all_that_the_table_says(
     assert html.count("data:image/png;base64,") == 3  # of the others it has what moves
     assert set(data_of(page)["charts"]) == {
         "chart-psnr", "chart-power", "chart-response", "chart-predicted", "chart-density",
+        "chart-eigenvalues",
     }  # fmt: skip
     assert page.stat().st_size < 6e6
     # self-contained: nothing is loaded from elsewhere
