@@ -114,7 +114,7 @@ def audit_page(folder: RunFolder, found: xr.Dataset, task: Task) -> Path:
         PAGE,
         "results",
         title=f"audit of {network}",
-        question=f"Does the kernel of {network} tell how its fits go?",
+        question=f"Does the kernel of {network} predict its fits?",
         sound=sound,
         verdict=verdict,
         lead=f"{network}: {lead_of(folder, task)} Scores are PSNR to the clean image in dB, over "
@@ -303,7 +303,7 @@ def _peak(row: Row, kind: str) -> str:
 
 
 COLUMNS: Sequence[Column] = (
-    plain("optimiser", "prior", "s", "That fitted the network."),
+    plain("optimiser", "prior", "s", "The optimiser of the fit."),
     _at(MEASURED),
     _at(PREDICTED),
     plain(
@@ -324,5 +324,5 @@ COLUMNS: Sequence[Column] = (
         ".2f",
         "Cosine between both kernels: 1 if only its size has changed.",
     ),
-    plain("learning rate", "learning_rate", ".3g", "Of the fit."),
+    plain("learning rate", "learning_rate", ".3g", "That of the fit."),
 )

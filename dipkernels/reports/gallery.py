@@ -163,7 +163,7 @@ def gallery_page(
         baseline=None if baseline is None else f"The measured image itself: {baseline:.2f} dB.",
         columns=head_of(_COLUMNS),
         rows=[{"cells": _line(row)} for row in rows],
-        notes=[f"{spread_note()} What stands behind +- is a standard error of the measurement."],
+        notes=[f"{spread_note()} Numbers after +- are standard errors of the measurement."],
         pictures=packed(files),
         python=reopening(folder.path, _REOPENED),
         figures=[],
@@ -179,9 +179,9 @@ def _lead(asked: dict[str, Any]) -> str:
         noise_sigma=asked["noise_sigma"],
     )
     return (
-        f"Samples, tangent kernel and fits at initialisation, on the same axes. {words}, seed "
-        f"{asked['seed']}, on {asked['device']}. A click on a head sorts table and cards; a click "
-        "on a card widens it."
+        f"Samples and kernel at initialisation, and fits, on the same axes. {words}, seed "
+        f"{asked['seed']}, on {asked['device']}. Click a column head to sort table and cards; "
+        "click a card to enlarge it."
     )
 
 

@@ -260,7 +260,7 @@ def drawing_words(known: Mapping[str, np.ndarray], block: int) -> list[str]:
     said = []
     if "measured" in known or "clean" in known:
         said.append(
-            f"Of differences grey is 0, white {scale_of(known):g} or more, black as much below."
+            f"In differences, grey is 0, white {scale_of(known):g} or more, black its negative."
         )
     if block > 1:
         said.append(f"To keep this page small, {block}x{block} pixels are averaged.")

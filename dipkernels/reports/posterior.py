@@ -91,7 +91,7 @@ _DESCRIBED = {
 
 def _columns(level: float) -> Sequence[Column]:
     return (
-        plain("against", "against", "s", "What the draws are held against."),
+        plain("against", "against", "s", "What the draws are compared with."),
         plain("values", "values", "d", "Number of predicted values."),
         plain("RMS error", "rmse", ".4f",
               "Root mean square error of the mean of the draws; white = 1."),

@@ -97,7 +97,7 @@ def gp_page(folder: RunFolder, result: xr.Dataset, task: Task, *, name: str = "p
         PAGE,
         "results",
         title=f"{task.name} by a Gaussian process, {name}",
-        question="What does a Gaussian process make of the measurement?",
+        question="How well does a Gaussian process restore the image?",
         sound=sound,
         verdict=verdict,
         lead=f"{lead_of(folder, task)} {result.attrs.get('process', '')}; solver "
@@ -167,7 +167,7 @@ def _maps(result: xr.Dataset, task: Task) -> dict[str, Any]:
 
 
 COLUMNS: Sequence[Column] = (
-    plain("process", "prior", "s", "What its covariance is that of."),
+    plain("process", "prior", "s", "Its covariance."),
     plain("PSNR dB", "psnr", ".2f", "Of the mean, to the clean image, where the task is scored."),
     plain("whole dB", "psnr_whole", ".2f", "Of the mean, over the whole image."),
     plain(

@@ -86,7 +86,7 @@ def score_page(folder: RunFolder, scores: Mapping[str, xr.Dataset], task: Task) 
         PAGE,
         "results",
         title=f"predicted peaks of {len(rows)} network{'' if len(rows) == 1 else 's'}",
-        question="Which network will restore the image best, as its kernel tells?",
+        question="Which network will restore the image best, as its kernel predicts?",
         sound=baseline is None or float(str(rows[0]["score"])) > baseline,
         verdict=scores_verdict(rows, baseline),
         lead=lead_of(folder, task)
@@ -181,6 +181,6 @@ COLUMNS: Sequence[Column] = (
         ".1f",
         "How many directions of image space are learned by then.",
     ),
-    plain("products", "matvecs", ",d", "Matrix-vector products with the kernel, or their worth."),
-    plain("seconds", "seconds", ".1f", "Of all initialisations together."),
+    plain("products", "matvecs", ",d", "Matrix-vector products with the kernel, or their cost."),
+    plain("seconds", "seconds", ".1f", "For all initialisations together."),
 )

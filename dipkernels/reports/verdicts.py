@@ -177,7 +177,7 @@ def covariance_verdict(
     said = [f"Images of {network} at initialisation:"]
     if rejected:
         said.append(f"tests reject {listed(rejected)} at {LEVEL:.0%}")
-        said.append(f"and can't reject {listed(kept)}." if kept else "and nothing is kept.")
+        said.append(f"and can't reject {listed(kept)}." if kept else "(all of them).")
     else:
         said.append(f"no test rejects {listed(kept)} at {LEVEL:.0%}." if kept else "not tested.")
     value, error = kurtosis

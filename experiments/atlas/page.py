@@ -56,23 +56,23 @@ def _rank(key: str) -> Any:
 # Title, key by which it sorts, text, meaning; what can be filtered by is said apart.
 COLUMNS = (
     Column("network", "network", lambda row: str(row["network"]), "Its label in the plan."),
-    Column("family", "family", lambda row: str(row["family"]), "By which the table is filtered."),
-    Column("from", "origin", lambda row: str(row["origin"]), "The library that it is from."),
+    Column("family", "family", lambda row: str(row["family"]), "Kind of network."),
+    Column("from", "origin", lambda row: str(row["origin"]), "Its library."),
     PARAMETERS,
     Column(
         "Adam's peak, dB",
         "peak",
         _interval("peak", 1),
-        "How far the best image of a fit is above the noisy one, as the clean image tells "
+        "PSNR of the best image of a fit minus that of the noisy image, chosen by the clean image "
         "(an oracle); mean over images with an interval of 95 %.",
     ),
     Column(
         "rank by peak",
         "peak_first",
         _rank("peak"),
-        "Between which ranks it is: networks count as better or worse where an interval of 95 % "
+        "The range of its rank: networks count as better or worse where an interval of 95 % "
         "of the difference, image by image, excludes 0. Each pair is judged by itself: of the "
-        "pairs that are alike, about one in twenty is told apart by chance.",
+        "pairs of equal networks, about one in twenty is distinguished by chance.",
     ),
     Column(
         "kernel's peak, dB",
@@ -98,7 +98,7 @@ COLUMNS = (
         "coverage of 90 %",
         "coverage",
         _interval("coverage", 2, ""),
-        "Share of pixels that nominal 90 % intervals hold: those of the exact posterior of the "
+        "Share of pixels that nominal 90 % intervals contain: those of the exact posterior of the "
         "network linearised at its initialisation, with the weights' initialisation as prior and "
         "the noise's level known.",
     ),
@@ -170,7 +170,7 @@ def missing_of(plan: Sequence[Network], atlas: Atlas, failed: Mapping[str, str])
     return {
         network.label: failed.get(
             network.label,
-            "not measured yet" if network.is_there else f"as the package {network.needs} is",
+            "not measured yet" if network.is_there else f"because {network.needs} is not installed",
         )
         for network in plan
         if network.label not in atlas.tiles
