@@ -146,6 +146,10 @@ def test_coils_and_complex_images_are_those_of_the_operator(tmp_path: Path) -> N
     task = of_file("fourier", tmp_path / "data.npy", size, axes, measured=True, **given)
     torch.testing.assert_close(task.measurement, operator.forward(image), rtol=0, atol=1e-5)
     torch.testing.assert_close(task.clean, image)
+    # white is that of data and image, not of coils
+    half = of_file("fourier", tmp_path / "data.npy", size, axes, measured=True, white=2.0, **given)
+    torch.testing.assert_close(half.measurement, task.measurement / 2)
+    torch.testing.assert_close(half.forward(image), task.forward(image))
     # what would be measured of the image is the same
     (tmp_path / "mask.npy").unlink(missing_ok=True)
     np.save(tmp_path / "mask.npy", ~mask.numpy())
@@ -184,6 +188,9 @@ def test_combinations_by_a_matrix_of_ones_own(tmp_path: Path, kind: str) -> None
     np.testing.assert_allclose(task.forward(torch.from_numpy(image)), expected, rtol=0, atol=1e-5)
     with pytest.raises(ImageError, match=r"makes .* combinations of .* numbers, the file has"):
         of_file("sense", tmp_path / "seen.npy", (5, 7), {}, measured=True, **said)
+    # no size was said: that of the data is none of an image of other numbers
+    with pytest.raises(ImageError, match=r"combines \d+ numbers: say the size of their image"):
+        of_file("sense", tmp_path / "seen.npy", (count,), {}, measured=True, **said)
 
 
 def test_what_is_said_of_combinations_in_vain() -> None:
@@ -225,6 +232,7 @@ def test_one_number_is_the_side_of_the_image_that_the_data_fit(tmp_path: Path) -
     with pytest.raises(ImageError, match="for images of 24x24 and for 24 pixels: say all sides"):
         of_file("operator", tmp_path / "data.npy", (24,), {}, **said)
     assert of_file("operator", tmp_path / "data.npy", (24, 24), {}, **said).shape == (1, 24, 24)
+    assert of_file("operator", tmp_path / "data.npy", (7,), {}, **said).shape == (1, 7)  # unsaid
     np.save(tmp_path / "clean.npy", np.zeros(24, np.float32))
     said["clean"] = str(tmp_path / "clean.npy")
     assert of_file("operator", tmp_path / "data.npy", (24,), {}, **said).shape == (1, 24)

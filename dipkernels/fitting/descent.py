@@ -13,7 +13,7 @@ from dipkernels.fitting.checkpoint import PARAMETERS
 from dipkernels.fitting.optimisers import default_learning_rate, make_optimiser
 from dipkernels.fitting.regularisers import half_squared_norms, total_variation
 from dipkernels.fitting.schedules import learning_rate_factor
-from dipkernels.fitting.settings import FitSettings
+from dipkernels.fitting.settings import OPTIMISERS, FitSettings
 from dipkernels.priors.linearised import linearised_image
 from dipkernels.priors.prior import ImagePrior, Parameters
 from dipkernels.priors.tangents import Tangents
@@ -84,6 +84,7 @@ class Descent:
             **(beside if self._twins else {}),
             **({"origins": self._origins} if self._origins else {}),
             "optimiser": self._stepper.state_dict()["state"],
+            **self._own_groups(),
             "rates": self.rates,
             "iteration": self.iteration,
             # A finished fit that is extended evaluates its last iteration once more.
@@ -104,6 +105,9 @@ class Descent:
         here = {key: value.to(self.prior.device) for key, value in state.get("origins", {}).items()}
         self._origins, self._tangents = here, []
         groups = self._stepper.state_dict()["param_groups"]
+        for fresh, kept in zip(groups, state.get("groups", groups), strict=True):
+            # a tuple comes back as a list
+            fresh |= {k: tuple(v) if isinstance(fresh[k], tuple) else v for k, v in kept.items()}
         # Tensors in the layout that a step would have given them.
         moments = {
             index: {key: _like_leaf(value, leaves[index]) for key, value in content.items()}
@@ -126,6 +130,14 @@ class Descent:
         mse = state["accepted_mse"]
         self._accepted_mse = None if mse is None else mse.to(device)
         self.rollbacks = state["rollbacks"].to(device)
+
+    # Optimisers of one's own may count there, too.
+    def _own_groups(self) -> dict[str, Any]:
+        if OPTIMISERS[self.settings.optimiser] is None:
+            return {}
+        kept = (bool, int, float, str, list, tuple, Tensor)
+        groups = self._stepper.state_dict()["param_groups"]
+        return {"groups": [{k: v for k, v in g.items() if isinstance(v, kept)} for g in groups]}
 
     def _learning_rates(self) -> list[float]:
         given, name = self.settings.learning_rate, self.settings.optimiser
@@ -245,7 +257,8 @@ class Descent:
             self._search(objective.detach())
         else:
             self._descend_gradient(losses.detach())
-        self._stepper.zero_grad()  # here, so that no gradient lives beside the next pass
+        for leaf in self.leaves.values():  # here, so that no gradient lives beside the next pass
+            leaf.grad = None
         self._before = []
         self.iteration += 1
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class OwnOptimiser:
     make: MakeOptimiser
     learning_rate: float
     mixes: bool  # a run's step depends on the runs beside it
-    known_by: list[str]  # numbers that another optimiser of this name wouldn't give
+    known_by: list[str]  # what another optimiser of this name wouldn't say or do
 
 
 @checked
@@ -68,11 +69,11 @@ def register_optimiser(name: str, make: MakeOptimiser, *, learning_rate: Positiv
     """
     if name in OPTIMISERS:
         raise InvalidInputError(f"there is an optimiser '{name}' already: choose another name")
-    together = _trial(name, make, learning_rate, [0, 1])
-    apart = torch.cat([_trial(name, make, learning_rate, [run]) for run in (0, 1)])
+    together, said = _trial(name, make, learning_rate, [0, 1])
+    apart = torch.cat([_trial(name, make, learning_rate, [run])[0] for run in (0, 1)])
     # float64 of a few numbers: an order of sums moves it by 1e-15
     depends = not torch.allclose(together, apart, rtol=1e-9, atol=1e-12)
-    known_by = [f"{float(value):.4g}" for value in apart[0]]
+    known_by = [*said, *(f"{float(value):.10g}" for value in apart[0])]
     OPTIMISERS[name] = OwnOptimiser(make, learning_rate, depends, known_by)
 
 
@@ -155,8 +156,10 @@ def describe_own(settings: FitSettings) -> dict[str, list[str]]:
     return found
 
 
-# Where some steps on a quadratic lead, in double precision: (runs, numbers).
-def _trial(name: str, make: MakeOptimiser, learning_rate: float, runs: list[int]) -> Tensor:
+# Where some steps lead, in double precision, (runs, numbers); and what the optimiser is.
+def _trial(
+    name: str, make: MakeOptimiser, learning_rate: float, runs: list[int]
+) -> tuple[Tensor, list[str]]:
     shapes = {"weight": (3, 4), "bias": (3,)}
     start = {
         key: torch.stack(
@@ -169,6 +172,9 @@ def _trial(name: str, make: MakeOptimiser, learning_rate: float, runs: list[int]
         stepper = make(leaves, learning_rate)
         if not isinstance(stepper, torch.optim.Optimizer):
             raise TypeError(f"it must be a torch.optim.Optimizer, got {type(stepper).__name__}")
+        if any("lr" not in group for group in stepper.param_groups):
+            raise TypeError("its groups must have 'lr', which schedules multiply")
+        said = [type(stepper).__name__, *map(_options, stepper.param_groups)]
         for _ in range(STEPS):
             stepper.zero_grad()
             loss = torch.stack([(leaf**2 + leaf**4).sum() for leaf in leaves.values()]).sum()
@@ -183,4 +189,9 @@ def _trial(name: str, make: MakeOptimiser, learning_rate: float, runs: list[int]
     ends = torch.cat([leaf.detach().flatten(1) for leaf in leaves.values()], dim=1)
     if torch.equal(ends, torch.cat([value.flatten(1) for value in start.values()], dim=1)):
         raise InvalidInputError(f"optimiser '{name}' leaves its parameters where they are")
-    return ends
+    return ends, said
+
+
+def _options(group: dict[str, Any]) -> str:
+    simple = (bool, int, float, str, tuple)
+    return ", ".join(f"{k}={v}" for k, v in sorted(group.items()) if isinstance(v, simple))

@@ -50,7 +50,7 @@ class Langevin:
     """A sampler that moves chains on a `WeightPosterior`.
 
     Where the step is chosen, not given, chains that leave their starts upward all start anew with a
-    tenth of the step: what follows has the bits of a run whose first step was the smaller one.
+    tenth of the step: of the first, or, if they left after the step was chosen, of that one.
     """
 
     def __init__(

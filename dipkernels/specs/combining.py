@@ -74,8 +74,13 @@ def _measured_combinations(picture: Picture, clean: str, noise_sigma: float) -> 
 
     matrix, seen, size = _matrix(picture), complex_or_real(picture.file), picture.size
     count, numbers = matrix.shape
-    if len(size) == 1 and numbers % size[0] ** 2 == 0:
+    unsaid = size == tuple(picture.native.shape[1:])  # then it's the number of the data
+    if len(size) == 1 and not unsaid and numbers % size[0] ** 2 == 0:
         size = (size[0], size[0])
+    if unsaid and numbers != math.prod(size):
+        raise ImageError(
+            f"the matrix combines {numbers} numbers: say the size of their image by --size (size:)"
+        )
     channels, rest = divmod(numbers, math.prod(size))
     if rest or not channels or seen.numel() != count:
         raise ImageError(
@@ -184,7 +189,7 @@ def _measured_by(picture: Picture, source: str, clean: str, noise_sigma: float) 
 def _shapes(picture: Picture, clean: str) -> list[tuple[int, ...]]:
     truth = picture.files["clean"].image if clean else None
     channels, size = 1 if truth is None else len(truth), picture.size
-    if len(size) > 1:
+    if len(size) > 1 or size == tuple(picture.native.shape[1:]):  # nobody said another
         return [(channels, *size)]
     axes = (2, 1) if truth is None else (truth.dim() - 1,)
     return [(channels, *size * n) for n in axes]

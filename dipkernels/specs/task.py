@@ -38,6 +38,11 @@ Clean = Annotated[str, "The clean image to compare with, if --measured is given.
 NEWER = ("white", "clean", "mask_hides", "misfit", "coils", "complex_image")
 
 
+def is_newer(kind: str, name: str) -> bool:
+    """Tell whether stored sweeps may be from before an option of a kind of tasks."""
+    return name in NEWER or (kind, name) == ("sense", "measured")
+
+
 @dataclass(frozen=True)
 class Picture:
     """What a task is made of: the image as it was read, the size to bring it to, files, a seed."""
@@ -260,7 +265,8 @@ def make_task(
 ) -> "Task":
     """Make a task, on the CPU, from its name and all its options, the seed included."""
     kind, white = task_kind(task["name"]), task.get("white")
-    others = {n: f if n == "mask" else in_white(f, white, n) for n, f in files.items()}
+    plain = ("mask", "coils")  # whose values aren't in units of the image
+    others = {n: f if n in plain else in_white(f, white, n) for n, f in files.items()}
     picture = Picture(in_white(image, white, "the image"), size, others, task["seed"])
     said = {name: task[name] for name in kind.options if name in task}
     if photons(task) is not None:

@@ -23,7 +23,7 @@ from dipkernels.specs.image import (
 )
 from dipkernels.specs.prior import require_code_effect
 from dipkernels.specs.record import canonical
-from dipkernels.specs.task import NEWER, hidden_share, make_task, notes_of, sides_of
+from dipkernels.specs.task import hidden_share, is_newer, make_task, notes_of, sides_of
 from dipkernels.stages.registry import find_stage
 from dipkernels.sweep.axes import UNSAID, AxisReader, Setting
 from dipkernels.sweep.document import (
@@ -262,9 +262,10 @@ def _checked_runs(
                 wanted = default_size(native, measured=measured)
                 asked["size"] = str(wanted or "native")
             shape = sides_of(wanted, native, task.value)
+            kind = task.value["name"]
             configuration = {
                 "prior": {**prior.value},
-                "task": {k: v for k, v in task.value.items() if v or k not in NEWER},
+                "task": {k: v for k, v in task.value.items() if v or not is_newer(kind, k)},
                 "pixels": {"image": image.value, **pixels},
                 "size": list(shape),
                 "seed": seed.value,
@@ -292,7 +293,7 @@ def _in_plans(name: str) -> str:
 def _hash(
     name: str, source: str, axes: Mapping[str, Any], image: "ImageFile", known: dict[str, str]
 ) -> str:
-    key = canonical([name, source, dict(axes), image.image.dim()])
+    key = canonical([name, source, dict(axes), list(image.image.shape)])
     if key not in known:
         file = read_beside(name, source, axes, image)
         known[key] = file_hash(name, file)

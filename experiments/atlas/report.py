@@ -89,7 +89,8 @@ def write(atlas: Atlas, folder: Path) -> pd.DataFrame:
     """Write tables and the sheet of thumbnails; give the summary."""
     atlas.results.to_csv(folder / RESULTS, index=False, float_format="%.4g")
     atlas.responses.to_csv(folder / RESPONSES, float_format="%.3g")
-    summary = summarise(atlas.results)
+    # of what the table says: a pair that is hardly told apart may be so by the digits that are cut
+    summary = summarise(pd.read_csv(folder / RESULTS))
     summary.to_csv(folder / SUMMARY, index=False, float_format="%.3f")
     drawn = list(atlas.tiles.values())
     width, height = drawn[0].size

@@ -133,6 +133,63 @@ def test_a_checkpoint_goes_on_and_knows_its_optimiser(tmp_path: Path) -> None:
         fit(prior, task, iterations=30, **options)
 
 
+class Counting(torch.optim.Optimizer):
+    """Steps that shrink with a number of the group."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, {"lr": lr, "k": 0, "ends": (1, 2)})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            group["k"] += 1
+            for leaf in group["params"]:
+                if leaf.grad is not None:
+                    leaf -= group["lr"] / group["k"] * leaf.grad
+
+
+def test_numbers_of_its_groups_are_kept(tmp_path: Path) -> None:
+    register_optimiser("own-counting", lambda p, rate: Counting(p.values(), rate))
+    prior, task = subject()
+    options: dict[str, Any] = {"optimiser": "own-counting", "learning_rate": 0.5}
+    whole = fit(prior, task, iterations=20, **options)
+    options["checkpoint"] = tmp_path / "fit"
+    fit(prior, task, iterations=8, **options)
+    resumed = fit(prior, task, iterations=20, **options)
+    np.testing.assert_array_equal(resumed.loss, whole.loss)
+
+
+def test_gradients_of_what_it_leaves_alone_do_not_add_up() -> None:
+    def kernels(parameters: dict[str, Tensor], rate: float) -> torch.optim.Optimizer:
+        chosen = [leaf for key, leaf in parameters.items() if key.endswith("weight")]
+        return torch.optim.SGD(chosen, lr=rate)
+
+    register_optimiser("own-kernels", kernels)
+    prior, task = subject()
+    clipped = {"optimiser": "own-kernels", "learning_rate": 0.1, "gradient_clip": 0.05}
+    result = fit(prior, task, iterations=30, **clipped)  # type: ignore[arg-type]
+    module = network()
+    module.load_state_dict(prior.init(0))
+    stepper = torch.optim.SGD([p for n, p in module.named_parameters() if "weight" in n], lr=0.1)
+    for i in range(31):
+        module.zero_grad()
+        loss = nn.functional.mse_loss(module(prior.code)[0], task.measurement)
+        # torch adds 1e-6 to the norm
+        assert result.loss[i] == pytest.approx(loss.item(), rel=1e-5)
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), 0.05)
+        stepper.step()
+
+
+def test_it_is_known_by_its_options() -> None:
+    known = []
+    for options in ({}, {"betas": (0.5, 0.999)}, {"amsgrad": True}, {"eps": 1e-7}):
+        register_optimiser("own-adam", lambda p, rate, o=options: torch.optim.Adam(  # type: ignore[misc]
+            p.values(), lr=rate, **o))  # fmt: skip
+        known.append(tuple(OPTIMISERS.pop("own-adam").known_by))
+    assert len(set(known)) == 4
+
+
 def test_a_schedule_is_known_by_its_factors(tmp_path: Path) -> None:
     register_schedule("own-falling", lambda i, n: 1 - i / n)
     prior, task = subject()
@@ -144,6 +201,16 @@ def test_a_schedule_is_known_by_its_factors(tmp_path: Path) -> None:
     SCHEDULES["own-falling"] = lambda i, n: 1 / (i - 30)
     with pytest.raises(InvalidInputError, match=r"gives -0.0333.* at iteration 0 of 40"):
         fit(prior, task, schedule="own-falling", iterations=40)
+
+
+class Nameless(torch.optim.Optimizer):
+    """One whose rate has another name."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"rate": 0.1})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        raise AssertionError
 
 
 def plain(parameters: dict[str, Tensor], rate: float) -> torch.optim.Optimizer:
@@ -158,6 +225,7 @@ def plain(parameters: dict[str, Tensor], rate: float) -> torch.optim.Optimizer:
         ("own-b", lambda p, rate: None, "it must be a torch.optim.Optimizer, got NoneType"),
         ("own-c", lambda p: plain(p, 1), r"can't take a step: TypeError"),
         ("own-d", lambda p, rate: plain(p, 0.0), "leaves its parameters where they are"),
+        ("own-i", lambda p, rate: Nameless(p.values()), "its groups must have 'lr'"),
     ],
 )
 def test_what_is_none_is_refused(name: str, make: Make, message: str) -> None:
