@@ -177,7 +177,8 @@ def test_outputs_and_options() -> None:
         return net.second(torch.sigmoid(net.norm(x)))
 
     prior = ImagePrior(lambda: Net(after), code_of("noise"))
-    with pytest.raises(InvalidInputError, match="follows the output's sigmoid"):
+    # a sigmoid within, of what isn't Gaussian
+    with pytest.raises(InvalidInputError, match="its input is not Gaussian"):
         infinite_width(prior, before_output=True, drawn_pixels=0)
 
 
