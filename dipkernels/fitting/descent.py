@@ -107,7 +107,9 @@ class Descent:
         groups = self._stepper.state_dict()["param_groups"]
         for fresh, kept in zip(groups, state.get("groups", groups), strict=True):
             # a tuple comes back as a list
-            fresh |= {k: tuple(v) if isinstance(fresh[k], tuple) else v for k, v in kept.items()}
+            fresh |= {
+                k: tuple(v) if isinstance(fresh.get(k), tuple) else v for k, v in kept.items()
+            }
         # Tensors in the layout that a step would have given them.
         moments = {
             index: {key: _like_leaf(value, leaves[index]) for key, value in content.items()}

@@ -54,7 +54,7 @@ def test_everything_public_is_checked() -> None:
     assert len(public_callables()) > 400
 
 
-@pytest.mark.parametrize("count", sizes(80, 20_000))
+@pytest.mark.parametrize("count", sizes(120, 20_000))
 def test_a_wrong_call_gives_a_result_or_a_sentence(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

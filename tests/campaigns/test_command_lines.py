@@ -103,7 +103,7 @@ def wrong_line(rng: random.Random) -> list[str]:
     return [name, *line]
 
 
-@pytest.mark.parametrize("count", sizes(20, 1_000))
+@pytest.mark.parametrize("count", sizes(60, 1_000))
 def test_a_wrong_line_ends_in_a_sentence(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -386,12 +386,18 @@ def many_heads(net: Net, x: Tensor) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("forward", "bound"),
-    # of products of three kernels, whose own fluctuations of some 3 / width add up
-    [(gated, 0.2), (after_attention, 0.15), (pooled_branch, 0.15), (many_heads, 0.4)],
+    ("forward", "width", "bound"),
+    # Of products of three kernels, whose own fluctuations of some 3 / width add up; linear
+    # attention is 28 % off at width 64, 14 % at 192 and 3 % at 320.
+    [
+        (gated, 64, 0.2),
+        (after_attention, 64, 0.15),
+        (pooled_branch, 64, 0.15),
+        (many_heads, 320, 0.15),
+    ],
 )
-def test_the_limit_agrees_with_wide_networks(forward: Forward, bound: float) -> None:
-    width, samples = 64, 30
+def test_the_limit_agrees_with_wide_networks(forward: Forward, width: int, bound: float) -> None:
+    samples = 30
     kernel = limit(forward, width).kernel
     covariance, ntk = measured(lambda seed: prior(forward, width, seed), range(samples), 1)
     for found, which in ((covariance, "covariance"), (ntk, "ntk")):

@@ -155,7 +155,7 @@ def test_rules_decide_as_if_watching(name: str) -> None:
 @pytest.mark.parametrize("name", [*RULES, *MEASURES])
 def test_detection_depends_on_nothing_later(name: str) -> None:
     rule = {**RULES, **MEASURES}[name]()
-    for seed in range(2):
+    for seed in range(4):
         trace = trace_of(seed)
         stopped = rule.detect(trace)
         assert (stopped is None) if name in MEASURES else (stopped is not None)
